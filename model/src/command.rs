@@ -1,0 +1,273 @@
+//! What is replicated: one command an entry, and what apply answers.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    NodeId,
+    digest::Digest,
+    resource::{Key, Name, Resource},
+};
+
+/// 16 random bytes that make a retry safe.
+pub type RequestId = [u8; 16];
+
+/// One replicated command. Cheap to clone: the large parts are shared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// Refused by a build whose `LEVEL` is lower.
+    pub min_level: u32,
+    /// None for what is never retried.
+    pub request_id: Option<RequestId>,
+    pub stamp: Stamp,
+    pub actor: Arc<Actor>,
+    pub body: Body,
+}
+
+/// The leader's clocks when it took the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// The log clock, microseconds: what expiry is decided by. It may lag, it never runs fast.
+    pub clock_us: u64,
+    /// Milliseconds since 1970: for people only.
+    pub wall_ms: u64,
+}
+
+/// Who asked for it, from where, by which call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Actor {
+    pub name: String,
+    pub source: String,
+    pub rpc: String,
+    /// Only objects of this owner may be written; empty means all.
+    pub owner_scope: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    Bootstrap(Arc<Bootstrap>),
+    ChangeResources(ChangeResources),
+    EndTrial { revision: u64, end: TrialEnd },
+    CreateJoinToken(CreateJoinToken),
+    RemoveJoinToken { id: String },
+    AdmitNode(AdmitNode),
+    UpdateNode(UpdateNode),
+    RemoveNode { id: NodeId },
+    CreateAdminToken(CreateAdminToken),
+    RemoveAdminToken { name: Name },
+    SetMaxRtt { max_rtt: Duration },
+    Tick,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    pub cluster_id: [u8; 16],
+    pub cluster_name: String,
+    pub max_rtt: Duration,
+    /// DER.
+    pub ca_certificate: Vec<u8>,
+    pub sealed_ca_key: Vec<u8>,
+    pub node: NodeRecord,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ChangeResources {
+    /// No key twice.
+    pub changes: Arc<[ResourceChange]>,
+    pub expected_revision: Option<u64>,
+    pub message: String,
+    pub trial: Option<Duration>,
+    /// The revision this one restores.
+    pub rollback_of: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResourceChange {
+    pub key: Key,
+    /// None deletes.
+    pub after: Option<Resource>,
+    pub expect: Expect,
+}
+
+/// What must be true of the object for the change to stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expect {
+    #[default]
+    Anything,
+    Missing,
+    Etag(Digest),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrialEnd {
+    Confirm,
+    Abort,
+    /// Proposed by the leader once the trial's time is up; refused before.
+    Expire,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Voter,
+    Replica,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateJoinToken {
+    pub id: String,
+    pub secret_hash: Digest,
+    pub role: Role,
+    pub ttl: Duration,
+    pub uses: u32,
+}
+
+/// Consumes one use of the token and admits the node under the entry's own log index as its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmitNode {
+    pub token_id: String,
+    pub token_secret_hash: Digest,
+    /// Its id is 0 here.
+    pub node: NodeRecord,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    pub id: NodeId,
+    pub name: Name,
+    pub region: String,
+    pub peer_address: String,
+    /// Made anew when a data directory is prepared.
+    pub incarnation: [u8; 16],
+    /// SHA-256 of the certificate's SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// What the operator asked for; the membership follows.
+    pub wanted_role: Role,
+    pub standing: Standing,
+    pub level: u32,
+    pub version: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    Active,
+    Draining,
+    /// Goes away by itself.
+    Leaving,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpdateNode {
+    pub id: NodeId,
+    pub standing: Option<Standing>,
+    pub wanted_role: Option<Role>,
+    pub peer_address: Option<String>,
+    pub level: Option<u32>,
+    pub version: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateAdminToken {
+    pub name: Name,
+    pub secret_hash: Digest,
+    pub role: AdminRole,
+    /// Empty: every owner.
+    pub owner: String,
+    pub ttl: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdminRole {
+    Viewer,
+    Operator,
+    Admin,
+}
+
+/// What apply answered; the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    pub index: u64,
+    /// The cluster's resource revision after this entry.
+    pub revision: u64,
+    pub outcome: Result<Outcome, Rejected>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Nothing differed.
+    pub noop: bool,
+    pub counts: ChangeCounts,
+    /// With `AdmitNode`.
+    pub node_id: Option<NodeId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChangeCounts {
+    pub created: u32,
+    pub updated: u32,
+    pub deleted: u32,
+}
+
+/// A well-formed command that the state refuses. The same on every node, and nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    pub reason: Reason,
+    /// The field path, where one is to blame.
+    pub field: String,
+    pub message: String,
+}
+
+/// Why; the words are stable and become the ErrorInfo reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The resources as a whole do not hold together.
+    Invalid,
+    /// expected_revision or an etag differs.
+    Conflict,
+    NotFound,
+    AlreadyExists,
+    TokenUnknown,
+    TokenExpired,
+    TokenUsed,
+    TokenRoleMismatch,
+    NameTaken,
+    WouldLoseQuorum,
+    TrialOpen,
+    NoTrial,
+    TrialNotOver,
+    OwnerForbidden,
+    NotBootstrapped,
+    LimitReached,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+impl Body {
+    /// For logs and the audit trail: `change_resources`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Body::Bootstrap(_) => "bootstrap",
+            Body::ChangeResources(_) => "change_resources",
+            Body::EndTrial { .. } => "end_trial",
+            Body::CreateJoinToken(_) => "create_join_token",
+            Body::RemoveJoinToken { .. } => "remove_join_token",
+            Body::AdmitNode(_) => "admit_node",
+            Body::UpdateNode(_) => "update_node",
+            Body::RemoveNode { .. } => "remove_node",
+            Body::CreateAdminToken(_) => "create_admin_token",
+            Body::RemoveAdminToken { .. } => "remove_admin_token",
+            Body::SetMaxRtt { .. } => "set_max_rtt",
+            Body::Tick => "tick",
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.body.word())
+    }
+}

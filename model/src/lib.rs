@@ -1,0 +1,23 @@
+//! What the cluster agrees on and what follows from it: resources, commands, state, routes and membership rules.
+//!
+//! Pure: no I/O, no clock, no randomness, no floats, no hash order. Time and identity come in as arguments.
+
+pub mod canonical;
+pub mod change;
+pub mod command;
+pub mod convert;
+pub mod digest;
+pub mod invalid;
+pub mod membership;
+pub mod resource;
+pub mod ruleset;
+pub mod snapshot;
+pub mod state;
+pub mod timing;
+pub mod units;
+
+/// The feature level of this build: the highest command and record kinds it understands.
+pub const LEVEL: u32 = 1;
+
+/// A raft member's number: the log index of the `AdmitNode` entry that let it in; 1 for the founder. Never reused.
+pub type NodeId = u64;

@@ -1,0 +1,226 @@
+//! Routes: which requests they take and what becomes of those.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+use crate::units::{Size, Span};
+
+/// The default of a route's body limit.
+pub const BODY_MAX_DEFAULT: Size = Size(10 << 20);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "words::RouteWords", into = "words::RouteWords")]
+pub struct Route {
+    pub name: Name,
+    pub labels: BTreeMap<String, String>,
+    pub owner: String,
+    pub description: String,
+    pub priority: i32,
+    pub matches: Match,
+    pub action: Action,
+    pub rewrite: Rewrite,
+    pub on_stale: OnStale,
+    pub encoded_slash: EncodedSlash,
+    /// None: the node's setting decides.
+    pub access_log: Option<bool>,
+    pub body: BodyLimit,
+    pub timeouts: RouteTimeouts,
+    pub retries: RouteRetries,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Forward { upstream: Name },
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Match {
+    /// Empty: every host. Lower case; `*.` stands for one label or more.
+    pub hosts: Vec<HostPattern>,
+    pub path: PathPattern,
+    /// Empty: every method. Upper case.
+    pub methods: Vec<String>,
+    pub headers: Vec<FieldMatch>,
+    pub query: Vec<FieldMatch>,
+    pub cookies: Vec<FieldMatch>,
+    pub client_cidrs: Vec<ipnet::IpNet>,
+    pub sni: Vec<HostPattern>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    Exact(String),
+    /// The part after `*`, with its dot: `.shop.test`.
+    Suffix(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PathPattern {
+    #[default]
+    Any,
+    /// Segment-aware: `/foo` takes `/foo` and `/foo/x`, not `/foobar`.
+    Prefix(String),
+    Exact(String),
+    /// `/orders/{id}`
+    Template(String),
+    Regex(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldMatch {
+    /// Lower case for headers.
+    pub name: String,
+    pub test: FieldTest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldTest {
+    Exact(String),
+    Regex(String),
+    Present,
+    Absent,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    #[serde(default = "Redirect::status_default")]
+    pub status: u16,
+    #[serde(default)]
+    pub scheme: Option<String>,
+    #[serde(default)]
+    pub host: Option<String>,
+    #[serde(default)]
+    pub port: Option<u16>,
+    #[serde(default)]
+    pub path: Option<String>,
+}
+
+impl Redirect {
+    pub fn status_default() -> u16 {
+        308
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Respond {
+    /// 200..=599.
+    #[serde(default = "Respond::status_default")]
+    pub status: u16,
+    #[serde(default)]
+    pub body: String,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Respond {
+    pub fn status_default() -> u16 {
+        200
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rewrite {
+    pub host: HostRewrite,
+    pub path_prefix: Option<String>,
+    pub headers: HeaderRewrites,
+}
+
+/// `preserve`, `target`, or a host name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum HostRewrite {
+    #[default]
+    Preserve,
+    Target,
+    Name(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeaderRewrites {
+    pub request: HeaderEdits,
+    pub response: HeaderEdits,
+}
+
+/// Carried out in the order remove, set, add.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeaderEdits {
+    pub set: BTreeMap<String, String>,
+    pub add: BTreeMap<String, String>,
+    pub remove: Vec<String>,
+}
+
+/// What a node that has lost touch with the leader does on this route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStale {
+    Deny,
+    #[default]
+    Allow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncodedSlash {
+    #[default]
+    Refuse,
+    Preserve,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BodyLimit {
+    /// 0: no limit.
+    pub max: Size,
+}
+
+impl Default for BodyLimit {
+    fn default() -> Self {
+        Self { max: BODY_MAX_DEFAULT }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteTimeouts {
+    /// The whole exchange; 0s: the upstream's.
+    pub total: Span,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteRetries {
+    /// None: the upstream's.
+    pub attempts: Option<u32>,
+}
+
+impl From<String> for HostRewrite {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "" | "preserve" => Self::Preserve,
+            "target" => Self::Target,
+            _ => Self::Name(text),
+        }
+    }
+}
+
+impl From<HostRewrite> for String {
+    fn from(host: HostRewrite) -> String {
+        match host {
+            HostRewrite::Preserve => "preserve".into(),
+            HostRewrite::Target => "target".into(),
+            HostRewrite::Name(name) => name,
+        }
+    }
+}
+
+mod words;

@@ -1,0 +1,337 @@
+//! Upstreams: where requests go, how the targets are chosen and watched, and what is tried again.
+
+use std::{collections::BTreeMap, fmt, num::NonZeroU32, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::Name;
+use crate::units::Span;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    pub name: Name,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    /// At least one, no address twice.
+    pub targets: Vec<Target>,
+    #[serde(default)]
+    pub protocol: Protocol,
+    #[serde(default)]
+    pub balance: Balance,
+    /// Without it every target counts as healthy.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+    #[serde(default)]
+    pub retries: Retries,
+    #[serde(default)]
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// `host:port`, where the host is an IP address or a DNS name (which stands for every address it resolves to).
+/// In a file: the text alone, or `{ address: "host:port", weight: 2 }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Target {
+    pub address: Authority,
+    pub weight: Weight,
+}
+
+/// 1..=1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Weight(NonZeroU32);
+
+/// `host:port`; an IPv6 host is written in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Authority {
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// Cleartext by prior knowledge.
+    Http2,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Balance {
+    pub policy: BalancePolicy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BalancePolicy {
+    /// Power of two choices over peak-EWMA latency times requests in flight.
+    #[default]
+    P2cEwma,
+    RoundRobin,
+    LeastRequests,
+    Random,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Begins with `/`.
+    pub path: String,
+    #[serde(default = "HealthCheck::interval_default")]
+    pub interval: Span,
+    #[serde(default = "HealthCheck::timeout_default")]
+    pub timeout: Span,
+    #[serde(default = "HealthCheck::unhealthy_after_default")]
+    pub unhealthy_after: u32,
+    #[serde(default = "HealthCheck::healthy_after_default")]
+    pub healthy_after: u32,
+    #[serde(default)]
+    pub expect: StatusRange,
+}
+
+impl HealthCheck {
+    pub fn interval_default() -> Span {
+        Span::secs(3)
+    }
+    pub fn timeout_default() -> Span {
+        Span::secs(1)
+    }
+    pub fn unhealthy_after_default() -> u32 {
+        3
+    }
+    pub fn healthy_after_default() -> u32 {
+        1
+    }
+}
+
+/// `200` or `200-399`, within 100..=599.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retries {
+    /// Extra attempts, 0..=10.
+    pub attempts: u32,
+    pub on: Vec<RetryOn>,
+    /// 0..=100: the share of active requests that may be retries; three are always allowed.
+    pub budget_percent: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    ConnectFailure,
+    Reset,
+    RefusedStream,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            on: vec![RetryOn::ConnectFailure, RetryOn::Reset, RetryOn::RefusedStream],
+            budget_percent: 20,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamTimeouts {
+    pub connect: Span,
+    pub response_header: Span,
+    /// Between two reads of a response body.
+    pub idle: Span,
+    /// The whole exchange; 0s means no limit.
+    pub total: Span,
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> Self {
+        Self { connect: Span::secs(5), response_header: Span::secs(30), idle: Span::secs(60), total: Span::default() }
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(NonZeroU32::MIN)
+    }
+}
+
+impl Weight {
+    pub fn value(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<u32> for Weight {
+    type Error = String;
+
+    fn try_from(weight: u32) -> Result<Self, String> {
+        match NonZeroU32::new(weight) {
+            Some(value) if weight <= 1000 => Ok(Self(value)),
+            _ => Err(format!("found {weight}; allowed: 1 to 1000")),
+        }
+    }
+}
+
+impl From<Weight> for u32 {
+    fn from(weight: Weight) -> u32 {
+        weight.value()
+    }
+}
+
+impl FromStr for Authority {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("found {text:?}; allowed: host:port, such as 10.1.0.4:9000, orders.internal:80 or [::1]:80");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let fits = match inside {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => is_host(host),
+        };
+        match fits {
+            true => Ok(Self { host: inside.unwrap_or(host).to_ascii_lowercase(), port }),
+            false => Err(wrong()),
+        }
+    }
+}
+
+/// An IPv4 address or a DNS name (RFC 1123).
+pub fn is_host(host: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    !host.is_empty() && host.len() <= 253 && host.split('.').all(label)
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Serialize for Authority {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Authority {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetWords {
+    address: Authority,
+    #[serde(default)]
+    weight: Weight,
+}
+
+struct TargetVisitor;
+
+impl<'de> de::Visitor<'de> for TargetVisitor {
+    type Value = Target;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("host:port, or an object with address and weight")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Target, E> {
+        Ok(Target { address: text.parse().map_err(E::custom)?, weight: Weight::default() })
+    }
+
+    fn visit_map<M: de::MapAccess<'de>>(self, map: M) -> Result<Target, M::Error> {
+        let words = TargetWords::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        Ok(Target { address: words.address, weight: words.weight })
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TargetVisitor)
+    }
+}
+
+impl Default for StatusRange {
+    fn default() -> Self {
+        Self { first: 200, last: 399 }
+    }
+}
+
+impl FromStr for StatusRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("found {text:?}; allowed: a status or a range within 100-599, such as 200-399");
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
+        match (status(first), status(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl Serialize for StatusRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+struct StatusRangeVisitor;
+
+impl de::Visitor<'_> for StatusRangeVisitor {
+    type Value = StatusRange;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a status or a range, such as 200-399")
+    }
+
+    fn visit_u64<E: de::Error>(self, status: u64) -> Result<StatusRange, E> {
+        status.to_string().parse().map_err(E::custom)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<StatusRange, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StatusRangeVisitor)
+    }
+}

@@ -1,0 +1,184 @@
+//! The agreed state and the one function that changes it.
+
+use std::{sync::Arc, time::Duration};
+
+use imbl::{OrdMap, Vector};
+
+use crate::{
+    NodeId,
+    change::Changed,
+    command::{Actor, AdminRole, Applied, ChangeCounts, Command, NodeRecord, RequestId, Role},
+    digest::Digest,
+    resource::{Name, Resources},
+};
+
+/// How many resource revisions the state remembers.
+pub const HISTORY_MAX: usize = 1_000;
+/// How many answered request ids the state remembers.
+pub const DEDUP_MAX: usize = 10_000;
+/// How many join tokens and how many admin tokens may exist.
+pub const TOKENS_MAX: usize = 10_000;
+/// How many nodes a cluster may have.
+pub const NODES_MAX: usize = 1_000;
+
+/// Everything the cluster agrees on. A clone costs O(1) and is a frozen view.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// The last entry applied.
+    pub index: u64,
+    /// The index of the last command that changed resources; 0 before the first.
+    pub revision: u64,
+    /// The log clock, microseconds.
+    pub clock_us: u64,
+    pub wall_ms: u64,
+    /// None before `Bootstrap`.
+    pub cluster: Option<Arc<ClusterFacts>>,
+    pub resources: Resources,
+    /// Sum of the resources' etags (`Digest::plus`).
+    pub resources_hash: Digest,
+    /// Oldest first, at most `HISTORY_MAX`.
+    pub history: Vector<Arc<RevisionFacts>>,
+    pub trial: Option<Trial>,
+    pub nodes: OrdMap<NodeId, Arc<NodeRecord>>,
+    /// Nodes that were removed: their certificates are shut out.
+    pub removed: OrdMap<NodeId, RemovedNode>,
+    pub join_tokens: OrdMap<String, JoinToken>,
+    pub admin_tokens: OrdMap<Name, AdminToken>,
+    /// Answers by request id, and their order of arrival by index.
+    pub dedup: OrdMap<RequestId, Applied>,
+    pub dedup_order: OrdMap<u64, RequestId>,
+    pub audit: AuditHead,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterFacts {
+    pub id: [u8; 16],
+    pub name: String,
+    pub max_rtt: Duration,
+    /// DER.
+    pub ca_certificate: Vec<u8>,
+    pub sealed_ca_key: Vec<u8>,
+    pub level: u32,
+}
+
+/// One resource revision, as `history` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevisionFacts {
+    pub revision: u64,
+    /// The revision before it, 0 if none.
+    pub previous: u64,
+    pub wall_ms: u64,
+    pub actor: String,
+    pub message: String,
+    pub counts: ChangeCounts,
+    /// `State::resources_hash` after it.
+    pub hash: Digest,
+    pub trial: TrialStatus,
+    pub rollback_of: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrialStatus {
+    #[default]
+    None,
+    Open,
+    Confirmed,
+    Aborted,
+    Expired,
+}
+
+/// The one trial that may be open: while it is, other resource changes are refused with `TrialOpen`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial {
+    pub revision: u64,
+    /// Log-clock instant, microseconds.
+    pub ends_at_us: u64,
+    /// What an abort restores.
+    pub prior_revision: u64,
+    pub prior: Resources,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovedNode {
+    pub name: Name,
+    pub spki_sha256: [u8; 32],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    pub secret_hash: Digest,
+    pub role: Role,
+    pub expires_at_us: u64,
+    pub uses_left: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    pub secret_hash: Digest,
+    pub role: AdminRole,
+    pub owner: String,
+    pub expires_at_us: u64,
+}
+
+/// The head of the chain of audit entries; the entries themselves lie in each node's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditHead {
+    pub count: u64,
+    pub hash: Digest,
+}
+
+/// What one applied entry leaves for the journal and the watchers; the same on every node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Effects {
+    /// With a new revision: what it changed, in key order.
+    pub diff: Option<RevisionDiff>,
+    pub audit: Option<AuditEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RevisionDiff {
+    pub revision: u64,
+    pub previous: u64,
+    pub changes: Arc<[Changed]>,
+}
+
+/// One mutation. Its hash is BLAKE3 over the previous hash and the stored form; `AuditHead` holds the newest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    pub sequence: u64,
+    pub index: u64,
+    /// 0 where no revision was made.
+    pub revision: u64,
+    pub wall_ms: u64,
+    pub actor: Arc<Actor>,
+    pub message: String,
+    pub summary: String,
+    pub previous: Digest,
+}
+
+impl State {
+    /// Applies the command of the log entry at `index`. Total: a refusal changes nothing but `index`, clocks and the
+    /// de-duplication table. Entries must come in order; blank and membership entries go through `skip`.
+    pub fn apply(&mut self, _index: u64, _command: &Command) -> (Applied, Effects) {
+        todo!("H2")
+    }
+
+    /// An entry that carries no command.
+    pub fn skip(&mut self, index: u64) {
+        self.index = index;
+    }
+
+    /// BLAKE3 over the snapshot records: equal on all nodes at one index.
+    pub fn hash(&self) -> Digest {
+        todo!("H2")
+    }
+
+    pub fn timing(&self) -> crate::timing::Timing {
+        let max_rtt = self.cluster.as_ref().map_or(crate::timing::MAX_RTT_DEFAULT, |facts| facts.max_rtt);
+        crate::timing::Timing::from_max_rtt(max_rtt)
+    }
+
+    pub fn node_named(&self, name: &str) -> Option<&Arc<NodeRecord>> {
+        self.nodes.values().find(|node| &*node.name == name)
+    }
+}

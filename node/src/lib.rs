@@ -1,0 +1,15 @@
+//! One process: consensus, peer transport, admin API, CLI, telemetry, boot and shutdown.
+
+pub mod admin;
+pub mod boot;
+pub mod cli;
+pub mod consensus;
+pub mod peer;
+pub mod pki;
+pub mod publish;
+pub mod settings;
+pub mod tasks;
+pub mod telemetry;
+
+/// The build's version, as `version`, `node ls` and the peers' hello show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

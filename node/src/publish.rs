@@ -1,0 +1,1 @@
+//! From the agreed state to the proxy's ruleset.

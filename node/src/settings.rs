@@ -1,0 +1,136 @@
+//! A node's own settings: one TOML file in its data directory, with flags and environment above it.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use quorumgate_model::{resource::Name, units::Span};
+use serde::{Deserialize, Serialize};
+
+/// The file's name inside a data directory.
+pub const FILE: &str = "settings.toml";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub node: Node,
+    pub proxy: Proxy,
+    pub peer: Peer,
+    pub admin: Admin,
+    pub telemetry: Telemetry,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    pub name: Name,
+    pub region: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    pub listeners: Vec<Listener>,
+    /// 0: one less than the cores, at least one.
+    #[serde(default)]
+    pub workers: usize,
+    #[serde(default)]
+    pub access_log: bool,
+    /// Empty: stdout.
+    #[serde(default)]
+    pub access_log_file: Option<PathBuf>,
+    #[serde(default)]
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How long exchanges in flight may take to end at shutdown or drain.
+    #[serde(default = "grace_default")]
+    pub grace: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// PEM files; both or none.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    #[serde(default = "yes")]
+    pub merge_slashes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    pub listen: SocketAddr,
+    /// host:port at which the other nodes reach this one; absent: `listen`.
+    #[serde(default)]
+    pub advertise: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    pub listen: SocketAddr,
+    /// A tracing filter: `info`, `quorumgate_node=debug`.
+    #[serde(default = "log_default")]
+    pub log: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn grace_default() -> Span {
+    Span::secs(30)
+}
+
+fn log_default() -> String {
+    "info".into()
+}
+
+/// After this long without a leader a starting node reports ready on its last state.
+pub const BOOT_GRACE: Duration = Duration::from_secs(10);
+
+impl Settings {
+    pub fn read(dir: &Path) -> anyhow::Result<Self> {
+        Self::read_file(&dir.join(FILE))
+    }
+
+    pub fn read_file(file: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading the settings {}", file.display()))?;
+        let settings: Self = toml::from_str(&text).with_context(|| format!("in {}", file.display()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let file = dir.join(FILE);
+        std::fs::write(&file, toml::to_string_pretty(self)?).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// The address that other nodes dial.
+    pub fn peer_address(&self) -> String {
+        self.peer.advertise.clone().unwrap_or_else(|| self.peer.listen.to_string())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.proxy.listeners.is_empty(), "proxy.listeners: found none; allowed: one or more");
+        for (at, listener) in self.proxy.listeners.iter().enumerate() {
+            anyhow::ensure!(
+                listener.certificate_file.is_some() == listener.key_file.is_some(),
+                "proxy.listeners[{at}]: certificate_file and key_file go together"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! Compiles the .proto files with protox, so that no protoc is needed, and writes the descriptor set for reflection.
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const FILES: [&str; 4] = [
+    "quorumgate/admin/v1/resources.proto",
+    "quorumgate/admin/v1/admin.proto",
+    "quorumgate/store/v1/store.proto",
+    "quorumgate/peer/v1/peer.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    fs::write(out.join("quorumgate.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What the data plane takes from a node's settings file.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub node: String,
+    pub region: String,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// At least one.
+    pub workers: usize,
+    pub access_log: AccessLog,
+    /// Peers whose X-Forwarded-For, Forwarded and X-Request-Id are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub limits: ClientLimits,
+}
+
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// None: cleartext (HTTP/1.1 and HTTP/2 by prior knowledge).
+    pub tls: Option<Tls>,
+    pub merge_slashes: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// PEM files.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// For routes that do not say.
+    pub default_on: bool,
+    /// None: stdout.
+    pub path: Option<PathBuf>,
+}
+
+/// See the table "Limits and timeouts on the client side" in docs/ARCHITECTURE.md.
+#[derive(Debug, Clone)]
+pub struct ClientLimits {
+    pub header_read: Duration,
+    pub tls_handshake: Duration,
+    pub body_idle: Duration,
+    pub keep_alive_idle_h1: Duration,
+    pub keep_alive_idle_h2: Duration,
+    pub header_fields_max: usize,
+    pub header_bytes_max: usize,
+    pub uri_bytes_max: usize,
+    pub connections_per_ip_max: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            header_read: Duration::from_secs(10),
+            tls_handshake: Duration::from_secs(10),
+            body_idle: Duration::from_secs(15),
+            keep_alive_idle_h1: Duration::from_secs(75),
+            keep_alive_idle_h2: Duration::from_secs(300),
+            header_fields_max: 128,
+            header_bytes_max: 64 << 10,
+            uri_bytes_max: 16 << 10,
+            connections_per_ip_max: 10_000,
+        }
+    }
+}

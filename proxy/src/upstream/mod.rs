@@ -1,0 +1,1 @@
+//! Where requests go: per-worker pools, balancing, health, timeouts and safe retries.
