@@ -4,6 +4,8 @@ pub mod admin;
 pub mod boot;
 pub mod cli;
 pub mod consensus;
+pub mod init;
+pub mod join;
 pub mod peer;
 pub mod pki;
 pub mod publish;

@@ -10,9 +10,22 @@ use quorumgate_model::{
 use quorumgate_proto::peer::v1::StatusResponse;
 use tokio::sync::watch;
 
+use crate::{settings::Settings, tasks::Tasks};
+
 /// A handle to this node's raft member and its peers; cheap to clone.
 #[derive(Clone)]
 pub struct Consensus {}
+
+/// What a member is started from. Call `Consensus::start` on the control runtime.
+pub struct StartOptions {
+    pub dir: std::path::PathBuf,
+    pub settings: Settings,
+    /// From `raft_store::open` on the same directory.
+    pub opened: quorumgate_raft_store::Opened,
+    pub tasks: Tasks,
+    /// Extended by the freshness probes.
+    pub freshness: Arc<quorumgate_proxy::Freshness>,
+}
 
 /// A command before the leader has stamped it.
 #[derive(Debug, Clone)]
@@ -78,6 +91,69 @@ pub struct Published {
 }
 
 impl Consensus {
+    /// Binds the peer listener, starts raft, the peers' server, the membership driver, the probes and the renewal of
+    /// certificates. A founder initializes its cluster.
+    pub async fn start(_options: StartOptions) -> anyhow::Result<Self> {
+        todo!("H6")
+    }
+
+    /// Of the peer listener (port 0 is resolved).
+    pub fn peer_address(&self) -> std::net::SocketAddr {
+        todo!("H6")
+    }
+
+    /// This node's certificate for the admin listener's TLS: always the newest.
+    pub fn certificate_resolver(&self) -> Arc<dyn rustls::server::ResolvesServerCert> {
+        todo!("H6")
+    }
+
+    /// Seconds since 1970 at which this node's certificate ends.
+    pub fn certificate_not_after(&self) -> i64 {
+        todo!("H6")
+    }
+
+    /// Drains the node (its proxy says so by readiness), or takes that back.
+    pub async fn set_standing(
+        &self,
+        _node: NodeId,
+        _standing: quorumgate_model::command::Standing,
+        _actor: Arc<Actor>,
+        _deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
+        todo!("H6")
+    }
+
+    /// Promotes or demotes; refused when it would lose the quorum.
+    pub async fn set_role(
+        &self,
+        _node: NodeId,
+        _role: quorumgate_model::command::Role,
+        _actor: Arc<Actor>,
+        _deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
+        todo!("H6")
+    }
+
+    /// Removes a dead node; refused when it would lose the quorum.
+    pub async fn remove_node(
+        &self,
+        _node: NodeId,
+        _actor: Arc<Actor>,
+        _deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
+        todo!("H6")
+    }
+
+    /// Set by boot: what `StatusResponse` says of this node.
+    pub fn set_ready(&self, _ready: bool) {
+        todo!("H6")
+    }
+
+    /// Hands leadership over if this node leads and another voter can take it; stops raft and closes the peers.
+    pub async fn shut_down(&self, _deadline: Duration) {
+        todo!("H6")
+    }
+
     /// Takes the draft to the leader (forwarded once), waits until it is applied *there* and on this node.
     pub async fn propose(&self, _draft: Draft, _deadline: Duration) -> Result<Applied, ProposeError> {
         todo!("H6")
