@@ -1,0 +1,154 @@
+//! The body that a client sends, as it is passed on: counted, limited, and given up on when it stalls.
+
+use std::{
+    cell::Cell,
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
+const FLOOR_GRACE: Duration = Duration::from_secs(5);
+const FLOOR_BYTES_PER_S: u64 = 240;
+
+/// Why a body ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientFault {
+    /// More than the route allows.
+    TooLarge,
+    /// The sender was silent for too long, or too slow.
+    Stalled,
+    /// The sender broke the message off or framed it wrongly.
+    Broken,
+}
+
+/// What became of a client's body: shared by the body, which may be given to a connection's task, and its exchange.
+#[derive(Debug, Default)]
+pub struct BodyState {
+    pub bytes: Cell<u64>,
+    pub failed: Cell<Option<ClientFault>>,
+    /// All frames have been read.
+    pub ended: Cell<bool>,
+}
+
+/// How long a client may keep us waiting for the next part of its body.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// Idle for this long at most, and never slower than the floor rate.
+    Floor(Duration),
+    /// Idle for this long at most.
+    Idle(Duration),
+}
+
+pub struct ClientBody {
+    inner: Incoming,
+    state: Rc<BodyState>,
+    /// 0: no limit.
+    bytes_max: u64,
+    patience: Patience,
+    /// Made when the client first keeps us waiting.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting_since: Option<Instant>,
+    waited: Duration,
+}
+
+impl ClientBody {
+    pub fn new(inner: Incoming, bytes_max: u64, patience: Patience) -> Self {
+        let state = Rc::default();
+        Self { inner, state, bytes_max, patience, timer: None, waiting_since: None, waited: Duration::ZERO }
+    }
+
+    pub fn state(&self) -> Rc<BodyState> {
+        self.state.clone()
+    }
+
+    fn fail(&self, error: ClientFault) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        self.state.failed.set(Some(error));
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// Only the time that we waited for the client counts, not that in which the upstream would not take more.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waiting_since.is_none() {
+            let now = Instant::now();
+            let left = match self.patience {
+                Patience::Idle(idle) => idle,
+                Patience::Floor(idle) => {
+                    let earned = Duration::from_millis(self.state.bytes.get().saturating_mul(1000) / FLOOR_BYTES_PER_S);
+                    idle.min((FLOOR_GRACE + earned).saturating_sub(self.waited))
+                }
+            };
+            self.waiting_since = Some(now);
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(now + left),
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(now + left))),
+            }
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn stop_waiting(&mut self) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += since.elapsed();
+        }
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = ClientFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        let Poll::Ready(next) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            ready!(self.poll_patience(cx));
+            return self.fail(ClientFault::Stalled);
+        };
+        self.stop_waiting();
+        let frame = match next {
+            None => {
+                self.state.ended.set(true);
+                return Poll::Ready(None);
+            }
+            Some(Err(_)) => return self.fail(ClientFault::Broken),
+            Some(Ok(frame)) => frame,
+        };
+        if let Some(bytes) = frame.data_ref() {
+            let total = self.state.bytes.get() + bytes.len() as u64;
+            self.state.bytes.set(total);
+            if self.bytes_max != 0 && total > self.bytes_max {
+                return self.fail(ClientFault::TooLarge);
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl fmt::Display for ClientFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ClientFault::TooLarge => "the body is larger than the route allows",
+            ClientFault::Stalled => "the body stalled",
+            ClientFault::Broken => "the body was broken off",
+        })
+    }
+}
+
+impl std::error::Error for ClientFault {}
