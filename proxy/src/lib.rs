@@ -1,5 +1,6 @@
 //! The data plane: listeners, TLS, HTTP, one exchange, upstreams. Works without the control plane.
 
+pub mod body;
 pub mod client_body;
 pub mod freshness;
 pub mod settings;
