@@ -1,1 +1,65 @@
-//! From the agreed state to the proxy's ruleset.
+//! From the agreed state to what the proxy serves: compiles the ruleset after a change and swaps it in.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use quorumgate_model::{ruleset::Ruleset, state::State};
+use quorumgate_proxy::Proxy;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::consensus::{Consensus, Published};
+
+pub struct Publisher {
+    pub consensus: Consensus,
+    pub proxy: Arc<Proxy>,
+}
+
+impl Publisher {
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut states = self.consensus.states();
+        loop {
+            // A burst of changes is one compilation: only the newest state counts.
+            let state = states.borrow_and_update().clone();
+            self.publish(state).await?;
+            match stop.run_until_cancelled(states.changed()).await {
+                None => return Ok(()),
+                Some(changed) => changed.context("the state machine is gone")?,
+            }
+        }
+    }
+
+    async fn publish(&self, state: Arc<State>) -> anyhow::Result<()> {
+        let serving = self.proxy.ruleset();
+        if serving.revision != state.revision || serving.index == 0 {
+            let rules = compile(state.clone(), serving).await?;
+            report_broken(&rules);
+            self.proxy.publish(rules);
+            info!(revision = state.revision, routes = self.proxy.ruleset().rules.len(), "configuration published");
+        }
+        self.consensus.set_published(Published { index: state.index, revision: state.revision, at_ms: wall_ms() });
+        Ok(())
+    }
+}
+
+/// Off the control threads: ten thousand routes from scratch take longer than a heartbeat may wait.
+pub async fn compile(state: Arc<State>, previous: Arc<Ruleset>) -> anyhow::Result<Arc<Ruleset>> {
+    let compiled = tokio::task::spawn_blocking(move || Ruleset::compile(&state, Some(&previous))).await;
+    Ok(Arc::new(compiled.context("compiling the ruleset")?))
+}
+
+fn report_broken(rules: &Ruleset) {
+    for rule in &rules.rules {
+        if let Some(reason) = &rule.broken {
+            warn!(route = %rule.route.name, reason, "this node cannot compile the route: it answers 500 broken_rule");
+        }
+    }
+}
+
+/// Milliseconds since 1970, for people.
+pub fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,338 @@
+//! A cluster of child processes of the real binary, each with its own data directory and ports.
+
+use std::{
+    fs::File,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use crate::Admin;
+
+/// How long a single step of a test cluster may take on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The nodes' regions; one node each.
+    pub regions: Vec<String>,
+    pub max_rtt: &'static str,
+    /// The address that a node tells its peers, when it is not its own listener: a relay's.
+    pub advertise: Option<fn(usize, SocketAddr) -> SocketAddr>,
+}
+
+impl Plan {
+    pub fn of(nodes: usize) -> Self {
+        Self { regions: (1..=nodes).map(|n| format!("r{n}")).collect(), max_rtt: "5ms", advertise: None }
+    }
+}
+
+pub struct Cluster {
+    pub members: Vec<Member>,
+    pub dir: TempDir,
+    max_rtt: &'static str,
+}
+
+/// One node: a directory, four listeners and perhaps a process.
+pub struct Member {
+    pub name: String,
+    pub region: String,
+    pub dir: PathBuf,
+    pub proxy: SocketAddr,
+    pub peer: SocketAddr,
+    pub admin: SocketAddr,
+    pub telemetry: SocketAddr,
+    pub advertise: Option<String>,
+    process: Option<Child>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            member.kill();
+        }
+    }
+}
+
+impl Cluster {
+    /// Founds, joins and starts every node, and waits until all of them are ready voters (as far as the count is odd).
+    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+        let mut cluster = Self { members: Vec::new(), dir: TempDir::new()?, max_rtt: plan.max_rtt };
+        for region in &plan.regions {
+            cluster.grow(region, plan.advertise, &[]).await?;
+        }
+        let voters = match plan.regions.len() {
+            many if many > 7 => 7,
+            even if even.is_multiple_of(2) => even - 1,
+            odd => odd,
+        };
+        cluster.wait_voters(voters).await?;
+        Ok(cluster)
+    }
+
+    /// One more node: `init` for the first, `join` for the rest, then `run`; waits until it is ready.
+    pub async fn grow(
+        &mut self,
+        region: &str,
+        advertise: Option<fn(usize, SocketAddr) -> SocketAddr>,
+        extra: &[&str],
+    ) -> anyhow::Result<usize> {
+        let at = self.members.len();
+        let name = format!("n{}", at + 1);
+        let mut member = Member::new(&name, region, self.dir.path())?;
+        member.advertise = advertise.map(|advertise| advertise(at, member.peer).to_string());
+        match self.members.iter().find(|member| member.is_running()) {
+            None => {
+                let mut args = vec!["init", "--max-rtt", self.max_rtt];
+                args.extend(extra);
+                member.prepare(&args)?;
+            }
+            Some(seed) => {
+                let token = seed.cli(&["join-token", "create", "-q"])?;
+                let token_file = self.dir.path().join(format!("{name}.token"));
+                std::fs::write(&token_file, token)?;
+                let address = seed.advertise.clone().unwrap_or_else(|| seed.peer.to_string());
+                let token_file = token_file.to_str().context("a path in UTF-8")?.to_owned();
+                let mut args = vec!["join", &address, "--token-file", &token_file];
+                args.extend(extra);
+                member.prepare(&args)?;
+            }
+        }
+        member.run()?;
+        member.wait_ready().await?;
+        self.members.push(member);
+        Ok(at)
+    }
+
+    pub async fn wait_voters(&self, voters: usize) -> anyhow::Result<()> {
+        until(&format!("{voters} voters"), async || {
+            for member in self.running() {
+                let status = member.client().await?.status().await?;
+                ensure!(status.voters as usize == voters, "{} sees {} voters", member.name, status.voters);
+                ensure!(!status.leader.is_empty(), "{} knows no leader", member.name);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.is_running())
+    }
+
+    /// The index of the member that a majority of the running ones call leader.
+    pub async fn leader(&self) -> anyhow::Result<usize> {
+        let mut found = None;
+        until("a leader", async || {
+            for member in self.running() {
+                let status = member.client().await?.status().await?;
+                let leader = self.members.iter().position(|member| member.name == status.leader && member.is_running());
+                if let Some(leader) = leader {
+                    found = Some(leader);
+                    return Ok(());
+                }
+            }
+            bail!("nobody knows a running leader")
+        })
+        .await?;
+        found.context("a leader was found")
+    }
+
+    pub fn follower(&self, leader: usize) -> &Member {
+        let follower = self.members.iter().enumerate().find(|(at, member)| *at != leader && member.is_running());
+        follower.expect("a cluster of two or more").1
+    }
+
+    /// Every running node has the same state hash at the same index.
+    pub async fn check_same_state(&self) -> anyhow::Result<()> {
+        let mut target = 0;
+        for member in self.running() {
+            target = target.max(member.client().await?.state_hash(0).await?.index);
+        }
+        until("equal state hashes", async || {
+            let mut hashes = Vec::new();
+            for member in self.running() {
+                let answer = member.client().await?.state_hash(target).await?;
+                hashes.push((answer.index, answer.hash, member.name.clone()));
+            }
+            let same_index = hashes.iter().all(|(index, ..)| *index == hashes[0].0);
+            ensure!(same_index, "still applying: {hashes:?}");
+            // At one index the hashes must be equal; waiting would not mend it.
+            assert!(hashes.iter().all(|(_, hash, _)| *hash == hashes[0].1), "states differ: {hashes:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Member {
+    fn new(name: &str, region: &str, root: &Path) -> anyhow::Result<Self> {
+        let dir = root.join(name);
+        Ok(Self {
+            name: name.to_owned(),
+            region: region.to_owned(),
+            dir,
+            proxy: free_port()?,
+            peer: free_port()?,
+            admin: free_port()?,
+            telemetry: free_port()?,
+            advertise: None,
+            process: None,
+        })
+    }
+
+    /// `init` or `join` with this node's directory and addresses; the rest comes in `verb`.
+    fn prepare(&self, verb: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(binary()?);
+        command.args(verb).arg("--data-dir").arg(&self.dir).args(["--name", &self.name, "--region", &self.region]);
+        for (flag, address) in [
+            ("--proxy-listen", self.proxy),
+            ("--peer-listen", self.peer),
+            ("--admin-listen", self.admin),
+            ("--telemetry-listen", self.telemetry),
+        ] {
+            command.arg(flag).arg(address.to_string());
+        }
+        if let Some(advertise) = &self.advertise {
+            command.args(["--advertise", advertise]);
+        }
+        checked(command.output()?).with_context(|| format!("preparing {}", self.name))?;
+        Ok(())
+    }
+
+    /// Starts the daemon; its log goes to `<data-dir>.log`.
+    pub fn run(&mut self) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let child = Command::new(binary()?)
+            .arg("run")
+            .arg("--data-dir")
+            .arg(&self.dir)
+            .args(["--proxy-workers", "1"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.process = Some(child);
+        Ok(())
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.with_extension("log")
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let process = self.process.as_ref().context("the node runs")?;
+        kill(Pid::from_raw(process.id() as i32), signal)?;
+        Ok(())
+    }
+
+    /// SIGKILL: nothing is flushed, nobody is told.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // A process that has ended already cannot be killed; it is waited for all the same.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// SIGTERM, then the exit code.
+    pub async fn terminate(&mut self) -> anyhow::Result<i32> {
+        self.signal(Signal::SIGTERM)?;
+        self.wait_exit().await
+    }
+
+    pub async fn wait_exit(&mut self) -> anyhow::Result<i32> {
+        let mut process = self.process.take().context("the node runs")?;
+        let status = tokio::task::spawn_blocking(move || process.wait()).await??;
+        status.code().context("ended by a signal")
+    }
+
+    pub async fn wait_ready(&self) -> anyhow::Result<()> {
+        until(&format!("{} ready", self.name), async || {
+            let answer = crate::load::get(self.telemetry, "/readyz").await?;
+            ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+            Ok(())
+        })
+        .await
+        .with_context(|| self.log_tail())
+    }
+
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        let tail = lines.len().saturating_sub(15);
+        format!("the last lines of {}'s log:\n{}", self.name, lines[tail..].join("\n"))
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("admin.sock")
+    }
+
+    pub async fn client(&self) -> anyhow::Result<Admin> {
+        Admin::connect(&self.socket()).await
+    }
+
+    /// The CLI against this node; stdout on success.
+    pub fn cli(&self, args: &[&str]) -> anyhow::Result<String> {
+        checked(self.cli_output(args)?)
+    }
+
+    pub fn cli_output(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let endpoint = format!("unix:{}", self.socket().display());
+        let output = Command::new(binary()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
+        output.with_context(|| format!("quorumgate {}", args.join(" ")))
+    }
+}
+
+fn checked(output: Output) -> anyhow::Result<String> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {stderr}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The binary beside this test: target/<profile>/quorumgate.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("QUORUMGATE_BIN") {
+        return Ok(path.into());
+    }
+    let exe = std::env::current_exe()?;
+    let found = exe.ancestors().skip(1).take(2).map(|dir| dir.join("quorumgate")).find(|path| path.is_file());
+    found.context("build the binary first: cargo build --bin quorumgate")
+}
+
+/// A port that was free a moment ago, for TCP and UDP.
+pub fn free_port() -> anyhow::Result<SocketAddr> {
+    for _ in 0..64 {
+        let tcp = TcpListener::bind("127.0.0.1:0")?;
+        let address = tcp.local_addr()?;
+        if UdpSocket::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no free port")
+}
+
+/// Polls until it holds; the last reason why not is the error.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        match tokio::time::timeout(PATIENCE, holds()).await.unwrap_or_else(|_| bail!("no answer")) {
+            Ok(()) => return Ok(()),
+            Err(reason) if start.elapsed() > PATIENCE => return Err(reason.context(format!("waiting for {what}"))),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}

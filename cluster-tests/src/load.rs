@@ -1,0 +1,146 @@
+//! Constant load over all nodes, one connection and one task a lane, every answer counted.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::JoinSet, time::MissedTickBehavior};
+
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Connections a node.
+const LANES: u32 = 4;
+/// Failures that are kept with their words.
+const FAILURES_KEPT: usize = 20;
+
+pub struct Answer {
+    pub status: u16,
+    /// The Location header, if any.
+    pub location: String,
+    pub body: String,
+}
+
+/// One request on a connection of its own.
+pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+    let mut connection = Connection::open(address).await?;
+    connection.get("gateway.test", path).await
+}
+
+pub async fn get_host(address: SocketAddr, host: &str, path: &str) -> anyhow::Result<Answer> {
+    let mut connection = Connection::open(address).await?;
+    connection.get(host, path).await
+}
+
+struct Connection {
+    sender: http1::SendRequest<Empty<Bytes>>,
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let opening = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            anyhow::Ok(Self { sender })
+        };
+        tokio::time::timeout(ANSWER_MAX, opening).await.context("connecting")?
+    }
+
+    async fn get(&mut self, host: &str, path: &str) -> anyhow::Result<Answer> {
+        let request = Request::get(path).header("host", host).body(Empty::new())?;
+        let asking = async {
+            self.sender.ready().await?;
+            let answer = self.sender.send_request(request).await?;
+            let status = answer.status().as_u16();
+            let location = answer.headers().get("location").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let location = location.to_owned();
+            let body = answer.into_body().collect().await?.to_bytes();
+            anyhow::Ok(Answer { status, location, body: String::from_utf8_lossy(&body).into_owned() })
+        };
+        tokio::time::timeout(ANSWER_MAX, asking).await.context("no answer in time")?
+    }
+}
+
+/// What one node answered.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub good: AtomicU64,
+    /// An accepted connection's request without a complete good answer.
+    pub failed: AtomicU64,
+    /// Connections refused: the client goes to another node.
+    pub refused: AtomicU64,
+    pub failures: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    fn fail(&self, reason: String) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut failures = self.failures.lock().expect("no panic while it is held");
+        if failures.len() < FAILURES_KEPT {
+            failures.push(reason);
+        }
+    }
+}
+
+/// Load that runs until it is dropped.
+pub struct Load {
+    pub tallies: Vec<Arc<Tally>>,
+    _lanes: JoinSet<()>,
+}
+
+impl Load {
+    /// `rate` requests a second over all `nodes` together.
+    pub fn start(nodes: &[SocketAddr], host: &'static str, path: &'static str, rate: u32) -> Self {
+        let pause = Duration::from_secs(1) * (nodes.len() as u32 * LANES) / rate;
+        let mut lanes = JoinSet::new();
+        let tallies = nodes.iter().map(|_| Arc::new(Tally::default())).collect::<Vec<_>>();
+        for (address, tally) in nodes.iter().zip(&tallies) {
+            for _ in 0..LANES {
+                lanes.spawn(lane(*address, host, path, pause, tally.clone()));
+            }
+        }
+        Self { tallies, _lanes: lanes }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.tallies.iter().map(|tally| tally.good.load(Ordering::Relaxed)).sum()
+    }
+}
+
+async fn lane(address: SocketAddr, host: &'static str, path: &'static str, pause: Duration, tally: Arc<Tally>) {
+    let mut ticks = tokio::time::interval(pause);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let Ok(mut connection) = Connection::open(address).await else {
+            tally.refused.fetch_add(1, Ordering::Relaxed);
+            ticks.tick().await;
+            continue;
+        };
+        loop {
+            ticks.tick().await;
+            match connection.get(host, path).await {
+                Ok(answer) if answer.status == 200 => {
+                    tally.good.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(answer) => tally.fail(format!("{}: {}", answer.status, answer.body)),
+                Err(error) => {
+                    tally.fail(format!("{error:#}"));
+                    break;
+                }
+            }
+            if connection.sender.is_closed() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Claims of the README as runnable experiments: each returns what it measured, or the reason why the claim is false.
+//! `tests/` runs them small; `prove` runs them in full.
+
+pub mod configuration;
+pub mod faults;
+pub mod quorum;
+
+use std::net::SocketAddr;
+
+use quorumgate_proto::admin::v1::{ConfigSet, Match, Route, Target, Upstream, r#match, route};
+
+/// `routes` routes on their own hosts, all to one upstream, plus `load.test` for load.
+pub fn config(routes: usize, origin: SocketAddr) -> ConfigSet {
+    let mut config = ConfigSet { upstreams: vec![upstream(origin)], routes: vec![route("load", "load.test", "/")] };
+    for n in 1..routes {
+        config.routes.push(route(&format!("route-{n}"), &format!("h{n}.test"), &format!("/v{n}")));
+    }
+    config
+}
+
+pub fn upstream(origin: SocketAddr) -> Upstream {
+    let target = Target { address: origin.to_string(), weight: 1 };
+    Upstream { name: "origin".into(), targets: vec![target], ..Default::default() }
+}
+
+pub fn route(name: &str, host: &str, prefix: &str) -> Route {
+    Route {
+        name: name.into(),
+        r#match: Some(Match {
+            hosts: vec![host.into()],
+            path: Some(r#match::Path::PathPrefix(prefix.into())),
+            ..Default::default()
+        }),
+        action: Some(route::Action::Upstream("origin".into())),
+        ..Default::default()
+    }
+}

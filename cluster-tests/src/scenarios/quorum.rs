@@ -1,0 +1,65 @@
+//! Without a quorum: traffic flows on, writes say so, readiness stays.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use quorumgate_proto::admin::v1::ConfigSet;
+
+use super::{config, route};
+use crate::{Cluster, cluster::until, load, origin::Origin};
+
+#[derive(Debug)]
+pub struct Outage {
+    /// From the loss of the quorum to the first 503 `state_stale` on a deny route.
+    pub stale_after: Duration,
+}
+
+/// Two of three nodes die; what the third still does.
+pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
+    let origin = Origin::start("origin").await?;
+    let mut wanted = config(2, origin.address);
+    let mut strict = route("strict", "strict.test", "/");
+    strict.on_stale = "deny".into();
+    wanted.routes.push(strict);
+    let leader = cluster.leader().await?;
+    cluster.follower(leader).client().await?.apply(wanted).await?;
+    let max_staleness = cluster.members[leader].client().await?.status().await?.max_staleness.context("max_staleness")?;
+    let max_staleness = Duration::try_from(max_staleness)?;
+
+    let survivor = (leader + 1) % cluster.members.len();
+    for at in 0..cluster.members.len() {
+        if at != survivor {
+            cluster.members[at].kill();
+        }
+    }
+    let lost = Instant::now();
+    let survivor = &cluster.members[survivor];
+    let fresh = load::get_host(survivor.proxy, "strict.test", "/").await?;
+    ensure!(fresh.status == 200, "a deny route serves for max_staleness: {} {}", fresh.status, fresh.body);
+
+    let output = survivor.cli_output(&["--timeout", "2s", "route", "rm", "load", "--yes"])?;
+    let code = output.status.code();
+    ensure!(code == Some(6) || code == Some(7), "a write without a quorum exits {code:?}: {output:?}");
+
+    until("the deny route to go stale", async || {
+        let answer = load::get_host(survivor.proxy, "strict.test", "/").await?;
+        ensure!(answer.status == 503 && answer.body.contains("state_stale"), "{} {}", answer.status, answer.body);
+        Ok(())
+    })
+    .await?;
+    let stale_after = lost.elapsed();
+    ensure!(stale_after <= max_staleness + Duration::from_secs(1), "stale only after {stale_after:?}");
+
+    let open = load::get_host(survivor.proxy, "load.test", "/").await?;
+    ensure!(open.status == 200, "a route without authentication flows on: {} {}", open.status, open.body);
+    let ready = load::get(survivor.telemetry, "/readyz").await?;
+    ensure!(ready.status == 200, "readyz stays 200: {} {}", ready.status, ready.body);
+    let fresh = load::get(survivor.telemetry, "/readyz?fresh").await?;
+    ensure!(fresh.status == 503, "readyz?fresh turns 503: {} {}", fresh.status, fresh.body);
+    let again = ConfigSet { routes: vec![route("never", "never.test", "/")], ..Default::default() };
+    let refused = survivor.client().await?.apply(again).await;
+    let refused = refused.err().context("a write without a quorum succeeded")?;
+    let codes = [tonic::Code::Unavailable, tonic::Code::DeadlineExceeded];
+    ensure!(codes.contains(&refused.code()), "{refused:?}");
+    Ok(Outage { stale_after })
+}

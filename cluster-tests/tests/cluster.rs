@@ -1,0 +1,29 @@
+//! The scenarios, small enough for every run of the tests.
+
+use quorumgate_cluster_tests::{Cluster, Plan, scenarios};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_through_a_follower_is_served_by_every_node() {
+    let cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    let spread = scenarios::configuration::spread(&cluster, 1_000, 20).await.unwrap();
+    println!("{spread:?}");
+    cluster.check_same_state().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_costs_no_request_and_no_acknowledged_write() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    println!("{:?}", scenarios::faults::kill_leader(&mut cluster, 2, 300).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_killed_at_once_lose_nothing_acknowledged() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    println!("{} acknowledged", scenarios::faults::kill_all(&mut cluster, 2).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_traffic_flows_and_writes_say_so() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    println!("{:?}", scenarios::quorum::lose(&mut cluster).await.unwrap());
+}

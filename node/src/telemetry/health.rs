@@ -1,0 +1,87 @@
+//! Whether this node wants traffic: /livez, /readyz and /startupz answer from here.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use quorumgate_model::{
+    NodeId,
+    membership::{JoinEvent, JoinPhase},
+    state::State,
+};
+use quorumgate_model::command::Standing;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{consensus::Consensus, settings::BOOT_GRACE};
+
+/// Shared between the telemetry listener, the peers' status answers and shutdown.
+#[derive(Debug, Default)]
+pub struct Health {
+    ready: AtomicBool,
+    draining: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Health {
+    pub fn is_started(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.is_started() && !self.is_draining()
+    }
+
+    /// Drained by an operator, or on the way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) || self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Follows the join phases until the node is ready, and the operator's drain for as long as it runs.
+    pub async fn run(self: Arc<Self>, consensus: Consensus, stop: CancellationToken) -> anyhow::Result<()> {
+        let id = consensus.view().id;
+        let mut states = consensus.states();
+        let mut published = consensus.published();
+        let mut views = consensus.views();
+        let mut phase = JoinPhase::Starting;
+        let grace = tokio::time::sleep(BOOT_GRACE);
+        tokio::pin!(grace);
+        loop {
+            self.draining.store(is_draining(&states.borrow_and_update(), id), Ordering::Relaxed);
+            phase = advance(phase, &mut views, &mut published);
+            if phase == JoinPhase::Ready && !self.ready.swap(true, Ordering::Relaxed) {
+                info!(index = published.borrow().index, "ready");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = &mut grace, if phase != JoinPhase::Ready => phase = phase.after(JoinEvent::GraceOver),
+                changed = states.changed() => changed?,
+                changed = published.changed(), if phase != JoinPhase::Ready => changed?,
+                changed = views.changed(), if phase != JoinPhase::Ready => changed?,
+            }
+        }
+    }
+}
+
+fn advance(
+    phase: JoinPhase,
+    views: &mut watch::Receiver<crate::consensus::View>,
+    published: &mut watch::Receiver<crate::consensus::Published>,
+) -> JoinPhase {
+    let mut phase = phase;
+    let view = views.borrow_and_update().clone();
+    if view.leader.is_some() {
+        phase = phase.after(JoinEvent::LeaderSeen { commit: view.committed });
+    }
+    phase.after(JoinEvent::Published { index: published.borrow_and_update().index })
+}
+
+fn is_draining(state: &State, id: NodeId) -> bool {
+    state.nodes.get(&id).is_some_and(|node| node.standing != Standing::Active)
+}
