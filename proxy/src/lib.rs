@@ -18,7 +18,7 @@ pub struct Proxy {}
 
 impl Proxy {
     /// Binds every listener on every worker (SO_REUSEPORT) and starts the worker threads.
-    pub fn start(_settings: Settings, _freshness: Arc<Freshness>) -> anyhow::Result<Self> {
+    pub fn start(_settings: Settings, _rules: Arc<Ruleset>, _freshness: Arc<Freshness>) -> anyhow::Result<Self> {
         todo!("H4")
     }
 

@@ -7,15 +7,17 @@ use std::sync::{
 
 use quorumgate_model::{
     NodeId,
+    command::Standing,
     membership::{JoinEvent, JoinPhase},
     state::State,
 };
-use quorumgate_model::command::Standing;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{consensus::Consensus, settings::BOOT_GRACE};
+
+/// How often a starting node looks whether it has caught up.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Shared between the telemetry listener, the peers' status answers and shutdown.
 #[derive(Debug, Default)]
@@ -47,39 +49,29 @@ impl Health {
     pub async fn run(self: Arc<Self>, consensus: Consensus, stop: CancellationToken) -> anyhow::Result<()> {
         let id = consensus.view().id;
         let mut states = consensus.states();
-        let mut published = consensus.published();
-        let mut views = consensus.views();
         let mut phase = JoinPhase::Starting;
         let grace = tokio::time::sleep(BOOT_GRACE);
         tokio::pin!(grace);
+        let mut looks = tokio::time::interval(LOOK);
         loop {
             self.draining.store(is_draining(&states.borrow_and_update(), id), Ordering::Relaxed);
-            phase = advance(phase, &mut views, &mut published);
-            if phase == JoinPhase::Ready && !self.ready.swap(true, Ordering::Relaxed) {
-                info!(index = published.borrow().index, "ready");
+            let view = consensus.view();
+            if view.leader.is_some() {
+                phase = phase.after(JoinEvent::LeaderSeen { commit: view.committed });
             }
+            phase = phase.after(JoinEvent::Published { index: consensus.published().borrow().index });
+            if phase == JoinPhase::Ready && !self.ready.swap(true, Ordering::Relaxed) {
+                info!(applied = view.applied, "ready");
+            }
+            consensus.set_ready(self.is_ready());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = &mut grace, if phase != JoinPhase::Ready => phase = phase.after(JoinEvent::GraceOver),
                 changed = states.changed() => changed?,
-                changed = published.changed(), if phase != JoinPhase::Ready => changed?,
-                changed = views.changed(), if phase != JoinPhase::Ready => changed?,
+                _ = looks.tick(), if phase != JoinPhase::Ready => {}
             }
         }
     }
-}
-
-fn advance(
-    phase: JoinPhase,
-    views: &mut watch::Receiver<crate::consensus::View>,
-    published: &mut watch::Receiver<crate::consensus::Published>,
-) -> JoinPhase {
-    let mut phase = phase;
-    let view = views.borrow_and_update().clone();
-    if view.leader.is_some() {
-        phase = phase.after(JoinEvent::LeaderSeen { commit: view.committed });
-    }
-    phase.after(JoinEvent::Published { index: published.borrow_and_update().index })
 }
 
 fn is_draining(state: &State, id: NodeId) -> bool {
