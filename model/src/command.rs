@@ -238,6 +238,102 @@ pub enum Reason {
     LimitReached,
 }
 
+impl Reason {
+    pub const ALL: [Reason; 16] = [
+        Reason::Invalid,
+        Reason::Conflict,
+        Reason::NotFound,
+        Reason::AlreadyExists,
+        Reason::TokenUnknown,
+        Reason::TokenExpired,
+        Reason::TokenUsed,
+        Reason::TokenRoleMismatch,
+        Reason::NameTaken,
+        Reason::WouldLoseQuorum,
+        Reason::TrialOpen,
+        Reason::NoTrial,
+        Reason::TrialNotOver,
+        Reason::OwnerForbidden,
+        Reason::NotBootstrapped,
+        Reason::LimitReached,
+    ];
+
+    /// `TRIAL_OPEN`
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::Invalid => "INVALID",
+            Reason::Conflict => "CONFLICT",
+            Reason::NotFound => "NOT_FOUND",
+            Reason::AlreadyExists => "ALREADY_EXISTS",
+            Reason::TokenUnknown => "TOKEN_UNKNOWN",
+            Reason::TokenExpired => "TOKEN_EXPIRED",
+            Reason::TokenUsed => "TOKEN_USED",
+            Reason::TokenRoleMismatch => "TOKEN_ROLE_MISMATCH",
+            Reason::NameTaken => "NAME_TAKEN",
+            Reason::WouldLoseQuorum => "WOULD_LOSE_QUORUM",
+            Reason::TrialOpen => "TRIAL_OPEN",
+            Reason::NoTrial => "NO_TRIAL",
+            Reason::TrialNotOver => "TRIAL_NOT_OVER",
+            Reason::OwnerForbidden => "OWNER_FORBIDDEN",
+            Reason::NotBootstrapped => "NOT_BOOTSTRAPPED",
+            Reason::LimitReached => "LIMIT_REACHED",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+
+    /// A refusal for this reason, without a field to blame.
+    pub fn because(self, message: impl Into<String>) -> Rejected {
+        Rejected { reason: self, field: String::new(), message: message.into() }
+    }
+}
+
+impl From<crate::invalid::Invalid> for Rejected {
+    fn from(invalid: crate::invalid::Invalid) -> Self {
+        Rejected { reason: Reason::Invalid, message: invalid.to_string(), field: invalid.field }
+    }
+}
+
+impl AdminRole {
+    pub const ALL: [AdminRole; 3] = [AdminRole::Viewer, AdminRole::Operator, AdminRole::Admin];
+
+    /// `viewer`
+    pub fn word(self) -> &'static str {
+        match self {
+            AdminRole::Viewer => "viewer",
+            AdminRole::Operator => "operator",
+            AdminRole::Admin => "admin",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.word() == word)
+    }
+}
+
+impl Role {
+    /// `voter`
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Voter => "voter",
+            Role::Replica => "replica",
+        }
+    }
+}
+
+impl Standing {
+    /// `active`
+    pub fn word(self) -> &'static str {
+        match self {
+            Standing::Active => "active",
+            Standing::Draining => "draining",
+            Standing::Leaving => "leaving",
+        }
+    }
+}
+
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

@@ -1,25 +1,146 @@
 //! The state as a stream of prost records, and back. Deterministic: equal states give equal bytes.
 
-use quorumgate_proto::store::v1::SnapshotRecord;
+use std::sync::Arc;
 
-use crate::{invalid::Invalid, state::State};
+use prost::Message;
+use quorumgate_proto::store::v1::{SnapshotRecord, snapshot_record::Record};
+
+use crate::{
+    change::{self, Lookups},
+    convert,
+    digest::Digest,
+    invalid::Invalid,
+    resource::{Resources, Stored},
+    state::{State, Trial},
+};
 
 /// The records of a state, in their fixed order: head first.
-pub fn records(_state: &State) -> Box<dyn Iterator<Item = SnapshotRecord> + '_> {
-    todo!("H2")
+pub fn records(state: &State) -> Box<dyn Iterator<Item = SnapshotRecord> + '_> {
+    let resource = |stored: &Stored| convert::resource_to(&stored.resource);
+    let outcome = |id| state.dedup.get(id).expect("both tables hold the same ids");
+    let prior = state.trial.iter().flat_map(|trial| trial.prior.values());
+    let all = std::iter::once(Record::Head(convert::head_to(state)))
+        .chain(state.resources.values().map(move |it| Record::Resource(resource(it))))
+        .chain(state.history.iter().map(|it| Record::Revision(convert::revision_to(it))))
+        .chain(state.nodes.values().map(|it| Record::Node(convert::node_to(it))))
+        .chain(state.removed.iter().map(|(id, it)| Record::RemovedNode(convert::removed_to(*id, it))))
+        .chain(state.join_tokens.iter().map(|(id, it)| Record::JoinToken(convert::join_token_to(id, it))))
+        .chain(state.admin_tokens.iter().map(|(name, it)| Record::AdminToken(convert::admin_token_to(name, it))))
+        .chain(state.dedup_order.values().map(move |id| Record::Dedup(convert::dedup_to(id, outcome(id)))))
+        .chain(state.trial.iter().map(|it| Record::Trial(convert::trial_to(it))))
+        .chain(prior.map(move |it| Record::TrialPrior(resource(it))));
+    Box::new(all.map(|record| SnapshotRecord { record: Some(record) }))
+}
+
+/// BLAKE3 over the records, each with its length before it.
+pub(crate) fn hash(state: &State) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = Vec::new();
+    for record in records(state) {
+        bytes.clear();
+        record.encode_length_delimited(&mut bytes).expect("a Vec grows as needed");
+        hasher.update(&bytes);
+    }
+    Digest(*hasher.finalize().as_bytes())
 }
 
 /// Rebuilds a state from its records.
 #[derive(Default)]
-pub struct Rebuild {}
+pub struct Rebuild {
+    state: State,
+    headed: bool,
+    trial: Option<(u64, u64, u64)>,
+    prior: Vec<Stored>,
+}
 
 impl Rebuild {
-    pub fn push(&mut self, _record: SnapshotRecord) -> Result<(), Invalid> {
-        todo!("H2")
+    pub fn push(&mut self, record: SnapshotRecord) -> Result<(), Invalid> {
+        let state = &mut self.state;
+        match record.record {
+            Some(Record::Head(head)) if !self.headed => {
+                *state = convert::head_from(head)?;
+                self.headed = true;
+            }
+            Some(Record::Head(_)) => return Err(Invalid::field("head").found("a second one").allowed("one head")),
+            None => return Err(Invalid::field("record").found("none of the known kinds").allowed("a known kind")),
+            Some(_) if !self.headed => return Err(headless()),
+            Some(Record::Resource(resource)) => {
+                let stored = change::stored(convert::resource_from(resource)?);
+                once("resource", state.resources.insert(stored.resource.key(), stored))?;
+            }
+            Some(Record::Revision(revision)) => {
+                let revision = convert::revision_from(revision)?;
+                if state.history.back().is_some_and(|last| last.revision >= revision.revision) {
+                    return Err(Invalid::field("history").found("out of order").allowed("oldest first"));
+                }
+                state.history.push_back(Arc::new(revision));
+            }
+            Some(Record::Node(node)) => {
+                let node = convert::node_from(node)?;
+                once("node", state.nodes.insert(node.id, Arc::new(node)))?;
+            }
+            Some(Record::RemovedNode(node)) => {
+                let (id, node) = convert::removed_from(node)?;
+                once("removed_node", state.removed.insert(id, node))?;
+            }
+            Some(Record::JoinToken(token)) => {
+                let (id, token) = convert::join_token_from(token)?;
+                once("join_token", state.join_tokens.insert(id, token))?;
+            }
+            Some(Record::AdminToken(token)) => {
+                let (name, token) = convert::admin_token_from(token)?;
+                once("admin_token", state.admin_tokens.insert(name, token))?;
+            }
+            Some(Record::Dedup(dedup)) => {
+                let (id, applied) = convert::dedup_from(dedup)?;
+                once("dedup", state.dedup_order.insert(applied.index, id))?;
+                once("dedup", state.dedup.insert(id, applied))?;
+            }
+            Some(Record::Trial(trial)) => {
+                once("trial", self.trial.replace((trial.revision, trial.ends_at_us, trial.prior_revision)))?;
+            }
+            Some(Record::TrialPrior(resource)) => {
+                self.prior.push(change::stored(convert::resource_from(resource)?));
+            }
+        }
+        Ok(())
     }
 
     /// Errors when the head is missing, or its hash of the resources differs from theirs.
     pub fn finish(self) -> Result<State, Invalid> {
-        todo!("H2")
+        let Self { mut state, headed, trial, prior } = self;
+        if !headed {
+            return Err(headless());
+        }
+        let found = change::hash_of(&state.resources);
+        if found != state.resources_hash {
+            return Err(Invalid::field("resources_hash").found(found).allowed(state.resources_hash));
+        }
+        if trial.is_none() && !prior.is_empty() {
+            return Err(Invalid::field("trial_prior").found("resources").allowed("none without a trial"));
+        }
+        state.trial = trial.map(|(revision, ends_at_us, prior_revision)| {
+            let prior = sharing(&state.resources, prior);
+            Trial { revision, ends_at_us, prior_revision, prior }
+        });
+        state.lookups = Lookups::of(&state.resources);
+        Ok(state)
+    }
+}
+
+/// `prior` as a map that shares with `resources` what is the same in both.
+fn sharing(resources: &Resources, prior: Vec<Stored>) -> Resources {
+    let prior: Resources = prior.into_iter().map(|stored| (stored.resource.key(), stored)).collect();
+    change::redo(resources, &change::between(resources, &prior))
+}
+
+fn headless() -> Invalid {
+    Invalid::field("head").found("none").allowed("a head before all other records")
+}
+
+fn once<T>(kind: &'static str, earlier: Option<T>) -> Result<(), Invalid> {
+    match earlier {
+        None => Ok(()),
+        Some(_) => Err(Invalid::field(kind).found("the same record twice").allowed("each once")),
     }
 }

@@ -1,0 +1,178 @@
+//! The parts of the state between model and the records of a snapshot.
+
+use std::{sync::Arc, time::Duration};
+
+use quorumgate_proto::store::v1 as store;
+
+use super::{applied_from, applied_to, words::*};
+use crate::{
+    NodeId,
+    command::{Applied, ChangeCounts, RequestId},
+    invalid::Invalid,
+    resource::Name,
+    state::{AdminToken, AuditHead, ClusterFacts, JoinToken, RemovedNode, RevisionFacts, State, Trial, TrialStatus},
+};
+
+pub(crate) fn head_to(state: &State) -> store::StateHead {
+    let head = store::StateHead {
+        applied_index: state.index,
+        revision: state.revision,
+        clock_us: state.clock_us,
+        wall_ms: state.wall_ms,
+        audit_head: state.audit.hash.0.into(),
+        audit_count: state.audit.count,
+        resources_hash: state.resources_hash.0.into(),
+        ..Default::default()
+    };
+    let Some(cluster) = &state.cluster else { return head };
+    store::StateHead {
+        cluster_id: cluster.id.into(),
+        cluster_name: cluster.name.clone(),
+        max_rtt_us: micros(cluster.max_rtt),
+        ca_certificate: cluster.ca_certificate.clone(),
+        sealed_ca_key: cluster.sealed_ca_key.clone(),
+        level: cluster.level,
+        ..head
+    }
+}
+
+/// A state with the head's fields and nothing else.
+pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
+    let cluster = match head.cluster_id.is_empty() {
+        true => None,
+        false => Some(Arc::new(ClusterFacts {
+            id: array("cluster_id", &head.cluster_id)?,
+            name: head.cluster_name,
+            max_rtt: Duration::from_micros(head.max_rtt_us),
+            ca_certificate: head.ca_certificate,
+            sealed_ca_key: head.sealed_ca_key,
+            level: head.level,
+        })),
+    };
+    let audit = AuditHead { count: head.audit_count, hash: digest("audit_head", &head.audit_head)? };
+    if (audit.count == 0) != (audit == AuditHead::default()) {
+        return Err(Invalid::field("audit_head").found(audit.hash).allowed("zeros with no entry"));
+    }
+    Ok(State {
+        index: head.applied_index,
+        revision: head.revision,
+        clock_us: head.clock_us,
+        wall_ms: head.wall_ms,
+        cluster,
+        resources_hash: digest("resources_hash", &head.resources_hash)?,
+        audit,
+        ..State::default()
+    })
+}
+
+pub(crate) fn revision_to(it: &RevisionFacts) -> store::RevisionRecord {
+    store::RevisionRecord {
+        revision: it.revision,
+        previous: it.previous,
+        wall_ms: it.wall_ms,
+        actor: it.actor.clone(),
+        message: it.message.clone(),
+        created: it.counts.created,
+        updated: it.counts.updated,
+        deleted: it.counts.deleted,
+        hash: it.hash.0.into(),
+        trial: match it.trial {
+            TrialStatus::None => 0,
+            TrialStatus::Open => 1,
+            TrialStatus::Confirmed => 2,
+            TrialStatus::Aborted => 3,
+            TrialStatus::Expired => 4,
+        },
+        rollback_of: it.rollback_of.unwrap_or(0),
+    }
+}
+
+pub(crate) fn revision_from(it: store::RevisionRecord) -> Result<RevisionFacts, Invalid> {
+    let trial = match it.trial {
+        0 => TrialStatus::None,
+        1 => TrialStatus::Open,
+        2 => TrialStatus::Confirmed,
+        3 => TrialStatus::Aborted,
+        4 => TrialStatus::Expired,
+        other => return Err(Invalid::field("revision.trial").found(other).allowed("0 to 4")),
+    };
+    Ok(RevisionFacts {
+        revision: it.revision,
+        previous: it.previous,
+        wall_ms: it.wall_ms,
+        actor: it.actor,
+        message: it.message,
+        counts: ChangeCounts { created: it.created, updated: it.updated, deleted: it.deleted },
+        hash: digest("revision.hash", &it.hash)?,
+        trial,
+        rollback_of: (it.rollback_of != 0).then_some(it.rollback_of),
+    })
+}
+
+pub(crate) fn removed_to(id: NodeId, it: &RemovedNode) -> store::RemovedNode {
+    store::RemovedNode { id, name: it.name.to_string(), spki_sha256: it.spki_sha256.into() }
+}
+
+pub(crate) fn removed_from(it: store::RemovedNode) -> Result<(NodeId, RemovedNode), Invalid> {
+    let node = RemovedNode {
+        name: name("removed_node.name", &it.name)?,
+        spki_sha256: array("removed_node.spki_sha256", &it.spki_sha256)?,
+    };
+    Ok((it.id, node))
+}
+
+pub(crate) fn join_token_to(id: &str, it: &JoinToken) -> store::JoinTokenRecord {
+    store::JoinTokenRecord {
+        id: id.into(),
+        secret_hash: it.secret_hash.0.into(),
+        role: role_to(it.role).into(),
+        expires_at_us: it.expires_at_us,
+        uses_left: it.uses_left,
+    }
+}
+
+pub(crate) fn join_token_from(it: store::JoinTokenRecord) -> Result<(String, JoinToken), Invalid> {
+    let token = JoinToken {
+        secret_hash: digest("join_token.secret_hash", &it.secret_hash)?,
+        role: role_from(it.role)?,
+        expires_at_us: it.expires_at_us,
+        uses_left: it.uses_left,
+    };
+    Ok((it.id, token))
+}
+
+pub(crate) fn admin_token_to(name: &Name, it: &AdminToken) -> store::AdminTokenRecord {
+    store::AdminTokenRecord {
+        name: name.to_string(),
+        secret_hash: it.secret_hash.0.into(),
+        role: it.role.word().into(),
+        owner: it.owner.clone(),
+        expires_at_us: it.expires_at_us,
+    }
+}
+
+pub(crate) fn admin_token_from(it: store::AdminTokenRecord) -> Result<(Name, AdminToken), Invalid> {
+    let token = AdminToken {
+        secret_hash: digest("admin_token.secret_hash", &it.secret_hash)?,
+        role: admin_role_from(&it.role)?,
+        owner: it.owner,
+        expires_at_us: it.expires_at_us,
+    };
+    Ok((name("admin_token.name", &it.name)?, token))
+}
+
+pub(crate) fn dedup_to(id: &RequestId, applied: &Applied) -> store::DedupRecord {
+    store::DedupRecord { request_id: id.to_vec(), index: applied.index, outcome: Some(applied_to(applied)) }
+}
+
+pub(crate) fn dedup_from(it: store::DedupRecord) -> Result<(RequestId, Applied), Invalid> {
+    let applied = applied_from(present("dedup.outcome", it.outcome)?)?;
+    match applied.index == it.index {
+        true => Ok((array("dedup.request_id", &it.request_id)?, applied)),
+        false => Err(Invalid::field("dedup.index").found(it.index).allowed(applied.index)),
+    }
+}
+
+pub(crate) fn trial_to(it: &Trial) -> store::TrialRecord {
+    store::TrialRecord { revision: it.revision, ends_at_us: it.ends_at_us, prior_revision: it.prior_revision }
+}

@@ -1,0 +1,130 @@
+//! One log entry: clocks, repeats, the command itself, the audit chain.
+
+use prost::Message;
+
+use super::{AuditEntry, DEDUP_MAX, Effects, RevisionDiff, State};
+use crate::{
+    LEVEL,
+    command::{Applied, Body, Command, Outcome, Reason, Rejected, RequestId},
+    convert,
+    digest::Digest,
+};
+
+/// What a command that was carried out leaves behind.
+#[derive(Default)]
+pub(super) struct Done {
+    pub outcome: Outcome,
+    /// For the audit trail, in one line and without secrets; empty where nothing was changed.
+    pub summary: String,
+    pub diff: Option<RevisionDiff>,
+}
+
+impl Done {
+    pub fn changed(summary: String) -> Self {
+        Self { summary, ..Self::default() }
+    }
+
+    pub fn noop() -> Self {
+        Self { outcome: Outcome { noop: true, ..Outcome::default() }, ..Self::default() }
+    }
+}
+
+impl State {
+    /// Applies the command of the log entry at `index`. Total: a refusal changes nothing but `index`, clocks and the
+    /// de-duplication table. A request id that is known answers what it answered first, whatever the command says now.
+    /// Entries must come in order; blank and membership entries go through `skip`.
+    pub fn apply(&mut self, index: u64, command: &Command) -> (Applied, Effects) {
+        assert!(index > self.index, "entry {index} came after entry {}", self.index);
+        assert!(command.min_level <= LEVEL, "a command of level {} came to level {LEVEL}", command.min_level);
+        self.index = index;
+        self.clock_us = self.clock_us.max(command.stamp.clock_us);
+        self.wall_ms = self.wall_ms.max(command.stamp.wall_ms);
+        if let Some(first) = command.request_id.and_then(|id| self.dedup.get(&id)) {
+            return (first.clone(), Effects::default());
+        }
+        let (outcome, effects) = match self.carry_out(command) {
+            Ok(done) => {
+                let audit = (!done.summary.is_empty()).then(|| self.audited(command, done.summary, &done.diff));
+                (Ok(done.outcome), Effects { diff: done.diff, audit })
+            }
+            Err(rejected) => (Err(rejected), Effects::default()),
+        };
+        let applied = Applied { index, revision: self.revision, outcome };
+        if let Some(id) = command.request_id {
+            self.remember(id, applied.clone());
+        }
+        (applied, effects)
+    }
+
+    /// An entry that carries no command.
+    pub fn skip(&mut self, index: u64) {
+        assert!(index >= self.index, "entry {index} came after entry {}", self.index);
+        self.index = index;
+    }
+
+    /// Every arm checks first and changes then, so that a refusal leaves no trace.
+    fn carry_out(&mut self, command: &Command) -> Result<Done, Rejected> {
+        match &command.body {
+            Body::Bootstrap(it) => return self.bootstrap(it),
+            _ if self.cluster.is_none() => {
+                return Err(Reason::NotBootstrapped.because("the cluster has not been bootstrapped"));
+            }
+            _ => {}
+        }
+        match &command.body {
+            Body::Bootstrap(it) => self.bootstrap(it),
+            Body::ChangeResources(it) => self.change_resources(&command.actor, it),
+            Body::EndTrial { revision, end } => self.end_trial(&command.actor, *revision, *end),
+            Body::CreateJoinToken(it) => self.create_join_token(it),
+            Body::RemoveJoinToken { id } => self.remove_join_token(id),
+            Body::AdmitNode(it) => self.admit_node(it),
+            Body::UpdateNode(it) => self.update_node(it),
+            Body::RemoveNode { id } => self.remove_node(*id),
+            Body::CreateAdminToken(it) => self.create_admin_token(it),
+            Body::RemoveAdminToken { name } => self.remove_admin_token(name),
+            Body::SetMaxRtt { max_rtt } => self.set_max_rtt(*max_rtt),
+            Body::Tick => Ok(Done::default()),
+        }
+    }
+
+    /// The next link of the audit chain.
+    fn audited(&mut self, command: &Command, summary: String, diff: &Option<RevisionDiff>) -> AuditEntry {
+        let message = match &command.body {
+            Body::ChangeResources(it) => it.message.clone(),
+            _ => String::new(),
+        };
+        let entry = AuditEntry {
+            sequence: self.audit.count + 1,
+            index: self.index,
+            revision: diff.as_ref().map_or(0, |diff| diff.revision),
+            wall_ms: self.wall_ms,
+            actor: command.actor.clone(),
+            message,
+            summary,
+            previous: self.audit.hash,
+        };
+        self.audit.count = entry.sequence;
+        self.audit.hash = entry.hash();
+        entry
+    }
+
+    fn remember(&mut self, id: RequestId, applied: Applied) {
+        self.dedup_order.insert(applied.index, id);
+        self.dedup.insert(id, applied);
+        while self.dedup_order.len() > DEDUP_MAX {
+            let (oldest, id) = *self.dedup_order.get_min().expect("it is longer than its bound");
+            self.dedup_order.remove(&oldest);
+            self.dedup.remove(&id);
+        }
+        assert_eq!(self.dedup.len(), self.dedup_order.len(), "an id without its order of arrival, or the reverse");
+    }
+}
+
+impl AuditEntry {
+    /// BLAKE3 over the hash before it and its stored form.
+    pub fn hash(&self) -> Digest {
+        let mut bytes = self.previous.0.to_vec();
+        convert::audit_to(self).encode(&mut bytes).expect("a Vec grows as needed");
+        Digest::of(&bytes)
+    }
+}

@@ -1,0 +1,154 @@
+//! The cluster itself: its beginning, its nodes, its timing. Whether a quorum survives depends on who is reachable and
+//! is the leader's to judge before it proposes (`membership::may_lose`); here only what is certainly wrong is refused.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{ClusterFacts, NODES_MAX, REMOVED_MAX, RemovedNode, State, apply::Done};
+use crate::{
+    LEVEL, NodeId,
+    command::{AdmitNode, Bootstrap, NodeRecord, Outcome, Reason, Rejected, Role, Standing, UpdateNode},
+    invalid::Invalid,
+    timing::MAX_RTT_RANGE,
+    units::Span,
+};
+
+impl State {
+    pub(super) fn bootstrap(&mut self, it: &Bootstrap) -> Result<Done, Rejected> {
+        if let Some(cluster) = &self.cluster {
+            return Err(Reason::AlreadyExists.because(format!("cluster {:?} has been bootstrapped", cluster.name)));
+        }
+        check_max_rtt(it.max_rtt)?;
+        if it.node.id == 0 {
+            return Err(Invalid::field("node.id").found(0).allowed("the founder's id").into());
+        }
+        self.cluster = Some(Arc::new(ClusterFacts {
+            id: it.cluster_id,
+            name: it.cluster_name.clone(),
+            max_rtt: it.max_rtt,
+            ca_certificate: it.ca_certificate.clone(),
+            sealed_ca_key: it.sealed_ca_key.clone(),
+            level: LEVEL,
+        }));
+        self.nodes.insert(it.node.id, Arc::new(it.node.clone()));
+        Ok(Done::changed(format!("cluster {:?} bootstrapped by node {}", it.cluster_name, it.node.name)))
+    }
+
+    pub(super) fn admit_node(&mut self, it: &AdmitNode) -> Result<Done, Rejected> {
+        let token = self.token_for(it)?;
+        let node = NodeRecord { id: self.index, ..it.node.clone() };
+        if self.node_named(&node.name).is_some() {
+            return Err(Reason::NameTaken.because(format!("a node named {} is in the cluster", node.name)));
+        }
+        if self.nodes.len() >= NODES_MAX {
+            return Err(
+                Reason::LimitReached.because(format!("the cluster has {NODES_MAX} nodes, the most there may be"))
+            );
+        }
+        check_peer_address(&node.peer_address)?;
+        let summary =
+            format!("node {} admitted as {} by join token {}", node.name, node.wanted_role.word(), it.token_id);
+        let id = node.id;
+        self.join_tokens.insert(it.token_id.clone(), token);
+        let reused = self.nodes.insert(id, Arc::new(node)).is_some() || self.removed.contains_key(&id);
+        assert!(!reused, "node id {id} was given twice");
+        let outcome = Outcome { node_id: Some(id), ..Outcome::default() };
+        Ok(Done { outcome, ..Done::changed(summary) })
+    }
+
+    pub(super) fn update_node(&mut self, it: &UpdateNode) -> Result<Done, Rejected> {
+        let before = self.node(it.id)?;
+        let after = NodeRecord {
+            standing: it.standing.unwrap_or(before.standing),
+            wanted_role: it.wanted_role.unwrap_or(before.wanted_role),
+            peer_address: it.peer_address.clone().unwrap_or_else(|| before.peer_address.clone()),
+            level: it.level.unwrap_or(before.level),
+            version: it.version.clone().unwrap_or_else(|| before.version.clone()),
+            ..NodeRecord::clone(before)
+        };
+        if after == **before {
+            return Ok(Done::noop());
+        }
+        check_peer_address(&after.peer_address)?;
+        if votes(before) && !votes(&after) {
+            self.check_another_voter(it.id)?;
+        }
+        let summary = update_summary(before, &after);
+        self.nodes.insert(it.id, Arc::new(after));
+        Ok(Done::changed(summary))
+    }
+
+    pub(super) fn remove_node(&mut self, id: NodeId) -> Result<Done, Rejected> {
+        let node = self.node(id)?;
+        if node.wanted_role == Role::Voter {
+            self.check_another_voter(id)?;
+        }
+        let summary = format!("node {} removed", node.name);
+        let removed = RemovedNode { name: node.name.clone(), spki_sha256: node.spki_sha256 };
+        self.nodes.remove(&id);
+        self.removed.insert(id, removed);
+        while self.removed.len() > REMOVED_MAX {
+            let (oldest, _) = *self.removed.get_min().expect("it is longer than its bound");
+            self.removed.remove(&oldest);
+        }
+        Ok(Done::changed(summary))
+    }
+
+    pub(super) fn set_max_rtt(&mut self, max_rtt: Duration) -> Result<Done, Rejected> {
+        check_max_rtt(max_rtt)?;
+        let cluster = self.cluster.as_mut().expect("apply has refused everything before Bootstrap");
+        if cluster.max_rtt == max_rtt {
+            return Ok(Done::noop());
+        }
+        let summary = format!("max_rtt set from {} to {}", Span(cluster.max_rtt), Span(max_rtt));
+        Arc::make_mut(cluster).max_rtt = max_rtt;
+        Ok(Done::changed(summary))
+    }
+
+    fn node(&self, id: NodeId) -> Result<&Arc<NodeRecord>, Rejected> {
+        self.nodes.get(&id).ok_or_else(|| Reason::NotFound.because(format!("there is no node with the id {id}")))
+    }
+
+    /// A cluster whose last voter goes can never decide anything again.
+    fn check_another_voter(&self, id: NodeId) -> Result<(), Rejected> {
+        match self.nodes.values().any(|node| node.id != id && votes(node)) {
+            true => Ok(()),
+            false => Err(Reason::WouldLoseQuorum.because("it is the only node that is to vote")),
+        }
+    }
+}
+
+/// Whether the node is to be a voter and to stay.
+fn votes(node: &NodeRecord) -> bool {
+    node.wanted_role == Role::Voter && node.standing != Standing::Leaving
+}
+
+fn check_max_rtt(max_rtt: Duration) -> Result<(), Invalid> {
+    match MAX_RTT_RANGE.contains(&max_rtt) {
+        true => Ok(()),
+        false => {
+            let allowed = format!("{} to {}", Span(*MAX_RTT_RANGE.start()), Span(*MAX_RTT_RANGE.end()));
+            Err(Invalid::field("max_rtt").found(Span(max_rtt)).allowed(allowed))
+        }
+    }
+}
+
+fn check_peer_address(address: &str) -> Result<(), Invalid> {
+    match address.parse::<crate::resource::Authority>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Invalid::field("peer_address").found(format!("{address:?}")).allowed("host:port")),
+    }
+}
+
+/// `node n2: standing active → draining, role voter → replica`
+fn update_summary(before: &NodeRecord, after: &NodeRecord) -> String {
+    let words = [
+        ("standing", before.standing.word().to_owned(), after.standing.word().to_owned()),
+        ("role", before.wanted_role.word().to_owned(), after.wanted_role.word().to_owned()),
+        ("peer address", before.peer_address.clone(), after.peer_address.clone()),
+        ("level", before.level.to_string(), after.level.to_string()),
+        ("version", before.version.clone(), after.version.clone()),
+    ];
+    let changed = words.iter().filter(|(_, before, after)| before != after);
+    let changed: Vec<_> = changed.map(|(word, before, after)| format!("{word} {before} → {after}")).collect();
+    format!("node {}: {}", before.name, changed.join(", "))
+}
