@@ -11,7 +11,10 @@ use quorumgate_proto::admin::v1::{
     observe_client::ObserveClient,
 };
 use tokio::net::UnixStream;
-use tonic::{Status, transport::{Channel, Endpoint, Uri}};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
 
 /// A connection to one node.
 #[derive(Clone)]

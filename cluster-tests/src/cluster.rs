@@ -292,7 +292,8 @@ impl Member {
 
     pub fn cli_output(&self, args: &[&str]) -> anyhow::Result<Output> {
         let endpoint = format!("unix:{}", self.socket().display());
-        let output = Command::new(binary()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
+        let output =
+            Command::new(binary()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
         output.with_context(|| format!("quorumgate {}", args.join(" ")))
     }
 }

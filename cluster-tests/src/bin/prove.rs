@@ -61,7 +61,11 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             let cluster = Cluster::start(Plan::of(3)).await?;
             let spread = scenarios::configuration::spread(&cluster, routes, changes).await?;
             println!("{routes} routes applied through a follower, active on 3/3: {:?}", spread.first_apply);
-            println!("{changes} single changes, active on 3/3: p50 {:?}, p99 {:?}", spread.changes[changes / 2], spread.p99());
+            println!(
+                "{changes} single changes, active on 3/3: p50 {:?}, p99 {:?}",
+                spread.changes[changes / 2],
+                spread.p99()
+            );
             ensure!(spread.first_apply < Duration::from_secs(1), "the first apply took longer than 1 s");
             ensure!(spread.p99() < Duration::from_millis(100), "the p99 of a change is above 100 ms");
         }
@@ -69,19 +73,30 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             let mut cluster = Cluster::start(Plan::of(3)).await?;
             let failover = scenarios::faults::kill_leader(&mut cluster, rounds, rate).await?;
             let worst = failover.elections.iter().max().copied().unwrap_or_default();
-            println!("{rounds} leaders killed under {rate} requests/s: 0 failed on survivors of {} requests", failover.requests);
-            println!("{} acknowledged writes, none lost; state hashes equal; slowest new leader {worst:?}", failover.acked);
+            println!(
+                "{rounds} leaders killed under {rate} requests/s: 0 failed on survivors of {} requests",
+                failover.requests
+            );
+            println!(
+                "{} acknowledged writes, none lost; state hashes equal; slowest new leader {worst:?}",
+                failover.acked
+            );
             ensure!(worst < Duration::from_secs(2), "a new leader took longer than 2 s");
         }
         Claim::KillAll { rounds } => {
             let mut cluster = Cluster::start(Plan::of(3)).await?;
             let acked = scenarios::faults::kill_all(&mut cluster, rounds).await?;
-            println!("{rounds} times all nodes killed at once: {acked} acknowledged writes, none lost; state hashes equal");
+            println!(
+                "{rounds} times all nodes killed at once: {acked} acknowledged writes, none lost; state hashes equal"
+            );
         }
         Claim::LoseQuorum => {
             let mut cluster = Cluster::start(Plan::of(3)).await?;
             let outage = scenarios::quorum::lose(&mut cluster).await?;
-            println!("without a quorum: open routes flow on, readyz stays 200, deny routes stale after {:?}", outage.stale_after);
+            println!(
+                "without a quorum: open routes flow on, readyz stays 200, deny routes stale after {:?}",
+                outage.stale_after
+            );
         }
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;
