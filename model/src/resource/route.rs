@@ -247,3 +247,25 @@ impl fmt::Display for HostPattern {
         }
     }
 }
+
+impl OnStale {
+    pub const ALL: [Self; 2] = [Self::Deny, Self::Allow];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+impl EncodedSlash {
+    pub const ALL: [Self; 2] = [Self::Refuse, Self::Preserve];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Preserve => "preserve",
+        }
+    }
+}
