@@ -1,49 +1,141 @@
 //! The data plane: listeners, TLS, HTTP, one exchange, upstreams. Works without the control plane.
 
+mod access_log;
 pub mod body;
 pub mod client_body;
+mod connection;
+mod exchange;
 pub mod freshness;
+mod ids;
+mod io;
+mod listener;
+mod metrics;
+mod plan;
+mod record;
+mod refusal;
 pub mod settings;
 pub mod upstream;
+mod worker;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use anyhow::Context;
+use arc_swap::ArcSwap;
 use quorumgate_model::ruleset::Ruleset;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use freshness::Freshness;
-pub use settings::{AccessLog, Listener, Settings, Tls};
+pub use settings::{AccessLog, ClientLimits, Listener, Settings, Tls};
+
+use crate::{metrics::WorkerMetrics, upstream::Registry, worker::Shared};
+
+/// How often `drain` looks whether the workers are done.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// How long workers that were told to stop may take, and then the access log for its last lines.
+const STOP_MAX: Duration = Duration::from_secs(1);
 
 /// The running data plane: worker threads that share nothing but the ruleset and their counters.
-pub struct Proxy {}
+///
+/// Dropping it ends the workers at once.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    workers: Vec<Arc<WorkerMetrics>>,
+    addresses: Vec<SocketAddr>,
+    access_log: access_log::AccessLog,
+}
 
 impl Proxy {
     /// Binds every listener on every worker (SO_REUSEPORT) and starts the worker threads.
-    pub fn start(_settings: Settings, _rules: Arc<Ruleset>, _freshness: Arc<Freshness>) -> anyhow::Result<Self> {
-        todo!("H4")
+    pub fn start(settings: Settings, rules: Arc<Ruleset>, freshness: Arc<Freshness>) -> anyhow::Result<Self> {
+        let (sockets, addresses) = listener::bind(&settings.listeners, settings.workers)?;
+        let access_log = access_log::AccessLog::start(settings.access_log.path.clone())?;
+        let registry = Arc::new(Registry::new());
+        registry.publish(&rules);
+        let shared = Arc::new(Shared {
+            running: AtomicUsize::new(settings.workers),
+            settings,
+            ruleset: ArcSwap::new(rules),
+            freshness,
+            registry,
+            per_ip: Default::default(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            cut: AtomicUsize::new(0),
+        });
+        let mut workers = Vec::new();
+        for (number, listeners) in sockets.into_iter().enumerate() {
+            let metrics = Arc::new(WorkerMetrics::default());
+            workers.push(metrics.clone());
+            let seed = worker::Seed { shared: shared.clone(), metrics, access_log: access_log.clone(), listeners };
+            std::thread::Builder::new()
+                .name(format!("proxy-{number}"))
+                .spawn(move || worker::run(seed))
+                .context("start a worker thread")?;
+        }
+        Ok(Self { shared, workers, addresses, access_log })
     }
 
     /// The addresses that are really bound, in the order of `Settings::listeners` (port 0 is resolved).
     pub fn addresses(&self) -> &[SocketAddr] {
-        todo!("H4")
+        &self.addresses
     }
 
     /// Swaps the ruleset: when this returns, every worker serves it for the next exchange.
-    pub fn publish(&self, _ruleset: Arc<Ruleset>) {
-        todo!("H4")
+    pub fn publish(&self, ruleset: Arc<Ruleset>) {
+        self.shared.registry.publish(&ruleset);
+        self.shared.ruleset.store(ruleset);
     }
 
     pub fn ruleset(&self) -> Arc<Ruleset> {
-        todo!("H4")
+        self.shared.ruleset.load_full()
+    }
+
+    /// The upstreams' health and load. Whoever owns the process runs `Registry::run_health_checks`.
+    pub fn upstreams(&self) -> Arc<Registry> {
+        self.shared.registry.clone()
+    }
+
+    /// The next access log lines go to a file that is opened anew.
+    pub fn reopen_access_log(&self) {
+        self.access_log.reopen();
     }
 
     /// Appends the Prometheus text of all `quorumgate_http_*`, `quorumgate_upstream_*` and `quorumgate_rejects_total` families.
-    pub fn metrics(&self, _out: &mut String) {
-        todo!("H4")
+    pub fn metrics(&self, out: &mut String) {
+        metrics::write(&self.workers, out);
+        self.access_log.metrics(out);
+        self.shared.registry.metrics(out);
     }
 
     /// Stops accepting (after emptying the accept queues), asks clients to go (GOAWAY, Connection: close), waits for
     /// exchanges in flight, at most `grace`. Returns how many were cut off.
-    pub async fn drain(&self, _grace: Duration) -> usize {
-        todo!("H4")
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.shared.drain.cancel();
+        self.wait_ended(grace).await;
+        self.shared.stop.cancel();
+        self.wait_ended(STOP_MAX).await;
+        self.access_log.flush(STOP_MAX);
+        self.shared.cut.load(Ordering::Relaxed)
+    }
+
+    async fn wait_ended(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.shared.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
     }
 }

@@ -4,7 +4,6 @@
 pub mod configuration;
 pub mod faults;
 pub mod quorum;
-pub mod wan;
 
 use std::net::SocketAddr;
 

@@ -1,0 +1,367 @@
+//! One client connection: TLS, telling HTTP/2 from HTTP/1, hyper's server, and the clocks that end it.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::TokioTimer;
+use quorumgate_model::canonical::Slashes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    exchange,
+    io::{ClientIo, Protocol},
+    settings::ClientLimits,
+    worker::Worker,
+};
+
+/// A client that takes nothing of an answer for this long is given up on.
+const WRITE_BLOCKED_MAX: Duration = Duration::from_secs(300);
+/// While draining, a connection that says nothing for this long has no request on the way.
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
+const H2_STREAMS_MAX: u32 = 100;
+const H2_PENDING_RESETS_MAX: usize = 20;
+const H2_LOCAL_RESETS_MAX: usize = 500;
+
+/// What a listener does with its connections.
+#[derive(Clone)]
+pub(crate) struct Reception {
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) slashes: Slashes,
+}
+
+/// What is known about one connection, and what it is doing: shared by its task, its exchanges and the worker's clock.
+pub(crate) struct Conn {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) peer: SocketAddr,
+    /// The peer's address as X-Forwarded-For has it.
+    pub(crate) peer_value: HeaderValue,
+    pub(crate) tls: bool,
+    pub(crate) sni: RefCell<Option<String>>,
+    pub(crate) slashes: Slashes,
+    http2: Cell<bool>,
+    phase: Cell<Phase>,
+    /// When the phase began, on the worker's clock.
+    since_ms: Cell<u64>,
+    blocked_since_ms: Cell<Option<u64>>,
+    in_flight: Cell<usize>,
+    ask: Cell<Ask>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was heard yet (a TLS handshake is not counted as hearing).
+    Silent,
+    /// A part of a request's head has come in.
+    Head,
+    Exchange,
+    /// Between requests.
+    Idle,
+}
+
+/// What the worker wants of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Nothing,
+    Drain,
+    Close,
+}
+
+impl Conn {
+    fn new(worker: Rc<Worker>, peer: SocketAddr, reception: &Reception) -> Self {
+        let ip = peer.ip().to_canonical().to_string();
+        Self {
+            peer,
+            peer_value: HeaderValue::try_from(ip).expect("an address is ASCII"),
+            tls: reception.tls.is_some(),
+            sni: RefCell::new(None),
+            slashes: reception.slashes,
+            http2: Cell::new(false),
+            phase: Cell::new(Phase::Silent),
+            since_ms: Cell::new(worker.now_ms()),
+            blocked_since_ms: Cell::new(None),
+            in_flight: Cell::new(0),
+            ask: Cell::new(if worker.is_draining() { Ask::Drain } else { Ask::Nothing }),
+            waker: RefCell::new(None),
+            worker,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since_ms.set(self.worker.now_ms());
+    }
+
+    /// Bytes came in.
+    pub(crate) fn heard(&self) {
+        if matches!(self.phase.get(), Phase::Silent | Phase::Idle) && !self.http2.get() {
+            self.enter(Phase::Head);
+        }
+    }
+
+    pub(crate) fn write_blocked(&self, blocked: bool) {
+        match (blocked, self.blocked_since_ms.get()) {
+            (true, None) => self.blocked_since_ms.set(Some(self.worker.now_ms())),
+            (false, Some(_)) => self.blocked_since_ms.set(None),
+            _ => (),
+        }
+    }
+
+    pub(crate) fn exchange_begins(&self) {
+        self.worker.metrics.in_flight.add(1);
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.enter(Phase::Exchange);
+    }
+
+    pub(crate) fn exchange_ends(&self) {
+        self.worker.metrics.in_flight.sub(1);
+        self.in_flight.set(self.in_flight.get() - 1);
+        if self.in_flight.get() == 0 {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// HTTP/1 clients are told to go with the next answer.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.ask.get() == Ask::Drain
+    }
+
+    pub(crate) fn drain(&self) {
+        self.tell(Ask::Drain);
+    }
+
+    pub(crate) fn close(&self, reason: &str) {
+        if self.ask.get() != Ask::Close {
+            self.worker.metrics.reject(reason);
+            self.tell(Ask::Close);
+        }
+    }
+
+    fn tell(&self, ask: Ask) {
+        self.ask.set(ask);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Ends the connection if it overstays; called a few times a second.
+    pub(crate) fn check_clocks(&self, limits: &ClientLimits) {
+        let now = self.worker.now_ms();
+        let longer = |since: u64, limit: Duration| now.saturating_sub(since) > limit.as_millis() as u64;
+        if self.blocked_since_ms.get().is_some_and(|since| longer(since, WRITE_BLOCKED_MAX)) {
+            return self.close("stalled_client");
+        }
+        let since = self.since_ms.get();
+        match self.phase.get() {
+            Phase::Silent if longer(since, limits.header_read) => self.close("silent_connection"),
+            Phase::Head if longer(since, limits.header_read) => self.close("slow_header"),
+            Phase::Idle => {
+                let keep = match (self.is_draining(), self.http2.get()) {
+                    (true, _) => DRAIN_IDLE,
+                    (false, true) => limits.keep_alive_idle_h2,
+                    (false, false) => limits.keep_alive_idle_h1,
+                };
+                if longer(since, keep) {
+                    self.tell(Ask::Close);
+                }
+            }
+            Phase::Silent if self.is_draining() && longer(since, DRAIN_IDLE) => self.tell(Ask::Close),
+            _ => (),
+        }
+    }
+
+    /// Runs until the connection's work is done or it is told to close.
+    async fn until_closed(&self, work: impl Future<Output = ()>) {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| {
+            if self.ask.get() == Ask::Close {
+                return Poll::Ready(());
+            }
+            {
+                let mut waker = self.waker.borrow_mut();
+                match &mut *waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => *waker = Some(cx.waker().clone()),
+                }
+            }
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, reception: Rc<Reception>) {
+    let ip = peer.ip().to_canonical();
+    let Some(_place) = worker.shared.per_ip.enter(ip, worker.shared.settings.limits.connections_per_ip_max) else {
+        worker.metrics.reject("too_many_connections");
+        return;
+    };
+    // Latency over packet count; a failure means that the peer is gone, which the first read will tell.
+    let _ = stream.set_nodelay(true);
+    let conn = Rc::new(Conn::new(worker, peer, &reception));
+    let _registered = Registered::new(conn.clone());
+    conn.until_closed(serve_stream(&conn, stream, &reception)).await;
+}
+
+async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream, reception: &Reception) {
+    let Some(tls) = &reception.tls else {
+        let mut io = ClientIo::new(stream, conn.clone());
+        return match io.sniff().await {
+            Ok(Protocol::Http1) => serve_http1(conn, io).await,
+            Ok(Protocol::Http2) => serve_http2(conn, io).await,
+            Err(_) => (),
+        };
+    };
+    let deadline = conn.worker.shared.settings.limits.tls_handshake;
+    let Ok(Ok(stream)) = tokio::time::timeout(deadline, tls.accept(stream)).await else {
+        return conn.worker.metrics.reject("tls_handshake");
+    };
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    *conn.sni.borrow_mut() = session.server_name().map(str::to_ascii_lowercase);
+    conn.enter(Phase::Silent);
+    let io = ClientIo::new(stream, conn.clone());
+    match http2 {
+        true => serve_http2(conn, io).await,
+        false => serve_http1(conn, io).await,
+    }
+}
+
+async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, io: ClientIo<T>) {
+    let service = {
+        let conn = conn.clone();
+        service_fn(move |request| answer(exchange::handle(conn.clone(), request)))
+    };
+    // An error here is the client's: it left, or sent what is not HTTP.
+    let _ = conn.worker.http1.serve_connection(io, service).await;
+}
+
+async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, io: ClientIo<T>) {
+    conn.http2.set(true);
+    conn.enter(Phase::Idle);
+    let service = {
+        let conn = conn.clone();
+        service_fn(move |request| answer(exchange::handle(conn.clone(), request)))
+    };
+    let mut connection = pin!(conn.worker.http2.serve_connection(io, service));
+    let mut told = false;
+    std::future::poll_fn(|cx| {
+        if conn.is_draining() && !told {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx).map(drop)
+    })
+    .await
+}
+
+async fn answer<T>(exchange: impl Future<Output = T>) -> Result<T, Infallible> {
+    Ok(exchange.await)
+}
+
+pub(crate) fn http1(limits: &ClientLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // The worker's clock does this for all connections, without a timer per request.
+        .header_read_timeout(None)
+        .max_headers(limits.header_fields_max)
+        .max_header_size(limits.header_bytes_max)
+        .max_buf_size(limits.header_bytes_max.max(64 << 10) * 2);
+    builder
+}
+
+pub(crate) fn http2(limits: &ClientLimits) -> http2::Builder<OnThisThread> {
+    let mut builder = http2::Builder::new(OnThisThread);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(H2_LOCAL_RESETS_MAX)
+        .max_header_list_size(limits.header_bytes_max as u32)
+        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// Streams of a connection run on its worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnThisThread;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move { drop(future.await) });
+    }
+}
+
+/// Keeps the connection in its worker's table while it is served.
+struct Registered(Rc<Conn>);
+
+impl Registered {
+    fn new(conn: Rc<Conn>) -> Self {
+        conn.worker.metrics.connections.add(1);
+        conn.worker.metrics.connections_open.add(1);
+        conn.worker.conns.borrow_mut().insert(Rc::as_ptr(&conn) as usize, conn.clone());
+        Self(conn)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.worker.conns.borrow_mut().remove(&(Rc::as_ptr(&self.0) as usize));
+        self.0.worker.metrics.connections_open.sub(1);
+    }
+}
+
+/// How many connections each address has, over all workers.
+#[derive(Debug, Default)]
+pub(crate) struct PerIp(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+pub(crate) struct Place {
+    ip: IpAddr,
+    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl PerIp {
+    /// None: this address has as many as it may.
+    fn enter(&self, ip: IpAddr, max: usize) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(Place { ip, counts: self.0.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = counts.entry(self.ip) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}

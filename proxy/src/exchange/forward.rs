@@ -1,0 +1,217 @@
+//! The request as the upstream gets it, and its answer as the client does.
+
+use std::{borrow::Cow, rc::Rc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http_body::Body;
+use hyper::body::Incoming;
+use quorumgate_model::resource::{Name, PathPattern};
+
+use super::{
+    hops::{
+        Seen, TRACEPARENT, TRACESTATE, VIA_H1, VIA_H2, VIA_H10, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+        X_REQUEST_ID,
+    },
+    origin,
+};
+use crate::{
+    body::{RequestBody, ResponseBody},
+    client_body::{ClientBody, Patience},
+    plan::Plan,
+    record::Record,
+    refusal::Refusal,
+    settings::ClientLimits,
+    upstream::Call,
+};
+
+/// How often a request may pass through gateways of this kind.
+const PASSES_MAX: usize = 8;
+/// How long a stream of messages may be silent, such as a gRPC call in which the server speaks.
+const STREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// The origin-form target to ask for; None: the one that came in is it already.
+pub(super) fn target(uri: &Uri, path: Cow<'_, str>, plan: &Plan) -> Result<Option<Uri>, Refusal> {
+    let route = &plan.rule.route;
+    let path = match &route.rewrite.path_prefix {
+        Some(prefix) => Cow::Owned(replace_prefix(&route.matches.path, &path, prefix)),
+        None => path,
+    };
+    if path == uri.path() && uri.authority().is_none() && uri.scheme().is_none() {
+        return Ok(None);
+    }
+    let target = match uri.query() {
+        Some(query) => Bytes::from(format!("{path}?{query}")),
+        None => Bytes::from(path.into_owned()),
+    };
+    let target = PathAndQuery::from_maybe_shared(target).map_err(|_| Refusal::BadPath("the path is not a URI path"))?;
+    Ok(Some(Uri::from(target)))
+}
+
+/// Puts `prefix` in the place of what the pattern matched literally: of the prefix, of the whole of an exact path, of
+/// nothing for the other patterns.
+fn replace_prefix(pattern: &PathPattern, path: &str, prefix: &str) -> String {
+    let rest = match pattern {
+        PathPattern::Prefix(matched) => path.strip_prefix(matched.trim_end_matches('/')).unwrap_or(path),
+        PathPattern::Exact(_) => "",
+        PathPattern::Any | PathPattern::Template(_) | PathPattern::Regex(_) => path,
+    };
+    let prefix = if rest.is_empty() { prefix } else { prefix.trim_end_matches('/') };
+    match (prefix, rest) {
+        ("", "") => "/".into(),
+        _ => format!("{prefix}{rest}"),
+    }
+}
+
+/// Host as the upstream gets it; None: as it came in.
+pub(super) fn host(parts: &Parts, plan: &Plan) -> Option<HeaderValue> {
+    let missing = || parts.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    match &plan.host {
+        Some(host) => Some(host.clone()),
+        None if parts.headers.contains_key(header::HOST) => None,
+        None => missing(),
+    }
+}
+
+/// Turns the head that came in into the one that goes out, in place.
+pub(super) fn prepare(
+    record: &mut Record,
+    parts: &mut Parts,
+    seen: &Seen,
+    trusted: bool,
+    target: Option<Uri>,
+    host: Option<HeaderValue>,
+) -> Result<(), Refusal> {
+    let plan = record.plan.clone();
+    let conn = &record.conn;
+    let headers = &mut parts.headers;
+    if seen.via && passes(headers) >= PASSES_MAX {
+        return Err(Refusal::LoopDetected);
+    }
+    seen.strip(headers);
+    if seen.expect {
+        // Answered by this gateway, as soon as the upstream takes the body.
+        headers.remove(header::EXPECT);
+    }
+    forwarded(record, headers, seen, trusted, host.as_ref());
+    let headers = &mut parts.headers;
+    headers.insert(X_REQUEST_ID, origin::id_value(record.request_id));
+    if !seen.traceparent || !headers.get(TRACEPARENT).is_some_and(|it| origin::is_traceparent(it.as_bytes())) {
+        headers.remove(TRACESTATE);
+        headers.insert(TRACEPARENT, origin::traceparent(&conn.worker.ids));
+    }
+    let via = match parts.version {
+        Version::HTTP_2 => VIA_H2,
+        Version::HTTP_10 => VIA_H10,
+        _ => VIA_H1,
+    };
+    headers.append(header::VIA, via);
+    if let Some(host) = host {
+        headers.insert(header::HOST, host);
+    }
+    if !headers.contains_key(header::HOST) {
+        headers.insert(header::HOST, HeaderValue::from_static(""));
+    }
+    if let Some(target) = target {
+        parts.uri = target;
+    }
+    parts.version = Version::HTTP_11;
+    if let Some(plan) = plan {
+        plan.request.carry_out(headers);
+    }
+    Ok(())
+}
+
+/// X-Forwarded-*: a trusted peer's are continued, anybody else's are replaced.
+fn forwarded(record: &Record, headers: &mut HeaderMap, seen: &Seen, trusted: bool, host: Option<&HeaderValue>) {
+    let conn = &record.conn;
+    if seen.forwarded && !trusted {
+        headers.remove(header::FORWARDED);
+    }
+    match seen.x_forwarded_for && trusted {
+        true => drop(headers.append(X_FORWARDED_FOR, conn.peer_value.clone())),
+        false => drop(headers.insert(X_FORWARDED_FOR, conn.peer_value.clone())),
+    }
+    if !(seen.x_forwarded_proto && trusted) {
+        let proto = if conn.tls { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+    if !(seen.x_forwarded_host && trusted) {
+        match headers.get(header::HOST).or(host).cloned() {
+            Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
+            None => drop(headers.remove(X_FORWARDED_HOST)),
+        }
+    }
+}
+
+fn passes(headers: &HeaderMap) -> usize {
+    let hops = headers.get_all(header::VIA).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    hops.filter(|hop| hop.trim_ascii().ends_with(b" quorumgate")).count()
+}
+
+pub(super) fn body(record: &mut Record, body: Incoming, plan: &Plan, limits: &ClientLimits) -> RequestBody {
+    if body.is_end_stream() {
+        return RequestBody::Empty;
+    }
+    let patience = match record.grpc {
+        true => Patience::Idle(STREAM_IDLE),
+        false => Patience::Floor(limits.body_idle),
+    };
+    let body = ClientBody::new(body, plan.rule.route.body.max.0, patience);
+    record.client_body = Some(body.state());
+    RequestBody::Client(body)
+}
+
+pub(super) async fn send(
+    record: &mut Record,
+    plan: &Rc<Plan>,
+    upstream: &Name,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    record.forwarding();
+    let worker = record.conn.worker.clone();
+    let call = Call { rule: &plan.rule, upstream, deadline: None, trail: &mut record.trail };
+    let mut response = match worker.pools.send(call, request).await {
+        Ok(response) => response,
+        Err(failure) => {
+            // If the client's body is at fault, the upstream's failure only follows from that.
+            let fault = record.client_body.as_ref().and_then(|state| state.failed.get());
+            return Err(fault.map_or_else(|| Refusal::from(&failure), Refusal::from));
+        }
+    };
+    let via = match response.version() {
+        Version::HTTP_2 => VIA_H2,
+        Version::HTTP_10 => VIA_H10,
+        _ => VIA_H1,
+    };
+    *response.version_mut() = Version::HTTP_11;
+    let headers = response.headers_mut();
+    Seen::look(headers).strip(headers);
+    headers.append(header::VIA, via);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_replaced_by_segments() {
+        let prefix = PathPattern::Prefix("/orders".into());
+        let root = PathPattern::Prefix("/".into());
+        let exact = PathPattern::Exact("/a".into());
+        for (pattern, path, with, expected) in [
+            (&prefix, "/orders/7", "/v1", "/v1/7"),
+            (&prefix, "/orders", "/v1", "/v1"),
+            (&prefix, "/orders", "/", "/"),
+            (&prefix, "/orders/7", "/", "/7"),
+            (&prefix, "/orders/", "/v1/", "/v1/"),
+            (&root, "/x", "/v1", "/v1/x"),
+            (&root, "/", "/v1", "/v1/"),
+            (&exact, "/a", "/b", "/b"),
+            (&PathPattern::Any, "/x", "/v1", "/v1/x"),
+        ] {
+            assert_eq!(replace_prefix(pattern, path, with), expected, "{pattern:?} {path} {with}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Fields that belong to one hop, and a single look over a message's fields that finds them (RFC 9110 7.6.1).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// How this gateway names itself to both sides.
+pub(super) const VIA_H1: HeaderValue = HeaderValue::from_static("1.1 quorumgate");
+pub(super) const VIA_H2: HeaderValue = HeaderValue::from_static("2 quorumgate");
+pub(super) const VIA_H10: HeaderValue = HeaderValue::from_static("1.0 quorumgate");
+
+/// What is among a message's fields; found in one pass, so that nothing is looked up that is not there.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) fields: usize,
+    /// As RFC 9113 6.5.2 counts them, without the overhead of 32 each.
+    pub(super) bytes: usize,
+    pub(super) connection: bool,
+    pub(super) content_length: bool,
+    pub(super) expect: bool,
+    pub(super) forwarded: bool,
+    keep_alive: bool,
+    http2_settings: bool,
+    proxy_authorization: bool,
+    proxy_connection: bool,
+    pub(super) te: bool,
+    pub(super) traceparent: bool,
+    pub(super) transfer_encoding: bool,
+    pub(super) upgrade: bool,
+    pub(super) via: bool,
+    pub(super) x_forwarded_for: bool,
+    pub(super) x_forwarded_host: bool,
+    pub(super) x_forwarded_proto: bool,
+}
+
+impl Seen {
+    pub(super) fn look(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            seen.fields += 1;
+            seen.bytes += name.as_str().len() + value.len();
+            match name.as_str() {
+                "connection" => seen.connection = true,
+                "content-length" => seen.content_length = true,
+                "expect" => seen.expect = true,
+                "forwarded" => seen.forwarded = true,
+                "http2-settings" => seen.http2_settings = true,
+                "keep-alive" => seen.keep_alive = true,
+                "proxy-authorization" => seen.proxy_authorization = true,
+                "proxy-connection" => seen.proxy_connection = true,
+                "te" => seen.te = true,
+                "traceparent" => seen.traceparent = true,
+                "transfer-encoding" => seen.transfer_encoding = true,
+                "upgrade" => seen.upgrade = true,
+                "via" => seen.via = true,
+                "x-forwarded-for" => seen.x_forwarded_for = true,
+                "x-forwarded-host" => seen.x_forwarded_host = true,
+                "x-forwarded-proto" => seen.x_forwarded_proto = true,
+                _ => (),
+            }
+        }
+        seen
+    }
+
+    /// Removes what belongs to this hop; `TE: trailers` stays, since trailers are passed on.
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        if self.connection {
+            strip_named(headers);
+        }
+        let gone = [
+            (self.keep_alive, KEEP_ALIVE),
+            (self.proxy_connection, PROXY_CONNECTION),
+            (self.http2_settings, HTTP2_SETTINGS),
+            (self.proxy_authorization, header::PROXY_AUTHORIZATION),
+            (self.transfer_encoding, header::TRANSFER_ENCODING),
+            (self.upgrade, header::UPGRADE),
+        ];
+        for (there, name) in gone {
+            if there {
+                headers.remove(name);
+            }
+        }
+        if self.te {
+            let trailers = headers.get_all(header::TE).iter().any(names_trailers);
+            headers.remove(header::TE);
+            if trailers {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+        }
+    }
+}
+
+fn names_trailers(value: &HeaderValue) -> bool {
+    value.as_bytes().split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Removes Connection and the fields that it names, except those by which others know who asks and how.
+fn strip_named(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        let tokens = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        named.extend(tokens.filter_map(|token| HeaderName::from_bytes(token).ok()));
+    }
+    headers.remove(header::CONNECTION);
+    for name in named.iter().filter(|name| !is_end_to_end(name.as_str())) {
+        headers.remove(name);
+    }
+}
+
+fn is_end_to_end(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || name.starts_with("x-consumer-")
+        || name.starts_with("access-control-")
+        || matches!(
+            name,
+            "authorization"
+                | "content-encoding"
+                | "content-length"
+                | "content-type"
+                | "cookie"
+                | "forwarded"
+                | "host"
+                | "idempotency-key"
+                | "origin"
+                | "set-cookie"
+                // Kept in the form that `strip` gives it.
+                | "te"
+                | "traceparent"
+                | "tracestate"
+                | "via"
+                | "x-api-key"
+                | "x-credential-id"
+                | "x-real-ip"
+                | "x-request-id"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(fields: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        Seen::look(&headers).strip(&mut headers);
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn fields_of_one_hop_are_removed() {
+        let left = stripped(&[
+            ("connection", "close, X-Internal"),
+            ("x-internal", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip, trailers"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(left, ["te: trailers", "accept: */*"].map(String::from).to_vec().as_slice().to_vec());
+    }
+
+    #[test]
+    fn a_client_cannot_have_identity_removed() {
+        let left = stripped(&[
+            ("connection", "authorization, x-forwarded-for, x-request-id, cookie"),
+            ("authorization", "a"),
+            ("x-forwarded-for", "b"),
+            ("x-request-id", "c"),
+            ("cookie", "d"),
+        ]);
+        assert_eq!(left.len(), 4, "{left:?}");
+    }
+}

@@ -1,0 +1,141 @@
+//! One request from its head to its answer: the phases of docs/ARCHITECTURE.md in their order, and one exit.
+
+mod forward;
+mod head;
+mod hops;
+mod local;
+mod origin;
+
+use std::{borrow::Cow, rc::Rc};
+
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use quorumgate_model::{
+    canonical,
+    resource::{Action, EncodedSlash, OnStale},
+    ruleset::{Found, HeaderLookup, View},
+};
+
+use crate::{
+    body::ResponseBody,
+    connection::Conn,
+    plan::Plan,
+    record::{Answer, Logged, Record},
+    refusal::{self, Refusal},
+};
+
+/// Never fails: what goes wrong is an answer too.
+pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Answer> {
+    let grpc = refusal::is_grpc(request.headers());
+    let mut record = Record::begin(conn, request.method().clone(), request.version(), grpc);
+    let outcome = serve(&mut record, request).await;
+    exit(record, outcome)
+}
+
+async fn serve(record: &mut Record, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
+    let (mut parts, body) = request.into_parts();
+    let conn = record.conn.clone();
+    let settings = &conn.worker.shared.settings;
+
+    let seen = head::check(&parts, &settings.limits)?;
+    let trusted = origin::is_trusted(conn.peer.ip(), &settings.trusted_proxies);
+    record.request_id = origin::request_id(&parts.headers, trusted, &conn.worker.ids);
+    let host = head::host(&parts)?;
+    let path = canonical::path(parts.uri.path(), conn.slashes).map_err(head::bad_path)?;
+    record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), trusted, &settings.trusted_proxies);
+
+    let rules = conn.worker.rules();
+    let sni = conn.sni.borrow().clone();
+    let found = rules.ruleset.find(&View {
+        method: parts.method.as_str(),
+        host: &host.name,
+        path: &path,
+        query: parts.uri.query(),
+        headers: &Fields(&parts.headers),
+        client_ip: record.client_ip,
+        sni: sni.as_deref(),
+    });
+    let plan = match found {
+        Found::Rule(rule) => rules.plan(rule),
+        Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
+        Found::NoRoute => return Err(Refusal::NoRoute),
+    };
+    record.matched(&plan);
+    admit(record, &plan, &parts.headers, &path)?;
+    if plan.rule.route.access_log.unwrap_or(settings.access_log.default_on) {
+        record.logged = Some(Box::new(Logged {
+            host: host.name.clone().into_owned(),
+            path: path.clone().into_owned(),
+            trace_id: origin::trace_id(&parts.headers),
+            revision: rules.ruleset.revision,
+        }));
+    }
+
+    match &plan.rule.route.action {
+        Action::Forward { upstream } => {
+            let target = forward::target(&parts.uri, path, &plan)?;
+            let host = forward::host(&parts, &plan);
+            forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
+            let request = Request::from_parts(parts, forward::body(record, body, &plan, &settings.limits));
+            forward::send(record, &plan, upstream, request).await
+        }
+        Action::Redirect(redirect) => local::redirect(redirect, conn.tls, &host, &path, parts.uri.query()),
+        Action::Respond(respond) => Ok(local::respond(respond)),
+    }
+}
+
+/// What a route asks before the request may go anywhere.
+fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Result<(), Refusal> {
+    let route = &plan.rule.route;
+    if plan.rule.broken.is_some() {
+        return Err(Refusal::BrokenRule);
+    }
+    if route.encoded_slash == EncodedSlash::Refuse && canonical::has_encoded_slash(path) {
+        return Err(Refusal::BadPath("the path has an encoded slash or backslash"));
+    }
+    if refusal::declared_too_large(headers, route.body.max.0) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    if route.on_stale == OnStale::Deny && !record.conn.worker.shared.freshness.is_fresh() {
+        return Err(Refusal::StateStale);
+    }
+    Ok(())
+}
+
+/// The one exit: every answer leaves through here, with its record.
+fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) -> Response<Answer> {
+    let mut response = outcome.unwrap_or_else(|refusal| {
+        record.refused(refusal.words().code);
+        refusal.answer(record.request_id, record.grpc).map(ResponseBody::Full)
+    });
+    if let Some(plan) = &record.plan {
+        plan.response.carry_out(response.headers_mut());
+    }
+    let headers = response.headers_mut();
+    headers.insert(hops::X_REQUEST_ID, origin::id_value(record.request_id));
+    match record.is_http2() {
+        true => drop(headers.remove(header::CONNECTION)),
+        false if record.conn.is_draining() => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        false => (),
+    }
+    record.answered(response.status());
+    response.map(|body| Answer::new(body, record))
+}
+
+/// Headers as routing looks them up.
+struct Fields<'a>(&'a HeaderMap);
+
+impl HeaderLookup for Fields<'_> {
+    fn any(&self, name: &str, test: &mut dyn FnMut(&str) -> bool) -> bool {
+        self.0.get_all(name).iter().any(|value| std::str::from_utf8(value.as_bytes()).is_ok_and(&mut *test))
+    }
+}
+
+/// A request's authority, as routing and redirects see it.
+pub(crate) struct Host<'a> {
+    /// Lower case, without a port; empty if the request has none.
+    name: Cow<'a, str>,
+    port: Option<u16>,
+}

@@ -1,0 +1,158 @@
+//! Who asks: the client's address behind trusted proxies, and the ids by which the request is known.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderValue, header};
+use ipnet::IpNet;
+use uuid::Uuid;
+
+use super::hops::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::ids::Ids;
+
+pub(super) fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
+    let ip = ip.to_canonical();
+    trusted.iter().any(|net| net.contains(&ip))
+}
+
+/// An inbound id counts only if it is a UUID and its sender is trusted.
+pub(super) fn request_id(headers: &HeaderMap, trusted: bool, ids: &Ids) -> Uuid {
+    let inbound = || Uuid::try_parse_ascii(headers.get(X_REQUEST_ID)?.as_bytes()).ok();
+    trusted.then(inbound).flatten().unwrap_or_else(|| ids.request_id())
+}
+
+pub(super) fn id_value(id: Uuid) -> HeaderValue {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    HeaderValue::from_bytes(&text).expect("a UUID is ASCII")
+}
+
+/// From right to left, the first address that is not a trusted proxy's; an entry that is no address ends the walk at
+/// the last one that was.
+pub(super) fn client_ip(headers: &HeaderMap, peer: IpAddr, peer_is_trusted: bool, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    if !peer_is_trusted {
+        return peer;
+    }
+    let from = |name, entry: fn(&str) -> Option<IpAddr>| walk(headers, name, entry, peer, trusted);
+    match headers.contains_key(X_FORWARDED_FOR) {
+        true => from(X_FORWARDED_FOR, address),
+        false => from(header::FORWARDED, forwarded_for),
+    }
+}
+
+fn walk(
+    headers: &HeaderMap,
+    name: header::HeaderName,
+    entry: fn(&str) -> Option<IpAddr>,
+    peer: IpAddr,
+    trusted: &[IpNet],
+) -> IpAddr {
+    let mut nearest = peer;
+    // The values in reverse: a header map iterates from both ends.
+    for value in headers.get_all(name).iter().rev() {
+        let Ok(value) = value.to_str() else { return nearest };
+        for part in value.rsplit(',') {
+            let Some(ip) = entry(part.trim()) else { return nearest };
+            nearest = ip;
+            if !is_trusted(ip, trusted) {
+                return ip;
+            }
+        }
+    }
+    nearest
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let ip = bare.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|it| it.ip()));
+    ip.ok().map(|ip| ip.to_canonical())
+}
+
+/// One element of Forwarded (RFC 7239 4): `for="[2001:db8::1]:80";proto=https`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let (_, node) = pairs.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    address(node.trim().trim_matches('"'))
+}
+
+/// The 32 hex digits of a valid traceparent, else nothing.
+pub(super) fn trace_id(headers: &HeaderMap) -> String {
+    let value = headers.get(TRACEPARENT).filter(|value| is_traceparent(value.as_bytes()));
+    value.and_then(|value| Some(value.to_str().ok()?.get(3..35)?.to_string())).unwrap_or_default()
+}
+
+/// W3C Trace Context 3.2: version, trace id, parent id, flags; neither id is all zero.
+pub(super) fn is_traceparent(value: &[u8]) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
+    let zero = |part: &[u8]| part.iter().all(|b| *b == b'0');
+    let whole = match value.len() {
+        55 => value,
+        56.. if value.starts_with(b"00") || value[55] != b'-' => return false,
+        56.. => &value[..55],
+        _ => return false,
+    };
+    let (version, trace, parent, flags) = (&whole[..2], &whole[3..35], &whole[36..52], &whole[53..]);
+    [2, 35, 52].iter().all(|at| whole[*at] == b'-')
+        && hex(version)
+        && version != b"ff"
+        && hex(trace)
+        && !zero(trace)
+        && hex(parent)
+        && !zero(parent)
+        && hex(flags)
+}
+
+/// A trace that begins here; not sampled.
+pub(super) fn traceparent(ids: &Ids) -> HeaderValue {
+    let text = format!("00-{:016x}{:016x}-{:016x}-00", ids.random(), ids.random() | 1, ids.random() | 1);
+    HeaderValue::try_from(text).expect("hex digits are ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_ip(fields: &[(&'static str, &'static str)], expected: &str) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        assert_eq!(client_ip(&headers, peer, true, &trusted).to_string(), expected, "{fields:?}");
+    }
+
+    #[test]
+    fn the_client_is_the_first_untrusted_address_from_the_right() {
+        check_ip(&[], "10.0.0.1");
+        check_ip(&[("x-forwarded-for", "192.0.2.9")], "192.0.2.9");
+        check_ip(&[("x-forwarded-for", "6.6.6.6, 192.0.2.9, 10.1.1.1")], "192.0.2.9");
+        check_ip(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "192.0.2.9")], "192.0.2.9");
+        check_ip(&[("x-forwarded-for", "6.6.6.6, junk, 10.1.1.1")], "10.1.1.1");
+        check_ip(&[("x-forwarded-for", "[2001:db8::1]:443")], "2001:db8::1");
+        check_ip(&[("forwarded", "for=6.6.6.6, for=\"[2001:db8::1]:80\";proto=https")], "2001:db8::1");
+        check_ip(&[("forwarded", "for=_hidden, for=10.2.2.2")], "10.2.2.2");
+        let spoofed = HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"))]);
+        let peer = "192.0.2.1".parse().unwrap();
+        assert_eq!(client_ip(&spoofed, peer, false, &[]), peer);
+    }
+
+    #[test]
+    fn traceparents_are_checked() {
+        let good = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(is_traceparent(good));
+        assert!(is_traceparent(traceparent(&Ids::new()).as_bytes()));
+        for bad in [
+            "",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+        ] {
+            assert!(!is_traceparent(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A client's byte stream as hyper reads it: the bytes that were read to tell HTTP/2 from HTTP/1 come first, and the
+//! connection hears of what arrives and of what cannot be written.
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use crate::connection::Conn;
+
+/// What an HTTP/2 client begins with (RFC 9113 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(crate) struct ClientIo<T> {
+    inner: TokioIo<T>,
+    conn: Rc<Conn>,
+    sniffed: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
+    pub(crate) fn new(stream: T, conn: Rc<Conn>) -> Self {
+        Self { inner: TokioIo::new(stream), conn, sniffed: Vec::new() }
+    }
+
+    /// Reads no further than needed to tell; an end of the stream counts as HTTP/1.
+    pub(crate) async fn sniff(&mut self) -> io::Result<Protocol> {
+        let mut start = [0; PREFACE.len()];
+        let mut len = 0;
+        while len < PREFACE.len() && start[..len] == PREFACE[..len] {
+            match self.inner.inner_mut().read(&mut start[len..]).await? {
+                0 => break,
+                n => len += n,
+            }
+            self.conn.heard();
+        }
+        self.sniffed = start[..len].to_vec();
+        Ok(if start[..len] == *PREFACE { Protocol::Http2 } else { Protocol::Http1 })
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Read for ClientIo<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if !self.sniffed.is_empty() {
+            let n = self.sniffed.len().min(buf.remaining());
+            buf.put_slice(&self.sniffed[..n]);
+            self.sniffed.drain(..n);
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if read.is_ready() {
+            self.conn.heard();
+        }
+        read
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
+    fn wrote<R>(&self, poll: Poll<R>) -> Poll<R> {
+        self.conn.write_blocked(poll.is_pending());
+        poll
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.wrote(poll)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.inner).poll_flush(cx);
+        self.wrote(poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.wrote(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(poll)
+    }
+}

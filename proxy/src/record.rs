@@ -1,0 +1,332 @@
+//! What is remembered of one exchange, written to metrics and access log exactly once: on its one exit, or on drop when
+//! the client left or the exchange panicked.
+
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    body::ResponseBody,
+    client_body::BodyState,
+    connection::Conn,
+    metrics::RouteMetrics,
+    plan::Plan,
+    refusal::Refusal,
+    upstream::{Failure, Trail},
+};
+
+/// What the log says of a client that left before it had the whole answer.
+const CLIENT_GONE: &str = "client_gone";
+const CLIENT_GONE_STATUS: u16 = 499;
+
+pub(crate) struct Record {
+    pub(crate) conn: Rc<Conn>,
+    started: Instant,
+    pub(crate) method: Method,
+    version: Version,
+    /// A gRPC call, which is answered in gRPC's own way.
+    pub(crate) grpc: bool,
+    metrics: Arc<RouteMetrics>,
+    pub(crate) plan: Option<Rc<Plan>>,
+    pub(crate) request_id: Uuid,
+    pub(crate) client_ip: IpAddr,
+    pub(crate) trail: Trail,
+    pub(crate) client_body: Option<Rc<BodyState>>,
+    /// Until the request was handed to the upstream.
+    pub(crate) overhead: Option<Duration>,
+    /// Only kept for routes that are logged.
+    pub(crate) logged: Option<Box<Logged>>,
+    status: u16,
+    code: &'static str,
+    sent_bytes: u64,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// No answer yet.
+    Open,
+    /// The head of the answer is out of our hands.
+    Answered,
+    Written,
+}
+
+/// What only the access log needs.
+#[derive(Debug, Default)]
+pub(crate) struct Logged {
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) trace_id: String,
+    pub(crate) revision: u64,
+}
+
+impl Record {
+    pub(crate) fn begin(conn: Rc<Conn>, method: Method, version: Version, grpc: bool) -> Self {
+        conn.exchange_begins();
+        let metrics = conn.worker.rules().unmatched.clone();
+        let client_ip = conn.peer.ip().to_canonical();
+        Self {
+            conn,
+            started: Instant::now(),
+            method,
+            version,
+            grpc,
+            metrics,
+            plan: None,
+            request_id: Uuid::nil(),
+            client_ip,
+            trail: Trail::default(),
+            client_body: None,
+            overhead: None,
+            logged: None,
+            status: CLIENT_GONE_STATUS,
+            code: CLIENT_GONE,
+            sent_bytes: 0,
+            outcome: Outcome::Open,
+        }
+    }
+
+    /// The route that takes the request: from here on its counters are used.
+    pub(crate) fn matched(&mut self, plan: &Rc<Plan>) {
+        self.metrics = plan.metrics.clone();
+        self.plan = Some(plan.clone());
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+
+    pub(crate) fn forwarding(&mut self) {
+        self.overhead = Some(self.started.elapsed());
+    }
+
+    pub(crate) fn refused(&mut self, code: &'static str) {
+        self.code = code;
+        self.conn.worker.metrics.reject(code);
+    }
+
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
+        if self.code == CLIENT_GONE {
+            self.code = "";
+        }
+        self.outcome = Outcome::Answered;
+    }
+
+    fn write(&mut self) {
+        if self.outcome == Outcome::Written {
+            return;
+        }
+        let panicked = std::thread::panicking();
+        if self.outcome == Outcome::Open {
+            self.code = if panicked { "internal_error" } else { CLIENT_GONE };
+        }
+        self.outcome = Outcome::Written;
+        let took = self.started.elapsed();
+        let metrics = &self.conn.worker.metrics;
+        self.metrics.count(&self.method, self.status);
+        self.metrics.duration.observe(took);
+        self.metrics.overhead.observe(self.overhead.unwrap_or(took));
+        metrics.sent_bytes.add(self.sent_bytes);
+        metrics.received_bytes.add(self.received_bytes());
+        if panicked {
+            metrics.panics.add(1);
+        }
+        if self.code == CLIENT_GONE {
+            metrics.reject(CLIENT_GONE);
+        }
+        if let Some(logged) = self.logged.take() {
+            self.log(&logged, took);
+        }
+        self.conn.exchange_ends();
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.client_body.as_ref().map_or(0, |state| state.bytes.get())
+    }
+
+    fn log(&self, logged: &Logged, took: Duration) {
+        let settings = &self.conn.worker.shared.settings;
+        let rule = self.plan.as_ref().map(|plan| &plan.rule);
+        let micros = |it: Duration| it.as_micros() as u64;
+        let line = Line {
+            time: rfc3339(SystemTime::now()),
+            request_id: self.request_id,
+            trace_id: &logged.trace_id,
+            node: &settings.node,
+            region: &settings.region,
+            revision: logged.revision,
+            route: rule.map(|rule| &*rule.route.name),
+            client_ip: self.client_ip,
+            method: self.method.as_str(),
+            host: &logged.host,
+            path: &logged.path,
+            protocol: protocol(self.version),
+            tls: self.conn.tls,
+            status: self.status,
+            code: self.code,
+            received_bytes: self.received_bytes(),
+            sent_bytes: self.sent_bytes,
+            timings_us: Timings {
+                gateway: micros(self.overhead.unwrap_or(took)),
+                connect: self.trail.connect.map(micros),
+                ttfb: self.trail.header.map(micros),
+                total: micros(took),
+            },
+            upstream: (self.trail.attempts > 0)
+                .then(|| UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
+        };
+        if let Ok(mut bytes) = serde_json::to_vec(&line) {
+            bytes.push(b'\n');
+            self.conn.worker.access_log.line(bytes);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    request_id: Uuid,
+    trace_id: &'a str,
+    node: &'a str,
+    region: &'a str,
+    revision: u64,
+    route: Option<&'a str>,
+    client_ip: IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    protocol: &'a str,
+    tls: bool,
+    status: u16,
+    code: &'a str,
+    received_bytes: u64,
+    sent_bytes: u64,
+    timings_us: Timings,
+    upstream: Option<UpstreamLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct Timings {
+    gateway: u64,
+    connect: Option<u64>,
+    ttfb: Option<u64>,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct UpstreamLine<'a> {
+    address: Option<&'a str>,
+    attempts: u32,
+}
+
+/// `2026-11-23T23:59:59.123456Z`
+fn rfc3339(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = ((since.as_secs() / 86_400) as i64, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+}
+
+/// Days since 1970-01-01 to a date of the Gregorian calendar; years are counted from March, so that a leap day ends one.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// The answer's body with the record, which it closes.
+pub(crate) struct Answer {
+    inner: ResponseBody,
+    record: Record,
+}
+
+impl Answer {
+    pub(crate) fn new(inner: ResponseBody, record: Record) -> Self {
+        Self { inner, record }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let this = &mut *self;
+        let next = Pin::new(&mut this.inner).poll_frame(cx);
+        match &next {
+            Poll::Pending => (),
+            Poll::Ready(None) => this.record.write(),
+            Poll::Ready(Some(Ok(frame))) => {
+                this.record.sent_bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.record.refused(Refusal::from(error).words().code);
+                this.record.write();
+            }
+        }
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let bodyless = self.record.method == Method::HEAD || matches!(self.record.status, 204 | 304);
+        if !bodyless && !self.inner.is_end_stream() && self.inner.size_hint().exact() != Some(0) {
+            self.record.code = CLIENT_GONE;
+        }
+        self.record.write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let at = |s| rfc3339(UNIX_EPOCH + Duration::from_micros(s * 1_000_000 + 42));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000042Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000042Z");
+        assert_eq!(at(1_795_478_399), "2026-11-23T23:59:59.000042Z");
+    }
+}

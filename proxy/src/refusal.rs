@@ -1,0 +1,247 @@
+//! Why this gateway answers instead of the upstream, and what it then says (RFC 9457; trailers-only for gRPC).
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+};
+use uuid::Uuid;
+
+use crate::{client_body::ClientFault, upstream::Failure};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The message itself is wrong, and says how. The connection is closed: what follows cannot be trusted.
+    Malformed(&'static str),
+    BadPath(&'static str),
+    NoRoute,
+    /// The methods that are allowed here.
+    MethodNotAllowed(Vec<String>),
+    RequestTimeout,
+    BodyTooLarge,
+    UriTooLong,
+    HeadersTooLarge,
+    BrokenRule,
+    UpgradeNotSupported,
+    UpstreamProtocol,
+    UpstreamReset,
+    NoHealthyUpstream,
+    StateStale,
+    UpstreamTimeout,
+    LoopDetected,
+}
+
+/// What one kind of refusal says.
+pub(crate) struct Words {
+    pub status: StatusCode,
+    pub code: &'static str,
+    title: &'static str,
+    detail: &'static str,
+    grpc_status: u8,
+    retry_after: Option<&'static str>,
+    close: bool,
+}
+
+const fn words(status: StatusCode, code: &'static str, title: &'static str, detail: &'static str, grpc: u8) -> Words {
+    Words { status, code, title, detail, grpc_status: grpc, retry_after: None, close: false }
+}
+
+impl Words {
+    const fn retry_after(mut self, seconds: &'static str) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    const fn close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+}
+
+impl Refusal {
+    pub(crate) fn words(&self) -> Words {
+        use StatusCode as S;
+        match self {
+            Self::Malformed(detail) => {
+                words(S::BAD_REQUEST, "malformed_request", "Malformed request", *detail, 13).close()
+            }
+            Self::BadPath(detail) => words(S::BAD_REQUEST, "bad_path", "Bad path", *detail, 13),
+            Self::NoRoute => words(S::NOT_FOUND, "no_route", "No route", "no route takes this host and path", 12),
+            Self::MethodNotAllowed(_) => words(
+                S::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed",
+                "no route takes this method here; see Allow",
+                12,
+            ),
+            Self::RequestTimeout => words(
+                S::REQUEST_TIMEOUT,
+                "request_timeout",
+                "Request timeout",
+                "the request's body came in too slowly",
+                4,
+            )
+            .close(),
+            Self::BodyTooLarge => words(
+                S::PAYLOAD_TOO_LARGE,
+                "content_too_large",
+                "Content too large",
+                "the request's body is larger than this route allows",
+                8,
+            ),
+            Self::UriTooLong => {
+                words(S::URI_TOO_LONG, "uri_too_long", "URI too long", "the request target is too long", 13)
+            }
+            Self::HeadersTooLarge => words(
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "header_fields_too_large",
+                "Header fields too large",
+                "too many header fields, or too many bytes of them",
+                13,
+            ),
+            Self::BrokenRule => words(
+                S::INTERNAL_SERVER_ERROR,
+                "broken_rule",
+                "Broken rule",
+                "this node cannot carry out the configured route",
+                13,
+            ),
+            Self::UpgradeNotSupported => words(
+                S::NOT_IMPLEMENTED,
+                "upgrade_not_supported",
+                "Upgrade not supported",
+                "CONNECT and protocol upgrades are not served",
+                12,
+            )
+            .close(),
+            Self::UpstreamProtocol => words(
+                S::BAD_GATEWAY,
+                "upstream_protocol_error",
+                "Upstream protocol error",
+                "the upstream's answer was not valid HTTP",
+                13,
+            ),
+            Self::UpstreamReset => words(
+                S::BAD_GATEWAY,
+                "upstream_reset",
+                "Upstream reset",
+                "the upstream ended the connection before it answered",
+                14,
+            ),
+            Self::NoHealthyUpstream => words(
+                S::SERVICE_UNAVAILABLE,
+                "no_healthy_upstream",
+                "No healthy upstream",
+                "no target of the upstream can be reached",
+                14,
+            )
+            .retry_after("3"),
+            Self::StateStale => words(
+                S::SERVICE_UNAVAILABLE,
+                "state_stale",
+                "State stale",
+                "this node has been out of touch with the cluster for too long to serve this route",
+                14,
+            )
+            .retry_after("1"),
+            Self::UpstreamTimeout => words(
+                S::GATEWAY_TIMEOUT,
+                "upstream_timeout",
+                "Upstream timeout",
+                "the upstream did not answer in time",
+                4,
+            ),
+            Self::LoopDetected => words(
+                S::LOOP_DETECTED,
+                "loop_detected",
+                "Loop detected",
+                "the request has passed through this gateway too often",
+                13,
+            ),
+        }
+    }
+
+    pub(crate) fn answer(&self, id: Uuid, grpc: bool) -> Response<Bytes> {
+        let words = self.words();
+        let mut response = match grpc {
+            true => words.trailers_only(),
+            false => words.problem(id),
+        };
+        let headers = response.headers_mut();
+        if let Some(seconds) = words.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if words.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Self::MethodNotAllowed(methods) = self
+            && let Ok(value) = HeaderValue::try_from(methods.join(", "))
+        {
+            headers.insert(ALLOW, value);
+        }
+        response
+    }
+}
+
+impl Words {
+    fn problem(&self, id: Uuid) -> Response<Bytes> {
+        let (status, code, title, detail) = (self.status.as_u16(), self.code, self.title, self.detail);
+        let id = id.hyphenated();
+        // Every text above is a constant without quotes or backslashes.
+        let body = format!(
+            "{{\"type\":\"urn:quorumgate:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\
+             \"instance\":\"urn:uuid:{id}\",\"code\":\"{code}\",\"request_id\":\"{id}\"}}"
+        );
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+
+    fn trailers_only(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(u16::from(self.grpc_status)));
+        // Only printable ASCII without a percent sign: needs no escape.
+        headers.insert("grpc-message", HeaderValue::from_static(self.detail));
+        response
+    }
+}
+
+/// Whether the client expects a gRPC answer.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return false };
+    let Some(rest) = kind.as_bytes().strip_prefix(b"application/grpc") else { return false };
+    matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// A request whose Content-Length alone is over the limit.
+pub(crate) fn declared_too_large(headers: &HeaderMap, bytes_max: u64) -> bool {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    bytes_max != 0 && declared.is_some_and(|declared| declared > bytes_max)
+}
+
+impl From<ClientFault> for Refusal {
+    fn from(fault: ClientFault) -> Self {
+        match fault {
+            ClientFault::TooLarge => Self::BodyTooLarge,
+            ClientFault::Stalled => Self::RequestTimeout,
+            ClientFault::Broken => Self::Malformed("the body is not framed as HTTP wants it"),
+        }
+    }
+}
+
+impl From<&Failure> for Refusal {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::NoHealthyTarget | Failure::Connect(_) => Self::NoHealthyUpstream,
+            Failure::ConnectTimeout | Failure::HeaderTimeout | Failure::IdleTimeout | Failure::TotalTimeout => {
+                Self::UpstreamTimeout
+            }
+            Failure::Reset => Self::UpstreamReset,
+            Failure::Protocol(_) => Self::UpstreamProtocol,
+            Failure::RequestBody => Self::Malformed("the body ended early"),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! One worker: a thread with a single-threaded runtime that accepts, serves and forwards on its own; it shares the
+//! ruleset and nothing else that is locked per request.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use hyper::server::conn::{http1, http2};
+use quorumgate_model::ruleset::Ruleset;
+use tokio::{net::TcpListener, task::LocalSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access_log::AccessLog,
+    connection::{self, Conn, OnThisThread, PerIp, Reception},
+    freshness::Freshness,
+    ids::Ids,
+    metrics::WorkerMetrics,
+    plan::Rules,
+    settings::Settings,
+    upstream::{Pools, Registry},
+};
+
+/// How exact the clocks of connections are.
+const TICK: Duration = Duration::from_millis(100);
+/// After an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) ruleset: ArcSwap<Ruleset>,
+    pub(crate) freshness: Arc<Freshness>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) per_ip: PerIp,
+    /// Stop accepting and ask clients to go.
+    pub(crate) drain: CancellationToken,
+    /// End at once.
+    pub(crate) stop: CancellationToken,
+    /// Workers that have not ended.
+    pub(crate) running: AtomicUsize,
+    /// Exchanges that the end of a drain cut off.
+    pub(crate) cut: AtomicUsize,
+}
+
+/// A worker before it has a thread.
+pub(crate) struct Seed {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) access_log: AccessLog,
+    pub(crate) listeners: Vec<(std::net::TcpListener, Reception)>,
+}
+
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) access_log: AccessLog,
+    pub(crate) pools: Pools,
+    pub(crate) ids: Ids,
+    pub(crate) http1: http1::Builder,
+    pub(crate) http2: http2::Builder<OnThisThread>,
+    pub(crate) conns: RefCell<HashMap<usize, Rc<Conn>>>,
+    rules: RefCell<Rc<Rules>>,
+    started: Instant,
+    /// Coarse, advanced by each tick.
+    now_ms: Cell<u64>,
+    /// Listeners that still accept.
+    accepting: Cell<usize>,
+}
+
+impl Worker {
+    /// The ruleset of this instant, with what this worker made of it.
+    pub(crate) fn rules(&self) -> Rc<Rules> {
+        let newest = self.shared.ruleset.load();
+        let mut rules = self.rules.borrow_mut();
+        if !Arc::ptr_eq(&newest, &rules.ruleset) {
+            *rules = Rc::new(Rules::new(newest.clone(), self.metrics.clone()));
+        }
+        rules.clone()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.drain.is_cancelled()
+    }
+}
+
+/// The body of a worker's thread.
+pub(crate) fn run(seed: Seed) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let shared = seed.shared.clone();
+    let local = LocalSet::new();
+    local.block_on(&runtime, run_local(seed));
+    // Connections that are still there end here, and with them their exchanges' records.
+    drop(local);
+    shared.running.fetch_sub(1, Ordering::Release);
+    Ok(())
+}
+
+async fn run_local(seed: Seed) {
+    let Seed { shared, metrics, access_log, listeners } = seed;
+    let limits = &shared.settings.limits;
+    let worker = Rc::new(Worker {
+        pools: Pools::new(shared.registry.clone()),
+        ids: Ids::new(),
+        http1: connection::http1(limits),
+        http2: connection::http2(limits),
+        conns: RefCell::default(),
+        rules: RefCell::new(Rc::new(Rules::new(shared.ruleset.load_full(), metrics.clone()))),
+        started: Instant::now(),
+        now_ms: Cell::new(0),
+        accepting: Cell::new(listeners.len()),
+        shared,
+        metrics,
+        access_log,
+    });
+    for (listener, reception) in listeners {
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => accept(&worker, listener, Rc::new(reception)).await,
+                Err(error) => tracing::error!(%error, "a listener cannot be used"),
+            }
+            worker.accepting.set(worker.accepting.get() - 1);
+        });
+    }
+    let stop = worker.shared.stop.clone();
+    stop.run_until_cancelled(keep_time(&worker)).await;
+    let cut: usize = worker.metrics.in_flight.value() as usize;
+    worker.shared.cut.fetch_add(cut, Ordering::Relaxed);
+    for _ in 0..cut {
+        worker.metrics.reject("drain_grace_over");
+    }
+}
+
+/// Until drained: the clock of all connections.
+async fn keep_time(worker: &Worker) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => (),
+            () = worker.shared.drain.cancelled(), if !draining => {
+                draining = true;
+                worker.conns.borrow().values().for_each(|conn| conn.drain());
+            }
+        }
+        worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
+        let limits = &worker.shared.settings.limits;
+        worker.conns.borrow().values().for_each(|conn| conn.check_clocks(limits));
+        if draining && worker.accepting.get() == 0 && worker.conns.borrow().is_empty() {
+            return;
+        }
+    }
+}
+
+/// Accepts until drained; then first what waits in the queue, so that no client that connected is turned away.
+async fn accept(worker: &Rc<Worker>, listener: TcpListener, reception: Rc<Reception>) {
+    let drain = worker.shared.drain.clone();
+    loop {
+        match drain.run_until_cancelled(listener.accept()).await {
+            Some(Ok((stream, peer))) => {
+                tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, reception.clone()));
+            }
+            Some(Err(error)) if is_of_one_connection(&error) => (),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            None => break,
+        }
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, reception.clone()));
+        }
+    }
+}
+
+/// The peer gave up before it was accepted: the next accept is not affected.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    )
+}
