@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use hyper_util::rt::TokioIo;
 use quorumgate_proto::admin::v1::{
-    ApplyConfigRequest, ConfigSet, GetConfigRequest, GetConfigResponse, GetStatusRequest, GetStatusResponse,
-    ListNodesRequest, ListNodesResponse, StateHashRequest, StateHashResponse, TransferLeaderRequest,
-    TransferLeaderResponse, WriteResponse, cluster_client::ClusterClient, config_client::ConfigClient,
-    observe_client::ObserveClient,
+    ApplyConfigRequest, ConfigSet, CreateJoinTokenRequest, CreateJoinTokenResponse, GetConfigRequest,
+    GetConfigResponse, GetStatusRequest, GetStatusResponse, ListNodesRequest, ListNodesResponse, StateHashRequest,
+    StateHashResponse, TransferLeaderRequest, TransferLeaderResponse, WriteResponse, cluster_client::ClusterClient,
+    config_client::ConfigClient, observe_client::ObserveClient,
 };
 use tokio::net::UnixStream;
-use tonic::{Status, transport::{Channel, Endpoint, Uri}};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
 
 /// A connection to one node.
 #[derive(Clone)]
@@ -60,6 +63,10 @@ impl Admin {
     pub async fn transfer_leader(&self, to: &str) -> Result<TransferLeaderResponse, Status> {
         let request = TransferLeaderRequest { to: to.to_owned() };
         Ok(self.cluster().transfer_leader(request).await?.into_inner())
+    }
+
+    pub async fn create_join_token(&self) -> Result<CreateJoinTokenResponse, Status> {
+        Ok(self.cluster().create_join_token(CreateJoinTokenRequest::default()).await?.into_inner())
     }
 
     pub async fn state_hash(&self, index: u64) -> Result<StateHashResponse, Status> {

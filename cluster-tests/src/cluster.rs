@@ -13,6 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use quorumgate_node::cli::relay::{Link, Relay};
 use tempfile::TempDir;
 
 use crate::Admin;
@@ -26,18 +27,19 @@ pub struct Plan {
     /// The nodes' regions; one node each.
     pub regions: Vec<String>,
     pub max_rtt: &'static str,
-    /// The address that a node tells its peers, when it is not its own listener: a relay's.
-    pub advertise: Option<fn(usize, SocketAddr) -> SocketAddr>,
+    /// A relay on the peers' path: the round trip between two nodes, by their places in `regions`.
+    pub round_trip: Option<fn(usize, usize) -> Duration>,
 }
 
 impl Plan {
     pub fn of(nodes: usize) -> Self {
-        Self { regions: (1..=nodes).map(|n| format!("r{n}")).collect(), max_rtt: "5ms", advertise: None }
+        Self { regions: (1..=nodes).map(|n| format!("r{n}")).collect(), max_rtt: "5ms", round_trip: None }
     }
 }
 
 pub struct Cluster {
     pub members: Vec<Member>,
+    pub relay: Option<Relay>,
     pub dir: TempDir,
     max_rtt: &'static str,
 }
@@ -64,32 +66,33 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    /// Founds, joins and starts every node, and waits until all of them are ready voters (as far as the count is odd).
+    /// Founds, joins and starts every node, and waits until as many vote as may.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
-        let mut cluster = Self { members: Vec::new(), dir: TempDir::new()?, max_rtt: plan.max_rtt };
-        for region in &plan.regions {
-            cluster.grow(region, plan.advertise, &[]).await?;
+        let dir = TempDir::new()?;
+        let mut planned = Vec::new();
+        for (at, region) in plan.regions.iter().enumerate() {
+            planned.push(Member::new(&format!("n{}", at + 1), region, dir.path())?);
         }
-        let voters = match plan.regions.len() {
-            many if many > 7 => 7,
-            even if even.is_multiple_of(2) => even - 1,
-            odd => odd,
+        let relay = match plan.round_trip {
+            None => None,
+            Some(round_trip) => Some(relay(&mut planned, round_trip).await?),
         };
-        cluster.wait_voters(voters).await?;
+        let mut cluster = Self { members: Vec::new(), relay, dir, max_rtt: plan.max_rtt };
+        for member in planned {
+            cluster.admit(member, &[]).await?;
+        }
+        cluster.wait_voters(voters_of(plan.regions.len())).await?;
         Ok(cluster)
     }
 
-    /// One more node: `init` for the first, `join` for the rest, then `run`; waits until it is ready.
-    pub async fn grow(
-        &mut self,
-        region: &str,
-        advertise: Option<fn(usize, SocketAddr) -> SocketAddr>,
-        extra: &[&str],
-    ) -> anyhow::Result<usize> {
-        let at = self.members.len();
-        let name = format!("n{}", at + 1);
-        let mut member = Member::new(&name, region, self.dir.path())?;
-        member.advertise = advertise.map(|advertise| advertise(at, member.peer).to_string());
+    /// One more node, with more words for its `join`.
+    pub async fn grow(&mut self, region: &str, extra: &[&str]) -> anyhow::Result<()> {
+        let member = Member::new(&format!("n{}", self.members.len() + 1), region, self.dir.path())?;
+        self.admit(member, extra).await
+    }
+
+    /// `init` for the first, `join` for the rest, then `run`; waits until it is ready.
+    async fn admit(&mut self, mut member: Member, extra: &[&str]) -> anyhow::Result<()> {
         match self.members.iter().find(|member| member.is_running()) {
             None => {
                 let mut args = vec!["init", "--max-rtt", self.max_rtt];
@@ -98,7 +101,7 @@ impl Cluster {
             }
             Some(seed) => {
                 let token = seed.cli(&["join-token", "create", "-q"])?;
-                let token_file = self.dir.path().join(format!("{name}.token"));
+                let token_file = self.dir.path().join(format!("{}.token", member.name));
                 std::fs::write(&token_file, token)?;
                 let address = seed.advertise.clone().unwrap_or_else(|| seed.peer.to_string());
                 let token_file = token_file.to_str().context("a path in UTF-8")?.to_owned();
@@ -110,7 +113,7 @@ impl Cluster {
         member.run()?;
         member.wait_ready().await?;
         self.members.push(member);
-        Ok(at)
+        Ok(())
     }
 
     pub async fn wait_voters(&self, voters: usize) -> anyhow::Result<()> {
@@ -172,6 +175,25 @@ impl Cluster {
         })
         .await
     }
+}
+
+/// An odd number, at most seven.
+pub fn voters_of(nodes: usize) -> usize {
+    (nodes - usize::from(nodes.is_multiple_of(2))).min(7)
+}
+
+/// Puts every pair of nodes as far apart as `round_trip` says.
+async fn relay(members: &mut [Member], round_trip: fn(usize, usize) -> Duration) -> anyhow::Result<Relay> {
+    let relay = Relay::start(members.iter().map(|member| member.peer).collect()).await?;
+    for (member, address) in members.iter_mut().zip(&relay.addresses) {
+        member.advertise = Some(address.to_string());
+    }
+    for a in 0..members.len() {
+        for b in 0..a {
+            relay.set_pair(a, b, Link { delay: round_trip(a, b) / 2, ..Link::default() });
+        }
+    }
+    Ok(relay)
 }
 
 impl Member {
@@ -292,7 +314,8 @@ impl Member {
 
     pub fn cli_output(&self, args: &[&str]) -> anyhow::Result<Output> {
         let endpoint = format!("unix:{}", self.socket().display());
-        let output = Command::new(binary()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
+        let output =
+            Command::new(binary()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
         output.with_context(|| format!("quorumgate {}", args.join(" ")))
     }
 }

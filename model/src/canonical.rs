@@ -1,6 +1,6 @@
 //! One canonical path for router, policies, logs and the forwarded request (RFC 3986 6.2.2).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 /// Why a path is refused; every one is 400 `bad_path`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,17 @@ pub enum BadPath {
     DotSegmentWithParameters,
 }
 
+impl fmt::Display for BadPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BadPath::NotAbsolute => "it does not begin with /",
+            BadPath::BadEscape => "a percent sign is not followed by two hex digits",
+            BadPath::ForbiddenByte => "it has %00, a control byte or a backslash",
+            BadPath::DotSegmentWithParameters => "a segment is empty, . or .. before its ; parameters",
+        })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slashes {
     Merge,
@@ -22,11 +33,125 @@ pub enum Slashes {
 
 /// Decodes unreserved characters, upper-cases percent codes, removes dot segments, merges slashes. Borrows when the
 /// path is canonical already. `%2F` and `%5C` stay as they are.
-pub fn path(_raw: &str, _slashes: Slashes) -> Result<Cow<'_, str>, BadPath> {
-    todo!("H1")
+///
+/// What a URI may not carry raw but clients send all the same (non-ASCII bytes, a space, `"<>^{|}` and the backquote)
+/// is percent-encoded, as browsers and Envoy do, so that the raw and the encoded form match the same route. Dot segments
+/// go before slashes are merged: `/a//../b` is `/a/b`. `*` (OPTIONS) is not a path: the caller deals with it first.
+pub fn path(raw: &str, slashes: Slashes) -> Result<Cow<'_, str>, BadPath> {
+    if !raw.starts_with('/') {
+        return Err(BadPath::NotAbsolute);
+    }
+    if is_plain(raw.as_bytes()) {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let escaped = escape(raw.as_bytes())?;
+    check_parameters(&escaped)?;
+    let mut clean = remove_dot_segments(&escaped);
+    if slashes == Slashes::Merge {
+        merge_slashes(&mut clean);
+    }
+    match clean == raw {
+        true => Ok(Cow::Borrowed(raw)),
+        false => Ok(Cow::Owned(clean)),
+    }
 }
 
 /// Whether `%2F` or `%5C` is in a canonical path: refused after the match unless the route preserves it.
-pub fn has_encoded_slash(_path: &str) -> bool {
-    todo!("H1")
+pub fn has_encoded_slash(path: &str) -> bool {
+    path.as_bytes().windows(3).any(|code| code == b"%2F" || code == b"%5C")
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// What may stand in a path as it is: pchar without the percent sign, and the slash.
+fn is_path_byte(byte: u8) -> bool {
+    is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte)
+}
+
+/// One scan that says for certain that nothing is to be done; most paths pass it. A dot, a slash or a semicolon right
+/// after a slash, and every percent sign, take the long way.
+fn is_plain(raw: &[u8]) -> bool {
+    let mut after_slash = false;
+    for &byte in raw {
+        if !is_path_byte(byte) || (after_slash && matches!(byte, b'/' | b'.' | b';')) {
+            return false;
+        }
+        after_slash = byte == b'/';
+    }
+    true
+}
+
+/// Every character in its one form: unreserved ones raw, all others that a path may not carry as upper-case codes.
+fn escape(raw: &[u8]) -> Result<String, BadPath> {
+    let mut out = String::with_capacity(raw.len());
+    let mut at = 0;
+    while let Some(&byte) = raw.get(at) {
+        at += 1;
+        match byte {
+            b'%' => {
+                let digits = raw.get(at..at + 2).ok_or(BadPath::BadEscape)?;
+                let code = data_encoding::HEXLOWER_PERMISSIVE.decode(digits).map_err(|_| BadPath::BadEscape)?[0];
+                at += 2;
+                match code {
+                    0 => return Err(BadPath::ForbiddenByte),
+                    code if is_unreserved(code) => out.push(char::from(code)),
+                    code => push_code(&mut out, code),
+                }
+            }
+            b'\\' | 0..=0x1f | 0x7f => return Err(BadPath::ForbiddenByte),
+            byte if is_path_byte(byte) => out.push(char::from(byte)),
+            byte => push_code(&mut out, byte),
+        }
+    }
+    Ok(out)
+}
+
+fn push_code(out: &mut String, code: u8) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    out.push(char::from(HEX[usize::from(code >> 4)]));
+    out.push(char::from(HEX[usize::from(code & 15)]));
+}
+
+/// Servers that cut `;x` off would see a dot segment or an empty one where we saw a name.
+fn check_parameters(path: &str) -> Result<(), BadPath> {
+    let hides = |segment: &str| segment.split_once(';').is_some_and(|(name, _)| matches!(name, "" | "." | ".."));
+    match path.split('/').any(hides) {
+        true => Err(BadPath::DotSegmentWithParameters),
+        false => Ok(()),
+    }
+}
+
+/// RFC 3986 5.2.4 for a path that begins with a slash.
+fn remove_dot_segments(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            ".." => out.truncate(out.rfind('/').unwrap_or(0)),
+            "." => {}
+            _ => {
+                out.push('/');
+                out.push_str(segment);
+                continue;
+            }
+        }
+        // `/a/.` names the directory, `/a/`.
+        if last {
+            out.push('/');
+        }
+    }
+    out
+}
+
+fn merge_slashes(path: &mut String) {
+    let mut after_slash = false;
+    path.retain(|c| {
+        let again = after_slash && c == '/';
+        after_slash = c == '/';
+        !again
+    });
 }

@@ -52,7 +52,7 @@ pub async fn compile(state: Arc<State>, previous: Arc<Ruleset>) -> anyhow::Resul
 }
 
 fn report_broken(rules: &Ruleset) {
-    for rule in &rules.rules {
+    for rule in rules.rules.values() {
         if let Some(reason) = &rule.broken {
             warn!(route = %rule.route.name, reason, "this node cannot compile the route: it answers 500 broken_rule");
         }

@@ -49,7 +49,8 @@ pub async fn kill_leader(cluster: &mut Cluster, rounds: usize, rate: u32) -> any
         // The survivors take writes again while the load goes on.
         let survivor = cluster.follower(leader).client().await?;
         let late = format!("late-{round}");
-        let written = survivor.apply(ConfigSet { routes: vec![route(&late, &format!("{late}.test"), "/")], ..Default::default() });
+        let written = survivor
+            .apply(ConfigSet { routes: vec![route(&late, &format!("{late}.test"), "/")], ..Default::default() });
         acked.insert(late, written.await.context("a write after the election")?.revision);
         acked.extend(writer.stop().await);
 
@@ -139,7 +140,9 @@ impl Writer {
                         noted.lock().expect("no panic while it is held").insert(name, written.revision);
                     }
                     // The node is gone, or the outcome is unknown: neither is an acknowledgement.
-                    Err(status) if status.code() == tonic::Code::Unavailable => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(status) if status.code() == tonic::Code::Unavailable => {
+                        tokio::time::sleep(Duration::from_millis(20)).await
+                    }
                     Err(_) => {}
                 }
             }

@@ -23,7 +23,8 @@ pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
     wanted.routes.push(strict);
     let leader = cluster.leader().await?;
     cluster.follower(leader).client().await?.apply(wanted).await?;
-    let max_staleness = cluster.members[leader].client().await?.status().await?.max_staleness.context("max_staleness")?;
+    let max_staleness =
+        cluster.members[leader].client().await?.status().await?.max_staleness.context("max_staleness")?;
     let max_staleness = Duration::try_from(max_staleness)?;
 
     let survivor = (leader + 1) % cluster.members.len();

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use quorumgate_proto::store::v1 as store;
 use store::command::Body as Wire;
 
-pub use record::*;
+pub(crate) use record::*;
 use words::*;
 
 use crate::{

@@ -1,5 +1,6 @@
 //! What an operator writes, parsed into types that cannot be wrong. The serde forms are the words of the YAML file.
 
+pub mod check;
 mod name;
 mod route;
 mod upstream;

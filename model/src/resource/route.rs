@@ -1,8 +1,12 @@
 //! Routes: which requests they take and what becomes of those.
 
-use std::collections::BTreeMap;
+mod words;
+
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
+
+pub use words::{FieldWords, MatchWords, RESPOND_BODY_BYTES_MAX, RouteWords};
 
 use super::Name;
 use crate::units::{Size, Span};
@@ -65,8 +69,9 @@ pub enum PathPattern {
     /// Segment-aware: `/foo` takes `/foo` and `/foo/x`, not `/foobar`.
     Prefix(String),
     Exact(String),
-    /// `/orders/{id}`
+    /// `/orders/{id}`: a parameter is one whole segment that is not empty.
     Template(String),
+    /// Matches the whole path, as Envoy does: `/a` does not take `/a/b`; `/a(/.*)?` does.
     Regex(String),
 }
 
@@ -80,6 +85,7 @@ pub struct FieldMatch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldTest {
     Exact(String),
+    /// Matches the whole value.
     Regex(String),
     Present,
     Absent,
@@ -223,4 +229,43 @@ impl From<HostRewrite> for String {
     }
 }
 
-mod words;
+impl HostPattern {
+    /// `host` is in lower case.
+    pub fn takes(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Exact(name) => name == host,
+            HostPattern::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(name) => f.write_str(name),
+            HostPattern::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
+
+impl OnStale {
+    pub const ALL: [Self; 2] = [Self::Deny, Self::Allow];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+impl EncodedSlash {
+    pub const ALL: [Self; 2] = [Self::Refuse, Self::Preserve];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Preserve => "preserve",
+        }
+    }
+}

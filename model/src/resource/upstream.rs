@@ -1,34 +1,30 @@
 //! Upstreams: where requests go, how the targets are chosen and watched, and what is tried again.
 
+mod words;
+
 use std::{collections::BTreeMap, fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use words::{HEALTH_COUNT_MAX, UpstreamWords};
 
 use super::Name;
 use crate::units::Span;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "UpstreamWords")]
 pub struct Upstream {
     pub name: Name,
-    #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    #[serde(default)]
     pub owner: String,
-    #[serde(default)]
     pub description: String,
     /// At least one, no address twice.
     pub targets: Vec<Target>,
-    #[serde(default)]
     pub protocol: Protocol,
-    #[serde(default)]
     pub balance: Balance,
     /// Without it every target counts as healthy.
-    #[serde(default)]
     pub health: Option<HealthCheck>,
-    #[serde(default)]
     pub retries: Retries,
-    #[serde(default)]
     pub timeouts: UpstreamTimeouts,
 }
 

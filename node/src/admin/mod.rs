@@ -1,1 +1,95 @@
-//! admin
+//! The admin API: gRPC over a unix socket and over TLS, for operators, the CLI and scripts.
+//!
+//! A request passes the doors in this order: `listen` (sockets, TLS, bounds) → `gate` (who is it, may it) → one of the
+//! services (`config`, `cluster`, `observe`), which know the cluster only through `Consensus`.
+
+mod access;
+mod cluster;
+mod config;
+mod desk;
+mod explain;
+mod failure;
+mod gate;
+mod identity;
+mod listen;
+mod nodes;
+mod observe;
+mod standard;
+mod tls;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use quorumgate_model::ruleset::Ruleset;
+use quorumgate_proto::admin::v1::{
+    cluster_server::ClusterServer, config_server::ConfigServer, observe_server::ObserveServer,
+};
+use rustls::server::ResolvesServerCert;
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+use crate::{consensus::Consensus, tasks::Tasks};
+
+/// The largest message that is read or written; more is RESOURCE_EXHAUSTED.
+pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
+
+/// The socket's name inside a data directory.
+pub const SOCKET: &str = "admin.sock";
+
+/// What this node's proxy serves right now (`Proxy::ruleset`).
+pub type Serving = Arc<dyn Fn() -> Arc<Ruleset> + Send + Sync>;
+
+pub struct AdminOptions {
+    pub consensus: Consensus,
+    /// Holds the unix socket.
+    pub data_dir: PathBuf,
+    /// TCP with TLS; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The node's certificate; asked at each handshake, so that a renewed one is used at once.
+    pub certificate: Arc<dyn ResolvesServerCert>,
+    pub serving: Serving,
+    /// What grpc.health.v1 reports.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// Where the API listens.
+#[derive(Debug, Clone)]
+pub struct AdminHandle {
+    pub address: SocketAddr,
+    pub socket: PathBuf,
+}
+
+/// Binds both listeners and serves until `tasks` stop.
+pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<AdminHandle> {
+    let AdminOptions { consensus, data_dir, listen, certificate, serving, ready } = options;
+    let tls = tls::Acceptor::new(certificate, &consensus.cluster_ca_pem())?;
+    let socket = data_dir.join(SOCKET);
+    let unix = listen::bind_unix(&socket)?;
+    let tcp = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("admin.listen: binding {listen}"))?;
+    let address = tcp.local_addr()?;
+
+    let gate = Arc::new(gate::Gate::new(consensus.clone(), routes(consensus, serving, ready, tasks)?));
+    let door = listen::Door::new(gate, tasks.clone());
+    tasks.start("admin unix socket", door.clone().serve_unix(unix));
+    tasks.start("admin tls", door.serve_tls(tcp, tls));
+    tracing::info!(%address, socket = %socket.display(), "admin API listens");
+    Ok(AdminHandle { address, socket })
+}
+
+fn routes(
+    consensus: Consensus,
+    serving: Serving,
+    ready: watch::Receiver<bool>,
+    tasks: &Tasks,
+) -> anyhow::Result<Routes> {
+    let config = ConfigServer::new(config::Service::new(consensus.clone(), tasks.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let observe = ObserveServer::new(observe::Service::new(consensus.clone(), serving))
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut routes = Routes::builder();
+    routes.add_service(config).add_service(ClusterServer::new(cluster::Service::new(consensus))).add_service(observe);
+    standard::add_health(&mut routes, ready, tasks);
+    standard::add_reflection(&mut routes)?;
+    Ok(routes.routes().prepare())
+}

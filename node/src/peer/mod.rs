@@ -1,1 +1,296 @@
-//! peer
+//! Nodes among themselves: one QUIC endpoint, mutual TLS, length-prefixed prost frames. Knows nothing of raft: what
+//! comes in goes to an `Inbound`.
+
+pub mod frame;
+pub mod hello;
+mod link;
+mod pinned;
+mod serve;
+mod tls;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context;
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use quorumgate_model::NodeId;
+use quorumgate_proto::peer::v1 as pb;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::time::timeout;
+
+use self::{
+    hello::{Me, Use},
+    link::Link,
+};
+pub use self::{
+    pinned::{JoinFailure, ask_to_join},
+    serve::{Inbound, Rights},
+};
+use crate::{
+    pki::{Anchor, Held, Presented},
+    tasks::Tasks,
+};
+
+/// Resolution, handshake and hello together.
+const DIAL_MAX: Duration = Duration::from_secs(3);
+/// The close code of a side that refuses the other.
+const CLOSE_REFUSED: u32 = 1;
+
+/// Where a peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub id: NodeId,
+    /// host:port
+    pub address: String,
+}
+
+/// Why a call brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// There was no connection: the peer has certainly not seen the request.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The peer does not want this node: the reason is its own.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The peer may have seen the request.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// The endpoint and every connection; cheap to clone.
+#[derive(Clone)]
+pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: Endpoint,
+    member: quinn::ClientConfig,
+    me: Me,
+    anchor: Anchor,
+    tasks: Tasks,
+    links: Mutex<BTreeMap<(NodeId, Use), Arc<Link>>>,
+    accepted: Mutex<BTreeMap<usize, (NodeId, Connection)>>,
+}
+
+impl Peers {
+    /// Binds the endpoint; `serve` answers.
+    pub fn bind(listen: SocketAddr, me: Me, held: Arc<Held>, tasks: Tasks) -> anyhow::Result<Self> {
+        let anchor = Anchor::new(held.ca())?;
+        let server = tls::server(held.clone(), anchor.clone())?;
+        let member = tls::member(held.clone(), anchor.clone())?;
+        let socket = bind_udp(listen).with_context(|| format!("binding the peer listener {listen} (UDP)"))?;
+        let runtime = quinn::default_runtime().context("the peers need a tokio runtime")?;
+        let endpoint = Endpoint::new(endpoint_config(&held), Some(server), socket, runtime)?;
+        let inner = Inner {
+            endpoint,
+            member,
+            me,
+            anchor,
+            tasks,
+            links: Mutex::default(),
+            accepted: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.inner.endpoint.local_addr()
+    }
+
+    /// Answers until the tasks are asked to stop.
+    pub fn serve<I: Inbound>(&self, inbound: Arc<I>) {
+        let server = serve::Server { peers: self.clone(), inbound };
+        self.inner.tasks.start("peers", server.run(self.inner.tasks.stop()));
+    }
+
+    /// One request and its answer, on a stream of their own.
+    pub async fn call(
+        &self,
+        target: &Target,
+        call: pb::request::Call,
+        deadline: Duration,
+    ) -> Result<pb::response::Answer, CallError> {
+        self.call_for(target, Use::Control, call, deadline).await
+    }
+
+    /// Asks for a new certificate: the only call for which an expired one is accepted.
+    pub async fn call_renew(
+        &self,
+        target: &Target,
+        request: pb::RenewRequest,
+        deadline: Duration,
+    ) -> Result<pb::response::Answer, CallError> {
+        self.call_for(target, Use::Renew, pb::request::Call::Renew(request), deadline).await
+    }
+
+    async fn call_for(
+        &self,
+        target: &Target,
+        r#use: Use,
+        call: pb::request::Call,
+        deadline: Duration,
+    ) -> Result<pb::response::Answer, CallError> {
+        let opened = timeout(deadline, self.open(target, r#use)).await;
+        let (mut to, mut from) =
+            opened.unwrap_or_else(|_| Err(CallError::Unreachable(format!("no connection within {deadline:?}"))))?;
+        let exchange = async {
+            frame::write(&mut to, &pb::Request { call: Some(call) }).await.map_err(lost)?;
+            let _ = to.finish();
+            let response: pb::Response = frame::expect(&mut from, frame::FRAME_MAX).await.map_err(lost)?;
+            response.answer.ok_or_else(|| CallError::Lost("an empty answer".into()))
+        };
+        timeout(deadline, exchange).await.unwrap_or(Err(CallError::TimedOut(deadline)))
+    }
+
+    /// A new stream on the connection for that use, which is dialled if there is none.
+    pub async fn open(&self, target: &Target, r#use: Use) -> Result<(SendStream, RecvStream), CallError> {
+        let link = {
+            let mut links = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.entry((target.id, r#use)).or_insert_with(|| Arc::new(Link::new())).clone()
+        };
+        let connection = link.connection(self, target, r#use).await?;
+        connection.open_bi().await.map_err(|error| CallError::Unreachable(error.to_string()))
+    }
+
+    /// Closes the connections to and from nodes that are to be shut out.
+    pub fn shut_out(&self, is_out: impl Fn(NodeId) -> bool) {
+        let mut links = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|(id, _), link| {
+            let stays = !is_out(*id);
+            if !stays {
+                link.close(b"removed");
+            }
+            stays
+        });
+        drop(links);
+        let accepted = self.inner.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, connection) in accepted.values() {
+            if is_out(*id) {
+                connection.close(CLOSE_REFUSED.into(), b"removed");
+            }
+        }
+    }
+
+    pub async fn close(&self, patience: Duration) {
+        self.inner.endpoint.close(0u32.into(), b"shutting down");
+        let _ = timeout(patience, self.inner.endpoint.wait_idle()).await;
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.inner.tasks
+    }
+
+    async fn dial(&self, target: &Target, r#use: Use) -> Result<Connection, CallError> {
+        let dial = async {
+            let address = resolve(&target.address, self.inner.endpoint.local_addr().ok()).await?;
+            let connecting = self
+                .inner
+                .endpoint
+                .connect_with(self.inner.member.clone(), address, tls::SERVER_NAME)
+                .map_err(|error| CallError::Unreachable(error.to_string()))?;
+            let connection = connecting.await.map_err(|error| CallError::Unreachable(error.to_string()))?;
+            let refuse = |reason: String| {
+                connection.close(CLOSE_REFUSED.into(), reason.as_bytes());
+                CallError::Refused(reason)
+            };
+            let identity = self.identity(&connection);
+            let Some(Presented::Valid(identity)) = identity else {
+                return Err(refuse("its certificate is missing or has expired".into()));
+            };
+            if identity.node != target.id || identity.cluster != self.inner.me.cluster {
+                return Err(refuse(format!("node {} was dialled and node {} answered", target.id, identity.node)));
+            }
+            let answer = exchange_hello(&connection, self.inner.me.hello(target.id, r#use)).await?;
+            if !answer.refused.is_empty() {
+                return Err(CallError::Refused(answer.refused));
+            }
+            self.inner.me.check(&answer, Some(target.id)).map_err(refuse)?;
+            Ok(connection)
+        };
+        let dialled = timeout(DIAL_MAX, dial).await;
+        dialled.unwrap_or_else(|_| Err(CallError::Unreachable(format!("no handshake within {DIAL_MAX:?}"))))
+    }
+
+    /// What the other side's certificate says, verified now.
+    fn identity(&self, connection: &Connection) -> Option<Presented> {
+        let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        // Both usages are in every node's certificate; the handshake has checked the right one.
+        self.inner.anchor.verify(chain.first()?, webpki::KeyUsage::client_auth(), UnixTime::now()).ok()
+    }
+}
+
+/// The dialler's half: says who it is on the first stream and hears the other.
+async fn exchange_hello(connection: &Connection, hello: pb::Hello) -> Result<pb::Hello, CallError> {
+    let exchange = async {
+        let (mut to, mut from) = connection.open_bi().await.map_err(lost)?;
+        frame::write(&mut to, &hello).await.map_err(lost)?;
+        let _ = to.finish();
+        frame::expect(&mut from, frame::STRANGER_FRAME_MAX).await.map_err(lost)
+    };
+    match exchange.await {
+        // The handshake may end before the other side has judged our certificate.
+        Err(CallError::Lost(error)) => {
+            Err(CallError::Unreachable(connection.close_reason().map_or(error, |reason| reason.to_string())))
+        }
+        other => other,
+    }
+}
+
+async fn resolve(address: &str, local: Option<SocketAddr>) -> Result<SocketAddr, CallError> {
+    let found = tokio::net::lookup_host(address).await;
+    let mut found = found.map_err(|error| CallError::Unreachable(format!("{address}: {error}")))?;
+    found
+        .find(|found| local.is_none_or(|local| local.is_ipv6() || found.is_ipv4()))
+        .ok_or_else(|| CallError::Unreachable(format!("{address} has no address that this node can reach")))
+}
+
+fn lost(error: impl std::fmt::Display) -> CallError {
+    CallError::Lost(error.to_string())
+}
+
+/// Bound with large buffers where the system allows them; the default ones drop packets under load.
+fn bind_udp(listen: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    const BUFFER_BYTES: usize = 4 << 20;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::DGRAM, None)?;
+    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
+}
+
+/// Resets are derived from a key that survives a restart: peers then learn at once that their connections to the process
+/// before this one are gone, instead of waiting for the idle timeout.
+fn endpoint_config(held: &Held) -> quinn::EndpointConfig {
+    let secret = blake3::derive_key("quorumgate 2026 peer endpoint reset key", held.key().to_der().secret_der());
+    let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret);
+    let mut config = quinn::EndpointConfig::new(Arc::new(reset));
+    config.cid_generator(|| Box::new(RandomIds));
+    config
+}
+
+/// quinn's own generator ignores packets of ids that it has not made, and so would never reset a connection to the
+/// process before.
+struct RandomIds;
+
+impl quinn::ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> quinn::ConnectionId {
+        quinn::ConnectionId::new(&uuid::Uuid::new_v4().into_bytes())
+    }
+
+    fn cid_len(&self) -> usize {
+        16
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}

@@ -11,6 +11,7 @@ use quorumgate_model::{
     membership::{JoinEvent, JoinPhase},
     state::State,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -22,14 +23,20 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 /// Shared between the telemetry listener, the peers' status answers and shutdown.
 #[derive(Debug, Default)]
 pub struct Health {
-    ready: AtomicBool,
+    started: AtomicBool,
     draining: AtomicBool,
     stopping: AtomicBool,
+    ready: watch::Sender<bool>,
 }
 
 impl Health {
     pub fn is_started(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// `is_ready`, for those who wait for it to change.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 
     pub fn is_ready(&self) -> bool {
@@ -43,6 +50,7 @@ impl Health {
 
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.ready.send_replace(false);
     }
 
     /// Follows the join phases until the node is ready, and the operator's drain for as long as it runs.
@@ -60,10 +68,11 @@ impl Health {
                 phase = phase.after(JoinEvent::LeaderSeen { commit: view.committed });
             }
             phase = phase.after(JoinEvent::Published { index: consensus.published().borrow().index });
-            if phase == JoinPhase::Ready && !self.ready.swap(true, Ordering::Relaxed) {
+            if phase == JoinPhase::Ready && !self.started.swap(true, Ordering::Relaxed) {
                 info!(applied = view.applied, "ready");
             }
             consensus.set_ready(self.is_ready());
+            self.ready.send_replace(self.is_ready());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = &mut grace, if phase != JoinPhase::Ready => phase = phase.after(JoinEvent::GraceOver),

@@ -53,7 +53,8 @@ async fn startupz(State(telemetry): State<Telemetry>) -> Response {
 
 /// `?fresh` asks for more: that the node is also within max_staleness of the leader.
 async fn readyz(State(telemetry): State<Telemetry>, RawQuery(query): RawQuery) -> Response {
-    let fresh_wanted = query.is_some_and(|query| query.split('&').any(|word| word == "fresh" || word.starts_with("fresh=")));
+    let fresh_wanted =
+        query.is_some_and(|query| query.split('&').any(|word| word == "fresh" || word.starts_with("fresh=")));
     if telemetry.health.is_draining() {
         return answer(false, "draining\n");
     }

@@ -1,23 +1,423 @@
-//! The flat words of a route in a file, where one of several fields may be given.
+//! The flat words of a route in a file, where one of several fields may be given, and the checks that make a `Route`
+//! of them. The admin API takes the same way, so that there is one checker.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Route;
+use super::{
+    super::{Name, check},
+    Action, BodyLimit, EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite,
+    Match, OnStale, PathPattern, Redirect, Respond, Rewrite, Route, RouteRetries, RouteTimeouts,
+};
+use crate::{invalid::Invalid, resource::Authority, ruleset};
 
-#[derive(Serialize, Deserialize)]
+/// Bytes of a body that a route answers with.
+pub const RESPOND_BODY_BYTES_MAX: usize = 64 << 10;
+
+const ACTION_FIELDS: &str = "exactly one of upstream, redirect, respond";
+const PATH_FIELDS: &str = "at most one of path_prefix, path_exact, path_template, path_regex";
+const TEST_FIELDS: &str = "exactly one of exact: text, regex: text, present: true, absent: true";
+
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RouteWords {}
+pub struct RouteWords {
+    pub name: Name,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub priority: i32,
+    #[serde(default, rename = "match")]
+    pub matches: MatchWords,
+    #[serde(default)]
+    pub upstream: Option<Name>,
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+    #[serde(default)]
+    pub respond: Option<Respond>,
+    #[serde(default)]
+    pub rewrite: Rewrite,
+    #[serde(default)]
+    pub on_stale: OnStale,
+    #[serde(default)]
+    pub encoded_slash: EncodedSlash,
+    #[serde(default)]
+    pub access_log: Option<bool>,
+    #[serde(default)]
+    pub body: BodyLimit,
+    #[serde(default)]
+    pub timeouts: RouteTimeouts,
+    #[serde(default)]
+    pub retries: RouteRetries,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MatchWords {
+    pub hosts: Vec<String>,
+    pub path_prefix: Option<String>,
+    pub path_exact: Option<String>,
+    pub path_template: Option<String>,
+    pub path_regex: Option<String>,
+    pub methods: Vec<String>,
+    pub headers: Vec<FieldWords>,
+    pub query: Vec<FieldWords>,
+    pub cookies: Vec<FieldWords>,
+    pub client_cidrs: Vec<String>,
+    pub sni: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldWords {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<bool>,
+}
 
 impl TryFrom<RouteWords> for Route {
-    type Error = crate::invalid::Invalid;
+    type Error = Invalid;
 
-    fn try_from(_words: RouteWords) -> Result<Self, Self::Error> {
-        todo!("H1")
+    fn try_from(words: RouteWords) -> Result<Self, Invalid> {
+        check::meta(&words.labels, &words.owner, &words.description)?;
+        let matches = words.matches.parse().map_err(|invalid| invalid.under("match"))?;
+        let action = action(words.upstream, words.redirect, words.respond)?;
+        let rewrite = rewrite(words.rewrite, &matches.path).map_err(|invalid| invalid.under("rewrite"))?;
+        check::span_or_zero("timeouts.total", words.timeouts.total)?;
+        if let Some(attempts) = words.retries.attempts {
+            check::number("retries.attempts", attempts, 0, check::ATTEMPTS_MAX)?;
+        }
+        let route = Route {
+            name: words.name,
+            labels: words.labels,
+            owner: words.owner,
+            description: words.description,
+            priority: words.priority,
+            matches,
+            action,
+            rewrite,
+            on_stale: words.on_stale,
+            encoded_slash: words.encoded_slash,
+            access_log: words.access_log,
+            body: words.body,
+            timeouts: words.timeouts,
+            retries: words.retries,
+        };
+        ruleset::check(&route)?;
+        Ok(route)
+    }
+}
+
+fn action(upstream: Option<Name>, redirect: Option<Redirect>, respond: Option<Respond>) -> Result<Action, Invalid> {
+    match (upstream, redirect, respond) {
+        (Some(upstream), None, None) => Ok(Action::Forward { upstream }),
+        (None, Some(it), None) => Ok(Action::Redirect(redirect_from(it).map_err(|invalid| invalid.under("redirect"))?)),
+        (None, None, Some(it)) => Ok(Action::Respond(respond_from(it).map_err(|invalid| invalid.under("respond"))?)),
+        (None, None, None) => Err(Invalid::field("upstream").found("none").allowed(ACTION_FIELDS)),
+        (upstream, redirect, respond) => {
+            let given = [upstream.map(|_| "upstream"), redirect.map(|_| "redirect"), respond.map(|_| "respond")];
+            let given: Vec<&str> = given.into_iter().flatten().collect();
+            Err(Invalid::field(given[1]).found(given.join(" and ")).allowed(ACTION_FIELDS))
+        }
+    }
+}
+
+fn redirect_from(mut it: Redirect) -> Result<Redirect, Invalid> {
+    if !matches!(it.status, 301 | 302 | 303 | 307 | 308) {
+        return Err(Invalid::field("status").found(it.status).allowed("301, 302, 303, 307 or 308"));
+    }
+    if let Some(scheme) = it.scheme.as_deref().filter(|scheme| !matches!(*scheme, "http" | "https")) {
+        return Err(Invalid::field("scheme").found(format!("{scheme:?}")).allowed("http or https"));
+    }
+    it.host = it.host.map(|host| check::host("host", &host)).transpose()?;
+    if it.port == Some(0) {
+        return Err(Invalid::field("port").found(0).allowed("1 to 65535"));
+    }
+    if let Some(path) = &it.path {
+        check::length("path", path, check::PATH_BYTES_MAX)?;
+        if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+            let allowed = "/ and then visible ASCII characters; others percent-encoded";
+            return Err(Invalid::field("path").found(format!("{path:?}")).allowed(allowed));
+        }
+    }
+    if it.scheme.is_none() && it.host.is_none() && it.port.is_none() && it.path.is_none() {
+        return Err(Invalid::field("").found("none").allowed("at least one of scheme, host, port, path"));
+    }
+    Ok(it)
+}
+
+fn respond_from(it: Respond) -> Result<Respond, Invalid> {
+    check::number("status", it.status.into(), 200, 599)?;
+    check::length("body", &it.body, RESPOND_BODY_BYTES_MAX)?;
+    if matches!(it.status, 204 | 205 | 304) && !it.body.is_empty() {
+        return Err(Invalid::field("body").found("a body").allowed(format!("none with status {}", it.status)));
+    }
+    let headers = check::header_map("headers", it.headers)?;
+    Ok(Respond { headers, ..it })
+}
+
+fn rewrite(words: Rewrite, path: &PathPattern) -> Result<Rewrite, Invalid> {
+    let host = match words.host {
+        HostRewrite::Name(name) => HostRewrite::Name(host_and_port(&name)?),
+        other => other,
+    };
+    let path_prefix = words.path_prefix.map(|prefix| parse_prefix("path_prefix", &prefix)).transpose()?;
+    if path_prefix.is_some() && !matches!(path, PathPattern::Prefix(_) | PathPattern::Exact(_)) {
+        let allowed = "only with match.path_prefix or match.path_exact";
+        return Err(Invalid::field("path_prefix").found("a prefix").allowed(allowed));
+    }
+    let headers = HeaderRewrites {
+        request: edits("headers.request", words.headers.request)?,
+        response: edits("headers.response", words.headers.response)?,
+    };
+    Ok(Rewrite { host, path_prefix, headers })
+}
+
+fn host_and_port(text: &str) -> Result<String, Invalid> {
+    if text.contains(':') {
+        return match text.parse::<Authority>() {
+            Ok(authority) => Ok(authority.to_string()),
+            Err(_) => Err(Invalid::field("host").found(format!("{text:?}")).allowed("a host, or host:port")),
+        };
+    }
+    check::host("host", text).map_err(|invalid| invalid.allowed("preserve, target, or a host name"))
+}
+
+fn edits(field: &str, words: HeaderEdits) -> Result<HeaderEdits, Invalid> {
+    let remove_field = format!("{field}.remove");
+    check::count(&remove_field, words.remove.len(), check::HEADER_EDITS_MAX)?;
+    let names = words.remove.iter().enumerate();
+    let remove = names.map(|(place, name)| check::edited_header_name(&format!("{remove_field}[{place}]"), name));
+    let remove = remove.collect::<Result<Vec<_>, _>>()?;
+    check::once(&remove_field, &remove, String::clone)?;
+    Ok(HeaderEdits {
+        set: check::header_map(&format!("{field}.set"), words.set)?,
+        add: check::header_map(&format!("{field}.add"), words.add)?,
+        remove,
+    })
+}
+
+/// Canonical, and without the trailing slash that a prefix of whole segments does not need.
+fn parse_prefix(field: &str, text: &str) -> Result<String, Invalid> {
+    check::canonical_path(field, text)?;
+    Ok(match text.strip_suffix('/') {
+        Some("") | None => text.to_owned(),
+        Some(prefix) => prefix.to_owned(),
+    })
+}
+
+impl MatchWords {
+    fn parse(self) -> Result<Match, Invalid> {
+        Ok(Match {
+            path: self.path()?,
+            hosts: hosts("hosts", &self.hosts)?,
+            methods: methods(&self.methods)?,
+            headers: fields("headers", self.headers, Words::Header)?,
+            query: fields("query", self.query, Words::Text)?,
+            cookies: fields("cookies", self.cookies, Words::Cookie)?,
+            client_cidrs: cidrs(&self.client_cidrs)?,
+            sni: hosts("sni", &self.sni)?,
+        })
+    }
+
+    fn path(&self) -> Result<PathPattern, Invalid> {
+        let forms = [
+            ("path_prefix", &self.path_prefix),
+            ("path_exact", &self.path_exact),
+            ("path_template", &self.path_template),
+            ("path_regex", &self.path_regex),
+        ];
+        let mut given = forms.into_iter().filter_map(|(field, text)| Some((field, text.as_deref()?)));
+        let Some((field, text)) = given.next() else {
+            return Ok(PathPattern::Any);
+        };
+        if let Some((second, _)) = given.next() {
+            return Err(Invalid::field(second).found(format!("{field} and {second}")).allowed(PATH_FIELDS));
+        }
+        Ok(match field {
+            "path_prefix" => PathPattern::Prefix(parse_prefix(field, text)?),
+            "path_exact" => {
+                check::canonical_path(field, text)?;
+                PathPattern::Exact(text.to_owned())
+            }
+            // The syntax of these two is checked by compiling them: `ruleset::check`.
+            "path_template" => PathPattern::Template(text.to_owned()),
+            _ => PathPattern::Regex(text.to_owned()),
+        })
+    }
+}
+
+fn hosts(field: &str, words: &[String]) -> Result<Vec<HostPattern>, Invalid> {
+    check::count(field, words.len(), check::LIST_MAX)?;
+    let parse = |(place, text): (usize, &String)| match text.strip_prefix('*') {
+        Some(suffix) if suffix.strip_prefix('.').is_some_and(super::super::is_host) => {
+            Ok(HostPattern::Suffix(suffix.to_ascii_lowercase()))
+        }
+        None if super::super::is_host(text) => Ok(HostPattern::Exact(text.to_ascii_lowercase())),
+        _ => Err(Invalid::field(format!("{field}[{place}]"))
+            .found(format!("{text:?}"))
+            .allowed("a host name such as api.acme.test, or *. and a host name")),
+    };
+    let hosts = words.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+    check::once(field, &hosts, HostPattern::to_string)?;
+    Ok(hosts)
+}
+
+fn methods(words: &[String]) -> Result<Vec<String>, Invalid> {
+    check::count("methods", words.len(), check::CONDITIONS_MAX)?;
+    let parse = |(place, text): (usize, &String)| check::method(&format!("methods[{place}]"), text);
+    let methods = words.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+    check::once("methods", &methods, String::clone)?;
+    Ok(methods)
+}
+
+fn cidrs(words: &[String]) -> Result<Vec<ipnet::IpNet>, Invalid> {
+    check::count("client_cidrs", words.len(), check::LIST_MAX)?;
+    let parse = |(place, text): (usize, &String)| {
+        let wrong = || Invalid::field(format!("client_cidrs[{place}]")).found(format!("{text:?}"));
+        let net: ipnet::IpNet =
+            text.parse().map_err(|_| wrong().allowed("a network, such as 10.0.0.0/8 or 2001:db8::/32"))?;
+        match net.trunc() == net {
+            true => Ok(net),
+            false => Err(wrong().allowed(format!("a network without host bits: {}", net.trunc()))),
+        }
+    };
+    let nets = words.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+    check::once("client_cidrs", &nets, ipnet::IpNet::to_string)?;
+    Ok(nets)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Words {
+    Header,
+    Cookie,
+    /// Any text, as it is after decoding.
+    Text,
+}
+
+fn fields(field: &str, words: Vec<FieldWords>, kind: Words) -> Result<Vec<FieldMatch>, Invalid> {
+    check::count(field, words.len(), check::CONDITIONS_MAX)?;
+    let parse = |(place, words): (usize, FieldWords)| {
+        words.parse(kind).map_err(|invalid| invalid.under(format!("{field}[{place}]")))
+    };
+    words.into_iter().enumerate().map(parse).collect()
+}
+
+impl FieldWords {
+    fn parse(self, kind: Words) -> Result<FieldMatch, Invalid> {
+        let name = match kind {
+            Words::Header => check::header_name("name", &self.name)?,
+            Words::Cookie if !check::is_token(&self.name) => {
+                return Err(Invalid::field("name").found(format!("{:?}", self.name)).allowed("a cookie's name"));
+            }
+            Words::Text if self.name.is_empty() => {
+                return Err(Invalid::field("name").found("\"\"").allowed("a parameter's name"));
+            }
+            Words::Cookie | Words::Text => self.name,
+        };
+        check::length("name", &name, check::WORD_BYTES_MAX)?;
+        let tests = [
+            ("exact", self.exact.map(FieldTest::Exact)),
+            ("regex", self.regex.map(FieldTest::Regex)),
+            ("present", flag("present", self.present, FieldTest::Present)?),
+            ("absent", flag("absent", self.absent, FieldTest::Absent)?),
+        ];
+        let mut given = tests.into_iter().filter_map(|(field, test)| Some((field, test?)));
+        let Some((first, test)) = given.next() else {
+            return Err(Invalid::field("").found("none of them").allowed(TEST_FIELDS));
+        };
+        if let Some((second, _)) = given.next() {
+            return Err(Invalid::field(second).found(format!("{first} and {second}")).allowed(TEST_FIELDS));
+        }
+        match &test {
+            FieldTest::Exact(text) if kind == Words::Header => check::header_value("exact", text)?,
+            FieldTest::Exact(text) => check::length("exact", text, check::VALUE_BYTES_MAX)?,
+            FieldTest::Regex(_) | FieldTest::Present | FieldTest::Absent => {}
+        }
+        Ok(FieldMatch { name, test })
+    }
+}
+
+fn flag(field: &str, given: Option<bool>, test: FieldTest) -> Result<Option<FieldTest>, Invalid> {
+    match given {
+        None => Ok(None),
+        Some(true) => Ok(Some(test)),
+        Some(false) => Err(Invalid::field(field).found("false").allowed(TEST_FIELDS)),
     }
 }
 
 impl From<Route> for RouteWords {
-    fn from(_route: Route) -> Self {
-        todo!("H1")
+    fn from(route: Route) -> Self {
+        let (upstream, redirect, respond) = match route.action {
+            Action::Forward { upstream } => (Some(upstream), None, None),
+            Action::Redirect(it) => (None, Some(it), None),
+            Action::Respond(it) => (None, None, Some(it)),
+        };
+        Self {
+            name: route.name,
+            labels: route.labels,
+            owner: route.owner,
+            description: route.description,
+            priority: route.priority,
+            matches: route.matches.into(),
+            upstream,
+            redirect,
+            respond,
+            rewrite: route.rewrite,
+            on_stale: route.on_stale,
+            encoded_slash: route.encoded_slash,
+            access_log: route.access_log,
+            body: route.body,
+            timeouts: route.timeouts,
+            retries: route.retries,
+        }
+    }
+}
+
+impl From<Match> for MatchWords {
+    fn from(it: Match) -> Self {
+        let shown = |hosts: Vec<HostPattern>| hosts.iter().map(HostPattern::to_string).collect();
+        let words = |fields: Vec<FieldMatch>| fields.into_iter().map(FieldWords::from).collect();
+        let mut out = Self {
+            hosts: shown(it.hosts),
+            methods: it.methods,
+            headers: words(it.headers),
+            query: words(it.query),
+            cookies: words(it.cookies),
+            client_cidrs: it.client_cidrs.iter().map(ipnet::IpNet::to_string).collect(),
+            sni: shown(it.sni),
+            ..Self::default()
+        };
+        match it.path {
+            PathPattern::Any => {}
+            PathPattern::Prefix(text) => out.path_prefix = Some(text),
+            PathPattern::Exact(text) => out.path_exact = Some(text),
+            PathPattern::Template(text) => out.path_template = Some(text),
+            PathPattern::Regex(text) => out.path_regex = Some(text),
+        }
+        out
+    }
+}
+
+impl From<FieldMatch> for FieldWords {
+    fn from(it: FieldMatch) -> Self {
+        let mut out = Self { name: it.name, ..Self::default() };
+        match it.test {
+            FieldTest::Exact(text) => out.exact = Some(text),
+            FieldTest::Regex(text) => out.regex = Some(text),
+            FieldTest::Present => out.present = Some(true),
+            FieldTest::Absent => out.absent = Some(true),
+        }
+        out
     }
 }

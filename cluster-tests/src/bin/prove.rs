@@ -1,0 +1,107 @@
+//! Runs the claims in full on real processes and prints what it measured; exits 1 where a claim does not hold.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::ensure;
+use clap::{Parser, Subcommand};
+use quorumgate_cluster_tests::{Cluster, Plan, scenarios};
+
+#[derive(Parser)]
+struct Words {
+    #[command(subcommand)]
+    claim: Claim,
+}
+
+#[derive(Subcommand)]
+enum Claim {
+    /// A file of routes through a follower, then single changes: all nodes serve them.
+    Spread {
+        #[arg(long, default_value_t = 1_000)]
+        routes: usize,
+        #[arg(long, default_value_t = 200)]
+        changes: usize,
+    },
+    /// The leader is killed under load.
+    KillLeader {
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+        /// Requests a second over all nodes.
+        #[arg(long, default_value_t = 2_000)]
+        rate: u32,
+    },
+    /// All nodes are killed at once and started again.
+    KillAll {
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
+    /// Two of three nodes die.
+    LoseQuorum,
+    /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
+    Wan {
+        #[arg(long, default_value_t = 50)]
+        writes: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let words = Words::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(prove(words.claim))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("× {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn prove(claim: Claim) -> anyhow::Result<()> {
+    match claim {
+        Claim::Spread { routes, changes } => {
+            let cluster = Cluster::start(Plan::of(3)).await?;
+            let spread = scenarios::configuration::spread(&cluster, routes, changes).await?;
+            println!("{routes} routes applied through a follower, active on 3/3: {:?}", spread.first_apply);
+            println!(
+                "{changes} single changes, active on 3/3: p50 {:?}, p99 {:?}",
+                spread.changes[changes / 2],
+                spread.p99()
+            );
+            ensure!(spread.first_apply < Duration::from_secs(1), "the first apply took longer than 1 s");
+            ensure!(spread.p99() < Duration::from_millis(100), "the p99 of a change is above 100 ms");
+        }
+        Claim::KillLeader { rounds, rate } => {
+            let mut cluster = Cluster::start(Plan::of(3)).await?;
+            let failover = scenarios::faults::kill_leader(&mut cluster, rounds, rate).await?;
+            let worst = failover.elections.iter().max().copied().unwrap_or_default();
+            println!(
+                "{rounds} leaders killed under {rate} requests/s: 0 failed on survivors of {} requests",
+                failover.requests
+            );
+            println!(
+                "{} acknowledged writes, none lost; state hashes equal; slowest new leader {worst:?}",
+                failover.acked
+            );
+            ensure!(worst < Duration::from_secs(2), "a new leader took longer than 2 s");
+        }
+        Claim::KillAll { rounds } => {
+            let mut cluster = Cluster::start(Plan::of(3)).await?;
+            let acked = scenarios::faults::kill_all(&mut cluster, rounds).await?;
+            println!(
+                "{rounds} times all nodes killed at once: {acked} acknowledged writes, none lost; state hashes equal"
+            );
+        }
+        Claim::LoseQuorum => {
+            let mut cluster = Cluster::start(Plan::of(3)).await?;
+            let outage = scenarios::quorum::lose(&mut cluster).await?;
+            println!(
+                "without a quorum: open routes flow on, readyz stays 200, deny routes stale after {:?}",
+                outage.stale_after
+            );
+        }
+        Claim::Wan { writes } => {
+            let wan = scenarios::wan::run(writes).await?;
+            println!("{wan}");
+        }
+    }
+    Ok(())
+}

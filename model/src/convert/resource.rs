@@ -1,0 +1,366 @@
+//! Resources between prost and model. A message becomes the words of the file first, so that one checker serves both;
+//! an absent value means its default. The way back is deterministic: maps are ordered, defaults are written out.
+
+use std::collections::BTreeMap;
+
+use prost_types::Duration as WireDuration;
+use quorumgate_proto::admin::v1 as admin;
+
+use crate::{
+    invalid::Invalid,
+    resource::{
+        Authority, Balance, BalancePolicy, BodyLimit, EncodedSlash, FieldWords, HeaderEdits, HeaderRewrites,
+        HealthCheck, HostRewrite, MatchWords, Name, OnStale, Protocol, Redirect, Respond, Retries, RetryOn, Rewrite,
+        Route, RouteRetries, RouteTimeouts, RouteWords, StatusRange, Target, Upstream, UpstreamTimeouts, UpstreamWords,
+        Weight,
+    },
+    units::{Size, Span},
+};
+
+pub fn upstream_from(it: admin::Upstream) -> Result<Upstream, Invalid> {
+    let meta = it.meta.unwrap_or_default();
+    let words = UpstreamWords {
+        name: name_from("name", &it.name)?,
+        labels: meta.labels,
+        owner: meta.owner,
+        description: meta.description,
+        targets: listed("targets", it.targets, target_from)?,
+        protocol: word("protocol", &it.protocol, &Protocol::ALL, Protocol::word)?.unwrap_or_default(),
+        balance: balance_from(it.balance.unwrap_or_default()).map_err(|invalid| invalid.under("balance"))?,
+        health: it.health.map(health_from).transpose().map_err(|invalid| invalid.under("health"))?,
+        retries: retries_from(it.retries.unwrap_or_default()).map_err(|invalid| invalid.under("retries"))?,
+        timeouts: timeouts_from(it.timeouts.unwrap_or_default()).map_err(|invalid| invalid.under("timeouts"))?,
+    };
+    words.try_into()
+}
+
+fn target_from(it: admin::Target) -> Result<Target, Invalid> {
+    let address: Authority = it.address.parse().map_err(|_| {
+        let allowed = "host:port, such as 10.1.0.4:9000, orders.internal:80 or [::1]:80";
+        Invalid::field("address").found(format!("{:?}", it.address)).allowed(allowed)
+    })?;
+    let weight = match it.weight {
+        0 => Weight::default(),
+        weight => Weight::try_from(weight).map_err(|_| Invalid::field("weight").found(weight).allowed("1 to 1000"))?,
+    };
+    Ok(Target { address, weight })
+}
+
+fn balance_from(it: admin::Balance) -> Result<Balance, Invalid> {
+    let policy = word("policy", &it.policy, &BalancePolicy::ALL, BalancePolicy::word)?;
+    Ok(Balance { policy: policy.unwrap_or_default() })
+}
+
+fn health_from(it: admin::HealthCheck) -> Result<HealthCheck, Invalid> {
+    let or = |count: u32, default: u32| if count == 0 { default } else { count };
+    let expect = match it.expect.as_str() {
+        "" => StatusRange::default(),
+        text => text.parse().map_err(|_| {
+            let allowed = "a status or a range within 100-599, such as 200-399";
+            Invalid::field("expect").found(format!("{text:?}")).allowed(allowed)
+        })?,
+    };
+    Ok(HealthCheck {
+        path: it.path,
+        interval: span_from("interval", it.interval)?.unwrap_or_else(HealthCheck::interval_default),
+        timeout: span_from("timeout", it.timeout)?.unwrap_or_else(HealthCheck::timeout_default),
+        unhealthy_after: or(it.unhealthy_after, HealthCheck::unhealthy_after_default()),
+        healthy_after: or(it.healthy_after, HealthCheck::healthy_after_default()),
+        expect,
+    })
+}
+
+fn retries_from(it: admin::Retries) -> Result<Retries, Invalid> {
+    let default = Retries::default();
+    let mut on = Vec::new();
+    for (place, text) in it.on.iter().enumerate() {
+        let field = format!("on[{place}]");
+        let found = word(&field, text, &RetryOn::ALL, RetryOn::word)?;
+        on.push(
+            found.ok_or_else(|| Invalid::field(&field).found("\"\"").allowed(words(&RetryOn::ALL, RetryOn::word)))?,
+        );
+    }
+    Ok(Retries {
+        attempts: it.attempts.unwrap_or(default.attempts),
+        on: if on.is_empty() { default.on } else { on },
+        budget_percent: it.budget_percent.unwrap_or(default.budget_percent),
+    })
+}
+
+fn timeouts_from(it: admin::UpstreamTimeouts) -> Result<UpstreamTimeouts, Invalid> {
+    let default = UpstreamTimeouts::default();
+    Ok(UpstreamTimeouts {
+        connect: span_from("connect", it.connect)?.unwrap_or(default.connect),
+        response_header: span_from("response_header", it.response_header)?.unwrap_or(default.response_header),
+        idle: span_from("idle", it.idle)?.unwrap_or(default.idle),
+        total: span_from("total", it.total)?.unwrap_or(default.total),
+    })
+}
+
+pub fn route_from(it: admin::Route) -> Result<Route, Invalid> {
+    let meta = it.meta.unwrap_or_default();
+    let (mut upstream, mut redirect, mut respond) = (None, None, None);
+    match it.action {
+        Some(admin::route::Action::Upstream(name)) => upstream = Some(name_from("upstream", &name)?),
+        Some(admin::route::Action::Redirect(it)) => {
+            redirect = Some(redirect_from(it).map_err(|invalid| invalid.under("redirect"))?);
+        }
+        Some(admin::route::Action::Respond(it)) => {
+            respond = Some(respond_from(it).map_err(|invalid| invalid.under("respond"))?);
+        }
+        None => {}
+    }
+    let total = span_from("timeouts.total", it.timeouts.and_then(|it| it.total))?;
+    let words = RouteWords {
+        name: name_from("name", &it.name)?,
+        labels: meta.labels,
+        owner: meta.owner,
+        description: meta.description,
+        priority: it.priority,
+        matches: match_from(it.r#match.unwrap_or_default()),
+        upstream,
+        redirect,
+        respond,
+        rewrite: rewrite_from(it.rewrite.unwrap_or_default()),
+        on_stale: word("on_stale", &it.on_stale, &OnStale::ALL, OnStale::word)?.unwrap_or_default(),
+        encoded_slash: word("encoded_slash", &it.encoded_slash, &EncodedSlash::ALL, EncodedSlash::word)?
+            .unwrap_or_default(),
+        access_log: it.access_log,
+        body: it.body.and_then(|it| it.max).map(|max| BodyLimit { max: Size(max) }).unwrap_or_default(),
+        timeouts: RouteTimeouts { total: total.unwrap_or_default() },
+        retries: RouteRetries { attempts: it.retries.and_then(|it| it.attempts) },
+    };
+    words.try_into()
+}
+
+fn match_from(it: admin::Match) -> MatchWords {
+    let fields = |list: Vec<admin::FieldMatch>| list.into_iter().map(field_from).collect();
+    let mut words = MatchWords {
+        hosts: it.hosts,
+        methods: it.methods,
+        headers: fields(it.headers),
+        query: fields(it.query),
+        cookies: fields(it.cookies),
+        client_cidrs: it.client_cidrs,
+        sni: it.sni,
+        ..MatchWords::default()
+    };
+    match it.path {
+        None => {}
+        Some(admin::r#match::Path::PathPrefix(text)) => words.path_prefix = Some(text),
+        Some(admin::r#match::Path::PathExact(text)) => words.path_exact = Some(text),
+        Some(admin::r#match::Path::PathTemplate(text)) => words.path_template = Some(text),
+        Some(admin::r#match::Path::PathRegex(text)) => words.path_regex = Some(text),
+    }
+    words
+}
+
+fn field_from(it: admin::FieldMatch) -> FieldWords {
+    let mut words = FieldWords { name: it.name, ..FieldWords::default() };
+    match it.test {
+        None => {}
+        Some(admin::field_match::Test::Exact(text)) => words.exact = Some(text),
+        Some(admin::field_match::Test::Regex(text)) => words.regex = Some(text),
+        Some(admin::field_match::Test::Present(flag)) => words.present = Some(flag),
+        Some(admin::field_match::Test::Absent(flag)) => words.absent = Some(flag),
+    }
+    words
+}
+
+fn redirect_from(it: admin::Redirect) -> Result<Redirect, Invalid> {
+    let text = |text: String| Some(text).filter(|text| !text.is_empty());
+    let port = narrow("port", it.port, "1 to 65535")?;
+    Ok(Redirect {
+        status: match it.status {
+            0 => Redirect::status_default(),
+            status => narrow("status", status, "301, 302, 303, 307 or 308")?,
+        },
+        scheme: text(it.scheme),
+        host: text(it.host),
+        port: Some(port).filter(|port| *port != 0),
+        path: text(it.path),
+    })
+}
+
+fn respond_from(it: admin::Respond) -> Result<Respond, Invalid> {
+    let status = match it.status {
+        0 => Respond::status_default(),
+        status => narrow("status", status, "200 to 599")?,
+    };
+    Ok(Respond { status, body: it.body, headers: it.headers })
+}
+
+fn rewrite_from(it: admin::Rewrite) -> Rewrite {
+    let headers = it.headers.unwrap_or_default();
+    let edits = |it: Option<admin::HeaderEdits>| {
+        let it = it.unwrap_or_default();
+        HeaderEdits { set: it.set, add: it.add, remove: it.remove }
+    };
+    Rewrite {
+        host: HostRewrite::from(it.host),
+        path_prefix: it.path_prefix,
+        headers: HeaderRewrites { request: edits(headers.request), response: edits(headers.response) },
+    }
+}
+
+pub fn name_from(field: &str, text: &str) -> Result<Name, Invalid> {
+    text.parse().map_err(|_| Invalid::field(field).found(format!("{text:?}")).allowed(Name::ALLOWED))
+}
+
+fn narrow(field: &str, number: u32, allowed: &str) -> Result<u16, Invalid> {
+    u16::try_from(number).map_err(|_| Invalid::field(field).found(number).allowed(allowed))
+}
+
+fn listed<T, U>(field: &str, list: Vec<T>, convert: impl Fn(T) -> Result<U, Invalid>) -> Result<Vec<U>, Invalid> {
+    let converted = list.into_iter().enumerate();
+    converted.map(|(place, it)| convert(it).map_err(|invalid| invalid.under(format!("{field}[{place}]")))).collect()
+}
+
+/// None: the empty text, which stands for the default.
+fn word<T: Copy>(field: &str, text: &str, all: &[T], word: fn(T) -> &'static str) -> Result<Option<T>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match all.iter().find(|it| word(**it) == text) {
+        Some(it) => Ok(Some(*it)),
+        None => Err(Invalid::field(field).found(format!("{text:?}")).allowed(words(all, word))),
+    }
+}
+
+fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
+    all.iter().map(|it| word(*it)).collect::<Vec<_>>().join(", ")
+}
+
+/// Whole microseconds, not negative: what a file can say.
+fn span_from(field: &str, wire: Option<WireDuration>) -> Result<Option<Span>, Invalid> {
+    let Some(wire) = wire else { return Ok(None) };
+    let wrong = || {
+        Invalid::field(field)
+            .found(format!("{} s and {} ns", wire.seconds, wire.nanos))
+            .allowed("whole microseconds, not negative, fewer than 2^64")
+    };
+    let seconds = u64::try_from(wire.seconds).map_err(|_| wrong())?;
+    let nanos = u32::try_from(wire.nanos).map_err(|_| wrong())?;
+    if nanos >= 1_000_000_000 || !nanos.is_multiple_of(1_000) {
+        return Err(wrong());
+    }
+    let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(u64::from(nanos / 1_000)));
+    Ok(Some(Span(std::time::Duration::from_micros(micros.ok_or_else(wrong)?))))
+}
+
+/// Checked spans are at most a day.
+fn span_to(span: Span) -> Option<WireDuration> {
+    Some(WireDuration { seconds: span.0.as_secs() as i64, nanos: span.0.subsec_nanos() as i32 })
+}
+
+fn meta_to(labels: &BTreeMap<String, String>, owner: &str, description: &str) -> Option<admin::Meta> {
+    Some(admin::Meta { labels: labels.clone(), owner: owner.to_owned(), description: description.to_owned() })
+}
+
+pub fn upstream_to(it: &Upstream) -> admin::Upstream {
+    let target = |it: &Target| admin::Target { address: it.address.to_string(), weight: it.weight.value() };
+    admin::Upstream {
+        name: it.name.to_string(),
+        meta: meta_to(&it.labels, &it.owner, &it.description),
+        targets: it.targets.iter().map(target).collect(),
+        protocol: it.protocol.word().to_owned(),
+        balance: Some(admin::Balance { policy: it.balance.policy.word().to_owned() }),
+        health: it.health.as_ref().map(health_to),
+        retries: Some(admin::Retries {
+            attempts: Some(it.retries.attempts),
+            on: it.retries.on.iter().map(|on| on.word().to_owned()).collect(),
+            budget_percent: Some(it.retries.budget_percent),
+        }),
+        timeouts: Some(admin::UpstreamTimeouts {
+            connect: span_to(it.timeouts.connect),
+            response_header: span_to(it.timeouts.response_header),
+            idle: span_to(it.timeouts.idle),
+            total: span_to(it.timeouts.total),
+        }),
+    }
+}
+
+fn health_to(it: &HealthCheck) -> admin::HealthCheck {
+    admin::HealthCheck {
+        path: it.path.clone(),
+        interval: span_to(it.interval),
+        timeout: span_to(it.timeout),
+        unhealthy_after: it.unhealthy_after,
+        healthy_after: it.healthy_after,
+        expect: it.expect.to_string(),
+    }
+}
+
+pub fn route_to(route: &Route) -> admin::Route {
+    let it = RouteWords::from(route.clone());
+    let action = match (it.upstream, it.redirect, it.respond) {
+        (Some(name), _, _) => Some(admin::route::Action::Upstream(name.to_string())),
+        (_, Some(it), _) => Some(admin::route::Action::Redirect(admin::Redirect {
+            status: it.status.into(),
+            scheme: it.scheme.unwrap_or_default(),
+            host: it.host.unwrap_or_default(),
+            port: it.port.unwrap_or_default().into(),
+            path: it.path.unwrap_or_default(),
+        })),
+        (_, _, Some(it)) => Some(admin::route::Action::Respond(admin::Respond {
+            status: it.status.into(),
+            body: it.body,
+            headers: it.headers,
+        })),
+        (None, None, None) => None,
+    };
+    admin::Route {
+        name: it.name.to_string(),
+        meta: meta_to(&it.labels, &it.owner, &it.description),
+        priority: it.priority,
+        r#match: Some(match_to(it.matches)),
+        action,
+        rewrite: Some(rewrite_to(it.rewrite)),
+        on_stale: it.on_stale.word().to_owned(),
+        encoded_slash: it.encoded_slash.word().to_owned(),
+        access_log: it.access_log,
+        body: Some(admin::BodyLimit { max: Some(it.body.max.0) }),
+        timeouts: Some(admin::RouteTimeouts { total: span_to(it.timeouts.total) }),
+        retries: Some(admin::RouteRetries { attempts: it.retries.attempts }),
+    }
+}
+
+fn match_to(it: MatchWords) -> admin::Match {
+    use admin::r#match::Path;
+    let fields = |list: Vec<FieldWords>| list.into_iter().map(field_to).collect();
+    let prefix = it.path_prefix.map(Path::PathPrefix);
+    let exact = it.path_exact.map(Path::PathExact);
+    let template = it.path_template.map(Path::PathTemplate);
+    let regex = it.path_regex.map(Path::PathRegex);
+    admin::Match {
+        hosts: it.hosts,
+        path: prefix.or(exact).or(template).or(regex),
+        methods: it.methods,
+        headers: fields(it.headers),
+        query: fields(it.query),
+        cookies: fields(it.cookies),
+        client_cidrs: it.client_cidrs,
+        sni: it.sni,
+    }
+}
+
+fn field_to(it: FieldWords) -> admin::FieldMatch {
+    use admin::field_match::Test;
+    let exact = it.exact.map(Test::Exact);
+    let regex = it.regex.map(Test::Regex);
+    let present = it.present.map(Test::Present);
+    let absent = it.absent.map(Test::Absent);
+    admin::FieldMatch { name: it.name, test: exact.or(regex).or(present).or(absent) }
+}
+
+fn rewrite_to(it: Rewrite) -> admin::Rewrite {
+    let edits = |it: HeaderEdits| Some(admin::HeaderEdits { set: it.set, add: it.add, remove: it.remove });
+    admin::Rewrite {
+        host: it.host.into(),
+        path_prefix: it.path_prefix,
+        headers: Some(admin::HeaderRewrites {
+            request: edits(it.headers.request),
+            response: edits(it.headers.response),
+        }),
+    }
+}

@@ -1,0 +1,220 @@
+//! One compiled route: where its path stands and the conditions beside it, with nothing left to parse per request.
+
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+
+use super::{
+    condition::{Condition, Field, Test},
+    rank::MethodRank,
+    request::Request,
+};
+use crate::{
+    invalid::Invalid,
+    resource::{FieldMatch, FieldTest, PathPattern, Route, check},
+};
+
+/// Bytes that one compiled regular expression may take, and its cache of states beside it.
+pub const REGEX_BYTES_MAX: usize = 256 << 10;
+/// Bytes of the text of a regular expression.
+pub const REGEX_TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// One compiled route.
+#[derive(Debug)]
+pub struct Rule {
+    pub route: Arc<Route>,
+    /// Why this node cannot compile it: it answers 500 `broken_rule`, and the rest stands. It takes what its host, path
+    /// and methods match, the other conditions taken as met; where the path itself is what cannot be compiled, every
+    /// path. A request must not slip to a lesser route because of a node's age.
+    pub broken: Option<String>,
+    pub(super) place: Place,
+    pub(super) conditions: Vec<Condition>,
+}
+
+/// Where a rule stands among the paths of a host.
+#[derive(Debug)]
+pub(super) enum Place {
+    Exact(String),
+    Template(Vec<Segment>),
+    Prefix(String),
+    Regex(Regex),
+    /// A regex or template that cannot be compiled here.
+    Unknown,
+    Any,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    Literal(String),
+    Param(String),
+}
+
+impl Rule {
+    pub fn new(route: Arc<Route>) -> Self {
+        let (place, path_broken) = match place(&route.matches.path) {
+            Ok(place) => (place, None),
+            Err(invalid) => (Place::Unknown, Some(invalid)),
+        };
+        let (conditions, broken) = match conditions(&route) {
+            Ok(conditions) => (conditions, None),
+            Err(invalid) => (Vec::new(), Some(invalid)),
+        };
+        let broken = path_broken.or(broken).map(|invalid| invalid.to_string());
+        Self { route, broken, place, conditions }
+    }
+
+    /// The values of a template's parameters in a canonical path that the rule matches, as they stand in the path.
+    pub fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let segments: &[Segment] = match &self.place {
+            Place::Template(segments) => segments,
+            _ => &[],
+        };
+        let values = path.strip_prefix('/').unwrap_or(path).split('/');
+        segments.iter().zip(values).filter_map(|(segment, value)| match segment {
+            Segment::Param(name) => Some((name.as_str(), value)),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    /// None: not this method.
+    pub(super) fn takes_method(&self, method: &str) -> Option<MethodRank> {
+        let methods = &self.route.matches.methods;
+        let names = |method: &str| methods.iter().any(|named| named == method);
+        if methods.is_empty() {
+            return Some(MethodRank::Any);
+        }
+        match method {
+            _ if names(method) => Some(MethodRank::Named),
+            "HEAD" if names("GET") => Some(MethodRank::HeadByGet),
+            _ => None,
+        }
+    }
+
+    /// The path's place in the index has matched already; only a regex is left to ask.
+    pub(super) fn takes_path(&self, path: &str) -> bool {
+        match &self.place {
+            Place::Regex(regex) => regex.is_match(path),
+            _ => true,
+        }
+    }
+
+    /// The first condition that the request does not meet.
+    pub(super) fn unmet(&self, request: &Request<'_>) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| !condition.holds(request))
+    }
+}
+
+/// Checks that a route compiles here (regular expressions within their size limit, template syntax).
+pub fn check(route: &Route) -> Result<(), Invalid> {
+    place(&route.matches.path)?;
+    conditions(route)?;
+    Ok(())
+}
+
+fn place(path: &PathPattern) -> Result<Place, Invalid> {
+    Ok(match path {
+        PathPattern::Any => Place::Any,
+        PathPattern::Prefix(text) => Place::Prefix(text.clone()),
+        PathPattern::Exact(text) => Place::Exact(text.clone()),
+        PathPattern::Template(text) => Place::Template(template(text)?),
+        PathPattern::Regex(text) => Place::Regex(regex("match.path_regex", text)?),
+    })
+}
+
+/// `/orders/{id}`: a parameter is one whole segment that is not empty.
+fn template(text: &str) -> Result<Vec<Segment>, Invalid> {
+    const FIELD: &str = "match.path_template";
+    let wrong = |allowed: &str| Err(Invalid::field(FIELD).found(format!("{text:?}")).allowed(allowed));
+    let Some(rest) = text.strip_prefix('/') else {
+        return wrong("a path that begins with /, such as /orders/{id}");
+    };
+    let mut segments = Vec::new();
+    let mut names = Vec::new();
+    for part in rest.split('/') {
+        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(name) => {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+                if name.is_empty() || !name.bytes().all(plain) {
+                    return wrong("parameters named with letters, digits and _, such as {id}");
+                }
+                names.push(name.to_owned());
+                segments.push(Segment::Param(name.to_owned()));
+            }
+            None if part.contains(['{', '}']) => return wrong("parameters that are whole segments, such as /{id}/"),
+            None => segments.push(Segment::Literal(part.to_owned())),
+        }
+    }
+    if names.is_empty() {
+        return wrong("at least one parameter such as {id}; use path_exact for a path without");
+    }
+    if check::once(FIELD, &names, String::clone).is_err() {
+        return wrong("each parameter's name once");
+    }
+    // A parameter stands for some name; what is left must be canonical around it.
+    let sample: String = segments.iter().flat_map(|it| ["/", it.literal().unwrap_or("x")]).collect();
+    check::canonical_path(FIELD, &sample)?;
+    Ok(segments)
+}
+
+impl Segment {
+    fn literal(&self) -> Option<&str> {
+        match self {
+            Segment::Literal(text) => Some(text),
+            Segment::Param(_) => None,
+        }
+    }
+}
+
+fn conditions(route: &Route) -> Result<Vec<Condition>, Invalid> {
+    let matches = &route.matches;
+    let mut out = Vec::new();
+    for (place, it) in matches.headers.iter().enumerate() {
+        out.push(Condition::Header(field("headers", place, it)?));
+    }
+    for (place, it) in matches.query.iter().enumerate() {
+        out.push(Condition::Query(field("query", place, it)?));
+    }
+    for (place, it) in matches.cookies.iter().enumerate() {
+        out.push(Condition::Cookie(field("cookies", place, it)?));
+    }
+    if !matches.client_cidrs.is_empty() {
+        out.push(Condition::ClientCidrs(matches.client_cidrs.clone()));
+    }
+    if !matches.sni.is_empty() {
+        out.push(Condition::Sni(matches.sni.clone()));
+    }
+    Ok(out)
+}
+
+fn field(list: &str, place: usize, it: &FieldMatch) -> Result<Field, Invalid> {
+    let test = match &it.test {
+        FieldTest::Exact(text) => Test::Exact(text.clone()),
+        FieldTest::Regex(text) => Test::Regex(regex(&format!("match.{list}[{place}].regex"), text)?),
+        FieldTest::Present => Test::Present,
+        FieldTest::Absent => Test::Absent,
+    };
+    Ok(Field { name: it.name.clone(), test })
+}
+
+/// Matches the whole text, as Envoy's implementation of the Gateway API does: `/a` does not take `/a/b`.
+fn regex(field: &str, text: &str) -> Result<Regex, Invalid> {
+    check::length(field, text, REGEX_TEXT_BYTES_MAX)?;
+    let compile = |pattern: &str| {
+        let mut builder = RegexBuilder::new(pattern);
+        builder.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
+    };
+    // Alone first: `a)|(?:b` would otherwise break out of the group that anchors it.
+    match compile(text).and_then(|_| compile(&format!(r"\A(?:{text})\z"))) {
+        Ok(regex) => Ok(regex),
+        Err(regex::Error::CompiledTooBig(_)) => Err(Invalid::field(field).found(format!("{text:?}")).allowed(format!(
+            "a regular expression that compiles to at most {} KiB; [0-9] and [A-Za-z] are smaller than \\d and \\w",
+            REGEX_BYTES_MAX >> 10
+        ))),
+        Err(error) => {
+            let error = error.to_string();
+            let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let allowed = format!("a linear-time regular expression that matches the whole text ({reason})");
+            Err(Invalid::field(field).found(format!("{text:?}")).allowed(allowed))
+        }
+    }
+}

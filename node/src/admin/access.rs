@@ -1,0 +1,91 @@
+//! Which role each call needs: the one table, checked against the descriptors by a test.
+
+use quorumgate_model::command::AdminRole::{self, Admin, Operator, Viewer};
+
+/// What a call asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Without any credentials.
+    Open,
+    /// Reads, and writes of resources: a token that is scoped to an owner may call it, apply checks what it writes.
+    Scoped(AdminRole),
+    /// Concerns the whole cluster: a token that is scoped to an owner may not.
+    Whole(AdminRole),
+}
+
+const TABLE: &[(&str, Access)] = &[
+    ("/grpc.health.v1.Health/Check", Access::Open),
+    ("/grpc.health.v1.Health/Watch", Access::Open),
+    ("/grpc.health.v1.Health/List", Access::Open),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Scoped(Viewer)),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/ApplyConfig", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/GetConfig", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/ListRevisions", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/DiffRevisions", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/Rollback", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/ConfirmTrial", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/AbortTrial", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/WatchConfig", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/GetRoute", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/ListRoutes", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/CreateRoute", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/UpdateRoute", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/DeleteRoute", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/GetUpstream", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/ListUpstreams", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Config/CreateUpstream", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/UpdateUpstream", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/DeleteUpstream", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Cluster/GetStatus", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Cluster/ListNodes", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Cluster/DrainNode", Access::Whole(Operator)),
+    ("/quorumgate.admin.v1.Cluster/UndrainNode", Access::Whole(Operator)),
+    ("/quorumgate.admin.v1.Cluster/LeaveNode", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/PromoteNode", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/DemoteNode", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/RemoveNode", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/TransferLeader", Access::Whole(Operator)),
+    ("/quorumgate.admin.v1.Cluster/SetMaxRtt", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/CreateJoinToken", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/ListJoinTokens", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/RemoveJoinToken", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/CreateAdminToken", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/ListAdminTokens", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Cluster/RemoveAdminToken", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Observe/ExplainMatch", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Observe/StateHash", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Observe/ListAudit", Access::Scoped(Viewer)),
+];
+
+/// A call that the table does not know needs the most.
+pub fn of(path: &str) -> Access {
+    TABLE.iter().find(|(known, _)| *known == path).map_or(Access::Whole(Admin), |(_, access)| *access)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn every_call_of_the_admin_api_is_in_the_table() {
+        let set = prost_types::FileDescriptorSet::decode(quorumgate_proto::DESCRIPTORS).unwrap();
+        let files = set.file.iter().filter(|file| file.package() == "quorumgate.admin.v1");
+        let mut calls = 0;
+        for service in files.flat_map(|file| &file.service) {
+            for method in &service.method {
+                let path = format!("/quorumgate.admin.v1.{}/{}", service.name(), method.name());
+                assert!(TABLE.iter().any(|(known, _)| *known == path), "{path} has no role");
+                calls += 1;
+            }
+        }
+        assert_eq!(calls, TABLE.iter().filter(|(path, _)| path.starts_with("/quorumgate.")).count());
+    }
+
+    #[test]
+    fn an_unknown_call_needs_an_admin() {
+        assert_eq!(of("/quorumgate.admin.v1.Config/Other"), Access::Whole(Admin));
+    }
+}

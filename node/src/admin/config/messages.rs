@@ -1,0 +1,82 @@
+//! History and changes as the API shows them.
+
+use std::time::Duration;
+
+use quorumgate_model::{
+    change::Changed,
+    command::ChangeCounts,
+    convert,
+    digest::Digest,
+    resource::{Key, Resource, Resources},
+    state::{RevisionFacts, TrialStatus},
+};
+use quorumgate_proto::admin::v1 as admin;
+
+/// With more changes than this their bodies are left out; GetConfig and DiffRevisions of smaller steps have them.
+pub const BODIES_MAX: usize = 1_000;
+
+pub fn timestamp_ms(ms: u64) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: (ms / 1_000) as i64, nanos: (ms % 1_000) as i32 * 1_000_000 }
+}
+
+pub fn duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration { seconds: span.as_secs() as i64, nanos: span.subsec_nanos() as i32 }
+}
+
+pub fn counts(counts: ChangeCounts) -> admin::ChangeCounts {
+    admin::ChangeCounts { created: counts.created, updated: counts.updated, deleted: counts.deleted }
+}
+
+pub fn changes(changed: &[Changed]) -> Vec<admin::Change> {
+    let with_bodies = changed.len() <= BODIES_MAX;
+    let body = |resource: &Option<Resource>| resource.as_ref().filter(|_| with_bodies).map(convert::resource_to);
+    changed
+        .iter()
+        .map(|it| admin::Change {
+            kind: convert::kind_to(it.key.kind).into(),
+            name: it.key.name.to_string(),
+            action: action(it).into(),
+            before: body(&it.before),
+            after: body(&it.after),
+        })
+        .collect()
+}
+
+pub fn revision(facts: &RevisionFacts) -> admin::Revision {
+    admin::Revision {
+        revision: facts.revision,
+        time: Some(timestamp_ms(facts.wall_ms)),
+        actor: facts.actor.clone(),
+        message: facts.message.clone(),
+        changes: Some(counts(facts.counts)),
+        hash: facts.hash.to_string(),
+        trial: trial(facts.trial).to_owned(),
+        rollback_of: facts.rollback_of.unwrap_or_default(),
+    }
+}
+
+pub fn config(resources: &Resources) -> admin::ConfigSet {
+    convert::config_to(resources.values().map(|stored| &stored.resource))
+}
+
+pub fn etag(key: &Key, etag: Digest) -> admin::Etag {
+    admin::Etag { kind: convert::kind_to(key.kind).into(), name: key.name.to_string(), etag: etag.to_string() }
+}
+
+fn action(changed: &Changed) -> admin::change::Action {
+    match (&changed.before, &changed.after) {
+        (None, Some(_)) => admin::change::Action::Created,
+        (Some(_), None) => admin::change::Action::Deleted,
+        _ => admin::change::Action::Updated,
+    }
+}
+
+fn trial(status: TrialStatus) -> &'static str {
+    match status {
+        TrialStatus::None => "",
+        TrialStatus::Open => "open",
+        TrialStatus::Confirmed => "confirmed",
+        TrialStatus::Aborted => "aborted",
+        TrialStatus::Expired => "expired",
+    }
+}

@@ -1,0 +1,151 @@
+//! Reads and writes as every service does them: linearizable unless asked otherwise, with receipts.
+
+use std::{sync::Arc, time::Duration};
+
+use quorumgate_model::{
+    command::{Applied, Body, Outcome},
+    state::State,
+};
+use quorumgate_proto::admin::v1::{ChangeCounts, NodeReceipt, ResponseHeader, WriteResponse};
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{config::messages, failure, gate::Call};
+use crate::consensus::{Consensus, Draft, ProposeError, Receipt};
+
+/// How long a write waits for the nodes to serve it; then it answers with the older number of those that lag.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Sees everything that was committed before the call.
+    Linear,
+    /// What this node has applied.
+    Stale,
+}
+
+impl Read {
+    pub fn stale(stale: bool) -> Self {
+        if stale { Self::Stale } else { Self::Linear }
+    }
+}
+
+/// A write that was applied and not refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    pub index: u64,
+    pub revision: u64,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone)]
+pub struct Desk {
+    pub consensus: Consensus,
+}
+
+impl Desk {
+    /// As of this node's newest state.
+    pub fn header(&self) -> ResponseHeader {
+        self.header_at(&self.consensus.state())
+    }
+
+    /// As of the state that the response was made from.
+    pub fn header_at(&self, state: &State) -> ResponseHeader {
+        let view = self.consensus.view();
+        let id = state.cluster.as_ref().map(|facts| Uuid::from_bytes(facts.id).to_string());
+        ResponseHeader {
+            cluster_id: id.unwrap_or_default(),
+            node: view.name,
+            revision: state.revision,
+            term: view.term,
+            index: state.index,
+        }
+    }
+
+    pub async fn read(&self, call: &Call, read: Read) -> Result<Arc<State>, Status> {
+        let state = match read {
+            Read::Linear => self.consensus.linearize(call.left()).await.map_err(failure::unread)?,
+            Read::Stale => self.consensus.state(),
+        };
+        match call.min_revision {
+            Some(wanted) if state.index < wanted => {
+                self.consensus.wait_applied(wanted, call.left()).await.map_err(failure::unread)
+            }
+            _ => Ok(state),
+        }
+    }
+
+    /// Proposes and waits until it is applied here.
+    pub async fn propose(&self, call: &Call, request_id: Uuid, body: Body) -> Result<Applied, Status> {
+        let id = request_id.to_string();
+        let left = call.left();
+        if left.is_zero() {
+            return Err(failure::unwritten(ProposeError::NoQuorum("the deadline has passed".into()), &id));
+        }
+        let draft = Draft { request_id: Some(request_id.into_bytes()), actor: call.actor.clone(), body };
+        self.consensus.propose(draft, left).await.map_err(|error| failure::unwritten(error, &id))
+    }
+
+    /// A write that changes no resource: its receipts count log indexes.
+    pub async fn write_other(&self, call: &Call, body: Body) -> Result<WriteResponse, Status> {
+        let request_id = Uuid::new_v4();
+        let applied = self.propose(call, request_id, body).await?;
+        self.respond_other(call, &applied, request_id).await
+    }
+
+    pub async fn respond_other(
+        &self,
+        call: &Call,
+        applied: &Applied,
+        request_id: Uuid,
+    ) -> Result<WriteResponse, Status> {
+        let written = written(applied)?;
+        let receipts = self.receipts(call, written.index).await;
+        Ok(WriteResponse {
+            header: Some(self.header()),
+            revision: written.index,
+            noop: written.outcome.noop,
+            counts: Some(ChangeCounts::default()),
+            nodes: receipts.into_iter().map(|it| receipt(&it, it.published_index)).collect(),
+            request_id: request_id.to_string(),
+            ..WriteResponse::default()
+        })
+    }
+
+    /// Who serves the entry at `index` by now.
+    pub async fn receipts(&self, call: &Call, index: u64) -> Vec<Receipt> {
+        self.consensus.await_published(index, PUBLISHED_WITHIN.min(call.left())).await
+    }
+}
+
+pub fn written(applied: &Applied) -> Result<Written, Status> {
+    match &applied.outcome {
+        Ok(outcome) => Ok(Written { index: applied.index, revision: applied.revision, outcome: *outcome }),
+        Err(rejected) => Err(failure::rejected(rejected)),
+    }
+}
+
+pub fn receipt(receipt: &Receipt, served: u64) -> NodeReceipt {
+    NodeReceipt {
+        name: receipt.name.clone(),
+        applied_revision: served,
+        applied_at: (receipt.published_at_ms > 0).then(|| messages::timestamp_ms(receipt.published_at_ms)),
+        unreachable: receipt.unreachable,
+    }
+}
+
+/// "" makes a new one.
+pub fn request_id(text: &str) -> Result<Uuid, Status> {
+    if text.is_empty() {
+        return Ok(Uuid::new_v4());
+    }
+    Uuid::parse_str(text).map_err(|_| failure::bad_field("request_id", &format!("found {text:?}; allowed: a UUID")))
+}
+
+/// A protobuf duration that must not be negative; None when it is absent or zero.
+pub fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
+    let Some(given) = given else { return Ok(None) };
+    let given = Duration::try_from(given)
+        .map_err(|_| failure::status(Code::InvalidArgument, "INVALID", format!("{field}: allowed: 0s or more")))?;
+    Ok((!given.is_zero()).then_some(given))
+}

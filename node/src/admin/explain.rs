@@ -1,0 +1,132 @@
+//! `route match`: one imagined request walked through the phases, in the order in which the proxy does.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use quorumgate_model::{
+    canonical::{self, Slashes},
+    resource::{Action, EncodedSlash, OnStale},
+    ruleset::{Found, HeaderLookup, Rule, Ruleset, View},
+};
+use quorumgate_proto::admin::v1::{
+    ExplainMatchRequest, ExplainMatchResponse, HeaderField,
+    explain_match_response::{Beaten, Phase},
+};
+use tonic::Status;
+
+use super::failure;
+
+/// The request that is asked about.
+pub struct Asked<'a> {
+    method: String,
+    host: String,
+    uri: http::Uri,
+    headers: Fields<'a>,
+    client_ip: IpAddr,
+}
+
+struct Fields<'a>(&'a [HeaderField]);
+
+impl HeaderLookup for Fields<'_> {
+    fn any(&self, name: &str, test: &mut dyn FnMut(&str) -> bool) -> bool {
+        self.0.iter().any(|field| field.name.eq_ignore_ascii_case(name) && test(&field.value))
+    }
+}
+
+impl<'a> Asked<'a> {
+    pub fn parse(request: &'a ExplainMatchRequest, client_ip: IpAddr) -> Result<Self, Status> {
+        let wrong =
+            || failure::bad_field("url", &format!("found {:?}; allowed: an absolute http or https URL", request.url));
+        let uri: http::Uri = request.url.parse().map_err(|_| wrong())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(wrong());
+        }
+        let host = uri.host().ok_or_else(wrong)?.to_ascii_lowercase();
+        let method = match request.method.as_str() {
+            "" => "GET".to_owned(),
+            method => method.to_ascii_uppercase(),
+        };
+        Ok(Self { method, host, uri, headers: Fields(&request.headers), client_ip })
+    }
+
+    pub fn explain(&self, rules: &Ruleset) -> ExplainMatchResponse {
+        let mut walk = Walk::default();
+        let path = match canonical::path(self.uri.path(), Slashes::Merge) {
+            Ok(path) => path,
+            Err(bad) => return walk.refused("canonical_path", 400, "bad_path", &format!("{bad:?}")),
+        };
+        walk.pass("canonical_path", &path, "");
+        let view = self.view(&path);
+        let explanation = rules.explain(&view);
+        walk.response.beaten =
+            explanation.beaten.iter().map(|it| Beaten { route: it.route.to_string(), why: it.why.clone() }).collect();
+        match rules.find(&view) {
+            Found::NoRoute => walk.refused("route", 404, "no_route", "no route takes this host and path"),
+            Found::MethodNotAllowed(allowed) => {
+                let allow = format!("allowed here: {}", allowed.join(", "));
+                walk.refused("route", 405, "method_not_allowed", &allow)
+            }
+            Found::Rule(rule) => walk.along(rule, &path),
+        }
+    }
+
+    fn view<'v>(&'v self, path: &'v Cow<'_, str>) -> View<'v> {
+        View {
+            method: &self.method,
+            host: &self.host,
+            path,
+            query: self.uri.query(),
+            headers: &self.headers,
+            client_ip: self.client_ip,
+            sni: (self.uri.scheme_str() == Some("https")).then_some(self.host.as_str()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Walk {
+    response: ExplainMatchResponse,
+}
+
+impl Walk {
+    fn pass(&mut self, phase: &str, decision: &str, rule: &str) {
+        let phase = Phase { phase: phase.into(), decision: decision.into(), rule: rule.into() };
+        self.response.phases.push(phase);
+    }
+
+    fn refused(mut self, phase: &str, status: u32, code: &str, why: &str) -> ExplainMatchResponse {
+        self.pass(phase, &format!("refused: {why}"), "");
+        ExplainMatchResponse { status, code: code.to_owned(), ..self.response }
+    }
+
+    /// From the route that takes the request to what it does with it.
+    fn along(mut self, rule: &Rule, path: &str) -> ExplainMatchResponse {
+        let route = &rule.route;
+        self.response.route = route.name.to_string();
+        self.pass("route", "matched", &route.name);
+        if let Some(why) = &rule.broken {
+            return self.refused("route", 500, "broken_rule", why);
+        }
+        if canonical::has_encoded_slash(path) && route.encoded_slash == EncodedSlash::Refuse {
+            return self.refused("encoded_slash", 400, "bad_path", "%2F or %5C in the path, and the route refuses it");
+        }
+        let on_stale = match route.on_stale {
+            OnStale::Allow => "served on a stale node too",
+            OnStale::Deny => "refused with 503 state_stale on a stale node",
+        };
+        self.pass("freshness", on_stale, &route.name);
+        match &route.action {
+            Action::Forward { upstream } => {
+                self.pass("upstream", "forwarded", upstream);
+                ExplainMatchResponse { upstream: upstream.to_string(), ..self.response }
+            }
+            Action::Redirect(redirect) => {
+                self.pass("redirect", &format!("answered {}", redirect.status), &route.name);
+                ExplainMatchResponse { status: redirect.status.into(), ..self.response }
+            }
+            Action::Respond(respond) => {
+                self.pass("respond", &format!("answered {}", respond.status), &route.name);
+                ExplainMatchResponse { status: respond.status.into(), ..self.response }
+            }
+        }
+    }
+}

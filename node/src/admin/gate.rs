@@ -1,0 +1,248 @@
+//! Lets a request in: who calls, may they, and until when they wait.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use hyper::body::Incoming;
+use quorumgate_model::command::{Actor, AdminRole};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower_service::Service;
+
+use super::{
+    access::{self, Access},
+    failure,
+    identity::{self, Identity, Peer},
+};
+use crate::consensus::Consensus;
+
+/// For a call without a `grpc-timeout`.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+const DEADLINE_MAX: Duration = Duration::from_secs(300);
+/// The answer leaves this long before the client gives up, at most; a tenth of a shorter deadline.
+const ANSWER_WITHIN: Duration = Duration::from_millis(100);
+const MIN_REVISION: &str = "quorumgate-min-revision";
+
+/// One call's caller and its bounds; every service finds it in the request's extensions.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub actor: Arc<Actor>,
+    pub deadline: Instant,
+    /// From `quorumgate-min-revision`: answer only from a state that has applied this index.
+    pub min_revision: Option<u64>,
+}
+
+impl Call {
+    /// The call that `Gate` let in with this request.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        let call = request.extensions().get::<Self>().cloned();
+        call.ok_or_else(|| failure::status(Code::Internal, "INTERNAL", "the request did not pass the gate"))
+    }
+
+    /// What is left of the deadline.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+pub struct Gate {
+    consensus: Consensus,
+    routes: Routes,
+    failures: Mutex<Failures>,
+}
+
+impl Gate {
+    pub fn new(consensus: Consensus, routes: Routes) -> Self {
+        Self { consensus, routes, failures: Mutex::default() }
+    }
+
+    pub async fn handle(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<Body> {
+        match self.admit(peer, request.uri().path(), request.headers()) {
+            Ok(call) => request.extensions_mut().insert(call),
+            Err(refused) => return refused.into_http(),
+        };
+        let Ok(response) = self.routes.clone().call(request).await;
+        match Status::from_header_map(response.headers()) {
+            Some(bare) if bare.code() != Code::Ok && bare.details().is_empty() => failure::complete(bare).into_http(),
+            _ => response,
+        }
+    }
+
+    fn admit(&self, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<Call, Status> {
+        let needs = access::of(path);
+        let authorization = headers.get(AUTHORIZATION).map(|field| field.as_bytes());
+        let caller = match (needs, identity::of(peer, authorization, &self.consensus.state())) {
+            (_, Ok(caller)) => caller,
+            (Access::Open, Err(_)) => anonymous(),
+            (_, Err(unknown)) => {
+                let refused = failure::status(Code::Unauthenticated, unknown.reason(), unknown.message());
+                return Err(self.refuse(peer, path, "", refused));
+            }
+        };
+        if let Err(refused) = permit(&caller, needs, path) {
+            return Err(self.refuse(peer, path, &caller.name, refused));
+        }
+        let actor = Arc::new(identity::actor(&caller, peer, path));
+        Ok(Call { actor, deadline: deadline(headers)?, min_revision: min_revision(headers)? })
+    }
+
+    /// Counts and logs a refusal. Those who are let in are never held up by the failures of others at their address.
+    fn refuse(&self, peer: &Peer, path: &str, caller: &str, refused: Status) -> Status {
+        let address = match peer {
+            Peer::Unix { .. } => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Peer::Tls { address, .. } => address.ip(),
+        };
+        let count = self.failures.lock().unwrap_or_else(PoisonError::into_inner).count(address, Instant::now());
+        if count < FAILURES_MAX {
+            let (source, why) = (peer.source(), refused.message());
+            tracing::info!(%source, rpc = path, caller, why, "admin call refused");
+            return refused;
+        }
+        if count == FAILURES_MAX {
+            tracing::warn!(%address, "many admin calls refused; the next ones within a minute are not logged");
+        }
+        failure::too_many_failures(FAILURES_WITHIN)
+    }
+}
+
+fn anonymous() -> Identity {
+    Identity { name: "anonymous".into(), role: AdminRole::Viewer, owner_scope: String::new() }
+}
+
+fn permit(caller: &Identity, needs: Access, path: &str) -> Result<(), Status> {
+    let (role, whole) = match needs {
+        Access::Open => return Ok(()),
+        Access::Scoped(role) => (role, false),
+        Access::Whole(role) => (role, true),
+    };
+    if caller.role < role {
+        let message = format!("{path} needs the role {}; {} is {}", role.word(), caller.name, caller.role.word());
+        return Err(failure::status(Code::PermissionDenied, "ROLE_TOO_LOW", message));
+    }
+    if whole && !caller.owner_scope.is_empty() {
+        let message = format!(
+            "{path} concerns the whole cluster; {} may write objects of the owner {:?} alone",
+            caller.name, caller.owner_scope
+        );
+        return Err(failure::status(Code::PermissionDenied, "OWNER_FORBIDDEN", message));
+    }
+    Ok(())
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Instant, Status> {
+    let asked =
+        match headers.get("grpc-timeout") {
+            None => DEADLINE_DEFAULT,
+            Some(field) => field.to_str().ok().and_then(timeout).ok_or_else(|| {
+                failure::bad_field("grpc-timeout", "allowed: at most 8 digits and one of H M S m u n")
+            })?,
+        };
+    let asked = asked.min(DEADLINE_MAX);
+    Ok(Instant::now() + (asked - (asked / 10).min(ANSWER_WITHIN)))
+}
+
+/// `100m`: see "Timeout" in the gRPC over HTTP/2 protocol.
+fn timeout(text: &str) -> Option<Duration> {
+    let (unit_at, unit) = text.char_indices().last()?;
+    let digits = &text[..unit_at];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        'H' => Duration::from_secs(number * 3600),
+        'M' => Duration::from_secs(number * 60),
+        'S' => Duration::from_secs(number),
+        'm' => Duration::from_millis(number),
+        'u' => Duration::from_micros(number),
+        'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+fn min_revision(headers: &HeaderMap) -> Result<Option<u64>, Status> {
+    let Some(field) = headers.get(MIN_REVISION) else { return Ok(None) };
+    let number = field.to_str().ok().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| failure::bad_field(MIN_REVISION, "allowed: a revision or index, a whole number"))
+}
+
+/// Refused calls of one address within `FAILURES_WITHIN`; beyond, they are neither explained nor logged one by one.
+const FAILURES_MAX: u32 = 20;
+const FAILURES_WITHIN: Duration = Duration::from_secs(60);
+const ADDRESSES_MAX: usize = 1024;
+
+/// How often calls of an address were refused lately.
+#[derive(Default)]
+struct Failures {
+    by_address: HashMap<IpAddr, (Instant, u32)>,
+}
+
+impl Failures {
+    /// Counts one more; returns how many there were before within the window.
+    fn count(&mut self, address: IpAddr, now: Instant) -> u32 {
+        let over = |since: Instant| now.saturating_duration_since(since) >= FAILURES_WITHIN;
+        if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&address) {
+            self.by_address.retain(|_, (since, _)| !over(*since));
+            // Still full: this one counts as refused too often, the table does not grow.
+            if self.by_address.len() >= ADDRESSES_MAX {
+                return FAILURES_MAX + 1;
+            }
+        }
+        let entry = self.by_address.entry(address).or_insert((now, 0));
+        if over(entry.0) {
+            *entry = (now, 0);
+        }
+        entry.1 += 1;
+        entry.1 - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(timeout("3H"), Some(Duration::from_secs(10_800)));
+        assert_eq!(timeout("99999999S"), Some(Duration::from_secs(99_999_999)));
+        assert_eq!(timeout("50m"), Some(Duration::from_millis(50)));
+        for wrong in ["", "S", "5", "-5S", "+5S", "999999999S", "5s", "5 S", "5é"] {
+            assert_eq!(timeout(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_per_address_and_forgotten_after_a_minute() {
+        let mut failures = Failures::default();
+        let now = Instant::now();
+        let [a, b] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+        assert_eq!([failures.count(a, now), failures.count(a, now), failures.count(b, now)], [0, 1, 0]);
+        assert_eq!(failures.count(a, now + FAILURES_WITHIN), 0);
+    }
+
+    #[test]
+    fn the_table_of_failures_does_not_grow_without_end() {
+        let mut failures = Failures::default();
+        let now = Instant::now();
+        for number in 0..2000u32 {
+            failures.count(IpAddr::V4(Ipv4Addr::from_bits(number)), now);
+        }
+        assert_eq!(failures.by_address.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn a_scoped_token_writes_objects_and_nothing_else() {
+        let scoped = Identity { name: "t".into(), role: AdminRole::Admin, owner_scope: "team".into() };
+        assert!(permit(&scoped, Access::Scoped(AdminRole::Operator), "x").is_ok());
+        let refused = permit(&scoped, Access::Whole(AdminRole::Operator), "x").unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+
+        let viewer = Identity { name: "v".into(), role: AdminRole::Viewer, owner_scope: String::new() };
+        assert!(permit(&viewer, Access::Scoped(AdminRole::Viewer), "x").is_ok());
+        assert!(permit(&viewer, Access::Scoped(AdminRole::Operator), "x").is_err());
+    }
+}

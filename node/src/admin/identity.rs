@@ -1,0 +1,208 @@
+//! Who is calling: an admin token, a member's certificate, or a user of this machine.
+//!
+//! - `authorization: Bearer qga_…` counts before everything else; it is looked up by the BLAKE3 hash of its text.
+//! - A client certificate counts when it is a node's own: verified against the cluster's CA by TLS, and the key is that
+//!   of a member that was not removed. Nodes are admins, since each holds the whole state anyway.
+//! - On the unix socket root and the daemon's own user are admins.
+
+use std::net::SocketAddr;
+
+use quorumgate_model::{
+    command::{Actor, AdminRole},
+    digest::Digest,
+    resource::Name,
+    state::State,
+};
+use rustls_pki_types::CertificateDer;
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+/// The start of every admin token, so that leaked ones can be searched for.
+pub const TOKEN_PREFIX: &str = "qga_";
+
+/// The other end of a connection, as the transport knows it.
+#[derive(Debug, Clone)]
+pub enum Peer {
+    Unix { uid: u32 },
+    Tls { address: SocketAddr, certificate: Option<CertificateDer<'static>> },
+}
+
+/// A caller whose name was proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub name: String,
+    pub role: AdminRole,
+    /// Only objects of this owner may be written; empty means all.
+    pub owner_scope: String,
+}
+
+/// Why nobody is recognised; the words become the ErrorInfo reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    NoCredentials,
+    BadHeader,
+    TokenUnknown,
+    TokenExpired,
+    CertificateUnknown,
+    UserUnknown,
+}
+
+impl Unknown {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Unknown::NoCredentials => "NO_CREDENTIALS",
+            Unknown::BadHeader => "BAD_AUTHORIZATION",
+            Unknown::TokenUnknown => "TOKEN_UNKNOWN",
+            Unknown::TokenExpired => "TOKEN_EXPIRED",
+            Unknown::CertificateUnknown => "CERTIFICATE_UNKNOWN",
+            Unknown::UserUnknown => "USER_UNKNOWN",
+        }
+    }
+
+    pub fn message(self) -> &'static str {
+        match self {
+            Unknown::NoCredentials => "no credentials: send an admin token or a member's certificate",
+            Unknown::BadHeader => "authorization: allowed: `Bearer qga_…`",
+            Unknown::TokenUnknown => "the admin token is unknown or was removed",
+            Unknown::TokenExpired => "the admin token has expired",
+            Unknown::CertificateUnknown => "the client certificate is not that of a member",
+            Unknown::UserUnknown => "this user may not use the admin socket without an admin token",
+        }
+    }
+}
+
+impl Peer {
+    /// For the audit trail: where the call came from.
+    pub fn source(&self) -> String {
+        match self {
+            Peer::Unix { uid } => format!("unix:uid={uid}"),
+            Peer::Tls { address, .. } => address.to_string(),
+        }
+    }
+}
+
+/// The caller, by what the transport and the `authorization` field prove.
+pub fn of(peer: &Peer, authorization: Option<&[u8]>, state: &State) -> Result<Identity, Unknown> {
+    if let Some(field) = authorization {
+        return by_token(field, state);
+    }
+    match peer {
+        Peer::Unix { uid } => by_user(*uid),
+        Peer::Tls { certificate: Some(certificate), .. } => by_certificate(certificate, state),
+        Peer::Tls { certificate: None, .. } => Err(Unknown::NoCredentials),
+    }
+}
+
+/// The form in which a token is kept.
+pub fn token_hash(token: &str) -> Digest {
+    Digest::of(token.as_bytes())
+}
+
+/// 256 random bits, shown once.
+pub fn new_token() -> anyhow::Result<String> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness from the system: {error}"))?;
+    Ok(format!("{TOKEN_PREFIX}{}", data_encoding::BASE64URL_NOPAD.encode(&secret)))
+}
+
+/// What a call leaves in the audit trail.
+pub fn actor(identity: &Identity, peer: &Peer, path: &str) -> Actor {
+    let rpc = path.rsplit_once('.').map_or(path, |(_, rpc)| rpc).to_owned();
+    let Identity { name, owner_scope, .. } = identity.clone();
+    Actor { name, source: peer.source(), rpc, owner_scope }
+}
+
+fn by_token(field: &[u8], state: &State) -> Result<Identity, Unknown> {
+    let text = std::str::from_utf8(field).map_err(|_| Unknown::BadHeader)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Unknown::BadHeader)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || !token.trim().starts_with(TOKEN_PREFIX) {
+        return Err(Unknown::BadHeader);
+    }
+    let (name, token) = find_token(state, token_hash(token.trim())).ok_or(Unknown::TokenUnknown)?;
+    // The log clock: it may lag behind, it never runs fast.
+    if token.expires_at_us <= state.clock_us {
+        return Err(Unknown::TokenExpired);
+    }
+    Ok(Identity { name: format!("token/{name}"), role: token.role, owner_scope: token.owner.clone() })
+}
+
+/// Looks at every token whichever matches, so that the time says nothing about them.
+fn find_token(state: &State, hash: Digest) -> Option<(&Name, &quorumgate_model::state::AdminToken)> {
+    const NONE: u64 = u64::MAX;
+    let mut found = NONE;
+    for (at, token) in (0u64..).zip(state.admin_tokens.values()) {
+        let same: Choice = token.secret_hash.0.ct_eq(&hash.0);
+        found.conditional_assign(&at, same);
+    }
+    (found != NONE).then(|| state.admin_tokens.iter().nth(found as usize)).flatten()
+}
+
+fn by_user(uid: u32) -> Result<Identity, Unknown> {
+    let own = nix::unistd::geteuid();
+    if uid != 0 && uid != own.as_raw() {
+        return Err(Unknown::UserUnknown);
+    }
+    let name = if uid == 0 { "root".to_owned() } else { format!("uid/{uid}") };
+    Ok(Identity { name, role: AdminRole::Admin, owner_scope: String::new() })
+}
+
+fn by_certificate(certificate: &CertificateDer<'_>, state: &State) -> Result<Identity, Unknown> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| Unknown::CertificateUnknown)?;
+    let spki = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parsed.public_key().raw);
+    let member = state.nodes.values().find(|node| node.spki_sha256.as_slice() == spki.as_ref());
+    let member = member.ok_or(Unknown::CertificateUnknown)?;
+    Ok(Identity { name: format!("node/{}", member.name), role: AdminRole::Admin, owner_scope: String::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use quorumgate_model::state::AdminToken;
+
+    use super::*;
+
+    fn state(tokens: &[(&str, &str, u64)]) -> State {
+        let mut state = State { clock_us: 100, ..State::default() };
+        for (name, secret, expires_at_us) in tokens {
+            let token = AdminToken {
+                secret_hash: token_hash(secret),
+                role: AdminRole::Viewer,
+                owner: "team".into(),
+                expires_at_us: *expires_at_us,
+            };
+            state.admin_tokens.insert(name.parse().unwrap(), token);
+        }
+        state
+    }
+
+    fn remote() -> Peer {
+        Peer::Tls { address: "127.0.0.1:1".parse().unwrap(), certificate: None }
+    }
+
+    fn check(field: Option<&str>, expected: Result<&str, Unknown>) {
+        let state = state(&[("a", "qga_aaa", 101), ("b", "qga_bbb", 101), ("old", "qga_old", 100)]);
+        let found = of(&remote(), field.map(str::as_bytes), &state).map(|identity| identity.name);
+        assert_eq!(found, expected.map(str::to_owned), "{field:?}");
+    }
+
+    #[test]
+    fn a_token_counts_until_it_expires() {
+        check(Some("Bearer qga_aaa"), Ok("token/a"));
+        check(Some("bearer qga_bbb"), Ok("token/b"));
+        check(Some("Bearer qga_old"), Err(Unknown::TokenExpired));
+        check(Some("Bearer qga_zzz"), Err(Unknown::TokenUnknown));
+        check(Some("Bearer qga_"), Err(Unknown::TokenUnknown));
+        check(Some("Basic qga_aaa"), Err(Unknown::BadHeader));
+        check(Some("qga_aaa"), Err(Unknown::BadHeader));
+        check(None, Err(Unknown::NoCredentials));
+    }
+
+    #[test]
+    fn root_and_the_daemons_user_are_admins_on_the_socket() {
+        let own = nix::unistd::geteuid().as_raw();
+        let state = state(&[]);
+        for uid in [0, own] {
+            assert_eq!(of(&Peer::Unix { uid }, None, &state).unwrap().role, AdminRole::Admin);
+        }
+        assert_eq!(of(&Peer::Unix { uid: own + 1 }, None, &state), Err(Unknown::UserUnknown));
+        assert_eq!(of(&Peer::Unix { uid: own }, Some(b"Bearer qga_x"), &state), Err(Unknown::TokenUnknown));
+    }
+}

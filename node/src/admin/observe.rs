@@ -1,0 +1,85 @@
+//! The Observe service: what the gateway would do with a request, and what the nodes hold.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use quorumgate_proto::admin::v1::{self as admin, observe_server::Observe};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Serving,
+    config::{messages, taken},
+    desk::Desk,
+    explain, failure,
+};
+use crate::consensus::Consensus;
+
+const AUDIT_DEFAULT: u32 = 100;
+const AUDIT_MAX: u32 = 10_000;
+
+pub struct Service {
+    desk: Desk,
+    serving: Serving,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    pub fn new(consensus: Consensus, serving: Serving) -> Self {
+        Self { desk: Desk { consensus }, serving }
+    }
+}
+
+#[tonic::async_trait]
+impl Observe for Service {
+    /// By the rules that this node serves right now.
+    async fn explain_match(&self, request: Request<admin::ExplainMatchRequest>) -> Answer<admin::ExplainMatchResponse> {
+        let (_, request) = taken(request)?;
+        let client_ip = match request.client_ip.as_str() {
+            "" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            text => text
+                .parse()
+                .map_err(|_| failure::bad_field("client_ip", &format!("found {text:?}; allowed: an IP address")))?,
+        };
+        let asked = explain::Asked::parse(&request, client_ip)?;
+        let rules = (self.serving)();
+        let explained = admin::ExplainMatchResponse { header: Some(self.desk.header()), ..asked.explain(&rules) };
+        Ok(Response::new(explained))
+    }
+
+    async fn state_hash(&self, request: Request<admin::StateHashRequest>) -> Answer<admin::StateHashResponse> {
+        let (call, request) = taken(request)?;
+        let consensus = &self.desk.consensus;
+        let state = match request.index {
+            0 => consensus.state(),
+            index => consensus.wait_applied(index, call.left()).await.map_err(failure::unread)?,
+        };
+        let header = Some(self.desk.header_at(&state));
+        let index = state.index;
+        // Over a large state this takes longer than a heartbeat may wait.
+        let hash = tokio::task::spawn_blocking(move || state.hash()).await;
+        let hash = hash.map_err(|error| failure::status(tonic::Code::Internal, "INTERNAL", error.to_string()))?;
+        Ok(Response::new(admin::StateHashResponse { header, index, hash: hash.to_string() }))
+    }
+
+    async fn list_audit(&self, request: Request<admin::ListAuditRequest>) -> Answer<admin::ListAuditResponse> {
+        let (_, request) = taken(request)?;
+        let limit = match request.limit {
+            0 => AUDIT_DEFAULT,
+            limit => limit.min(AUDIT_MAX),
+        };
+        let entries = self.desk.consensus.audit(limit as usize).await;
+        let entries = entries.into_iter().map(|entry| admin::AuditEntry {
+            index: entry.index,
+            revision: entry.revision,
+            time: Some(messages::timestamp_ms(entry.wall_ms)),
+            actor: entry.actor.name.clone(),
+            source: entry.actor.source.clone(),
+            rpc: entry.actor.rpc.clone(),
+            message: entry.message.clone(),
+            summary: entry.summary.clone(),
+            hash: entry.previous.to_string(),
+        });
+        let entries = entries.collect();
+        Ok(Response::new(admin::ListAuditResponse { header: Some(self.desk.header()), entries }))
+    }
+}

@@ -1,0 +1,95 @@
+//! One outgoing connection to one peer for one use: dialled when it is needed, once at a time, with bounded back-off.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn::Connection;
+use tokio::sync::watch;
+
+use super::{CallError, Peers, Target};
+use crate::peer::hello::Use;
+
+/// The first pause after a failed dial, doubled up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+pub(super) struct Link {
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone)]
+enum State {
+    Idle,
+    Dialling,
+    Up(Connection),
+    Down { error: CallError, until: Instant, pause: Duration },
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self { state: watch::Sender::new(State::Idle) }
+    }
+
+    /// The open connection, or the outcome of the dial under way. A dial goes on when its caller gives up.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        peers: &Peers,
+        target: &Target,
+        r#use: Use,
+    ) -> Result<Connection, CallError> {
+        let mut states = self.state.subscribe();
+        loop {
+            match &*states.borrow_and_update() {
+                State::Up(connection) if connection.close_reason().is_none() => return Ok(connection.clone()),
+                State::Down { error, until, .. } if Instant::now() < *until => return Err(error.clone()),
+                _ => {}
+            }
+            self.dial(peers, target, r#use);
+            let still_dialling = states.wait_for(|state| !matches!(state, State::Dialling)).await;
+            match still_dialling.as_deref() {
+                Ok(State::Up(connection)) => return Ok(connection.clone()),
+                Ok(State::Down { error, .. }) => return Err(error.clone()),
+                Ok(State::Idle | State::Dialling) => {}
+                Err(_) => return Err(CallError::Unreachable("the node is shutting down".into())),
+            }
+        }
+    }
+
+    /// Starts a dial unless one is under way or its outcome is still good.
+    fn dial(self: &Arc<Self>, peers: &Peers, target: &Target, r#use: Use) {
+        let mut pause = PAUSE_FIRST;
+        let starts = self.state.send_if_modified(|state| {
+            match state {
+                State::Dialling => return false,
+                State::Up(connection) if connection.close_reason().is_none() => return false,
+                State::Down { until, .. } if Instant::now() < *until => return false,
+                State::Down { pause: last, .. } => pause = (*last * 2).min(PAUSE_MAX),
+                State::Idle | State::Up(_) => {}
+            }
+            *state = State::Dialling;
+            true
+        });
+        if !starts {
+            return;
+        }
+        let (link, peers, target) = (self.clone(), peers.clone(), target.clone());
+        peers.clone().tasks().detach(async move {
+            let state = match peers.dial(&target, r#use).await {
+                Ok(connection) => State::Up(connection),
+                Err(error) => {
+                    tracing::debug!(peer = target.id, address = target.address, %error, "dial failed");
+                    State::Down { error, until: Instant::now() + pause, pause }
+                }
+            };
+            link.state.send_replace(state);
+        });
+    }
+
+    pub(super) fn close(&self, reason: &[u8]) {
+        if let State::Up(connection) = &*self.state.borrow() {
+            connection.close(0u32.into(), reason);
+        }
+    }
+}
