@@ -52,7 +52,7 @@ impl<'a> Asked<'a> {
         let mut walk = Walk::default();
         let path = match canonical::path(self.uri.path(), Slashes::Merge) {
             Ok(path) => path,
-            Err(bad) => return walk.refused("canonical_path", 400, "bad_path", &format!("{bad:?}")),
+            Err(bad) => return walk.refused("canonical_path", 400, "bad_path", &bad.to_string()),
         };
         walk.pass("canonical_path", &path, "");
         let view = self.view(&path);

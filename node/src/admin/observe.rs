@@ -77,7 +77,7 @@ impl Observe for Service {
             rpc: entry.actor.rpc.clone(),
             message: entry.message.clone(),
             summary: entry.summary.clone(),
-            hash: entry.previous.to_string(),
+            hash: entry.hash().to_string(),
         });
         let entries = entries.collect();
         Ok(Response::new(admin::ListAuditResponse { header: Some(self.desk.header()), entries }))
