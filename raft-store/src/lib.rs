@@ -1,12 +1,26 @@
 //! What must survive: the log, the vote, snapshots and the journal, and `model::State` behind openraft's traits.
 
+mod disk;
+mod due;
+mod health;
 pub mod identity;
 pub mod journal;
+mod log_store;
+mod machine;
+mod snapshots;
 pub mod store;
 pub mod types;
+mod wal;
 pub mod wire;
 
 pub use identity::Identity;
 pub use journal::Journal;
-pub use store::{Opened, Options, SnapshotFile, StoreHealth, open, prepare};
+pub use log_store::LogStore;
+pub use machine::{Builder, Machine};
+pub use snapshots::{Receiving, SNAPSHOT_BYTES_MAX, SnapshotFile};
+pub use store::{Opened, Options, StoreHealth, open, prepare};
 pub use types::*;
+pub use wal::{PurgeFloor, RECORD_BYTES_MAX as ENTRY_BYTES_MAX};
+
+#[cfg(test)]
+mod tests;

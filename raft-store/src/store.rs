@@ -1,14 +1,30 @@
 //! Opens a data directory: WAL, snapshots and journal, as openraft's log store and state machine.
 
 use std::{
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
 use quorumgate_model::state::State;
 use tokio::sync::watch;
 
-use crate::{Identity, Journal};
+use crate::{
+    Identity, Journal, LogStore, Machine, StoredMembership,
+    disk::{Disk, RealDisk},
+    due::Due,
+    health::Health,
+    identity,
+    snapshots::Snapshots,
+    wal::{self, PurgeFloor, WalOptions},
+};
+
+const LOCK: &str = "lock";
+const WAL: &str = "wal";
+const SNAPSHOTS: &str = "snapshots";
+const JOURNAL: &str = "journal";
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -36,9 +52,6 @@ pub enum StoreHealth {
     ApplyStopped(String),
 }
 
-pub struct LogStore {}
-pub struct Machine {}
-
 /// Everything `node` needs of a data directory.
 pub struct Opened {
     pub identity: Identity,
@@ -49,25 +62,104 @@ pub struct Opened {
     pub health: watch::Receiver<StoreHealth>,
     /// Bytes of WAL since the last snapshot against the threshold: true when a snapshot is due.
     pub snapshot_due: watch::Receiver<bool>,
+    /// How far raft may be told to purge its log.
+    pub purge_floor: PurgeFloor,
     pub journal: Journal,
     pub snapshots_dir: PathBuf,
     /// True when neither an entry nor a vote was ever written.
     pub pristine: bool,
 }
 
-/// A snapshot on disk: what openraft moves between nodes. Received ones are complete files that were not yet verified.
-#[derive(Debug, Clone)]
-pub struct SnapshotFile {
-    pub path: PathBuf,
-    pub length: u64,
-}
+/// Held as long as anything of the directory is in use; the system lets go of it when the process dies.
+pub(crate) type DirLock = Arc<Flock<File>>;
 
 /// Prepares an empty directory for this identity: identity file, empty WAL, directories. Refuses one that is in use.
-pub fn prepare(_dir: &Path, _identity: Identity) -> anyhow::Result<()> {
-    todo!("H3")
+pub fn prepare(dir: &Path, identity: Identity) -> Result<()> {
+    prepare_on(&RealDisk, dir, identity, &Options::default())
 }
 
 /// Recovers everything; errors say what is damaged and how to recover.
-pub fn open(_dir: &Path, _options: Options) -> anyhow::Result<Opened> {
-    todo!("H3")
+pub fn open(dir: &Path, options: Options) -> Result<Opened> {
+    open_on(Arc::new(RealDisk), dir, options)
+}
+
+/// The identity comes last: a crash before it leaves a log without identity, which may be prepared again as long as
+/// nothing was ever written to it.
+pub(crate) fn prepare_on(disk: &dyn Disk, dir: &Path, identity: Identity, options: &Options) -> Result<()> {
+    for made in [dir.to_owned(), dir.join(WAL), dir.join(SNAPSHOTS)] {
+        fs::create_dir_all(&made).with_context(|| format!("{} cannot be made", made.display()))?;
+    }
+    let _lock = lock(dir)?;
+    let shown = dir.display();
+    if disk.list(dir)?.iter().any(|name| name == identity::FILE) {
+        let found = Identity::read_on(disk, dir)?;
+        bail!("{shown} already belongs to node {}; choose another directory", found.node);
+    }
+    ensure!(!wal::has_content(disk, &dir.join(WAL))?, "{shown} has a log but no identity; {}", identity::RECOVERY);
+    ensure!(disk.list(&dir.join(SNAPSHOTS))?.is_empty(), "{shown} has snapshots but no identity");
+    wal::create(disk, &wal_options(dir, identity, options))?;
+    disk.sync_dir(dir)?;
+    identity.write_on(disk, dir)
+}
+
+pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Opened> {
+    let lock = lock(dir)?;
+    if !disk.list(dir)?.iter().any(|name| name == identity::FILE) {
+        bail!("{} was not prepared: it has no identity; initialise or join first", dir.display());
+    }
+    let identity = Identity::read_on(&*disk, dir)?;
+    let health = Health::new();
+    let floor = PurgeFloor::new();
+    let snapshots_dir = dir.join(SNAPSHOTS);
+    let (snapshots, newest) = Snapshots::open(disk.clone(), snapshots_dir.clone(), floor.clone(), health.clone())
+        .with_context(|| format!("{} cannot be read", snapshots_dir.display()))?;
+    let snapshot_bytes = snapshots.newest().map_or(0, |kept| kept.file.length);
+    let (applied, membership, state) = match newest {
+        Some((meta, state)) => (meta.last_log_id, meta.last_membership, state),
+        None => (None, StoredMembership::default(), State::default()),
+    };
+
+    let mut found = wal::Found::recover(disk.clone(), wal_options(dir, identity, &options))?;
+    found.fit_to(applied)?;
+    let pristine = found.pristine() && applied.is_none();
+    let due = Arc::new(Due::new(options.snapshot_after_bytes, snapshot_bytes, found.bytes_after(applied)));
+    let journal = Journal::open(&dir.join(JOURNAL), &state, floor.clone(), lock.clone());
+    let wal = found.start(health.clone(), floor.clone(), due.clone(), lock)?;
+
+    let states = watch::Sender::new(Arc::new(state.clone()));
+    let machine = Machine {
+        state,
+        applied,
+        membership,
+        states,
+        snapshots: Arc::new(snapshots),
+        due: due.clone(),
+        journal: journal.clone(),
+        health: health.clone(),
+    };
+    Ok(Opened {
+        identity,
+        log: LogStore::new(Arc::new(wal)),
+        states: machine.states.subscribe(),
+        machine,
+        health: health.watch(),
+        snapshot_due: due.watch(),
+        purge_floor: floor,
+        journal,
+        snapshots_dir,
+        pristine,
+    })
+}
+
+fn wal_options(dir: &Path, identity: Identity, options: &Options) -> WalOptions {
+    WalOptions { dir: dir.join(WAL), identity, segment_bytes: options.segment_bytes }
+}
+
+fn lock(dir: &Path) -> Result<DirLock> {
+    let path = dir.join(LOCK);
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
+    let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    let locked = locked.map_err(|(_, error)| anyhow!("{} is in use by another process ({error})", dir.display()))?;
+    Ok(Arc::new(locked))
 }

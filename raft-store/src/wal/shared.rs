@@ -1,0 +1,312 @@
+//! What callers, readers and the flusher share: the log in memory, its positions on disk, and the queue between.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    Done, QUEUE_BYTES_MAX, TAIL_BYTES_MAX,
+    record::Kind,
+    view::{Position, Segment, View},
+};
+use crate::{Entry, LogId, Vote, due::Due, health::Health};
+
+/// How long a lazy record waits for another write to ride along with.
+const LAZY_WAIT: Duration = Duration::from_millis(50);
+
+pub(super) struct Op {
+    pub ticket: u64,
+    pub records: Vec<(Kind, Vec<u8>)>,
+    pub needs_sync: bool,
+    pub done: Option<Done>,
+}
+
+impl Op {
+    pub fn new(records: Vec<(Kind, Vec<u8>)>, done: Option<Done>) -> Self {
+        Self { ticket: 0, records, needs_sync: true, done }
+    }
+
+    /// Neither synced by itself nor waited for.
+    pub fn lazy(kind: Kind, body: Vec<u8>) -> Self {
+        Self { ticket: 0, records: vec![(kind, body)], needs_sync: false, done: None }
+    }
+
+    fn is_lazy(&self) -> bool {
+        !self.needs_sync
+    }
+}
+
+/// What the flusher took in one go.
+pub(super) struct Ops {
+    pub list: Vec<Op>,
+}
+
+/// The log as callers see it: every operation counts from the moment it was queued.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub vote: Option<Vote>,
+    pub committed: Option<LogId>,
+    pub purged: Option<LogId>,
+    pub last: Option<LogId>,
+    /// The lowest index that can be read.
+    pub first: u64,
+    /// The newest entries; the last of them is `last`.
+    pub(super) tail: VecDeque<Tailed>,
+    tail_bytes: usize,
+}
+
+pub(super) struct Tailed {
+    pub entry: Entry,
+    pub bytes: u32,
+    /// The operation that brought it.
+    ticket: u64,
+}
+
+/// How far segments may go: what the older of two good snapshots holds, and what the journal has synced.
+#[derive(Clone)]
+pub struct PurgeFloor {
+    snapshot: Arc<AtomicU64>,
+    journal: Arc<AtomicU64>,
+}
+
+/// One more than the index, so that 0 is "nothing".
+impl PurgeFloor {
+    pub(crate) fn new() -> Self {
+        Self { snapshot: Arc::default(), journal: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    /// Up to which index, inclusive, the log may be purged; None while nothing may go.
+    pub fn index(&self) -> Option<u64> {
+        self.snapshot.load(Ordering::Acquire).min(self.journal.load(Ordering::Acquire)).checked_sub(1)
+    }
+
+    pub(crate) fn set_snapshot(&self, index: Option<u64>) {
+        self.snapshot.store(index.map_or(0, |index| index + 1), Ordering::Release);
+    }
+
+    pub(crate) fn set_journal(&self, index: Option<u64>) {
+        self.journal.store(index.map_or(0, |index| index + 1), Ordering::Release);
+    }
+
+    /// A degraded journal holds nothing back: it is rebuilt from elsewhere.
+    pub(crate) fn forget_journal(&self) {
+        self.journal.store(u64::MAX, Ordering::Release);
+    }
+}
+
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    /// There is something to write, or the log is closing.
+    work: Condvar,
+    /// The queue was taken.
+    room: Notify,
+    pub health: Health,
+    floor: PurgeFloor,
+    due: Arc<Due>,
+}
+
+struct Inner {
+    memory: Memory,
+    view: View,
+    queue: Vec<Op>,
+    queue_bytes: usize,
+    next_ticket: u64,
+    closing: bool,
+    failed: Option<String>,
+}
+
+impl Shared {
+    pub fn new(view: View, health: Health, floor: PurgeFloor, due: Arc<Due>) -> Self {
+        let memory = Memory {
+            vote: view.vote,
+            committed: view.committed,
+            purged: view.purged,
+            last: view.last,
+            first: view.purged.map_or(view.first, |id| id.index + 1),
+            ..Memory::default()
+        };
+        let inner =
+            Inner { memory, view, queue: Vec::new(), queue_bytes: 0, next_ticket: 1, closing: false, failed: None };
+        Self { inner: Mutex::new(inner), work: Condvar::new(), room: Notify::new(), health, floor, due }
+    }
+
+    pub fn memory<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
+        look(&self.lock().memory)
+    }
+
+    pub(super) fn memory_and_view<T>(&self, look: impl FnOnce(&Memory, &View) -> T) -> T {
+        let inner = self.lock();
+        look(&inner.memory, &inner.view)
+    }
+
+    /// Queues an operation and lets it count in memory, both or neither.
+    pub fn push(&self, mut op: Op, change: impl FnOnce(&mut Memory, u64)) -> io::Result<()> {
+        let mut inner = self.lock();
+        if let Some(why) = &inner.failed {
+            return Err(io::Error::other(why.clone()));
+        }
+        op.ticket = inner.next_ticket;
+        inner.next_ticket += 1;
+        change(&mut inner.memory, op.ticket);
+        inner.queue_bytes += op.records.iter().map(|(_, body)| body.len()).sum::<usize>();
+        let wakes = op.needs_sync || inner.queue.is_empty();
+        match inner.queue.last_mut() {
+            // Only the newest of several matters.
+            Some(last) if last.is_lazy() && op.is_lazy() => *last = op,
+            _ => inner.queue.push(op),
+        }
+        drop(inner);
+        if wakes {
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    pub async fn wait_for_room(&self) {
+        loop {
+            let taken = self.room.notified();
+            tokio::pin!(taken);
+            taken.as_mut().enable();
+            if self.lock().queue_bytes < QUEUE_BYTES_MAX {
+                return;
+            }
+            taken.await;
+        }
+    }
+
+    /// Everything that is queued; None once the log is closed and the queue is empty.
+    pub fn next_ops(&self) -> Option<Ops> {
+        let mut inner = self.lock();
+        while inner.queue.is_empty() && !inner.closing {
+            inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !inner.closing && inner.queue.iter().all(Op::is_lazy) {
+            inner = self.work.wait_timeout(inner, LAZY_WAIT).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let list = std::mem::take(&mut inner.queue);
+        inner.queue_bytes = 0;
+        drop(inner);
+        self.room.notify_waiters();
+        (!list.is_empty()).then_some(Ops { list })
+    }
+
+    pub fn has_ops(&self) -> bool {
+        !self.lock().queue.is_empty()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.lock().closing
+    }
+
+    pub fn close(&self) {
+        self.lock().closing = true;
+        self.work.notify_all();
+    }
+
+    /// Waits, at most so long, unless the log is closing.
+    pub fn pause(&self, time: Duration) {
+        let inner = self.lock();
+        if !inner.closing {
+            drop(self.work.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Written: the view takes it in.
+    pub fn replay(&self, records: Vec<(Kind, Position, Vec<u8>)>) -> io::Result<()> {
+        let mut inner = self.lock();
+        for (kind, position, body) in records {
+            let taken = inner.view.replay(kind, position, &body);
+            taken.map_err(|error| io::Error::other(format!("the log was given out of order: {error:#}")))?;
+        }
+        Ok(())
+    }
+
+    /// Every operation up to this one is durable: its entries may leave memory.
+    pub fn settled(&self, ticket: u64) {
+        self.lock().memory.evict(ticket, TAIL_BYTES_MAX);
+    }
+
+    pub fn grew(&self, bytes: u64) {
+        self.due.grew(bytes);
+    }
+
+    /// The records and the first index that a new segment begins with.
+    pub fn head(&self) -> (Vec<(Kind, Vec<u8>)>, u64) {
+        let inner = self.lock();
+        (inner.view.head_records(), inner.view.next_index().unwrap_or(0))
+    }
+
+    pub fn began(&self, segment: Segment) {
+        self.lock().view.segments.push_back(segment);
+    }
+
+    /// The oldest segment, if all of it is purged and may go.
+    pub fn take_purged(&self) -> Option<Segment> {
+        let mut inner = self.lock();
+        let purged = inner.view.purged?.index;
+        let floor = self.floor.index()?;
+        inner.view.take_oldest(purged.min(floor))
+    }
+
+    /// Nothing is written any more; everything queued and to come fails.
+    pub fn fail(&self, error: &io::Error) {
+        let why = format!("the log cannot be written: {error}");
+        tracing::error!(%error, "the log cannot be written any more");
+        let mut inner = self.lock();
+        inner.failed = Some(why.clone());
+        let mut left = Ops { list: std::mem::take(&mut inner.queue) };
+        inner.queue_bytes = 0;
+        drop(inner);
+        self.room.notify_waiters();
+        left.answer_all(Err(error));
+        self.health.fsync_failed(why);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    pub(super) fn append(&mut self, entry: Entry, bytes: u32, ticket: u64) {
+        if self.last.is_none() {
+            self.first = entry.log_id.index;
+        }
+        self.last = Some(entry.log_id);
+        self.tail_bytes += bytes as usize;
+        self.tail.push_back(Tailed { entry, bytes, ticket });
+    }
+
+    pub(super) fn truncate_after(&mut self, last: Option<LogId>) {
+        let next = last.map_or(0, |id| id.index + 1);
+        while self.tail.back().is_some_and(|it| it.entry.log_id.index >= next) {
+            self.tail_bytes -= self.tail.pop_back().map_or(0, |it| it.bytes as usize);
+        }
+        self.last = last;
+    }
+
+    pub(super) fn purge(&mut self, upto: LogId) {
+        while self.tail.front().is_some_and(|it| it.entry.log_id.index <= upto.index) {
+            self.tail_bytes -= self.tail.pop_front().map_or(0, |it| it.bytes as usize);
+        }
+        self.purged = self.purged.max(Some(upto));
+        self.first = self.first.max(upto.index + 1);
+        if self.last.is_none_or(|last| last.index < upto.index) {
+            self.last = Some(upto);
+        }
+    }
+
+    fn evict(&mut self, ticket: u64, bytes_max: usize) {
+        while self.tail_bytes > bytes_max && self.tail.front().is_some_and(|it| it.ticket <= ticket) {
+            self.tail_bytes -= self.tail.pop_front().map_or(0, |it| it.bytes as usize);
+        }
+    }
+}
