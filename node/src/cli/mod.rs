@@ -1,8 +1,101 @@
 //! The command line: one verb a file, one write path (ApplyConfig), stable JSON on stdout, messages on stderr.
 
+mod args;
+mod client;
+mod config;
+mod diff;
+mod failure;
+mod input;
+mod local;
+mod output;
 pub mod relay;
+mod shape;
+mod status;
+mod verbs;
+mod write;
+
+use std::{future::Future, process::ExitCode};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use self::{
+    args::{Cli, Command, Global},
+    failure::{Failure, Outcome},
+    verbs::{audit, cluster, files, history, nodes, objects, tokens, watch},
+};
 
 /// Parses the arguments, runs the command, and maps its error to an exit code (docs/OPERATING.md).
-pub fn main() -> std::process::ExitCode {
-    todo!("H8")
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // What cannot be printed cannot be reported either.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => failure::Exit::Usage.into(),
+            };
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.problems.is_empty() {
+                eprintln!("{failure}");
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    match cli.command {
+        Command::Demo(_) => Err(Failure::usage("demo is not here yet")),
+        Command::Init(it) => local::init(it),
+        Command::Join(it) => local::join(it),
+        Command::Run(it) => local::run(it),
+        Command::Validate(it) => files::validate(global, &it),
+        Command::Fmt(it) => files::fmt(global, &it),
+        Command::Schema => output::stdout(&output::pretty(&config::schema::schema())),
+        Command::Completion { shell } => completion(shell),
+        Command::Version => output::stdout(&format!("quorumgate {}\n", crate::VERSION)),
+        command => block_on(ask(global, command)),
+    }
+}
+
+async fn ask(global: &Global, command: Command) -> Outcome {
+    match command {
+        Command::JoinToken(it) => tokens::join(global, it).await,
+        Command::AdminToken(it) => tokens::admin(global, it).await,
+        Command::Node(it) => nodes::run(global, it).await,
+        Command::Cluster(it) => cluster::run(global, it).await,
+        Command::Apply(it) => files::apply(global, it).await,
+        Command::Diff(it) => files::diff(global, it).await,
+        Command::Confirm(it) => files::confirm(global, it).await,
+        Command::Abort(it) => files::abort(global, it).await,
+        Command::Export(it) => files::export(global, it).await,
+        Command::History(it) => history::run(global, it).await,
+        Command::Rollback(it) => history::rollback(global, it).await,
+        Command::Watch(it) => watch::run(global, it).await,
+        Command::Route(it) => objects::route(global, it).await,
+        Command::Upstream(it) => objects::upstream(global, it).await,
+        Command::Audit(it) => audit::run(global, it).await,
+        _ => unreachable!("dispatch has run every command that asks no node"),
+    }
+}
+
+/// One thread: the command line waits for one answer at a time.
+fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::internal)
+}
+
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    runtime()?.block_on(command)
+}
+
+fn completion(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "quorumgate", &mut script);
+    output::stdout(&String::from_utf8_lossy(&script))
 }

@@ -1,0 +1,148 @@
+//! The command line's grammar: every verb, its flags and their help texts.
+
+mod cluster;
+mod config;
+mod daemon;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use quorumgate_model::units::Span;
+
+pub use cluster::*;
+pub use config::*;
+pub use daemon::*;
+
+const FIRST_MINUTES: &str = "\
+The first five minutes:
+  quorumgate demo                                                a cluster of three on this machine
+  quorumgate init --name n1 --region eu --data-dir n1            prepare a cluster's first node
+  quorumgate run --data-dir n1                                   run it
+  quorumgate --endpoint unix:n1/admin.sock apply -f shop.yaml    give it routes
+  quorumgate --endpoint unix:n1/admin.sock node ls               see who is there
+
+Exit codes: 0 ok, 1 negative answer, 2 usage, 3 forbidden, 4 not found, 5 conflict, 6 no quorum or
+not reachable, 7 deadline, 8 invalid configuration, 10 internal. The daemon exits 78 on bad settings.";
+
+/// A distributed API gateway: every node is an HTTP proxy and a member of the cluster.
+#[derive(Debug, Parser)]
+#[command(name = "quorumgate", version = crate::VERSION, after_help = FIRST_MINUTES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The node to ask: unix:PATH or https://HOST:PORT.
+    #[arg(
+        long,
+        global = true,
+        env = "QUORUMGATE_ENDPOINT",
+        default_value = "unix:/var/lib/quorumgate/admin.sock",
+        value_name = "E"
+    )]
+    pub endpoint: String,
+    /// How long one call may take.
+    #[arg(long, global = true, default_value = "15s", value_name = "D")]
+    pub timeout: Span,
+    /// The cluster's CA certificate (PEM), for https endpoints.
+    #[arg(long, global = true, env = "QUORUMGATE_CA", value_name = "F")]
+    pub ca: Option<PathBuf>,
+    /// A file with an admin token, for https endpoints; - reads standard input.
+    #[arg(long, global = true, env = "QUORUMGATE_ADMIN_TOKEN_FILE", value_name = "F")]
+    pub admin_token_file: Option<PathBuf>,
+    /// A client certificate (PEM) instead of a token.
+    #[arg(long, global = true, requires = "client_key", value_name = "F")]
+    pub client_cert: Option<PathBuf>,
+    /// The client certificate's key (PEM).
+    #[arg(long, global = true, requires = "client_cert", value_name = "F")]
+    pub client_key: Option<PathBuf>,
+    /// How to print the answer.
+    #[arg(long, short = 'o', global = true, default_value = "table", value_name = "FORM")]
+    pub output: Form,
+    /// Do not ask before something is removed.
+    #[arg(long, global = true)]
+    pub yes: bool,
+}
+
+impl Global {
+    pub fn timeout(&self) -> Duration {
+        self.timeout.0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Table,
+    /// A table with more columns.
+    Wide,
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    Yaml,
+    /// Names alone, one a line.
+    Name,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a cluster of three on this machine and check what it promises.
+    Demo(Demo),
+    /// Prepare the first node of a new cluster.
+    Init(Init),
+    /// Enter a cluster with a join token.
+    Join(Join),
+    /// Run a node in the foreground.
+    Run(Run),
+    /// Tokens that let new nodes in.
+    #[command(subcommand)]
+    JoinToken(JoinToken),
+    /// Tokens for people and scripts that administer the cluster.
+    #[command(subcommand)]
+    AdminToken(AdminToken),
+    /// The nodes: list, drain, promote, remove.
+    #[command(subcommand)]
+    Node(Node),
+    /// The cluster as a whole.
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Write a configuration file to the cluster.
+    Apply(Apply),
+    /// Show what apply would change.
+    Diff(Diff),
+    /// Keep a change that was applied with --try.
+    Confirm(Trial),
+    /// Undo a change that was applied with --try.
+    Abort(Trial),
+    /// Print the cluster's configuration as a file.
+    Export(Export),
+    /// Check a file without a cluster.
+    Validate(Files),
+    /// Print files in their canonical form. Comments are lost.
+    Fmt(Fmt),
+    /// Print the file format as a JSON Schema for editors.
+    Schema,
+    /// The revisions so far.
+    History(History),
+    /// Restore an earlier revision, as a new one.
+    Rollback(Rollback),
+    /// Print each new revision as it arrives.
+    Watch(Watch),
+    /// Routes: which requests go where.
+    #[command(subcommand)]
+    Route(RouteVerb),
+    /// Upstreams: the servers behind the gateway.
+    #[command(subcommand)]
+    Upstream(UpstreamVerb),
+    /// Who changed what.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Print a completion script for a shell.
+    Completion { shell: clap_complete::Shell },
+    /// Print the version.
+    Version,
+}

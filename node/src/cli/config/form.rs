@@ -1,0 +1,278 @@
+//! The file's form, written down once: fields, types, defaults and descriptions. The checks, `schema` and the canonical
+//! form all read it; a test holds it against the model's own words.
+
+/// A map with these fields and no others.
+#[derive(Debug)]
+pub struct Object {
+    pub about: &'static str,
+    pub fields: &'static [Field],
+}
+
+#[derive(Debug)]
+pub struct Field {
+    pub name: &'static str,
+    pub form: Form,
+    pub required: bool,
+    /// JSON; None where leaving the field out differs from every value.
+    pub default: Option<&'static str>,
+    pub about: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Form {
+    Text,
+    Bool,
+    /// Always true: `present: true`.
+    True,
+    Int(i64, i64),
+    /// `250ms`
+    Span,
+    /// `64KiB` or a number of bytes
+    Size,
+    Name,
+    /// `host:port`
+    Authority,
+    /// `200` or `200-399`
+    StatusRange,
+    /// `10.0.0.0/8`
+    Cidr,
+    Enum(&'static [&'static str]),
+    /// One number of these.
+    Status(&'static [i64]),
+    List(&'static Form),
+    /// Free keys, texts as values.
+    Texts,
+    Object(&'static Object),
+    /// A `host:port` alone, or the object.
+    AuthorityOr(&'static Object),
+}
+
+impl Field {
+    const fn new(name: &'static str, form: Form, about: &'static str) -> Self {
+        Self { name, form, required: false, default: None, about }
+    }
+
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    const fn default(mut self, json: &'static str) -> Self {
+        self.default = Some(json);
+        self
+    }
+}
+
+impl Object {
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|it| it.name == name)
+    }
+}
+
+pub static FILE: Object = Object {
+    about: "A Quorumgate configuration file: lists per kind.",
+    fields: &[
+        Field::new("upstreams", Form::List(&Form::Object(&UPSTREAM)), "Servers behind the gateway."),
+        Field::new("routes", Form::List(&Form::Object(&ROUTE)), "Which requests go where."),
+    ],
+};
+
+const NAME: Field = Field::new("name", Form::Name, "Unique among the objects of its kind.").required();
+const LABELS: Field = Field::new("labels", Form::Texts, "Words of your own, for people and tools.").default("{}");
+const OWNER: Field =
+    Field::new("owner", Form::Text, "The team that owns it; tokens may be limited to one.").default("\"\"");
+const DESCRIPTION: Field = Field::new("description", Form::Text, "For people.").default("\"\"");
+
+pub static UPSTREAM: Object = Object {
+    about: "A set of servers that answer the same requests.",
+    fields: &[
+        NAME,
+        LABELS,
+        OWNER,
+        DESCRIPTION,
+        Field::new("targets", Form::List(&Form::AuthorityOr(&TARGET)), "The servers; at least one.").required(),
+        Field::new("protocol", Form::Enum(&["http1", "http2"]), "What the servers speak; http2 is cleartext.")
+            .default("\"http1\""),
+        Field::new("balance", Form::Object(&BALANCE), "How a server is chosen.").default("{}"),
+        Field::new("health", Form::Object(&HEALTH), "How the servers are watched; without it all count as healthy.")
+            .default("null"),
+        Field::new("retries", Form::Object(&RETRIES), "What is tried again.").default("{}"),
+        Field::new("timeouts", Form::Object(&UPSTREAM_TIMEOUTS), "How long the servers may take.").default("{}"),
+    ],
+};
+
+static TARGET: Object = Object {
+    about: "One server, or every address that a DNS name resolves to.",
+    fields: &[
+        Field::new("address", Form::Authority, "host:port").required(),
+        Field::new("weight", Form::Int(1, 1000), "Its share against the other targets.").default("1"),
+    ],
+};
+
+static BALANCE: Object = Object {
+    about: "How a server is chosen.",
+    fields: &[Field::new(
+        "policy",
+        Form::Enum(&["p2c_ewma", "round_robin", "least_requests", "random"]),
+        "p2c_ewma: the better of two random servers, by latency and requests in flight.",
+    )
+    .default("\"p2c_ewma\"")],
+};
+
+static HEALTH: Object = Object {
+    about: "A request that each server must answer from time to time.",
+    fields: &[
+        Field::new("path", Form::Text, "Begins with a slash.").required(),
+        Field::new("interval", Form::Span, "From one check to the next.").default("\"3s\""),
+        Field::new("timeout", Form::Span, "How long one check may take.").default("\"1s\""),
+        Field::new("unhealthy_after", Form::Int(1, 100), "Failed checks in a row that take a server out.").default("3"),
+        Field::new("healthy_after", Form::Int(1, 100), "Good checks in a row that bring it back.").default("1"),
+        Field::new("expect", Form::StatusRange, "The statuses that count as good.").default("\"200-399\""),
+    ],
+};
+
+static RETRIES: Object = Object {
+    about: "Which failures are tried again, and how often.",
+    fields: &[
+        Field::new("attempts", Form::Int(0, 10), "Extra attempts.").default("2"),
+        Field::new(
+            "on",
+            Form::List(&Form::Enum(&["connect_failure", "reset", "refused_stream"])),
+            "The failures that are tried again.",
+        )
+        .default("[\"connect_failure\",\"reset\",\"refused_stream\"]"),
+        Field::new("budget_percent", Form::Int(0, 100), "The share of active requests that may be retries.")
+            .default("20"),
+    ],
+};
+
+static UPSTREAM_TIMEOUTS: Object = Object {
+    about: "How long a server may take.",
+    fields: &[
+        Field::new("connect", Form::Span, "To accept a connection.").default("\"5s\""),
+        Field::new("response_header", Form::Span, "To begin its answer.").default("\"30s\""),
+        Field::new("idle", Form::Span, "Between two parts of its answer.").default("\"60s\""),
+        Field::new("total", Form::Span, "For the whole exchange; 0s is no limit.").default("\"0s\""),
+    ],
+};
+
+pub static ROUTE: Object = Object {
+    about: "Which requests it takes and what becomes of them. Exactly one of upstream, redirect and respond.",
+    fields: &[
+        NAME,
+        LABELS,
+        OWNER,
+        DESCRIPTION,
+        Field::new("priority", Form::Int(i32::MIN as i64, i32::MAX as i64), "The highest wins over everything else.")
+            .default("0"),
+        Field::new("match", Form::Object(&MATCH), "Which requests it takes; all of them if left out.").default("{}"),
+        Field::new("upstream", Form::Name, "The upstream that answers.").default("null"),
+        Field::new("redirect", Form::Object(&REDIRECT), "Send the client elsewhere.").default("null"),
+        Field::new("respond", Form::Object(&RESPOND), "Answer from here.").default("null"),
+        Field::new("rewrite", Form::Object(&REWRITE), "What is changed on the way.").default("{}"),
+        Field::new(
+            "on_stale",
+            Form::Enum(&["deny", "allow"]),
+            "What a node does on this route when it has lost touch with the leader.",
+        )
+        .default("\"allow\""),
+        Field::new("encoded_slash", Form::Enum(&["refuse", "preserve"]), "What becomes of %2F and %5C in a path.")
+            .default("\"refuse\""),
+        Field::new("access_log", Form::Bool, "Whether requests are logged; the node's setting if left out.")
+            .default("null"),
+        Field::new("body", Form::Object(&BODY), "Limits on the request's body.").default("{}"),
+        Field::new("timeouts", Form::Object(&ROUTE_TIMEOUTS), "How long an exchange may take.").default("{}"),
+        Field::new("retries", Form::Object(&ROUTE_RETRIES), "What is tried again.").default("{}"),
+    ],
+};
+
+static MATCH: Object = Object {
+    about: "Which requests a route takes: those that pass every given test. At most one of the path fields.",
+    fields: &[
+        Field::new("hosts", Form::List(&Form::Text), "Host names, or *.suffix; every host if left out.").default("[]"),
+        Field::new("path_prefix", Form::Text, "The path and what is below it, by whole segments.").default("null"),
+        Field::new("path_exact", Form::Text, "This path alone.").default("null"),
+        Field::new("path_template", Form::Text, "A path with variables, such as /orders/{id}.").default("null"),
+        Field::new("path_regex", Form::Text, "A regular expression for the whole path.").default("null"),
+        Field::new("methods", Form::List(&Form::Text), "Methods; every method if left out.").default("[]"),
+        Field::new("headers", Form::List(&Form::Object(&FIELD_MATCH)), "Tests of header fields.").default("[]"),
+        Field::new("query", Form::List(&Form::Object(&FIELD_MATCH)), "Tests of query parameters.").default("[]"),
+        Field::new("cookies", Form::List(&Form::Object(&FIELD_MATCH)), "Tests of cookies.").default("[]"),
+        Field::new("client_cidrs", Form::List(&Form::Cidr), "Networks of clients.").default("[]"),
+        Field::new("sni", Form::List(&Form::Text), "TLS server names, or *.suffix.").default("[]"),
+    ],
+};
+
+static FIELD_MATCH: Object = Object {
+    about: "A test of one field. Exactly one of exact, regex, present and absent.",
+    fields: &[
+        Field::new("name", Form::Text, "The field's name.").required(),
+        Field::new("exact", Form::Text, "The value is this.").default("null"),
+        Field::new("regex", Form::Text, "The value matches this regular expression.").default("null"),
+        Field::new("present", Form::True, "The field is there.").default("null"),
+        Field::new("absent", Form::True, "The field is not there.").default("null"),
+    ],
+};
+
+static REDIRECT: Object = Object {
+    about: "Send the client elsewhere; what is left out stays as in the request.",
+    fields: &[
+        Field::new("status", Form::Status(&[301, 302, 303, 307, 308]), "The status.").default("308"),
+        Field::new("scheme", Form::Text, "http or https").default("null"),
+        Field::new("host", Form::Text, "The host.").default("null"),
+        Field::new("port", Form::Int(1, 65_535), "The port.").default("null"),
+        Field::new("path", Form::Text, "The path.").default("null"),
+    ],
+};
+
+static RESPOND: Object = Object {
+    about: "Answer from here.",
+    fields: &[
+        Field::new("status", Form::Int(200, 599), "The status.").default("200"),
+        Field::new("body", Form::Text, "The body.").default("\"\""),
+        Field::new("headers", Form::Texts, "Header fields of the answer.").default("{}"),
+    ],
+};
+
+static REWRITE: Object = Object {
+    about: "What is changed on the way.",
+    fields: &[
+        Field::new("host", Form::Text, "preserve, target (the target's own address), or a host name.")
+            .default("\"preserve\""),
+        Field::new("path_prefix", Form::Text, "Replaces the matched prefix, or the whole of an exact path.")
+            .default("null"),
+        Field::new("headers", Form::Object(&HEADER_REWRITES), "Header fields.").default("{}"),
+    ],
+};
+
+static HEADER_REWRITES: Object = Object {
+    about: "Header fields that are changed.",
+    fields: &[
+        Field::new("request", Form::Object(&HEADER_EDITS), "On the way to the upstream.").default("{}"),
+        Field::new("response", Form::Object(&HEADER_EDITS), "On the way to the client.").default("{}"),
+    ],
+};
+
+static HEADER_EDITS: Object = Object {
+    about: "Carried out in the order remove, set, add.",
+    fields: &[
+        Field::new("set", Form::Texts, "Fields that get this one value.").default("{}"),
+        Field::new("add", Form::Texts, "Values that are added.").default("{}"),
+        Field::new("remove", Form::List(&Form::Text), "Fields that go away.").default("[]"),
+    ],
+};
+
+static BODY: Object = Object {
+    about: "Limits on the request's body.",
+    fields: &[Field::new("max", Form::Size, "The largest body; 0 is no limit.").default("\"10MiB\"")],
+};
+
+static ROUTE_TIMEOUTS: Object = Object {
+    about: "How long an exchange may take.",
+    fields: &[Field::new("total", Form::Span, "From first to last byte; 0s is the upstream's limit.").default("\"0s\"")],
+};
+
+static ROUTE_RETRIES: Object = Object {
+    about: "What is tried again.",
+    fields: &[Field::new("attempts", Form::Int(0, 10), "Extra attempts; the upstream's if left out.").default("null")],
+};

@@ -1,0 +1,233 @@
+//! Configuration files: read with places, checked against the form, turned into model types and the API's messages.
+
+pub mod canonical;
+mod check;
+mod form;
+mod locate;
+mod nearest;
+pub mod schema;
+pub mod source;
+mod tree;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use quorumgate_model::{
+    convert,
+    invalid::Invalid,
+    resource::{Key, Kind, Resource, Route, Upstream},
+};
+use quorumgate_proto::admin::v1::ConfigSet;
+use serde_json::Value as Json;
+
+use self::{
+    check::{Checker, Wrong, start},
+    form::Object,
+    source::Source,
+    tree::{Node, Place, Value},
+};
+use super::failure::{Failure, Outcome, Problem};
+
+/// Everything some files say.
+#[derive(Debug)]
+pub struct Config {
+    sources: Vec<Source>,
+    objects: Vec<Written>,
+}
+
+/// One object and where it is written.
+#[derive(Debug)]
+struct Written {
+    resource: Resource,
+    source: usize,
+    node: Node,
+}
+
+pub fn load(files: &[PathBuf]) -> Outcome<Config> {
+    Config::parse(source::read(files)?)
+}
+
+impl Config {
+    /// All wrong words of all files, or the configuration.
+    pub fn parse(sources: Vec<Source>) -> Outcome<Self> {
+        let mut objects = Vec::new();
+        let mut problems = Vec::new();
+        for (at, source) in sources.iter().enumerate() {
+            match tree::parse(&source.text) {
+                Ok(documents) => {
+                    for document in documents {
+                        read_document(source, at, document, &mut objects, &mut problems);
+                    }
+                }
+                Err(error) => problems.push(Problem {
+                    place: error.place.map_or(format!(" --> {}", source.name), |place| source.show(place)),
+                    ..Problem::invalid(error.message)
+                }),
+            }
+        }
+        find_duplicates(&sources, &objects, &mut problems);
+        match problems.is_empty() {
+            true => Ok(Self { sources, objects }),
+            false => Err(Failure::invalid(problems)),
+        }
+    }
+
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.objects.iter().map(|it| &it.resource)
+    }
+
+    pub fn message(&self) -> ConfigSet {
+        convert::config_to(self.resources())
+    }
+
+    /// The server's complaints about fields, at their lines in the files.
+    pub fn locate(&self, failure: Failure, fields: &[(String, String)]) -> Failure {
+        if fields.is_empty() {
+            return failure;
+        }
+        let problem = |(field, message): &(String, String)| {
+            let message = match field.is_empty() || message.starts_with(field.as_str()) {
+                true => message.clone(),
+                false => format!("{field}: {message}"),
+            };
+            Problem { place: self.place(field), ..Problem::invalid(message) }
+        };
+        Failure { exit: failure.exit, problems: fields.iter().map(problem).collect() }
+    }
+
+    /// The place of a field path such as `routes[3].match.path_regex` or `routes/orders.match`; empty if it is not here.
+    fn place(&self, field: &str) -> String {
+        let found = locate::split(field, |kind, name| self.position(kind, name));
+        let Some((kind, at, rest)) = found else { return String::new() };
+        let Some(written) = self.objects.iter().filter(|it| it.resource.key().kind == kind).nth(at) else {
+            return String::new();
+        };
+        self.sources[written.source].show(locate::walk(&written.node, rest))
+    }
+
+    fn position(&self, kind: Kind, name: &str) -> Option<usize> {
+        self.resources().map(Resource::key).filter(|key| key.kind == kind).position(|key| &*key.name == name)
+    }
+}
+
+fn read_document(source: &Source, at: usize, document: Node, objects: &mut Vec<Written>, problems: &mut Vec<Problem>) {
+    let mut checker = Checker::new(&source.text);
+    let words = checker.object("", &document, &form::FILE);
+    let mut wrong = checker.wrong;
+    if wrong.is_empty() {
+        for kind in Kind::ALL {
+            let nodes = document.field(kind.list()).map(|(_, node)| items(node)).unwrap_or_default();
+            let words = words[kind.list()].as_array().cloned().unwrap_or_default();
+            for (index, (node, words)) in nodes.iter().zip(words).enumerate() {
+                match resource(kind, words) {
+                    Ok(resource) => objects.push(Written { resource, source: at, node: node.clone() }),
+                    Err(invalid) => wrong.push(blame(kind, index, node, invalid)),
+                }
+            }
+        }
+    }
+    problems.extend(wrong.into_iter().map(|it| Problem {
+        place: source.show(it.place),
+        help: it.help,
+        ..Problem::invalid(it.message)
+    }));
+}
+
+fn items(list: &Node) -> &[Node] {
+    match &list.value {
+        Value::List(items) => items,
+        _ => &[],
+    }
+}
+
+fn blame(kind: Kind, index: usize, node: &Node, invalid: Invalid) -> Wrong {
+    let place = locate::walk(node, &invalid.field);
+    Wrong { place, message: invalid.under(format!("{}[{index}]", kind.list())).to_string(), help: String::new() }
+}
+
+/// One object's words as the model's type, with every check that one object allows.
+pub fn resource(kind: Kind, words: Json) -> Result<Resource, Invalid> {
+    let resource = match kind {
+        Kind::Upstream => serde_json::from_value::<Upstream>(words).map(|it| Resource::Upstream(Arc::new(it))),
+        Kind::Route => serde_json::from_value::<Route>(words).map(|it| Resource::Route(Arc::new(it))),
+    };
+    let resource = resource.map_err(|error| locate::from_text(&error.to_string()))?;
+    convert::resource_from(convert::resource_to(&resource))
+}
+
+fn find_duplicates(sources: &[Source], objects: &[Written], problems: &mut Vec<Problem>) {
+    let mut seen: HashMap<Key, (usize, Place)> = HashMap::new();
+    for written in objects {
+        let key = written.resource.key();
+        let place = written.node.field("name").map_or(start(&written.node), |(_, name)| name.place);
+        match seen.get(&key) {
+            Some((source, first)) => problems.push(Problem {
+                place: sources[written.source].show(place),
+                help: format!("the other one is at {}:{}", sources[*source].name, first.line),
+                ..Problem::invalid(format!("{}: the {} {:?} is written twice", key.kind.list(), key.kind, key.name))
+            }),
+            None => {
+                seen.insert(key, (written.source, place));
+            }
+        }
+    }
+}
+
+/// One object of `route set NAME -f F`: its words alone, or a file with nothing else in it.
+pub fn load_one(kind: Kind, name: &str, source: Source) -> Outcome<Resource> {
+    let bare = tree::parse(&source.text).ok().filter(|it| it.len() == 1 && it[0].field(kind.list()).is_none());
+    let Some(document) = bare.and_then(|mut it| it.pop()) else {
+        return the_only(kind, name, Config::parse(vec![source])?);
+    };
+    let mut checker = Checker::new(&source.text);
+    let mut node = document;
+    if let Value::Map(fields) = &mut node.value
+        && !fields.iter().any(|(key, _)| key.text == "name")
+    {
+        let place = Place { line: 1, column: 1, ..Place::default() };
+        let key = tree::Key { place, text: "name".into() };
+        fields.push((key, Node { place, value: Value::Text(name.to_owned()) }));
+    }
+    let words = checker.object(kind.word(), &node, form_of(kind));
+    let mut wrong = checker.wrong;
+    if wrong.is_empty() {
+        match resource(kind, words) {
+            Ok(resource) => return named(name, resource),
+            Err(invalid) => wrong.push(Wrong {
+                place: locate::walk(&node, &invalid.field),
+                message: invalid.under(kind).to_string(),
+                help: String::new(),
+            }),
+        }
+    }
+    let problem = |it: Wrong| Problem { place: source.show(it.place), help: it.help, ..Problem::invalid(it.message) };
+    Err(Failure::invalid(wrong.into_iter().map(problem).collect()))
+}
+
+fn the_only(kind: Kind, name: &str, config: Config) -> Outcome<Resource> {
+    let mut resources: Vec<Resource> = config.objects.into_iter().map(|it| it.resource).collect();
+    match (resources.pop(), resources.is_empty()) {
+        (Some(resource), true) if resource.key().kind == kind => named(name, resource),
+        _ => Err(Failure::usage(format!("the file must hold one {kind} and nothing else")).help("use apply for more")),
+    }
+}
+
+fn named(name: &str, resource: Resource) -> Outcome<Resource> {
+    match &*resource.key().name == name {
+        true => Ok(resource),
+        false => Err(Failure::usage(format!("the file says name: {}, the command {name}", resource.key().name))),
+    }
+}
+
+fn form_of(kind: Kind) -> &'static Object {
+    match kind {
+        Kind::Upstream => &form::UPSTREAM,
+        Kind::Route => &form::ROUTE,
+    }
+}
+
+impl Config {
+    /// What can be said about the objects together without a cluster: no two routes match the same.
+    pub fn check_together(&self) -> Outcome {
+        Ok(())
+    }
+}

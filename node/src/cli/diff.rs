@@ -1,0 +1,96 @@
+//! Changes as people read them: per object its action, and the lines of its canonical words that differ.
+
+use quorumgate_model::{convert, resource::Resource};
+use quorumgate_proto::admin::v1 as admin;
+
+use super::{
+    config::canonical,
+    failure::{Failure, Outcome},
+    shape,
+};
+
+/// How many lines of one object are compared; a longer one is shown whole.
+const LINES_MAX: usize = 2_000;
+
+pub fn text(changes: &[admin::Change]) -> Outcome<String> {
+    let mut text = String::new();
+    for change in changes {
+        text += &format!("{} {}/{}\n", shape::action(change.action), shape::kind(change.kind), change.name);
+        let before = lines(change.before.as_ref())?;
+        let after = lines(change.after.as_ref())?;
+        for (sign, line) in compare(&before, &after) {
+            text += &format!("  {sign} {line}\n");
+        }
+    }
+    Ok(text)
+}
+
+fn lines(resource: Option<&admin::Resource>) -> Outcome<Vec<String>> {
+    let Some(message) = resource else { return Ok(Vec::new()) };
+    let resource: Resource = convert::resource_from(message.clone()).map_err(Failure::internal)?;
+    let yaml = serde_saphyr::to_string(&canonical::words(&resource)?).map_err(Failure::internal)?;
+    Ok(yaml.lines().map(str::to_owned).collect())
+}
+
+/// The lines of both, marked `-`, `+` or ` `, along the longest common subsequence.
+fn compare<'l>(before: &'l [String], after: &'l [String]) -> Vec<(char, &'l str)> {
+    let whole = before.len() > LINES_MAX || after.len() > LINES_MAX;
+    let common = if whole { Vec::new() } else { common(before, after) };
+    let mut out = Vec::new();
+    let (mut i, mut j) = (0, 0);
+    for (next_i, next_j) in common.into_iter().chain([(before.len(), after.len())]) {
+        out.extend(before[i..next_i].iter().map(|line| ('-', line.as_str())));
+        out.extend(after[j..next_j].iter().map(|line| ('+', line.as_str())));
+        if next_i < before.len() {
+            out.push((' ', &before[next_i]));
+        }
+        (i, j) = (next_i + 1, next_j + 1);
+    }
+    out
+}
+
+/// The positions of a longest common subsequence.
+fn common(before: &[String], after: &[String]) -> Vec<(usize, usize)> {
+    let mut longest = vec![vec![0u32; after.len() + 1]; before.len() + 1];
+    for i in (0..before.len()).rev() {
+        for j in (0..after.len()).rev() {
+            longest[i][j] = match before[i] == after[j] {
+                true => longest[i + 1][j + 1] + 1,
+                false => longest[i + 1][j].max(longest[i][j + 1]),
+            };
+        }
+    }
+    let (mut i, mut j, mut pairs) = (0, 0, Vec::new());
+    while i < before.len() && j < after.len() {
+        if before[i] == after[j] {
+            pairs.push((i, j));
+            (i, j) = (i + 1, j + 1);
+        } else if longest[i + 1][j] >= longest[i][j + 1] {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_lines_that_differ_are_marked() {
+        let lines = |text: &str| text.split(' ').filter(|it| !it.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let check = |before: &str, after: &str, expected: &str| {
+            let (before, after) = (lines(before), lines(after));
+            let marked: Vec<String> =
+                compare(&before, &after).iter().map(|(sign, line)| format!("{sign}{line}")).collect();
+            assert_eq!(marked.join(","), expected);
+        };
+        check("a b c", "a x c", " a,-b,+x, c");
+        check("", "a b", "+a,+b");
+        check("a b", "", "-a,-b");
+        check("a", "a", " a");
+        check("a b", "b c", "-a, b,+c");
+    }
+}

@@ -1,0 +1,78 @@
+//! From a gRPC status with its details to a failure with an exit code.
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::failure::{Exit, Failure, Problem};
+
+/// The exit code of a status (docs/OPERATING.md; one-to-one).
+pub fn exit(code: Code) -> Exit {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted => Exit::Invalid,
+        Code::Unauthenticated | Code::PermissionDenied => Exit::Forbidden,
+        Code::NotFound => Exit::NotFound,
+        Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => Exit::Conflict,
+        Code::Unavailable => Exit::Unavailable,
+        Code::DeadlineExceeded | Code::Cancelled => Exit::Deadline,
+        _ => Exit::Internal,
+    }
+}
+
+/// One complaint about one field, as the server sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    pub field: String,
+    pub message: String,
+}
+
+pub fn violations(status: &Status) -> Vec<Violation> {
+    let Some(bad) = status.get_details_bad_request() else { return Vec::new() };
+    bad.field_violations.into_iter().map(|it| Violation { field: it.field, message: it.description }).collect()
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let exit = exit(status.code());
+        let reason = status.get_details_error_info().map(|it| it.reason.to_ascii_lowercase());
+        let code = reason.filter(|it| !it.is_empty());
+        let found = violations(&status);
+        let mut failure = Failure::new(exit, message(&status)).help(help(exit, code.as_deref()));
+        if let Some(code) = code {
+            failure.problems[0].code = code;
+        }
+        if exit == Exit::Invalid && !found.is_empty() {
+            failure.problems = found.iter().map(problem).collect();
+        }
+        failure
+    }
+}
+
+fn problem(violation: &Violation) -> Problem {
+    let message = match violation.field.is_empty() || violation.message.starts_with(&violation.field) {
+        true => violation.message.clone(),
+        false => format!("{}: {}", violation.field, violation.message),
+    };
+    Problem::invalid(message)
+}
+
+fn message(status: &Status) -> String {
+    match (status.message(), status.code()) {
+        ("", code) => code.description().to_owned(),
+        ("Timeout expired", _) => "no answer within the deadline; a write may or may not have happened".to_owned(),
+        (message, _) => message.to_owned(),
+    }
+}
+
+fn help(exit: Exit, code: Option<&str>) -> &'static str {
+    match (exit, code) {
+        (Exit::Forbidden, _) => {
+            "give an admin token with --admin-token-file, or ask over the unix socket as root or the daemon's user"
+        }
+        (Exit::Conflict, Some("conflict")) => "somebody else was faster: look at the newest revision and try again",
+        (Exit::Unavailable, _) => "nothing was written; `quorumgate cluster status` says who is there",
+        (Exit::Deadline, _) => {
+            "look with `quorumgate history`, or repeat with the same --request-id: it is not done twice"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,101 @@
+//! `cluster`: how it is, its settings, its leader, and whether all nodes hold the same state.
+
+use quorumgate_proto::admin::v1::{
+    GetStatusRequest, GetStatusResponse, SetMaxRttRequest, StateHashRequest, TransferLeaderRequest,
+};
+use serde_json::json;
+
+use crate::cli::{
+    args::{Cluster, ClusterSet, Global},
+    client::Client,
+    failure::{Failure, Outcome},
+    output::Answer,
+    shape,
+    write::{self, Wrote},
+};
+
+pub async fn run(global: &Global, verb: Cluster) -> Outcome {
+    let client = Client::connect(global).await?;
+    match verb {
+        Cluster::Status => print(global, &ask(&client).await?),
+        Cluster::Health => {
+            let status = ask(&client).await?;
+            print(global, &status)?;
+            if status.healthy { Ok(()) } else { Err(Failure::negative()) }
+        }
+        Cluster::Set(ClusterSet::MaxRtt { max_rtt }) => {
+            let request = client.ask(SetMaxRttRequest { max_rtt: Some(shape::to_proto(max_rtt.0)) });
+            let answer = client.cluster().set_max_rtt(request).await?.into_inner();
+            write::print(global.output, Wrote::Other("max_rtt set"), &answer)
+        }
+        Cluster::TransferLeader { to } => transfer(global, &client, to.unwrap_or_default()).await,
+        Cluster::Verify { others } => verify(global, client, &others).await,
+    }
+}
+
+async fn ask(client: &Client) -> Outcome<GetStatusResponse> {
+    Ok(client.cluster().get_status(client.ask(GetStatusRequest {})).await?.into_inner())
+}
+
+fn print(global: &Global, status: &GetStatusResponse) -> Outcome {
+    let json = shape::cluster(status);
+    let fields =
+        ["cluster", "leader", "term", "voters", "failure_tolerance", "revision", "healthy", "max_rtt", "max_staleness"];
+    Answer {
+        header: vec!["field", "value"],
+        rows: fields.iter().map(|field| vec![(*field).to_owned(), shape::cell(&json[*field])]).collect(),
+        notes: status.findings.iter().map(|it| format!("finding: {it}")).collect(),
+        names: vec![status.cluster.clone()],
+        json,
+        ..Answer::default()
+    }
+    .print(global.output)
+}
+
+async fn transfer(global: &Global, client: &Client, to: String) -> Outcome {
+    let answer = client.cluster().transfer_leader(client.ask(TransferLeaderRequest { to })).await?.into_inner();
+    let took = shape::span(answer.took.as_ref());
+    Answer {
+        text: Some(format!("leader {} in term {} after {}\n", answer.leader, answer.term, shape::cell(&took))),
+        names: vec![answer.leader.clone()],
+        json: json!({ "leader": answer.leader, "term": answer.term, "took": took }),
+        ..Answer::default()
+    }
+    .print(global.output)
+}
+
+/// Every asked node's hash at one index: the first node's own, which the others wait for.
+async fn verify(global: &Global, first: Client, others: &[String]) -> Outcome {
+    let mut clients = vec![(global.endpoint.clone(), first)];
+    for endpoint in others {
+        clients.push((endpoint.clone(), Client::connect_to(global, endpoint).await?));
+    }
+    let mut index = 0;
+    let mut hashes = Vec::new();
+    for (endpoint, client) in &clients {
+        let answer = client.observe().state_hash(client.ask(StateHashRequest { index })).await?.into_inner();
+        index = index.max(answer.index);
+        let node = answer.header.map(|it| it.node).filter(|it| !it.is_empty()).unwrap_or_else(|| endpoint.clone());
+        hashes.push((node, answer.index, answer.hash));
+    }
+    let same_index = hashes.iter().all(|it| it.1 == hashes[0].1);
+    let equal = hashes.iter().all(|it| it.2 == hashes[0].2);
+    let nodes: Vec<_> =
+        hashes.iter().map(|(node, index, hash)| json!({ "name": node, "index": index, "hash": hash })).collect();
+    let verdict = match (equal, same_index) {
+        (true, _) => "equal",
+        (false, false) => "unknown",
+        (false, true) => "different",
+    };
+    Answer {
+        header: vec!["name", "index", "hash"],
+        rows: nodes.iter().map(|it| shape::cells(it, &["name", "index", "hash"])).collect(),
+        names: hashes.iter().map(|it| it.0.clone()).collect(),
+        notes: vec![format!("{verdict}: {} nodes asked", nodes.len())],
+        json: json!({ "verdict": verdict, "nodes": nodes }),
+        list: Some("nodes"),
+        ..Answer::default()
+    }
+    .print(global.output)?;
+    if equal { Ok(()) } else { Err(Failure::negative()) }
+}

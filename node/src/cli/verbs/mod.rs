@@ -1,0 +1,11 @@
+//! The verbs that ask a node: each makes one call and prints its answer.
+
+pub mod audit;
+pub mod cluster;
+pub mod explain;
+pub mod files;
+pub mod history;
+pub mod nodes;
+pub mod objects;
+pub mod tokens;
+pub mod watch;

@@ -1,0 +1,226 @@
+//! `route` and `upstream`: one object at a time, by the same write path as files.
+
+use quorumgate_model::{
+    convert,
+    resource::{Kind, Name, Resource},
+};
+use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, ResourceRef};
+use serde_json::{Map, Value, json};
+
+use super::{explain, files::with_request_id};
+use crate::cli::{
+    args::{Global, ListObjects, RemoveObjects, RouteVerb, SetRoute, SetUpstream, UpstreamVerb, WriteNote},
+    client::Client,
+    config::{self, canonical, source},
+    failure::{Failure, Outcome, Problem},
+    input,
+    output::Answer,
+    shape,
+    write::{self, Wrote},
+};
+
+pub async fn route(global: &Global, verb: RouteVerb) -> Outcome {
+    match verb {
+        RouteVerb::Match(it) => explain::run(global, it).await,
+        RouteVerb::Ls(it) => ls(global, Kind::Route, it).await,
+        RouteVerb::Get { name } => get(global, Kind::Route, &name).await,
+        RouteVerb::Set(it) => {
+            let resource = match &it.file {
+                Some(file) => from_file(Kind::Route, &it.name, file)?,
+                None => from_flags(Kind::Route, route_words(&it))?,
+            };
+            set(global, &resource, it.note).await
+        }
+        RouteVerb::Rm(it) => rm(global, Kind::Route, it).await,
+    }
+}
+
+pub async fn upstream(global: &Global, verb: UpstreamVerb) -> Outcome {
+    match verb {
+        UpstreamVerb::Ls(it) => ls(global, Kind::Upstream, it).await,
+        UpstreamVerb::Get { name } => get(global, Kind::Upstream, &name).await,
+        UpstreamVerb::Set(it) => {
+            let resource = match &it.file {
+                Some(file) => from_file(Kind::Upstream, &it.name, file)?,
+                None => from_flags(Kind::Upstream, upstream_words(&it))?,
+            };
+            set(global, &resource, it.note).await
+        }
+        UpstreamVerb::Rm(it) => rm(global, Kind::Upstream, it).await,
+    }
+}
+
+fn from_file(kind: Kind, name: &Name, file: &std::path::Path) -> Outcome<Resource> {
+    let mut sources = source::read(&[file.to_owned()])?;
+    match (sources.pop(), sources.is_empty()) {
+        (Some(source), true) => config::load_one(kind, name, source),
+        _ => Err(Failure::usage(format!("{}: found a directory; allowed: one file", file.display()))),
+    }
+}
+
+fn from_flags(kind: Kind, words: Value) -> Outcome<Resource> {
+    config::resource(kind, words).map_err(|invalid| Failure::invalid(vec![Problem::invalid(invalid.under(kind))]))
+}
+
+fn route_words(it: &SetRoute) -> Value {
+    let mut tests = Map::new();
+    let mut lists = |name: &str, words: &[String]| {
+        if !words.is_empty() {
+            tests.insert(name.to_owned(), json!(words));
+        }
+    };
+    lists("hosts", &it.hosts);
+    lists("methods", &it.methods);
+    let paths = [
+        ("path_prefix", &it.path.path_prefix),
+        ("path_exact", &it.path.path_exact),
+        ("path_template", &it.path.path_template),
+        ("path_regex", &it.path.path_regex),
+    ];
+    for (name, path) in paths {
+        if let Some(path) = path {
+            tests.insert(name.to_owned(), json!(path));
+        }
+    }
+    json!({ "name": it.name, "match": tests, "upstream": it.upstream })
+}
+
+fn upstream_words(it: &SetUpstream) -> Value {
+    let mut words = json!({ "name": it.name, "targets": it.targets });
+    if let Some(protocol) = &it.protocol {
+        words["protocol"] = json!(protocol);
+    }
+    if let Some(policy) = &it.balance {
+        words["balance"] = json!({ "policy": policy });
+    }
+    if let Some(path) = &it.health_path {
+        words["health"] = json!({ "path": path });
+    }
+    words
+}
+
+async fn set(global: &Global, resource: &Resource, note: WriteNote) -> Outcome {
+    let config = Some(convert::config_to([resource].into_iter()));
+    apply(global, ApplyConfigRequest { config, ..request(&note) }).await
+}
+
+async fn rm(global: &Global, kind: Kind, verb: RemoveObjects) -> Outcome {
+    let names: Vec<String> = verb.names.iter().map(|name| format!("{kind}/{name}")).collect();
+    input::confirm(global, &format!("deletes {}", names.join(", ")))?;
+    let kind = convert::kind_to(kind) as i32;
+    let delete = verb.names.iter().map(|name| ResourceRef { kind, name: name.to_string() }).collect();
+    apply(global, ApplyConfigRequest { delete, ..request(&verb.note) }).await
+}
+
+fn request(note: &WriteNote) -> ApplyConfigRequest {
+    ApplyConfigRequest {
+        expected_revision: note.if_revision,
+        request_id: note.request_id.unwrap_or_else(uuid::Uuid::new_v4).to_string(),
+        message: note.message.clone(),
+        ..ApplyConfigRequest::default()
+    }
+}
+
+async fn apply(global: &Global, request: ApplyConfigRequest) -> Outcome {
+    let client = Client::connect(global).await?;
+    let id = request.request_id.clone();
+    let sent = client.config().apply_config(client.ask(request)).await;
+    let answer = sent.map_err(|status| with_request_id(Failure::from(status), &id))?.into_inner();
+    write::print(global.output, Wrote::Resources, &answer)
+}
+
+async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
+    let client = Client::connect(global).await?;
+    let request = client.ask(admin::ListObjectsRequest { stale: verb.stale, owner: verb.owner.unwrap_or_default() });
+    let mut config = client.config();
+    let set = match kind {
+        Kind::Route => {
+            admin::ConfigSet { routes: config.list_routes(request).await?.into_inner().routes, ..Default::default() }
+        }
+        Kind::Upstream => {
+            let upstreams = config.list_upstreams(request).await?.into_inner().upstreams;
+            admin::ConfigSet { upstreams, ..Default::default() }
+        }
+    };
+    let resources = convert::config_from(set).map_err(Failure::internal)?;
+    let words = resources.iter().map(canonical::complete).collect::<Outcome<Vec<Value>>>()?;
+    let (header, row): (Vec<_>, fn(&Value) -> Vec<String>) = match kind {
+        Kind::Route => (vec!["name", "hosts", "path", "methods", "to", "priority", "owner"], route_row),
+        Kind::Upstream => (vec!["name", "targets", "protocol", "balance", "health", "owner"], upstream_row),
+    };
+    Answer {
+        header,
+        wide_columns: 1,
+        rows: words.iter().map(row).collect(),
+        names: resources.iter().map(|it| it.key().name.to_string()).collect(),
+        yaml: Some(canonical::file(resources.iter())?),
+        json: json!({ kind.list(): words }),
+        list: Some(kind.list()),
+        ..Answer::default()
+    }
+    .print(global.output)
+}
+
+fn joined(list: &Value, every: &str) -> String {
+    match list.as_array().map(Vec::as_slice) {
+        None | Some([]) => every.to_owned(),
+        Some(items) => items.iter().map(shape::cell).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn route_row(it: &Value) -> Vec<String> {
+    let tests = &it["match"];
+    let path = [("path_prefix", "*"), ("path_exact", ""), ("path_template", ""), ("path_regex", " (regex)")]
+        .into_iter()
+        .find_map(|(field, mark)| tests[field].as_str().map(|path| format!("{path}{mark}")));
+    let to = match (&it["upstream"], &it["redirect"], &it["respond"]) {
+        (Value::String(upstream), _, _) => upstream.clone(),
+        (_, Value::Object(redirect), _) => format!("redirect {}", redirect["status"]),
+        (_, _, respond) => format!("respond {}", respond["status"]),
+    };
+    vec![
+        shape::cell(&it["name"]),
+        joined(&tests["hosts"], "*"),
+        path.unwrap_or_else(|| "*".into()),
+        joined(&tests["methods"], "*"),
+        to,
+        shape::cell(&it["priority"]),
+        shape::cell(&it["owner"]),
+    ]
+}
+
+fn upstream_row(it: &Value) -> Vec<String> {
+    let targets: Vec<String> =
+        it["targets"].as_array().into_iter().flatten().map(|target| shape::cell(&target["address"])).collect();
+    vec![
+        shape::cell(&it["name"]),
+        targets.join(","),
+        shape::cell(&it["protocol"]),
+        shape::cell(&it["balance"]["policy"]),
+        shape::cell(&it["health"]["path"]),
+        shape::cell(&it["owner"]),
+    ]
+}
+
+async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {
+    use admin::resource::Kind::{Route, Upstream};
+    let client = Client::connect(global).await?;
+    let request = client.ask(admin::GetObjectRequest { name: name.to_string(), stale: false });
+    let mut config = client.config();
+    let (message, etag) = match kind {
+        Kind::Route => {
+            let answer = config.get_route(request).await?.into_inner();
+            (answer.route.map(Route), answer.etag)
+        }
+        Kind::Upstream => {
+            let answer = config.get_upstream(request).await?.into_inner();
+            (answer.upstream.map(Upstream), answer.etag)
+        }
+    };
+    let resource = convert::resource_from(admin::Resource { kind: message }).map_err(Failure::internal)?;
+    let mut json = canonical::complete(&resource)?;
+    json["etag"] = json!(etag);
+    let file = canonical::file([&resource].into_iter())?;
+    let names = vec![name.to_string()];
+    Answer { text: Some(file.clone()), yaml: Some(file), json, names, ..Answer::default() }.print(global.output)
+}
