@@ -151,7 +151,7 @@ static UPSTREAM_TIMEOUTS: Object = Object {
     fields: &[
         Field::new("connect", Form::Span, "To accept a connection.").default("\"5s\""),
         Field::new("response_header", Form::Span, "To begin its answer.").default("\"30s\""),
-        Field::new("idle", Form::Span, "Between two parts of its answer.").default("\"60s\""),
+        Field::new("idle", Form::Span, "Between two parts of its answer.").default("\"1m\""),
         Field::new("total", Form::Span, "For the whole exchange; 0s is no limit.").default("\"0s\""),
     ],
 };
