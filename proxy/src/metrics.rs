@@ -172,7 +172,7 @@ impl WorkerMetrics {
 
     /// Drops what was counted for routes that are gone: memory follows the configuration.
     pub(crate) fn keep_only(&self, rules: &Ruleset) {
-        let names: BTreeSet<&str> = rules.rules.iter().map(|rule| &*rule.route.name).collect();
+        let names: BTreeSet<&str> = rules.rules.keys().map(|name| &**name).collect();
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         routes.retain(|name, _| &**name == NO_ROUTE || names.contains(&**name));
     }
