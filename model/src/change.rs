@@ -11,6 +11,7 @@ use crate::{
     digest::Digest,
     invalid::Invalid,
     resource::{Action, Key, Kind, Name, Resource, Resources, Route, Stored},
+    ruleset::match_fingerprint,
 };
 
 /// How many names an error message lists at most.
@@ -134,7 +135,7 @@ impl Lookups {
         let mut lookups = Self::default();
         for stored in resources.values() {
             if let Resource::Route(route) = &stored.resource {
-                lookups.matches.entry(fingerprint(route)).or_insert_with(|| route.name.clone());
+                lookups.matches.entry(match_fingerprint(route)).or_insert_with(|| route.name.clone());
                 lookups.count_use(route);
             }
         }
@@ -162,7 +163,7 @@ impl Lookups {
     }
 
     fn forget(&mut self, route: &Route) {
-        let fingerprint = fingerprint(route);
+        let fingerprint = match_fingerprint(route);
         if self.matches.get(&fingerprint) == Some(&route.name) {
             self.matches.remove(&fingerprint);
         }
@@ -175,7 +176,7 @@ impl Lookups {
     }
 
     fn take(&mut self, route: &Route, after: &Resources) -> Result<(), Invalid> {
-        if let Some(twin) = self.matches.insert(fingerprint(route), route.name.clone()) {
+        if let Some(twin) = self.matches.insert(match_fingerprint(route), route.name.clone()) {
             let found = format!("the same match and priority as route \"{twin}\"");
             return Err(Invalid::field("match").found(found).allowed("another match, or another priority"));
         }
@@ -192,30 +193,6 @@ impl Lookups {
             *self.uses.entry(upstream.clone()).or_default() += 1;
         }
     }
-}
-
-fn fingerprint(route: &Route) -> Digest {
-    let bare = Route {
-        name: "x".parse().expect("a name"),
-        labels: BTreeMap::new(),
-        owner: String::new(),
-        description: String::new(),
-        action: Action::Respond(crate::resource::Respond {
-            status: 200,
-            body: String::new(),
-            headers: BTreeMap::new(),
-        }),
-        rewrite: Default::default(),
-        on_stale: Default::default(),
-        encoded_slash: Default::default(),
-        access_log: None,
-        body: Default::default(),
-        timeouts: Default::default(),
-        retries: Default::default(),
-        priority: route.priority,
-        matches: route.matches.clone(),
-    };
-    Digest::of(&convert::resource_to(&Resource::Route(Arc::new(bare))).encode_to_vec())
 }
 
 fn route_of(side: &Option<Resource>) -> Option<&Route> {

@@ -1,0 +1,229 @@
+//! What apply answers: each file of `apply/` is a story, a command a line, with what came of it below. `UPDATE=1`
+//! writes what was found into the files.
+
+mod common;
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use common::{bootstrap, command, key, node, route, upstream};
+use quorumgate_model::{
+    command::{
+        AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken, Expect,
+        ResourceChange, Role, Standing, TrialEnd, UpdateNode,
+    },
+    digest::Digest,
+    state::{Effects, State},
+    units::Span,
+};
+
+/// One line: its verb, its bare words, and its `name=value` words.
+struct Line<'a> {
+    verb: &'a str,
+    words: Vec<&'a str>,
+    options: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a str) -> Self {
+        let mut all = line.split_whitespace();
+        let verb = all.next().unwrap();
+        let (options, words): (Vec<_>, Vec<_>) = all.partition(|word| word.contains('='));
+        Self { verb, words, options: options.iter().map(|word| word.split_once('=').unwrap()).collect() }
+    }
+
+    fn option<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        self.options.get(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+    }
+
+    fn span(&self, name: &str) -> std::time::Duration {
+        self.option::<Span>(name).unwrap().0
+    }
+
+    fn secret(&self) -> Digest {
+        Digest::of(self.options.get("secret").copied().unwrap_or("s").as_bytes())
+    }
+
+    fn role(&self) -> Role {
+        match self.options.get("role").copied() {
+            None | Some("voter") => Role::Voter,
+            Some("replica") => Role::Replica,
+            Some(other) => panic!("role {other}"),
+        }
+    }
+
+    fn body(&self, state: &State) -> Body {
+        let word = |n: usize| self.words.get(n).copied().unwrap_or_default();
+        let number = |n: usize| word(n).parse().unwrap_or(0);
+        match self.verb {
+            "bootstrap" => Body::Bootstrap(Arc::new(bootstrap())),
+            "apply" => Body::ChangeResources(ChangeResources {
+                changes: self.words.iter().map(|word| change(state, word)).collect(),
+                expected_revision: self.option("if"),
+                message: self.option("msg").unwrap_or_default(),
+                trial: self.option::<Span>("trial").map(|span| span.0),
+                rollback_of: self.option("rollback-of"),
+            }),
+            "confirm" => Body::EndTrial { revision: number(0), end: TrialEnd::Confirm },
+            "abort" => Body::EndTrial { revision: number(0), end: TrialEnd::Abort },
+            "expire" => Body::EndTrial { revision: number(0), end: TrialEnd::Expire },
+            "join-token" => Body::CreateJoinToken(CreateJoinToken {
+                id: word(0).into(),
+                secret_hash: self.secret(),
+                role: self.role(),
+                ttl: self.span("ttl"),
+                uses: self.option("uses").unwrap_or(1),
+            }),
+            "rm-join-token" => Body::RemoveJoinToken { id: word(0).into() },
+            "admit" => Body::AdmitNode(AdmitNode {
+                token_id: self.option("token").unwrap(),
+                token_secret_hash: self.secret(),
+                node: node(0, word(0), self.role()),
+            }),
+            "update" => Body::UpdateNode(UpdateNode {
+                id: number(0),
+                standing: self.options.get("standing").map(|word| match *word {
+                    "active" => Standing::Active,
+                    "draining" => Standing::Draining,
+                    "leaving" => Standing::Leaving,
+                    other => panic!("standing {other}"),
+                }),
+                wanted_role: self.options.get("role").map(|_| self.role()),
+                peer_address: self.option("address"),
+                level: self.option("level"),
+                version: self.option("version"),
+            }),
+            "remove" => Body::RemoveNode { id: number(0) },
+            "admin-token" => Body::CreateAdminToken(CreateAdminToken {
+                name: word(0).parse().unwrap(),
+                secret_hash: self.secret(),
+                role: AdminRole::from_word(word(1)).unwrap(),
+                owner: self.option("owner").unwrap_or_default(),
+                ttl: self.span("ttl"),
+            }),
+            "rm-admin-token" => Body::RemoveAdminToken { name: word(0).parse().unwrap() },
+            "max-rtt" => Body::SetMaxRtt { max_rtt: word(0).parse::<Span>().unwrap().0 },
+            "tick" => Body::Tick,
+            other => panic!("not understood: {other}"),
+        }
+    }
+}
+
+/// `+upstream/x` `+upstream/x:81` (its port) `+upstream/x@owner` `+route/a>x` (to upstream x) `+route/a>x:/path`
+/// `-route/a`, each with `?missing`, `?etag` or `?stale` behind it.
+fn change(state: &State, word: &str) -> ResourceChange {
+    let (word, expect) = word.split_once('?').unwrap_or((word, ""));
+    let (word, owner) = word.split_once('@').unwrap_or((word, ""));
+    let (word, detail) = word.split_once(':').unwrap_or((word, ""));
+    let (sign, word) = word.split_at(1);
+    let (place, target) = word.split_once('>').unwrap_or((word, ""));
+    let (kind, name) = place.split_once('/').unwrap();
+    let path = if detail.is_empty() { format!("/{name}") } else { detail.to_owned() };
+    let after = (sign == "+").then(|| match kind {
+        "upstream" => upstream(name, detail.parse().unwrap_or(80), owner),
+        _ => route(name, target, &path, owner),
+    });
+    let expect = match expect {
+        "" => Expect::Anything,
+        "missing" => Expect::Missing,
+        "etag" => Expect::Etag(state.resources[&key(place)].etag),
+        _ => Expect::Etag(Digest::default()),
+    };
+    ResourceChange { key: key(place), after, expect }
+}
+
+#[derive(Default)]
+struct World {
+    state: State,
+    clock_us: u64,
+    owner: String,
+}
+
+impl World {
+    fn play(&mut self, text: &str) -> String {
+        let mut found = String::new();
+        for line in text.lines().filter(|line| !line.starts_with('>')) {
+            found += &format!("{line}\n");
+            let line = line.trim();
+            match line.split_once(' ') {
+                _ if line.is_empty() || line.starts_with('#') => {}
+                Some(("clock", span)) => self.clock_us = span.parse::<Span>().unwrap().0.as_micros() as u64,
+                Some(("owner", owner)) => self.owner = owner.trim_matches('-').to_owned(),
+                _ => found += &self.take(&Line::parse(line)),
+            }
+        }
+        found
+    }
+
+    fn take(&mut self, line: &Line<'_>) -> String {
+        let mut command: Command = command(line.body(&self.state));
+        command.request_id = line.option::<u8>("id").map(|id| [id; 16]);
+        command.stamp.clock_us = self.clock_us;
+        Arc::make_mut(&mut command.actor).owner_scope = self.owner.clone();
+        let before = self.state.clone();
+        let index = before.index + 1;
+        let (applied, effects) = self.state.apply(index, &command);
+        self.check(&before, &applied, &effects);
+        shown(&applied, &effects)
+    }
+
+    /// What must hold after every command.
+    fn check(&self, before: &State, applied: &Applied, effects: &Effects) {
+        let after = &self.state;
+        let changed = applied.index == after.index && matches!(&applied.outcome, Ok(outcome) if !outcome.noop);
+        if !changed {
+            let quiet = State {
+                index: after.index,
+                clock_us: after.clock_us,
+                wall_ms: after.wall_ms,
+                dedup: after.dedup.clone(),
+                dedup_order: after.dedup_order.clone(),
+                ..before.clone()
+            };
+            assert_eq!(*after, quiet, "a refusal, a repeat or a no-op left a trace");
+        }
+        match &effects.audit {
+            Some(entry) => {
+                assert_eq!((entry.sequence, entry.previous), (before.audit.count + 1, before.audit.hash));
+                assert_eq!((after.audit.count, after.audit.hash), (entry.sequence, entry.hash()));
+            }
+            None => assert_eq!(after.audit, before.audit),
+        }
+    }
+}
+
+fn shown(applied: &Applied, effects: &Effects) -> String {
+    let mut text = match &applied.outcome {
+        Err(rejected) if rejected.field.is_empty() => format!("> {} {rejected}\n", rejected.reason.word()),
+        Err(rejected) => format!("> {} [{}] {rejected}\n", rejected.reason.word(), rejected.field),
+        Ok(outcome) => {
+            let mut text = format!("> {}", applied.index);
+            if let Some(id) = outcome.node_id {
+                text += &format!(" node {id}");
+            }
+            if effects.diff.is_some() {
+                text += &format!(" revision {}", applied.revision);
+            }
+            text + if outcome.noop { " no-op\n" } else { "\n" }
+        }
+    };
+    if let Some(entry) = &effects.audit {
+        text += &format!("> audit: {}\n", entry.summary);
+    }
+    text
+}
+
+#[test]
+fn the_stories_go_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apply");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let written = fs::read_to_string(&file).unwrap();
+        let found = World::default().play(&written);
+        match std::env::var_os("UPDATE") {
+            Some(_) => fs::write(&file, found).unwrap(),
+            None => assert_eq!(found, written, "{}", file.display()),
+        }
+    }
+}

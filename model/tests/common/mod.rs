@@ -1,0 +1,74 @@
+//! Small resources, nodes and commands for the tests of the model.
+#![allow(dead_code)]
+
+use std::{sync::Arc, time::Duration};
+
+use quorumgate_model::{
+    LEVEL,
+    command::{Actor, Body, Bootstrap, Command, NodeRecord, Role, Stamp, Standing},
+    digest::Digest,
+    resource::{Key, Resource},
+    timing::MAX_RTT_DEFAULT,
+};
+use serde_json::json;
+
+pub fn upstream(name: &str, port: u16, owner: &str) -> Resource {
+    let target = format!("127.0.0.1:{port}");
+    let words = json!({ "name": name, "owner": owner, "targets": [target], "labels": { "b": "2", "a": "1" } });
+    Resource::Upstream(Arc::new(serde_json::from_value(words).unwrap()))
+}
+
+pub fn route(name: &str, upstream: &str, path: &str, owner: &str) -> Resource {
+    let words = json!({ "name": name, "owner": owner, "match": { "path_prefix": path }, "upstream": upstream });
+    Resource::Route(Arc::new(serde_json::from_value(words).unwrap()))
+}
+
+pub fn key(text: &str) -> Key {
+    let (kind, name) = text.split_once('/').unwrap();
+    Key { kind: serde_json::from_value(json!(kind)).unwrap(), name: name.parse().unwrap() }
+}
+
+pub fn node(id: u64, name: &str, wanted_role: Role) -> NodeRecord {
+    NodeRecord {
+        id,
+        name: name.parse().unwrap(),
+        region: "eu".into(),
+        peer_address: format!("{name}.test:7000"),
+        incarnation: [1; 16],
+        spki_sha256: Digest::of(name.as_bytes()).0,
+        wanted_role,
+        standing: Standing::Active,
+        level: LEVEL,
+        version: "0.1.0".into(),
+    }
+}
+
+pub fn bootstrap() -> Bootstrap {
+    Bootstrap {
+        cluster_id: [7; 16],
+        cluster_name: "test".into(),
+        max_rtt: MAX_RTT_DEFAULT,
+        ca_certificate: b"certificate".to_vec(),
+        sealed_ca_key: b"key".to_vec(),
+        node: node(1, "n1", Role::Voter),
+    }
+}
+
+pub fn command(body: Body) -> Command {
+    Command {
+        min_level: LEVEL,
+        request_id: None,
+        stamp: Stamp { clock_us: 1_000_000, wall_ms: 1_700_000_000_000 },
+        actor: Arc::new(Actor {
+            name: "ops".into(),
+            source: "unix uid 0".into(),
+            rpc: "Config/ApplyConfig".into(),
+            owner_scope: String::new(),
+        }),
+        body,
+    }
+}
+
+pub fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
