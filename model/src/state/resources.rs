@@ -167,8 +167,9 @@ impl State {
         let lookups = Lookups::of(&trial.prior);
         let message = format!("trial of revision {} {word}", trial.revision);
         let rollback_of = (trial.prior_revision != 0).then_some(trial.prior_revision);
-        let note = Note { actor, message, trial: TrialStatus::None, rollback_of };
-        Ok(self.commit(Prepared { changes, after: trial.prior, lookups }, note))
+        let note = Note { actor, message: message.clone(), trial: TrialStatus::None, rollback_of };
+        let done = self.commit(Prepared { changes, after: trial.prior, lookups }, note);
+        Ok(Done { summary: format!("{message}: {}", done.summary), ..done })
     }
 
     /// While a trial is open nothing else changes resources, so it is the last of the history.

@@ -5,9 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use quorumgate_model::{
     LEVEL,
-    command::{Actor, Body, Bootstrap, Command, NodeRecord, Role, Stamp, Standing},
+    command::{
+        Actor, AdminRole, AdmitNode, Body, Bootstrap, ChangeResources, Command, CreateAdminToken, CreateJoinToken,
+        Expect, NodeRecord, ResourceChange, Role, Stamp, Standing,
+    },
     digest::Digest,
     resource::{Key, Resource},
+    state::State,
     timing::MAX_RTT_DEFAULT,
 };
 use serde_json::json;
@@ -71,4 +75,60 @@ pub fn command(body: Body) -> Command {
 
 pub fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
+}
+
+/// A state in which every kind of snapshot record occurs, and the commands that led to it.
+pub fn full_state() -> (State, Vec<Command>) {
+    let changes = |sides: Vec<Option<Resource>>, keys: &[&str], trial| {
+        let changes = sides.into_iter().zip(keys).map(|(after, text)| ResourceChange {
+            key: key(text),
+            after,
+            expect: Expect::Anything,
+        });
+        let changes = changes.collect();
+        Body::ChangeResources(ChangeResources { changes, message: "why".into(), trial, ..Default::default() })
+    };
+    let x = Some(upstream("x", 80, "team-a"));
+    let bodies = [
+        Body::Bootstrap(Arc::new(bootstrap())),
+        changes(vec![x.clone(), Some(route("a", "x", "/a", ""))], &["upstream/x", "route/a"], None),
+        changes(vec![Some(route("b", "nope", "/b", ""))], &["route/b"], None),
+        Body::CreateJoinToken(CreateJoinToken {
+            id: "t1".into(),
+            secret_hash: Digest::of(b"s"),
+            role: Role::Voter,
+            ttl: secs(3600),
+            uses: 3,
+        }),
+        Body::AdmitNode(AdmitNode {
+            token_id: "t1".into(),
+            token_secret_hash: Digest::of(b"s"),
+            node: node(0, "n2", Role::Replica),
+        }),
+        Body::AdmitNode(AdmitNode {
+            token_id: "t1".into(),
+            token_secret_hash: Digest::of(b"s"),
+            node: node(0, "n3", Role::Voter),
+        }),
+        Body::RemoveNode { id: 6 },
+        Body::CreateAdminToken(CreateAdminToken {
+            name: "ci".parse().unwrap(),
+            secret_hash: Digest::of(b"ci"),
+            role: AdminRole::Operator,
+            owner: "team-a".into(),
+            ttl: secs(60),
+        }),
+        changes(vec![Some(upstream("x", 81, "team-a")), None], &["upstream/x", "route/a"], Some(secs(30))),
+    ];
+    let mut state = State::default();
+    let commands: Vec<_> = bodies.into_iter().map(command).collect();
+    let commands: Vec<_> = commands
+        .into_iter()
+        .enumerate()
+        .map(|(n, command)| Command { request_id: Some([n as u8; 16]), ..command })
+        .collect();
+    for (n, command) in commands.iter().enumerate() {
+        state.apply(n as u64 + 1, command);
+    }
+    (state, commands)
 }

@@ -1,0 +1,172 @@
+//! The stored form of every command, record and journal entry, byte for byte: what one release wrote the next must read.
+//!
+//! To add one: add its sample, run `GOLDEN=add cargo test -p quorumgate-model --test golden`, commit the new file. Files
+//! that are there are never rewritten; one that no longer fits is a break of the format, not of the test.
+
+mod common;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use common::{command, full_state, node, route, secs, upstream};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use quorumgate_model::{
+    command::{Body, ChangeResources, Command, Expect, ResourceChange, Role, Standing, TrialEnd, UpdateNode},
+    convert,
+    digest::Digest,
+    snapshot,
+    state::RevisionDiff,
+};
+use quorumgate_proto::{
+    DESCRIPTORS,
+    store::v1::{self as store, snapshot_record::Record},
+};
+
+/// The bytes of the file `name`, which must be the sample's.
+fn golden(name: &str, sample: &[u8]) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.hex"));
+    let hex = data_encoding::HEXLOWER.encode(sample);
+    if !path.exists() && std::env::var_os("GOLDEN").is_some_and(|word| word == "add") {
+        fs::write(&path, format!("{hex}\n")).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(hex, written.trim(), "the stored form of {name} has changed");
+    sample.to_vec()
+}
+
+/// The field names of a message, from the descriptors.
+fn fields(message: &str, oneof: bool) -> BTreeSet<String> {
+    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    let file = set.file.iter().find(|file| file.package() == "quorumgate.store.v1").unwrap();
+    let message = file.message_type.iter().find(|it| it.name() == message).unwrap();
+    let fields = message.field.iter().filter(|field| field.oneof_index.is_some() == oneof);
+    fields.map(|field| field.name().to_owned()).collect()
+}
+
+fn commands() -> Vec<Command> {
+    let (_, mut commands) = full_state();
+    let etag = Digest::of(b"etag");
+    let rich = ChangeResources {
+        changes: [
+            ResourceChange { key: common::key("upstream/x"), after: None, expect: Expect::Etag(etag) },
+            ResourceChange {
+                key: common::key("route/a"),
+                after: Some(route("a", "x", "/a", "team-a")),
+                expect: Expect::Missing,
+            },
+            ResourceChange {
+                key: common::key("upstream/y"),
+                after: Some(upstream("y", 80, "")),
+                expect: Expect::Anything,
+            },
+        ]
+        .into(),
+        expected_revision: Some(0),
+        message: "why".into(),
+        trial: Some(secs(30)),
+        rollback_of: Some(7),
+    };
+    let rest = [
+        Body::ChangeResources(rich),
+        Body::EndTrial { revision: 9, end: TrialEnd::Expire },
+        Body::RemoveJoinToken { id: "t1".into() },
+        Body::UpdateNode(UpdateNode {
+            id: 5,
+            standing: Some(Standing::Draining),
+            wanted_role: Some(Role::Voter),
+            peer_address: Some("n2.test:7001".into()),
+            level: Some(2),
+            version: Some("0.2.0".into()),
+        }),
+        Body::RemoveAdminToken { name: "ci".parse().unwrap() },
+        Body::SetMaxRtt { max_rtt: secs(1) },
+        Body::Tick,
+    ];
+    commands.extend(rest.into_iter().map(command));
+    commands
+}
+
+#[test]
+fn commands_are_stored_as_ever() {
+    let mut seen = BTreeSet::new();
+    // The last of each kind: it is the richest.
+    for sample in commands().iter().rev() {
+        if !seen.insert(sample.body.word().to_owned()) {
+            continue;
+        }
+        let name = format!("command.{}", sample.body.word());
+        let bytes = golden(&name, &convert::command_to(sample).encode_to_vec());
+        let found = convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap();
+        assert_eq!(found, *sample);
+    }
+    assert_eq!(seen, fields("Command", true), "a command without a sample");
+}
+
+#[test]
+fn snapshot_records_are_stored_as_ever() {
+    let (state, _) = full_state();
+    let word = |record: &Record| match record {
+        Record::Head(_) => "head",
+        Record::Resource(_) => "resource",
+        Record::Revision(_) => "revision",
+        Record::Node(_) => "node",
+        Record::RemovedNode(_) => "removed_node",
+        Record::JoinToken(_) => "join_token",
+        Record::AdminToken(_) => "admin_token",
+        Record::Dedup(_) => "dedup",
+        Record::Trial(_) => "trial",
+        Record::TrialPrior(_) => "trial_prior",
+    };
+    let mut seen = BTreeSet::new();
+    for record in snapshot::records(&state) {
+        let word = word(record.record.as_ref().unwrap());
+        if seen.insert(word.to_owned()) {
+            golden(&format!("record.{word}"), &record.encode_to_vec());
+        }
+    }
+    assert_eq!(seen, fields("SnapshotRecord", true), "a record without a sample");
+}
+
+#[test]
+fn the_journal_is_stored_as_ever() {
+    let (mut state, _) = full_state();
+    let (_, effects) = state.apply(20, &command(Body::EndTrial { revision: 0, end: TrialEnd::Abort }));
+    let diff: RevisionDiff = effects.diff.unwrap();
+    let bytes = golden("journal.revision_diff", &convert::diff_to(&diff).encode_to_vec());
+    assert_eq!(convert::diff_from(store::RevisionDiff::decode(&*bytes).unwrap()).unwrap(), diff);
+    let entry = effects.audit.unwrap();
+    let bytes = golden("journal.audit", &convert::audit_to(&entry).encode_to_vec());
+    assert_eq!(convert::audit_from(store::AuditRecord::decode(&*bytes).unwrap()).unwrap(), entry);
+}
+
+/// What must stop consensus rather than be skipped.
+#[test]
+fn a_command_that_is_not_understood_is_an_error() {
+    let good = convert::command_to(&command(Body::Tick));
+    let check = |field: &str, change: &dyn Fn(&mut store::Command)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert_eq!(convert::command_from(bad).unwrap_err().field, field);
+    };
+    check("min_level", &|it| it.min_level = quorumgate_model::LEVEL + 1);
+    check("body", &|it| it.body = None);
+    check("request_id", &|it| it.request_id = vec![1; 15]);
+    let body = |body| move |it: &mut store::Command| it.body = Some(body);
+    let end = store::EndTrial { revision: 1, end: 9 };
+    check("end", &|it| body(store::command::Body::EndTrial(end))(it));
+    let update = |update: store::UpdateNode| store::command::Body::UpdateNode(update);
+    check("standing", &|it| body(update(store::UpdateNode { standing: Some(0), ..Default::default() }))(it));
+    check("role", &|it| body(update(store::UpdateNode { wanted_role: Some(3), ..Default::default() }))(it));
+    let mut short = convert::node_to(&node(1, "n1", Role::Voter));
+    short.spki_sha256.pop();
+    let admit = store::AdmitNode { token_secret_hash: vec![0; 32], node: Some(short), ..Default::default() };
+    check("node.spki_sha256", &|it| body(store::command::Body::AdmitNode(admit.clone()))(it));
+    let change = store::ResourceChange {
+        kind: 1,
+        name: "x".into(),
+        after: Some(convert::resource_to(&upstream("y", 80, ""))),
+        expected_etag: None,
+    };
+    let changes = store::ChangeResources { changes: vec![change], ..Default::default() };
+    check("changes[0].after", &|it| body(store::command::Body::ChangeResources(changes.clone()))(it));
+}
