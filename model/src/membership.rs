@@ -88,7 +88,7 @@ fn next_voters(state: &State, observed: &Observed) -> Option<Step> {
     }
     let pool = staying.into_iter().chain(waiting.into_iter().take(PROMOTED_AT_ONCE));
     let mut voters: Vec<NodeId> = pool.take(VOTERS_MAX).collect();
-    if voters.len() % 2 == 0 {
+    if voters.len().is_multiple_of(2) {
         voters.pop();
     }
     observed.set_voters(voters.into_iter().collect())
@@ -103,7 +103,7 @@ fn bridge(observed: &Observed, staying: &[NodeId], waiting: &[NodeId]) -> Option
     };
     let most = waiting.len().min(PROMOTED_AT_ONCE);
     let mut sets: Vec<_> = (1..=most).rev().map(beside).filter(|set| set.len() <= VOTERS_MAX).collect();
-    sets.sort_by_key(|set| set.len() % 2 == 0);
+    sets.sort_by_key(|set| set.len().is_multiple_of(2));
     sets.into_iter().find_map(|set| observed.set_voters(set))
 }
 

@@ -274,13 +274,13 @@ proptest! {
         for event in &events {
             world.happen(event);
             world.run();
-            prop_assert!(world.observed.voters.len() % 2 == 1, "{:?} after {event:?}", world.observed);
+            prop_assert!(!world.observed.voters.len().is_multiple_of(2), "{:?} after {event:?}", world.observed);
         }
         world.heal();
         world.run();
         let to_vote = world.to_vote();
         let most = to_vote.len().min(VOTERS_MAX);
-        let odd = if most % 2 == 0 { most - 1 } else { most };
+        let odd = if most.is_multiple_of(2) { most - 1 } else { most };
         prop_assert_eq!(world.observed.voters.len(), odd);
         prop_assert!(world.observed.voters.iter().all(|id| to_vote.contains(id)));
         let members: BTreeSet<_> = world.observed.voters.union(&world.observed.learners).copied().collect();
