@@ -1,34 +1,129 @@
-//! The upstream's response body.
+//! The upstream's response body: it holds the connection, gives it back at its end, and gives up when it stands still.
 
 use std::{
+    fmt,
     pin::Pin,
-    task::{Context, Poll},
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
 
-use super::Failure;
+use super::{
+    Failure,
+    endpoint::InFlight,
+    pool::{Link, Pool},
+};
 
-#[derive(Debug)]
 pub struct Body {
     inner: Incoming,
+    /// None once the body has ended, well or not.
+    lease: Option<Lease>,
+    idle: Duration,
+    deadline: Option<Instant>,
+    /// Made when the upstream first keeps us waiting.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+/// What one exchange holds of its target.
+pub(super) struct Lease {
+    pub link: Link,
+    pub pool: Rc<Pool>,
+    pub in_flight: InFlight,
+}
+
+impl Lease {
+    /// The response is complete: the connection may serve the next.
+    fn end(self) {
+        drop(self.in_flight);
+        if let Link::Http1(connection) = self.link {
+            self.pool.give_back(connection);
+        }
+    }
+}
+
+impl Body {
+    pub(super) fn new(inner: Incoming, lease: Lease, idle: Duration, deadline: Option<Instant>) -> Self {
+        let mut body = Self { inner, lease: Some(lease), idle, deadline, timer: None, waiting: false };
+        body.end_if_complete();
+        body
+    }
+
+    fn end_if_complete(&mut self) {
+        if self.inner.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.end();
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        self.lease = None;
+        Poll::Ready(Some(Err(failure)))
+    }
+
+    /// The upstream's silence counts, not the time in which the client would not take more.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        if !self.waiting {
+            self.waiting = true;
+            let idle = Instant::now() + self.idle;
+            let until = self.deadline.map_or(idle, |deadline| deadline.min(idle));
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(until),
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(until))),
+            }
+        }
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        ready!(timer.as_mut().poll(cx));
+        let late = self.deadline.is_some_and(|deadline| deadline <= timer.deadline());
+        Poll::Ready(if late { Failure::TotalTimeout } else { Failure::IdleTimeout })
+    }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Failure;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        Pin::new(&mut self.get_mut().inner).poll_frame(cx).map_err(|_| Failure::Reset)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if self.lease.is_none() {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(next) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            let failure = ready!(self.poll_timer(cx));
+            return self.fail(failure);
+        };
+        self.waiting = false;
+        match next {
+            Some(Ok(frame)) => {
+                self.end_if_complete();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => self.fail(error.into()),
+            None => {
+                if let Some(lease) = self.lease.take() {
+                    lease.end();
+                }
+                Poll::Ready(None)
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.lease.is_none() || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("ended", &self.lease.is_none()).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,11 @@
 //! Why an upstream gave no answer, or not all of it.
 
+use std::{error::Error, io};
+
+use quorumgate_model::resource::RetryOn;
+
+use crate::client_body::ClientFault;
+
 /// One exchange's end at the upstream side. `send` returns it before the response head, the body after it.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -7,7 +13,7 @@ pub enum Failure {
     #[error("no healthy target")]
     NoHealthyTarget,
     #[error("connect: {0}")]
-    Connect(std::io::Error),
+    Connect(io::Error),
     #[error("connect timed out")]
     ConnectTimeout,
     #[error("no response header in time")]
@@ -18,13 +24,74 @@ pub enum Failure {
     /// The whole exchange took longer than `timeouts.total`.
     #[error("the exchange took too long")]
     TotalTimeout,
-    /// The connection ended before the response, or its body, was complete.
+    /// The connection or the stream ended before the response, or its body, was complete.
     #[error("connection reset")]
     Reset,
+    /// The upstream says that it has not begun to process the request (REFUSED_STREAM, GOAWAY).
+    #[error("stream refused")]
+    Refused,
     /// What the upstream sent is not HTTP as this gateway takes it: unparsable, CL + TE, two CL, 101.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
     /// The client's body failed, not the upstream.
     #[error("the client's body ended early")]
     RequestBody,
+}
+
+impl Failure {
+    /// The word of `retries.on` that covers it.
+    pub(super) fn retry_word(&self) -> Option<RetryOn> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => Some(RetryOn::ConnectFailure),
+            Self::Reset => Some(RetryOn::Reset),
+            Self::Refused => Some(RetryOn::RefusedStream),
+            _ => None,
+        }
+    }
+
+    /// Whether it tells something about the target, rather than about the client or our own limits.
+    pub(super) fn blames_target(&self) -> bool {
+        !matches!(self, Self::RequestBody | Self::NoHealthyTarget | Self::TotalTimeout)
+    }
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        if error.source().is_some_and(|source| source.is::<ClientFault>()) {
+            return Self::RequestBody;
+        }
+        if error.is_parse() {
+            return Self::Protocol("the response cannot be parsed");
+        }
+        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || error.is_user() {
+            return Self::Reset;
+        }
+        let Some(source) = error.source() else {
+            return Self::Protocol("bytes that belong to no response");
+        };
+        if let Some(error) = source.downcast_ref::<h2::Error>() {
+            return Self::from_h2(error);
+        }
+        match source.downcast_ref::<io::Error>() {
+            // Decoding a chunked body ends in these two.
+            Some(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+                Self::Protocol("the body's framing is broken")
+            }
+            _ => Self::Reset,
+        }
+    }
+}
+
+impl Failure {
+    fn from_h2(error: &h2::Error) -> Self {
+        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // Only streams that a GOAWAY leaves unprocessed end with it (RFC 9113, 6.8).
+        if error.is_remote() && (refused || error.is_go_away()) {
+            return Self::Refused;
+        }
+        match error.is_library() {
+            true => Self::Protocol("HTTP/2 framing"),
+            false => Self::Reset,
+        }
+    }
 }

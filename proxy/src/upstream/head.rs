@@ -1,0 +1,103 @@
+//! Request and response heads: how a request names what it wants on each protocol, and which responses are refused.
+
+use http::{
+    Request, Response, StatusCode, Uri, Version,
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use quorumgate_model::resource::Protocol;
+
+use super::Failure;
+
+/// Sets version and target: origin-form beside a Host on HTTP/1, scheme and authority on HTTP/2.
+pub(super) fn address<B>(request: &mut Request<B>, uri: &Uri, protocol: Protocol) {
+    match protocol {
+        Protocol::Http1 => {
+            *request.version_mut() = Version::HTTP_11;
+            *request.uri_mut() = origin_form(uri);
+        }
+        Protocol::Http2 => {
+            *request.version_mut() = Version::HTTP_2;
+            let host = request.headers_mut().remove(HOST);
+            let authority = host.and_then(|host| Authority::from_maybe_shared(host).ok());
+            *request.uri_mut() = absolute_form(uri, authority);
+        }
+    }
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    if uri.scheme().is_none() && uri.authority().is_none() {
+        return uri.clone();
+    }
+    Uri::from(path(uri))
+}
+
+fn absolute_form(uri: &Uri, host: Option<Authority>) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.authority = host.or_else(|| uri.authority().cloned());
+    parts.scheme = parts.authority.is_some().then_some(Scheme::HTTP);
+    parts.path_and_query = Some(path(uri));
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+fn path(uri: &Uri) -> PathAndQuery {
+    uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
+}
+
+/// Framing that two readers could take differently (RFC 9112, 6.3), and a switch of protocols that nobody asked for.
+pub(super) fn check<B>(response: &Response<B>) -> Result<(), Failure> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Protocol("101 without an Upgrade"));
+    }
+    let headers = response.headers();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() || length.is_some_and(|length| length.as_bytes().contains(&b',')) {
+        return Err(Failure::Protocol("more than one Content-Length"));
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if length.is_some() {
+        return Err(Failure::Protocol("Content-Length beside Transfer-Encoding"));
+    }
+    match codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        true => Ok(()),
+        false => Err(Failure::Protocol("a Transfer-Encoding other than chunked")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_that_two_readers_could_frame_differently_is_refused() {
+        let check = |fields: &[(&str, &str)], ok: bool| {
+            let response = fields.iter().fold(Response::builder(), |it, (name, value)| it.header(*name, *value));
+            assert_eq!(super::check(&response.body(()).unwrap()).is_ok(), ok, "{fields:?}");
+        };
+        check(&[], true);
+        check(&[("content-length", "5")], true);
+        check(&[("transfer-encoding", "Chunked")], true);
+        check(&[("content-length", "5"), ("content-length", "5")], false);
+        check(&[("content-length", "5, 5")], false);
+        check(&[("content-length", "5"), ("transfer-encoding", "chunked")], false);
+        check(&[("transfer-encoding", "gzip, chunked")], false);
+        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false);
+    }
+
+    #[test]
+    fn each_protocol_names_the_target_its_way() {
+        let check = |protocol, uri: &str, host: &str, expected: &str| {
+            let mut request = Request::builder().header(HOST, host).body(()).unwrap();
+            address(&mut request, &uri.parse().unwrap(), protocol);
+            assert_eq!(request.uri().to_string(), expected);
+        };
+        check(Protocol::Http1, "/a?b=c", "shop.test", "/a?b=c");
+        check(Protocol::Http1, "http://shop.test/a?b=c", "shop.test", "/a?b=c");
+        check(Protocol::Http1, "http://shop.test", "shop.test", "/");
+        check(Protocol::Http1, "*", "shop.test", "*");
+        check(Protocol::Http2, "/a?b=c", "shop.test:81", "http://shop.test:81/a?b=c");
+        check(Protocol::Http2, "https://other.test/a", "shop.test", "http://shop.test/a");
+    }
+}

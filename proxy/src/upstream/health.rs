@@ -1,0 +1,206 @@
+//! Active health checks: one checker per target address and process, on connections of its own.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use quorumgate_model::resource::{HealthCheck, Name, Protocol};
+use tokio::{
+    net::TcpStream,
+    sync::Semaphore,
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Registry, endpoint::Endpoint, resolve};
+
+/// Checks under way at any one time, over all targets.
+const CHECKS_AT_ONCE_MAX: usize = 256;
+/// A check's interval is made shorter by up to this share, so that nodes and targets drift apart.
+const JITTER_PERCENT: u32 = 20;
+/// More of a response than this is not read.
+const BODY_BYTES_MAX: usize = 64 << 10;
+const USER_AGENT: &str = concat!("quorumgate-health/", env!("CARGO_PKG_VERSION"));
+
+/// Who is checked, and how: a checker starts over when any of it changes.
+struct Checker {
+    endpoint: Arc<Endpoint>,
+    upstream: Name,
+    check: HealthCheck,
+    protocol: Protocol,
+    random: RandomState,
+}
+
+/// A checker that runs.
+struct Running {
+    check: HealthCheck,
+    protocol: Protocol,
+    task: AbortHandle,
+}
+
+impl Registry {
+    /// Active checks and DNS, on the control runtime: a target is healthy until its first checks have failed. Names
+    /// are only resolved while this runs.
+    pub async fn run_health_checks(self: Arc<Self>, stop: CancellationToken) {
+        tokio::join!(resolve::run(self.clone(), stop.clone()), check_all(self, stop));
+    }
+}
+
+async fn check_all(registry: Arc<Registry>, stop: CancellationToken) {
+    let mut changes = registry.changes();
+    let mut tasks = JoinSet::new();
+    let mut running = HashMap::new();
+    let slots = Arc::new(Semaphore::new(CHECKS_AT_ONCE_MAX));
+    loop {
+        changes.mark_unchanged();
+        reconcile(&registry, &mut running, &mut tasks, &slots);
+        // Aborted checkers are collected here; a panic in one is not to be lost.
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        let Some(Ok(())) = stop.run_until_cancelled(changes.changed()).await else { return };
+    }
+}
+
+/// Starts checkers for new targets, stops those of gone ones, leaves the rest alone.
+fn reconcile(
+    registry: &Registry,
+    running: &mut HashMap<*const Endpoint, Running>,
+    tasks: &mut JoinSet<()>,
+    slots: &Arc<Semaphore>,
+) {
+    let mut before = std::mem::take(running);
+    for (name, origin) in registry.origins().iter().filter(|(_, origin)| !origin.retired) {
+        let Some(check) = &origin.config.health else { continue };
+        let protocol = origin.config.protocol;
+        for member in &origin.members {
+            let key = Arc::as_ptr(&member.endpoint);
+            if let Some(it) = before.remove(&key) {
+                if it.check == *check && it.protocol == protocol {
+                    running.insert(key, it);
+                    continue;
+                }
+                it.task.abort();
+            }
+            let checker = Checker {
+                endpoint: member.endpoint.clone(),
+                upstream: name.clone(),
+                check: check.clone(),
+                protocol,
+                random: RandomState::new(),
+            };
+            let task = tasks.spawn(checker.run(slots.clone()));
+            running.insert(key, Running { check: check.clone(), protocol, task });
+        }
+    }
+    before.values().for_each(|it| it.task.abort());
+}
+
+impl Checker {
+    /// Ends by being aborted.
+    async fn run(self, slots: Arc<Semaphore>) {
+        let mut streak = 0;
+        for round in 0u64.. {
+            let Ok(slot) = slots.acquire().await else { return };
+            let passed = timeout(self.check.timeout.0, self.probe()).await.unwrap_or(Err("no answer in time"));
+            drop(slot);
+            streak = self.judge(streak, passed);
+            sleep(self.pause(round)).await;
+        }
+    }
+
+    /// `streak` counts the checks in a row that contradict the present state.
+    fn judge(&self, streak: u32, passed: Result<(), &'static str>) -> u32 {
+        let healthy = self.endpoint.is_healthy();
+        if passed.is_ok() == healthy {
+            return 0;
+        }
+        let streak = streak + 1;
+        let enough = if healthy { self.check.unhealthy_after } else { self.check.healthy_after };
+        if streak < enough {
+            return streak;
+        }
+        self.endpoint.set_healthy(!healthy);
+        let (upstream, target, address) = (&*self.upstream, &*self.endpoint.target, self.endpoint.address);
+        match passed {
+            Ok(()) => tracing::info!(upstream, target, %address, "target is healthy again"),
+            Err(why) => tracing::warn!(upstream, target, %address, why, "target is unhealthy"),
+        }
+        0
+    }
+
+    fn pause(&self, round: u64) -> Duration {
+        let interval = self.check.interval.0;
+        let share = (self.random.hash_one(round) % 1000) as u32;
+        interval - interval * JITTER_PERCENT / 100 * share / 1000
+    }
+
+    async fn probe(&self) -> Result<(), &'static str> {
+        let stream = TcpStream::connect(self.endpoint.address).await.map_err(|_| "connect failed")?;
+        let io = TokioIo::new(stream);
+        let status = match self.protocol {
+            Protocol::Http1 => {
+                let (mut sender, connection) = http1::handshake(io).await.map_err(|_| "handshake failed")?;
+                let request = self.request(&self.check.path).ok_or("the path is no URI")?;
+                drive(connection, async move { sender.send_request(request).await }).await?
+            }
+            Protocol::Http2 => {
+                let handshake = http2::handshake(TokioExecutor::new(), io);
+                let (mut sender, connection) = handshake.await.map_err(|_| "handshake failed")?;
+                let uri = format!("http://{}{}", self.endpoint.target, self.check.path);
+                let request = self.request(&uri).ok_or("the path is no URI")?;
+                drive(connection, async move { sender.send_request(request).await }).await?
+            }
+        };
+        let expect = self.check.expect;
+        match (expect.first..=expect.last).contains(&status) {
+            true => Ok(()),
+            false => Err("unexpected status"),
+        }
+    }
+
+    fn request(&self, uri: &str) -> Option<Request<Empty<Bytes>>> {
+        let request = Request::builder().method(Method::GET).uri(uri).header(header::USER_AGENT, USER_AGENT);
+        let request = match self.protocol {
+            Protocol::Http1 => request.header(header::HOST, &self.endpoint.host).header(header::CONNECTION, "close"),
+            Protocol::Http2 => request,
+        };
+        request.body(Empty::new()).ok()
+    }
+}
+
+/// Runs a connection for one exchange; the response is read to its end, within bounds, so that the target is not
+/// left with a reset.
+async fn drive<C, E>(
+    connection: C,
+    exchange: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>,
+) -> Result<u16, &'static str>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let exchange = async {
+        let response = exchange.await.map_err(|_| "no valid response")?;
+        let status = response.status().as_u16();
+        let _ = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+        Ok(status)
+    };
+    tokio::pin!(exchange, connection);
+    tokio::select! {
+        biased;
+        done = &mut exchange => done,
+        _ = &mut connection => exchange.await,
+    }
+}
