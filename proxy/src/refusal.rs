@@ -239,7 +239,7 @@ impl From<&Failure> for Refusal {
             Failure::ConnectTimeout | Failure::HeaderTimeout | Failure::IdleTimeout | Failure::TotalTimeout => {
                 Self::UpstreamTimeout
             }
-            Failure::Reset => Self::UpstreamReset,
+            Failure::Reset | Failure::Refused => Self::UpstreamReset,
             Failure::Protocol(_) => Self::UpstreamProtocol,
             Failure::RequestBody => Self::Malformed("the body ended early"),
         }
