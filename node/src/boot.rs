@@ -1,8 +1,35 @@
-//! Starts and stops the daemon.
+//! The daemon, from its settings to its exit code: what starts in which order, and how it goes away.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::settings::Settings;
+use anyhow::{Context, anyhow};
+use quorumgate_model::{command::Standing, ruleset::Ruleset};
+use quorumgate_proxy::{Freshness, Proxy};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    VERSION, admin,
+    consensus::{Consensus, StartOptions},
+    publish::{self, Publisher},
+    settings::{self, Settings},
+    tasks::{Ended, Tasks},
+    telemetry::{
+        health::Health,
+        listener::{self, Telemetry},
+        logs,
+    },
+};
+
+/// Raft, peers and the admin API share these threads, apart from the proxy's: a busy proxy cannot lose elections.
+const CONTROL_THREADS: usize = 2;
+/// How long control tasks may take to stop once asked.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long handing over the leadership may take at shutdown.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
 /// What `run` was asked to do.
 pub struct Run {
@@ -11,6 +38,174 @@ pub struct Run {
 }
 
 /// Runs until a signal, a removal from the cluster, or the end of a control task (which is an error).
-pub fn run(_options: Run) -> anyhow::Result<()> {
-    todo!("lead")
+pub fn run(options: Run) -> anyhow::Result<()> {
+    logs::start(&options.settings.telemetry.log)?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let outcome = control.block_on(daemon(options));
+    // A blocking read of the disk must not hold up the exit.
+    control.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn daemon(options: Run) -> anyhow::Result<()> {
+    let settings = Arc::new(options.settings);
+    let mut signals = Signals::listen()?;
+    let (tasks, mut endings) = Tasks::new();
+    let freshness = Arc::new(Freshness::default());
+    let health = Arc::new(Health::default());
+
+    let dir = options.dir.clone();
+    let opened = tokio::task::spawn_blocking(move || quorumgate_raft_store::open(&dir, Default::default())).await??;
+    info!(node = %settings.node.name, id = opened.identity.node, version = VERSION, "data directory opened");
+    let telemetry_listener = listener::bind(settings.telemetry.listen).await?;
+    let consensus = Consensus::start(StartOptions {
+        dir: options.dir.clone(),
+        settings: Settings::clone(&settings),
+        opened,
+        tasks: tasks.clone(),
+        freshness: freshness.clone(),
+    })
+    .await
+    .context("starting consensus")?;
+
+    // The proxy opens its ports with the last known rules: a restart without a quorum serves at once.
+    let rules = publish::compile(consensus.state(), Arc::new(Ruleset::default())).await?;
+    let proxy =
+        Arc::new(Proxy::start(proxy_settings(&settings), rules, freshness.clone()).context("starting the proxy")?);
+    info!(addresses = ?proxy.addresses(), "proxy listening");
+
+    let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
+    tasks.start("publish", publisher.run(tasks.stop()));
+    tasks.start("health", health.clone().run(consensus.clone(), tasks.stop()));
+    let telemetry = Telemetry {
+        settings: settings.clone(),
+        health: health.clone(),
+        freshness,
+        consensus: consensus.clone(),
+        proxy: proxy.clone(),
+    };
+    tasks.start("telemetry", telemetry.run(telemetry_listener, tasks.stop()));
+    let serving = proxy.clone();
+    let admin = admin::AdminOptions {
+        consensus: consensus.clone(),
+        data_dir: options.dir,
+        listen: settings.admin.listen,
+        certificate: consensus.certificate_resolver(),
+        serving: Arc::new(move || serving.ruleset()),
+        ready: health.watch(),
+    };
+    admin::start(admin, &tasks).await.context("starting the admin API")?;
+
+    let reason = wait_for_end(&mut signals, &mut endings, &consensus).await;
+    health.stop();
+    let grace = settings.proxy.grace.0;
+    tokio::select! {
+        () = shut_down(grace, proxy, consensus, &tasks) => {}
+        () = signals.next() => warn!("second signal: leaving at once"),
+    }
+    reason
+}
+
+/// Why the daemon ends: Ok for what somebody asked for.
+async fn wait_for_end(
+    signals: &mut Signals,
+    endings: &mut mpsc::UnboundedReceiver<Ended>,
+    consensus: &Consensus,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = signals.next() => {
+            info!("asked to stop");
+            Ok(())
+        }
+        Some(ended) = endings.recv() => {
+            error!(task = %ended.name, why = ended.why, "a control task ended: leaving");
+            Err(anyhow!("the task {} ended: {}", ended.name, ended.why))
+        }
+        () = left(consensus) => {
+            info!("this node has left the cluster");
+            Ok(())
+        }
+    }
+}
+
+/// A node that asked to leave is done once the others have removed it.
+async fn left(consensus: &Consensus) {
+    let id = consensus.view().id;
+    let mut states = consensus.states();
+    let mut leaving = false;
+    loop {
+        let state = states.borrow_and_update().clone();
+        match state.nodes.get(&id) {
+            Some(node) => leaving = node.standing == Standing::Leaving,
+            None if leaving && state.removed.contains_key(&id) => return,
+            None => {}
+        }
+        if states.changed().await.is_err() {
+            // The state machine ends with the process: nothing to wait for.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn shut_down(grace: Duration, proxy: Arc<Proxy>, consensus: Consensus, tasks: &Tasks) {
+    let cut = proxy.drain(grace).await;
+    if cut > 0 {
+        warn!(cut, "exchanges were cut off after the grace");
+    }
+    consensus.shut_down(HAND_OVER_MAX).await;
+    if !tasks.shut_down(STOP_PATIENCE).await {
+        warn!("some tasks did not stop in time");
+    }
+    info!("stopped");
+}
+
+fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    quorumgate_proxy::Settings {
+        node: settings.node.name.to_string(),
+        region: settings.node.region.clone(),
+        listeners: settings.proxy.listeners.iter().map(listener).collect(),
+        workers: match settings.proxy.workers {
+            0 => cores.saturating_sub(1).max(1),
+            workers => workers,
+        },
+        access_log: quorumgate_proxy::AccessLog {
+            default_on: settings.proxy.access_log,
+            path: settings.proxy.access_log_file.clone(),
+        },
+        trusted_proxies: settings.proxy.trusted_proxies.clone(),
+        limits: Default::default(),
+    }
+}
+
+fn listener(listener: &settings::Listener) -> quorumgate_proxy::Listener {
+    let files = listener.certificate_file.clone().zip(listener.key_file.clone());
+    quorumgate_proxy::Listener {
+        address: listener.address,
+        tls: files.map(|(certificate, key)| quorumgate_proxy::Tls { certificate, key }),
+        merge_slashes: listener.merge_slashes,
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

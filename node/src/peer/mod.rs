@@ -89,15 +89,7 @@ impl Peers {
         let socket = bind_udp(listen).with_context(|| format!("binding the peer listener {listen} (UDP)"))?;
         let runtime = quinn::default_runtime().context("the peers need a tokio runtime")?;
         let endpoint = Endpoint::new(endpoint_config(&held), Some(server), socket, runtime)?;
-        let inner = Inner {
-            endpoint,
-            member,
-            me,
-            anchor,
-            tasks,
-            links: Mutex::default(),
-            accepted: Mutex::default(),
-        };
+        let inner = Inner { endpoint, member, me, anchor, tasks, links: Mutex::default(), accepted: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 

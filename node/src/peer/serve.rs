@@ -123,7 +123,12 @@ async fn greet<I: Inbound>(
     }
 }
 
-fn rights<I: Inbound>(peers: &Peers, inbound: &I, connection: &Connection, hello: &pb::Hello) -> Result<Rights, String> {
+fn rights<I: Inbound>(
+    peers: &Peers,
+    inbound: &I,
+    connection: &Connection,
+    hello: &pb::Hello,
+) -> Result<Rights, String> {
     let r#use = hello.r#use();
     if r#use == Use::Join {
         return Ok(Rights::Join);
@@ -163,7 +168,8 @@ async fn serve_stream<I: Inbound>(
     mut to: SendStream,
     mut recv: RecvStream,
 ) -> Result<(), String> {
-    let Some(request) = frame::read::<pb::Request>(&mut recv, frame::FRAME_MAX).await.map_err(|e| e.to_string())? else {
+    let Some(request) = frame::read::<pb::Request>(&mut recv, frame::FRAME_MAX).await.map_err(|e| e.to_string())?
+    else {
         return Ok(());
     };
     let answer = match request.call {

@@ -116,7 +116,8 @@ impl Current {
     /// The CA goes with the certificate, so that a joiner can pin it.
     fn new(key: &NodeKey, certificate: CertificateDer<'static>, ca: &CertificateDer<'static>) -> anyhow::Result<Self> {
         let (_, parsed) = X509Certificate::from_der(&certificate).context("the node's certificate")?;
-        let (not_before, not_after) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+        let (not_before, not_after) =
+            (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
         let signer = provider().key_provider.load_private_key(key.to_der())?;
         let certified = CertifiedKey::new(vec![certificate, ca.clone()], signer);
         certified.keys_match().context("the node's key and certificate")?;

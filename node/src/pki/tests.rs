@@ -24,8 +24,11 @@ fn a_signed_certificate_names_its_node_and_nothing_else_passes() {
     let foreign = Authority::generate(CLUSTER).unwrap().sign(&request, CLUSTER, 42, LIFETIME).unwrap();
     let refused = anchor.verify(&foreign, KeyUsage::client_auth(), now).unwrap_err();
     assert!(
-        matches!(refused, rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
-            | rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature)),
+        matches!(
+            refused,
+            rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
+                | rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature)
+        ),
         "{refused:?}"
     );
 }

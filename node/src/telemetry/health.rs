@@ -1,8 +1,11 @@
 //! Whether this node wants traffic: /livez, /readyz and /startupz answer from here.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use quorumgate_model::{
@@ -17,8 +20,9 @@ use tracing::info;
 
 use crate::{consensus::Consensus, settings::BOOT_GRACE};
 
-/// How often a starting node looks whether it has caught up.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+/// One attempt to reach the leader, and the pause before the next.
+const CONTACT_MAX: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Shared between the telemetry listener, the peers' status answers and shutdown.
 #[derive(Debug, Default)]
@@ -57,28 +61,37 @@ impl Health {
     pub async fn run(self: Arc<Self>, consensus: Consensus, stop: CancellationToken) -> anyhow::Result<()> {
         let id = consensus.view().id;
         let mut states = consensus.states();
+        let mut published = consensus.published();
         let mut phase = JoinPhase::Starting;
         let grace = tokio::time::sleep(BOOT_GRACE);
         tokio::pin!(grace);
-        let mut looks = tokio::time::interval(LOOK);
+        let contact = first_contact(&consensus);
+        tokio::pin!(contact);
         loop {
             self.draining.store(is_draining(&states.borrow_and_update(), id), Ordering::Relaxed);
-            let view = consensus.view();
-            if view.leader.is_some() {
-                phase = phase.after(JoinEvent::LeaderSeen { commit: view.committed });
-            }
-            phase = phase.after(JoinEvent::Published { index: consensus.published().borrow().index });
+            phase = phase.after(JoinEvent::Published { index: published.borrow_and_update().index });
             if phase == JoinPhase::Ready && !self.started.swap(true, Ordering::Relaxed) {
-                info!(applied = view.applied, "ready");
+                info!(index = published.borrow().index, "ready");
             }
             consensus.set_ready(self.is_ready());
             self.ready.send_replace(self.is_ready());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = &mut grace, if phase != JoinPhase::Ready => phase = phase.after(JoinEvent::GraceOver),
+                () = &mut grace, if phase == JoinPhase::Starting => phase = phase.after(JoinEvent::GraceOver),
+                commit = &mut contact, if phase == JoinPhase::Starting => phase = phase.after(JoinEvent::LeaderSeen { commit }),
                 changed = states.changed() => changed?,
-                _ = looks.tick(), if phase != JoinPhase::Ready => {}
+                changed = published.changed(), if phase != JoinPhase::Ready => changed?,
             }
+        }
+    }
+}
+
+/// What the leader had committed when it was first reached.
+async fn first_contact(consensus: &Consensus) -> u64 {
+    loop {
+        match consensus.linearize(CONTACT_MAX).await {
+            Ok(state) => return state.index,
+            Err(_) => tokio::time::sleep(LOOK).await,
         }
     }
 }
