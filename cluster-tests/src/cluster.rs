@@ -15,6 +15,7 @@ use nix::{
 };
 use quorumgate_node::cli::relay::{Link, Relay};
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::Admin;
 
@@ -42,7 +43,11 @@ pub struct Cluster {
     pub relay: Option<Relay>,
     pub dir: TempDir,
     max_rtt: &'static str,
+    _turn: SemaphorePermit<'static>,
 }
+
+/// One cluster at a time in a test process: elections must not be lost to a neighbour's load.
+static TURNS: Semaphore = Semaphore::const_new(1);
 
 /// One node: a directory, four listeners and perhaps a process.
 pub struct Member {
@@ -68,6 +73,7 @@ impl Drop for Cluster {
 impl Cluster {
     /// Founds, joins and starts every node, and waits until as many vote as may.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+        let turn = TURNS.acquire().await?;
         let dir = TempDir::new()?;
         let mut planned = Vec::new();
         for (at, region) in plan.regions.iter().enumerate() {
@@ -77,7 +83,7 @@ impl Cluster {
             None => None,
             Some(round_trip) => Some(relay(&mut planned, round_trip).await?),
         };
-        let mut cluster = Self { members: Vec::new(), relay, dir, max_rtt: plan.max_rtt };
+        let mut cluster = Self { members: Vec::new(), relay, dir, max_rtt: plan.max_rtt, _turn: turn };
         for member in planned {
             cluster.admit(member, &[]).await?;
         }
