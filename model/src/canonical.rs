@@ -155,3 +155,127 @@ fn merge_slashes(path: &mut String) {
         !again
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_have_one_form() {
+        for (raw, expected) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("/%61%2D%2e%5F%7e%41%39", "/a-._~A9"),
+            ("/a%2fb%5c", "/a%2Fb%5C"),
+            ("/%3a%3A%20%c3%a4", "/%3A%3A%20%C3%A4"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/%2e%2e/b", "/b"),
+            ("/a/%2E./b", "/b"),
+            ("/a/%2e/b", "/a/b"),
+            ("/a/..%2fb", "/a/..%2Fb"),
+            ("/%252e%252e/", "/%252e%252e/"),
+            ("/%25%32%65", "/%252e"),
+            ("/../../a", "/a"),
+            ("/.", "/"),
+            ("/..", "/"),
+            ("/a/.", "/a/"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/...", "/..."),
+            ("/a/...b", "/a/...b"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("//", "/"),
+            ("//a///b//", "/a/b/"),
+            ("/a//../b", "/a/b"),
+            ("/a/..//b", "/b"),
+            ("/a;x=1/b", "/a;x=1/b"),
+            ("/a;..", "/a;.."),
+            ("/..a;x", "/..a;x"),
+            ("/..%3b", "/..%3B"),
+            ("/:@!$&'()*+,=", "/:@!$&'()*+,="),
+            ("/ä b\"<>^`{|}?#[]", "/%C3%A4%20b%22%3C%3E%5E%60%7B%7C%7D%3F%23%5B%5D"),
+            ("/%7B%7d{}", "/%7B%7D%7B%7D"),
+        ] {
+            assert_eq!(path(raw, Slashes::Merge).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn slashes_are_kept_where_the_listener_says_so() {
+        for (raw, expected) in [("//a///b//", "//a///b//"), ("/a//../b", "/a/b"), ("/a//./b", "/a//b")] {
+            assert_eq!(path(raw, Slashes::Keep).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_two_servers_could_read_differently_is_refused() {
+        for (raw, expected) in [
+            ("", BadPath::NotAbsolute),
+            ("*", BadPath::NotAbsolute),
+            ("a/b", BadPath::NotAbsolute),
+            ("http://a/", BadPath::NotAbsolute),
+            ("/%", BadPath::BadEscape),
+            ("/%2", BadPath::BadEscape),
+            ("/%zz", BadPath::BadEscape),
+            ("/%+1", BadPath::BadEscape),
+            ("/%2%65", BadPath::BadEscape),
+            ("/%ä", BadPath::BadEscape),
+            ("/%00", BadPath::ForbiddenByte),
+            ("/a\0", BadPath::ForbiddenByte),
+            ("/a\tb", BadPath::ForbiddenByte),
+            ("/a\x7f", BadPath::ForbiddenByte),
+            ("/a\\b", BadPath::ForbiddenByte),
+            ("/..;/", BadPath::DotSegmentWithParameters),
+            ("/a/..;x=1", BadPath::DotSegmentWithParameters),
+            ("/a/.;/b", BadPath::DotSegmentWithParameters),
+            ("/a/%2e%2e;/b", BadPath::DotSegmentWithParameters),
+            ("/a/%2e;x/b", BadPath::DotSegmentWithParameters),
+            ("/;a/b", BadPath::DotSegmentWithParameters),
+            ("/a/;", BadPath::DotSegmentWithParameters),
+        ] {
+            assert_eq!(path(raw, Slashes::Merge), Err(expected), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn canonical_paths_are_borrowed() {
+        for raw in ["/", "/a/b/", "/.well-known/acme", "/a%2Fb", "/a;x"] {
+            assert!(matches!(path(raw, Slashes::Merge), Ok(Cow::Borrowed(_))), "{raw}");
+        }
+    }
+
+    #[test]
+    fn encoded_slashes_are_seen() {
+        for (path, expected) in [("/a%2Fb", true), ("/%5C", true), ("/a%252F", false), ("/a/b", false), ("/%2", false)]
+        {
+            assert_eq!(has_encoded_slash(path), expected, "{path}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_canonical_path_stays_and_has_no_dot_segment(
+            raw in prop_oneof!["/(\\.|/|;|%2[eEfF5]|%5[cC]|%2[35]2[eE]|a|ä|[{ ]|%[0-9a-f]{2}){0,12}", "/\\PC{0,20}"],
+            merge in any::<bool>(),
+        ) {
+            let slashes = if merge { Slashes::Merge } else { Slashes::Keep };
+            if let Ok(clean) = path(&raw, slashes) {
+                prop_assert!(path(&clean, slashes).is_ok_and(|again| again == clean), "{}", clean);
+                prop_assert!(clean.starts_with('/'));
+                prop_assert!(clean.bytes().all(|byte| is_path_byte(byte) || byte == b'%'), "{}", clean);
+                for segment in clean.split('/') {
+                    let name = segment.split(';').next().unwrap();
+                    prop_assert!(!matches!(name, "." | ".."), "{}", clean);
+                    prop_assert!(!(name.is_empty() && segment.contains(';')), "{}", clean);
+                }
+                prop_assert!(!merge || !clean.contains("//"), "{}", clean);
+            }
+        }
+    }
+}

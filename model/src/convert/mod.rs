@@ -81,3 +81,6 @@ pub fn kind_to(kind: Kind) -> admin::Kind {
 pub fn key_from(reference: &admin::ResourceRef) -> Result<Key, Invalid> {
     Ok(Key { kind: kind_from(reference.kind)?, name: resource::name_from("name", &reference.name)? })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What an operator writes, parsed into types that cannot be wrong. The serde forms are the words of the YAML file.
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 pub mod check;
 mod name;
 mod route;
@@ -95,3 +97,6 @@ pub struct Stored {
     pub resource: Resource,
     pub etag: crate::digest::Digest,
 }
+
+#[cfg(test)]
+mod tests;

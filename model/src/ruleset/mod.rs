@@ -174,4 +174,6 @@ impl Ruleset {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

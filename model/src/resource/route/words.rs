@@ -19,7 +19,7 @@ const ACTION_FIELDS: &str = "exactly one of upstream, redirect, respond";
 const PATH_FIELDS: &str = "at most one of path_prefix, path_exact, path_template, path_regex";
 const TEST_FIELDS: &str = "exactly one of exact: text, regex: text, present: true, absent: true";
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteWords {
     pub name: Name,
@@ -55,7 +55,7 @@ pub struct RouteWords {
     pub retries: RouteRetries,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchWords {
     pub hosts: Vec<String>,
@@ -71,7 +71,7 @@ pub struct MatchWords {
     pub sni: Vec<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FieldWords {
     pub name: String,

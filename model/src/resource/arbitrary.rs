@@ -1,0 +1,239 @@
+//! Random resources for property tests: a small world for matching, every field for round trips.
+
+use std::collections::BTreeMap;
+
+use proptest::{
+    collection::{btree_map, vec},
+    option::of,
+    prelude::*,
+    sample::{select, subsequence},
+};
+
+use super::*;
+use crate::units::{Size, Span};
+
+pub const VALUES: &[&str] = &["1", "2", "aa", ""];
+pub const VALUE_REGEX: &str = "[0-9]|a*";
+pub const PATH_REGEXES: &[&str] = &["/a.*", "/[ab]/b", "/b|/c/.*", ".*"];
+
+fn field(names: &'static [&'static str]) -> impl Strategy<Value = FieldWords> {
+    (select(names), 0..4, select(VALUES)).prop_map(|(name, form, value)| {
+        let mut words = FieldWords { name: name.to_owned(), ..FieldWords::default() };
+        match form {
+            0 => words.exact = Some(value.to_owned()),
+            1 => words.regex = Some(VALUE_REGEX.to_owned()),
+            2 => words.present = Some(true),
+            _ => words.absent = Some(true),
+        }
+        words
+    })
+}
+
+/// None three times out of four.
+fn fields(names: &'static [&'static str]) -> impl Strategy<Value = Vec<FieldWords>> {
+    prop_oneof![3 => Just(Vec::new()), 1 => vec(field(names), 1..3)]
+}
+
+fn some_of(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
+    let some = subsequence(words, 1..=words.len().min(3));
+    prop_oneof![2 => Just(Vec::new()), 1 => some.prop_map(|words| words.into_iter().map(str::to_owned).collect())]
+}
+
+fn path() -> impl Strategy<Value = MatchWords> {
+    let literals = || vec(select(&["a", "b", "c"][..]), 0..3).prop_map(|parts| format!("/{}", parts.join("/")));
+    let template = vec(select(&["a", "b", "{}"][..]), 0..3).prop_map(|mut parts| {
+        parts.push("{}");
+        let named = |(place, part): (usize, &str)| format!("/{}", part.replace("{}", &format!("{{p{place}}}")));
+        parts.into_iter().enumerate().map(named).collect::<String>()
+    });
+    let regex = select(PATH_REGEXES).prop_map(str::to_owned);
+    prop_oneof![
+        Just(MatchWords::default()),
+        literals().prop_map(|path| MatchWords { path_prefix: Some(path), ..MatchWords::default() }),
+        literals().prop_map(|path| MatchWords { path_exact: Some(path), ..MatchWords::default() }),
+        template.prop_map(|path| MatchWords { path_template: Some(path), ..MatchWords::default() }),
+        regex.prop_map(|path| MatchWords { path_regex: Some(path), ..MatchWords::default() }),
+    ]
+}
+
+/// Priority and match of a route.
+pub fn match_words() -> impl Strategy<Value = (i32, MatchWords)> {
+    let priority = prop_oneof![5 => Just(0), 1 => -1..=1];
+    (
+        priority,
+        path(),
+        some_of(&["a.t", "b.t", "x.a.t", "*.t", "*.a.t"]),
+        some_of(&["GET", "POST", "HEAD", "OPTIONS"]),
+        fields(&["x-v", "x-w"]),
+        fields(&["q", "r"]),
+        fields(&["c", "d"]),
+        some_of(&["10.0.0.0/8", "192.168.0.0/16", "2001:db8::/32"]),
+        some_of(&["a.t", "*.a.t"]),
+    )
+        .prop_map(|(priority, path, hosts, methods, headers, query, cookies, client_cidrs, sni)| {
+            (priority, MatchWords { hosts, methods, headers, query, cookies, client_cidrs, sni, ..path })
+        })
+}
+
+/// A route to the upstream `u` with every default.
+pub fn plain_words(name: &str) -> RouteWords {
+    RouteWords {
+        name: name.parse().unwrap(),
+        labels: BTreeMap::new(),
+        owner: String::new(),
+        description: String::new(),
+        priority: 0,
+        matches: MatchWords::default(),
+        upstream: Some("u".parse().unwrap()),
+        redirect: None,
+        respond: None,
+        rewrite: Rewrite::default(),
+        on_stale: OnStale::default(),
+        encoded_slash: EncodedSlash::default(),
+        access_log: None,
+        body: BodyLimit::default(),
+        timeouts: RouteTimeouts::default(),
+        retries: RouteRetries::default(),
+    }
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    "[a-z0-9][a-z0-9._-]{0,20}".prop_map(|name| name.parse().unwrap())
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("[a-z]{1,8}", "\\PC{0,8}", 0..3)
+}
+
+fn span() -> impl Strategy<Value = Span> {
+    (1_000..=86_400_000_000u64).prop_map(|micros| Span(std::time::Duration::from_micros(micros)))
+}
+
+fn headers() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("x-[a-z]{1,6}", "[!-~]([ -~]{0,6}[!-~])?", 0..3)
+}
+
+fn edits() -> impl Strategy<Value = HeaderEdits> {
+    let remove = some_of(&["x-one", "x-two", "server"]);
+    (headers(), headers(), remove).prop_map(|(set, add, remove)| HeaderEdits { set, add, remove })
+}
+
+fn redirect() -> impl Strategy<Value = Redirect> {
+    let host = of("[a-z]{1,8}\\.test");
+    let scheme = of(select(&["http", "https"][..]).prop_map(str::to_owned));
+    let path = "/[a-z?=&%/]{0,8}".prop_map(Some);
+    (select(&[301, 302, 303, 307, 308][..]), scheme, host, of(1..=u16::MAX), path)
+        .prop_map(|(status, scheme, host, port, path)| Redirect { status, scheme, host, port, path })
+}
+
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    let host = select(&["preserve", "target", "in.test", "in.test:81"][..]);
+    (host, of(select(&["/", "/v1", "/v1/x"][..])), edits(), edits()).prop_map(|(host, prefix, request, response)| {
+        Rewrite {
+            host: HostRewrite::from(host.to_owned()),
+            path_prefix: prefix.map(str::to_owned),
+            headers: HeaderRewrites { request, response },
+        }
+    })
+}
+
+fn respond() -> impl Strategy<Value = Respond> {
+    (206..=303u16, "\\PC{0,20}", headers()).prop_map(|(status, body, headers)| Respond { status, body, headers })
+}
+
+#[derive(Debug, Clone)]
+enum Does {
+    Forward(Name),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+pub fn route() -> impl Strategy<Value = Route> {
+    let does = prop_oneof![
+        name().prop_map(Does::Forward),
+        redirect().prop_map(Does::Redirect),
+        respond().prop_map(Does::Respond)
+    ];
+    let texts = (name(), labels(), "\\PC{0,12}", "\\PC{0,12}");
+    let flags = (select(&OnStale::ALL[..]), select(&EncodedSlash::ALL[..]), of(any::<bool>()));
+    let limits = (any::<u64>(), prop_oneof![Just(Span::default()), span()], of(0..=10u32));
+    (texts, any::<i32>(), match_words(), does, rewrite(), flags, limits).prop_map(
+        |((name, labels, owner, description), priority, (_, matches), does, mut rewrite, flags, limits)| {
+            if matches.path_prefix.is_none() && matches.path_exact.is_none() {
+                rewrite.path_prefix = None;
+            }
+            let mut words = RouteWords {
+                labels,
+                owner,
+                description,
+                priority,
+                matches,
+                upstream: None,
+                rewrite,
+                on_stale: flags.0,
+                encoded_slash: flags.1,
+                access_log: flags.2,
+                body: BodyLimit { max: Size(limits.0) },
+                timeouts: RouteTimeouts { total: limits.1 },
+                retries: RouteRetries { attempts: limits.2 },
+                ..plain_words(&name)
+            };
+            match does {
+                Does::Forward(name) => words.upstream = Some(name),
+                Does::Redirect(it) => words.redirect = Some(it),
+                Does::Respond(it) => words.respond = Some(it),
+            }
+            words.try_into().unwrap()
+        },
+    )
+}
+
+pub fn upstream() -> impl Strategy<Value = Upstream> {
+    let target = (select(&["10.1.0.4", "a.test", "[::1]"][..]), 1..=1000u32);
+    let targets = vec(target, 1..4).prop_map(|targets| {
+        let named = |(place, (host, weight)): (usize, (&str, u32))| Target {
+            address: format!("{host}:{}", 9000 + place).parse().unwrap(),
+            weight: weight.try_into().unwrap(),
+        };
+        targets.into_iter().enumerate().map(named).collect::<Vec<_>>()
+    });
+    let health = ("/[a-z?=/]{0,8}", span(), span(), 1..=100u32, 1..=100u32, 100..=599u16);
+    let health = health.prop_map(|(path, interval, timeout, unhealthy_after, healthy_after, first)| HealthCheck {
+        path,
+        interval,
+        timeout,
+        unhealthy_after,
+        healthy_after,
+        expect: StatusRange { first, last: 599 },
+    });
+    let retries = (0..=10u32, subsequence(&RetryOn::ALL[..], 1..=3), 0..=100u32);
+    let timeouts = (span(), span(), span(), prop_oneof![Just(Span::default()), span()]);
+    let choices = (select(&Protocol::ALL[..]), select(&BalancePolicy::ALL[..]));
+    ((name(), labels(), "\\PC{0,12}", "\\PC{0,12}"), targets, choices, of(health), retries, timeouts).prop_map(
+        |((name, labels, owner, description), targets, (protocol, policy), health, retries, timeouts)| {
+            let (connect, response_header, idle, total) = timeouts;
+            let (attempts, on, budget_percent) = retries;
+            let words = UpstreamWords {
+                name,
+                labels,
+                owner,
+                description,
+                targets,
+                protocol,
+                balance: Balance { policy },
+                health,
+                retries: Retries { attempts, on, budget_percent },
+                timeouts: UpstreamTimeouts { connect, response_header, idle, total },
+            };
+            words.try_into().unwrap()
+        },
+    )
+}
+
+/// One of any kind.
+pub fn resource() -> impl Strategy<Value = Resource> {
+    prop_oneof![
+        route().prop_map(|it| Resource::Route(Arc::new(it))),
+        upstream().prop_map(|it| Resource::Upstream(Arc::new(it))),
+    ]
+}
