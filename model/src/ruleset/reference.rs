@@ -100,8 +100,8 @@ fn fields_hold(conditions: &[FieldMatch], given: &[(&str, &str)]) -> bool {
 fn conditions_hold(matches: &Match, asked: &Asked) -> bool {
     let preflight = asked.asked_method().is_some();
     let sni = |sni: &str| matches.sni.iter().any(|host| host_order(&[host.to_string()], sni).is_some());
-    (preflight || fields_hold(&matches.headers, &asked.headers))
-        && (preflight || fields_hold(&matches.cookies, &asked.cookies))
+    let carried = fields_hold(&matches.headers, &asked.headers) && fields_hold(&matches.cookies, &asked.cookies);
+    (preflight || carried)
         && fields_hold(&matches.query, &asked.query)
         && (matches.client_cidrs.is_empty() || matches.client_cidrs.iter().any(|net| net.contains(&asked.client_ip)))
         && (matches.sni.is_empty() || asked.sni.is_some_and(sni))
