@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    io, mem,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -23,9 +23,6 @@ use crate::{
     health::Health, snapshots::Snapshots,
 };
 
-/// Effects that go to the journal at a time.
-const JOURNALED_MAX: usize = 1024;
-
 pub struct Machine {
     pub(crate) state: State,
     pub(crate) applied: Option<LogId>,
@@ -43,7 +40,6 @@ pub struct Builder {
     meta: SnapshotMeta,
     snapshots: Arc<Snapshots>,
     due: Arc<Due>,
-    journal: Journal,
     /// Bytes of log when the view was taken.
     written: u64,
 }
@@ -89,7 +85,6 @@ impl Machine {
             meta,
             snapshots: self.snapshots.clone(),
             due: self.due.clone(),
-            journal: self.journal.clone(),
             written: self.due.written(),
         }
     }
@@ -108,7 +103,6 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         let mut answers = Answers::new();
-        let mut journaled = Vec::new();
         let mut outcome = Ok(());
         while let Some(next) = entries.next().await {
             let applied = next.and_then(|(entry, responder)| {
@@ -117,15 +111,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     self.health.apply_stopped(why.clone());
                     io::Error::other(why)
                 })?;
-                Ok((responder, applied))
+                Ok((entry.log_id.index, responder, applied))
             });
             match applied {
-                Ok((responder, (applied, effects))) => {
+                Ok((index, responder, (applied, effects))) => {
                     answers.extend(responder.map(|responder| (responder, applied)));
-                    journaled.extend(Some(effects).filter(|effects| *effects != Effects::default()));
-                    if journaled.len() >= JOURNALED_MAX {
-                        self.journal.record(self.state.index, mem::take(&mut journaled)).await;
-                    }
+                    self.journal.record(index, effects).await;
                 }
                 Err(error) => {
                     outcome = Err(error);
@@ -134,7 +125,6 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
         }
         self.publish(answers);
-        self.journal.record(self.state.index, journaled).await;
         outcome
     }
 
@@ -150,8 +140,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let (snapshots, told) = (self.snapshots.clone(), meta.clone());
         let installed = spawn_blocking(move || snapshots.install(&told, &snapshot)).await.map_err(io::Error::other)?;
         let state = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))?;
-        // What the snapshot skips, peers still hold.
-        self.journal.record(state.index, Vec::new()).await;
+        self.journal.snapshot_installed(&state);
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -168,8 +157,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        // Entries below a snapshot are not replayed: their effects must be durable before it is.
-        self.journal.sync().await;
         let (snapshots, due, written) = (self.snapshots.clone(), self.due.clone(), self.written);
         let (state, meta) = (self.state.clone(), self.meta.clone());
         let built = spawn_blocking(move || snapshots.build(meta, &state, &due, written)).await;

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod config;
+mod demo;
 mod diff;
 mod failure;
 mod input;
@@ -51,7 +52,7 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Outcome {
     let global = &cli.global;
     match cli.command {
-        Command::Demo(_) => Err(Failure::usage("demo is not here yet")),
+        Command::Demo(it) => demo::run(global, &it),
         Command::Init(it) => local::init(it),
         Command::Join(it) => local::join(it),
         Command::Run(it) => local::run(it),

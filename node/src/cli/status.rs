@@ -26,8 +26,13 @@ pub struct Violation {
 }
 
 pub fn violations(status: &Status) -> Vec<Violation> {
-    let Some(bad) = status.get_details_bad_request() else { return Vec::new() };
-    bad.field_violations.into_iter().map(|it| Violation { field: it.field, message: it.description }).collect()
+    let details = status.get_error_details();
+    let fields = details.bad_request().into_iter().flat_map(|it| &it.field_violations);
+    let conditions = details.precondition_failure().into_iter().flat_map(|it| &it.violations);
+    let mut found: Vec<Violation> =
+        fields.map(|it| Violation { field: it.field.clone(), message: it.description.clone() }).collect();
+    found.extend(conditions.map(|it| Violation { field: it.subject.clone(), message: it.description.clone() }));
+    found
 }
 
 impl From<Status> for Failure {

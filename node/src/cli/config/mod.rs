@@ -12,9 +12,10 @@ mod tree;
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use quorumgate_model::{
-    convert,
+    change, convert,
     invalid::Invalid,
-    resource::{Key, Kind, Resource, Route, Upstream},
+    resource::{Key, Kind, Resource, Resources, Route, Upstream},
+    ruleset,
 };
 use quorumgate_proto::admin::v1::ConfigSet;
 use serde_json::Value as Json;
@@ -25,7 +26,10 @@ use self::{
     source::Source,
     tree::{Node, Place, Value},
 };
-use super::failure::{Failure, Outcome, Problem};
+use super::{
+    failure::{Failure, Outcome, Problem},
+    status::Violation,
+};
 
 /// Everything some files say.
 #[derive(Debug)]
@@ -80,18 +84,16 @@ impl Config {
     }
 
     /// The server's complaints about fields, at their lines in the files.
-    pub fn locate(&self, failure: Failure, fields: &[(String, String)]) -> Failure {
-        if fields.is_empty() {
-            return failure;
-        }
-        let problem = |(field, message): &(String, String)| {
-            let message = match field.is_empty() || message.starts_with(field.as_str()) {
-                true => message.clone(),
-                false => format!("{field}: {message}"),
+    pub fn locate(&self, failure: Failure, complaints: &[Violation]) -> Failure {
+        let Some(whole) = failure.problems.first().filter(|_| !complaints.is_empty()) else { return failure };
+        let problem = |it: &Violation| {
+            let message = match it.field.is_empty() || it.message.starts_with(&it.field) {
+                true => it.message.clone(),
+                false => format!("{}: {}", it.field, it.message),
             };
-            Problem { place: self.place(field), ..Problem::invalid(message) }
+            Problem { message, place: self.place(&it.field), ..whole.clone() }
         };
-        Failure { exit: failure.exit, problems: fields.iter().map(problem).collect() }
+        Failure { exit: failure.exit, problems: complaints.iter().map(problem).collect() }
     }
 
     /// The place of a field path such as `routes[3].match.path_regex` or `routes/orders.match`; empty if it is not here.
@@ -102,6 +104,29 @@ impl Config {
             return String::new();
         };
         self.sources[written.source].show(locate::walk(&written.node, rest))
+    }
+
+    /// What can be said of the objects together without a cluster: no two routes match the same. References may point to
+    /// what is in the cluster already.
+    pub fn check_together(&self) -> Outcome {
+        let stored = self.resources().map(|it| (it.key(), change::stored(it.clone())));
+        let resources: Resources = stored.collect();
+        let mut problems = Vec::new();
+        for written in &self.objects {
+            let Resource::Route(route) = &written.resource else { continue };
+            // Of a pair, the one with the later name is named.
+            if let Some(other) = ruleset::same_match(&resources, route).filter(|other| *other < route.name) {
+                problems.push(Problem {
+                    place: self.sources[written.source].show(start(&written.node)),
+                    help: "change the match of one of them, or give one a higher priority".to_owned(),
+                    ..Problem::invalid(format!("routes {other} and {} take the same requests", route.name))
+                });
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::invalid(problems)),
+        }
     }
 
     fn position(&self, kind: Kind, name: &str) -> Option<usize> {
@@ -222,12 +247,5 @@ fn form_of(kind: Kind) -> &'static Object {
     match kind {
         Kind::Upstream => &form::UPSTREAM,
         Kind::Route => &form::ROUTE,
-    }
-}
-
-impl Config {
-    /// What can be said about the objects together without a cluster: no two routes match the same.
-    pub fn check_together(&self) -> Outcome {
-        Ok(())
     }
 }

@@ -74,9 +74,8 @@ async fn send(client: &Client, config: &Config, request: ApplyConfigRequest) -> 
 
 /// The server's complaints, at their lines; and the request id where a repeat needs it.
 fn located(config: &Config, status: Status, request_id: &str) -> Failure {
-    let fields: Vec<(String, String)> =
-        status::violations(&status).into_iter().map(|it| (it.field, it.message)).collect();
-    let failure = config.locate(Failure::from(status), &fields);
+    let complaints = status::violations(&status);
+    let failure = config.locate(Failure::from(status), &complaints);
     with_request_id(failure, request_id)
 }
 

@@ -1,0 +1,270 @@
+//! The demo's claims, each checked on the running cluster and printed with what was measured.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use quorumgate_proto::admin::v1::{
+    ApplyConfigRequest, GetConfigRequest, GetStatusRequest, GetStatusResponse, ListNodesRequest, RollbackRequest,
+    StateHashRequest, WriteResponse, rollback_request::Target,
+};
+use tokio::time::Instant;
+
+use super::{
+    Report, figure,
+    load::{self, Load},
+    nodes::{Fleet, Node, SETTLE_MAX, until},
+};
+use crate::cli::config::{Config, source::Source};
+
+const EXAMPLE: &str = include_str!("../../../../examples/demo.yaml");
+/// The addresses in the example, which stand for the demo's upstreams.
+const EXAMPLE_ADDRESSES: [&str; 3] = ["127.0.0.1:9101", "127.0.0.1:9102", "127.0.0.1:9103"];
+const HOST: &str = "shop.test";
+const PATH: &str = "/orders/1";
+/// Requests a second over all nodes.
+const LOAD_RATE: u32 = 300;
+const LOAD_BEFORE: Duration = Duration::from_millis(500);
+const LOAD_AFTER: Duration = Duration::from_millis(1_500);
+/// What is promised is 2 s; a slow build machine that runs everything at once gets more.
+const NEW_LEADER_MAX: Duration = Duration::from_secs(10);
+const LATER: &str = "routes:\n- {name: later, match: {path_prefix: /later}, upstream: shop}\n";
+
+pub async fn run(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+    start(fleet, report).await?;
+    apply_example(fleet, report).await?;
+    through_every_node(fleet, report).await?;
+    change_and_roll_back(fleet, report).await?;
+    let killed = kill_the_leader(fleet, report).await?;
+    bring_back(fleet, killed, report).await?;
+    same_state(fleet, report).await
+}
+
+async fn start(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+    let began = Instant::now();
+    fleet.nodes[0].init().await?;
+    fleet.nodes[0].start()?;
+    wait_leader(fleet, 0, "").await?;
+    let token_file = fleet.root.join("join-token");
+    std::fs::write(&token_file, fleet.nodes[0].join_token(fleet.nodes.len() - 1).await?)?;
+    for at in 1..fleet.nodes.len() {
+        fleet.nodes[at].join(&fleet.nodes[0], &token_file).await?;
+        fleet.nodes[at].start()?;
+    }
+    let leader = settle(fleet).await?;
+    report.holds(&format!("{} nodes up, leader {leader}", fleet.nodes.len()), figure(began.elapsed()));
+    Ok(())
+}
+
+/// Until the node knows a leader other than `not`; returns its name.
+async fn wait_leader(fleet: &mut Fleet, at: usize, not: &str) -> anyhow::Result<String> {
+    fleet.nodes[at].check_alive()?;
+    until("a leader", SETTLE_MAX, async || {
+        let status = status(fleet, &fleet.nodes[at]).await?;
+        ensure!(!status.leader.is_empty() && status.leader != not, "{} knows no leader", fleet.nodes[at].name);
+        Ok(status.leader)
+    })
+    .await
+}
+
+/// Until every running node sees the same leader, all the voters, and everybody ready.
+async fn settle(fleet: &mut Fleet) -> anyhow::Result<String> {
+    let settled = until("a settled cluster", SETTLE_MAX, async || {
+        let mut leader = String::new();
+        for node in fleet.running() {
+            let seen = status(fleet, node).await?;
+            ensure!(seen.voters == fleet.voters(), "{} sees {} voters", node.name, seen.voters);
+            ensure!(!seen.leader.is_empty(), "{} knows no leader", node.name);
+            ensure!(leader.is_empty() || leader == seen.leader, "the nodes see different leaders");
+            leader = seen.leader;
+            let client = fleet.client(node).await?;
+            let nodes = client.cluster().list_nodes(client.ask(ListNodesRequest {})).await?.into_inner().nodes;
+            let ready = nodes.iter().filter(|it| it.state == "ready").count();
+            ensure!(ready == fleet.nodes.len(), "{} sees {ready} ready nodes", node.name);
+        }
+        Ok(leader)
+    })
+    .await;
+    for node in &mut fleet.nodes {
+        node.check_alive()?;
+    }
+    settled
+}
+
+async fn status(fleet: &Fleet, node: &Node) -> anyhow::Result<GetStatusResponse> {
+    let client = fleet.client(node).await?;
+    Ok(client.cluster().get_status(client.ask(GetStatusRequest {})).await?.into_inner())
+}
+
+async fn apply_example(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+    let mut text = EXAMPLE.to_owned();
+    for (written, real) in EXAMPLE_ADDRESSES.iter().zip(&fleet.origins.addresses) {
+        ensure!(text.contains(written), "examples/demo.yaml has no {written}");
+        text = text.replace(written, &real.to_string());
+    }
+    // Through a follower: any node takes a write.
+    let (answer, took) = apply(fleet, 1, "examples/demo.yaml", text, "the demo's routes").await?;
+    let active = active_everywhere(fleet, &answer)?;
+    report.holds(&format!("examples/demo.yaml → revision {}, active on {active}", answer.revision), figure(took));
+    Ok(())
+}
+
+async fn apply(
+    fleet: &Fleet,
+    through: usize,
+    name: &str,
+    text: String,
+    message: &str,
+) -> anyhow::Result<(WriteResponse, Duration)> {
+    let source = Source { name: name.to_owned(), path: None, text };
+    let config = Config::parse(vec![source]).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let client = fleet.client(&fleet.nodes[through]).await?;
+    let request = client.ask(ApplyConfigRequest {
+        config: Some(config.message()),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        message: message.to_owned(),
+        ..ApplyConfigRequest::default()
+    });
+    let began = Instant::now();
+    let answer = client.config().apply_config(request).await.context("applying")?.into_inner();
+    Ok((answer, began.elapsed()))
+}
+
+/// `3/3`, or an error that names who is behind.
+fn active_everywhere(fleet: &Fleet, answer: &WriteResponse) -> anyhow::Result<String> {
+    let all = fleet.running().count();
+    let behind: Vec<&str> = fleet
+        .running()
+        .map(|it| it.name.as_str())
+        .filter(|name| !answer.nodes.iter().any(|it| it.name == *name && it.applied_revision >= answer.revision))
+        .collect();
+    ensure!(behind.is_empty(), "revision {} is not active on {}", answer.revision, behind.join(", "));
+    Ok(format!("{all}/{all}"))
+}
+
+async fn through_every_node(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
+    let mut good = 0;
+    for node in fleet.running() {
+        let answer = load::get(node.proxy, HOST, PATH).await.with_context(|| format!("asking {}", node.name))?;
+        ensure!(answer.status == 200, "{} answered {}: {}", node.name, answer.status, answer.body.trim_end());
+        ensure!(answer.body.starts_with("orders-"), "{} went elsewhere: {}", node.name, answer.body.trim_end());
+        good += 1;
+    }
+    report.holds("200 through every node", format!("{good}/{}", fleet.nodes.len()));
+    Ok(())
+}
+
+/// A route is added through one node, serves on all, and a rollback takes it away again.
+async fn change_and_roll_back(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
+    let last = fleet.nodes.len() - 1;
+    let before = export(fleet, 0).await?;
+    let (answer, took) = apply(fleet, last, "later.yaml", LATER.to_owned(), "one more route").await?;
+    let active = active_everywhere(fleet, &answer)?;
+    for node in fleet.running() {
+        let later = load::get(node.proxy, HOST, "/later").await?;
+        ensure!(later.status == 200, "{} does not serve the new route: {}", node.name, later.status);
+    }
+    report.holds(&format!("one more route through {}, active on {active}", fleet.nodes[last].name), figure(took));
+
+    let client = fleet.client(&fleet.nodes[last]).await?;
+    let request = client.ask(RollbackRequest {
+        target: Some(Target::Previous(true)),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        ..RollbackRequest::default()
+    });
+    let began = Instant::now();
+    let answer = client.config().rollback(request).await.context("rolling back")?.into_inner();
+    let took = began.elapsed();
+    let active = active_everywhere(fleet, &answer)?;
+    for at in 0..fleet.nodes.len() {
+        ensure!(export(fleet, at).await? == before, "{} does not have what was before", fleet.nodes[at].name);
+    }
+    report.holds(&format!("rollback --previous restores byte for byte on {active}"), figure(took));
+    Ok(())
+}
+
+async fn export(fleet: &Fleet, at: usize) -> anyhow::Result<Vec<u8>> {
+    let client = fleet.client(&fleet.nodes[at]).await?;
+    let answer = client.config().get_config(client.ask(GetConfigRequest::default())).await?.into_inner();
+    Ok(prost::Message::encode_to_vec(&answer.config.unwrap_or_default()))
+}
+
+/// Returns the killed node's position.
+async fn kill_the_leader(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<usize> {
+    let leader = settle(fleet).await?;
+    let killed = fleet.nodes.iter().position(|it| it.name == leader).context("the leader is one of ours")?;
+    let survivors: Vec<usize> = (0..fleet.nodes.len()).filter(|at| *at != killed).collect();
+    let proxies: Vec<_> = survivors.iter().map(|at| fleet.nodes[*at].proxy).collect();
+    let load = Load::start(&proxies, HOST, PATH, LOAD_RATE);
+    tokio::time::sleep(LOAD_BEFORE).await;
+
+    fleet.nodes[killed].kill().await?;
+    let began = Instant::now();
+    let new = until("a new leader", NEW_LEADER_MAX, async || {
+        for at in &survivors {
+            let seen = status(fleet, &fleet.nodes[*at]).await?.leader;
+            if !seen.is_empty() && seen != leader {
+                return Ok(seen);
+            }
+        }
+        bail!("the others know none")
+    })
+    .await?;
+    let took = began.elapsed();
+    tokio::time::sleep(LOAD_AFTER).await;
+
+    let (mut good, mut failed) = (0, 0);
+    for (at, tally) in survivors.iter().zip(&load.tallies) {
+        let counts = tally.counts();
+        (good, failed) = (good + counts.0, failed + counts.1);
+        if let Some(why) = tally.first_failure.lock().expect("no panic while it is held").as_ref() {
+            report.fails(&format!("killed {leader}: a request through {} failed: {why}", fleet.nodes[*at].name));
+        }
+    }
+    ensure!(failed == 0, "{failed} of {} requests through the surviving nodes failed", good + failed);
+    ensure!(good > 0, "no request was answered");
+    report.holds(&format!("killed the leader: 0 proxy errors, new leader {new} in"), figure(took));
+    Ok(killed)
+}
+
+/// The killed node starts again and serves a revision that was written while it was away.
+async fn bring_back(fleet: &mut Fleet, killed: usize, report: &mut Report) -> anyhow::Result<()> {
+    let other = (killed + 1) % fleet.nodes.len();
+    let (answer, _) = apply(fleet, other, "later.yaml", LATER.to_owned(), "written while a node is away").await?;
+    let began = Instant::now();
+    fleet.nodes[killed].start()?;
+    let node = &fleet.nodes[killed];
+    until(&format!("{} caught up", node.name), SETTLE_MAX, async || {
+        let client = fleet.client(node).await?;
+        let nodes = client.cluster().list_nodes(client.ask(ListNodesRequest {})).await?.into_inner().nodes;
+        let own = nodes.into_iter().find(|it| it.name == node.name).context("it does not know itself")?;
+        ensure!(own.revision >= answer.revision, "it serves revision {}", own.revision);
+        let served = load::get(node.proxy, HOST, "/later").await?;
+        ensure!(served.status == 200, "it answers {}", served.status);
+        Ok(())
+    })
+    .await?;
+    report.holds(
+        &format!("started {} again, it serves revision {} after", node.name, answer.revision),
+        figure(began.elapsed()),
+    );
+    Ok(())
+}
+
+async fn same_state(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+    settle(fleet).await?;
+    let hashes = until("equal states", SETTLE_MAX, async || {
+        let mut index = 0;
+        let mut hashes = Vec::new();
+        for node in fleet.running() {
+            let client = fleet.client(node).await?;
+            let answer = client.observe().state_hash(client.ask(StateHashRequest { index })).await?.into_inner();
+            index = index.max(answer.index);
+            hashes.push((answer.index, answer.hash));
+        }
+        ensure!(hashes.iter().all(|it| it == &hashes[0]), "state hashes differ: {hashes:?}");
+        Ok(hashes.len())
+    })
+    .await?;
+    report.holds("equal state hashes", format!("{hashes}/{}", fleet.nodes.len()));
+    Ok(())
+}
