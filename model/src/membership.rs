@@ -132,21 +132,31 @@ impl Observed {
     }
 }
 
-/// Whether removing, demoting or draining `node` leaves a majority of reachable voters; the reason if not. The only
-/// voter may go where a learner is ready to take its place.
+/// Whether the voters that stay are a majority in reach without `node`, which is to be removed or drained; the reason
+/// if not. Those that are going already do not count: a removed node is shut out at once.
 pub fn may_lose(state: &State, observed: &Observed, node: NodeId) -> Result<(), String> {
     if !observed.voters.contains(&node) {
         return Ok(());
     }
     let needed = observed.voters.len() / 2 + 1;
-    let rest = observed.voters.intersection(&observed.reachable).filter(|id| **id != node).count();
-    let replaced = observed.voters.len() == 1 && waiting(state, observed).iter().any(|id| *id != node);
-    match rest >= needed || replaced {
+    let stays = |id: &&NodeId| **id != node && is_to_vote(state, **id);
+    let rest = observed.voters.intersection(&observed.reachable).filter(stays).count();
+    match rest >= needed {
         true => Ok(()),
         false => {
             let voters = observed.voters.len();
             Err(format!("{rest} of {voters} voters would be left in reach without it, a quorum needs {needed}"))
         }
+    }
+}
+
+/// As `may_lose`, for a node that leaves or is demoted: it works on until it is replaced, so the only voter may go
+/// where a learner is ready to take its place.
+pub fn may_hand_over(state: &State, observed: &Observed, node: NodeId) -> Result<(), String> {
+    let alone = observed.voters.len() == 1;
+    match alone && waiting(state, observed).iter().any(|id| *id != node) {
+        true => Ok(()),
+        false => may_lose(state, observed, node),
     }
 }
 

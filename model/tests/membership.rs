@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use quorumgate_model::{
     NodeId,
     command::{NodeRecord, Role, Standing},
-    membership::{CAUGHT_UP_LAG_MAX, Observed, Step, VOTERS_MAX, may_lose, next_step},
+    membership::{CAUGHT_UP_LAG_MAX, Observed, Step, VOTERS_MAX, may_hand_over, may_lose, next_step},
     state::{ClusterFacts, RemovedNode, State},
     timing::MAX_RTT_DEFAULT,
 };
@@ -76,8 +76,9 @@ impl World {
                 ("up", []) => drop(self.observed.reachable.insert(id)),
                 ("behind", []) => drop(self.observed.lag.insert(id, CAUGHT_UP_LAG_MAX + 1)),
                 ("caught-up", []) => drop(self.observed.lag.insert(id, 0)),
-                ("may-lose", []) => {
-                    let answer = may_lose(&self.state, &self.observed, id);
+                ("may-lose" | "may-hand-over", []) => {
+                    let may = if verb == "may-lose" { may_lose } else { may_hand_over };
+                    let answer = may(&self.state, &self.observed, id);
                     return Some(answer.map_or_else(|why| format!("> no: {why}\n"), |()| "> yes\n".into()));
                 }
                 _ => return None,
@@ -94,6 +95,8 @@ impl World {
 
     fn remove(&mut self, id: NodeId) {
         let node = self.state.nodes.remove(&id).unwrap();
+        // Its connections are closed by whoever applies the removal.
+        self.down(id);
         self.state.removed.insert(id, RemovedNode { name: node.name.clone(), spki_sha256: node.spki_sha256 });
     }
 
@@ -223,18 +226,19 @@ impl World {
     fn happen(&mut self, event: &Event) {
         let ids: Vec<NodeId> = self.state.nodes.keys().copied().collect();
         let pick = |n: &usize| ids[n % ids.len()];
-        let allowed = |id| may_lose(&self.state, &self.observed, id).is_ok();
+        let may_lose = |id| may_lose(&self.state, &self.observed, id).is_ok();
+        let may_hand_over = |id| may_hand_over(&self.state, &self.observed, id).is_ok();
         match event {
             Event::Admit(_) if ids.len() >= 12 => {}
             Event::Admit(role) => {
                 let removed = self.state.removed.keys().max().copied().unwrap_or(1);
                 self.admit(removed.max(*ids.last().unwrap()) + 1, *role);
             }
-            Event::Remove(n) if allowed(pick(n)) && self.another_is_to_vote(pick(n)) => self.remove(pick(n)),
-            Event::Leave(n) if allowed(pick(n)) && self.another_is_to_vote(pick(n)) => {
+            Event::Remove(n) if may_lose(pick(n)) && self.another_is_to_vote(pick(n)) => self.remove(pick(n)),
+            Event::Leave(n) if may_hand_over(pick(n)) && self.another_is_to_vote(pick(n)) => {
                 self.change(pick(n), |node| node.standing = Standing::Leaving);
             }
-            Event::Demote(n) if allowed(pick(n)) && self.another_is_to_vote(pick(n)) => {
+            Event::Demote(n) if may_hand_over(pick(n)) && self.another_is_to_vote(pick(n)) => {
                 self.change(pick(n), |node| node.wanted_role = Role::Replica);
             }
             Event::Remove(_) | Event::Leave(_) | Event::Demote(_) => {}
