@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    io,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -23,6 +23,9 @@ use crate::{
     health::Health, snapshots::Snapshots,
 };
 
+/// Effects that go to the journal at a time.
+const JOURNALED_MAX: usize = 1024;
+
 pub struct Machine {
     pub(crate) state: State,
     pub(crate) applied: Option<LogId>,
@@ -40,6 +43,7 @@ pub struct Builder {
     meta: SnapshotMeta,
     snapshots: Arc<Snapshots>,
     due: Arc<Due>,
+    journal: Journal,
     /// Bytes of log when the view was taken.
     written: u64,
 }
@@ -85,6 +89,7 @@ impl Machine {
             meta,
             snapshots: self.snapshots.clone(),
             due: self.due.clone(),
+            journal: self.journal.clone(),
             written: self.due.written(),
         }
     }
@@ -103,6 +108,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         let mut answers = Answers::new();
+        let mut journaled = Vec::new();
         let mut outcome = Ok(());
         while let Some(next) = entries.next().await {
             let applied = next.and_then(|(entry, responder)| {
@@ -111,12 +117,15 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     self.health.apply_stopped(why.clone());
                     io::Error::other(why)
                 })?;
-                Ok((entry.log_id.index, responder, applied))
+                Ok((responder, applied))
             });
             match applied {
-                Ok((index, responder, (applied, effects))) => {
+                Ok((responder, (applied, effects))) => {
                     answers.extend(responder.map(|responder| (responder, applied)));
-                    self.journal.record(index, effects).await;
+                    journaled.extend(Some(effects).filter(|effects| *effects != Effects::default()));
+                    if journaled.len() >= JOURNALED_MAX {
+                        self.journal.record(self.state.index, mem::take(&mut journaled)).await;
+                    }
                 }
                 Err(error) => {
                     outcome = Err(error);
@@ -125,6 +134,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
         }
         self.publish(answers);
+        self.journal.record(self.state.index, journaled).await;
         outcome
     }
 
@@ -140,7 +150,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let (snapshots, told) = (self.snapshots.clone(), meta.clone());
         let installed = spawn_blocking(move || snapshots.install(&told, &snapshot)).await.map_err(io::Error::other)?;
         let state = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))?;
-        self.journal.snapshot_installed(&state);
+        // What the snapshot skips, peers still hold.
+        self.journal.record(state.index, Vec::new()).await;
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -157,6 +168,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        // Entries below a snapshot are not replayed: their effects must be durable before it is.
+        self.journal.sync().await;
         let (snapshots, due, written) = (self.snapshots.clone(), self.due.clone(), self.written);
         let (state, meta) = (self.state.clone(), self.meta.clone());
         let built = spawn_blocking(move || snapshots.build(meta, &state, &due, written)).await;

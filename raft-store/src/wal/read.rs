@@ -37,10 +37,11 @@ impl Wal {
         if runs.is_empty() {
             return Ok(tail);
         }
+        let shared = self.shared.clone();
         let read = move || {
             let mut entries = Vec::new();
             for run in runs {
-                run.read(&mut entries)?;
+                run.read(&mut entries).inspect_err(|error| shared.unreadable(error))?;
             }
             Ok::<_, io::Error>(entries)
         };

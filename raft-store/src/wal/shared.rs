@@ -270,6 +270,12 @@ impl Shared {
         self.health.fsync_failed(why);
     }
 
+    /// An entry that lies here damaged, or that this build does not know, can never be applied.
+    pub fn unreadable(&self, error: &io::Error) {
+        tracing::error!(%error, "the log cannot be read");
+        self.health.apply_stopped(error.to_string());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

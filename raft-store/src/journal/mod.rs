@@ -1,0 +1,183 @@
+//! sled as the node's journal: audit entries and the diffs of revisions, rebuilt from elsewhere when lost.
+//!
+//! Nothing waits for it: what it has not synced, replaying the log after the last snapshot writes again.
+
+mod books;
+mod meta;
+mod shelf;
+mod writer;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::Result;
+use books::{Books, file_of, guarded, set_aside};
+use meta::Meta;
+use quorumgate_model::state::{AuditEntry, Effects, RevisionDiff, State};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use writer::{Item, Writer};
+
+use crate::{store::DirLock, wal::PurgeFloor};
+
+/// Batches of applied entries that wait to be written.
+const QUEUE_MAX: usize = 1024;
+/// How long apply or a snapshot waits for the journal before it goes on without.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Cheap to clone. Reads block on disk: call them off the async threads.
+#[derive(Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    books: Option<Books>,
+    items: Option<mpsc::Sender<Item>>,
+    thread: Option<JoinHandle<()>>,
+    trouble: Trouble,
+    _lock: DirLock,
+}
+
+/// Why the journal cannot be relied on; the first reason stays.
+#[derive(Clone)]
+struct Trouble {
+    why: Arc<Mutex<Option<String>>>,
+    floor: PurgeFloor,
+}
+
+impl Trouble {
+    fn degrade(&self, why: String) {
+        let mut held = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_none() {
+            tracing::error!(why, "the journal is degraded: audit entries and old revisions are not kept here");
+            *held = Some(why);
+        }
+        self.floor.forget_journal();
+    }
+
+    fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Journal {
+    /// Never fails: a node without its journal still serves.
+    pub(crate) fn open(dir: &Path, state: &State, floor: PurgeFloor, lock: DirLock) -> Self {
+        let trouble = Trouble { why: Arc::default(), floor: floor.clone() };
+        let mut inner = Inner { books: None, items: None, thread: None, trouble, _lock: lock };
+        if let Err(error) = inner.start(dir, state, floor) {
+            inner.trouble.degrade(format!("it cannot be opened: {error:#}"));
+        }
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Effects of applied entries, the last of which has this index.
+    pub(crate) async fn record(&self, index: u64, effects: Vec<Effects>) {
+        self.send(Item::Record { index, effects }).await;
+    }
+
+    /// Returns once everything recorded before is durable, or the journal is degraded.
+    pub(crate) async fn sync(&self) {
+        let (told, synced) = oneshot::channel();
+        self.send(Item::Sync(told)).await;
+        // An error means the writer is gone, and it said why.
+        if let Err(_late) = timeout(WAIT_MAX, synced).await {
+            self.inner.trouble.degrade(format!("a sync took longer than {WAIT_MAX:?}"));
+        }
+    }
+
+    /// None when this node does not hold it (compacted, lost, or before it joined).
+    pub fn revision_diff(&self, revision: u64) -> Option<RevisionDiff> {
+        self.read(|books| books.diff(revision)).flatten()
+    }
+
+    /// A diff fetched from a peer, checked by the caller against the state's history.
+    pub fn store_diff(&self, diff: &RevisionDiff) {
+        if let Some(items) = self.usable() {
+            // With a full queue it is not kept, and fetched again when next asked for.
+            let _ = items.try_send(Item::Diff(diff.clone()));
+        }
+    }
+
+    /// Newest first.
+    pub fn audit(&self, limit: usize) -> Vec<AuditEntry> {
+        let entries = self.read(|books| {
+            let sequences = books.audit.numbers().take(limit);
+            sequences.map(|sequence| Ok(books.entry(sequence?)?)).filter_map(Result::transpose).collect()
+        });
+        entries.unwrap_or_default()
+    }
+
+    /// The reason why the journal cannot be trusted or written, if any.
+    pub fn degraded(&self) -> Option<String> {
+        self.inner.trouble.why()
+    }
+
+    fn usable(&self) -> Option<&mpsc::Sender<Item>> {
+        self.inner.items.as_ref().filter(|_| self.inner.trouble.why().is_none())
+    }
+
+    async fn send(&self, item: Item) {
+        let Some(items) = self.usable() else { return };
+        match timeout(WAIT_MAX, items.send(item)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.inner.trouble.degrade("its writer has ended".into()),
+            Err(_late) => self.inner.trouble.degrade(format!("it took nothing for {WAIT_MAX:?}")),
+        }
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Books) -> Result<T>) -> Option<T> {
+        let books = self.inner.books.as_ref()?;
+        let found = guarded(|| look(books));
+        if let Err(error) = &found {
+            tracing::warn!("the journal cannot be read: {error:#}");
+        }
+        found.ok()
+    }
+}
+
+impl Inner {
+    fn start(&mut self, dir: &Path, state: &State, floor: PurgeFloor) -> Result<()> {
+        fs::create_dir_all(dir)?;
+        let books = Books::open(dir).or_else(|error| {
+            tracing::warn!("the journal cannot be opened and is set aside: {error:#}");
+            set_aside(dir)?;
+            fs::create_dir_all(dir)?;
+            Books::open(dir)
+        })?;
+        let file = file_of(dir)?;
+        let meta = guarded(|| {
+            let found = books.meta();
+            let meta = if found.clean { found } else { Meta { synced_index: state.index, ..books.verify(state)? } };
+            // From now on an end that is not in good order is one after which nothing is trusted.
+            let meta = Meta { clean: false, ..meta };
+            books.sync(meta, &file)?;
+            Ok(meta)
+        })?;
+        floor.set_journal(Some(meta.synced_index.max(state.index)));
+        let (items, queue) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer { books: books.clone(), file, meta, queue, floor, trouble: self.trouble.clone() };
+        self.thread = Some(thread::Builder::new().name("journal".into()).spawn(move || writer.run())?);
+        self.items = Some(items);
+        self.books = Some(books);
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.items = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told where it happened.
+            let _ = thread.join();
+        }
+    }
+}
