@@ -23,7 +23,7 @@ pub enum RequestBody {
 }
 
 /// From the upstream, or from this gateway, to the client.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub enum ResponseBody {
     #[default]
     Empty,

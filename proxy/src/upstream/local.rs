@@ -89,7 +89,7 @@ impl Worker {
     fn sweep(&self) {
         let origins = self.registry.origins();
         let mut views = self.views.borrow_mut();
-        views.retain(|name, _| origins.get(name).is_some());
+        views.retain(|name, _| origins.contains_key(name));
         for slot in views.values().flat_map(|view| &view.slots) {
             slot.pool.sweep();
         }

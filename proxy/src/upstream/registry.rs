@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use imbl::{OrdMap, ordmap::DiffItem};
 use quorumgate_model::{
     resource::{Authority, Name, Upstream},
     ruleset::Ruleset,
@@ -34,7 +35,7 @@ pub struct Registry {
     workers: AtomicUsize,
 }
 
-pub(super) type Origins = HashMap<Name, Arc<Origin>>;
+pub(super) type Origins = OrdMap<Name, Arc<Origin>>;
 
 /// One upstream at one instant.
 pub(super) struct Origin {
@@ -57,6 +58,10 @@ pub(super) struct Member {
 
 #[derive(Default)]
 struct Book {
+    /// Of the last publish.
+    upstreams: OrdMap<Name, Arc<Upstream>>,
+    /// Those that the last publish retired.
+    retired: Vec<Name>,
     /// None: not looked up yet. A failed look-up keeps the last addresses.
     names: BTreeMap<String, Option<Vec<IpAddr>>>,
 }
@@ -88,18 +93,36 @@ impl Registry {
         Self::default()
     }
 
-    /// When this returns, every worker uses the new upstreams for its next call. Names are resolved by
-    /// `run_health_checks`; calls to an upstream whose names were never looked up wait for that.
+    /// When this returns, every worker uses the new upstreams for its next call. The cost goes with the number of
+    /// differences. Names are resolved by `run_health_checks`; calls to an upstream whose names were never looked up
+    /// wait for that.
     pub fn publish(&self, ruleset: &Ruleset) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        book.follow(ruleset);
-        let before = self.origins.load_full();
-        let mut origins = Origins::with_capacity(ruleset.upstreams.len());
-        for (name, config) in &ruleset.upstreams {
-            origins.insert(name.clone(), Origin::build(config, before.get(name), &book));
+        let before = std::mem::replace(&mut book.upstreams, ruleset.upstreams.clone());
+        if before.ptr_eq(&book.upstreams) {
+            return;
         }
-        for (name, origin) in before.iter().filter(|(_, origin)| !origin.retired) {
-            origins.entry(name.clone()).or_insert_with(|| Arc::new(origin.retire()));
+        book.follow_names();
+        let mut origins = Origins::clone(&self.origins.load());
+        let retired = std::mem::take(&mut book.retired);
+        for difference in before.diff(&ruleset.upstreams) {
+            match difference {
+                DiffItem::Add(name, config) | DiffItem::Update { new: (name, config), .. } => {
+                    let origin = Origin::build(config, origins.get(name), &book);
+                    origins.insert(name.clone(), origin);
+                }
+                DiffItem::Remove(name, _) => {
+                    let Some(origin) = origins.get(name).map(|origin| origin.retire()) else { continue };
+                    origins.insert(name.clone(), Arc::new(origin));
+                    book.retired.push(name.clone());
+                }
+            }
+        }
+        for name in retired {
+            // Unless it has come back.
+            if origins.get(&name).is_some_and(|origin| origin.retired) {
+                origins.remove(&name);
+            }
         }
         self.swap(origins);
     }
@@ -117,13 +140,13 @@ impl Registry {
         if !moved {
             return;
         }
-        let before = self.origins.load_full();
-        let rebuild = |(name, origin): (&Name, &Arc<Origin>)| {
-            let kept = origin.retired || origin.config.targets.iter().all(|target| is_ip(&target.address));
-            let origin = if kept { origin.clone() } else { Origin::build(&origin.config, Some(origin), &book) };
-            (name.clone(), origin)
-        };
-        self.swap(before.iter().map(rebuild).collect());
+        let before = self.origins();
+        let mut origins = Origins::clone(&before);
+        let named = |origin: &Origin| origin.config.targets.iter().any(|target| !is_ip(&target.address));
+        for (name, origin) in before.iter().filter(|(_, origin)| !origin.retired && named(origin)) {
+            origins.insert(name.clone(), Origin::build(&origin.config, Some(origin), &book));
+        }
+        self.swap(origins);
     }
 
     fn swap(&self, origins: Origins) {
@@ -166,14 +189,13 @@ impl Registry {
     /// Appends the Prometheus text of the `quorumgate_upstream_*` families.
     pub fn metrics(&self, out: &mut String) {
         let origins = self.origins();
-        let mut origins: Vec<_> = origins.iter().filter(|(_, origin)| !origin.retired).collect();
-        origins.sort_unstable_by_key(|(name, _)| *name);
+        let origins = || origins.iter().filter(|(_, origin)| !origin.retired);
         for family in &FAMILIES {
             family.write_head(out);
-            origins.iter().for_each(|(name, origin)| origin.counters.write(family, name, out));
+            origins().for_each(|(name, origin)| origin.counters.write(family, name, out));
         }
         Family::HEALTHY.write_head(out);
-        for (name, origin) in origins {
+        for (name, origin) in origins() {
             for TargetHealth { target, healthy, .. } in origin.health() {
                 let healthy = u8::from(healthy > 0);
                 let _ =
@@ -185,9 +207,9 @@ impl Registry {
 
 impl Book {
     /// Forgets names that no upstream has any more, and learns new ones.
-    fn follow(&mut self, ruleset: &Ruleset) {
+    fn follow_names(&mut self) {
         let mut known = std::mem::take(&mut self.names);
-        let targets = ruleset.upstreams.values().flat_map(|upstream| &upstream.targets);
+        let targets = self.upstreams.values().flat_map(|upstream| &upstream.targets);
         for target in targets.filter(|target| !is_ip(&target.address)) {
             let host = &target.address.host;
             if !self.names.contains_key(host) {

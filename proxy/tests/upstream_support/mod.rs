@@ -127,7 +127,9 @@ pub fn route() -> Route {
 
 pub fn ruleset(upstreams: impl IntoIterator<Item = Upstream>) -> Arc<Ruleset> {
     let upstreams = upstreams.into_iter().map(|it| (it.name.clone(), Arc::new(it))).collect();
-    Arc::new(Ruleset { revision: 1, index: 1, upstreams, rules: Vec::new() })
+    let mut ruleset = Ruleset::default();
+    ruleset.upstreams = upstreams;
+    Arc::new(ruleset)
 }
 
 pub fn get() -> Request<RequestBody> {
@@ -158,7 +160,7 @@ impl Worker {
         let registry = Arc::new(Registry::new());
         registry.publish(&ruleset([upstream]));
         let pools = Pools::new(registry.clone());
-        Self { registry, pools, rule: Arc::new(Rule { route: Arc::new(route), broken: None }) }
+        Self { registry, pools, rule: Arc::new(Rule::new(Arc::new(route))) }
     }
 
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Failure> {
