@@ -1,20 +1,43 @@
-//! The cluster as the rest of the process sees it: propose, read, wait, and who is where.
+//! The cluster as the rest of the process sees it: propose, read, wait, and who is where. The only module of this crate
+//! that names openraft.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod clock;
+mod convert;
+mod drive;
+mod inbound;
+mod member;
+mod network;
+mod probe;
+mod propose;
+mod read;
+mod renew;
+mod start;
+mod survey;
+mod verbs;
+
+pub use self::{
+    renew::CA_KEY_PURPOSE,
+    start::{BOOTSTRAP_FILE, write_bootstrap, write_max_rtt},
+};
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use quorumgate_model::{
     NodeId,
-    command::{Actor, Applied, Body, RequestId},
-    state::{AuditEntry, RevisionDiff, State},
+    command::{Actor, Body, RequestId},
+    state::State,
 };
-use quorumgate_proto::peer::v1::StatusResponse;
+use quorumgate_raft_store::StoreHealth;
 use tokio::sync::watch;
 
+use self::member::Member;
 use crate::{settings::Settings, tasks::Tasks};
 
 /// A handle to this node's raft member and its peers; cheap to clone.
 #[derive(Clone)]
-pub struct Consensus {}
+pub struct Consensus {
+    member: Arc<Member>,
+}
 
 /// What a member is started from. Call `Consensus::start` on the control runtime.
 pub struct StartOptions {
@@ -90,133 +113,53 @@ pub struct Published {
     pub at_ms: u64,
 }
 
+/// What a node that was removed is told, and says of itself.
+const REMOVED: &str = "this node was removed from the cluster";
+
 impl Consensus {
-    /// Binds the peer listener, starts raft, the peers' server, the membership driver, the probes and the renewal of
-    /// certificates. A founder initializes its cluster.
-    pub async fn start(_options: StartOptions) -> anyhow::Result<Self> {
-        todo!("H6")
+    /// The last state that was applied here.
+    pub fn state(&self) -> Arc<State> {
+        self.member.state()
     }
 
-    /// Of the peer listener (port 0 is resolved).
-    pub fn peer_address(&self) -> std::net::SocketAddr {
-        todo!("H6")
+    pub fn states(&self) -> watch::Receiver<Arc<State>> {
+        self.member.states.clone()
+    }
+
+    pub fn set_published(&self, published: Published) {
+        self.member.published.send_replace(published);
+    }
+
+    pub fn published(&self) -> watch::Receiver<Published> {
+        self.member.published.subscribe()
+    }
+
+    /// Set by boot: what this node answers to `StatusRequest`.
+    pub fn set_ready(&self, ready: bool) {
+        self.member.ready.store(ready, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub fn cluster_ca_pem(&self) -> String {
+        self.member.held.ca_pem()
     }
 
     /// This node's certificate for the admin listener's TLS: always the newest.
     pub fn certificate_resolver(&self) -> Arc<dyn rustls::server::ResolvesServerCert> {
-        todo!("H6")
+        self.member.held.clone()
     }
 
     /// Seconds since 1970 at which this node's certificate ends.
     pub fn certificate_not_after(&self) -> i64 {
-        todo!("H6")
+        self.member.held.not_after()
     }
 
-    /// Drains the node (its proxy says so by readiness), or takes that back.
-    pub async fn set_standing(
-        &self,
-        _node: NodeId,
-        _standing: quorumgate_model::command::Standing,
-        _actor: Arc<Actor>,
-        _deadline: Duration,
-    ) -> Result<Applied, ProposeError> {
-        todo!("H6")
+    /// Of the peer listener (port 0 is resolved).
+    pub fn peer_address(&self) -> std::net::SocketAddr {
+        self.member.peer_address
     }
 
-    /// Promotes or demotes; refused when it would lose the quorum.
-    pub async fn set_role(
-        &self,
-        _node: NodeId,
-        _role: quorumgate_model::command::Role,
-        _actor: Arc<Actor>,
-        _deadline: Duration,
-    ) -> Result<Applied, ProposeError> {
-        todo!("H6")
-    }
-
-    /// Removes a dead node; refused when it would lose the quorum.
-    pub async fn remove_node(
-        &self,
-        _node: NodeId,
-        _actor: Arc<Actor>,
-        _deadline: Duration,
-    ) -> Result<Applied, ProposeError> {
-        todo!("H6")
-    }
-
-    /// Set by boot: what `StatusResponse` says of this node.
-    pub fn set_ready(&self, _ready: bool) {
-        todo!("H6")
-    }
-
-    /// Hands leadership over if this node leads and another voter can take it; stops raft and closes the peers.
-    pub async fn shut_down(&self, _deadline: Duration) {
-        todo!("H6")
-    }
-
-    /// Takes the draft to the leader (forwarded once), waits until it is applied *there* and on this node.
-    pub async fn propose(&self, _draft: Draft, _deadline: Duration) -> Result<Applied, ProposeError> {
-        todo!("H6")
-    }
-
-    /// ReadIndex: everything committed before the call is applied on this node when it returns.
-    pub async fn linearize(&self, _deadline: Duration) -> Result<Arc<State>, ProposeError> {
-        todo!("H6")
-    }
-
-    pub async fn wait_applied(&self, _index: u64, _deadline: Duration) -> Result<Arc<State>, ProposeError> {
-        todo!("H6")
-    }
-
-    pub fn state(&self) -> Arc<State> {
-        todo!("H6")
-    }
-
-    pub fn states(&self) -> watch::Receiver<Arc<State>> {
-        todo!("H6")
-    }
-
-    pub fn view(&self) -> View {
-        todo!("H6")
-    }
-
-    /// Moves leadership to that voter, or to the best one; returns the new leader and its term.
-    pub async fn transfer_leader(
-        &self,
-        _to: Option<NodeId>,
-        _deadline: Duration,
-    ) -> Result<(NodeId, u64), ProposeError> {
-        todo!("H6")
-    }
-
-    /// Every node of the state with its own answer; None for those that gave none in time.
-    pub async fn statuses(&self, _deadline: Duration) -> Vec<(NodeId, Option<StatusResponse>)> {
-        todo!("H6")
-    }
-
-    /// Waits until every reachable node serves `index`, at most `deadline`; never an error.
-    pub async fn await_published(&self, _index: u64, _deadline: Duration) -> Vec<Receipt> {
-        todo!("H6")
-    }
-
-    /// From this node's journal, or from a peer's; checked against nothing: the caller compares hashes.
-    pub async fn revision_diff(&self, _revision: u64) -> Option<RevisionDiff> {
-        todo!("H6")
-    }
-
-    pub async fn audit(&self, _limit: usize) -> Vec<AuditEntry> {
-        todo!("H6")
-    }
-
-    pub fn set_published(&self, _published: Published) {
-        todo!("H6")
-    }
-
-    pub fn published(&self) -> watch::Receiver<Published> {
-        todo!("H6")
-    }
-
-    pub fn cluster_ca_pem(&self) -> String {
-        todo!("H6")
+    /// Whether the disk and apply still work.
+    pub fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.member.health.clone()
     }
 }

@@ -152,23 +152,26 @@ impl Peers {
         connection.open_bi().await.map_err(|error| CallError::Unreachable(error.to_string()))
     }
 
-    /// Closes the connections to and from nodes that are to be shut out.
+    /// Closes the connections that nodes have made who are to be shut out.
     pub fn shut_out(&self, is_out: impl Fn(NodeId) -> bool) {
-        let mut links = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.retain(|(id, _), link| {
-            let stays = !is_out(*id);
-            if !stays {
-                link.close(b"removed");
-            }
-            stays
-        });
-        drop(links);
         let accepted = self.inner.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, connection) in accepted.values() {
             if is_out(*id) {
                 connection.close(CLOSE_REFUSED.into(), b"removed");
             }
         }
+    }
+
+    /// Closes the connections to nodes that nothing is sent to any more.
+    pub fn hang_up(&self, is_gone: impl Fn(NodeId) -> bool) {
+        let mut links = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|(id, _), link| {
+            let stays = !is_gone(*id);
+            if !stays {
+                link.close(b"removed");
+            }
+            stays
+        });
     }
 
     pub async fn close(&self, patience: Duration) {

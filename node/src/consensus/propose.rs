@@ -1,0 +1,203 @@
+//! One write: to the leader, once; appended or certainly not; applied there and here.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use openraft::errors::{ClientWriteError, RaftError};
+use quorumgate_model::{
+    LEVEL, NodeId,
+    command::{Applied, Body, Command, Role, Standing, UpdateNode},
+    convert, membership,
+};
+use quorumgate_proto::peer::v1::{self as pb, failure::Reason, request::Call, response::Answer};
+use tokio::time::{timeout, timeout_at};
+
+use super::{Consensus, Draft, ProposeError, member::Member};
+use crate::peer::CallError;
+
+/// How often a write that nobody has taken is offered again; a new leader wakes it earlier.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The answer's way back from the leader, on top of the deadline it was given.
+const ANSWER_SLACK: Duration = Duration::from_millis(100);
+
+/// What came of one try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Attempt {
+    Done(Applied),
+    /// Certainly not appended: another try may do.
+    NotAppended(String),
+    /// Perhaps appended.
+    Unknown(String),
+    Refused(String),
+    Stopped(String),
+}
+
+impl Consensus {
+    /// Takes the draft to the leader (forwarded once), waits until it is applied *there* and on this node. While no
+    /// leader is known it waits for one: a failover fails no write whose deadline allows it.
+    pub async fn propose(&self, draft: Draft, deadline: Duration) -> Result<Applied, ProposeError> {
+        let ends = Instant::now() + deadline;
+        let mut perhaps_appended = None;
+        loop {
+            let outcome = match self.member.try_to_propose(&draft, ends).await {
+                Attempt::Done(applied) => {
+                    // The outcome is known whether or not this node is there in time.
+                    let _ = self.wait_applied(applied.index, ends.saturating_duration_since(Instant::now())).await;
+                    return Ok(applied);
+                }
+                Attempt::Refused(reason) => return Err(ProposeError::Refused(reason)),
+                Attempt::Stopped(reason) if perhaps_appended.is_none() => return Err(ProposeError::Stopped(reason)),
+                // A repeat is safe where the state tells repeats apart.
+                Attempt::Unknown(reason) if draft.request_id.is_some() => {
+                    perhaps_appended = Some(reason.clone());
+                    ProposeError::OutcomeUnknown(reason)
+                }
+                Attempt::Unknown(reason) => return Err(ProposeError::OutcomeUnknown(reason)),
+                Attempt::NotAppended(reason) | Attempt::Stopped(reason) => match &perhaps_appended {
+                    Some(earlier) => ProposeError::OutcomeUnknown(earlier.clone()),
+                    None => ProposeError::NoQuorum(reason),
+                },
+            };
+            if Instant::now() + PAUSE >= ends {
+                return Err(outcome);
+            }
+            self.member.pause().await;
+        }
+    }
+}
+
+impl Member {
+    async fn try_to_propose(&self, draft: &Draft, ends: Instant) -> Attempt {
+        if let Some(reason) = self.stopped() {
+            return Attempt::Stopped(reason);
+        }
+        match self.leader(&self.glance()) {
+            Some(leader) if leader == self.me.node => self.propose_here(draft, ends).await,
+            Some(leader) => self.propose_there(leader, draft, ends).await,
+            None => Attempt::NotAppended("no leader is known".into()),
+        }
+    }
+
+    /// On the leader: stamps and appends. raft refuses it before it is appended when a quorum has not answered lately.
+    pub(super) async fn propose_here(&self, draft: &Draft, ends: Instant) -> Attempt {
+        if let Err(reason) = self.check_quorum_after(&draft.body) {
+            return Attempt::Refused(reason);
+        }
+        let command = Command {
+            min_level: LEVEL,
+            request_id: draft.request_id,
+            stamp: self.clock.stamp(),
+            actor: draft.actor.clone(),
+            body: draft.body.clone(),
+        };
+        let written = timeout_at(ends.into(), self.raft.client_write(command)).await;
+        match written {
+            Err(_) => Attempt::Unknown("no quorum has confirmed it within the deadline".into()),
+            Ok(Ok(response)) => match response.data {
+                Some(applied) => Attempt::Done(applied),
+                None => Attempt::Unknown("apply gave no answer".into()),
+            },
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                Attempt::NotAppended(match forward.leader_id {
+                    Some(leader) => format!("leadership has moved to node {leader}"),
+                    None => "the leader has no quorum".into(),
+                })
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => {
+                Attempt::Unknown("leadership was lost before a quorum had confirmed it".into())
+            }
+            Ok(Err(RaftError::APIError(error))) => Attempt::Refused(error.to_string()),
+            Ok(Err(RaftError::Fatal(error))) => Attempt::Stopped(error.to_string()),
+        }
+    }
+
+    async fn propose_there(&self, leader: NodeId, draft: &Draft, ends: Instant) -> Attempt {
+        let Some(target) = self.target(leader) else {
+            return Attempt::NotAppended(format!("the address of the leader, node {leader}, is not known yet"));
+        };
+        let command = Command {
+            min_level: LEVEL,
+            request_id: draft.request_id,
+            stamp: Default::default(),
+            actor: draft.actor.clone(),
+            body: draft.body.clone(),
+        };
+        let left = ends.saturating_duration_since(Instant::now());
+        let request = pb::ProposeRequest {
+            command: Some(convert::command_to(&command)),
+            deadline_ms: left.saturating_sub(self.timing.max_rtt / 2).as_millis() as u64,
+        };
+        let called = self.call_leader(&target, Call::Propose(request), left + ANSWER_SLACK).await;
+        let answer = match called {
+            Ok(answer) => answer,
+            Err(CallError::Unreachable(reason) | CallError::Refused(reason)) => {
+                return Attempt::NotAppended(format!("the leader, node {leader}, is unreachable: {reason}"));
+            }
+            Err(error) => return Attempt::Unknown(format!("the leader, node {leader}: {error}")),
+        };
+        match answer {
+            Answer::Propose(response) => match response.outcome.map(convert::applied_from) {
+                Some(Ok(applied)) => Attempt::Done(applied),
+                _ => Attempt::Unknown(format!("node {leader} gave an answer that cannot be read")),
+            },
+            Answer::Failure(failure) => match failure.reason() {
+                Reason::NotLeader | Reason::NoQuorum | Reason::Stopped => Attempt::NotAppended(failure.message),
+                Reason::Refused | Reason::Invalid => Attempt::Refused(failure.message),
+                Reason::OutcomeUnknown | Reason::Unspecified => Attempt::Unknown(failure.message),
+            },
+            _ => Attempt::Unknown(format!("node {leader} gave an answer of another kind")),
+        }
+    }
+
+    /// Calls the leader, and gives up early once this node no longer takes it for the leader and nothing has come.
+    async fn call_leader(
+        &self,
+        target: &crate::peer::Target,
+        call: Call,
+        deadline: Duration,
+    ) -> Result<Answer, CallError> {
+        let abandoned = async {
+            loop {
+                tokio::time::sleep(self.timing.heartbeat).await;
+                if self.leader(&self.glance()) != Some(target.id) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            answer = self.peers.call(target, call, deadline) => answer,
+            () = abandoned => Err(CallError::Lost("it is the leader no more".into())),
+        }
+    }
+
+    /// Until raft's leader changes, at most `PAUSE`.
+    pub(super) async fn pause(&self) {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let mut metrics = self.raft.server_metrics();
+        let _ = metrics.borrow_and_update();
+        let _ = timeout(PAUSE, metrics.changed()).await;
+    }
+
+    /// Whatever would lose the quorum is refused, by what the leader observes.
+    fn check_quorum_after(&self, body: &Body) -> Result<(), String> {
+        let loses = match body {
+            Body::RemoveNode { id } => Some(*id),
+            Body::UpdateNode(UpdateNode { id, wanted_role: Some(Role::Replica), .. }) => Some(*id),
+            Body::UpdateNode(UpdateNode { id, standing: Some(Standing::Draining | Standing::Leaving), .. }) => {
+                Some(*id)
+            }
+            _ => None,
+        };
+        match loses {
+            Some(id) => membership::may_lose(&self.state(), &self.observed(&self.glance()), id),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs `wait` for at most what is left until `ends`.
+pub(super) async fn until<T>(ends: Instant, wait: impl Future<Output = T>) -> Option<T> {
+    timeout_at(ends.into(), wait).await.ok()
+}

@@ -1,0 +1,218 @@
+//! Puts a member together: certificates, peers, raft, and the tasks around them.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+use prost::Message;
+use quorumgate_model::{
+    command::{Body, Bootstrap},
+    convert,
+    timing::{MAX_RTT_DEFAULT, Timing},
+};
+use quorumgate_proto::store::v1 as store;
+use quorumgate_raft_store::{Opened, RaftNode};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Consensus, ProposeError, StartOptions,
+    clock::LogClock,
+    drive,
+    member::{Member, Raft},
+    network::Factory,
+    probe, renew,
+};
+use crate::{
+    peer::{Peers, hello::Me},
+    pki::{self, ClusterKey, Held, Names},
+};
+
+/// A founder's first command, kept until it is applied.
+pub const BOOTSTRAP_FILE: &str = "bootstrap.bin";
+/// A joiner's timers until it has the state: the cluster's longest round trip, microseconds as text.
+pub const MAX_RTT_FILE: &str = "max-rtt";
+
+const FOUND_MAX: Duration = Duration::from_secs(10);
+
+impl Consensus {
+    /// Binds the peer listener, starts raft, the peers' server, the membership driver, the probes and the renewal of
+    /// certificates. A founder initializes its cluster.
+    pub async fn start(options: StartOptions) -> anyhow::Result<Self> {
+        let StartOptions { dir, settings, opened, tasks, freshness } = options;
+        let Opened {
+            identity,
+            log,
+            machine,
+            states,
+            health,
+            snapshot_due,
+            journal,
+            snapshots_dir,
+            pristine,
+            purge_floor,
+        } = opened;
+        let me = Me { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation };
+        let state = states.borrow().clone();
+        let bootstrap = read_bootstrap(&dir)?;
+        let cluster_key = ClusterKey::from_bytes(&pki::read_private(&dir.join(pki::CLUSTER_KEY))?)?;
+        let held = Arc::new(Held::read(&dir)?);
+        if let Err(error) = renew::renew_if_due(&held, &Names::of(&settings), &state, &cluster_key, me.node) {
+            tracing::warn!(error = format!("{error:#}"), "this node's certificate was not renewed at start");
+        }
+        let timing = match (&state.cluster, &bootstrap) {
+            (Some(_), _) => state.timing(),
+            (None, Some(bootstrap)) => Timing::from_max_rtt(bootstrap.max_rtt),
+            (None, None) => Timing::from_max_rtt(read_max_rtt(&dir)),
+        };
+
+        let peers = Peers::bind(settings.peer.listen, me, held.clone(), tasks.clone())?;
+        let peer_address = peers.local_address()?;
+        let refused = watch::Sender::new(None);
+        let factory = Factory { peers: peers.clone(), refused: refused.clone() };
+        let config = Arc::new(config(&me, &timing).validate().context("raft's settings")?);
+        let raft = Raft::build(me.node, config, factory, log, machine).await.context("starting raft")?;
+        let member = Arc::new(Member {
+            me,
+            dir,
+            settings,
+            raft,
+            peers,
+            peer_address,
+            held,
+            cluster_key,
+            clock: LogClock::starting_at(state.clock_us),
+            states,
+            health,
+            published: watch::Sender::default(),
+            halted: watch::Sender::new(None),
+            refused,
+            ready: AtomicBool::new(false),
+            journal,
+            snapshots_dir,
+            freshness,
+            timing,
+            started: Instant::now(),
+            heard_ns: AtomicU64::new(0),
+        });
+        let consensus = Self { member: member.clone() };
+        member.raft.run();
+        if pristine && let Some(bootstrap) = &bootstrap {
+            initialize(&member, bootstrap).await?;
+        }
+        member.peers.serve(Arc::new(consensus.clone()));
+        let stop = tasks.stop();
+        tasks.start("membership", drive::run(member.clone(), stop.clone()));
+        tasks.start("removals", drive::watch_removals(member.clone(), stop.clone()));
+        tasks.start("store health", drive::watch_health(member.clone(), stop.clone()));
+        tasks.start("snapshots", drive::take_snapshots(member.clone(), snapshot_due, purge_floor, stop.clone()));
+        tasks.start("freshness", probe::run(member.clone(), stop.clone()));
+        tasks.start("certificates", renew::run(member.clone(), stop.clone()));
+        if let Some(bootstrap) = bootstrap {
+            tasks.detach(found(consensus.clone(), bootstrap, stop));
+        }
+        Ok(consensus)
+    }
+}
+
+/// storage.md says why for each.
+fn config(me: &Me, timing: &Timing) -> Config {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    Config {
+        cluster_name: data_encoding::HEXLOWER.encode(&me.cluster),
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_min),
+        election_timeout_max: ms(timing.election_max),
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 1024,
+        max_append_entries: Some(4096),
+        // The store says when one is due, and the log is purged up to the one before.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(2 * ms(timing.election_max)),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        removed_leader_step_down: StepDownPolicy::After(ms(timing.election_max)),
+        ..Config::default()
+    }
+}
+
+async fn initialize(member: &Member, bootstrap: &Bootstrap) -> anyhow::Result<()> {
+    let node = RaftNode {
+        name: bootstrap.node.name.to_string(),
+        address: bootstrap.node.peer_address.clone(),
+        incarnation: bootstrap.node.incarnation,
+    };
+    let members = BTreeMap::from([(bootstrap.node.id, node)]);
+    member.raft.initialize(members).await.context("founding the cluster")
+}
+
+/// Proposes the bootstrap until the state has it; applying it twice is refused and does no harm.
+async fn found(consensus: Consensus, bootstrap: Bootstrap, stop: CancellationToken) {
+    let body = Body::Bootstrap(Arc::new(bootstrap));
+    while consensus.state().cluster.is_none() {
+        let proposed = stop.run_until_cancelled(consensus.propose(drive::draft(body.clone()), FOUND_MAX)).await;
+        match proposed {
+            None => return,
+            Some(Ok(_)) | Some(Err(ProposeError::OutcomeUnknown(_) | ProposeError::NoQuorum(_))) => {}
+            Some(Err(error)) => return tracing::error!(%error, "the cluster was not founded"),
+        }
+    }
+    let file = consensus.member.dir.join(BOOTSTRAP_FILE);
+    if let Err(error) = std::fs::remove_file(&file) {
+        tracing::debug!(%error, "the bootstrap file was not removed");
+    }
+}
+
+pub fn write_bootstrap(dir: &Path, bootstrap: &Bootstrap) -> anyhow::Result<()> {
+    let message = store::Bootstrap {
+        cluster_id: bootstrap.cluster_id.to_vec(),
+        cluster_name: bootstrap.cluster_name.clone(),
+        max_rtt_us: bootstrap.max_rtt.as_micros() as u64,
+        ca_certificate: bootstrap.ca_certificate.clone(),
+        sealed_ca_key: bootstrap.sealed_ca_key.clone(),
+        node: Some(convert::node_to(&bootstrap.node)),
+    };
+    pki::write_private(&dir.join(BOOTSTRAP_FILE), &message.encode_to_vec())
+}
+
+fn read_bootstrap(dir: &Path) -> anyhow::Result<Option<Bootstrap>> {
+    let file = dir.join(BOOTSTRAP_FILE);
+    let bytes = match std::fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
+    };
+    let bootstrap = parse_bootstrap(&bytes).with_context(|| format!("in {}", file.display()))?;
+    Ok(Some(bootstrap))
+}
+
+fn parse_bootstrap(bytes: &[u8]) -> anyhow::Result<Bootstrap> {
+    let message = store::Bootstrap::decode(bytes)?;
+    Ok(Bootstrap {
+        cluster_id: message.cluster_id[..].try_into().context("a cluster id has 16 bytes")?,
+        cluster_name: message.cluster_name,
+        max_rtt: Duration::from_micros(message.max_rtt_us),
+        ca_certificate: message.ca_certificate,
+        sealed_ca_key: message.sealed_ca_key,
+        node: convert::node_from(message.node.context("a bootstrap names its node")?)?,
+    })
+}
+
+pub fn write_max_rtt(dir: &Path, max_rtt: Duration) -> anyhow::Result<()> {
+    pki::write_atomic(&dir.join(MAX_RTT_FILE), max_rtt.as_micros().to_string().as_bytes())
+}
+
+fn read_max_rtt(dir: &Path) -> Duration {
+    let text = std::fs::read_to_string(dir.join(MAX_RTT_FILE)).unwrap_or_default();
+    text.trim().parse().map_or(MAX_RTT_DEFAULT, Duration::from_micros)
+}

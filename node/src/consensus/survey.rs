@@ -1,0 +1,124 @@
+//! Questions to every node: what it serves, how it stands, what it remembers of a revision.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use quorumgate_model::{
+    NodeId, convert,
+    state::{AuditEntry, RevisionDiff},
+};
+use quorumgate_proto::peer::v1::{self as pb, StatusResponse, request::Call, response::Answer};
+use tokio::time::timeout;
+
+use super::{Consensus, Published, Receipt, member::Member, propose::until};
+use crate::peer::Target;
+
+/// One question of a series: a peer that lets it pass is taken for unreachable.
+const SLICE: Duration = Duration::from_millis(500);
+/// For a peer to give the diff of a revision.
+const DIFF_MAX: Duration = Duration::from_secs(2);
+
+impl Consensus {
+    /// Every node of the state with its own answer; None for those that gave none in time.
+    pub async fn statuses(&self, deadline: Duration) -> Vec<(NodeId, Option<StatusResponse>)> {
+        let state = self.state();
+        let asked = state.nodes.values().map(|node| async move {
+            if node.id == self.member.me.node {
+                return (node.id, Some(self.status()));
+            }
+            let target = Target { id: node.id, address: node.peer_address.clone() };
+            let answer = self.member.peers.call(&target, Call::Status(pb::StatusRequest {}), deadline).await;
+            let status = match answer {
+                Ok(Answer::Status(status)) => Some(status),
+                _ => None,
+            };
+            (node.id, status)
+        });
+        join_all(asked).await
+    }
+
+    /// Waits until every reachable node serves `index`, at most `deadline`; never an error.
+    pub async fn await_published(&self, index: u64, deadline: Duration) -> Vec<Receipt> {
+        let ends = Instant::now() + deadline;
+        let state = self.state();
+        let asked = state.nodes.values().map(|node| async move {
+            let published = match node.id == self.member.me.node {
+                true => Some(self.member.await_own(index, ends).await),
+                false => {
+                    let target = Target { id: node.id, address: node.peer_address.clone() };
+                    self.member.await_peer(&target, index, ends).await
+                }
+            };
+            let known = published.unwrap_or_default();
+            Receipt {
+                name: node.name.to_string(),
+                published_index: known.index,
+                published_revision: known.revision,
+                published_at_ms: known.at_ms,
+                unreachable: published.is_none(),
+            }
+        });
+        join_all(asked).await
+    }
+
+    /// From this node's journal, or from a peer's; checked against nothing: the caller compares hashes.
+    pub async fn revision_diff(&self, revision: u64) -> Option<RevisionDiff> {
+        if let Some(diff) = self.member.own_revision_diff(revision).await {
+            return Some(diff);
+        }
+        for target in self.member.others() {
+            let call = Call::RevisionDiff(pb::RevisionDiffRequest { revision });
+            let Ok(Answer::RevisionDiff(answer)) = self.member.peers.call(&target, call, DIFF_MAX).await else {
+                continue;
+            };
+            if let Some(Ok(diff)) = answer.diff.map(convert::diff_from) {
+                return Some(diff);
+            }
+        }
+        None
+    }
+
+    /// Of this node's journal, newest first.
+    pub async fn audit(&self, limit: usize) -> Vec<AuditEntry> {
+        let journal = self.member.journal.clone();
+        tokio::task::spawn_blocking(move || journal.audit(limit)).await.unwrap_or_default()
+    }
+}
+
+impl Member {
+    pub(super) async fn own_revision_diff(&self, revision: u64) -> Option<RevisionDiff> {
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || journal.revision_diff(revision)).await.ok().flatten()
+    }
+
+    async fn await_own(&self, index: u64, ends: Instant) -> Published {
+        let mut published = self.published.subscribe();
+        let _ = until(ends, published.wait_for(|published| published.index >= index)).await;
+        *self.published.borrow()
+    }
+
+    /// Asks in slices, so that a peer that has died is told from one that is slow. None: it does not answer.
+    async fn await_peer(self: &Member, target: &Target, index: u64, ends: Instant) -> Option<Published> {
+        let mut last = None;
+        loop {
+            let left = ends.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return last;
+            }
+            let slice = left.min(SLICE);
+            let request = pb::AwaitPublishedRequest { index, deadline_ms: slice.as_millis() as u64 };
+            let patience = slice + SLICE.min(left) + 4 * self.timing.max_rtt;
+            let answer = timeout(patience, self.peers.call(target, Call::AwaitPublished(request), patience)).await;
+            let Ok(Ok(Answer::AwaitPublished(answer))) = answer else { return None };
+            let published = Published {
+                index: answer.published_index,
+                revision: answer.published_revision,
+                at_ms: answer.published_at_ms,
+            };
+            if published.index >= index {
+                return Some(published);
+            }
+            last = Some(published);
+        }
+    }
+}
