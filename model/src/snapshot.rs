@@ -116,6 +116,13 @@ impl Rebuild {
         if found != state.resources_hash {
             return Err(Invalid::field("resources_hash").found(found).allowed(state.resources_hash));
         }
+        let newest = state.history.back().map_or((0, Digest::default()), |last| (last.revision, last.hash));
+        if newest != (state.revision, state.resources_hash) {
+            return Err(Invalid::field("history").found(newest.0).allowed("the newest revision, with its hash"));
+        }
+        if trial.is_some_and(|(revision, ..)| revision != state.revision) {
+            return Err(Invalid::field("trial").found("another revision").allowed("the newest revision"));
+        }
         if trial.is_none() && !prior.is_empty() {
             return Err(Invalid::field("trial_prior").found("resources").allowed("none without a trial"));
         }

@@ -19,7 +19,7 @@ use quorumgate_model::{
     snapshot::{Rebuild, records},
     state::{DEDUP_MAX, Effects, HISTORY_MAX, State, TOKENS_MAX},
 };
-use quorumgate_proto::store::v1 as store;
+use quorumgate_proto::store::v1::{self as store, snapshot_record::Record};
 
 fn object() -> impl Strategy<Value = (String, Option<Resource>)> {
     prop_oneof![
@@ -172,6 +172,39 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A damaged command or record is an error or another command, never a panic.
+    #[test]
+    fn damage_is_no_panic(which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), flip in 1..=255u8) {
+        let (mut state, commands) = full_state();
+        let mut bytes = convert::command_to(which.get(&commands)).encode_to_vec();
+        let at_command = at.index(bytes.len());
+        bytes[at_command] ^= flip;
+        if let Ok(message) = store::Command::decode(&*bytes)
+            && let Ok(command) = convert::command_from(message)
+        {
+            state.apply(100, &command);
+        }
+        let mut all: Vec<_> = records(&state).map(|record| record.encode_to_vec()).collect();
+        let record = which.index(all.len());
+        let at_record = at.index(all[record].len());
+        all[record][at_record] ^= flip;
+        let mut rebuild = Rebuild::default();
+        let pushed = all.iter().try_for_each(|bytes| match store::SnapshotRecord::decode(&**bytes) {
+            Ok(record) => rebuild.push(record).map_err(drop),
+            Err(_) => Err(()),
+        });
+        if let (Ok(()), Ok(mut state)) = (pushed, rebuild.finish()) {
+            let index = state.index.saturating_add(1).max(2);
+            if state.index < index {
+                state.apply(index, &command(Body::EndTrial { revision: 0, end: TrialEnd::Abort }));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_snapshot_shares_what_the_trial_left_alone_and_is_checked() {
     let (state, _) = full_state();
@@ -186,6 +219,12 @@ fn a_snapshot_shares_what_the_trial_left_alone_and_is_checked() {
     assert_eq!(refused(&|all| all.clear()), "head");
     assert_eq!(refused(&|all| all.push(all[0].clone())), "head");
     assert_eq!(refused(&|all| drop(all.remove(1))), "resources_hash");
+    let nth = |kind: fn(&Record) -> bool| records(&state).position(|it| it.record.as_ref().is_some_and(kind)).unwrap();
+    let revision = nth(|record| matches!(record, Record::Revision(_)));
+    assert_eq!(refused(&|all| all.swap(revision, revision + 1)), "history");
+    assert_eq!(refused(&|all| drop(all.remove(revision + 1))), "history");
+    let trial = nth(|record| matches!(record, Record::Trial(_)));
+    assert_eq!(refused(&|all| drop(all.remove(trial))), "trial_prior");
     assert_eq!(refused(&|all| all.push(all[1].clone())), "resource");
     assert_eq!(refused(&|all| all.push(store::SnapshotRecord { record: None })), "record");
 }

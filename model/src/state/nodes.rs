@@ -8,9 +8,13 @@ use crate::{
     LEVEL, NodeId,
     command::{AdmitNode, Bootstrap, NodeRecord, Outcome, Reason, Rejected, Role, Standing, UpdateNode},
     invalid::Invalid,
+    resource::Authority,
     timing::MAX_RTT_RANGE,
     units::Span,
 };
+
+/// The longest region, version or address of a node, bytes.
+const NODE_WORD_BYTES_MAX: usize = 255;
 
 impl State {
     pub(super) fn bootstrap(&mut self, it: &Bootstrap) -> Result<Done, Rejected> {
@@ -18,9 +22,11 @@ impl State {
             return Err(Reason::AlreadyExists.because(format!("cluster {:?} has been bootstrapped", cluster.name)));
         }
         check_max_rtt(it.max_rtt)?;
-        if it.node.id == 0 {
-            return Err(Invalid::field("node.id").found(0).allowed("the founder's id").into());
+        // Ids of later nodes are later indexes: none meets the founder's.
+        if it.node.id == 0 || it.node.id > self.index {
+            return Err(Invalid::field("node.id").found(it.node.id).allowed(format!("1 to {}", self.index)).into());
         }
+        check_words(&it.node)?;
         self.cluster = Some(Arc::new(ClusterFacts {
             id: it.cluster_id,
             name: it.cluster_name.clone(),
@@ -44,7 +50,7 @@ impl State {
                 Reason::LimitReached.because(format!("the cluster has {NODES_MAX} nodes, the most there may be"))
             );
         }
-        check_peer_address(&node.peer_address)?;
+        check_words(&node)?;
         let summary =
             format!("node {} admitted as {} by join token {}", node.name, node.wanted_role.word(), it.token_id);
         let id = node.id;
@@ -68,7 +74,7 @@ impl State {
         if after == **before {
             return Ok(Done::noop());
         }
-        check_peer_address(&after.peer_address)?;
+        check_words(&after)?;
         if votes(before) && !votes(&after) {
             self.check_another_voter(it.id)?;
         }
@@ -132,10 +138,17 @@ fn check_max_rtt(max_rtt: Duration) -> Result<(), Invalid> {
     }
 }
 
-fn check_peer_address(address: &str) -> Result<(), Invalid> {
-    match address.parse::<crate::resource::Authority>() {
+/// What a node says of itself: short, and an address that can be dialled.
+fn check_words(node: &NodeRecord) -> Result<(), Invalid> {
+    for (field, text) in [("region", &node.region), ("version", &node.version), ("peer_address", &node.peer_address)] {
+        if text.len() > NODE_WORD_BYTES_MAX {
+            let allowed = format!("at most {NODE_WORD_BYTES_MAX} bytes");
+            return Err(Invalid::field(field).found(format!("{} bytes", text.len())).allowed(allowed));
+        }
+    }
+    match node.peer_address.parse::<Authority>() {
         Ok(_) => Ok(()),
-        Err(_) => Err(Invalid::field("peer_address").found(format!("{address:?}")).allowed("host:port")),
+        Err(_) => Err(Invalid::field("peer_address").found(format!("{:?}", node.peer_address)).allowed("host:port")),
     }
 }
 

@@ -19,7 +19,7 @@ const TOKEN_ID_BYTES_MAX: usize = 64;
 impl State {
     pub(super) fn create_join_token(&mut self, it: &CreateJoinToken) -> Result<Done, Rejected> {
         if it.id.is_empty() || it.id.len() > TOKEN_ID_BYTES_MAX {
-            return Err(Invalid::field("id").found(&it.id).allowed("1 to 64 bytes").into());
+            return Err(Invalid::field("id").found(format!("{} bytes", it.id.len())).allowed("1 to 64 bytes").into());
         }
         if it.uses == 0 {
             return Err(Invalid::field("uses").found(0).allowed("1 or more").into());
