@@ -24,6 +24,7 @@ use quorumgate_model::{
 };
 use quorumgate_proxy::{
     body::{RequestBody, ResponseBody},
+    client_body::{ClientBody, Patience},
     upstream::{Call, Failure, Pools, Registry, Trail},
 };
 
@@ -204,4 +205,21 @@ pub fn run(test: impl Future<Output = ()>) {
 
 pub fn bytes(length: usize) -> Bytes {
     (0..length).map(|i| i as u8).collect()
+}
+
+/// A client's streamed body, as a listener gets it: what is written to the other end comes out of the body.
+pub async fn upload(head: &str) -> (RequestBody, tokio::io::DuplexStream) {
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    let (bodies, body) = tokio::sync::oneshot::channel();
+    let bodies = std::cell::Cell::new(Some(bodies));
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let _ = bodies.take().unwrap().send(request.into_body());
+        std::future::pending::<Result<Response<http_body_util::Empty<Bytes>>, std::convert::Infallible>>()
+    });
+    let io = hyper_util::rt::TokioIo::new(server);
+    tokio::task::spawn_local(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+    let head = format!("PUT / HTTP/1.1\r\nhost: shop.test\r\n{head}\r\n\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut client, head.as_bytes()).await.unwrap();
+    let body = ClientBody::new(body.await.unwrap(), 0, Patience::Idle(PATIENCE));
+    (RequestBody::Client(body), client)
 }
