@@ -23,7 +23,7 @@ const APPLY_CHUNK: u64 = 1024;
 
 #[derive(Clone)]
 pub struct LogStore {
-    wal: Arc<Wal>,
+    pub(crate) wal: Arc<Wal>,
 }
 
 impl LogStore {

@@ -71,7 +71,7 @@ impl Flusher {
         let mut written = 0;
         for at in 0..ops.list.len() {
             let records = std::mem::take(&mut ops.list[at].records);
-            pending.needs_sync |= ops.list[at].needs_sync;
+            let needs_sync = ops.list[at].needs_sync;
             for (kind, body) in records {
                 if !self.fits(&pending, body.len()) {
                     pending.needs_sync = true;
@@ -79,6 +79,8 @@ impl Flusher {
                     self.roll(body.len())?;
                 }
                 self.frame(&mut pending, kind, body);
+                // After a roll too: an operation may lie in two segments, and each must be synced.
+                pending.needs_sync |= needs_sync;
             }
             written = ops.list[at].ticket;
         }

@@ -1,0 +1,276 @@
+//! A disk in memory that keeps apart what was written and what is durable. At a cut it loses, per sector and per name,
+//! whatever was not synced; it can also run full, fail a sync, die at a given operation, or lie about syncs.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::rng::Rng;
+use crate::disk::{Disk, DiskFile};
+
+const SECTOR: usize = 512;
+
+#[derive(Clone, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// Names that change together.
+type Change = Vec<(PathBuf, Option<usize>)>;
+
+#[derive(Default)]
+struct State {
+    files: Vec<Contents>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    /// Changes of names that no `sync_dir` has covered, in order.
+    name_changes: Vec<Change>,
+    operations: u64,
+    dies_at: Option<u64>,
+    faults: Faults,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Creating and growing files fails for want of room.
+    pub full: bool,
+    /// Every sync of a file fails.
+    pub sync_fails: bool,
+    /// Syncs of files return Ok and do nothing.
+    pub sync_lies: bool,
+    /// Syncs of directories return Ok and do nothing.
+    pub sync_dir_lies: bool,
+}
+
+#[derive(Default, Clone)]
+struct Contents {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync.
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+struct SimFile {
+    disk: SimDisk,
+    number: usize,
+}
+
+impl SimDisk {
+    /// Holds what the other holds, durably, and dies after so many operations.
+    pub fn dying_after(other: &Self, operations: u64) -> Self {
+        let disk = other.copied();
+        disk.lock().dies_at = Some(operations);
+        disk
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// What a restart finds after the power went: everything synced, and of the rest whatever chance kept.
+    pub fn after_power_cut(&self, rng: &mut Rng) -> Self {
+        let state = self.lock();
+        let files = state.files.iter().map(|contents| contents.after_power_cut(rng)).collect();
+        let mut names = state.durable_names.clone();
+        for change in &state.name_changes {
+            if rng.chance(2) {
+                change.iter().for_each(|(path, number)| set_name(&mut names, path, *number));
+            }
+        }
+        let survived = State { files, names: names.clone(), durable_names: names, ..State::default() };
+        Self { state: Arc::new(Mutex::new(survived)) }
+    }
+
+    /// A copy on which everything is durable, with one change to a file.
+    pub fn altered(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let copy = self.copied();
+        let mut state = copy.lock();
+        let number = state.names[path];
+        change(&mut state.files[number].now);
+        state.files[number].durable = state.files[number].now.clone();
+        drop(state);
+        copy
+    }
+
+    fn copied(&self) -> Self {
+        let state = self.lock();
+        let files = state.files.iter().map(|it| Contents::whole(it.now.clone())).collect();
+        let copy = State { files, names: state.names.clone(), durable_names: state.names.clone(), ..State::default() };
+        Self { state: Arc::new(Mutex::new(copy)) }
+    }
+
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
+        let state = self.lock();
+        state.files[state.names[path]].now.clone()
+    }
+
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.lock().names.keys().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn step(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        state.operations += 1;
+        if state.dies_at.is_some_and(|at| state.operations > at) {
+            return Err(io::Error::other("the power is gone"));
+        }
+        Ok(state)
+    }
+
+    fn file(&self, number: usize) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile { disk: self.clone(), number })
+    }
+}
+
+impl State {
+    fn change_names(&mut self, change: Change) {
+        change.iter().for_each(|(path, number)| set_name(&mut self.names, path, *number));
+        self.name_changes.push(change);
+    }
+}
+
+fn set_name(names: &mut BTreeMap<PathBuf, usize>, path: &Path, number: Option<usize>) {
+    match number {
+        Some(number) => names.insert(path.to_owned(), number),
+        None => names.remove(path),
+    };
+}
+
+impl Disk for SimDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.step()?;
+        if state.faults.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let number = state.files.len();
+        state.files.push(Contents::default());
+        state.change_names(vec![(path.to_owned(), Some(number))]);
+        Ok(self.file(number))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let state = self.step()?;
+        let number = state.names.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.file(number))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.step()?;
+        let number = state.names.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
+        state.change_names(vec![(from.to_owned(), None), (to.to_owned(), Some(number))]);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.step()?;
+        state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        state.change_names(vec![(path.to_owned(), None)]);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.step()?;
+        if state.faults.sync_dir_lies {
+            return Ok(());
+        }
+        let state = &mut *state;
+        let inside = |change: &Change| change.iter().all(|(path, _)| path.parent() == Some(dir));
+        let (covered, left): (Vec<_>, Vec<_>) = std::mem::take(&mut state.name_changes).into_iter().partition(inside);
+        state.name_changes = left;
+        for (path, number) in covered.concat() {
+            set_name(&mut state.durable_names, &path, number);
+        }
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.step()?;
+        let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect())
+    }
+}
+
+impl DiskFile for SimFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.step()?;
+        let full = state.faults.full;
+        let contents = &mut state.files[self.number];
+        let offset = offset as usize;
+        if full && offset + bytes.len() > contents.now.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        put(&mut contents.now, offset, bytes);
+        contents.unsynced.push((offset, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.disk.step()?;
+        let offset = offset as usize;
+        let now = &state.files[self.number].now;
+        bytes.copy_from_slice(now.get(offset..offset + bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.step()?;
+        if state.faults.sync_fails {
+            return Err(io::Error::other("the disk failed to sync"));
+        }
+        if state.faults.sync_lies {
+            return Ok(());
+        }
+        let contents = &mut state.files[self.number];
+        for (offset, bytes) in std::mem::take(&mut contents.unsynced) {
+            put(&mut contents.durable, offset, &bytes);
+        }
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.disk.step()?.files[self.number].now.len() as u64)
+    }
+
+    fn forget_cached(&self) {}
+}
+
+impl Contents {
+    fn whole(bytes: Vec<u8>) -> Self {
+        Self { now: bytes.clone(), durable: bytes, unsynced: Vec::new() }
+    }
+
+    fn after_power_cut(&self, rng: &mut Rng) -> Self {
+        let mut survived = self.durable.clone();
+        for (offset, bytes) in &self.unsynced {
+            // Whole writes lost, whole writes kept, or each sector by chance.
+            let fate = rng.below(3);
+            let mut at = 0;
+            while at < bytes.len() {
+                let end = bytes.len().min((offset + at) / SECTOR * SECTOR + SECTOR - offset);
+                if fate == 1 || fate == 2 && rng.chance(2) {
+                    put(&mut survived, offset + at, &bytes[at..end]);
+                }
+                at = end;
+            }
+        }
+        Self::whole(survived)
+    }
+}
+
+fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    if into.len() < offset + bytes.len() {
+        into.resize(offset + bytes.len(), 0);
+    }
+    into[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
