@@ -44,3 +44,8 @@ impl LogStore {
         self.wal.append(entries, Box::new(done)).await
     }
 }
+
+/// For what a test opens hundreds of times and no disk need hold: the lock and the journal beside a simulated disk.
+pub(crate) fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}

@@ -14,7 +14,7 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftSnapshotBuilder, Raft
 use quorumgate_model::state::State;
 
 use super::{
-    IDENTITY, command, log_id,
+    IDENTITY, command, log_id, memory_dir,
     rng::Rng,
     sim_disk::{Faults, SimDisk},
     small,
@@ -217,7 +217,7 @@ impl Work {
 
 fn cut(seed: u64, faults: Faults) {
     let mut rng = Rng(seed);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = memory_dir();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let prepared = SimDisk::default();
