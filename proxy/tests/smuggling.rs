@@ -1,0 +1,118 @@
+//! Messages that two parsers could read in two ways: each is refused and its connection closed, or is plainly harmless.
+
+mod support;
+
+use support::*;
+
+/// A 400, then the end of the connection, and nothing reaches the upstream.
+async fn check_refused(gateway: &Gateway, heard: &Heard, message: &str) {
+    let before = heard.count();
+    // A second request behind the first: it must not be answered.
+    let behind = "GET /behind HTTP/1.1\r\nhost: api.test\r\n\r\n";
+    let answer = raw(gateway.address, format!("{message}{behind}")).await;
+    assert_eq!(status(&answer), 400, "{message:?} was answered {answer:?}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{message:?} was answered {answer:?}");
+    assert_eq!(heard.count(), before, "{message:?} reached the upstream");
+}
+
+#[tokio::test]
+async fn ambiguous_messages_are_refused_and_the_connection_closed() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    for message in [
+        // Both lengths, in both orders.
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ncontent-length: 4\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4, 4\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +4\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0x4\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length:\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n",
+        // Codings that only look like chunked.
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        // Line structure.
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\nx-a: b\r\n c: folded\r\n\r\n",
+        "POST / HTTP/1.1\r\n folded: first\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\nhost: a\n\n",
+        "GET / HTTP/1.1\r\nhost: a\nx-b: c\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx-b: c\rd: e\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx-b: c\0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nno-colon\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\n: no-name\r\n\r\n",
+        "GET  / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1 \r\nhost: a\r\n\r\n",
+        "GET / HTTP/2.0\r\nhost: a\r\n\r\n",
+        "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n",
+        // Host.
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a, b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: u@a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a/b\r\n\r\n",
+        "GET http://b/ HTTP/1.1\r\nhost: a\r\n\r\n",
+    ] {
+        check_refused(&gateway, &heard, message).await;
+    }
+}
+
+/// The body goes wrong after a good head: the exchange ends, and what follows is never taken for a request.
+#[tokio::test]
+async fn a_bad_chunk_ends_the_connection() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    for chunks in [
+        "zz\r\nab\r\n0\r\n\r\n",
+        "2\r\nabX\r\n0\r\n\r\n",
+        "-1\r\n\r\n",
+        "fffffffffffffffff\r\n",
+        "2;a\rb\r\nab\r\n0\r\n\r\n",
+        "2;a\nb\r\nab\r\n0\r\n\r\n",
+    ] {
+        let message = format!(
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunks}GET /behind HTTP/1.1\r\nhost: a\r\n\r\n"
+        );
+        let answer = raw(gateway.address, message).await;
+        assert!(answer.is_empty() || status(&answer) == 400, "{chunks:?} was answered {answer:?}");
+        assert!(!heard.last().contains("/behind"), "{chunks:?}");
+    }
+}
+
+#[tokio::test]
+async fn upgrades_and_connect_are_refused() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    check_problem(&raw(gateway.address, upgrade).await, 501, "upgrade_not_supported");
+    let connect = "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n";
+    check_problem(&raw(gateway.address, connect).await, 501, "upgrade_not_supported");
+    assert_eq!(heard.count(), 0);
+}
+
+#[tokio::test]
+async fn sizes_have_limits() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let at = gateway.address;
+    check_problem(&ask(at, &format!("GET /{}", "a".repeat(20_000)), &[], "").await, 414, "uri_too_long");
+    let fields: Vec<String> = (0..130).map(|n| format!("x-{n}: y")).collect();
+    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    assert_eq!(status(&ask(at, "GET /", &fields, "").await), 431);
+    assert_eq!(status(&ask(at, "GET /", &fields[..100], "").await), 200);
+    let big = format!("x-big: {}", "y".repeat(70_000));
+    assert_eq!(status(&ask(at, "GET /", &[&big], "").await), 431);
+    assert_eq!(heard.count(), 1);
+}
