@@ -78,7 +78,7 @@ async fn check_all(registry: Arc<Registry>, stop: CancellationToken) {
 /// Starts checkers for new targets, stops those of gone ones, leaves the rest alone.
 fn reconcile(
     registry: &Registry,
-    running: &mut HashMap<*const Endpoint, Running>,
+    running: &mut HashMap<usize, Running>,
     tasks: &mut JoinSet<()>,
     slots: &Arc<Semaphore>,
 ) {
@@ -87,7 +87,7 @@ fn reconcile(
         let Some(check) = &origin.config.health else { continue };
         let protocol = origin.config.protocol;
         for member in &origin.members {
-            let key = Arc::as_ptr(&member.endpoint);
+            let key = Arc::as_ptr(&member.endpoint) as usize;
             if let Some(it) = before.remove(&key) {
                 if it.check == *check && it.protocol == protocol {
                     running.insert(key, it);
