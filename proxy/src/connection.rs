@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     exchange,
+    headscan::HeadScan,
     io::{ClientIo, Protocol},
     settings::ClientLimits,
     worker::Worker,
@@ -58,6 +59,7 @@ pub(crate) struct Conn {
     pub(crate) sni: RefCell<Option<String>>,
     pub(crate) slashes: Slashes,
     http2: Cell<bool>,
+    heads: RefCell<HeadScan>,
     phase: Cell<Phase>,
     /// When the phase began, on the worker's clock.
     since_ms: Cell<u64>,
@@ -96,6 +98,7 @@ impl Conn {
             sni: RefCell::new(None),
             slashes: reception.slashes,
             http2: Cell::new(false),
+            heads: RefCell::default(),
             phase: Cell::new(Phase::Silent),
             since_ms: Cell::new(worker.now_ms()),
             blocked_since_ms: Cell::new(None),
@@ -116,6 +119,26 @@ impl Conn {
         if matches!(self.phase.get(), Phase::Silent | Phase::Idle) && !self.http2.get() {
             self.enter(Phase::Head);
         }
+    }
+
+    /// Whether what comes in now may be a request's head.
+    pub(crate) fn wants_scan(&self) -> bool {
+        !self.http2.get() && self.heads.borrow().wants(self.is_between_requests())
+    }
+
+    pub(crate) fn scan(&self, bytes: &[u8]) {
+        if self.wants_scan() {
+            self.heads.borrow_mut().feed(bytes, self.is_between_requests());
+        }
+    }
+
+    /// Why nothing that this connection sent can be trusted, if so.
+    pub(crate) fn ambiguity(&self) -> Option<&'static str> {
+        self.heads.borrow().verdict()
+    }
+
+    fn is_between_requests(&self) -> bool {
+        matches!(self.phase.get(), Phase::Silent | Phase::Idle)
     }
 
     pub(crate) fn write_blocked(&self, blocked: bool) {

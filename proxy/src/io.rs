@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -54,9 +54,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for ClientIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         if !self.sniffed.is_empty() {
             let n = self.sniffed.len().min(buf.remaining());
+            self.conn.scan(&self.sniffed[..n]);
             buf.put_slice(&self.sniffed[..n]);
             self.sniffed.drain(..n);
             return Poll::Ready(Ok(()));
+        }
+        if self.conn.wants_scan() {
+            return self.poll_read_scanned(cx, buf);
         }
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         if read.is_ready() {
@@ -67,6 +71,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for ClientIo<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
+    /// Reads by way of the worker's own buffer, where the bytes can be looked at.
+    fn poll_read_scanned(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let worker = self.conn.worker.clone();
+        let mut scratch = worker.scratch.borrow_mut();
+        let n = scratch.len().min(buf.remaining());
+        let mut scratch = tokio::io::ReadBuf::new(&mut scratch[..n]);
+        ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut scratch))?;
+        self.conn.scan(scratch.filled());
+        self.conn.heard();
+        buf.put_slice(scratch.filled());
+        Poll::Ready(Ok(()))
+    }
+
     fn wrote<R>(&self, poll: Poll<R>) -> Poll<R> {
         self.conn.write_blocked(poll.is_pending());
         poll

@@ -6,6 +6,7 @@ pub mod client_body;
 mod connection;
 mod exchange;
 pub mod freshness;
+mod headscan;
 mod ids;
 mod io;
 mod listener;

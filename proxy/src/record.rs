@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339() {
-        let at = |s| rfc3339(UNIX_EPOCH + Duration::from_micros(s * 1_000_000 + 42));
+        let at = |s: u64| rfc3339(UNIX_EPOCH + Duration::from_micros(s * 1_000_000 + 42));
         assert_eq!(at(0), "1970-01-01T00:00:00.000042Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000042Z");
         assert_eq!(at(1_795_478_399), "2026-11-23T23:59:59.000042Z");

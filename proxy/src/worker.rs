@@ -28,6 +28,7 @@ use crate::{
 
 /// How exact the clocks of connections are.
 const TICK: Duration = Duration::from_millis(100);
+const SCRATCH_BYTES: usize = 16 << 10;
 /// After an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -65,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) http1: http1::Builder,
     pub(crate) http2: http2::Builder<OnThisThread>,
     pub(crate) conns: RefCell<HashMap<usize, Rc<Conn>>>,
+    /// Where heads are read to be looked at; used within one poll only.
+    pub(crate) scratch: RefCell<Vec<u8>>,
     rules: RefCell<Rc<Rules>>,
     started: Instant,
     /// Coarse, advanced by each tick.
@@ -114,6 +117,7 @@ async fn run_local(seed: Seed) {
         http1: connection::http1(limits),
         http2: connection::http2(limits),
         conns: RefCell::default(),
+        scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
         rules: RefCell::new(Rc::new(Rules::new(shared.ruleset.load_full(), metrics.clone()))),
         started: Instant::now(),
         now_ms: Cell::new(0),
@@ -155,6 +159,8 @@ async fn keep_time(worker: &Worker) {
             }
         }
         worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
+        // A worker without traffic lets go of an old ruleset too, and of what it counted for routes that are gone.
+        worker.rules();
         let limits = &worker.shared.settings.limits;
         worker.conns.borrow().values().for_each(|conn| conn.check_clocks(limits));
         if draining && worker.accepting.get() == 0 && worker.conns.borrow().is_empty() {

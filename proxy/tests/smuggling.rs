@@ -111,7 +111,7 @@ async fn sizes_have_limits() {
     let fields: Vec<String> = (0..130).map(|n| format!("x-{n}: y")).collect();
     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
     assert_eq!(status(&ask(at, "GET /", &fields, "").await), 431);
-    assert_eq!(status(&ask(at, "GET /", &fields[..100], "").await), 200);
+    assert_eq!(status(&ask(at, "GET /", &fields[..80], "").await), 200);
     let big = format!("x-big: {}", "y".repeat(70_000));
     assert_eq!(status(&ask(at, "GET /", &[&big], "").await), 431);
     assert_eq!(heard.count(), 1);

@@ -153,7 +153,10 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         Seen::look(&headers).strip(&mut headers);
-        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        let mut left: Vec<String> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        left.sort();
+        left
     }
 
     #[test]
@@ -165,7 +168,7 @@ mod tests {
             ("te", "gzip, trailers"),
             ("accept", "*/*"),
         ]);
-        assert_eq!(left, ["te: trailers", "accept: */*"].map(String::from).to_vec().as_slice().to_vec());
+        assert_eq!(left, ["accept: */*", "te: trailers"]);
     }
 
     #[test]

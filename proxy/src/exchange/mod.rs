@@ -37,9 +37,13 @@ async fn serve(record: &mut Record, request: Request<Incoming>) -> Result<Respon
     let conn = record.conn.clone();
     let settings = &conn.worker.shared.settings;
 
-    let seen = head::check(&parts, &settings.limits)?;
+    // Before anything can be refused: every answer names its request.
     let trusted = origin::is_trusted(conn.peer.ip(), &settings.trusted_proxies);
     record.request_id = origin::request_id(&parts.headers, trusted, &conn.worker.ids);
+    if let Some(ambiguity) = conn.ambiguity() {
+        return Err(Refusal::Malformed(ambiguity));
+    }
+    let seen = head::check(&parts, &settings.limits)?;
     let host = head::host(&parts)?;
     let path = canonical::path(parts.uri.path(), conn.slashes).map_err(head::bad_path)?;
     record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), trusted, &settings.trusted_proxies);
