@@ -249,3 +249,6 @@ fn form_of(kind: Kind) -> &'static Object {
         Kind::Route => &form::ROUTE,
     }
 }
+
+#[cfg(test)]
+mod tests;
