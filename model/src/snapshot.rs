@@ -116,6 +116,11 @@ impl Rebuild {
         if found != state.resources_hash {
             return Err(Invalid::field("resources_hash").found(found).allowed(state.resources_hash));
         }
+        let [node, removed] = [state.nodes.keys().next_back(), state.removed.keys().next_back()];
+        let latest = [node, removed, state.dedup_order.keys().next_back(), Some(&state.revision)];
+        if let Some(later) = latest.into_iter().flatten().find(|index| **index > state.index) {
+            return Err(Invalid::field("applied_index").found(state.index).allowed(format!("{later} or later")));
+        }
         let newest = state.history.back().map_or((0, Digest::default()), |last| (last.revision, last.hash));
         if newest != (state.revision, state.resources_hash) {
             return Err(Invalid::field("history").found(newest.0).allowed("the newest revision, with its hash"));
