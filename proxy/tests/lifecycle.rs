@@ -1,0 +1,258 @@
+//! Clocks that end connections, draining without a lost request, counters and the access log.
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use support::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
+
+/// An upstream that answers once it is told to, and counts who waits.
+async fn gated() -> (std::net::SocketAddr, watch::Sender<bool>, Arc<std::sync::atomic::AtomicUsize>) {
+    let (go, wait) = watch::channel(false);
+    let waiting = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = waiting.clone();
+    let address = upstream(move |_| {
+        let (mut wait, counted) = (wait.clone(), counted.clone());
+        async move {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let _ = wait.wait_for(|go| *go).await;
+            Response::new(Full::new(Bytes::from_static(b"ok")))
+        }
+    })
+    .await;
+    (address, go, waiting)
+}
+
+#[tokio::test]
+async fn silent_and_slow_connections_are_cut() {
+    let mut impatient = settings();
+    impatient.limits.header_read = Duration::from_millis(200);
+    impatient.limits.keep_alive_idle_h1 = Duration::from_millis(200);
+    let (target, _) = echo().await;
+    let gateway = Gateway::with(impatient, forward_all(target));
+    assert_eq!(raw(gateway.address, "").await, "");
+    gateway.metric_becomes("quorumgate_rejects_total{reason=\"silent_connection\"}", 1).await;
+    assert_eq!(raw(gateway.address, "GET / HTTP/1.1\r\nhost: a\r\n").await, "");
+    gateway.metric_becomes("quorumgate_rejects_total{reason=\"slow_header\"}", 1).await;
+    // Kept alive after its answer, then closed without a complaint.
+    let answer = raw(gateway.address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(status(&answer), 200);
+    gateway.metric_becomes("quorumgate_http_connections_open", 0).await;
+}
+
+#[tokio::test]
+async fn an_address_has_a_limit_of_connections() {
+    let mut strict = settings();
+    strict.limits.connections_per_ip_max = 2;
+    let gateway = Gateway::with(strict, json!({}));
+    let _held =
+        [TcpStream::connect(gateway.address).await.unwrap(), TcpStream::connect(gateway.address).await.unwrap()];
+    gateway.metric_becomes("quorumgate_http_connections_open", 2).await;
+    let mut third = TcpStream::connect(gateway.address).await.unwrap();
+    let _ = third.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut answer = Vec::new();
+    let _ = soon("the third is closed", third.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty());
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"too_many_connections\"}"), 1);
+}
+
+#[tokio::test]
+async fn draining_finishes_what_was_begun() {
+    let (target, go, waiting) = gated().await;
+    let gateway = Gateway::start(forward_all(target));
+    let mut clients = Vec::new();
+    for n in 0..10 {
+        let address = gateway.address;
+        clients.push(tokio::spawn(async move { raw(address, format!("GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")).await }));
+    }
+    let mut two = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    let on_two = tokio::spawn(two.send_request(Request::get("http://a/").body(Full::default()).unwrap()));
+    until("all are in flight", || (waiting.load(std::sync::atomic::Ordering::SeqCst) == 11).then_some(())).await;
+
+    let proxy = gateway.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain(PATIENCE).await });
+    until("the listener is closed", || std::net::TcpStream::connect(gateway.address).is_err().then_some(())).await;
+    go.send(true).unwrap();
+    for client in clients {
+        let answer = client.await.unwrap();
+        assert_eq!((status(&answer), field(&answer, "connection")), (200, Some("close")), "{answer}");
+    }
+    assert_eq!(text(on_two.await.unwrap().unwrap()).await, "ok");
+    assert_eq!(soon("drained", drained).await.unwrap(), 0);
+}
+
+/// Clients that connect and ask all the time, until they are refused at connecting: none that was accepted is failed.
+#[tokio::test]
+async fn draining_loses_no_accepted_request() {
+    let (target, _) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let address = gateway.address;
+            tokio::spawn(async move {
+                let mut served = 0;
+                while let Ok(mut stream) = TcpStream::connect(address).await {
+                    // One connection, as many requests as the gateway lets it have.
+                    loop {
+                        if stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.is_err() {
+                            break;
+                        }
+                        let answer = read_answer(&mut stream).await;
+                        if served > 0 && answer.is_empty() {
+                            // Only a connection reset in the accept queue of a closing listener may end like this.
+                            return (served, true);
+                        }
+                        assert_eq!(status(&answer), 200, "after {served}");
+                        served += 1;
+                        if field(&answer, "connection") == Some("close") {
+                            break;
+                        }
+                    }
+                }
+                (served, false)
+            })
+        })
+        .collect();
+    until("traffic flows", || {
+        let served = gateway.metric("quorumgate_http_requests_total{route=\"all\",method=\"GET\",code=\"200\"}");
+        (served > 200).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.proxy.drain(PATIENCE).await, 0);
+    for client in clients {
+        let (served, failed) = soon("a client ends", client).await.unwrap();
+        assert!(served > 0 && !failed);
+    }
+}
+
+async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match soon("an answer", stream.read(&mut buffer)).await {
+            Ok(0) | Err(_) => return String::new(),
+            Ok(n) => answer.extend_from_slice(&buffer[..n]),
+        }
+        if answer.ends_with(b"\r\n\r\nok") {
+            return String::from_utf8(answer).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_is_cut_and_counted() {
+    let (target, _go, waiting) = gated().await;
+    let gateway = Gateway::start(forward_all(target));
+    let address = gateway.address;
+    let client = tokio::spawn(async move { raw(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await });
+    until("it is in flight", || (waiting.load(std::sync::atomic::Ordering::SeqCst) == 1).then_some(())).await;
+    assert_eq!(gateway.metric("quorumgate_http_requests_in_flight"), 1);
+    assert_eq!(gateway.proxy.drain(Duration::from_millis(50)).await, 1);
+    assert_eq!(client.await.unwrap(), "");
+    assert_eq!(gateway.metric("quorumgate_http_requests_in_flight"), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_in_the_log_and_in_the_counters() {
+    let (target, _go, waiting) = gated().await;
+    let gateway = Gateway::start(forward_all(target));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    until("it is in flight", || (waiting.load(std::sync::atomic::Ordering::SeqCst) == 1).then_some(())).await;
+    drop(client);
+    gateway.metric_becomes("quorumgate_rejects_total{reason=\"client_gone\"}", 1).await;
+    gateway.metric_becomes("quorumgate_http_requests_total{route=\"all\",method=\"GET\",code=\"499\"}", 1).await;
+    gateway.metric_becomes("quorumgate_http_requests_in_flight", 0).await;
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_line_per_exchange_and_survives_rotation() {
+    let (target, _) = echo().await;
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("access.log");
+    let mut logging = settings();
+    logging.access_log.default_on = true;
+    logging.access_log.path = Some(path.clone());
+    let gateway = Gateway::with(
+        logging,
+        json!({
+            "upstreams": [{"name": "u", "targets": [target.to_string()]}],
+            "routes": [
+                {"name": "all", "match": {"path_prefix": "/"}, "upstream": "u"},
+                {"name": "quiet", "match": {"path_prefix": "/quiet"}, "upstream": "u", "access_log": false},
+            ],
+        }),
+    );
+    let lines = |path: &std::path::Path| -> Vec<Value> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    ask(gateway.address, "GET /quiet", &[], "").await;
+    let answer = ask(gateway.address, "POST /a/../b%22?q=secret", &["content-length: 3"], "abc").await;
+    let line = until("a line", || lines(&path).pop()).await;
+    assert_eq!(line["request_id"], field(&answer, "x-request-id").unwrap());
+    for (name, expected) in [
+        ("route", json!("all")),
+        ("status", json!(200)),
+        ("code", json!("")),
+        ("method", json!("POST")),
+        ("path", json!("/b%22")),
+        ("host", json!("api.test")),
+        ("node", json!("n1")),
+        ("revision", json!(7)),
+        ("client_ip", json!("127.0.0.1")),
+        ("received_bytes", json!(3)),
+        ("sent_bytes", json!(2)),
+    ] {
+        assert_eq!(line[name], expected, "{name} in {line}");
+    }
+    assert_eq!(line["upstream"]["address"], target.to_string(), "{line}");
+    assert_eq!(lines(&path).len(), 1);
+
+    std::fs::rename(&path, files.path().join("access.log.1")).unwrap();
+    gateway.proxy.reopen_access_log();
+    until("the new file", || path.exists().then_some(())).await;
+    ask(gateway.address, "GET /after", &[], "").await;
+    until("a line in the new file", || (lines(&path).last()?["path"] == "/after").then_some(())).await;
+    assert_eq!(gateway.metric("quorumgate_access_log_lines_total"), 2);
+    assert_eq!(gateway.metric("quorumgate_access_log_dropped_total"), 0);
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text() {
+    let (target, _) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    ask(gateway.address, "GET /", &[], "").await;
+    let text = gateway.metrics();
+    let mut families = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            assert!(families.insert(kind.split(' ').next().unwrap().to_string()), "twice: {line}");
+        } else if !line.starts_with('#') {
+            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let name = series.split('{').next().unwrap();
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            assert!(families.contains(family) || families.contains(name), "no TYPE before {line}");
+            assert!(series.ends_with('}') == series.contains('{'), "{line}");
+        }
+    }
+    for family in [
+        "quorumgate_http_requests_total",
+        "quorumgate_http_request_duration_seconds",
+        "quorumgate_overhead_duration_seconds",
+        "quorumgate_http_requests_in_flight",
+        "quorumgate_rejects_total",
+    ] {
+        assert!(families.contains(family), "{family}");
+    }
+}

@@ -1,0 +1,118 @@
+//! HTTP/2 by prior knowledge, and TLS with both protocols.
+
+mod support;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Version};
+use http_body_util::Full;
+use quorumgate_proxy::{Settings, Tls};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use serde_json::json;
+use support::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+fn get(uri: &str) -> Request<Full<Bytes>> {
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+#[tokio::test]
+async fn http2_is_served_by_prior_knowledge() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    let answers = (0..20).map(|n| client.send_request(get(&format!("http://api.test/{n}"))));
+    for answer in futures_util::future::join_all(answers).await {
+        let answer = answer.unwrap();
+        assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2));
+        assert_eq!(text(answer).await, "ok");
+    }
+    assert_eq!(heard.count(), 20);
+    assert!(
+        heard.last().contains("host: api.test\n") && heard.last().contains("via: 2 quorumgate"),
+        "{}",
+        heard.last()
+    );
+    assert_eq!(gateway.metric("quorumgate_http_connections_open"), 1);
+
+    let mut request = get("http://api.test/");
+    request.headers_mut().insert("host", "other.test".parse().unwrap());
+    assert_eq!(client.send_request(request).await.unwrap().status(), StatusCode::BAD_REQUEST);
+    let body = Full::new(Bytes::from_static(b"hello"));
+    let answer = client.send_request(Request::post("http://api.test/p").body(body).unwrap()).await.unwrap();
+    assert_eq!(text(answer).await, "ok");
+    assert!(heard.last().ends_with("\n\nhello"), "{}", heard.last());
+}
+
+struct Certified {
+    settings: Settings,
+    roots: RootCertStore,
+    _files: tempfile::TempDir,
+}
+
+fn certified() -> Certified {
+    let made = rcgen::generate_simple_self_signed(["api.test".to_string()]).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let (certificate, key) = (files.path().join("a.pem"), files.path().join("a.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let mut settings = settings();
+    settings.listeners[0].tls = Some(Tls { certificate, key });
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    Certified { settings, roots, _files: files }
+}
+
+async fn connect(address: std::net::SocketAddr, roots: &RootCertStore, alpn: &[&str]) -> TlsStream<TcpStream> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect("api.test".try_into().unwrap(), stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn tls_speaks_both_protocols_and_routes_by_sni() {
+    let certified = certified();
+    let (target, heard) = echo().await;
+    let gateway = Gateway::with(
+        certified.settings.clone(),
+        json!({
+            "upstreams": [{"name": "u", "targets": [target.to_string()]}],
+            "routes": [{"name": "sni", "match": {"path_prefix": "/", "sni": ["api.test"]}, "upstream": "u"}],
+        }),
+    );
+    let stream = connect(gateway.address, &certified.roots, &["h2", "http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let mut client = http2(stream).await;
+    let answer = client.send_request(get("https://api.test/two")).await.unwrap();
+    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2));
+    assert!(heard.last().contains("x-forwarded-proto: https\n"), "{}", heard.last());
+
+    for alpn in [&["http/1.1"][..], &[]] {
+        let mut stream = connect(gateway.address, &certified.roots, alpn).await;
+        stream.write_all(b"GET /one HTTP/1.1\r\nhost: api.test\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        // An end without close_notify is fine here: the answer has its length.
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!((status(&answer), body(&answer)), (200, "ok"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_counted() {
+    let certified = certified();
+    let gateway = Gateway::with(certified.settings.clone(), json!({}));
+    let answer = raw(gateway.address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(!answer.contains("HTTP/1.1"), "{answer:?}");
+    gateway.metric_becomes("quorumgate_rejects_total{reason=\"tls_handshake\"}", 1).await;
+}
