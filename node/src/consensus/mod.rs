@@ -53,7 +53,7 @@ pub struct StartOptions {
 /// A command before the leader has stamped it.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// With one, a repeat answers with the first one's outcome.
+    /// A repeat under the same id answers with the first one's outcome. None: `propose` makes one up.
     pub request_id: Option<RequestId>,
     pub actor: Arc<Actor>,
     pub body: Body,

@@ -37,8 +37,10 @@ pub(super) enum Attempt {
 impl Consensus {
     /// Takes the draft to the leader (forwarded once), waits until it is applied *there* and on this node. While no
     /// leader is known it waits for one: a failover fails no write whose deadline allows it.
-    pub async fn propose(&self, draft: Draft, deadline: Duration) -> Result<Applied, ProposeError> {
+    /// A draft without a request id gets one, so that a leader lost in between costs a repeat and not the outcome.
+    pub async fn propose(&self, mut draft: Draft, deadline: Duration) -> Result<Applied, ProposeError> {
         let ends = Instant::now() + deadline;
+        draft.request_id.get_or_insert_with(|| uuid::Uuid::new_v4().into_bytes());
         let mut perhaps_appended = None;
         loop {
             let outcome = match self.member.try_to_propose(&draft, ends).await {
@@ -49,12 +51,11 @@ impl Consensus {
                 }
                 Attempt::Refused(reason) => return Err(ProposeError::Refused(reason)),
                 Attempt::Stopped(reason) if perhaps_appended.is_none() => return Err(ProposeError::Stopped(reason)),
-                // A repeat is safe where the state tells repeats apart.
-                Attempt::Unknown(reason) if draft.request_id.is_some() => {
+                // A repeat is safe: the state tells repeats apart.
+                Attempt::Unknown(reason) => {
                     perhaps_appended = Some(reason.clone());
                     ProposeError::OutcomeUnknown(reason)
                 }
-                Attempt::Unknown(reason) => return Err(ProposeError::OutcomeUnknown(reason)),
                 Attempt::NotAppended(reason) | Attempt::Stopped(reason) => match &perhaps_appended {
                     Some(earlier) => ProposeError::OutcomeUnknown(earlier.clone()),
                     None => ProposeError::NoQuorum(reason),

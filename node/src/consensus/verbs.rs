@@ -76,10 +76,15 @@ impl Consensus {
                 Err(error) => tracing::info!(%error, "leadership was not handed over"),
             }
         }
-        if let Err(error) = member.raft.shutdown().await {
+        self.abandon().await;
+    }
+
+    /// Stops raft and closes the peers at once, without handing anything over.
+    pub async fn abandon(&self) {
+        if let Err(error) = self.member.raft.shutdown().await {
             tracing::debug!(%error, "raft did not end in order");
         }
-        member.peers.close(Duration::from_secs(1)).await;
+        self.member.peers.close(Duration::from_secs(1)).await;
     }
 }
 
