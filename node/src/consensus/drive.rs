@@ -227,7 +227,9 @@ impl Member {
         let changed = timeout(STEP_MAX, self.raft.change_membership_if(change, true, [unless_changed])).await;
         match changed {
             Ok(Ok(response)) => {
-                tracing::info!(membership = response.membership.map(|it| it.to_string()), "the membership has changed");
+                let voters: Vec<NodeId> = response.membership.iter().flat_map(|it| it.voter_ids()).collect();
+                let learners: Vec<NodeId> = response.membership.iter().flat_map(|it| it.learner_ids()).collect();
+                tracing::info!(?voters, ?learners, "the membership has changed");
             }
             Ok(Err(error)) => tracing::info!(%error, "the membership has not changed yet"),
             Err(_) => tracing::info!("the membership change is not confirmed yet"),

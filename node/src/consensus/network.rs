@@ -151,10 +151,17 @@ impl NetStreamAppend<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         Box::pin(async move {
+            // The pause after a failure is in the input: taking from it first is what waits.
+            let mut input = input;
+            let Some(first) = input.next().await else {
+                let none: BoxStream<'s, Appended> = Box::pin(stream::empty());
+                return Ok(none);
+            };
             let opened = tokio::time::timeout(option.hard_ttl(), self.peers.open(&self.target, Use::Control)).await;
             let opened =
                 opened.map_err(|_| RPCError::Unreachable(Unreachable::from_string("no connection in time")))?;
             let (to, from) = opened.map_err(|error| self.failed(error))?;
+            let input = stream::once(std::future::ready(first)).chain(input);
             let session: BoxStream<'s, Appended> = Box::pin(pipelined(to, from, input));
             Ok(session)
         })

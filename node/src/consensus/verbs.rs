@@ -71,7 +71,8 @@ impl Consensus {
         let member = &self.member;
         let glance = member.glance();
         if glance.leader == Some(member.me.node) && glance.voters.len() > 1 {
-            match member.hand_over(None, deadline).await {
+            // Where nobody takes over in the time of an election, nobody is there.
+            match member.hand_over(None, deadline.min(member.timing.failover_budget)).await {
                 Ok((leader, term)) => tracing::info!(leader, term, "handed leadership over"),
                 Err(error) => tracing::info!(%error, "leadership was not handed over"),
             }
@@ -81,10 +82,11 @@ impl Consensus {
 
     /// Stops raft and closes the peers at once, without handing anything over.
     pub async fn abandon(&self) {
+        self.member.peers.close();
         if let Err(error) = self.member.raft.shutdown().await {
             tracing::debug!(%error, "raft did not end in order");
         }
-        self.member.peers.close(Duration::from_secs(1)).await;
+        self.member.peers.closed(Duration::from_secs(1)).await;
     }
 }
 

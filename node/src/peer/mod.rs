@@ -174,8 +174,13 @@ impl Peers {
         });
     }
 
-    pub async fn close(&self, patience: Duration) {
+    /// Ends every connection at once.
+    pub fn close(&self) {
         self.inner.endpoint.close(0u32.into(), b"shutting down");
+    }
+
+    /// Until the other sides have been told, or a short while.
+    pub async fn closed(&self, patience: Duration) {
         let _ = timeout(patience, self.inner.endpoint.wait_idle()).await;
     }
 

@@ -32,7 +32,7 @@ const WINDOW_BYTES: u32 = 64 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(8);
 /// Lets a lost first packet be sent again soon; measured round trips take over from there.
-const FIRST_RTT: Duration = Duration::from_millis(100);
+const FIRST_RTT: Duration = Duration::from_millis(30);
 
 pub fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
