@@ -183,17 +183,16 @@ impl Member {
 
     /// Whatever would lose the quorum is refused, by what the leader observes.
     fn check_quorum_after(&self, body: &Body) -> Result<(), String> {
-        let loses = match body {
-            Body::RemoveNode { id } => Some(*id),
-            Body::UpdateNode(UpdateNode { id, wanted_role: Some(Role::Replica), .. }) => Some(*id),
-            Body::UpdateNode(UpdateNode { id, standing: Some(Standing::Draining | Standing::Leaving), .. }) => {
-                Some(*id)
+        let seen = || self.observed(&self.glance());
+        match body {
+            Body::RemoveNode { id } | Body::UpdateNode(UpdateNode { id, standing: Some(Standing::Draining), .. }) => {
+                membership::may_lose(&self.state(), &seen(), *id)
             }
-            _ => None,
-        };
-        match loses {
-            Some(id) => membership::may_lose(&self.state(), &self.observed(&self.glance()), id),
-            None => Ok(()),
+            Body::UpdateNode(UpdateNode { id, standing: Some(Standing::Leaving), .. })
+            | Body::UpdateNode(UpdateNode { id, wanted_role: Some(Role::Replica), .. }) => {
+                membership::may_hand_over(&self.state(), &seen(), *id)
+            }
+            _ => Ok(()),
         }
     }
 }
