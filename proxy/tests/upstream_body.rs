@@ -122,12 +122,12 @@ fn an_upload_may_take_longer_than_the_response_header() {
     run(async {
         let good = good("fine");
         let mut upstream = upstream(&[good.address]);
-        upstream.timeouts.response_header = Span::millis(100);
+        upstream.timeouts.response_header = Span::millis(1000);
         let worker = Worker::new(upstream);
         let (body, mut client) = upload("content-length: 12").await;
         let sending = async {
             client.write_all(b"first ").await.unwrap();
-            tokio::time::sleep(Duration::from_millis(350)).await;
+            tokio::time::sleep(Duration::from_millis(2500)).await;
             client.write_all(b"second").await.unwrap();
         };
         let (sent, ()) = tokio::join!(worker.send(request(Method::POST, body)), sending);

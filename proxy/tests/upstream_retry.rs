@@ -209,7 +209,7 @@ fn a_body_that_stands_still_times_out() {
         let worker = with_timeouts(origin.address, |it| it.idle = Span::millis(50));
         let response = worker.send(get()).await.unwrap();
         assert!(matches!(read(response).await, Err(Failure::IdleTimeout)));
-        let worker = with_timeouts(origin.address, |it| it.total = Span::millis(50));
+        let worker = with_timeouts(origin.address, |it| it.total = Span::secs(2));
         let response = worker.send(get()).await.unwrap();
         assert!(matches!(read(response).await, Err(Failure::TotalTimeout)));
     });

@@ -141,3 +141,81 @@ impl Random {
         ((u128::from(word) * u128::from(limit)) >> 64) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::upstream::{counters::Gauge, endpoint::Endpoint, pool::Pool};
+
+    /// One slot per weight.
+    fn slots(weights: &[u32]) -> Vec<Slot> {
+        let slot = |(i, weight): (usize, &u32)| {
+            let address = ([127, 0, 0, 1], 9000 + i as u16).into();
+            let endpoint = Arc::new(Endpoint::new(address, address.to_string().into()));
+            let pool = Rc::new(Pool::new(endpoint.clone(), Gauge::new(Arc::default(), 0)));
+            Slot { endpoint, weight: *weight, pool }
+        };
+        weights.iter().enumerate().map(slot).collect()
+    }
+
+    const ROUNDS: usize = 10_000;
+    const POLICIES: [BalancePolicy; 4] =
+        [BalancePolicy::P2cEwma, BalancePolicy::RoundRobin, BalancePolicy::LeastRequests, BalancePolicy::Random];
+
+    /// In percent.
+    fn shares(policy: BalancePolicy, slots: &[Slot], tried: &[usize]) -> Vec<usize> {
+        let (balancer, random) = (Balancer::new(policy, slots), Random::new());
+        let mut counts = vec![0; slots.len()];
+        for _ in 0..ROUNDS {
+            counts[balancer.choose(slots, tried, &random).unwrap()] += 1;
+        }
+        counts.iter().map(|count| (count * 100 + ROUNDS / 2) / ROUNDS).collect()
+    }
+
+    fn answers_in(slot: &Slot, ms: u64) {
+        slot.endpoint.answered(Instant::now(), Duration::from_millis(ms));
+    }
+
+    #[test]
+    fn equally_fast_targets_share_by_weight() {
+        let slots = slots(&[6, 3, 1]);
+        slots.iter().for_each(|slot| answers_in(slot, 10));
+        for policy in [BalancePolicy::P2cEwma, BalancePolicy::RoundRobin, BalancePolicy::Random] {
+            let shares = shares(policy, &slots, &[]);
+            let near = shares.iter().zip([60usize, 30, 10]).all(|(share, weight)| share.abs_diff(weight) <= 3);
+            assert!(near, "{policy:?}: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn two_choices_take_the_clearly_faster_one() {
+        let slots = slots(&[1, 1]);
+        answers_in(&slots[0], 10);
+        answers_in(&slots[1], 100);
+        assert_eq!(shares(BalancePolicy::P2cEwma, &slots, &[]), [100, 0]);
+        // Until so many wait for it that the slower one would be done first.
+        (0..20).for_each(|_| slots[0].endpoint.begin());
+        assert_eq!(shares(BalancePolicy::P2cEwma, &slots, &[]), [0, 100]);
+    }
+
+    #[test]
+    fn least_requests_counts_by_weight() {
+        let slots = slots(&[4, 1]);
+        (0..2).for_each(|_| slots[0].endpoint.begin());
+        slots[1].endpoint.begin();
+        assert_eq!(shares(BalancePolicy::LeastRequests, &slots, &[]), [100, 0]);
+    }
+
+    #[test]
+    fn neither_the_unhealthy_nor_the_tried_are_chosen() {
+        let slots = slots(&[1, 1000, 1]);
+        slots[1].endpoint.set_healthy(false);
+        for policy in POLICIES {
+            assert_eq!(shares(policy, &slots, &[0]), [0, 0, 100], "{policy:?}");
+            assert_eq!(Balancer::new(policy, &slots).choose(&slots, &[0, 2], &Random::new()), None, "{policy:?}");
+            assert_eq!(Balancer::new(policy, &[]).choose(&[], &[], &Random::new()), None, "{policy:?}");
+        }
+    }
+}

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,8 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     Failure,
-    endpoint::InFlight,
-    pool::{Link, Pool},
+    pool::{InFlight, Link},
 };
 
 pub struct Body {
@@ -33,32 +31,30 @@ pub struct Body {
 /// What one exchange holds of its target.
 pub(super) struct Lease {
     pub link: Link,
-    pub pool: Rc<Pool>,
     pub in_flight: InFlight,
 }
 
 impl Lease {
     /// The response is complete: the connection may serve the next.
-    fn end(self) {
-        drop(self.in_flight);
+    fn end(self, now: Instant) {
         if let Link::Http1(connection) = self.link {
-            self.pool.give_back(connection);
+            self.in_flight.0.give_back(connection, now);
         }
     }
 }
 
 impl Body {
-    pub(super) fn new(inner: Incoming, lease: Lease, idle: Duration, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(inner: Incoming, lease: Lease, now: Instant, idle: Duration, deadline: Option<Instant>) -> Self {
         let mut body = Self { inner, lease: Some(lease), idle, deadline, timer: None, waiting: false };
-        body.end_if_complete();
+        if body.inner.is_end_stream() {
+            body.end(now);
+        }
         body
     }
 
-    fn end_if_complete(&mut self) {
-        if self.inner.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.end();
+    fn end(&mut self, now: Instant) {
+        if let Some(lease) = self.lease.take() {
+            lease.end(now);
         }
     }
 
@@ -100,14 +96,14 @@ impl http_body::Body for Body {
         self.waiting = false;
         match next {
             Some(Ok(frame)) => {
-                self.end_if_complete();
+                if self.inner.is_end_stream() {
+                    self.end(Instant::now());
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => self.fail(error.into()),
             None => {
-                if let Some(lease) = self.lease.take() {
-                    lease.end();
-                }
+                self.end(Instant::now());
                 Poll::Ready(None)
             }
         }

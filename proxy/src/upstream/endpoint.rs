@@ -9,8 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
-
 /// How fast old latencies are forgotten.
 const EWMA_TAU: Duration = Duration::from_secs(10);
 /// A failed attempt counts as at least this slow: a target that fails at once must not look fast.
@@ -26,8 +24,6 @@ pub(super) struct Endpoint {
     pub address: SocketAddr,
     /// As configured: `host:port`.
     pub target: Arc<str>,
-    /// The same, as a Host field.
-    pub host: HeaderValue,
     healthy: AtomicBool,
     in_flight: AtomicU32,
     /// The peak EWMA of the time to the response head, in nanoseconds (f64 bits), and when it was written. The two are
@@ -38,11 +34,9 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     pub fn new(address: SocketAddr, target: Arc<str>) -> Self {
-        let host = HeaderValue::from_str(&target).expect("an authority is made of letters, digits and .:-_[]");
         Self {
             address,
             target,
-            host,
             healthy: AtomicBool::new(true),
             in_flight: AtomicU32::new(0),
             latency_ns: AtomicU64::new(0),
@@ -73,12 +67,20 @@ impl Endpoint {
         }
     }
 
-    pub fn answered(&self, took: Duration) {
-        self.observe(Instant::now(), took);
+    pub fn answered(&self, now: Instant, took: Duration) {
+        self.observe(now, took);
     }
 
-    pub fn failed(&self, took: Duration) {
-        self.observe(Instant::now(), took.max(FAILURE_LATENCY));
+    pub fn failed(&self, now: Instant, took: Duration) {
+        self.observe(now, took.max(FAILURE_LATENCY));
+    }
+
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
     }
 
     /// Jumps up to a peak at once and forgets it slowly.
@@ -106,28 +108,12 @@ fn kept(elapsed_ns: u64) -> f64 {
     (-(elapsed_ns as f64) / EWMA_TAU.as_nanos() as f64).exp()
 }
 
-/// Counts one request in flight for as long as it lives.
-pub(super) struct InFlight(Arc<Endpoint>);
-
-impl InFlight {
-    pub fn new(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Relaxed);
-        Self(endpoint.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn endpoint() -> Arc<Endpoint> {
-        Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap(), "127.0.0.1:1".into()))
+    fn endpoint() -> Endpoint {
+        Endpoint::new("127.0.0.1:1".parse().unwrap(), "127.0.0.1:1".into())
     }
 
     #[test]
@@ -148,7 +134,7 @@ mod tests {
         let it = endpoint();
         let now = *EPOCH + Duration::from_secs(100);
         it.observe(now, Duration::from_millis(10));
-        let _held: Vec<_> = (0..4).map(|_| InFlight::new(&it)).collect();
+        (0..4).for_each(|_| it.begin());
         assert_eq!(it.cost(now, 1.0).round(), 50e6);
         assert_eq!(it.cost(now, 2.0).round(), 30e6);
     }
@@ -158,9 +144,9 @@ mod tests {
         let it = endpoint();
         let now = Instant::now();
         assert_eq!(it.cost(now, 1.0), 0.0);
-        let held = InFlight::new(&it);
+        it.begin();
         assert!(it.cost(now, 1.0) >= UNKNOWN_COST_NS);
-        drop(held);
+        it.end();
         assert_eq!(it.in_flight(), 0);
     }
 }

@@ -175,7 +175,7 @@ impl Checker {
     fn request(&self, uri: &str) -> Option<Request<Empty<Bytes>>> {
         let request = Request::builder().method(Method::GET).uri(uri).header(header::USER_AGENT, USER_AGENT);
         let request = match self.protocol {
-            Protocol::Http1 => request.header(header::HOST, &self.endpoint.host).header(header::CONNECTION, "close"),
+            Protocol::Http1 => request.header(header::HOST, &*self.endpoint.target).header(header::CONNECTION, "close"),
             Protocol::Http2 => request,
         };
         request.body(Empty::new()).ok()

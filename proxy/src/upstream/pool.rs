@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
@@ -37,6 +37,9 @@ const H2_HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 
 pub(super) struct Pool {
     pub endpoint: Arc<Endpoint>,
+    /// The worker's own copies of `endpoint.target`: cloning them touches no memory of other workers.
+    pub target: Arc<str>,
+    pub host: HeaderValue,
     gauge: Gauge,
     idle: RefCell<VecDeque<Idle>>,
     shared: RefCell<Vec<Rc<Multiplexed>>>,
@@ -79,15 +82,18 @@ pub(super) enum Checked {
 
 impl Pool {
     pub fn new(endpoint: Arc<Endpoint>, gauge: Gauge) -> Self {
-        Self { endpoint, gauge, idle: RefCell::default(), shared: RefCell::default(), dialing: Semaphore::new(1) }
+        let target = Arc::from(&*endpoint.target);
+        let host = HeaderValue::from_str(&target).expect("an authority is made of letters, digits and .:-_[]");
+        let (idle, shared) = (RefCell::default(), RefCell::default());
+        Self { endpoint, target, host, gauge, idle, shared, dialing: Semaphore::new(1) }
     }
 
     /// The connection used last that still stands.
-    pub fn take_idle(&self, checked: Checked) -> Option<Connection> {
+    pub fn take_idle(&self, now: Instant, checked: Checked) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         while let Some(it) = idle.pop_back() {
             self.gauge.idle(-1);
-            let stands = it.connection.sender.is_ready() && it.since.elapsed() < IDLE_MAX;
+            let stands = it.connection.sender.is_ready() && now.saturating_duration_since(it.since) < IDLE_MAX;
             if stands && (checked == Checked::ByUse || it.connection.socket.is_quiet()) {
                 return Some(it.connection);
             }
@@ -96,7 +102,7 @@ impl Pool {
     }
 
     /// Takes a connection back if it has finished its exchange on both sides; else it is closed.
-    pub fn give_back(&self, connection: Connection) {
+    pub fn give_back(&self, connection: Connection, now: Instant) {
         if !connection.sender.is_ready() {
             return;
         }
@@ -105,7 +111,7 @@ impl Pool {
             idle.pop_front();
             self.gauge.idle(-1);
         }
-        idle.push_back(Idle { connection, since: Instant::now() });
+        idle.push_back(Idle { connection, since: now });
         self.gauge.idle(1);
     }
 
@@ -232,6 +238,22 @@ impl Link {
                 sender.try_send_request(request).await
             }
         }
+    }
+}
+
+/// One request in flight, for as long as it lives.
+pub(super) struct InFlight(pub Rc<Pool>);
+
+impl InFlight {
+    pub fn new(pool: &Rc<Pool>) -> Self {
+        pool.endpoint.begin();
+        Self(pool.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.endpoint.end();
     }
 }
 

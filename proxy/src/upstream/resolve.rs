@@ -10,7 +10,7 @@ use super::Registry;
 
 /// How often known names are looked up again.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// How soon after a failed first look-up it is tried again.
+/// How often names that have no address are.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOKUPS_AT_ONCE_MAX: usize = 32;
@@ -20,23 +20,29 @@ const ADDRESSES_MAX: usize = 64;
 /// A look-up that fails keeps the last good addresses; one that never succeeded leaves the target without any.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
     let mut changes = registry.changes();
-    let mut next_round = Instant::now();
+    let (mut next_round, mut next_retry) = (Instant::now(), Instant::now());
     loop {
         changes.mark_unchanged();
-        let all = next_round <= Instant::now();
+        let now = Instant::now();
+        let (all, again) = (next_round <= now, next_retry <= now);
         let names = registry.names();
-        let wanted = names.into_iter().filter(|(_, known)| all || known.is_none());
+        let due = |known: &Option<Vec<IpAddr>>| match known {
+            None => true,
+            Some(addresses) => all || (again && addresses.is_empty()),
+        };
+        let wanted = names.into_iter().filter(|(_, known)| due(known));
         let lookups = stream::iter(wanted).map(|(name, known)| look_up(name, known.unwrap_or_default()));
         let round = lookups.buffer_unordered(LOOKUPS_AT_ONCE_MAX).collect::<Vec<_>>();
         let Some(found) = stop.run_until_cancelled(round).await else { return };
-        let failed = found.iter().any(|(_, addresses)| addresses.is_empty());
         registry.resolved(found);
         if all {
-            next_round = Instant::now() + if failed { RETRY_INTERVAL } else { INTERVAL };
-        } else if failed {
-            next_round = next_round.min(Instant::now() + RETRY_INTERVAL);
+            next_round = now + INTERVAL;
         }
-        let Some(_) = stop.run_until_cancelled(timeout_at(next_round, changes.changed())).await else { return };
+        if all || again {
+            next_retry = now + RETRY_INTERVAL;
+        }
+        let wake = next_round.min(next_retry);
+        let Some(_) = stop.run_until_cancelled(timeout_at(wake, changes.changed())).await else { return };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response, request};
+use http::{HeaderValue, Request, Response, request};
 use hyper::body::Incoming;
 use quorumgate_model::{
     resource::{HostRewrite, Protocol, Upstream},
@@ -14,11 +14,10 @@ use super::{
     Body, Failure, Registry,
     body::Lease,
     budget::Permit,
-    endpoint::InFlight,
     head,
     local::{View, Worker},
     outgoing::{Outgoing, Source},
-    pool::{Checked, Link},
+    pool::{Checked, InFlight, Link, Pool},
 };
 use crate::body::{RequestBody, ResponseBody};
 
@@ -207,27 +206,28 @@ impl Exchange<'_> {
     }
 
     async fn attempt(&mut self, slot: usize, connect: Connect) -> Result<Response<ResponseBody>, Miss> {
-        let slot = &self.view.slots[slot];
-        let started = Instant::now();
-        let in_flight = InFlight::new(&slot.endpoint);
+        let pool = &self.view.slots[slot].pool;
+        let started = if self.trail.attempts == 0 { self.started } else { Instant::now() };
+        let in_flight = InFlight::new(pool);
         self.trail.attempts += 1;
-        self.trail.target = Some(slot.endpoint.target.clone());
+        self.trail.target = Some(pool.target.clone());
         self.trail.connect = None;
-        let outcome = self.exchange(&slot.pool, connect).await;
+        let outcome = self.exchange(pool, connect, started).await;
+        let now = Instant::now();
+        let took = now - started;
         match outcome {
             Ok((response, link)) => {
                 self.body.seal();
-                slot.endpoint.answered(started.elapsed());
-                self.trail.header = Some(self.started.elapsed());
-                let lease = Lease { link, pool: slot.pool.clone(), in_flight };
-                let idle = self.config.timeouts.idle.0;
-                let body = |inner| ResponseBody::Upstream(Body::new(inner, lease, idle, self.deadline));
+                pool.endpoint.answered(now.into_std(), took);
+                self.trail.header = Some(now - self.started);
+                let (lease, idle) = (Lease { link, in_flight }, self.config.timeouts.idle.0);
+                let body = |inner| ResponseBody::Upstream(Body::new(inner, lease, now, idle, self.deadline));
                 Ok(response.map(body))
             }
             Err(miss) => {
                 self.view.gauge.attempt_failed(&miss.failure);
                 if miss.failure.blames_target() && !miss.reused {
-                    slot.endpoint.failed(started.elapsed());
+                    pool.endpoint.failed(now.into_std(), took);
                 }
                 Err(miss)
             }
@@ -236,12 +236,13 @@ impl Exchange<'_> {
 
     async fn exchange(
         &mut self,
-        pool: &super::pool::Pool,
+        pool: &Pool,
         connect: Connect,
+        started: Instant,
     ) -> Result<(Response<Incoming>, Link), Miss> {
         let protocol = self.config.protocol;
         let idle = match connect == Connect::Pooled && protocol == Protocol::Http1 {
-            true => pool.take_idle(self.check()),
+            true => pool.take_idle(started, self.check()),
             false => None,
         };
         let (mut link, dialed) = match idle {
@@ -250,18 +251,26 @@ impl Exchange<'_> {
         };
         self.trail.connect = dialed;
         let reused = dialed.is_none();
-        let request = self.request(&pool.endpoint.host);
+        let sent_at = dialed.map_or(started, |_| Instant::now());
+        // Only a request that may have been sent, and may be sent again, needs a copy of its head.
+        let copied = self.idempotent || protocol == Protocol::Http2;
+        let request = self.request(&pool.host, copied);
         let bytes_before = link.bytes_read();
         let failed = |failure, unprocessed| Miss { failure, reused, unprocessed };
-        let sent = self.head_in_time(link.send(request)).await.map_err(|failure| failed(failure, false))?;
-        let response = sent.map_err(|mut error| {
-            let unsent = error.take_message().is_some();
+        let sent = self.head_in_time(sent_at, link.send(request)).await;
+        let response = sent.map_err(|failure| failed(failure, false))?.map_err(|mut error| {
+            let unsent = error.take_message();
+            let unprocessed = unsent.is_some();
+            // A head that was not copied comes back.
+            if let Some(request) = unsent.filter(|_| !copied) {
+                self.head.headers = request.into_parts().0.headers;
+            }
             let failure = match Failure::from(error.into_error()) {
                 // The response had begun: what came of it cannot be taken back.
                 Failure::Reset if link.bytes_read() != bytes_before => Failure::Protocol("the response head broke off"),
                 failure => failure,
             };
-            let unprocessed = unsent || matches!(failure, Failure::Refused);
+            let unprocessed = unprocessed || matches!(failure, Failure::Refused);
             failed(failure, unprocessed)
         })?;
         head::check(&response).map_err(|failure| failed(failure, false))?;
@@ -278,9 +287,9 @@ impl Exchange<'_> {
     }
 
     /// The head may come until `timeouts.response_header` after the upstream took the last part of the request.
-    async fn head_in_time<T>(&self, sending: impl Future<Output = T>) -> Result<T, Failure> {
+    async fn head_in_time<T>(&self, sent_at: Instant, sending: impl Future<Output = T>) -> Result<T, Failure> {
         let limit = self.config.timeouts.response_header.0;
-        let mut until = Instant::now() + limit;
+        let mut until = sent_at + limit;
         let mut sending = pin!(sending);
         loop {
             if let Ok(sent) = timeout_at(until, sending.as_mut()).await {
@@ -293,12 +302,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// The request for the next attempt; the head is only copied if yet another attempt may need it.
-    fn request(&mut self, target: &http::HeaderValue) -> Request<Outgoing> {
-        let last = self.retries_left == 0 && self.spared;
-        let headers = match last {
-            true => std::mem::take(&mut self.head.headers),
-            false => self.head.headers.clone(),
+    /// The request for the next attempt.
+    fn request(&mut self, target: &HeaderValue, copied: bool) -> Request<Outgoing> {
+        let headers = match copied {
+            true => self.head.headers.clone(),
+            false => std::mem::take(&mut self.head.headers),
         };
         let mut request = Request::new(self.body.begin());
         *request.method_mut() = self.head.method.clone();
