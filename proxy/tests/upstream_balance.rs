@@ -87,7 +87,7 @@ fn p2c_honours_weights_under_load() {
         let (a, b) = (slow("a", Duration::from_millis(20)), slow("b", Duration::from_millis(20)));
         let worker = Worker::new(weighted(BalancePolicy::P2cEwma, &[(&a, 4), (&b, 1)]));
         let shares = shares(&worker, 600, 20).await;
-        assert!(shares["a"] > 2 * shares["b"], "{shares:?}");
+        assert!(2 * shares["a"] > 3 * shares["b"], "{shares:?}");
         assert!(shares["b"] >= 20, "{shares:?}");
     });
 }
