@@ -1,9 +1,13 @@
 //! What no single module can promise by itself: openraft's own suite, crashes, damage and power cuts.
 
+mod damage;
+mod golden;
+mod kill;
 mod power_cut;
 mod rng;
 mod sim_disk;
 mod suite;
+mod trouble;
 
 use std::{io, sync::Arc};
 

@@ -209,7 +209,11 @@ impl Work {
         let next = log_state.last_log_id.map_or(0, |id| id.index + 1);
         let more = vec![command(log_id(1000, next), 10)];
         let (told, done) = tokio::sync::oneshot::channel();
-        found.log.append_with(more.clone(), move |outcome| drop(told.send(outcome.is_ok()))).await.unwrap();
+        found
+            .log
+            .append_with(more.clone(), move |outcome| told.send(outcome.is_ok()).unwrap_or_default())
+            .await
+            .unwrap();
         assert_eq!(done.await, Ok(true));
         assert_eq!(found.log.try_get_log_entries(next..).await.unwrap(), more);
     }

@@ -70,10 +70,6 @@ impl SimDisk {
         self.lock().faults = faults;
     }
 
-    pub fn operations(&self) -> u64 {
-        self.lock().operations
-    }
-
     /// What a restart finds after the power went: everything synced, and of the rest whatever chance kept.
     pub fn after_power_cut(&self, rng: &mut Rng) -> Self {
         let state = self.lock();

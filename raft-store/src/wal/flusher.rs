@@ -141,39 +141,26 @@ impl Flusher {
     /// Goes on in a new segment. The old one is synced by now; the new one gets its name only when it is complete.
     fn roll(&mut self, body_bytes: usize) -> io::Result<()> {
         let (heads, first_index) = self.shared.head();
-        let header = Header { identity: self.identity, sequence: self.current.sequence + 1, first_index };
+        let head_bytes: usize = heads.iter().map(|(_, body)| framed_bytes(body.len())).sum();
+        let bytes_min = HEADER_BYTES + head_bytes + framed_bytes(body_bytes);
+        let Spare { path: aside, file, bytes } = self.when_there_is_room(|| self.spares.take(bytes_min as u64))?;
+
+        let sequence = self.current.sequence + 1;
+        let header = Header { identity: self.identity, segment_bytes: bytes as u32, sequence, first_index };
+        let salt = header.salt();
         let mut framed = header.encode();
         for (kind, body) in heads {
-            Record::new(kind, 0, &body).encode(header.salt(), &mut framed);
+            Record::new(kind, 0, &body).encode(salt, &mut framed);
         }
-        let bytes_min = framed.len() + framed_bytes(body_bytes);
-        let spare = self.when_there_is_room(|| self.spares.take(bytes_min as u64))?;
-        self.begin(header, framed, spare)
-    }
-
-    fn begin(&mut self, header: Header, framed: Vec<u8>, spare: Spare) -> io::Result<()> {
-        self.when_there_is_room(|| spare.file.write_at(&framed, 0))?;
-        spare.file.sync()?;
-        let path = segment_path(&self.dir, header.sequence);
-        self.when_there_is_room(|| self.disk.rename(&spare.path, &path))?;
+        self.when_there_is_room(|| file.write_at(&framed, 0))?;
+        file.sync()?;
+        let path = segment_path(&self.dir, sequence);
+        self.when_there_is_room(|| self.disk.rename(&aside, &path))?;
         self.disk.sync_dir(&self.dir)?;
+
         let offset = framed.len() as u32;
-        debug_assert!(offset as usize >= HEADER_BYTES);
-        self.current = Current {
-            sequence: header.sequence,
-            file: spare.file.clone(),
-            salt: header.salt(),
-            offset,
-            synced: offset,
-            bytes: spare.bytes as u32,
-        };
-        self.shared.began(Segment {
-            sequence: header.sequence,
-            path,
-            file: spare.file,
-            salt: header.salt(),
-            index_max: None,
-        });
+        self.current = Current { sequence, file: file.clone(), salt, offset, synced: offset, bytes: bytes as u32 };
+        self.shared.began(Segment { sequence, path, file, salt, index_max: None });
         Ok(())
     }
 

@@ -58,7 +58,8 @@ pub(crate) struct WalOptions {
 /// Makes the first segment of an empty log.
 pub(crate) fn create(disk: &dyn Disk, options: &WalOptions) -> Result<()> {
     check_segment_bytes(options.segment_bytes)?;
-    let header = Header { identity: options.identity, sequence: 0, first_index: 0 };
+    let segment_bytes = options.segment_bytes as u32;
+    let header = Header { identity: options.identity, segment_bytes, sequence: 0, first_index: 0 };
     let aside = options.dir.join(format!("first{}", recover::ASIDE_SUFFIX));
     let file = disk.create(&aside)?;
     spares::zero_fill(&*file, 0, options.segment_bytes)?;
@@ -123,6 +124,13 @@ impl Found {
 
     pub fn bytes_after(&self, snapshot: Option<LogId>) -> u64 {
         self.recovered.view.bytes_after(snapshot.map(|id| id.index))
+    }
+
+    /// The vote, and every entry that lies in the segments.
+    #[cfg(test)]
+    pub fn contents(&self) -> io::Result<(Option<Vote>, Vec<Entry>)> {
+        let view = &self.recovered.view;
+        Ok((view.vote, read::all(view)?))
     }
 
     /// Starts the threads.
@@ -215,4 +223,17 @@ impl Drop for Wal {
             let _ = thread.join();
         }
     }
+}
+
+/// One record of each kind that is a mark, for the golden bytes.
+#[cfg(test)]
+pub(crate) fn marks() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let at = Some(LogId { leader_id: 2.into(), index: 300 });
+    for kind in [Kind::Committed, Kind::Purge, Kind::Truncate, Kind::Last] {
+        record::Record::new(kind, 80, &view::point_to(at)).encode(7, &mut bytes);
+        record::Record::new(kind, 80, &view::point_to(None)).encode(7, &mut bytes);
+    }
+    record::Record::new(Kind::Synced, 96, &[]).encode(7, &mut bytes);
+    bytes
 }

@@ -123,3 +123,13 @@ impl Run {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) fn all(view: &super::view::View) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for (index, position) in (view.first..).zip(&view.positions) {
+        let segment = view.segment(position.segment).expect("positions lie in segments");
+        Run::new(segment.file.clone(), segment.salt, index, *position).read(&mut entries)?;
+    }
+    Ok(entries)
+}

@@ -36,11 +36,13 @@ impl Kind {
     }
 }
 
-/// What a segment says of itself: magic 8, format 4, zero 4, cluster 16, node 8, incarnation 16, sequence 8,
+/// What a segment says of itself: magic 8, format 4, length of the file 4, cluster 16, node 8, incarnation 16, sequence 8,
 /// first index 8, crc32c 4 of all before it, zero 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub identity: Identity,
+    /// Allocated in full before the segment got its name: a file of another length was cut.
+    pub segment_bytes: u32,
     pub sequence: u64,
     /// The index that the next entry had when this segment was begun.
     pub first_index: u64,
@@ -51,7 +53,7 @@ impl Header {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
         bytes.extend(FORMAT.to_le_bytes());
-        bytes.extend([0; 4]);
+        bytes.extend(self.segment_bytes.to_le_bytes());
         bytes.extend(self.identity.cluster);
         bytes.extend(self.identity.node.to_le_bytes());
         bytes.extend(self.identity.incarnation);
@@ -75,8 +77,11 @@ impl Header {
             node: u64::from_le_bytes(content[32..40].try_into()?),
             incarnation: content[40..56].try_into()?,
         };
+        let segment_bytes = u32::from_le_bytes(content[12..16].try_into()?);
+        ensure!(segment.len() == segment_bytes as usize, "it has {} of {segment_bytes} bytes", segment.len());
         let sequence = u64::from_le_bytes(content[56..64].try_into()?);
-        Ok(Self { identity, sequence, first_index: u64::from_le_bytes(content[64..72].try_into()?) })
+        let first_index = u64::from_le_bytes(content[64..72].try_into()?);
+        Ok(Self { identity, segment_bytes, sequence, first_index })
     }
 
     /// Mixed into the checksum of every record, so that one of another segment or life is never taken for valid.
