@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use quorumgate_model::{
     NodeId,
     command::{NodeRecord, Role, Standing},
-    membership::{CAUGHT_UP_LAG_MAX, Observed, Step, VOTERS_MAX, may_hand_over, may_lose, next_step},
+    membership::{
+        CAUGHT_UP_LAG_MAX, JoinEvent, JoinPhase, Observed, Step, VOTERS_MAX, may_hand_over, may_lose, next_step,
+    },
     state::{ClusterFacts, RemovedNode, State},
     timing::MAX_RTT_DEFAULT,
 };
@@ -291,4 +293,20 @@ proptest! {
         let members: BTreeSet<_> = world.observed.voters.union(&world.observed.learners).copied().collect();
         prop_assert!(members.iter().all(|id| world.state.nodes.contains_key(id)));
     }
+}
+
+#[test]
+fn a_node_is_ready_once_it_serves_what_the_leader_had_committed() {
+    use JoinEvent::{GraceOver, LeaderSeen, Published};
+    let check = |events: &[JoinEvent], expected| {
+        let phase = events.iter().fold(JoinPhase::Starting, |phase, event| phase.after(*event));
+        assert_eq!(phase, expected, "{events:?}");
+    };
+    let seen = LeaderSeen { commit: 7 };
+    check(&[Published { index: 9 }], JoinPhase::Starting);
+    check(&[seen, Published { index: 6 }], JoinPhase::CatchingUp { target: 7 });
+    check(&[seen, Published { index: 7 }], JoinPhase::Ready);
+    // The first contact sets the target: a busy cluster is never chased. Grace is for want of a leader alone.
+    check(&[seen, LeaderSeen { commit: 99 }, GraceOver], JoinPhase::CatchingUp { target: 7 });
+    check(&[GraceOver, seen], JoinPhase::Ready);
 }
