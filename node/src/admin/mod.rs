@@ -15,6 +15,8 @@ mod listen;
 mod nodes;
 mod observe;
 mod standard;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};

@@ -1,0 +1,115 @@
+//! Who may call what, over which listener.
+
+use quorumgate_proto::admin::v1 as admin;
+use tonic::{Code, Request};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use super::fixture::{Fixture, config, reason, route, upstream};
+
+#[tokio::test]
+async fn nobody_calls_over_tcp_without_credentials() {
+    let node = Fixture::start().await;
+    let refused = node.remote(None).await.cluster().get_status(admin::GetStatusRequest {}).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unauthenticated, "NO_CREDENTIALS"));
+
+    let client = node.remote(Some("qga_unknown")).await;
+    let refused = client.cluster().get_status(admin::GetStatusRequest {}).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unauthenticated, "TOKEN_UNKNOWN"));
+}
+
+#[tokio::test]
+async fn a_viewer_reads_and_writes_nothing() {
+    let node = Fixture::start().await;
+    let token = node.admin_token("watcher", "viewer", "").await;
+    let viewer = node.remote(Some(&token)).await;
+    let status = viewer.cluster().get_status(admin::GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.leader, "n1");
+
+    let refused = viewer.apply(config(vec![upstream("a", "")], vec![])).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "ROLE_TOO_LOW"));
+    let refused = viewer.cluster().list_admin_tokens(admin::ListAdminTokensRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_removed_token_is_unknown() {
+    let node = Fixture::start().await;
+    let token = node.admin_token("gone", "admin", "").await;
+    let client = node.remote(Some(&token)).await;
+    let tokens = client.cluster().list_admin_tokens(admin::ListAdminTokensRequest {}).await.unwrap().into_inner();
+    assert_eq!(tokens.tokens[0].name, "gone");
+    assert_eq!(tokens.tokens[0].state, "active");
+
+    let remove = admin::RemoveAdminTokenRequest { name: "gone".into() };
+    node.local().await.cluster().remove_admin_token(remove).await.unwrap();
+    let refused = client.cluster().get_status(admin::GetStatusRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_scoped_token_writes_its_owners_objects_alone() {
+    let node = Fixture::start().await;
+    node.local().await.apply(config(vec![upstream("theirs", "other")], vec![])).await.unwrap();
+    let token = node.admin_token("team", "operator", "team").await;
+    let team = node.remote(Some(&token)).await;
+
+    team.apply(config(vec![upstream("ours", "team")], vec![])).await.unwrap();
+    for request in [config(vec![upstream("ours", "other")], vec![]), config(vec![upstream("theirs", "team")], vec![])] {
+        let refused = team.apply(request).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "OWNER_FORBIDDEN"));
+    }
+    let drain = admin::NodeRequest { node: "n1".into() };
+    let refused = team.cluster().drain_node(drain).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "OWNER_FORBIDDEN"));
+}
+
+#[tokio::test]
+async fn health_is_open_and_reflection_is_not() {
+    let node = Fixture::start().await;
+    let mut health = HealthClient::new(node.channel().await);
+    let check = HealthCheckRequest { service: "quorumgate.admin.v1.Config".into() };
+    let serving = health.check(check).await.unwrap().into_inner();
+    assert_eq!(serving.status, tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
+
+    assert_eq!(listed_services(&node).await, [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "quorumgate.admin.v1.Cluster",
+        "quorumgate.admin.v1.Config",
+        "quorumgate.admin.v1.Observe",
+    ]);
+}
+
+/// As grpcurl's `list` asks.
+async fn listed_services(node: &Fixture) -> Vec<String> {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let mut client = ServerReflectionClient::new(node.channel().await);
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let request = Request::new(tokio_stream::once(list));
+    let mut answers = client.server_reflection_info(request).await.unwrap().into_inner();
+    match answers.message().await.unwrap().unwrap().message_response.unwrap() {
+        MessageResponse::ListServicesResponse(list) => {
+            let mut names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+            names.sort();
+            names
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_a_clear_error_and_the_connection_lives() {
+    let node = Fixture::start().await;
+    let client = node.local().await;
+    let mut fat = upstream("fat", "");
+    fat.meta.as_mut().unwrap().description = "x".repeat(33 << 20);
+    let refused = client.apply(config(vec![fat], vec![])).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"), "{refused}");
+    client.apply(config(vec![upstream("a", "")], vec![route("a", "a")])).await.unwrap();
+}
