@@ -69,7 +69,8 @@ impl Desk {
         };
         match call.min_revision {
             Some(wanted) if state.index < wanted => {
-                self.consensus.wait_applied(wanted, call.left()).await.map_err(failure::unread)
+                let applied = self.consensus.wait_applied(wanted, call.left()).await;
+                applied.map_err(|error| failure::unapplied(wanted, error))
             }
             _ => Ok(state),
         }

@@ -92,16 +92,31 @@ pub fn too_many_failures(retry_after: Duration) -> Status {
     with_details(Code::Unauthenticated, "too many refused calls from this address", details)
 }
 
+/// An answer that does not fit into one message.
+pub fn too_large(bytes: usize) -> Status {
+    message_too_large(&format!("the answer takes {bytes} bytes"))
+}
+
+fn message_too_large(what: &str) -> Status {
+    let limit = super::MESSAGE_BYTES_MAX >> 20;
+    status(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", format!("{what}; allowed: {limit} MiB"))
+}
+
+/// This node has not applied the index that was asked for.
+pub fn unapplied(index: u64, error: ProposeError) -> Status {
+    match error {
+        ProposeError::Stopped(_) => unread(error),
+        _ => status(Code::DeadlineExceeded, "DEADLINE", format!("this node has not applied {index} yet")),
+    }
+}
+
 /// Gives a bare status (from tonic itself) its ErrorInfo; a message over the limit becomes RESOURCE_EXHAUSTED.
 pub fn complete(bare: Status) -> Status {
     if !bare.details().is_empty() || bare.code() == Code::Ok {
         return bare;
     }
     match bare.code() {
-        Code::OutOfRange if bare.message().contains("too large") => {
-            let limit = super::MESSAGE_BYTES_MAX >> 20;
-            status(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", format!("{}; allowed: {limit} MiB", bare.message()))
-        }
+        Code::OutOfRange if bare.message().contains("too large") => message_too_large(bare.message()),
         Code::Unimplemented => {
             status(Code::Unimplemented, "UNIMPLEMENTED", "this node does not know the call; is it of another version?")
         }

@@ -51,7 +51,10 @@ impl Observe for Service {
         let consensus = &self.desk.consensus;
         let state = match request.index {
             0 => consensus.state(),
-            index => consensus.wait_applied(index, call.left()).await.map_err(failure::unread)?,
+            index => {
+                let applied = consensus.wait_applied(index, call.left()).await;
+                applied.map_err(|error| failure::unapplied(index, error))?
+            }
         };
         let header = Some(self.desk.header_at(&state));
         let index = state.index;

@@ -189,7 +189,7 @@ impl Desk {
         };
         let changes = match written.outcome.noop {
             true => Vec::new(),
-            false => self.changes_of(written.revision).await,
+            false => self.changes_of(call, written.revision).await,
         };
         Some(Ok(self.respond(call, written, changes, request_id).await))
     }
@@ -226,7 +226,7 @@ impl Desk {
         let changes = match changed {
             Some(changed) => messages::changes(&changed),
             None if written.outcome.noop => Vec::new(),
-            None => self.changes_of(written.revision).await,
+            None => self.changes_of(call, written.revision).await,
         };
         let mut response = self.respond(call, written, changes, intent.request_id).await;
         response.trial_until = intent.trial.and_then(|_| trial_until(&self.consensus.state(), written.revision));
@@ -255,8 +255,9 @@ impl Desk {
         }
     }
 
-    pub async fn changes_of(&self, revision: u64) -> Vec<admin::Change> {
-        let diff = self.consensus.revision_diff(revision).await;
+    /// Empty when no node in reach holds them: the write stands all the same.
+    pub async fn changes_of(&self, call: &Call, revision: u64) -> Vec<admin::Change> {
+        let diff = self.diff_of(revision, call.left()).await;
         diff.map(|diff| messages::changes(&diff.changes)).unwrap_or_default()
     }
 

@@ -1,18 +1,20 @@
 //! Older revisions: read back from the diffs in the journals, proven by the hashes in the state.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use prost::Message;
 use quorumgate_model::{
     change::{self, Changed},
     command::{Expect, ResourceChange},
     digest::Digest,
     resource::Resources,
-    state::{RevisionFacts, State},
+    state::{RevisionDiff, RevisionFacts, State},
 };
 use quorumgate_proto::admin::v1::{
     DiffRevisionsRequest, DiffRevisionsResponse, GetConfigRequest, GetConfigResponse, ListRevisionsRequest,
     ListRevisionsResponse, RollbackRequest, rollback_request::Target,
 };
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -22,21 +24,28 @@ use super::{
     places::Places,
 };
 use crate::admin::{
+    MESSAGE_BYTES_MAX,
     desk::{Desk, Read},
     failure,
     gate::Call,
 };
+
+/// For one diff, from this node's journal or a peer's.
+const DIFF_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks for a diff that is not there yet.
+const JOURNAL_PAUSE: Duration = Duration::from_millis(10);
 
 impl Desk {
     pub async fn config(&self, call: &Call, request: &GetConfigRequest) -> Result<GetConfigResponse, Status> {
         let state = self.read(call, Read::stale(request.stale)).await?;
         let revision = request.revision.unwrap_or(state.revision);
         let resources = self.resources_at(call, &state, revision).await?;
-        Ok(GetConfigResponse {
-            header: Some(self.header_at(&state)),
-            revision,
-            config: Some(messages::config(&resources)),
-        })
+        let header = Some(self.header_at(&state));
+        let response = GetConfigResponse { header, revision, config: Some(messages::config(&resources)) };
+        match response.encoded_len() {
+            bytes if bytes > MESSAGE_BYTES_MAX => Err(failure::too_large(bytes)),
+            _ => Ok(response),
+        }
     }
 
     pub async fn revisions(
@@ -97,6 +106,22 @@ impl Desk {
         })
     }
 
+    /// What that revision changed. A journal is written behind apply: a revision that is not there may be on its way.
+    pub async fn diff_of(&self, revision: u64, left: Duration) -> Result<RevisionDiff, Status> {
+        let ends = Instant::now() + left.min(DIFF_WITHIN);
+        loop {
+            let found = timeout_at(ends, self.consensus.revision_diff(revision)).await;
+            if let Ok(Some(diff)) = found {
+                return Ok(diff);
+            }
+            if Instant::now() + JOURNAL_PAUSE >= ends {
+                let message = format!("no node in reach holds the diff of revision {revision}");
+                return Err(failure::status(Code::Unavailable, "DIFF_UNAVAILABLE", message));
+            }
+            sleep(JOURNAL_PAUSE).await;
+        }
+    }
+
     /// The resources as they were at that revision: the newer diffs undone, and the result proven by its hash.
     pub async fn resources_at(&self, call: &Call, state: &State, revision: u64) -> Result<Resources, Status> {
         if revision == state.revision {
@@ -105,10 +130,7 @@ impl Desk {
         let (expected, newer) = expected_at(state, revision)?;
         let mut resources = state.resources.clone();
         for facts in newer {
-            let diff = tokio::time::timeout(call.left(), self.consensus.revision_diff(facts.revision)).await;
-            let Ok(Some(diff)) = diff else {
-                return Err(unavailable(facts.revision));
-            };
+            let diff = self.diff_of(facts.revision, call.left()).await?;
             resources = change::undo(&resources, &diff.changes);
         }
         match change::hash_of(&resources) == expected {
@@ -150,9 +172,4 @@ fn previous(state: &State) -> Result<u64, Status> {
 
 fn restore(changed: Changed) -> ResourceChange {
     ResourceChange { key: changed.key, after: changed.after, expect: Expect::Anything }
-}
-
-pub fn unavailable(revision: u64) -> Status {
-    let message = format!("no node in reach holds the diff of revision {revision}");
-    failure::status(Code::Unavailable, "DIFF_UNAVAILABLE", message)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use quorumgate_model::{
     change::Changed,
     command::ChangeCounts,
@@ -12,8 +13,9 @@ use quorumgate_model::{
 };
 use quorumgate_proto::admin::v1 as admin;
 
-/// With more changes than this their bodies are left out; GetConfig and DiffRevisions of smaller steps have them.
+/// With more changes than this, or more bytes of them, their bodies are left out; GetConfig has them.
 pub const BODIES_MAX: usize = 1_000;
+const BODIES_BYTES_MAX: usize = 16 << 20;
 
 pub fn timestamp_ms(ms: u64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: (ms / 1_000) as i64, nanos: (ms % 1_000) as i32 * 1_000_000 }
@@ -30,16 +32,20 @@ pub fn counts(counts: ChangeCounts) -> admin::ChangeCounts {
 pub fn changes(changed: &[Changed]) -> Vec<admin::Change> {
     let with_bodies = changed.len() <= BODIES_MAX;
     let body = |resource: &Option<Resource>| resource.as_ref().filter(|_| with_bodies).map(convert::resource_to);
-    changed
-        .iter()
-        .map(|it| admin::Change {
-            kind: convert::kind_to(it.key.kind).into(),
-            name: it.key.name.to_string(),
-            action: action(it).into(),
-            before: body(&it.before),
-            after: body(&it.after),
-        })
-        .collect()
+    let change = |it: &Changed| admin::Change {
+        kind: convert::kind_to(it.key.kind).into(),
+        name: it.key.name.to_string(),
+        action: action(it).into(),
+        before: body(&it.before),
+        after: body(&it.after),
+    };
+    let mut changes: Vec<_> = changed.iter().map(change).collect();
+    if changes.iter().map(Message::encoded_len).sum::<usize>() > BODIES_BYTES_MAX {
+        for change in &mut changes {
+            (change.before, change.after) = (None, None);
+        }
+    }
+    changes
 }
 
 pub fn revision(facts: &RevisionFacts) -> admin::Revision {

@@ -45,7 +45,7 @@ impl Service {
         let applied = self.desk.propose(&call, request_id, Body::EndTrial { revision, end }).await?;
         let written = desk::written(&applied)?;
         let changes = match written.revision == written.index {
-            true => self.desk.changes_of(written.revision).await,
+            true => self.desk.changes_of(&call, written.revision).await,
             // Confirmed: the resources stay as they are.
             false => Vec::new(),
         };

@@ -6,19 +6,22 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, stream};
-use quorumgate_model::state::State;
+use quorumgate_model::{
+    change,
+    state::{RevisionFacts, State},
+};
 use quorumgate_proto::admin::v1::{
-    WatchConfigResponse,
+    Change, WatchConfigResponse,
     watch_config_response::{Changed, Compacted, Event, Progress},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::{history, messages};
+use super::messages;
 use crate::admin::{desk::Desk, failure};
 
 /// Streams at once.
@@ -29,7 +32,7 @@ const BUFFER: usize = 16;
 const SLOW_AFTER: Duration = Duration::from_secs(10);
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// For one diff, from the journal or from a peer.
-const DIFF_WITHIN: Duration = Duration::from_secs(5);
+const DIFF_WITHIN: Duration = Duration::from_secs(2);
 
 /// One watcher: it sends until its stream is dropped, ends by itself, or is ended with `last_word`.
 pub struct Watcher {
@@ -37,6 +40,8 @@ pub struct Watcher {
     states: watch::Receiver<Arc<State>>,
     /// The last revision sent, or skipped by `since`.
     at: u64,
+    /// The state that was caught up with last.
+    seen: Option<Arc<State>>,
     events: mpsc::Sender<Result<WatchConfigResponse, Status>>,
     last_word: Arc<OnceLock<Status>>,
     _permit: OwnedSemaphorePermit,
@@ -57,7 +62,7 @@ impl Watcher {
         // Said even when the buffer is full: it comes from beside the buffer.
         let ending = stream::once(async move { ending.get().cloned().map(Err) }).filter_map(std::future::ready);
         let stream = ReceiverStream::new(received).chain(ending);
-        (Self { desk, states, at, events, last_word, _permit: permit }, Box::pin(stream))
+        (Self { desk, states, at, seen: None, events, last_word, _permit: permit }, Box::pin(stream))
     }
 
     pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
@@ -77,6 +82,7 @@ impl Watcher {
             if let Err(end) = self.catch_up(&state).await {
                 return end;
             }
+            self.seen = Some(state.clone());
             if progress_at <= Instant::now() {
                 let progress = Event::Progress(Progress { revision: state.revision });
                 if let Err(end) = self.send(&state, progress).await {
@@ -109,14 +115,25 @@ impl Watcher {
             return Err(None);
         }
         for facts in state.history.iter().skip(first) {
-            let diff = timeout(DIFF_WITHIN, self.desk.consensus.revision_diff(facts.revision)).await;
-            let Ok(Some(diff)) = diff else { return Err(Some(history::unavailable(facts.revision))) };
-            let changes = messages::changes(&diff.changes);
+            let changes = self.changes(state, facts).await.map_err(Some)?;
             let revision = Some(messages::revision(facts));
             self.send(state, Event::Changed(Changed { revision, changes })).await?;
             self.at = facts.revision;
         }
         Ok(())
+    }
+
+    /// By comparison where the states before and after are at hand; else from the journal.
+    async fn changes(&self, state: &State, facts: &RevisionFacts) -> Result<Vec<Change>, Status> {
+        match &self.seen {
+            Some(seen) if seen.revision == facts.previous && state.revision == facts.revision => {
+                Ok(messages::changes(&change::between(&seen.resources, &state.resources)))
+            }
+            _ => {
+                let diff = self.desk.diff_of(facts.revision, DIFF_WITHIN).await?;
+                Ok(messages::changes(&diff.changes))
+            }
+        }
     }
 
     async fn send(&self, state: &State, event: Event) -> Result<(), End> {

@@ -71,13 +71,16 @@ async fn health_is_open_and_reflection_is_not() {
     let serving = health.check(check).await.unwrap().into_inner();
     assert_eq!(serving.status, tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
 
-    assert_eq!(listed_services(&node).await, [
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection",
-        "quorumgate.admin.v1.Cluster",
-        "quorumgate.admin.v1.Config",
-        "quorumgate.admin.v1.Observe",
-    ]);
+    assert_eq!(
+        listed_services(&node).await,
+        [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "quorumgate.admin.v1.Cluster",
+            "quorumgate.admin.v1.Config",
+            "quorumgate.admin.v1.Observe",
+        ]
+    );
 }
 
 /// As grpcurl's `list` asks.
@@ -110,6 +113,10 @@ async fn an_oversized_message_is_a_clear_error_and_the_connection_lives() {
     let mut fat = upstream("fat", "");
     fat.meta.as_mut().unwrap().description = "x".repeat(33 << 20);
     let refused = client.apply(config(vec![fat], vec![])).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"), "{refused}");
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+        "{refused}"
+    );
     client.apply(config(vec![upstream("a", "")], vec![route("a", "a")])).await.unwrap();
 }

@@ -89,12 +89,8 @@ impl Fixture {
     }
 
     pub async fn admin_token(&self, name: &str, role: &str, owner: &str) -> String {
-        let request = admin::CreateAdminTokenRequest {
-            name: name.into(),
-            role: role.into(),
-            owner: owner.into(),
-            ttl: None,
-        };
+        let request =
+            admin::CreateAdminTokenRequest { name: name.into(), role: role.into(), owner: owner.into(), ttl: None };
         self.local().await.cluster().create_admin_token(request).await.unwrap().into_inner().token
     }
 }
@@ -239,12 +235,11 @@ impl Way {
             Way::Tls(address, ca) => {
                 let mut roots = RootCertStore::empty();
                 roots.add(ca).unwrap();
-                let mut config =
-                    rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                        .with_safe_default_protocol_versions()
-                        .unwrap()
-                        .with_root_certificates(roots)
-                        .with_no_client_auth();
+                let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                    .with_safe_default_protocol_versions()
+                    .unwrap()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
                 config.alpn_protocols = vec![b"h2".to_vec()];
                 let name = ServerName::IpAddress(address.ip().into());
                 let tcp = TcpStream::connect(address).await?;

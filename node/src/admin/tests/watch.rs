@@ -41,8 +41,7 @@ async fn a_watch_without_a_start_begins_now_with_a_progress_note() {
     let node = Fixture::start().await;
     let client = node.local().await;
     let revision = client.apply(config(vec![upstream("a", "")], vec![])).await.unwrap().revision;
-    let mut events =
-        client.config().watch_config(admin::WatchConfigRequest::default()).await.unwrap().into_inner();
+    let mut events = client.config().watch_config(admin::WatchConfigRequest::default()).await.unwrap().into_inner();
     let first = events.message().await.unwrap().unwrap();
     assert_eq!(first.event, Some(Event::Progress(admin::watch_config_response::Progress { revision })));
     client.apply(config(vec![upstream("b", "")], vec![])).await.unwrap();
