@@ -1,6 +1,6 @@
 //! `route match`: one imagined request walked through the phases, in the order in which the proxy does.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 use quorumgate_model::{
     canonical::{self, Slashes},
@@ -69,7 +69,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn view<'v>(&'v self, path: &'v Cow<'_, str>) -> View<'v> {
+    fn view<'v>(&'v self, path: &'v str) -> View<'v> {
         View {
             method: &self.method,
             host: &self.host,

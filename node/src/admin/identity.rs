@@ -37,7 +37,7 @@ pub struct Identity {
 
 /// Why nobody is recognised; the words become the ErrorInfo reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
+pub enum Unproven {
     NoCredentials,
     BadHeader,
     TokenUnknown,
@@ -46,26 +46,26 @@ pub enum Unknown {
     UserUnknown,
 }
 
-impl Unknown {
+impl Unproven {
     pub fn reason(self) -> &'static str {
         match self {
-            Unknown::NoCredentials => "NO_CREDENTIALS",
-            Unknown::BadHeader => "BAD_AUTHORIZATION",
-            Unknown::TokenUnknown => "TOKEN_UNKNOWN",
-            Unknown::TokenExpired => "TOKEN_EXPIRED",
-            Unknown::CertificateUnknown => "CERTIFICATE_UNKNOWN",
-            Unknown::UserUnknown => "USER_UNKNOWN",
+            Unproven::NoCredentials => "NO_CREDENTIALS",
+            Unproven::BadHeader => "BAD_AUTHORIZATION",
+            Unproven::TokenUnknown => "TOKEN_UNKNOWN",
+            Unproven::TokenExpired => "TOKEN_EXPIRED",
+            Unproven::CertificateUnknown => "CERTIFICATE_UNKNOWN",
+            Unproven::UserUnknown => "USER_UNKNOWN",
         }
     }
 
     pub fn message(self) -> &'static str {
         match self {
-            Unknown::NoCredentials => "no credentials: send an admin token or a member's certificate",
-            Unknown::BadHeader => "authorization: allowed: `Bearer qga_…`",
-            Unknown::TokenUnknown => "the admin token is unknown or was removed",
-            Unknown::TokenExpired => "the admin token has expired",
-            Unknown::CertificateUnknown => "the client certificate is not that of a member",
-            Unknown::UserUnknown => "this user may not use the admin socket without an admin token",
+            Unproven::NoCredentials => "no credentials: send an admin token or a member's certificate",
+            Unproven::BadHeader => "authorization: allowed: `Bearer qga_…`",
+            Unproven::TokenUnknown => "the admin token is unknown or was removed",
+            Unproven::TokenExpired => "the admin token has expired",
+            Unproven::CertificateUnknown => "the client certificate is not that of a member",
+            Unproven::UserUnknown => "this user may not use the admin socket without an admin token",
         }
     }
 }
@@ -81,14 +81,14 @@ impl Peer {
 }
 
 /// The caller, by what the transport and the `authorization` field prove.
-pub fn of(peer: &Peer, authorization: Option<&[u8]>, state: &State) -> Result<Identity, Unknown> {
+pub fn of(peer: &Peer, authorization: Option<&[u8]>, state: &State) -> Result<Identity, Unproven> {
     if let Some(field) = authorization {
         return by_token(field, state);
     }
     match peer {
         Peer::Unix { uid } => by_user(*uid),
         Peer::Tls { certificate: Some(certificate), .. } => by_certificate(certificate, state),
-        Peer::Tls { certificate: None, .. } => Err(Unknown::NoCredentials),
+        Peer::Tls { certificate: None, .. } => Err(Unproven::NoCredentials),
     }
 }
 
@@ -111,16 +111,16 @@ pub fn actor(identity: &Identity, peer: &Peer, path: &str) -> Actor {
     Actor { name, source: peer.source(), rpc, owner_scope }
 }
 
-fn by_token(field: &[u8], state: &State) -> Result<Identity, Unknown> {
-    let text = std::str::from_utf8(field).map_err(|_| Unknown::BadHeader)?;
-    let (scheme, token) = text.split_once(' ').ok_or(Unknown::BadHeader)?;
+fn by_token(field: &[u8], state: &State) -> Result<Identity, Unproven> {
+    let text = std::str::from_utf8(field).map_err(|_| Unproven::BadHeader)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Unproven::BadHeader)?;
     if !scheme.eq_ignore_ascii_case("bearer") || !token.trim().starts_with(TOKEN_PREFIX) {
-        return Err(Unknown::BadHeader);
+        return Err(Unproven::BadHeader);
     }
-    let (name, token) = find_token(state, token_hash(token.trim())).ok_or(Unknown::TokenUnknown)?;
+    let (name, token) = find_token(state, token_hash(token.trim())).ok_or(Unproven::TokenUnknown)?;
     // The log clock: it may lag behind, it never runs fast.
     if token.expires_at_us <= state.clock_us {
-        return Err(Unknown::TokenExpired);
+        return Err(Unproven::TokenExpired);
     }
     Ok(Identity { name: format!("token/{name}"), role: token.role, owner_scope: token.owner.clone() })
 }
@@ -136,20 +136,20 @@ fn find_token(state: &State, hash: Digest) -> Option<(&Name, &quorumgate_model::
     (found != NONE).then(|| state.admin_tokens.iter().nth(found as usize)).flatten()
 }
 
-fn by_user(uid: u32) -> Result<Identity, Unknown> {
+fn by_user(uid: u32) -> Result<Identity, Unproven> {
     let own = nix::unistd::geteuid();
     if uid != 0 && uid != own.as_raw() {
-        return Err(Unknown::UserUnknown);
+        return Err(Unproven::UserUnknown);
     }
     let name = if uid == 0 { "root".to_owned() } else { format!("uid/{uid}") };
     Ok(Identity { name, role: AdminRole::Admin, owner_scope: String::new() })
 }
 
-fn by_certificate(certificate: &CertificateDer<'_>, state: &State) -> Result<Identity, Unknown> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| Unknown::CertificateUnknown)?;
+fn by_certificate(certificate: &CertificateDer<'_>, state: &State) -> Result<Identity, Unproven> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| Unproven::CertificateUnknown)?;
     let spki = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parsed.public_key().raw);
     let member = state.nodes.values().find(|node| node.spki_sha256.as_slice() == spki.as_ref());
-    let member = member.ok_or(Unknown::CertificateUnknown)?;
+    let member = member.ok_or(Unproven::CertificateUnknown)?;
     Ok(Identity { name: format!("node/{}", member.name), role: AdminRole::Admin, owner_scope: String::new() })
 }
 
@@ -177,7 +177,7 @@ mod tests {
         Peer::Tls { address: "127.0.0.1:1".parse().unwrap(), certificate: None }
     }
 
-    fn check(field: Option<&str>, expected: Result<&str, Unknown>) {
+    fn check(field: Option<&str>, expected: Result<&str, Unproven>) {
         let state = state(&[("a", "qga_aaa", 101), ("b", "qga_bbb", 101), ("old", "qga_old", 100)]);
         let found = of(&remote(), field.map(str::as_bytes), &state).map(|identity| identity.name);
         assert_eq!(found, expected.map(str::to_owned), "{field:?}");
@@ -187,12 +187,12 @@ mod tests {
     fn a_token_counts_until_it_expires() {
         check(Some("Bearer qga_aaa"), Ok("token/a"));
         check(Some("bearer qga_bbb"), Ok("token/b"));
-        check(Some("Bearer qga_old"), Err(Unknown::TokenExpired));
-        check(Some("Bearer qga_zzz"), Err(Unknown::TokenUnknown));
-        check(Some("Bearer qga_"), Err(Unknown::TokenUnknown));
-        check(Some("Basic qga_aaa"), Err(Unknown::BadHeader));
-        check(Some("qga_aaa"), Err(Unknown::BadHeader));
-        check(None, Err(Unknown::NoCredentials));
+        check(Some("Bearer qga_old"), Err(Unproven::TokenExpired));
+        check(Some("Bearer qga_zzz"), Err(Unproven::TokenUnknown));
+        check(Some("Bearer qga_"), Err(Unproven::TokenUnknown));
+        check(Some("Basic qga_aaa"), Err(Unproven::BadHeader));
+        check(Some("qga_aaa"), Err(Unproven::BadHeader));
+        check(None, Err(Unproven::NoCredentials));
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         for uid in [0, own] {
             assert_eq!(of(&Peer::Unix { uid }, None, &state).unwrap().role, AdminRole::Admin);
         }
-        assert_eq!(of(&Peer::Unix { uid: own + 1 }, None, &state), Err(Unknown::UserUnknown));
-        assert_eq!(of(&Peer::Unix { uid: own }, Some(b"Bearer qga_x"), &state), Err(Unknown::TokenUnknown));
+        assert_eq!(of(&Peer::Unix { uid: own + 1 }, None, &state), Err(Unproven::UserUnknown));
+        assert_eq!(of(&Peer::Unix { uid: own }, Some(b"Bearer qga_x"), &state), Err(Unproven::TokenUnknown));
     }
 }

@@ -54,7 +54,7 @@ impl Places {
         let ends = field.char_indices().filter(|(_, c)| matches!(c, '.' | '[')).map(|(at, _)| at);
         let ends = ends.chain([field.len()]);
         let known = |end: usize| self.0.get(&field[..end]).map(|place| format!("{place}{}", &field[end..]));
-        ends.filter_map(known).last().unwrap_or_else(|| field.to_owned())
+        ends.filter_map(known).next_back().unwrap_or_else(|| field.to_owned())
     }
 
     pub fn rejected(&self, rejected: &Rejected) -> Status {
