@@ -27,15 +27,15 @@ pub struct Beaten {
     pub why: String,
 }
 
-pub fn explain(rules: &Ruleset, request: &Request<'_>) -> Explanation {
-    let best = rules.best(request);
+pub fn explain<'r>(rules: &'r Ruleset, request: &Request<'_>) -> Explanation {
+    let best = rules.search(request).best;
     let path = request.view.path;
     let mut reached: Vec<&Entry> = Vec::new();
-    rules.hosts.visit(request.host, path, &mut |entries| {
+    rules.hosts.visit(request.host, path, &mut |entries: &'r [Entry]| {
         reached.extend(entries.iter().filter(|entry| entry.rule.takes_path(path)));
     });
     let mut elsewhere: Vec<&Entry> = Vec::new();
-    rules.hosts.visit_host(request.host, &mut |entries| elsewhere.extend(entries));
+    rules.hosts.visit_host(request.host, &mut |entries: &'r [Entry]| elsewhere.extend(entries));
 
     reached.sort_by_key(|entry| entry.order());
     elsewhere.sort_by_key(|entry| entry.order());

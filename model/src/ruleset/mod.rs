@@ -16,7 +16,11 @@ pub use explain::{BEATEN_MAX, Beaten, Explanation};
 pub use fingerprint::{match_fingerprint, same_match};
 pub use rule::{REGEX_BYTES_MAX, REGEX_TEXT_BYTES_MAX, Rule, check};
 
-use self::{index::Entry, rank::Rank, request::Request};
+use self::{
+    index::{Entry, Visitor},
+    rank::Rank,
+    request::Request,
+};
 use crate::{
     resource::{Name, Resource, Resources, Upstream},
     state::State,
@@ -116,43 +120,28 @@ impl Ruleset {
     /// preflight is matched by its requested method.
     pub fn find(&self, view: &View<'_>) -> Found<'_> {
         let request = Request::new(view);
-        if let Some((_, winner)) = self.best(&request) {
+        let search = self.search(&request);
+        if let Some((_, winner)) = search.best {
             return Found::Rule(&winner.rule);
         }
-        match self.methods_allowed(&request) {
+        match search.reached.then(|| self.methods_allowed(&request)).flatten() {
             Some(methods) => Found::MethodNotAllowed(methods),
             None => Found::NoRoute,
         }
     }
 
-    /// The winner, with its rank for this request's method.
-    fn best(&self, request: &Request<'_>) -> Option<(Rank, &Entry)> {
-        let path = request.view.path;
-        let mut best: Option<(Rank, &Entry)> = None;
-        self.hosts.visit(request.host, path, &mut |entries| {
-            for entry in entries {
-                let name = &*entry.rule.route.name;
-                let beats = |rank: Rank| best.is_none_or(|(other, it)| (rank, name) < (other, &*it.rule.route.name));
-                // The list is sorted: whatever follows is no better.
-                if !beats(entry.rank) {
-                    break;
-                }
-                let Some(method) = entry.rule.takes_method(&request.method) else { continue };
-                let rank = Rank { method, ..entry.rank };
-                if beats(rank) && entry.rule.takes_path(path) && entry.rule.unmet(request).is_none() {
-                    best = Some((rank, entry));
-                }
-            }
-        });
-        best
+    fn search<'r, 'q>(&'r self, request: &'q Request<'q>) -> Search<'r, 'q> {
+        let mut search = Search { request, best: None, reached: false };
+        self.hosts.visit(request.host, request.view.path, &mut search);
+        search
     }
 
     /// The methods of the routes at this host and path, if there are any and none takes the request's.
-    fn methods_allowed(&self, request: &Request<'_>) -> Option<Vec<String>> {
+    fn methods_allowed<'r>(&'r self, request: &Request<'_>) -> Option<Vec<String>> {
         let path = request.view.path;
         let mut allowed: BTreeSet<&str> = BTreeSet::new();
         let mut taken = false;
-        self.hosts.visit(request.host, path, &mut |entries| {
+        self.hosts.visit(request.host, path, &mut |entries: &'r [Entry]| {
             for rule in entries.iter().map(|entry| &entry.rule).filter(|rule| rule.takes_path(path)) {
                 taken |= rule.takes_method(&request.method).is_some();
                 allowed.extend(rule.route.matches.methods.iter().map(String::as_str));
@@ -170,6 +159,49 @@ impl Ruleset {
     /// As `find`, slowly, with reasons.
     pub fn explain(&self, view: &View<'_>) -> Explanation {
         explain::explain(self, &Request::new(view))
+    }
+}
+
+/// Looks for the best of the entries that take the request.
+struct Search<'r, 'q> {
+    request: &'q Request<'q>,
+    /// With its rank for this request's method.
+    best: Option<(Rank, &'r Entry)>,
+    /// Whether there was any entry at all.
+    reached: bool,
+}
+
+impl Search<'_, '_> {
+    fn beats(&self, rank: Rank, entry: &Entry) -> bool {
+        let Some((best, holder)) = self.best else { return true };
+        rank < best || (rank == best && entry.rule.route.name < holder.rule.route.name)
+    }
+}
+
+impl<'r> Visitor<'r> for Search<'r, '_> {
+    fn offer(&mut self, entries: &'r [Entry]) {
+        self.reached |= !entries.is_empty();
+        for entry in entries {
+            // The list is sorted: whatever follows is no better.
+            if !self.beats(entry.rank, entry) {
+                break;
+            }
+            if entry.open {
+                self.best = Some((entry.rank, entry));
+                break;
+            }
+            let Some(method) = entry.rule.takes_method(&self.request.method) else { continue };
+            let rank = Rank { method, ..entry.rank };
+            let takes = |rule: &Rule| rule.takes_path(self.request.view.path) && rule.unmet(self.request).is_none();
+            if self.beats(rank, entry) && takes(&entry.rule) {
+                self.best = Some((rank, entry));
+            }
+        }
+    }
+
+    /// What follows is of a lesser host or path: only its priority could put it first.
+    fn settled(&self, priority_max: i32) -> bool {
+        self.best.is_some_and(|(rank, _)| rank.priority.0 >= priority_max)
     }
 }
 

@@ -13,15 +13,15 @@ pub struct Rank {
     pub host: HostRank,
     pub path: PathRank,
     pub method: MethodRank,
-    pub headers: Reverse<usize>,
-    pub query: Reverse<usize>,
+    pub headers: Reverse<u32>,
+    pub query: Reverse<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostRank {
     Exact,
     /// Bytes of the suffix: the longer is the more specific.
-    Suffix(Reverse<usize>),
+    Suffix(Reverse<u32>),
     Any,
 }
 
@@ -29,9 +29,9 @@ pub enum HostRank {
 pub enum PathRank {
     Exact,
     /// Literal segments.
-    Template(Reverse<usize>),
+    Template(Reverse<u32>),
     /// Bytes.
-    Prefix(Reverse<usize>),
+    Prefix(Reverse<u32>),
     Regex,
     /// No word about the path: below a regex, where an explicit `path_prefix: /` is above it.
     Any,
@@ -53,16 +53,16 @@ impl Rank {
             priority: Reverse(rule.route.priority),
             host: match host {
                 Some(HostPattern::Exact(_)) => HostRank::Exact,
-                Some(HostPattern::Suffix(suffix)) => HostRank::Suffix(Reverse(suffix.len())),
+                Some(HostPattern::Suffix(suffix)) => HostRank::Suffix(Reverse(suffix.len() as u32)),
                 None => HostRank::Any,
             },
             path: match &rule.place {
                 Place::Exact(_) => PathRank::Exact,
                 Place::Template(segments) => {
                     let literals = segments.iter().filter(|segment| matches!(segment, Segment::Literal(_)));
-                    PathRank::Template(Reverse(literals.count()))
+                    PathRank::Template(Reverse(literals.count() as u32))
                 }
-                Place::Prefix(prefix) => PathRank::Prefix(Reverse(prefix.len())),
+                Place::Prefix(prefix) => PathRank::Prefix(Reverse(prefix.len() as u32)),
                 Place::Regex(_) | Place::Unknown => PathRank::Regex,
                 Place::Any => PathRank::Any,
             },
@@ -70,8 +70,8 @@ impl Rank {
                 true => MethodRank::Any,
                 false => MethodRank::Named,
             },
-            headers: Reverse(matches.headers.len()),
-            query: Reverse(matches.query.len()),
+            headers: Reverse(matches.headers.len() as u32),
+            query: Reverse(matches.query.len() as u32),
         }
     }
 }

@@ -98,6 +98,11 @@ impl Rule {
         }
     }
 
+    /// Whether host, path and method say it all.
+    pub(super) fn is_unconditional(&self) -> bool {
+        self.conditions.is_empty() && !matches!(self.place, Place::Regex(_))
+    }
+
     /// The first condition that the request does not meet.
     pub(super) fn unmet(&self, request: &Request<'_>) -> Option<&Condition> {
         self.conditions.iter().find(|condition| !condition.holds(request))
