@@ -25,6 +25,17 @@ pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
     }
 }
 
+/// As `resource_from`, for what the cluster has agreed on already (log, snapshot): a regular expression that this build
+/// does not take makes the route `broken` in the ruleset, not the entry unreadable.
+pub fn stored_resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
+    match message.kind {
+        Some(admin::resource::Kind::Route(it)) => {
+            Ok(Resource::Route(Arc::new(resource::route_words(it)?.uncompiled()?)))
+        }
+        kind => resource_from(admin::Resource { kind }),
+    }
+}
+
 pub fn resource_to(resource: &Resource) -> admin::Resource {
     let kind = match resource {
         Resource::Upstream(it) => admin::resource::Kind::Upstream(resource::upstream_to(it)),

@@ -98,6 +98,11 @@ fn timeouts_from(it: admin::UpstreamTimeouts) -> Result<UpstreamTimeouts, Invali
 }
 
 pub fn route_from(it: admin::Route) -> Result<Route, Invalid> {
+    route_words(it)?.try_into()
+}
+
+/// The words of a message, for the checker.
+pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
     let meta = it.meta.unwrap_or_default();
     let (mut upstream, mut redirect, mut respond) = (None, None, None);
     match it.action {
@@ -111,7 +116,7 @@ pub fn route_from(it: admin::Route) -> Result<Route, Invalid> {
         None => {}
     }
     let total = span_from("timeouts.total", it.timeouts.and_then(|it| it.total))?;
-    let words = RouteWords {
+    Ok(RouteWords {
         name: name_from("name", &it.name)?,
         labels: meta.labels,
         owner: meta.owner,
@@ -129,8 +134,7 @@ pub fn route_from(it: admin::Route) -> Result<Route, Invalid> {
         body: it.body.and_then(|it| it.max).map(|max| BodyLimit { max: Size(max) }).unwrap_or_default(),
         timeouts: RouteTimeouts { total: total.unwrap_or_default() },
         retries: RouteRetries { attempts: it.retries.and_then(|it| it.attempts) },
-    };
-    words.try_into()
+    })
 }
 
 fn match_from(it: admin::Match) -> MatchWords {

@@ -98,3 +98,13 @@ fn references_need_a_kind_and_a_name() {
     assert_eq!(reference(1, "").unwrap_err().field, "name");
     assert_eq!(resource_from(admin::Resource { kind: None }).unwrap_err().field, "kind");
 }
+
+#[test]
+fn what_is_agreed_is_readable_even_if_it_does_not_compile() {
+    let path = Some(admin::r#match::Path::PathRegex("(?=a)".into()));
+    let route = admin::Route { r#match: Some(admin::Match { path, ..Default::default() }), ..route() };
+    let message = admin::Resource { kind: Some(admin::resource::Kind::Route(route)) };
+    assert_eq!(resource_from(message.clone()).unwrap_err().field, "match.path_regex");
+    let Resource::Route(route) = stored_resource_from(message).unwrap() else { panic!() };
+    assert!(crate::ruleset::Rule::new(route).broken.unwrap().contains("look-around"));
+}

@@ -89,6 +89,17 @@ impl TryFrom<RouteWords> for Route {
     type Error = Invalid;
 
     fn try_from(words: RouteWords) -> Result<Self, Invalid> {
+        let route = words.uncompiled()?;
+        ruleset::check(&route)?;
+        Ok(route)
+    }
+}
+
+impl RouteWords {
+    /// All checks but those of `ruleset::check`: for a route that the cluster has agreed on already, which this node
+    /// must hold even if it cannot compile it.
+    pub fn uncompiled(self) -> Result<Route, Invalid> {
+        let words = self;
         check::meta(&words.labels, &words.owner, &words.description)?;
         let matches = words.matches.parse().map_err(|invalid| invalid.under("match"))?;
         let action = action(words.upstream, words.redirect, words.respond)?;
@@ -97,7 +108,7 @@ impl TryFrom<RouteWords> for Route {
         if let Some(attempts) = words.retries.attempts {
             check::number("retries.attempts", attempts, 0, check::ATTEMPTS_MAX)?;
         }
-        let route = Route {
+        Ok(Route {
             name: words.name,
             labels: words.labels,
             owner: words.owner,
@@ -112,9 +123,7 @@ impl TryFrom<RouteWords> for Route {
             body: words.body,
             timeouts: words.timeouts,
             retries: words.retries,
-        };
-        ruleset::check(&route)?;
-        Ok(route)
+        })
     }
 }
 
