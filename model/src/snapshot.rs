@@ -65,7 +65,7 @@ impl Rebuild {
             None => return Err(Invalid::field("record").found("none of the known kinds").allowed("a known kind")),
             Some(_) if !self.headed => return Err(headless()),
             Some(Record::Resource(resource)) => {
-                let stored = change::stored(convert::resource_from(resource)?);
+                let stored = change::stored(convert::stored_resource_from(resource)?);
                 once("resource", state.resources.insert(stored.resource.key(), stored))?;
             }
             Some(Record::Revision(revision)) => {
@@ -100,7 +100,7 @@ impl Rebuild {
                 once("trial", self.trial.replace((trial.revision, trial.ends_at_us, trial.prior_revision)))?;
             }
             Some(Record::TrialPrior(resource)) => {
-                self.prior.push(change::stored(convert::resource_from(resource)?));
+                self.prior.push(change::stored(convert::stored_resource_from(resource)?));
             }
         }
         Ok(())

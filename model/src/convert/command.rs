@@ -19,7 +19,7 @@ use crate::{
         Actor, AdmitNode, Applied, Body, Bootstrap, ChangeCounts, ChangeResources, Command, CreateAdminToken,
         CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Rejected, ResourceChange, Stamp, UpdateNode,
     },
-    convert::{key_from, kind_to, resource_from, resource_to},
+    convert::{key_from, kind_to, resource_to, stored_resource_from},
     invalid::Invalid,
     resource::{Key, Resource},
     state::{AuditEntry, RevisionDiff},
@@ -216,7 +216,7 @@ fn side(
     resource: Option<quorumgate_proto::admin::v1::Resource>,
 ) -> Result<Option<Resource>, Invalid> {
     let Some(resource) = resource else { return Ok(None) };
-    let resource = resource_from(resource).map_err(|invalid| invalid.under(field))?;
+    let resource = stored_resource_from(resource).map_err(|invalid| invalid.under(field))?;
     match resource.key() == *key {
         true => Ok(Some(resource)),
         false => Err(Invalid::field(field).found(resource.key()).allowed(key)),
