@@ -97,7 +97,7 @@ fn a_body_that_is_half_sent_is_sent_again_whole() {
 }
 
 #[test]
-fn a_chunked_upload_keeps_its_trailers_out_and_its_data_whole() {
+fn a_chunked_upload_arrives_chunked_and_whole() {
     run(async {
         let origin = origin(|mut stream, _| {
             let mut seen = String::new();

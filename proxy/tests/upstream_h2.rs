@@ -134,6 +134,30 @@ fn more_streams_than_a_connection_takes_open_another() {
 }
 
 #[test]
+fn a_peer_that_takes_few_streams_gets_more_connections() {
+    const AT_ONCE: usize = 40;
+    run(async {
+        let waiting = RefCell::new(Vec::new());
+        let (address, connections) = origin(10, NEVER, move |seen, _, to| {
+            if seen.request == 0 {
+                return respond(to, "fine");
+            }
+            waiting.borrow_mut().push(to);
+            if waiting.borrow().len() == AT_ONCE {
+                waiting.take().into_iter().for_each(|to| respond(to, "fine"));
+            }
+        })
+        .await;
+        let worker = Worker::new(h2(address));
+        // By the second the peer's SETTINGS are known.
+        worker.fetch(get()).await;
+        let all = futures_util::future::join_all((0..AT_ONCE).map(|_| worker.fetch(get()))).await;
+        assert!(all.iter().all(|body| body == "fine"));
+        assert_eq!(connections.get(), 4);
+    });
+}
+
+#[test]
 fn a_refused_stream_is_tried_again_whatever_the_method() {
     run(async {
         let (address, connections) = origin(100, NEVER, |seen, _, mut to| match seen.request {

@@ -3,8 +3,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ pub(super) const IDLE_MAX: Duration = Duration::from_secs(55);
 pub(super) const IDLE_CONNECTIONS_MAX: usize = 256;
 /// HTTP/2 connections of a worker to one endpoint, and the streams at which another one is opened.
 const H2_CONNECTIONS_MAX: usize = 4;
-const H2_STREAMS_PER_CONNECTION: u32 = 100;
+const H2_STREAMS_PER_CONNECTION: usize = 100;
 /// Read and write buffers of a connection; a response head must fit.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -43,6 +46,8 @@ pub(super) struct Pool {
     gauge: Gauge,
     idle: RefCell<VecDeque<Idle>>,
     shared: RefCell<Vec<Rc<Multiplexed>>>,
+    /// What the peer allowed on the connection dialed last: a guess for the next, until its SETTINGS are here.
+    streams_guess: Cell<usize>,
     /// One HTTP/2 dial at a time: those who wait for it find its connection.
     dialing: Semaphore,
 }
@@ -63,10 +68,15 @@ pub(super) struct Connection {
 /// An HTTP/2 connection; it closes when its last stream and its place in the pool are gone.
 pub(super) struct Multiplexed {
     pub sender: http2::SendRequest<Outgoing>,
-    streams: Cell<u32>,
+    /// Driven by its task; here only to be asked what the peer allows.
+    connection: Rc<RefCell<Driven>>,
+    streams: Cell<usize>,
     idle_since: Cell<Instant>,
     gauge: Gauge,
 }
+
+/// None once it has ended: requests still queued in it are handed back when it is dropped.
+type Driven = Option<http2::Connection<TokioIo<Socket>, Outgoing, Local>>;
 
 /// One stream of an HTTP/2 connection.
 pub(super) struct Stream(pub Rc<Multiplexed>);
@@ -84,8 +94,16 @@ impl Pool {
     pub fn new(endpoint: Arc<Endpoint>, gauge: Gauge) -> Self {
         let target = Arc::from(&*endpoint.target);
         let host = HeaderValue::from_str(&target).expect("an authority is made of letters, digits and .:-_[]");
-        let (idle, shared) = (RefCell::default(), RefCell::default());
-        Self { endpoint, target, host, gauge, idle, shared, dialing: Semaphore::new(1) }
+        Self {
+            endpoint,
+            target,
+            host,
+            gauge,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            streams_guess: Cell::new(H2_STREAMS_PER_CONNECTION),
+            dialing: Semaphore::new(1),
+        }
     }
 
     /// The connection used last that still stands.
@@ -149,7 +167,10 @@ impl Pool {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|it| !it.sender.is_closed());
         let best = shared.iter().min_by_key(|it| it.streams.get())?;
-        let room = best.streams.get() < H2_STREAMS_PER_CONNECTION || shared.len() >= H2_CONNECTIONS_MAX;
+        let room = best.streams.get() < best.streams_max() || shared.len() >= H2_CONNECTIONS_MAX;
+        if !room {
+            self.streams_guess.set(best.streams_max());
+        }
         room.then(|| Stream::new(best.clone()))
     }
 
@@ -158,16 +179,18 @@ impl Pool {
         let mut builder = http2::Builder::new(Local);
         builder
             .timer(TokioTimer::new())
+            .initial_max_send_streams(self.streams_guess.get())
             .keep_alive_interval(H2_PING_INTERVAL)
             .keep_alive_timeout(H2_PING_TIMEOUT)
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(H2_HEADER_LIST_BYTES_MAX);
         let (sender, connection) = builder.handshake(TokioIo::new(Socket::new(stream))).await?;
-        tokio::task::spawn_local(connection);
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        tokio::task::spawn_local(drive(connection.clone()));
         self.gauge.open(1);
         let idle_since = Cell::new(Instant::now());
-        Ok(Multiplexed { sender, streams: Cell::new(0), idle_since, gauge: self.gauge.clone() })
+        Ok(Multiplexed { sender, connection, streams: Cell::new(0), idle_since, gauge: self.gauge.clone() })
     }
 
     async fn connect(&self, limit: Duration) -> Result<TcpStream, Failure> {
@@ -265,6 +288,13 @@ impl Drop for Connection {
     }
 }
 
+impl Multiplexed {
+    fn streams_max(&self) -> usize {
+        let allowed = self.connection.borrow().as_ref().map_or(0, |it| it.current_max_send_streams());
+        allowed.clamp(1, H2_STREAMS_PER_CONNECTION)
+    }
+}
+
 impl Drop for Multiplexed {
     fn drop(&mut self) {
         self.gauge.open(-1);
@@ -283,6 +313,16 @@ impl Drop for Stream {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.idle_since.set(Instant::now());
     }
+}
+
+/// Errors reach whoever has a request on the connection.
+async fn drive(connection: Rc<RefCell<Driven>>) {
+    let ended = |cx: &mut Context<'_>| {
+        let mut connection = connection.borrow_mut();
+        connection.as_mut().map_or(Poll::Ready(()), |it| Pin::new(it).poll(cx).map(drop))
+    };
+    poll_fn(ended).await;
+    let _ended = connection.take();
 }
 
 /// Runs an HTTP/2 connection's tasks on its worker.
