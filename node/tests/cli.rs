@@ -125,7 +125,8 @@ fn directories_are_read_whole() {
     let (upstreams, routes) = GOOD.split_at(GOOD.find("routes").unwrap());
     std::fs::write(dir.path().join("a.yaml"), upstreams).unwrap();
     std::fs::write(dir.path().join("b.yml"), routes).unwrap();
-    std::fs::write(dir.path().join("c.json"), "{\"routes\": [{\"name\": \"j\", \"priority\": 1, \"respond\": {}}]}").unwrap();
+    std::fs::write(dir.path().join("c.json"), "{\"routes\": [{\"name\": \"j\", \"priority\": 1, \"respond\": {}}]}")
+        .unwrap();
     std::fs::write(dir.path().join("notes.txt"), "not: read").unwrap();
     assert_eq!(check(&["validate", "-f", dir.path().to_str().unwrap()], "", 0, &[]), "ok: 3 objects\n");
 }

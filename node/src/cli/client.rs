@@ -161,7 +161,7 @@ impl Way {
 fn tls_config(global: &Global) -> Outcome<rustls::ClientConfig> {
     let Some(ca) = &global.ca else {
         return Err(Failure::usage("an https endpoint needs the cluster's CA certificate")
-            .help("give it with --ca FILE or QUORUMGATE_CA; every data directory has it as ca.pem"));
+            .help("give it with --ca FILE or QUORUMGATE_CA; every data directory has it as tls/ca.pem"));
     };
     let mut roots = rustls::RootCertStore::empty();
     for certificate in certificates(ca)? {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     Report, figure,
     load::{self, Load},
-    nodes::{Fleet, Node, SETTLE_MAX, until},
+    nodes::{Fleet, Node, SETTLE_MAX},
 };
 use crate::cli::config::{Config, source::Source};
 
@@ -29,7 +29,7 @@ const LOAD_AFTER: Duration = Duration::from_millis(1_500);
 const NEW_LEADER_MAX: Duration = Duration::from_secs(10);
 const LATER: &str = "routes:\n- {name: later, match: {path_prefix: /later}, upstream: shop}\n";
 
-pub async fn run(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+pub async fn run(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
     start(fleet, report).await?;
     apply_example(fleet, report).await?;
     through_every_node(fleet, report).await?;
@@ -39,7 +39,7 @@ pub async fn run(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
     same_state(fleet, report).await
 }
 
-async fn start(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+async fn start(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
     let began = Instant::now();
     fleet.nodes[0].init().await?;
     fleet.nodes[0].start()?;
@@ -56,38 +56,35 @@ async fn start(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Until the node knows a leader other than `not`; returns its name.
-async fn wait_leader(fleet: &mut Fleet, at: usize, not: &str) -> anyhow::Result<String> {
-    fleet.nodes[at].check_alive()?;
-    until("a leader", SETTLE_MAX, async || {
-        let status = status(fleet, &fleet.nodes[at]).await?;
-        ensure!(!status.leader.is_empty() && status.leader != not, "{} knows no leader", fleet.nodes[at].name);
-        Ok(status.leader)
-    })
-    .await
+async fn wait_leader(fleet: &Fleet, at: usize, not: &str) -> anyhow::Result<String> {
+    fleet
+        .until("a leader", SETTLE_MAX, async || {
+            let status = status(fleet, &fleet.nodes[at]).await?;
+            ensure!(!status.leader.is_empty() && status.leader != not, "{} knows no leader", fleet.nodes[at].name);
+            Ok(status.leader)
+        })
+        .await
 }
 
 /// Until every running node sees the same leader, all the voters, and everybody ready.
-async fn settle(fleet: &mut Fleet) -> anyhow::Result<String> {
-    let settled = until("a settled cluster", SETTLE_MAX, async || {
-        let mut leader = String::new();
-        for node in fleet.running() {
-            let seen = status(fleet, node).await?;
-            ensure!(seen.voters == fleet.voters(), "{} sees {} voters", node.name, seen.voters);
-            ensure!(!seen.leader.is_empty(), "{} knows no leader", node.name);
-            ensure!(leader.is_empty() || leader == seen.leader, "the nodes see different leaders");
-            leader = seen.leader;
-            let client = fleet.client(node).await?;
-            let nodes = client.cluster().list_nodes(client.ask(ListNodesRequest {})).await?.into_inner().nodes;
-            let ready = nodes.iter().filter(|it| it.state == "ready").count();
-            ensure!(ready == fleet.nodes.len(), "{} sees {ready} ready nodes", node.name);
-        }
-        Ok(leader)
-    })
-    .await;
-    for node in &mut fleet.nodes {
-        node.check_alive()?;
-    }
-    settled
+async fn settle(fleet: &Fleet) -> anyhow::Result<String> {
+    fleet
+        .until("a settled cluster", SETTLE_MAX, async || {
+            let mut leader = String::new();
+            for node in fleet.running() {
+                let seen = status(fleet, node).await?;
+                ensure!(seen.voters == fleet.voters(), "{} sees {} voters", node.name, seen.voters);
+                ensure!(!seen.leader.is_empty(), "{} knows no leader", node.name);
+                ensure!(leader.is_empty() || leader == seen.leader, "the nodes see different leaders");
+                leader = seen.leader;
+                let client = fleet.client(node).await?;
+                let nodes = client.cluster().list_nodes(client.ask(ListNodesRequest {})).await?.into_inner().nodes;
+                let ready = nodes.iter().filter(|it| it.state == "ready").count();
+                ensure!(ready == fleet.nodes.len(), "{} sees {ready} ready nodes", node.name);
+            }
+            Ok(leader)
+        })
+        .await
 }
 
 async fn status(fleet: &Fleet, node: &Node) -> anyhow::Result<GetStatusResponse> {
@@ -95,7 +92,7 @@ async fn status(fleet: &Fleet, node: &Node) -> anyhow::Result<GetStatusResponse>
     Ok(client.cluster().get_status(client.ask(GetStatusRequest {})).await?.into_inner())
 }
 
-async fn apply_example(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+async fn apply_example(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
     let mut text = EXAMPLE.to_owned();
     for (written, real) in EXAMPLE_ADDRESSES.iter().zip(&fleet.origins.addresses) {
         ensure!(text.contains(written), "examples/demo.yaml has no {written}");
@@ -189,7 +186,7 @@ async fn export(fleet: &Fleet, at: usize) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Returns the killed node's position.
-async fn kill_the_leader(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<usize> {
+async fn kill_the_leader(fleet: &Fleet, report: &mut Report) -> anyhow::Result<usize> {
     let leader = settle(fleet).await?;
     let killed = fleet.nodes.iter().position(|it| it.name == leader).context("the leader is one of ours")?;
     let survivors: Vec<usize> = (0..fleet.nodes.len()).filter(|at| *at != killed).collect();
@@ -199,16 +196,17 @@ async fn kill_the_leader(fleet: &mut Fleet, report: &mut Report) -> anyhow::Resu
 
     fleet.nodes[killed].kill().await?;
     let began = Instant::now();
-    let new = until("a new leader", NEW_LEADER_MAX, async || {
-        for at in &survivors {
-            let seen = status(fleet, &fleet.nodes[*at]).await?.leader;
-            if !seen.is_empty() && seen != leader {
-                return Ok(seen);
+    let new = fleet
+        .until("a new leader", NEW_LEADER_MAX, async || {
+            for at in &survivors {
+                let seen = status(fleet, &fleet.nodes[*at]).await?.leader;
+                if !seen.is_empty() && seen != leader {
+                    return Ok(seen);
+                }
             }
-        }
-        bail!("the others know none")
-    })
-    .await?;
+            bail!("the others know none")
+        })
+        .await?;
     let took = began.elapsed();
     tokio::time::sleep(LOAD_AFTER).await;
 
@@ -227,22 +225,23 @@ async fn kill_the_leader(fleet: &mut Fleet, report: &mut Report) -> anyhow::Resu
 }
 
 /// The killed node starts again and serves a revision that was written while it was away.
-async fn bring_back(fleet: &mut Fleet, killed: usize, report: &mut Report) -> anyhow::Result<()> {
+async fn bring_back(fleet: &Fleet, killed: usize, report: &mut Report) -> anyhow::Result<()> {
     let other = (killed + 1) % fleet.nodes.len();
     let (answer, _) = apply(fleet, other, "later.yaml", LATER.to_owned(), "written while a node is away").await?;
     let began = Instant::now();
     fleet.nodes[killed].start()?;
     let node = &fleet.nodes[killed];
-    until(&format!("{} caught up", node.name), SETTLE_MAX, async || {
-        let client = fleet.client(node).await?;
-        let nodes = client.cluster().list_nodes(client.ask(ListNodesRequest {})).await?.into_inner().nodes;
-        let own = nodes.into_iter().find(|it| it.name == node.name).context("it does not know itself")?;
-        ensure!(own.revision >= answer.revision, "it serves revision {}", own.revision);
-        let served = load::get(node.proxy, HOST, "/later").await?;
-        ensure!(served.status == 200, "it answers {}", served.status);
-        Ok(())
-    })
-    .await?;
+    fleet
+        .until(&format!("{} caught up", node.name), SETTLE_MAX, async || {
+            let client = fleet.client(node).await?;
+            let nodes = client.cluster().list_nodes(client.ask(ListNodesRequest {})).await?.into_inner().nodes;
+            let own = nodes.into_iter().find(|it| it.name == node.name).context("it does not know itself")?;
+            ensure!(own.revision >= answer.revision, "it serves revision {}", own.revision);
+            let served = load::get(node.proxy, HOST, "/later").await?;
+            ensure!(served.status == 200, "it answers {}", served.status);
+            Ok(())
+        })
+        .await?;
     report.holds(
         &format!("started {} again, it serves revision {} after", node.name, answer.revision),
         figure(began.elapsed()),
@@ -250,21 +249,22 @@ async fn bring_back(fleet: &mut Fleet, killed: usize, report: &mut Report) -> an
     Ok(())
 }
 
-async fn same_state(fleet: &mut Fleet, report: &mut Report) -> anyhow::Result<()> {
+async fn same_state(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
     settle(fleet).await?;
-    let hashes = until("equal states", SETTLE_MAX, async || {
-        let mut index = 0;
-        let mut hashes = Vec::new();
-        for node in fleet.running() {
-            let client = fleet.client(node).await?;
-            let answer = client.observe().state_hash(client.ask(StateHashRequest { index })).await?.into_inner();
-            index = index.max(answer.index);
-            hashes.push((answer.index, answer.hash));
-        }
-        ensure!(hashes.iter().all(|it| it == &hashes[0]), "state hashes differ: {hashes:?}");
-        Ok(hashes.len())
-    })
-    .await?;
+    let hashes = fleet
+        .until("equal states", SETTLE_MAX, async || {
+            let mut index = 0;
+            let mut hashes = Vec::new();
+            for node in fleet.running() {
+                let client = fleet.client(node).await?;
+                let answer = client.observe().state_hash(client.ask(StateHashRequest { index })).await?.into_inner();
+                index = index.max(answer.index);
+                hashes.push((answer.index, answer.hash));
+            }
+            ensure!(hashes.iter().all(|it| it == &hashes[0]), "state hashes differ: {hashes:?}");
+            Ok(hashes.len())
+        })
+        .await?;
     report.holds("equal state hashes", format!("{hashes}/{}", fleet.nodes.len()));
     Ok(())
 }

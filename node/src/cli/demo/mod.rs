@@ -44,12 +44,12 @@ pub fn run(global: &Global, verb: &args::Demo) -> Outcome {
 async fn show(global: &Global, verb: &args::Demo) -> Outcome {
     let mut report = Report::default();
     let room = Room::open(verb.keep.as_deref())?;
-    let mut fleet = Fleet::plan(global, verb, &room.path).await.map_err(Failure::internal)?;
-    if let Err(error) = checks::run(&mut fleet, &mut report).await {
+    let fleet = Fleet::plan(global, verb, &room.path).await.map_err(Failure::internal)?;
+    if let Err(error) = checks::run(&fleet, &mut report).await {
         report.fails(&format!("{error:#}"));
     }
     if report.failed > 0 {
-        for node in &fleet.nodes {
+        for node in fleet.nodes.iter().filter(|node| !node.log_tail().is_empty()) {
             eprintln!("\nthe end of {}'s log:\n{}", node.name, node.log_tail());
         }
         say(&format!("\n{} of {} checks failed", report.failed, report.failed + report.held));

@@ -1,6 +1,7 @@
 //! The demo's nodes: child processes of this very binary, their ports and directories, and the delays between them.
 
 use std::{
+    cell::RefCell,
     fs::File,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tokio::{
     process::{Child, Command},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::origin::Origins;
@@ -53,7 +54,7 @@ pub struct Node {
     admin: SocketAddr,
     /// The relay's address, as the other nodes know it.
     advertise: SocketAddr,
-    process: Option<Child>,
+    process: RefCell<Option<Child>>,
 }
 
 impl Fleet {
@@ -68,7 +69,17 @@ impl Fleet {
             let name = format!("{region}-{}", at / REGIONS.len() + 1);
             let dir = root.join(&name);
             let advertise = relay.addresses[at];
-            nodes.push(Node { name, region, dir, proxy, telemetry, peer, admin, advertise, process: None });
+            nodes.push(Node {
+                name,
+                region,
+                dir,
+                proxy,
+                telemetry,
+                peer,
+                admin,
+                advertise,
+                process: RefCell::default(),
+            });
         }
         for a in 0..nodes.len() {
             for b in 0..a {
@@ -92,7 +103,32 @@ impl Fleet {
     }
 
     pub fn running(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| node.process.is_some())
+        self.nodes.iter().filter(|node| node.process.borrow().is_some())
+    }
+
+    /// Asks again until the answer is good, at most `patience`; then says what was still missing. A node that ends by
+    /// itself ends the wait.
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut ask: impl AsyncFnMut() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let missing = match timeout_at(deadline, ask()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(missing)) => missing,
+                Err(_) => anyhow::anyhow!("no answer"),
+            };
+            for node in &self.nodes {
+                node.check_alive()?;
+            }
+            if Instant::now() >= deadline {
+                return Err(missing.context(format!("{what}: not within {} s", patience.as_secs())));
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     pub fn commands_to_paste(&self) -> String {
@@ -170,28 +206,28 @@ impl Node {
     }
 
     /// Starts the daemon; its log goes to a file beside its directory.
-    pub fn start(&mut self) -> anyhow::Result<()> {
+    pub fn start(&self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = program()?;
         // One worker a node: the demo shares its machine with the load and the upstreams.
         command.arg("run").arg("--data-dir").arg(&self.dir).args(["--proxy-workers", "1"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.process = Some(command.spawn().with_context(|| format!("starting {}", self.name))?);
+        *self.process.borrow_mut() = Some(command.spawn().with_context(|| format!("starting {}", self.name))?);
         Ok(())
     }
 
     /// kill -9, as a power cut would.
-    pub async fn kill(&mut self) -> anyhow::Result<()> {
+    pub async fn kill(&self) -> anyhow::Result<()> {
         let Some(mut process) = self.process.take() else { bail!("{} does not run", self.name) };
         process.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
-    /// An error with its log's end if the process has ended by itself.
-    pub fn check_alive(&mut self) -> anyhow::Result<()> {
-        if let Some(process) = &mut self.process
-            && let Some(status) = process.try_wait()?
+    fn check_alive(&self) -> anyhow::Result<()> {
+        let mut process = self.process.borrow_mut();
+        if let Some(running) = process.as_mut()
+            && let Some(status) = running.try_wait()?
         {
-            self.process = None;
+            *process = None;
             bail!("{} ended by itself: {status}", self.name);
         }
         Ok(())
@@ -223,24 +259,4 @@ async fn output(mut command: Command) -> anyhow::Result<String> {
     let output = timeout(COMMAND_MAX, command.output()).await.context("it took too long")??;
     ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Asks again until the answer is good, at most `patience`; then says what was still missing.
-pub async fn until<T>(
-    what: &str,
-    patience: Duration,
-    mut ask: impl AsyncFnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let missing = match tokio::time::timeout_at(deadline, ask()).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(missing)) => missing,
-            Err(_) => anyhow::anyhow!("no answer"),
-        };
-        if Instant::now() >= deadline {
-            return Err(missing.context(format!("{what}: not within {} s", patience.as_secs())));
-        }
-        tokio::time::sleep(POLL).await;
-    }
 }
