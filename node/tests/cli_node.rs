@@ -185,7 +185,7 @@ fn files_are_applied_exported_and_rolled_back() {
 fn a_file_with_one_bad_object_changes_nothing_and_says_where() {
     let node = Node::start();
     let bad = SHOP.replace("hosts: [shop.test]}, upstream: shop", "hosts: [shop.test]}, upstream: shup");
-    let place = "<stdin>:7:";
+    let place = "<stdin>:8:";
     node.check(&["apply", "-f", "-"], &bad, 8, &["error[", "routes[1].upstream", place, "^^^^", "allowed"]);
     let same = format!("{SHOP}- {{name: twin, match: {{hosts: [shop.test]}}, upstream: shop}}\n");
     node.check(&["apply", "-f", "-"], &same, 8, &["twin", "all"]);
@@ -218,7 +218,7 @@ fn a_trial_is_confirmed_or_aborted() {
     node.json(&["apply", "-f", "-", "--try", "10m"], "routes: [{name: more, upstream: shop}]");
     node.check(&["abort"], "", 0, &[]);
     assert_eq!(node.check(&["export"], "", 0, &[]), exported);
-    node.check(&["abort"], "", 5, &["error["]);
+    node.check(&["abort"], "", 4, &["error[no_trial]"]);
 }
 
 #[test]

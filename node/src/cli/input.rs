@@ -39,11 +39,11 @@ pub fn may_ask(global: &Global) -> Outcome {
 
 /// Asks before something is removed.
 pub fn confirm(global: &Global, preview: &str) -> Outcome {
-    may_ask(global)?;
     if global.yes {
         return Ok(());
     }
     eprintln!("{preview}");
+    may_ask(global)?;
     eprint!("Go on? [y/N] ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
