@@ -1,7 +1,7 @@
 //! One client connection: TLS, telling HTTP/2 from HTTP/1, hyper's server, and the clocks that end it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     future::Future,
@@ -56,7 +56,7 @@ pub(crate) struct Conn {
     /// The peer's address as X-Forwarded-For has it.
     pub(crate) peer_value: HeaderValue,
     pub(crate) tls: bool,
-    pub(crate) sni: RefCell<Option<String>>,
+    pub(crate) sni: OnceCell<String>,
     pub(crate) slashes: Slashes,
     http2: Cell<bool>,
     heads: RefCell<HeadScan>,
@@ -95,7 +95,7 @@ impl Conn {
             peer,
             peer_value: HeaderValue::try_from(ip).expect("an address is ASCII"),
             tls: reception.tls.is_some(),
-            sni: RefCell::new(None),
+            sni: OnceCell::new(),
             slashes: reception.slashes,
             http2: Cell::new(false),
             heads: RefCell::default(),
@@ -261,7 +261,9 @@ async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream, reception: &Reception)
     };
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
-    *conn.sni.borrow_mut() = session.server_name().map(str::to_ascii_lowercase);
+    if let Some(name) = session.server_name() {
+        let _ = conn.sni.set(name.to_ascii_lowercase());
+    }
     conn.enter(Phase::Silent);
     let io = ClientIo::new(stream, conn.clone());
     match http2 {

@@ -76,9 +76,10 @@ impl Proxy {
             let metrics = Arc::new(WorkerMetrics::default());
             workers.push(metrics.clone());
             let seed = worker::Seed { shared: shared.clone(), metrics, access_log: access_log.clone(), listeners };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new()
                 .name(format!("proxy-{number}"))
-                .spawn(move || worker::run(seed))
+                .spawn(move || worker::run(runtime, seed))
                 .context("start a worker thread")?;
         }
         Ok(Self { shared, workers, addresses, access_log })
@@ -92,7 +93,8 @@ impl Proxy {
     /// Swaps the ruleset: when this returns, every worker serves it for the next exchange.
     pub fn publish(&self, ruleset: Arc<Ruleset>) {
         self.shared.registry.publish(&ruleset);
-        self.shared.ruleset.store(ruleset);
+        self.shared.ruleset.store(ruleset.clone());
+        self.workers.iter().for_each(|worker| worker.keep_only(&ruleset));
     }
 
     pub fn ruleset(&self) -> Arc<Ruleset> {
@@ -138,5 +140,47 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    fn ask(address: SocketAddr, fields: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{fields}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap_or_default();
+        answer
+    }
+
+    #[test]
+    fn a_panic_ends_its_own_exchange_only_and_is_counted() {
+        let settings = Settings {
+            node: "n1".into(),
+            region: "eu".into(),
+            listeners: vec![Listener { address: "127.0.0.1:0".parse().unwrap(), tls: None, merge_slashes: true }],
+            workers: 1,
+            access_log: AccessLog { default_on: false, path: None },
+            trusted_proxies: Vec::new(),
+            limits: ClientLimits::default(),
+        };
+        let proxy = Proxy::start(settings, Arc::default(), Arc::default()).unwrap();
+        let address = proxy.addresses()[0];
+        for _ in 0..3 {
+            assert_eq!(ask(address, "x-panic: 1\r\n"), "");
+            assert!(ask(address, "").starts_with("HTTP/1.1 404 "));
+        }
+        let mut metrics = String::new();
+        proxy.metrics(&mut metrics);
+        assert!(metrics.contains("quorumgate_http_panics_total 3\n"), "{metrics}");
+        assert!(metrics.contains("quorumgate_http_requests_in_flight 0\n"), "{metrics}");
+        assert!(metrics.contains("requests_total{route=\"-\",method=\"GET\",code=\"404\"} 3\n"), "{metrics}");
     }
 }

@@ -3,7 +3,7 @@
 //! Each worker writes its own counters only, so that a write is a load and a store; readers sum.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Write,
     sync::{
         Arc, Mutex, PoisonError,
@@ -170,11 +170,10 @@ impl WorkerMetrics {
         metrics
     }
 
-    /// Drops what was counted for routes that are gone: memory follows the configuration.
+    /// Drops what was counted for routes that are gone: memory follows the configuration. Not on the worker's time.
     pub(crate) fn keep_only(&self, rules: &Ruleset) {
-        let names: BTreeSet<&str> = rules.rules.keys().map(|name| &**name).collect();
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.retain(|name, _| &**name == NO_ROUTE || names.contains(&**name));
+        routes.retain(|name, _| &**name == NO_ROUTE || rules.rules.contains_key(&**name));
     }
 }
 

@@ -1,6 +1,12 @@
 //! One rule as a worker carries it out: header edits parsed once, counters at hand.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    rc::Rc,
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use quorumgate_model::{
@@ -8,17 +14,16 @@ use quorumgate_model::{
     ruleset::{Rule, Ruleset},
 };
 
-use crate::metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics};
+use crate::metrics::{RouteMetrics, WorkerMetrics};
 
-/// A ruleset with what this worker made of it so far.
-pub(crate) struct Rules {
-    pub(crate) ruleset: Arc<Ruleset>,
-    /// Counts requests that no route took.
-    pub(crate) unmatched: Arc<RouteMetrics>,
-    /// By the address of the rule, which `ruleset` keeps alive; filled on first use.
-    plans: RefCell<HashMap<usize, Rc<Plan>>>,
+/// What this worker made of rules so far. Each plan keeps its rule, so that no other can take its address.
+pub(crate) struct Plans {
+    by_address: RefCell<HashMap<usize, Rc<Plan>, BuildHasherDefault<AddressHasher>>>,
     metrics: Arc<WorkerMetrics>,
 }
+
+/// Plans of rules that are gone may outnumber the rules by this many.
+const STALE_MAX: usize = 256;
 
 pub(crate) struct Plan {
     pub(crate) rule: Arc<Rule>,
@@ -37,16 +42,44 @@ pub(crate) struct Edits {
     add: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Rules {
-    pub(crate) fn new(ruleset: Arc<Ruleset>, metrics: Arc<WorkerMetrics>) -> Self {
-        metrics.keep_only(&ruleset);
-        let unmatched = metrics.route(NO_ROUTE);
-        Self { ruleset, unmatched, plans: RefCell::default(), metrics }
+impl Plans {
+    pub(crate) fn new(metrics: Arc<WorkerMetrics>) -> Self {
+        Self { by_address: RefCell::default(), metrics }
     }
 
-    pub(crate) fn plan(&self, rule: &Arc<Rule>) -> Rc<Plan> {
-        let mut plans = self.plans.borrow_mut();
+    pub(crate) fn of(&self, rule: &Arc<Rule>) -> Rc<Plan> {
+        let mut plans = self.by_address.borrow_mut();
         plans.entry(Arc::as_ptr(rule) as usize).or_insert_with(|| Rc::new(Plan::new(rule, &self.metrics))).clone()
+    }
+
+    /// Lets go of rules that are gone, once they are many.
+    pub(crate) fn prune(&self, ruleset: &Ruleset) {
+        let mut plans = self.by_address.borrow_mut();
+        if plans.len() > ruleset.rules.len() + STALE_MAX {
+            let is_current = |rule: &Arc<Rule>| {
+                ruleset.rules.get(&rule.route.name).is_some_and(|current| Arc::ptr_eq(current, rule))
+            };
+            plans.retain(|_, plan| is_current(&plan.rule));
+        }
+    }
+}
+
+/// Spreads addresses, which nobody outside chooses, over the table.
+#[derive(Default)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // The golden ratio: carries the changing low bits into the high ones that the table looks at first.
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }
 

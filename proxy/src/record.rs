@@ -5,7 +5,6 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -20,7 +19,6 @@ use crate::{
     body::ResponseBody,
     client_body::BodyState,
     connection::Conn,
-    metrics::RouteMetrics,
     plan::Plan,
     refusal::Refusal,
     upstream::{Failure, Trail},
@@ -37,9 +35,10 @@ pub(crate) struct Record {
     version: Version,
     /// A gRPC call, which is answered in gRPC's own way.
     pub(crate) grpc: bool,
-    metrics: Arc<RouteMetrics>,
     pub(crate) plan: Option<Rc<Plan>>,
     pub(crate) request_id: Uuid,
+    /// Of the ruleset that it is served from.
+    pub(crate) revision: u64,
     pub(crate) client_ip: IpAddr,
     pub(crate) trail: Trail,
     pub(crate) client_body: Option<Rc<BodyState>>,
@@ -68,13 +67,11 @@ pub(crate) struct Logged {
     pub(crate) host: String,
     pub(crate) path: String,
     pub(crate) trace_id: String,
-    pub(crate) revision: u64,
 }
 
 impl Record {
     pub(crate) fn begin(conn: Rc<Conn>, method: Method, version: Version, grpc: bool) -> Self {
         conn.exchange_begins();
-        let metrics = conn.worker.rules().unmatched.clone();
         let client_ip = conn.peer.ip().to_canonical();
         Self {
             conn,
@@ -82,9 +79,9 @@ impl Record {
             method,
             version,
             grpc,
-            metrics,
             plan: None,
             request_id: Uuid::nil(),
+            revision: 0,
             client_ip,
             trail: Trail::default(),
             client_body: None,
@@ -99,7 +96,6 @@ impl Record {
 
     /// The route that takes the request: from here on its counters are used.
     pub(crate) fn matched(&mut self, plan: &Rc<Plan>) {
-        self.metrics = plan.metrics.clone();
         self.plan = Some(plan.clone());
     }
 
@@ -130,14 +126,16 @@ impl Record {
         }
         let panicked = std::thread::panicking();
         if self.outcome == Outcome::Open {
-            self.code = if panicked { "internal_error" } else { CLIENT_GONE };
+            (self.code, self.status) =
+                if panicked { ("internal_error", 500) } else { (CLIENT_GONE, CLIENT_GONE_STATUS) };
         }
         self.outcome = Outcome::Written;
         let took = self.started.elapsed();
         let metrics = &self.conn.worker.metrics;
-        self.metrics.count(&self.method, self.status);
-        self.metrics.duration.observe(took);
-        self.metrics.overhead.observe(self.overhead.unwrap_or(took));
+        let route = self.plan.as_ref().map_or(&self.conn.worker.unmatched, |plan| &plan.metrics);
+        route.count(&self.method, self.status);
+        route.duration.observe(took);
+        route.overhead.observe(self.overhead.unwrap_or(took));
         metrics.sent_bytes.add(self.sent_bytes);
         metrics.received_bytes.add(self.received_bytes());
         if panicked {
@@ -166,7 +164,7 @@ impl Record {
             trace_id: &logged.trace_id,
             node: &settings.node,
             region: &settings.region,
-            revision: logged.revision,
+            revision: self.revision,
             route: rule.map(|rule| &*rule.route.name),
             client_ip: self.client_ip,
             method: self.method.as_str(),
@@ -185,7 +183,7 @@ impl Record {
                 total: micros(took),
             },
             upstream: (self.trail.attempts > 0)
-                .then(|| UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
+                .then_some(UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
         };
         if let Ok(mut bytes) = serde_json::to_vec(&line) {
             bytes.push(b'\n');

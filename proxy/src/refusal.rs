@@ -63,9 +63,9 @@ impl Refusal {
         use StatusCode as S;
         match self {
             Self::Malformed(detail) => {
-                words(S::BAD_REQUEST, "malformed_request", "Malformed request", *detail, 13).close()
+                words(S::BAD_REQUEST, "malformed_request", "Malformed request", detail, 13).close()
             }
-            Self::BadPath(detail) => words(S::BAD_REQUEST, "bad_path", "Bad path", *detail, 13),
+            Self::BadPath(detail) => words(S::BAD_REQUEST, "bad_path", "Bad path", detail, 13),
             Self::NoRoute => words(S::NOT_FOUND, "no_route", "No route", "no route takes this host and path", 12),
             Self::MethodNotAllowed(_) => words(
                 S::METHOD_NOT_ALLOWED,

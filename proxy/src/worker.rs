@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use hyper::server::conn::{http1, http2};
 use quorumgate_model::ruleset::Ruleset;
-use tokio::{net::TcpListener, task::LocalSet};
+use tokio::{net::TcpListener, runtime::Runtime, task::LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
     connection::{self, Conn, OnThisThread, PerIp, Reception},
     freshness::Freshness,
     ids::Ids,
-    metrics::WorkerMetrics,
-    plan::Rules,
+    metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
+    plan::Plans,
     settings::Settings,
     upstream::{Pools, Registry},
 };
@@ -68,7 +68,9 @@ pub(crate) struct Worker {
     pub(crate) conns: RefCell<HashMap<usize, Rc<Conn>>>,
     /// Where heads are read to be looked at; used within one poll only.
     pub(crate) scratch: RefCell<Vec<u8>>,
-    rules: RefCell<Rc<Rules>>,
+    pub(crate) plans: Plans,
+    /// Counts requests that no route took.
+    pub(crate) unmatched: Arc<RouteMetrics>,
     started: Instant,
     /// Coarse, advanced by each tick.
     now_ms: Cell<u64>,
@@ -77,16 +79,6 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The ruleset of this instant, with what this worker made of it.
-    pub(crate) fn rules(&self) -> Rc<Rules> {
-        let newest = self.shared.ruleset.load();
-        let mut rules = self.rules.borrow_mut();
-        if !Arc::ptr_eq(&newest, &rules.ruleset) {
-            *rules = Rc::new(Rules::new(newest.clone(), self.metrics.clone()));
-        }
-        rules.clone()
-    }
-
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_ms.get()
     }
@@ -97,15 +89,13 @@ impl Worker {
 }
 
 /// The body of a worker's thread.
-pub(crate) fn run(seed: Seed) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub(crate) fn run(runtime: Runtime, seed: Seed) {
     let shared = seed.shared.clone();
     let local = LocalSet::new();
     local.block_on(&runtime, run_local(seed));
     // Connections that are still there end here, and with them their exchanges' records.
     drop(local);
     shared.running.fetch_sub(1, Ordering::Release);
-    Ok(())
 }
 
 async fn run_local(seed: Seed) {
@@ -118,7 +108,8 @@ async fn run_local(seed: Seed) {
         http2: connection::http2(limits),
         conns: RefCell::default(),
         scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
-        rules: RefCell::new(Rc::new(Rules::new(shared.ruleset.load_full(), metrics.clone()))),
+        plans: Plans::new(metrics.clone()),
+        unmatched: metrics.route(NO_ROUTE),
         started: Instant::now(),
         now_ms: Cell::new(0),
         accepting: Cell::new(listeners.len()),
@@ -159,8 +150,7 @@ async fn keep_time(worker: &Worker) {
             }
         }
         worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
-        // A worker without traffic lets go of an old ruleset too, and of what it counted for routes that are gone.
-        worker.rules();
+        worker.plans.prune(&worker.shared.ruleset.load());
         let limits = &worker.shared.settings.limits;
         worker.conns.borrow().values().for_each(|conn| conn.check_clocks(limits));
         if draining && worker.accepting.get() == 0 && worker.conns.borrow().is_empty() {

@@ -185,6 +185,11 @@ async fn answers_without_a_body_stay_so() {
             )
             .await;
     }
+    // A HEAD answer says how long the GET one would be, and sends nothing.
+    let (target, _) = echo().await;
+    gateway.proxy.publish(rules(forward_all(target)));
+    let answer = ask(gateway.address, "HEAD /", &[], "").await;
+    assert_eq!((status(&answer), field(&answer, "content-length"), body(&answer)), (200, Some("2"), ""), "{answer}");
     assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"client_gone\"}"), 0);
 }
 

@@ -1,12 +1,13 @@
 //! The request as the upstream gets it, and its answer as the client does.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use http_body::Body;
 use hyper::body::Incoming;
 use quorumgate_model::resource::{Name, PathPattern};
+use tokio::time::Instant;
 
 use super::{
     hops::{
@@ -28,7 +29,7 @@ use crate::{
 /// How often a request may pass through gateways of this kind.
 const PASSES_MAX: usize = 8;
 /// How long a stream of messages may be silent, such as a gRPC call in which the server speaks.
-const STREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(300);
+const STREAM_IDLE: Duration = Duration::from_secs(300);
 
 /// The origin-form target to ask for; None: the one that came in is it already.
 pub(super) fn target(uri: &Uri, path: Cow<'_, str>, plan: &Plan) -> Result<Option<Uri>, Refusal> {
@@ -170,7 +171,8 @@ pub(super) async fn send(
 ) -> Result<Response<ResponseBody>, Refusal> {
     record.forwarding();
     let worker = record.conn.worker.clone();
-    let call = Call { rule: &plan.rule, upstream, deadline: None, trail: &mut record.trail };
+    let deadline = record.grpc.then(|| grpc_timeout(request.headers())).flatten().map(|left| Instant::now() + left);
+    let call = Call { rule: &plan.rule, upstream, deadline, trail: &mut record.trail };
     let mut response = match worker.pools.send(call, request).await {
         Ok(response) => response,
         Err(failure) => {
@@ -189,6 +191,22 @@ pub(super) async fn send(
     Seen::look(headers).strip(headers);
     headers.append(header::VIA, via);
     Ok(response)
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -212,6 +230,19 @@ mod tests {
             (&PathPattern::Any, "/x", "/v1", "/v1/x"),
         ] {
             assert_eq!(replace_prefix(pattern, path, with), expected, "{pattern:?} {path} {with}");
+        }
+    }
+
+    #[test]
+    fn grpc_timeouts_are_read() {
+        let read = |text: &'static str| {
+            let value = HeaderValue::from_static(text);
+            grpc_timeout(&HeaderMap::from_iter([(header::HeaderName::from_static("grpc-timeout"), value)]))
+        };
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
+        for bad in ["", "m", "1", "1x", "-1m", "123456789m"] {
+            assert_eq!(read(bad), None, "{bad}");
         }
     }
 }

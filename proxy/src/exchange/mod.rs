@@ -8,7 +8,7 @@ mod origin;
 
 use std::{borrow::Cow, rc::Rc};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use quorumgate_model::{
     canonical,
@@ -34,6 +34,8 @@ pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Respon
 
 async fn serve(record: &mut Record, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
     let (mut parts, body) = request.into_parts();
+    #[cfg(test)]
+    assert!(!parts.headers.contains_key("x-panic"), "as the test of panics asks for");
     let conn = record.conn.clone();
     let settings = &conn.worker.shared.settings;
 
@@ -48,44 +50,55 @@ async fn serve(record: &mut Record, request: Request<Incoming>) -> Result<Respon
     let path = canonical::path(parts.uri.path(), conn.slashes).map_err(head::bad_path)?;
     record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), trusted, &settings.trusted_proxies);
 
-    let rules = conn.worker.rules();
-    let sni = conn.sni.borrow().clone();
-    let found = rules.ruleset.find(&View {
-        method: parts.method.as_str(),
-        host: &host.name,
-        path: &path,
-        query: parts.uri.query(),
-        headers: &Fields(&parts.headers),
-        client_ip: record.client_ip,
-        sni: sni.as_deref(),
-    });
-    let plan = match found {
-        Found::Rule(rule) => rules.plan(rule),
-        Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
-        Found::NoRoute => return Err(Refusal::NoRoute),
+    if settings.access_log.default_on {
+        record.logged = Some(logged(&parts, &host, &path));
+    }
+    let plan = {
+        // One ruleset for the whole exchange: a change mid-request is for the next request.
+        let rules = conn.worker.shared.ruleset.load();
+        record.revision = rules.revision;
+        let found = rules.find(&View {
+            method: parts.method.as_str(),
+            host: &host.name,
+            path: &path,
+            query: parts.uri.query(),
+            headers: &Fields(&parts.headers),
+            client_ip: record.client_ip,
+            sni: conn.sni.get().map(String::as_str),
+        });
+        match found {
+            Found::Rule(rule) => conn.worker.plans.of(rule),
+            Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
+            Found::NoRoute => return Err(Refusal::NoRoute),
+        }
     };
     record.matched(&plan);
-    admit(record, &plan, &parts.headers, &path)?;
-    if plan.rule.route.access_log.unwrap_or(settings.access_log.default_on) {
-        record.logged = Some(Box::new(Logged {
-            host: host.name.clone().into_owned(),
-            path: path.clone().into_owned(),
-            trace_id: origin::trace_id(&parts.headers),
-            revision: rules.ruleset.revision,
-        }));
+    match plan.rule.route.access_log {
+        Some(false) => record.logged = None,
+        Some(true) if record.logged.is_none() => record.logged = Some(logged(&parts, &host, &path)),
+        _ => (),
     }
+    admit(record, &plan, &parts.headers, &path)?;
 
     match &plan.rule.route.action {
         Action::Forward { upstream } => {
             let target = forward::target(&parts.uri, path, &plan)?;
             let host = forward::host(&parts, &plan);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
+            if let Some(logged) = &mut record.logged {
+                logged.trace_id = origin::trace_id(&parts.headers);
+            }
             let request = Request::from_parts(parts, forward::body(record, body, &plan, &settings.limits));
             forward::send(record, &plan, upstream, request).await
         }
         Action::Redirect(redirect) => local::redirect(redirect, conn.tls, &host, &path, parts.uri.query()),
         Action::Respond(respond) => Ok(local::respond(respond)),
     }
+}
+
+fn logged(parts: &Parts, host: &Host<'_>, path: &str) -> Box<Logged> {
+    let (host, path) = (host.name.to_string(), path.to_string());
+    Box::new(Logged { host, path, trace_id: origin::trace_id(&parts.headers) })
 }
 
 /// What a route asks before the request may go anywhere.

@@ -105,8 +105,18 @@ pub(super) fn is_traceparent(value: &[u8]) -> bool {
 
 /// A trace that begins here; not sampled.
 pub(super) fn traceparent(ids: &Ids) -> HeaderValue {
-    let text = format!("00-{:016x}{:016x}-{:016x}-00", ids.random(), ids.random() | 1, ids.random() | 1);
-    HeaderValue::try_from(text).expect("hex digits are ASCII")
+    let mut text = *b"00-................................-................-00";
+    // The lowest bit keeps an id from being all zero, which is not an id.
+    hex(ids.random(), &mut text[3..19]);
+    hex(ids.random() | 1, &mut text[19..35]);
+    hex(ids.random() | 1, &mut text[36..52]);
+    HeaderValue::from_bytes(&text).expect("hex digits are ASCII")
+}
+
+fn hex(number: u64, digits: &mut [u8]) {
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
+    }
 }
 
 #[cfg(test)]
