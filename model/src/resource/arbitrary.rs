@@ -14,7 +14,7 @@ use crate::units::{Size, Span};
 
 pub const VALUES: &[&str] = &["1", "2", "aa", ""];
 pub const VALUE_REGEX: &str = "[0-9]|a*";
-pub const PATH_REGEXES: &[&str] = &["/a.*", "/[ab]/b", "/b|/c/.*", ".*"];
+pub const PATH_REGEXES: &[&str] = &["/a.*", "/[ab]/b", "/b|/c/.*", "/ab?/b?", "/b/a*", ".*"];
 
 fn field(names: &'static [&'static str]) -> impl Strategy<Value = FieldWords> {
     (select(names), 0..4, select(VALUES)).prop_map(|(name, form, value)| {

@@ -208,7 +208,7 @@ impl Paths {
                 self.depths |= if prefix == "/" { depth_bit(0) } else { depth_bit(slashes(prefix)) };
                 self.prefixes.entry(prefix.as_str().into()).or_default()
             }
-            Place::Regex(_) | Place::Unknown => &mut self.regexes,
+            Place::Regex(..) | Place::Unknown => &mut self.regexes,
             Place::Any => &mut self.any,
         };
         insert_sorted(list, entry);
@@ -219,7 +219,7 @@ impl Paths {
             Place::Exact(path) => remove_at(&mut self.exact, path, rule),
             Place::Template(segments) => self.templates.remove(segments, rule),
             Place::Prefix(prefix) => remove_at(&mut self.prefixes, prefix, rule),
-            Place::Regex(_) | Place::Unknown => remove_rule(&mut self.regexes, rule),
+            Place::Regex(..) | Place::Unknown => remove_rule(&mut self.regexes, rule),
             Place::Any => remove_rule(&mut self.any, rule),
         }
         if self.is_empty() {

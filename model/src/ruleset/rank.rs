@@ -63,7 +63,7 @@ impl Rank {
                     PathRank::Template(Reverse(literals.count() as u32))
                 }
                 Place::Prefix(prefix) => PathRank::Prefix(Reverse(prefix.len() as u32)),
-                Place::Regex(_) | Place::Unknown => PathRank::Regex,
+                Place::Regex(..) | Place::Unknown => PathRank::Regex,
                 Place::Any => PathRank::Any,
             },
             method: match matches.methods.is_empty() {

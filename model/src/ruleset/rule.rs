@@ -37,7 +37,8 @@ pub(super) enum Place {
     Exact(String),
     Template(Vec<Segment>),
     Prefix(String),
-    Regex(Regex),
+    /// With the text that every path it takes begins with: cheap to ask first where a host has many.
+    Regex(String, Regex),
     /// A regex or template that cannot be compiled here.
     Unknown,
     Any,
@@ -93,14 +94,14 @@ impl Rule {
     /// The path's place in the index has matched already; only a regex is left to ask.
     pub(super) fn takes_path(&self, path: &str) -> bool {
         match &self.place {
-            Place::Regex(regex) => regex.is_match(path),
+            Place::Regex(literal, regex) => path.starts_with(literal.as_str()) && regex.is_match(path),
             _ => true,
         }
     }
 
     /// Whether host, path and method say it all.
     pub(super) fn is_unconditional(&self) -> bool {
-        self.conditions.is_empty() && !matches!(self.place, Place::Regex(_))
+        self.conditions.is_empty() && !matches!(self.place, Place::Regex(..))
     }
 
     /// The first condition that the request does not meet.
@@ -122,7 +123,7 @@ fn place(path: &PathPattern) -> Result<Place, Invalid> {
         PathPattern::Prefix(text) => Place::Prefix(text.clone()),
         PathPattern::Exact(text) => Place::Exact(text.clone()),
         PathPattern::Template(text) => Place::Template(template(text)?),
-        PathPattern::Regex(text) => Place::Regex(regex("match.path_regex", text)?),
+        PathPattern::Regex(text) => Place::Regex(literal_start(text), regex("match.path_regex", text)?),
     })
 }
 
@@ -220,6 +221,45 @@ fn regex(field: &str, text: &str) -> Result<Regex, Invalid> {
             let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             let allowed = format!("a linear-time regular expression that matches the whole text ({reason})");
             Err(Invalid::field(field).found(format!("{text:?}")).allowed(allowed))
+        }
+    }
+}
+
+/// The literal text that a pattern surely begins with; empty when in doubt. An alternation could begin otherwise, and
+/// before `*`, `?` and `{` the last character may be absent.
+fn literal_start(pattern: &str) -> String {
+    if pattern.contains('|') {
+        return String::new();
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/_-%~:@!,;=".contains(c);
+    let end = pattern.find(|c| !plain(c)).unwrap_or(pattern.len());
+    let optional = pattern[end..].starts_with(['*', '?', '{']);
+    pattern[..end - usize::from(optional && end > 0)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_literal_start_of_a_pattern_is_never_too_long() {
+        for (pattern, expected) in [
+            ("/n/[0-9]+", "/n/"),
+            ("/a", "/a"),
+            ("/ab*", "/a"),
+            ("/ab?c", "/a"),
+            ("/ab{0,2}", "/a"),
+            ("/ab+", "/ab"),
+            ("/a.b", "/a"),
+            (r"/a\.b", "/a"),
+            ("/a|/b", ""),
+            ("/a/(b|c)", ""),
+            ("(?i)/a", ""),
+            ("^/a", ""),
+            ("*", ""),
+            ("", ""),
+        ] {
+            assert_eq!(literal_start(pattern), expected, "{pattern}");
         }
     }
 }
