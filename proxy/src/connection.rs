@@ -197,7 +197,8 @@ impl Conn {
         match self.phase.get() {
             Phase::Silent if longer(since, limits.header_read) => self.close("silent_connection"),
             Phase::Head if longer(since, limits.header_read) => self.close("slow_header"),
-            Phase::Idle => {
+            // A client that still takes the last answer is not idle.
+            Phase::Idle if self.blocked_since_ms.get().is_none() => {
                 let keep = match (self.is_draining(), self.http2.get()) {
                     (true, _) => DRAIN_IDLE,
                     (false, true) => limits.keep_alive_idle_h2,

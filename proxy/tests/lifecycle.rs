@@ -66,6 +66,15 @@ async fn an_address_has_a_limit_of_connections() {
 }
 
 #[tokio::test]
+async fn an_address_in_use_is_refused_at_start() {
+    let gateway = Gateway::start(json!({}));
+    let mut same = settings();
+    same.listeners[0].address = gateway.address;
+    let error = quorumgate_proxy::Proxy::start(same, rules(json!({})), Arc::default()).err().unwrap();
+    assert!(format!("{error:#}").contains(&format!("listen on {}", gateway.address)), "{error:#}");
+}
+
+#[tokio::test]
 async fn draining_finishes_what_was_begun() {
     let (target, go, waiting) = gated().await;
     let gateway = Gateway::start(forward_all(target));

@@ -166,8 +166,8 @@ async fn only_trusted_peers_say_who_the_client_is() {
     let answer = ask(gateway.address, "GET /", &fields, "").await;
     assert_eq!(field(&answer, "x-request-id"), Some(id), "{answer}");
     let text = heard.last();
-    assert!(text.contains("x-forwarded-proto: https\n") && text.contains("x-forwarded-for: 127.0.0.1\n"), "{text}");
-    assert!(text.contains("x-forwarded-for: 6.6.6.6, 192.0.2.1\n"), "{text}");
+    assert!(text.contains("x-forwarded-proto: https\n"), "{text}");
+    assert!(text.contains("x-forwarded-for: 6.6.6.6, 192.0.2.1, 127.0.0.1\n"), "{text}");
     assert_eq!(status(&ask(gateway.address, "GET /", &["x-forwarded-for: 10.9.9.9"], "").await), 404);
 }
 

@@ -100,6 +100,10 @@ async fn upgrades_and_connect_are_refused() {
     let connect = "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n";
     check_problem(&raw(gateway.address, connect).await, 501, "upgrade_not_supported");
     assert_eq!(heard.count(), 0);
+    // Only an offer, and one that may be passed over.
+    let offer = ["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABk"];
+    assert_eq!(status(&ask(gateway.address, "GET /", &offer, "").await), 200);
+    assert!(!heard.last().contains("upgrade") && !heard.last().contains("http2"), "{}", heard.last());
 }
 
 #[tokio::test]

@@ -129,10 +129,11 @@ fn forwarded(record: &Record, headers: &mut HeaderMap, seen: &Seen, trusted: boo
     if seen.forwarded && !trusted {
         headers.remove(header::FORWARDED);
     }
-    match seen.x_forwarded_for && trusted {
-        true => drop(headers.append(X_FORWARDED_FOR, conn.peer_value.clone())),
-        false => drop(headers.insert(X_FORWARDED_FOR, conn.peer_value.clone())),
-    }
+    let chain = match seen.x_forwarded_for && trusted {
+        true => continued(headers, &conn.peer_value),
+        false => conn.peer_value.clone(),
+    };
+    headers.insert(X_FORWARDED_FOR, chain);
     if !(seen.x_forwarded_proto && trusted) {
         let proto = if conn.tls { "https" } else { "http" };
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
@@ -143,6 +144,17 @@ fn forwarded(record: &Record, headers: &mut HeaderMap, seen: &Seen, trusted: boo
             None => drop(headers.remove(X_FORWARDED_HOST)),
         }
     }
+}
+
+/// All of X-Forwarded-For and the peer in one field: many servers read the first one only.
+fn continued(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    let mut chain = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(peer.as_bytes());
+    HeaderValue::try_from(chain).unwrap_or_else(|_| peer.clone())
 }
 
 fn passes(headers: &HeaderMap) -> usize {

@@ -17,7 +17,7 @@ pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusa
     if seen.fields > limits.header_fields_max || seen.bytes > limits.header_bytes_max {
         return Err(Refusal::HeadersTooLarge);
     }
-    if parts.method == Method::CONNECT || seen.upgrade {
+    if parts.method == Method::CONNECT || (seen.upgrade && !is_h2c_offer(&parts.headers)) {
         return Err(Refusal::UpgradeNotSupported);
     }
     if seen.transfer_encoding {
@@ -30,6 +30,11 @@ pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusa
         return Err(Refusal::Malformed("TE may only say trailers in HTTP/2"));
     }
     Ok(seen)
+}
+
+/// The obsolete offer to go on in HTTP/2 (RFC 9113 3.1): may be left alone, unlike other upgrades.
+fn is_h2c_offer(headers: &HeaderMap) -> bool {
+    headers.get_all(header::UPGRADE).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Exactly one coding, `chunked`, in HTTP/1.1 and without a Content-Length beside it (RFC 9112 6.1, 6.3).
