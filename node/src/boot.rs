@@ -80,6 +80,11 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
 
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
     tasks.start("publish", publisher.run(tasks.stop()));
+    let checks = proxy.upstreams().run_health_checks(tasks.stop());
+    tasks.start("upstreams", async move {
+        checks.await;
+        Ok(())
+    });
     tasks.start("health", health.clone().run(consensus.clone(), tasks.stop()));
     let telemetry = Telemetry {
         settings: settings.clone(),
