@@ -129,6 +129,9 @@ impl Body for ClientBody {
                 return self.fail(ClientFault::TooLarge);
             }
         }
+        if self.inner.is_end_stream() {
+            self.state.ended.set(true);
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 

@@ -132,6 +132,11 @@ impl Conn {
         }
     }
 
+    /// What comes in next may be the rest of a body.
+    pub(crate) fn body_left_unread(&self) {
+        self.heads.borrow_mut().give_up();
+    }
+
     /// Why nothing that this connection sent can be trusted, if so.
     pub(crate) fn ambiguity(&self) -> Option<&'static str> {
         self.heads.borrow().verdict()

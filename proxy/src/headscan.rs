@@ -2,8 +2,9 @@
 //! line that ends in a bare LF, Content-Length beside Transfer-Encoding, and Content-Length said twice.
 //!
 //! It reads heads only. Behind a head with a body it loses track, and starts again with the first bytes that come in
-//! once the exchange is over; a head that is pipelined behind a body is therefore not looked at. The library drops the
-//! length of such a request if it is chunked too, and closes the connection behind it, so that nothing can hide there.
+//! once the exchange is over; a head that is pipelined behind a body is therefore not looked at, nor is any behind a
+//! body that the exchange left unread. The library drops the length of such a request if it is chunked too, and closes
+//! the connection behind it, so that nothing can hide there.
 
 const NAME_BYTES_MAX: usize = 18;
 
@@ -17,13 +18,20 @@ pub(crate) struct HeadScan {
     lengths: usize,
     encodings: usize,
     lost: bool,
+    /// For good.
+    gave_up: bool,
     verdict: Option<&'static str>,
 }
 
 impl HeadScan {
     /// Whether bytes that come in now should be shown to `feed`.
     pub(crate) fn wants(&self, between_requests: bool) -> bool {
-        between_requests || !self.lost
+        !self.gave_up && (between_requests || !self.lost)
+    }
+
+    /// The rest of a body may come in where a head should: nothing that follows can be told apart.
+    pub(crate) fn give_up(&mut self) {
+        self.gave_up = true;
     }
 
     /// Why the connection cannot be trusted, once something was wrong.
@@ -32,6 +40,9 @@ impl HeadScan {
     }
 
     pub(crate) fn feed(&mut self, mut bytes: &[u8], between_requests: bool) {
+        if !self.wants(between_requests) {
+            return;
+        }
         if self.lost && between_requests {
             *self = Self { verdict: self.verdict, ..Self::default() };
         }
@@ -125,5 +136,14 @@ mod tests {
         assert!(!scan.wants(false) && scan.wants(true));
         scan.feed(b"GET / HTTP/1.1\n\n", true);
         assert!(scan.verdict().is_some());
+    }
+
+    #[test]
+    fn the_rest_of_a_body_is_not_taken_for_a_head() {
+        let mut scan = HeadScan::default();
+        scan.feed(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n", true);
+        scan.give_up();
+        scan.feed(b"a\nb\n", true);
+        assert!(scan.verdict().is_none() && !scan.wants(true));
     }
 }

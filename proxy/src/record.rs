@@ -10,8 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ use crate::{
     client_body::BodyState,
     connection::Conn,
     plan::Plan,
-    refusal::Refusal,
+    refusal::{self, Refusal},
     upstream::{Failure, Trail},
 };
 
@@ -35,6 +36,7 @@ pub(crate) struct Record {
     version: Version,
     /// A gRPC call, which is answered in gRPC's own way.
     pub(crate) grpc: bool,
+    has_body: bool,
     pub(crate) plan: Option<Rc<Plan>>,
     pub(crate) request_id: Uuid,
     /// Of the ruleset that it is served from.
@@ -70,15 +72,16 @@ pub(crate) struct Logged {
 }
 
 impl Record {
-    pub(crate) fn begin(conn: Rc<Conn>, method: Method, version: Version, grpc: bool) -> Self {
+    pub(crate) fn begin(conn: Rc<Conn>, request: &Request<Incoming>) -> Self {
         conn.exchange_begins();
         let client_ip = conn.peer.ip().to_canonical();
         Self {
             conn,
             started: Instant::now(),
-            method,
-            version,
-            grpc,
+            method: request.method().clone(),
+            version: request.version(),
+            grpc: refusal::is_grpc(request.headers()),
+            has_body: !request.body().is_end_stream(),
             plan: None,
             request_id: Uuid::nil(),
             revision: 0,
@@ -146,6 +149,9 @@ impl Record {
         }
         if let Some(logged) = self.logged.take() {
             self.log(&logged, took);
+        }
+        if self.has_body && !self.client_body.as_ref().is_some_and(|state| state.ended.get()) {
+            self.conn.body_left_unread();
         }
         self.conn.exchange_ends();
     }

@@ -3,6 +3,10 @@
 mod support;
 
 use support::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// A 400, then the end of the connection, and nothing reaches the upstream.
 async fn check_refused(gateway: &Gateway, heard: &Heard, message: &str) {
@@ -89,6 +93,22 @@ async fn a_bad_chunk_ends_the_connection() {
         assert!(answer.is_empty() || status(&answer) == 400, "{chunks:?} was answered {answer:?}");
         assert!(!heard.last().contains("/behind"), "{chunks:?}");
     }
+}
+
+/// An answer may come before the body has: what then comes of it is not taken for a head.
+#[tokio::test]
+async fn the_rest_of_a_refused_body_does_no_harm() {
+    let gateway = Gateway::start(serde_json::json!({}));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\na").await.unwrap();
+    let mut buffer = vec![0; 4096];
+    let n = soon("the refusal", client.read(&mut buffer)).await.unwrap();
+    assert!(buffer[..n].starts_with(b"HTTP/1.1 404 "));
+    // The connection may be closed by now, or go on; what it may not do is complain.
+    let _ = client.write_all(b"\nb\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let mut rest = Vec::new();
+    let _ = soon("the end", client.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&rest));
 }
 
 #[tokio::test]

@@ -26,8 +26,7 @@ use crate::{
 
 /// Never fails: what goes wrong is an answer too.
 pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Answer> {
-    let grpc = refusal::is_grpc(request.headers());
-    let mut record = Record::begin(conn, request.method().clone(), request.version(), grpc);
+    let mut record = Record::begin(conn, &request);
     let outcome = serve(&mut record, request).await;
     exit(record, outcome)
 }
