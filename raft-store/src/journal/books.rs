@@ -12,11 +12,11 @@ use prost::Message;
 use quorumgate_model::{
     change, convert,
     digest::Digest,
-    state::{AuditEntry, Effects, HISTORY_MAX, RevisionDiff, State},
+    state::{AuditEntry, HISTORY_MAX, RevisionDiff, State},
 };
 use quorumgate_proto::store::v1 as store;
 
-use super::{meta::Meta, shelf::Shelf};
+use super::{meta::Meta, shelf::Shelf, writer::Records};
 
 /// Diffs of so many revisions are kept: those that the state remembers.
 const DIFFS_MAX: usize = HISTORY_MAX;
@@ -61,20 +61,16 @@ impl Books {
         file.sync_data().context("the journal's file cannot be synced")
     }
 
-    pub fn record(&self, effects: &Effects, meta: &mut Meta) -> Result<()> {
-        if let Some(diff) = &effects.diff {
+    pub fn write(&self, records: &Records, meta: &mut Meta) -> Result<()> {
+        for diff in records.diffs.values() {
             self.diffs.put(diff.revision, &convert::diff_to(diff).encode_to_vec())?;
         }
-        if let Some(entry) = &effects.audit {
+        for entry in records.audit.values() {
             let bytes = convert::audit_to(entry).encode_to_vec();
             self.audit.put(entry.sequence, &bytes)?;
             meta.audit_bytes += bytes.len() as u64;
         }
         Ok(())
-    }
-
-    pub fn put_diff(&self, diff: &RevisionDiff) -> Result<()> {
-        self.diffs.put(diff.revision, &convert::diff_to(diff).encode_to_vec())
     }
 
     pub fn diff(&self, revision: u64) -> Result<Option<RevisionDiff>> {
@@ -145,7 +141,7 @@ impl Books {
     fn audit_meets(&self, state: &State) -> bool {
         match self.audit.newest() {
             Ok(None) => true,
-            Ok(Some(newest)) if newest < state.audit.count => true,
+            Ok(Some(newest)) if newest < state.audit.count => false,
             Ok(Some(_)) if state.audit.count == 0 => true,
             Ok(Some(_)) => self
                 .entry(state.audit.count)

@@ -8,7 +8,7 @@ mod shelf;
 mod writer;
 
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -23,7 +23,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use writer::{Item, Writer};
+use writer::{Gathered, Item, Writer};
 
 use crate::{store::DirLock, wal::PurgeFloor};
 
@@ -42,6 +42,7 @@ struct Inner {
     books: Option<Books>,
     items: Option<mpsc::Sender<Item>>,
     thread: Option<JoinHandle<()>>,
+    gathered: Gathered,
     trouble: Trouble,
     _lock: DirLock,
 }
@@ -72,7 +73,8 @@ impl Journal {
     /// Never fails: a node without its journal still serves.
     pub(crate) fn open(dir: &Path, state: &State, floor: PurgeFloor, lock: DirLock) -> Self {
         let trouble = Trouble { why: Arc::default(), floor: floor.clone() };
-        let mut inner = Inner { books: None, items: None, thread: None, trouble, _lock: lock };
+        let mut inner =
+            Inner { books: None, items: None, thread: None, gathered: Gathered::default(), trouble, _lock: lock };
         if let Err(error) = inner.start(dir, state, floor) {
             inner.trouble.degrade(format!("it cannot be opened: {error:#}"));
         }
@@ -96,7 +98,8 @@ impl Journal {
 
     /// None when this node does not hold it (compacted, lost, or before it joined).
     pub fn revision_diff(&self, revision: u64) -> Option<RevisionDiff> {
-        self.read(|books| books.diff(revision)).flatten()
+        let gathered = self.inner.gathered.lock().diffs.get(&revision).cloned();
+        gathered.or_else(|| self.read(|books| books.diff(revision)).flatten())
     }
 
     /// A diff fetched from a peer, checked by the caller against the state's history.
@@ -109,11 +112,13 @@ impl Journal {
 
     /// Newest first.
     pub fn audit(&self, limit: usize) -> Vec<AuditEntry> {
-        let entries = self.read(|books| {
+        let mut entries = self.inner.gathered.lock().audit.clone();
+        let written = self.read(|books| {
             let sequences = books.audit.numbers().take(limit);
-            sequences.map(|sequence| Ok(books.entry(sequence?)?)).filter_map(Result::transpose).collect()
+            sequences.map(|sequence| books.entry(sequence?)).filter_map(Result::transpose).collect::<Result<Vec<_>>>()
         });
-        entries.unwrap_or_default()
+        entries.extend(written.unwrap_or_default().into_iter().map(|entry| (entry.sequence, entry)));
+        entries.into_values().rev().take(limit).collect()
     }
 
     /// The reason why the journal cannot be trusted or written, if any.
@@ -146,30 +151,43 @@ impl Journal {
 
 impl Inner {
     fn start(&mut self, dir: &Path, state: &State, floor: PurgeFloor) -> Result<()> {
-        fs::create_dir_all(dir)?;
-        let books = Books::open(dir).or_else(|error| {
+        let (books, file, meta) = checked(dir, state).or_else(|error| {
             tracing::warn!("the journal cannot be opened and is set aside: {error:#}");
             set_aside(dir)?;
-            fs::create_dir_all(dir)?;
-            Books::open(dir)
-        })?;
-        let file = file_of(dir)?;
-        let meta = guarded(|| {
-            let found = books.meta();
-            let meta = if found.clean { found } else { Meta { synced_index: state.index, ..books.verify(state)? } };
-            // From now on an end that is not in good order is one after which nothing is trusted.
-            let meta = Meta { clean: false, ..meta };
-            books.sync(meta, &file)?;
-            Ok(meta)
+            checked(dir, state)
         })?;
         floor.set_journal(Some(meta.synced_index.max(state.index)));
         let (items, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = Writer { books: books.clone(), file, meta, queue, floor, trouble: self.trouble.clone() };
+        let writer = Writer {
+            books: books.clone(),
+            file,
+            meta,
+            queue,
+            gathered: self.gathered.clone(),
+            floor,
+            trouble: self.trouble.clone(),
+        };
         self.thread = Some(thread::Builder::new().name("journal".into()).spawn(move || writer.run())?);
         self.items = Some(items);
         self.books = Some(books);
         Ok(())
     }
+}
+
+/// Opened, and either closed in good order before or checked against the state.
+fn checked(dir: &Path, state: &State) -> Result<(Books, File, Meta)> {
+    fs::create_dir_all(dir)?;
+    let books = Books::open(dir)?;
+    let file = file_of(dir)?;
+    let meta = guarded(|| {
+        let found = books.meta();
+        let meta = if found.clean { found } else { Meta { synced_index: state.index, ..books.verify(state)? } };
+        // From now on an end that is not in good order is one after which nothing is trusted.
+        let meta = Meta { clean: false, ..meta };
+        books.sync(meta, &file)?;
+        Ok(meta)
+    })?;
+    Ok((books, file, meta))
 }
 
 impl Drop for Inner {

@@ -1,12 +1,16 @@
-//! The one thread that writes to the journal.
+//! The one thread that writes to the journal. It gathers in memory and writes in one go, followed at once by a sync:
+//! what sled has written and not synced is what a power cut breaks it by.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use quorumgate_model::state::{Effects, RevisionDiff};
+use quorumgate_model::state::{AuditEntry, Effects, RevisionDiff};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout_at,
@@ -19,8 +23,10 @@ use super::{
 };
 use crate::wal::PurgeFloor;
 
-/// What was written is synced at least so often; the log holds it meanwhile.
+/// What was gathered is written at least so often; the log holds it meanwhile.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Records gathered before they are written at once.
+const GATHERED_MAX: usize = 4096;
 
 pub(super) enum Item {
     Record { index: u64, effects: Vec<Effects> },
@@ -28,11 +34,30 @@ pub(super) enum Item {
     Sync(oneshot::Sender<()>),
 }
 
+/// What is gathered and not yet written, for readers.
+#[derive(Clone, Default)]
+pub(super) struct Gathered {
+    records: Arc<Mutex<Records>>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Records {
+    pub audit: BTreeMap<u64, AuditEntry>,
+    pub diffs: BTreeMap<u64, RevisionDiff>,
+}
+
+impl Gathered {
+    pub fn lock(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub(super) struct Writer {
     pub books: Books,
     pub file: File,
     pub meta: Meta,
     pub queue: mpsc::Receiver<Item>,
+    pub gathered: Gathered,
     pub floor: PurgeFloor,
     pub trouble: Trouble,
 }
@@ -42,62 +67,75 @@ impl Writer {
     pub fn run(mut self) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(self.write_all()));
-        let closed = outcome.and_then(|()| guarded(|| self.books.sync(Meta { clean: true, ..self.meta }, &self.file)));
+        let closed = outcome.and_then(|()| {
+            self.meta.clean = true;
+            self.sync()
+        });
         if let Err(error) = closed {
             self.trouble.degrade(format!("it cannot be written: {error:#}"));
         }
     }
 
     async fn write_all(&mut self) -> Result<()> {
-        let mut unsynced: Option<Instant> = None;
+        let mut since: Option<Instant> = None;
         loop {
-            let item = match unsynced {
+            let item = match since {
                 None => self.queue.recv().await,
-                Some(since) => match timeout_at((since + SYNC_EVERY).into(), self.queue.recv()).await {
+                Some(first) => match timeout_at((first + SYNC_EVERY).into(), self.queue.recv()).await {
                     Ok(item) => item,
                     Err(_due) => {
                         self.sync()?;
-                        unsynced = None;
+                        since = None;
                         continue;
                     }
                 },
             };
             let Some(item) = item else { return Ok(()) };
-            match item {
+            let full = match item {
                 Item::Sync(told) => {
                     self.sync()?;
-                    unsynced = None;
+                    since = None;
                     // Nobody waits any more: fine.
                     let _ = told.send(());
+                    continue;
                 }
-                item => {
-                    guarded(|| write(&self.books, &mut self.meta, item))?;
-                    unsynced = unsynced.or(Some(Instant::now()));
-                }
+                item => self.gather(item),
+            };
+            since = since.or(Some(Instant::now()));
+            if full {
+                self.sync()?;
+                since = None;
             }
         }
+    }
+
+    /// Whether there is enough to be written.
+    fn gather(&mut self, item: Item) -> bool {
+        let mut records = self.gathered.lock();
+        match item {
+            Item::Record { index, effects } => {
+                for Effects { diff, audit } in effects {
+                    records.diffs.extend(diff.map(|diff| (diff.revision, diff)));
+                    records.audit.extend(audit.map(|entry| (entry.sequence, entry)));
+                }
+                self.meta.synced_index = self.meta.synced_index.max(index);
+            }
+            Item::Diff(diff) => drop(records.diffs.insert(diff.revision, diff)),
+            Item::Sync(_) => {}
+        }
+        records.audit.len() + records.diffs.len() >= GATHERED_MAX
     }
 
     fn sync(&mut self) -> Result<()> {
+        let records = self.gathered.lock().clone();
         guarded(|| {
+            self.books.write(&records, &mut self.meta)?;
             self.books.trim(&mut self.meta)?;
             self.books.sync(self.meta, &self.file)
         })?;
+        // Nothing was gathered meanwhile: this thread does it. Readers find all of it in the books now.
+        drop(mem::take(&mut *self.gathered.lock()));
         self.floor.set_journal(Some(self.meta.synced_index));
         Ok(())
-    }
-}
-
-fn write(books: &Books, meta: &mut Meta, item: Item) -> Result<()> {
-    match item {
-        Item::Record { index, effects } => {
-            for effects in &effects {
-                books.record(effects, meta)?;
-            }
-            meta.synced_index = meta.synced_index.max(index);
-            Ok(())
-        }
-        Item::Diff(diff) => books.put_diff(&diff),
-        Item::Sync(_) => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 pub use file::{Receiving, SnapshotFile};
 pub use format::SNAPSHOT_BYTES_MAX;
 use quorumgate_model::state::State;
@@ -116,8 +116,16 @@ impl Snapshots {
 
     /// Takes over a file that came from elsewhere, once all of it was read and checked; before that nothing changes.
     pub fn install(&self, meta: &SnapshotMeta, file: &SnapshotFile) -> Result<State> {
-        let (found, state) = format::read(&*self.disk, &file.path)?;
-        anyhow::ensure!(found == *meta, "the snapshot {} holds {found:?}, told was {meta:?}", file.path.display());
+        let read = format::read(&*self.disk, &file.path).and_then(|(found, state)| {
+            ensure!(found == *meta, "the snapshot {} holds {found:?}, told was {meta:?}", file.path.display());
+            Ok((found, state))
+        });
+        let received = file.path.to_string_lossy().ends_with(ASIDE_SUFFIX);
+        let (found, state) = read.inspect_err(|_| {
+            if received {
+                let _ = self.disk.remove(&file.path);
+            }
+        })?;
         let at = found.last_log_id;
         if file.path == self.path(at) {
             return Ok(state);
@@ -149,8 +157,10 @@ impl Snapshots {
         self.disk.sync_dir(&self.dir)?;
         let added = Kept { meta, file: SnapshotFile { path, length } };
         let mut kept = self.lock();
-        kept.retain(|older| next_index(older.meta.last_log_id) < next_index(at));
+        // One that was being built while a newer one was installed comes late.
+        kept.retain(|other| next_index(other.meta.last_log_id) != next_index(at));
         kept.push(added.clone());
+        kept.sort_by_key(|kept| next_index(kept.meta.last_log_id));
         self.keep_two(&mut kept)?;
         Ok(added)
     }

@@ -1,7 +1,10 @@
 //! A small log and a small snapshot, cut and flipped at every byte: opening gives all that was acknowledged, or names
 //! the file that is damaged.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
 use quorumgate_model::state::State;
@@ -69,7 +72,7 @@ impl Directory {
     }
 }
 
-fn names(error: &str, path: &PathBuf) -> bool {
+fn names(error: &str, path: &Path) -> bool {
     error.contains(&path.display().to_string()) && error.contains("remove this node from the cluster")
 }
 

@@ -1,6 +1,6 @@
 //! The bytes on disk, which later builds must still read. `GOLDEN=write` writes them anew, for a new format alone.
 
-use std::{env, fs, path::Path, sync::Arc};
+use std::{env, fs, io::Write, path::Path, sync::Arc};
 
 use openraft::{
     EntryPayload, Membership,
@@ -17,7 +17,7 @@ use crate::{
 fn check(name: &str, bytes: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if env::var_os("GOLDEN").is_some_and(|it| it == "write") {
-        fs::write(&path, bytes).unwrap();
+        fs::File::create(&path).unwrap().write_all(bytes).unwrap();
     }
     let golden = fs::read(&path).unwrap();
     let first = golden.iter().zip(bytes).position(|(a, b)| a != b);

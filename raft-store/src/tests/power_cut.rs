@@ -27,7 +27,7 @@ use crate::{
 /// One record, as the log was given it.
 #[derive(Debug, Clone)]
 enum Given {
-    Entry(Entry),
+    Entry(Box<Entry>),
     Vote(Vote),
     Truncate(Option<LogId>),
     Purge(LogId),
@@ -44,7 +44,7 @@ struct Expected {
 impl Expected {
     fn take(&mut self, given: &Given) {
         match given {
-            Given::Entry(entry) => self.entries.push(entry.clone()),
+            Given::Entry(entry) => self.entries.push(Entry::clone(entry)),
             Given::Vote(vote) => self.vote = Some(*vote),
             Given::Truncate(after) => self.entries.truncate(after.map_or(0, |id| id.index as usize + 1)),
             Given::Purge(upto) => self.purged = Some(*upto),
@@ -88,7 +88,7 @@ impl Work {
         let entries: Vec<_> = (first..=first + rng.below(6))
             .map(|index| command(log_id(self.term, index), rng.below(bytes_max) as usize))
             .collect();
-        entries.iter().for_each(|entry| self.give(Given::Entry(entry.clone())));
+        entries.iter().for_each(|entry| self.give(Given::Entry(Box::new(entry.clone()))));
         let (acked, upto) = (self.acked.clone(), self.given.len());
         let (told, done) = tokio::sync::oneshot::channel();
         let queued = self.opened.log.append_with(entries, move |outcome| {

@@ -1,6 +1,12 @@
 //! The one thread that writes to the log: takes everything that is queued, writes it, syncs once, and answers.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Op, Ops, Shared,
@@ -49,13 +55,17 @@ struct Pending {
 impl Flusher {
     /// The body of the thread; ends when the log is closed and everything queued was written, or a sync failed.
     pub fn run(mut self) {
-        while let Some(ops) = self.shared.next_ops() {
-            if let Err(error) = self.write(ops) {
-                self.shared.fail(&error);
-                break;
+        let (shared, spares) = (self.shared.clone(), self.spares.clone());
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            while let Some(ops) = self.shared.next_ops() {
+                self.write(ops)?;
             }
+            Ok(())
+        }));
+        if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("the thread that writes it panicked"))) {
+            shared.fail(&error);
         }
-        self.spares.stop();
+        spares.stop();
     }
 
     fn write(&mut self, mut ops: Ops) -> io::Result<()> {

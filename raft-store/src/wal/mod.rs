@@ -2,7 +2,9 @@
 //!
 //! Callers put operations into the queue and see their effect in memory at once; the flusher makes them durable.
 
+mod floor;
 mod flusher;
+mod memory;
 mod read;
 mod record;
 mod recover;
@@ -20,10 +22,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 
+pub use floor::PurgeFloor;
+pub(crate) use memory::Memory;
 pub use record::RECORD_BYTES_MAX;
 use record::{Header, Kind};
-pub(crate) use shared::Memory;
-pub use shared::PurgeFloor;
 use shared::{Op, Ops, Shared};
 
 use crate::{

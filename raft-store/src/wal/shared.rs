@@ -1,12 +1,8 @@
 //! What callers, readers and the flusher share: the log in memory, its positions on disk, and the queue between.
 
 use std::{
-    collections::VecDeque,
     io,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -14,10 +10,12 @@ use tokio::sync::Notify;
 
 use super::{
     Done, QUEUE_BYTES_MAX, TAIL_BYTES_MAX,
+    floor::PurgeFloor,
+    memory::Memory,
     record::Kind,
     view::{Position, Segment, View},
 };
-use crate::{Entry, LogId, Vote, due::Due, health::Health};
+use crate::{due::Due, health::Health};
 
 /// How long a lazy record waits for another write to ride along with.
 const LAZY_WAIT: Duration = Duration::from_millis(50);
@@ -49,59 +47,6 @@ pub(super) struct Ops {
     pub list: Vec<Op>,
 }
 
-/// The log as callers see it: every operation counts from the moment it was queued.
-#[derive(Default)]
-pub(crate) struct Memory {
-    pub vote: Option<Vote>,
-    pub committed: Option<LogId>,
-    pub purged: Option<LogId>,
-    pub last: Option<LogId>,
-    /// The lowest index that can be read.
-    pub first: u64,
-    /// The newest entries; the last of them is `last`.
-    pub(super) tail: VecDeque<Tailed>,
-    tail_bytes: usize,
-}
-
-pub(super) struct Tailed {
-    pub entry: Entry,
-    pub bytes: u32,
-    /// The operation that brought it.
-    ticket: u64,
-}
-
-/// How far segments may go: what the older of two good snapshots holds, and what the journal has synced.
-#[derive(Clone)]
-pub struct PurgeFloor {
-    snapshot: Arc<AtomicU64>,
-    journal: Arc<AtomicU64>,
-}
-
-/// One more than the index, so that 0 is "nothing".
-impl PurgeFloor {
-    pub(crate) fn new() -> Self {
-        Self { snapshot: Arc::default(), journal: Arc::new(AtomicU64::new(u64::MAX)) }
-    }
-
-    /// Up to which index, inclusive, the log may be purged; None while nothing may go.
-    pub fn index(&self) -> Option<u64> {
-        self.snapshot.load(Ordering::Acquire).min(self.journal.load(Ordering::Acquire)).checked_sub(1)
-    }
-
-    pub(crate) fn set_snapshot(&self, index: Option<u64>) {
-        self.snapshot.store(index.map_or(0, |index| index + 1), Ordering::Release);
-    }
-
-    pub(crate) fn set_journal(&self, index: Option<u64>) {
-        self.journal.store(index.map_or(0, |index| index + 1), Ordering::Release);
-    }
-
-    /// A degraded journal holds nothing back: it is rebuilt from elsewhere.
-    pub(crate) fn forget_journal(&self) {
-        self.journal.store(u64::MAX, Ordering::Release);
-    }
-}
-
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     /// There is something to write, or the log is closing.
@@ -125,14 +70,7 @@ struct Inner {
 
 impl Shared {
     pub fn new(view: View, health: Health, floor: PurgeFloor, due: Arc<Due>) -> Self {
-        let memory = Memory {
-            vote: view.vote,
-            committed: view.committed,
-            purged: view.purged,
-            last: view.last,
-            first: view.purged.map_or(view.first, |id| id.index + 1),
-            ..Memory::default()
-        };
+        let memory = Memory::found(&view);
         let inner =
             Inner { memory, view, queue: Vec::new(), queue_bytes: 0, next_ticket: 1, closing: false, failed: None };
         Self { inner: Mutex::new(inner), work: Condvar::new(), room: Notify::new(), health, floor, due }
@@ -278,41 +216,5 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Memory {
-    pub(super) fn append(&mut self, entry: Entry, bytes: u32, ticket: u64) {
-        if self.last.is_none() {
-            self.first = entry.log_id.index;
-        }
-        self.last = Some(entry.log_id);
-        self.tail_bytes += bytes as usize;
-        self.tail.push_back(Tailed { entry, bytes, ticket });
-    }
-
-    pub(super) fn truncate_after(&mut self, last: Option<LogId>) {
-        let next = last.map_or(0, |id| id.index + 1);
-        while self.tail.back().is_some_and(|it| it.entry.log_id.index >= next) {
-            self.tail_bytes -= self.tail.pop_back().map_or(0, |it| it.bytes as usize);
-        }
-        self.last = last;
-    }
-
-    pub(super) fn purge(&mut self, upto: LogId) {
-        while self.tail.front().is_some_and(|it| it.entry.log_id.index <= upto.index) {
-            self.tail_bytes -= self.tail.pop_front().map_or(0, |it| it.bytes as usize);
-        }
-        self.purged = self.purged.max(Some(upto));
-        self.first = self.first.max(upto.index + 1);
-        if self.last.is_none_or(|last| last.index < upto.index) {
-            self.last = Some(upto);
-        }
-    }
-
-    fn evict(&mut self, ticket: u64, bytes_max: usize) {
-        while self.tail_bytes > bytes_max && self.tail.front().is_some_and(|it| it.ticket <= ticket) {
-            self.tail_bytes -= self.tail.pop_front().map_or(0, |it| it.bytes as usize);
-        }
     }
 }
