@@ -113,6 +113,36 @@ async fn a_write_cut_at_any_byte_leaves_a_prefix() {
     }
 }
 
+/// Two entries were in flight; the first was lost and the second was not. What follows later takes the place of both.
+#[tokio::test]
+async fn what_was_torn_off_never_comes_back() {
+    let it = Directory::filled().await;
+    let used = |disk: &SimDisk, path: &Path| {
+        let bytes = disk.bytes(path);
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| (at + 1).next_multiple_of(8))
+    };
+    let path = it.paths(".wal").pop().unwrap();
+    let before = used(&it.disk, &path);
+    let append = async |disk: &SimDisk, entries: Vec<Entry>| {
+        let mut opened = open_on(Arc::new(disk.clone()), it.dir.path(), small()).unwrap();
+        let (told, done) = tokio::sync::oneshot::channel();
+        opened.log.append_with(entries, |outcome| drop(told.send(outcome))).await.unwrap();
+        done.await.unwrap().unwrap();
+    };
+    append(&it.disk, vec![command(log_id(1, 20), 50), command(log_id(1, 21), 50)]).await;
+    let (first, marker) = ((used(&it.disk, &path) - before - 16) / 2, 16);
+    let torn = it.disk.altered(&path, |bytes| {
+        let end = before + 2 * first + marker;
+        bytes[before..before + first].fill(0);
+        bytes[end - marker..end].fill(0);
+    });
+    assert_eq!(it.recover(torn.altered(&path, |_| ())).unwrap().1, it.entries);
+
+    append(&torn, vec![command(log_id(2, 20), 50)]).await;
+    let (_, entries) = it.recover(torn).unwrap();
+    assert_eq!(entries[20..], [command(log_id(2, 20), 50)]);
+}
+
 #[tokio::test]
 async fn a_shortened_segment_is_refused() {
     let it = Directory::filled().await;
