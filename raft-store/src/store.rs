@@ -155,7 +155,7 @@ fn wal_options(dir: &Path, identity: Identity, options: &Options) -> WalOptions 
     WalOptions { dir: dir.join(WAL), identity, segment_bytes: options.segment_bytes }
 }
 
-fn lock(dir: &Path) -> Result<DirLock> {
+pub(crate) fn lock(dir: &Path) -> Result<DirLock> {
     let path = dir.join(LOCK);
     let file = File::options().write(true).create(true).truncate(false).open(&path);
     let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;

@@ -4,7 +4,8 @@
 use anyhow::{Context, Result, bail, ensure};
 
 const VERSION: u8 = 1;
-const CHUNK_BYTES: usize = 16 << 10;
+/// A leaf of sled holds up to some 32 values, and beyond 128 KiB it goes into a file of its own.
+const CHUNK_BYTES: usize = 2 << 10;
 /// The longest value.
 const VALUE_BYTES_MAX: usize = 64 << 20;
 /// version 1, chunks 4, crc32c 4 of key, version, chunks and bytes.

@@ -46,6 +46,12 @@ pub(super) struct Records {
     pub diffs: BTreeMap<u64, RevisionDiff>,
 }
 
+impl Records {
+    fn is_empty(&self) -> bool {
+        self.audit.is_empty() && self.diffs.is_empty()
+    }
+}
+
 impl Gathered {
     pub fn lock(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
@@ -101,10 +107,14 @@ impl Writer {
                 }
                 item => self.gather(item),
             };
-            since = since.or(Some(Instant::now()));
             if full {
                 self.sync()?;
                 since = None;
+            } else if self.gathered.lock().is_empty() {
+                // Entries without effects need no write.
+                self.floor.set_journal(Some(self.meta.synced_index));
+            } else {
+                since = since.or(Some(Instant::now()));
             }
         }
     }

@@ -1,0 +1,171 @@
+//! The journal by itself: what it keeps, what it drops after a crash, and that a node lives without it.
+
+use std::{fs, path::Path};
+
+use quorumgate_model::state::{AuditHead, HISTORY_MAX};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{store::lock, tests::memory_dir};
+
+struct Kept {
+    dir: TempDir,
+    floor: PurgeFloor,
+    state: State,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self { dir: memory_dir(), floor: PurgeFloor::new(), state: State::default() }
+    }
+
+    fn open(&self, name: &str) -> Journal {
+        let lock = lock(self.dir.path()).unwrap();
+        Journal::open(&self.dir.path().join(name), &self.state, self.floor.clone(), lock)
+    }
+
+    /// The next link of the chain, and a revision.
+    fn effects(&mut self) -> Effects {
+        let (sequence, previous) = (self.state.audit.count + 1, self.state.audit.hash);
+        let audit = AuditEntry {
+            sequence,
+            index: sequence,
+            revision: sequence,
+            wall_ms: 0,
+            actor: Arc::default(),
+            message: format!("{sequence}"),
+            summary: "x".repeat(40_000),
+            previous,
+        };
+        self.state.audit = AuditHead { count: sequence, hash: audit.hash() };
+        self.state.index = sequence;
+        let diff = RevisionDiff { revision: sequence, previous: sequence - 1, changes: Arc::new([]) };
+        Effects { diff: Some(diff), audit: Some(audit) }
+    }
+
+    async fn record(&mut self, journal: &Journal, count: u64) {
+        for _ in 0..count {
+            let effects = self.effects();
+            journal.record(self.state.index, vec![effects]).await;
+        }
+        journal.sync().await;
+        assert_eq!(journal.degraded(), None);
+    }
+
+    /// What a crash leaves.
+    fn copy(&self, from: &str, to: &str) {
+        let to = self.dir.path().join(to);
+        fs::create_dir_all(to.join("blobs")).unwrap();
+        let from = self.dir.path().join(from);
+        // sled never syncs what it puts there.
+        assert_eq!(fs::read_dir(from.join("blobs")).unwrap().count(), 0);
+        for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() {
+                fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+    }
+}
+
+fn sequences(journal: &Journal) -> Vec<u64> {
+    journal.audit(usize::MAX).iter().map(|entry| entry.sequence).collect()
+}
+
+#[tokio::test]
+async fn keeps_what_was_recorded() {
+    let mut it = Kept::new();
+    it.floor.set_snapshot(Some(100));
+    let journal = it.open("journal");
+    it.record(&journal, 5).await;
+    assert_eq!(it.floor.index(), Some(5), "the log may go as far as the journal has synced");
+    drop(journal);
+
+    let journal = it.open("journal");
+    assert_eq!(sequences(&journal), [5, 4, 3, 2, 1]);
+    assert_eq!(journal.audit(2)[1].message, "4");
+    assert_eq!(journal.revision_diff(3).unwrap().previous, 2);
+    assert_eq!(journal.revision_diff(6), None);
+}
+
+#[tokio::test]
+async fn after_a_crash_it_keeps_what_meets_the_state() {
+    let mut it = Kept::new();
+    let journal = it.open("journal");
+    it.record(&journal, 5).await;
+    it.copy("journal", "crashed");
+    it.copy("journal", "foreign");
+    drop(journal);
+    let journal = it.open("crashed");
+    assert_eq!(sequences(&journal), [5, 4, 3, 2, 1]);
+    drop(journal);
+
+    it.state.audit.hash = Default::default();
+    let journal = it.open("foreign");
+    assert_eq!(sequences(&journal), [0; 0]);
+    assert_eq!(journal.degraded(), None);
+}
+
+#[tokio::test]
+async fn a_changed_entry_breaks_the_chain_below_it() {
+    let mut it = Kept::new();
+    let journal = it.open("journal");
+    it.record(&journal, 5).await;
+    let mut forged = journal.audit(usize::MAX)[3].clone();
+    assert_eq!(forged.sequence, 2);
+    forged.message = "something else".into();
+    journal.record(5, vec![Effects { diff: None, audit: Some(forged) }]).await;
+    journal.sync().await;
+    it.copy("journal", "crashed");
+    drop(journal);
+    assert_eq!(sequences(&it.open("crashed")), [5, 4, 3]);
+}
+
+#[tokio::test]
+async fn damaged_files_are_set_aside() {
+    let mut it = Kept::new();
+    let journal = it.open("journal");
+    it.record(&journal, 5).await;
+    drop(journal);
+    for file in fs::read_dir(it.dir.path().join("journal")).unwrap().map(Result::unwrap) {
+        if file.file_type().unwrap().is_file() {
+            let bytes = fs::read(file.path()).unwrap();
+            disk_write(&file.path(), &bytes.iter().map(|byte| byte ^ 0x5a).collect::<Vec<_>>());
+        }
+    }
+    let journal = it.open("journal");
+    assert_eq!(journal.degraded(), None);
+    assert_eq!(sequences(&journal), [0; 0]);
+    it.record(&journal, 1).await;
+    assert_eq!(sequences(&journal), [6]);
+}
+
+#[tokio::test]
+async fn a_node_lives_without_it() {
+    let mut it = Kept::new();
+    it.floor.set_snapshot(Some(100));
+    disk_write(&it.dir.path().join("file"), b"where a directory should be");
+    let journal = it.open("file/journal");
+    assert!(journal.degraded().unwrap().starts_with("it cannot be opened"));
+    let effects = it.effects();
+    journal.record(1, vec![effects]).await;
+    journal.sync().await;
+    assert_eq!(sequences(&journal), [0; 0]);
+    assert_eq!(it.floor.index(), Some(100), "it holds nothing back");
+}
+
+#[tokio::test]
+async fn it_keeps_as_many_diffs_as_the_state_remembers() {
+    let it = Kept::new();
+    let journal = it.open("journal");
+    for revision in 1..=HISTORY_MAX as u64 + 7 {
+        let diff = RevisionDiff { revision, previous: revision - 1, changes: Arc::new([]) };
+        journal.record(revision, vec![Effects { diff: Some(diff), audit: None }]).await;
+    }
+    journal.sync().await;
+    assert_eq!(journal.revision_diff(7), None);
+    assert_eq!(journal.revision_diff(8).unwrap().revision, 8);
+}
+
+fn disk_write(path: &Path, bytes: &[u8]) {
+    crate::disk::Disk::create(&crate::disk::RealDisk, path).unwrap().write_at(bytes, 0).unwrap();
+}
