@@ -9,7 +9,10 @@ use std::{
 
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use hyper::body::Incoming;
-use quorumgate_model::command::{Actor, AdminRole};
+use quorumgate_model::{
+    command::{Actor, AdminRole},
+    digest::Digest,
+};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower_service::Service;
 
@@ -34,6 +37,8 @@ pub struct Call {
     pub deadline: Instant,
     /// From `quorumgate-min-revision`: answer only from a state that has applied this index.
     pub min_revision: Option<u64>,
+    /// The hash of the caller's admin token, where one was shown.
+    pub token: Option<Digest>,
 }
 
 impl Call {
@@ -87,7 +92,8 @@ impl Gate {
             return Err(self.refuse(peer, path, &caller.name, refused));
         }
         let actor = Arc::new(identity::actor(&caller, peer, path));
-        Ok(Call { actor, deadline: deadline(headers)?, min_revision: min_revision(headers)? })
+        let (deadline, min_revision) = (deadline(headers)?, min_revision(headers)?);
+        Ok(Call { actor, deadline, min_revision, token: caller.token })
     }
 
     /// Counts and logs a refusal. Those who are let in are never held up by the failures of others at their address.
@@ -110,7 +116,7 @@ impl Gate {
 }
 
 fn anonymous() -> Identity {
-    Identity { name: "anonymous".into(), role: AdminRole::Viewer, owner_scope: String::new() }
+    Identity { name: "anonymous".into(), role: AdminRole::Viewer, owner_scope: String::new(), token: None }
 }
 
 fn permit(caller: &Identity, needs: Access, path: &str) -> Result<(), Status> {
@@ -236,12 +242,12 @@ mod tests {
 
     #[test]
     fn a_scoped_token_writes_objects_and_nothing_else() {
-        let scoped = Identity { name: "t".into(), role: AdminRole::Admin, owner_scope: "team".into() };
+        let scoped = Identity { name: "t".into(), role: AdminRole::Admin, owner_scope: "team".into(), token: None };
         assert!(permit(&scoped, Access::Scoped(AdminRole::Operator), "x").is_ok());
         let refused = permit(&scoped, Access::Whole(AdminRole::Operator), "x").unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
 
-        let viewer = Identity { name: "v".into(), role: AdminRole::Viewer, owner_scope: String::new() };
+        let viewer = Identity { name: "v".into(), role: AdminRole::Viewer, owner_scope: String::new(), token: None };
         assert!(permit(&viewer, Access::Scoped(AdminRole::Viewer), "x").is_ok());
         assert!(permit(&viewer, Access::Scoped(AdminRole::Operator), "x").is_err());
     }

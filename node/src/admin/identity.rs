@@ -33,6 +33,8 @@ pub struct Identity {
     pub role: AdminRole,
     /// Only objects of this owner may be written; empty means all.
     pub owner_scope: String,
+    /// The hash of the admin token, where one was shown.
+    pub token: Option<Digest>,
 }
 
 /// Why nobody is recognised; the words become the ErrorInfo reason.
@@ -97,6 +99,11 @@ pub fn token_hash(token: &str) -> Digest {
     Digest::of(token.as_bytes())
 }
 
+/// Whether the token is still there and has not expired: for calls that go on for long.
+pub fn token_stands(state: &State, hash: Digest) -> bool {
+    find_token(state, hash).is_some_and(|(_, token)| token.expires_at_us > state.clock_us)
+}
+
 /// 256 random bits, shown once.
 pub fn new_token() -> anyhow::Result<String> {
     let mut secret = [0; 32];
@@ -117,12 +124,18 @@ fn by_token(field: &[u8], state: &State) -> Result<Identity, Unproven> {
     if !scheme.eq_ignore_ascii_case("bearer") || !token.trim().starts_with(TOKEN_PREFIX) {
         return Err(Unproven::BadHeader);
     }
-    let (name, token) = find_token(state, token_hash(token.trim())).ok_or(Unproven::TokenUnknown)?;
+    let hash = token_hash(token.trim());
+    let (name, token) = find_token(state, hash).ok_or(Unproven::TokenUnknown)?;
     // The log clock: it may lag behind, it never runs fast.
     if token.expires_at_us <= state.clock_us {
         return Err(Unproven::TokenExpired);
     }
-    Ok(Identity { name: format!("token/{name}"), role: token.role, owner_scope: token.owner.clone() })
+    Ok(Identity {
+        name: format!("token/{name}"),
+        role: token.role,
+        owner_scope: token.owner.clone(),
+        token: Some(hash),
+    })
 }
 
 /// Looks at every token whichever matches, so that the time says nothing about them.
@@ -142,7 +155,7 @@ fn by_user(uid: u32) -> Result<Identity, Unproven> {
         return Err(Unproven::UserUnknown);
     }
     let name = if uid == 0 { "root".to_owned() } else { format!("uid/{uid}") };
-    Ok(Identity { name, role: AdminRole::Admin, owner_scope: String::new() })
+    Ok(Identity { name, role: AdminRole::Admin, owner_scope: String::new(), token: None })
 }
 
 fn by_certificate(certificate: &CertificateDer<'_>, state: &State) -> Result<Identity, Unproven> {
@@ -150,7 +163,12 @@ fn by_certificate(certificate: &CertificateDer<'_>, state: &State) -> Result<Ide
     let spki = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parsed.public_key().raw);
     let member = state.nodes.values().find(|node| node.spki_sha256.as_slice() == spki.as_ref());
     let member = member.ok_or(Unproven::CertificateUnknown)?;
-    Ok(Identity { name: format!("node/{}", member.name), role: AdminRole::Admin, owner_scope: String::new() })
+    Ok(Identity {
+        name: format!("node/{}", member.name),
+        role: AdminRole::Admin,
+        owner_scope: String::new(),
+        token: None,
+    })
 }
 
 #[cfg(test)]

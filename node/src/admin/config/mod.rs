@@ -121,7 +121,7 @@ impl Config for Service {
             let message = format!("{} streams watch already, the most there may be", watch::WATCHERS_MAX);
             failure::status(Code::ResourceExhausted, "TOO_MANY_WATCHERS", message)
         })?;
-        let (watcher, events) = watch::Watcher::new(self.desk.clone(), request.since, permit);
+        let (watcher, events) = watch::Watcher::new(self.desk.clone(), &call, request.since, permit);
         self.tasks.detach(watcher.run(self.tasks.stop()));
         Ok(Response::new(events))
     }

@@ -8,6 +8,7 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use quorumgate_model::{
     change,
+    digest::Digest,
     state::{RevisionFacts, State},
 };
 use quorumgate_proto::admin::v1::{
@@ -22,7 +23,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::messages;
-use crate::admin::{desk::Desk, failure};
+use crate::admin::{
+    desk::Desk,
+    failure,
+    gate::Call,
+    identity::{self, Unproven},
+};
 
 /// Streams at once.
 pub const WATCHERS_MAX: usize = 256;
@@ -42,6 +48,8 @@ pub struct Watcher {
     at: u64,
     /// The state that was caught up with last.
     seen: Option<Arc<State>>,
+    /// The watcher's admin token: once it is gone, so is the stream.
+    token: Option<Digest>,
     events: mpsc::Sender<Result<WatchConfigResponse, Status>>,
     last_word: Arc<OnceLock<Status>>,
     _permit: OwnedSemaphorePermit,
@@ -53,7 +61,7 @@ type End = Option<Status>;
 pub type Events = std::pin::Pin<Box<dyn Stream<Item = Result<WatchConfigResponse, Status>> + Send>>;
 
 impl Watcher {
-    pub fn new(desk: Desk, since: Option<u64>, permit: OwnedSemaphorePermit) -> (Self, Events) {
+    pub fn new(desk: Desk, call: &Call, since: Option<u64>, permit: OwnedSemaphorePermit) -> (Self, Events) {
         let states = desk.consensus.states();
         let at = since.unwrap_or_else(|| states.borrow().revision);
         let (events, received) = mpsc::channel(BUFFER);
@@ -62,7 +70,7 @@ impl Watcher {
         // Said even when the buffer is full: it comes from beside the buffer.
         let ending = stream::once(async move { ending.get().cloned().map(Err) }).filter_map(std::future::ready);
         let stream = ReceiverStream::new(received).chain(ending);
-        (Self { desk, states, at, seen: None, events, last_word, _permit: permit }, Box::pin(stream))
+        (Self { desk, states, at, seen: None, token: call.token, events, last_word, _permit: permit }, Box::pin(stream))
     }
 
     pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
@@ -79,6 +87,10 @@ impl Watcher {
         let mut progress_at = Instant::now();
         loop {
             let state = self.states.borrow_and_update().clone();
+            if self.token.is_some_and(|token| !identity::token_stands(&state, token)) {
+                let gone = Unproven::TokenUnknown;
+                return Some(failure::status(Code::Unauthenticated, gone.reason(), gone.message()));
+            }
             if let Err(end) = self.catch_up(&state).await {
                 return end;
             }
@@ -93,7 +105,8 @@ impl Watcher {
             tokio::select! {
                 changed = self.states.changed() => {
                     if changed.is_err() {
-                        return Some(failure::status(Code::Unavailable, "CONSENSUS_STOPPED", "no more states here"));
+                        let why = "consensus has stopped on this node; watch another";
+                        return Some(failure::status(Code::Unavailable, "CONSENSUS_STOPPED", why));
                     }
                 }
                 () = sleep_until(progress_at) => {}

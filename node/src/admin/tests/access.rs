@@ -64,7 +64,7 @@ async fn a_scoped_token_writes_its_owners_objects_alone() {
 }
 
 #[tokio::test]
-async fn health_is_open_and_reflection_is_not() {
+async fn health_and_reflection_are_there() {
     let node = Fixture::start().await;
     let mut health = HealthClient::new(node.channel().await);
     let check = HealthCheckRequest { service: "quorumgate.admin.v1.Config".into() };
@@ -81,6 +81,21 @@ async fn health_is_open_and_reflection_is_not() {
             "quorumgate.admin.v1.Observe",
         ]
     );
+}
+
+#[tokio::test]
+async fn older_tools_reflect_by_v1alpha() {
+    use tonic_reflection::pb::v1alpha::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let node = Fixture::start().await;
+    let symbol = MessageRequest::FileContainingSymbol("quorumgate.admin.v1.Config".into());
+    let ask = ServerReflectionRequest { host: String::new(), message_request: Some(symbol) };
+    let mut client = ServerReflectionClient::new(node.channel().await);
+    let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
 }
 
 /// As grpcurl's `list` asks.

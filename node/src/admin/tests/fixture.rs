@@ -96,7 +96,9 @@ impl Fixture {
 }
 
 async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
-    let settings: Settings = toml::from_str(
+    // A member's address has a port, so the system chooses one first.
+    let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut settings: Settings = toml::from_str(
         r#"
         node = { name = "n1", region = "eu" }
         proxy = { listeners = [{ address = "127.0.0.1:0" }] }
@@ -106,6 +108,7 @@ async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
         "#,
     )
     .unwrap();
+    settings.peer.listen = peer;
     init::init(dir.path(), &settings, timing::MAX_RTT_DEFAULT).unwrap();
     let opened = quorumgate_raft_store::open(dir.path(), Default::default()).unwrap();
     let options = StartOptions {

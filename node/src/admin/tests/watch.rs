@@ -1,9 +1,9 @@
 //! The watch: what was missed, in order, then live.
 
 use quorumgate_proto::admin::v1::{self as admin, watch_config_response::Event};
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
-use super::fixture::{Fixture, config, upstream};
+use super::fixture::{Fixture, config, reason, upstream};
 
 /// The next revision of the stream; progress notes are passed over.
 async fn next(events: &mut Streaming<admin::WatchConfigResponse>) -> admin::watch_config_response::Changed {
@@ -46,4 +46,17 @@ async fn a_watch_without_a_start_begins_now_with_a_progress_note() {
     assert_eq!(first.event, Some(Event::Progress(admin::watch_config_response::Progress { revision })));
     client.apply(config(vec![upstream("b", "")], vec![])).await.unwrap();
     assert_eq!(next(&mut events).await.changes[0].name, "b");
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_token() {
+    let node = Fixture::start().await;
+    let token = node.admin_token("watcher", "viewer", "").await;
+    let watcher = node.remote(Some(&token)).await;
+    let mut events = watcher.config().watch_config(admin::WatchConfigRequest::default()).await.unwrap().into_inner();
+    events.message().await.unwrap().unwrap();
+    let remove = admin::RemoveAdminTokenRequest { name: "watcher".into() };
+    node.local().await.cluster().remove_admin_token(remove).await.unwrap();
+    let ended = events.message().await.unwrap_err();
+    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "TOKEN_UNKNOWN"));
 }
