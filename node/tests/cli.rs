@@ -88,6 +88,17 @@ fn a_node_that_is_not_there_exits_6() {
 }
 
 #[test]
+fn a_node_that_does_not_answer_in_time_exits_7() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    // It takes the connection and says nothing.
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let endpoint = format!("unix:{}", socket.display());
+    let args = ["--endpoint", &endpoint, "--timeout", "200ms", "apply", "-f", "-"];
+    check(&args, GOOD, 7, &["error[deadline]", "--request-id"]);
+}
+
+#[test]
 fn bad_settings_exit_78() {
     check(&["run", "--data-dir", "/nowhere/at/all"], "", 78, &["error[settings]", "settings.toml"]);
     let dir = tempfile::tempdir().unwrap();
@@ -104,6 +115,9 @@ fn init_refuses_an_address_that_nobody_can_dial() {
     check(&[&base[..], &["--peer-listen", "0.0.0.0:8400"]].concat(), "", 2, &["--advertise"]);
     check(&[&base[..], &["--max-rtt", "1h"]].concat(), "", 2, &["--max-rtt", "1ms to 2s"]);
     assert!(!dir.exists(), "nothing was prepared");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("mine"), "").unwrap();
+    check(&base, "", 2, &["is not empty", "mine"]);
 }
 
 #[test]

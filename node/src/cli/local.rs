@@ -24,7 +24,7 @@ pub fn init(verb: Init) -> Outcome {
     }
     let settings = settings_of(&verb.node)?;
     let dir = &verb.node.data_dir;
-    init::init(dir, &settings, verb.max_rtt.0).map_err(Failure::internal)?;
+    init::init(dir, &settings, verb.max_rtt.0).map_err(refused)?;
     eprintln!("{} is prepared in {}: the first node of a new cluster.", verb.node.name, dir.display());
     match verb.run {
         true => run_in(dir.clone(), settings),
@@ -61,12 +61,14 @@ pub fn join(verb: Join) -> Outcome {
     }
 }
 
+/// `init` and `join` say in words who refused and why.
 fn refused(error: anyhow::Error) -> Failure {
     let text = format!("{error:#}");
-    let exit = match text.to_ascii_lowercase() {
-        it if it.contains("token") || it.contains("certificate") => Exit::Forbidden,
+    let exit = match &text {
+        it if it.contains("is not empty") => Exit::Usage,
         it if it.contains("taken") => Exit::Conflict,
-        it if it.contains("no answer") || it.contains("timed out") || it.contains("unavailable") => Exit::Unavailable,
+        it if it.contains("refused the join") || it.contains("cluster CA is not") => Exit::Forbidden,
+        it if it.contains("no seed let this node in") => Exit::Unavailable,
         _ => Exit::Internal,
     };
     Failure::new(exit, text)

@@ -60,7 +60,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Fmt(it) => files::fmt(global, &it),
         Command::Schema => output::stdout(&output::pretty(&config::schema::schema())),
         Command::Completion { shell } => completion(shell),
-        Command::Version => output::stdout(&format!("quorumgate {}\n", crate::VERSION)),
+        Command::Version => version(global),
         command => block_on(ask(global, command)),
     }
 }
@@ -84,6 +84,16 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Audit(it) => audit::run(global, it).await,
         _ => unreachable!("dispatch has run every command that asks no node"),
     }
+}
+
+fn version(global: &Global) -> Outcome {
+    output::Answer {
+        text: Some(format!("quorumgate {}\n", crate::VERSION)),
+        json: serde_json::json!({ "version": crate::VERSION }),
+        names: vec![crate::VERSION.to_owned()],
+        ..output::Answer::default()
+    }
+    .print(global.output)
 }
 
 /// One thread: the command line waits for one answer at a time.

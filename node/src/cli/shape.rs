@@ -23,11 +23,11 @@ pub fn span(length: Option<&Duration>) -> Value {
 
 pub fn words(length: &Duration) -> String {
     let length = std::time::Duration::try_from(*length).unwrap_or_default();
-    // Microseconds mean nothing to a reader of minutes.
-    let shown = match length.as_secs() {
+    // Microseconds mean nothing to a reader of seconds, nor milliseconds to one of minutes.
+    let shown = match length.as_millis() {
         0 => length,
-        1..60 => std::time::Duration::from_millis(length.as_millis() as u64),
-        seconds => std::time::Duration::from_secs(seconds),
+        millis @ 1..60_000 => std::time::Duration::from_millis(millis as u64),
+        _ => std::time::Duration::from_secs(length.as_secs()),
     };
     Span(shown).to_string()
 }
@@ -202,6 +202,9 @@ mod tests {
         assert_eq!(time(None), Value::Null);
         for (millis, text) in [(250, "250ms"), (1_500, "1500ms"), (61_001, "61s"), (3_600_000, "1h"), (0, "0s")] {
             assert_eq!(words(&to_proto(std::time::Duration::from_millis(millis))), text);
+        }
+        for (micros, text) in [(18_216, "18ms"), (250, "250us")] {
+            assert_eq!(words(&to_proto(std::time::Duration::from_micros(micros))), text);
         }
     }
 

@@ -74,7 +74,9 @@ fn help(exit: Exit, code: Option<&str>) -> &'static str {
             "give an admin token with --admin-token-file, or ask over the unix socket as root or the daemon's user"
         }
         (Exit::Conflict, Some("conflict")) => "somebody else was faster: look at the newest revision and try again",
-        (Exit::Unavailable, _) => "nothing was written; `quorumgate cluster status` says who is there",
+        (Exit::Unavailable, _) => {
+            "nothing was written; `quorumgate cluster status` says who is there, and reads may be asked with --stale"
+        }
         (Exit::Deadline, _) => {
             "look with `quorumgate history`, or repeat with the same --request-id: it is not done twice"
         }

@@ -12,9 +12,10 @@ mod tree;
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use quorumgate_model::{
-    change, convert,
+    convert,
+    digest::Digest,
     invalid::Invalid,
-    resource::{Key, Kind, Resource, Resources, Route, Upstream},
+    resource::{Key, Kind, Name, Resource, Route, Upstream},
     ruleset,
 };
 use quorumgate_proto::admin::v1::ConfigSet;
@@ -109,13 +110,11 @@ impl Config {
     /// What can be said of the objects together without a cluster: no two routes match the same. References may point to
     /// what is in the cluster already.
     pub fn check_together(&self) -> Outcome {
-        let stored = self.resources().map(|it| (it.key(), change::stored(it.clone())));
-        let resources: Resources = stored.collect();
+        let mut seen: HashMap<Digest, &Name> = HashMap::new();
         let mut problems = Vec::new();
         for written in &self.objects {
             let Resource::Route(route) = &written.resource else { continue };
-            // Of a pair, the one with the later name is named.
-            if let Some(other) = ruleset::same_match(&resources, route).filter(|other| *other < route.name) {
+            if let Some(other) = seen.insert(ruleset::match_fingerprint(route), &route.name) {
                 problems.push(Problem {
                     place: self.sources[written.source].show(start(&written.node)),
                     help: "change the match of one of them, or give one a higher priority".to_owned(),

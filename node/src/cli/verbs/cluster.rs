@@ -64,7 +64,10 @@ async fn transfer(global: &Global, client: &Client, to: String) -> Outcome {
     .print(global.output)
 }
 
-/// Every asked node's hash at one index: the first node's own, which the others wait for.
+/// How often all nodes are asked again while the log moves on.
+const VERIFY_ROUNDS_MAX: usize = 20;
+
+/// Every asked node's hash at one index: each waits for the highest that another has named.
 async fn verify(global: &Global, first: Client, others: &[String]) -> Outcome {
     let mut clients = vec![(global.endpoint.clone(), first)];
     for endpoint in others {
@@ -72,21 +75,25 @@ async fn verify(global: &Global, first: Client, others: &[String]) -> Outcome {
     }
     let mut index = 0;
     let mut hashes = Vec::new();
-    for (endpoint, client) in &clients {
-        let answer = client.observe().state_hash(client.ask(StateHashRequest { index })).await?.into_inner();
-        index = index.max(answer.index);
-        let node = answer.header.map(|it| it.node).filter(|it| !it.is_empty()).unwrap_or_else(|| endpoint.clone());
-        hashes.push((node, answer.index, answer.hash));
+    for _ in 0..VERIFY_ROUNDS_MAX {
+        hashes.clear();
+        for (endpoint, client) in &clients {
+            let answer = client.observe().state_hash(client.ask(StateHashRequest { index })).await?.into_inner();
+            index = index.max(answer.index);
+            let node = answer.header.map(|it| it.node).filter(|it| !it.is_empty()).unwrap_or_else(|| endpoint.clone());
+            hashes.push((node, answer.index, answer.hash));
+        }
+        if hashes.iter().all(|it| it.1 == index) {
+            break;
+        }
     }
-    let same_index = hashes.iter().all(|it| it.1 == hashes[0].1);
-    let equal = hashes.iter().all(|it| it.2 == hashes[0].2);
+    let verdict = match hashes.iter().all(|it| it.1 == index) {
+        false => "unknown",
+        true if hashes.iter().all(|it| it.2 == hashes[0].2) => "equal",
+        true => "different",
+    };
     let nodes: Vec<_> =
         hashes.iter().map(|(node, index, hash)| json!({ "name": node, "index": index, "hash": hash })).collect();
-    let verdict = match (equal, same_index) {
-        (true, _) => "equal",
-        (false, false) => "unknown",
-        (false, true) => "different",
-    };
     Answer {
         header: vec!["name", "index", "hash"],
         rows: nodes.iter().map(|it| shape::cells(it, &["name", "index", "hash"])).collect(),
@@ -97,5 +104,5 @@ async fn verify(global: &Global, first: Client, others: &[String]) -> Outcome {
         ..Answer::default()
     }
     .print(global.output)?;
-    if equal { Ok(()) } else { Err(Failure::negative()) }
+    if verdict == "equal" { Ok(()) } else { Err(Failure::negative()) }
 }
