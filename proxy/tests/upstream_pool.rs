@@ -55,6 +55,30 @@ fn a_connection_closed_after_its_response_never_shows() {
     });
 }
 
+/// Every connection ends after one to seven answers, at any moment, under many clients at once.
+#[test]
+fn idempotent_requests_never_fail_while_connections_come_and_go() {
+    const CLIENTS: usize = 32;
+    const ROUNDS: usize = 100;
+    run(async {
+        let serve = |mut stream: std::net::TcpStream, number: usize| {
+            for _ in 0..=number % 7 {
+                answer(&mut stream, "fine");
+            }
+        };
+        let (a, b) = (origin(serve), origin(serve));
+        let worker = Worker::new(upstream(&[a.address, b.address]));
+        let client = async || {
+            for _ in 0..ROUNDS {
+                assert_eq!(worker.fetch(get()).await, "fine");
+            }
+        };
+        futures_util::future::join_all((0..CLIENTS).map(|_| client())).await;
+        let line = r#"requests_total{upstream="origin",code="2xx"}"#;
+        assert_eq!(worker.metric(line), (CLIENTS * ROUNDS) as u64);
+    });
+}
+
 /// The worker's thread is held until the server has closed, so that only the kernel knows of it.
 #[test]
 fn a_post_finds_a_closed_connection_before_it_is_written() {

@@ -29,7 +29,7 @@ struct Shard {
     requests: [AtomicU64; CODES.len()],
     connect_errors: AtomicU64,
     retries: AtomicU64,
-    stale_races: AtomicU64,
+    stale_connections: AtomicU64,
     open: AtomicI64,
     idle: AtomicI64,
 }
@@ -77,9 +77,9 @@ impl Gauge {
         self.shard().retries.fetch_add(1, Relaxed);
     }
 
-    /// A pooled connection was closed under a request.
-    pub fn stale_race(&self) {
-        self.shard().stale_races.fetch_add(1, Relaxed);
+    /// A pooled connection ended under a request, which was sent again if that was safe.
+    pub fn stale_connection(&self) {
+        self.shard().stale_connections.fetch_add(1, Relaxed);
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) const FAMILIES: [Family; 5] = [
     },
     Family { name: "connect_errors_total", kind: "counter", help: "Connections that could not be opened in time." },
     Family { name: "retries_total", kind: "counter", help: "Attempts after the first, without stale connections." },
-    Family { name: "stale_connections_total", kind: "counter", help: "Pooled connections closed under a request." },
+    Family { name: "stale_connections_total", kind: "counter", help: "Pooled connections that ended under a request." },
     Family { name: "connections", kind: "gauge", help: "Connections now; idle ones are open too." },
 ];
 
@@ -127,7 +127,7 @@ impl Counters {
             }
             "connect_errors_total" => line("", self.sum(|shard| &shard.connect_errors)),
             "retries_total" => line("", self.sum(|shard| &shard.retries)),
-            "stale_connections_total" => line("", self.sum(|shard| &shard.stale_races)),
+            "stale_connections_total" => line("", self.sum(|shard| &shard.stale_connections)),
             _ => {
                 line(",state=\"open\"", self.level(|shard| &shard.open));
                 line(",state=\"idle\"", self.level(|shard| &shard.idle));

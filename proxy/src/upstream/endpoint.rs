@@ -75,6 +75,11 @@ impl Endpoint {
         self.observe(now, took.max(FAILURE_LATENCY));
     }
 
+    /// It is another process now, or another state of it: what it did before says nothing.
+    pub fn forget(&self) {
+        self.latency_ns.store(0f64.to_bits(), Relaxed);
+    }
+
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }

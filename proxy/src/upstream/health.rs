@@ -133,6 +133,9 @@ impl Checker {
         if streak < enough {
             return streak;
         }
+        if !healthy {
+            self.endpoint.forget();
+        }
         self.endpoint.set_healthy(!healthy);
         let (upstream, target, address) = (&*self.upstream, &*self.endpoint.target, self.endpoint.address);
         match passed {

@@ -174,14 +174,17 @@ impl Exchange<'_> {
         if self.body.is_broken() {
             return Err(Failure::RequestBody);
         }
+        let stale = miss.reused && matches!(miss.failure, Failure::Reset);
+        if stale {
+            self.view.gauge.stale_connection();
+        }
         let safe = miss.unprocessed || (self.idempotent && matches!(miss.failure, Failure::Reset));
         if !safe || !self.body.can_begin_again() {
             return Err(miss.failure);
         }
         // The pool's doing, not the target's: neither policy nor budget is asked, and nobody waits.
-        if miss.reused && matches!(miss.failure, Failure::Reset) && !self.spared {
+        if stale && !self.spared {
             self.spared = true;
-            self.view.gauge.stale_race();
             return Ok((slot, Connect::Fresh));
         }
         let covered = miss.failure.retry_word().is_some_and(|word| self.config.retries.on.contains(&word));
