@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::{
     VERSION,
-    consensus::write_max_rtt,
+    consensus::write_welcome,
     init::Preparing,
     peer::{JoinFailure, ask_to_join},
     pki::{self, Anchor, ClusterKey, Held, Names},
@@ -65,15 +65,15 @@ pub async fn join(
     };
     let welcome = ask_each(seeds, token, request).await?;
 
-    let ca = CertificateDer::from(welcome.ca_certificate);
+    let ca = CertificateDer::from(&welcome.ca_certificate[..]);
     let cluster: [u8; 16] = welcome.cluster_id[..].try_into().context("the answer's cluster id")?;
     anyhow::ensure!(
         Anchor::new(&ca)?.spki_sha256() == token.ca_spki_sha256,
         "the answer holds another CA than the one that the token was made for"
     );
-    Held::write(dir, &key, &ca, &CertificateDer::from(welcome.certificate))?;
+    Held::write(dir, &key, &ca, &CertificateDer::from(&welcome.certificate[..]))?;
     pki::write_private(&dir.join(pki::CLUSTER_KEY), ClusterKey::from_bytes(&welcome.cluster_key)?.bytes())?;
-    write_max_rtt(dir, Duration::from_micros(welcome.max_rtt_us))?;
+    write_welcome(dir, &welcome)?;
     quorumgate_raft_store::prepare(dir, Identity { cluster, node: welcome.node_id, incarnation })?;
     settings.write(dir)?;
     std::fs::remove_file(dir.join(INCARNATION_FILE))?;

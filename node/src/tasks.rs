@@ -39,6 +39,7 @@ impl Tasks {
         let name: Arc<str> = name.into();
         let ended = self.ended.clone();
         let stop = self.stop.clone();
+        #[expect(clippy::disallowed_methods, reason = "the one place")]
         let running = tokio::spawn(task);
         self.tracker.spawn(async move {
             let why = match running.await {

@@ -78,6 +78,7 @@ impl Node {
         node
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test without a runtime polls a process")]
     fn wait_leader(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,185 +1,16 @@
-//! Members in one process over real QUIC on loopback: elections, failover, joins, removals, snapshots.
+//! Elections, failover, joins, removals: members in one process over real QUIC on loopback.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod members;
 
-use quorumgate_model::{
-    NodeId,
-    command::{Actor, Applied, Body, CreateJoinToken, Role},
-};
+use std::time::{Duration, Instant};
+
+use members::{Home, SOON, actor, leader, three};
+use quorumgate_model::command::{Applied, Body, Role};
 use quorumgate_node::{
-    consensus::{Consensus, Draft, ProposeError, Published, StartOptions},
-    init::init,
+    consensus::{Draft, ProposeError},
     join::{JoinToken, join},
-    settings::Settings,
-    tasks::{Ended, Tasks},
+    pki::Authority,
 };
-use quorumgate_proxy::Freshness;
-use quorumgate_raft_store::Options;
-use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(10);
-const MAX_RTT: Duration = Duration::from_millis(5);
-
-/// A member that runs, as boot would run it, but for the proxy: what is applied counts as published.
-struct Member {
-    consensus: Consensus,
-    tasks: Tasks,
-    freshness: Arc<Freshness>,
-    _endings: tokio::sync::mpsc::UnboundedReceiver<Ended>,
-}
-
-struct Home {
-    dir: TempDir,
-    settings: Settings,
-}
-
-fn free_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Home {
-    fn new(name: &str) -> Self {
-        let text = format!(
-            r#"
-            [node]
-            name = "{name}"
-            region = "here"
-            [proxy]
-            listeners = [{{ address = "127.0.0.1:0" }}]
-            [peer]
-            listen = "127.0.0.1:{}"
-            [admin]
-            listen = "127.0.0.1:0"
-            [telemetry]
-            listen = "127.0.0.1:0"
-            "#,
-            free_port()
-        );
-        Self { dir: tempfile::tempdir().unwrap(), settings: toml::from_str(&text).unwrap() }
-    }
-
-    fn founder(name: &str) -> Self {
-        let home = Self::new(name);
-        init(home.path(), &home.settings, MAX_RTT).unwrap();
-        home
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.settings.peer.listen
-    }
-
-    async fn join(&self, seed: &Home, token: &JoinToken) -> anyhow::Result<NodeId> {
-        join(&[seed.address().to_string()], token, self.path(), &self.settings, None).await
-    }
-
-    async fn run(&self) -> Member {
-        self.run_with(Options::default()).await
-    }
-
-    async fn run_with(&self, options: Options) -> Member {
-        let (tasks, endings) = Tasks::new();
-        let freshness = Arc::new(Freshness::default());
-        let opened = quorumgate_raft_store::open(self.path(), options).unwrap();
-        let options = StartOptions {
-            dir: self.path().to_owned(),
-            settings: self.settings.clone(),
-            opened,
-            tasks: tasks.clone(),
-            freshness: freshness.clone(),
-        };
-        let consensus = Consensus::start(options).await.unwrap();
-        let publisher = consensus.clone();
-        let stop = tasks.stop();
-        tasks.start("publish", async move {
-            let mut states = publisher.states();
-            loop {
-                let state = states.borrow_and_update().clone();
-                let published = Published { index: state.index, revision: state.revision, at_ms: state.wall_ms };
-                publisher.set_published(published);
-                let Some(Ok(())) = stop.run_until_cancelled(states.changed()).await else { return Ok(()) };
-            }
-        });
-        Member { consensus, tasks, freshness, _endings: endings }
-    }
-}
-
-impl Member {
-    /// As a crash, as far as one process can: no hand-over, the sockets go.
-    async fn kill(self) {
-        self.consensus.abandon().await;
-        assert!(self.tasks.shut_down(SOON).await, "a task did not stop");
-    }
-
-    async fn stop(self) {
-        self.consensus.shut_down(Duration::from_secs(3)).await;
-        assert!(self.tasks.shut_down(SOON).await, "a task did not stop");
-    }
-
-    async fn propose(&self, body: Body) -> Result<Applied, ProposeError> {
-        self.consensus.propose(Draft { request_id: None, actor: actor(), body }, SOON).await
-    }
-
-    async fn token(&self, role: Role, ttl: Duration) -> JoinToken {
-        let ca = self.founded().await;
-        let token = JoinToken::generate(&ca).unwrap();
-        let body = CreateJoinToken { id: token.id.clone(), secret_hash: token.secret_hash(), role, ttl, uses: 1 };
-        self.propose(Body::CreateJoinToken(body)).await.unwrap().outcome.unwrap();
-        token
-    }
-
-    /// The CA, once the state has it.
-    async fn founded(&self) -> Vec<u8> {
-        let mut states = self.consensus.states();
-        let state = tokio::time::timeout(SOON, states.wait_for(|state| state.cluster.is_some())).await;
-        let state = state.expect("the cluster was not founded in time").unwrap();
-        state.cluster.as_ref().unwrap().ca_certificate.clone()
-    }
-
-    async fn sees(&self, what: &str, is: impl Fn(&Consensus) -> bool) {
-        let ends = Instant::now() + SOON;
-        while !is(&self.consensus) {
-            assert!(Instant::now() < ends, "not in time: {what}; view {:?}", self.consensus.view());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn sees_voters(&self, voters: usize) {
-        self.sees(&format!("{voters} voters"), |it| it.view().voters.len() == voters).await;
-    }
-}
-
-fn actor() -> Arc<Actor> {
-    Arc::new(Actor { name: "test".into(), ..Default::default() })
-}
-
-/// Three voters, founded and joined.
-async fn three() -> (Vec<Home>, Vec<Member>) {
-    let homes = vec![Home::founder("n1"), Home::new("n2"), Home::new("n3")];
-    let mut members = vec![homes[0].run().await];
-    for home in &homes[1..] {
-        let token = members[0].token(Role::Voter, Duration::from_secs(60)).await;
-        home.join(&homes[0], &token).await.unwrap();
-        members.push(home.run().await);
-    }
-    for member in &members {
-        member.sees_voters(3).await;
-    }
-    (homes, members)
-}
-
-fn leader(members: &[Member]) -> usize {
-    let leads = |member: &Member| member.consensus.view().leader == Some(member.consensus.view().id);
-    members.iter().position(leads).expect("a leader")
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_founder_starts_again_with_what_it_knew() {
@@ -223,4 +54,96 @@ async fn three_members_write_through_any_and_survive_their_leader() {
     for member in members {
         member.stop().await;
     }
+}
+
+async fn refused(home: &Home, seed: &Home, token: &JoinToken) -> String {
+    format!("{:#}", home.join(seed, token).await.expect_err("a bad token"))
+}
+
+#[track_caller]
+fn assert_says(reason: &str, word: &str) {
+    assert!(reason.contains(word), "{reason:?} does not say {word:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_token_is_refused_with_its_reason() {
+    let founder = Home::founder("n1");
+    let member = founder.run().await;
+    let token = member.token(Role::Replica, Duration::from_secs(60)).await;
+
+    let stranger = Authority::generate([1; 16]).unwrap();
+    let foreign = JoinToken {
+        ca_spki_sha256: JoinToken::generate(stranger.certificate()).unwrap().ca_spki_sha256,
+        ..token.clone()
+    };
+    assert_says(&refused(&Home::new("n2"), &founder, &foreign).await, "cluster CA is not the one");
+    let unknown = JoinToken { id: "nobody".into(), ..token.clone() };
+    assert_says(&refused(&Home::new("n2"), &founder, &unknown).await, "refused the join");
+    let guessed = JoinToken { secret: "guessed".into(), ..token.clone() };
+    assert_says(&refused(&Home::new("n2"), &founder, &guessed).await, "refused the join");
+    assert_says(&refused(&Home::new("n1"), &founder, &token).await, "a node named n1 is in the cluster");
+    let home = Home::new("n2");
+    let seeds = [founder.address().to_string()];
+    let voter = join(&seeds, &token, home.path(), &home.settings, Some(Role::Voter)).await.unwrap_err();
+    assert_says(&format!("{voter:#}"), "replica");
+
+    // The same directory may try again, and then the token is used up.
+    home.join(&founder, &token).await.unwrap();
+    assert_says(&refused(&Home::new("n3"), &founder, &token).await, "use");
+    assert_says(&refused(&home, &founder, &token).await, "not empty");
+
+    let short = member.token(Role::Replica, Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_says(&refused(&Home::new("n3"), &founder, &short).await, "expired");
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_shut_out_and_says_so() {
+    let (homes, mut members) = three().await;
+    let at = (leader(&members) + 1) % 3;
+    let id = members[at].consensus.view().id;
+    let witness = (at + 1) % 3;
+    members[witness].consensus.remove_node(id, actor(), SOON).await.unwrap().outcome.unwrap();
+    members[at].sees("its removal", |it| it.view().stopped.is_some()).await;
+    members[witness].sees("one voter", |it| !it.view().voters.contains(&id) && !it.view().learners.contains(&id)).await;
+    let error = members[at].propose(Body::Tick).await.unwrap_err();
+    assert!(matches!(error, ProposeError::Stopped(_)), "{error:?}");
+    members.remove(at).stop().await;
+
+    // With the state of before its removal it is told by the others.
+    let back = homes[at].run().await;
+    back.sees("its removal", |it| it.view().stopped.is_some()).await;
+    back.stop().await;
+    let result = members[0].consensus.remove_node(members[0].consensus.view().id, actor(), SOON).await;
+    assert!(!matches!(result, Ok(Applied { outcome: Ok(_), .. })), "the last voter went: {result:?}");
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_a_write_is_certainly_not_appended() {
+    let (homes, mut members) = three().await;
+    let at = leader(&members);
+    let leader = members.remove(at);
+    for member in members {
+        member.kill().await;
+    }
+    leader.sees("no quorum", |it| !it.view().quorum).await;
+    let before = leader.consensus.view().last_log_index;
+    let draft = Draft { request_id: None, actor: actor(), body: Body::Tick };
+    let error = leader.consensus.propose(draft, Duration::from_millis(800)).await.unwrap_err();
+    assert!(matches!(error, ProposeError::NoQuorum(_)), "{error:?}");
+    assert_eq!(leader.consensus.view().last_log_index, before);
+    leader.consensus.linearize(Duration::from_millis(500)).await.unwrap_err();
+    let receipts = leader.consensus.await_published(1, Duration::from_secs(5)).await;
+    assert_eq!(receipts.iter().filter(|receipt| receipt.unreachable).count(), 2);
+
+    // It has written nothing that the others lack: they come back and agree.
+    let others: Vec<_> = homes.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, home)| home).collect();
+    let back = others[0].run().await;
+    back.propose(Body::Tick).await.unwrap().outcome.unwrap();
+    back.stop().await;
+    leader.stop().await;
 }

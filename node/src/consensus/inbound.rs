@@ -14,6 +14,7 @@ use quorumgate_model::{
     convert,
     digest::Digest,
     resource::Name,
+    state::State,
 };
 use quorumgate_proto::{
     peer::v1::{self as pb, failure::Reason, request::Call, response::Answer},
@@ -33,6 +34,8 @@ use crate::{
 
 /// The longest deadline that a peer may ask for.
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// How many nodes a joiner is told of.
+const PEERS_MAX: usize = 16;
 /// How long an admission may take.
 const ADMIT_MAX: Duration = Duration::from_secs(15);
 
@@ -262,7 +265,13 @@ impl Consensus {
     /// CA key in this node's own state.
     async fn answer_join(&self, request: pb::JoinRequest, from: SocketAddr) -> Answered {
         let csr = request.csr.clone();
-        let node = self.joiner(&request).await?;
+        let state = self.linearize(ADMIT_MAX).await.map_err(|error| (reason(&error), error.to_string()))?;
+        let node = joiner(&state, &request)?;
+        // A repeat: the request is signed by the key that was let in, and uses up no second token.
+        let same = |it: &NodeRecord| (it.incarnation, it.spki_sha256) == (node.incarnation, node.spki_sha256);
+        if let Some(admitted) = state.nodes.values().find(|it| same(it)) {
+            return self.welcome(admitted.id, &csr).map_err(|error| (Reason::Refused, format!("{error:#}")));
+        }
         let actor = Actor {
             name: format!("join token {}", request.token_id),
             source: from.to_string(),
@@ -270,7 +279,7 @@ impl Consensus {
             ..Default::default()
         };
         let draft = Draft {
-            request_id: Some(admission_id(&request, &node)),
+            request_id: None,
             actor: Arc::new(actor),
             body: Body::AdmitNode(AdmitNode {
                 token_id: request.token_id,
@@ -284,34 +293,6 @@ impl Consensus {
         self.welcome(node_id, &csr).map_err(|error| (Reason::Refused, format!("{error:#}")))
     }
 
-    async fn joiner(&self, request: &pb::JoinRequest) -> Result<NodeRecord, (Reason, String)> {
-        let refused = |message: String| (Reason::Refused, message);
-        let mut wanted_role = match request.role() {
-            store::Role::Voter => Some(Role::Voter),
-            store::Role::Replica => Some(Role::Replica),
-            store::Role::Unspecified => None,
-        };
-        if wanted_role.is_none() {
-            let state = self.linearize(ADMIT_MAX).await.map_err(|error| (reason(&error), error.to_string()))?;
-            // An unknown token is refused by apply, with its reason.
-            wanted_role = state.join_tokens.get(&request.token_id).map(|token| token.role);
-        }
-        Ok(NodeRecord {
-            id: 0,
-            name: request.name.parse::<Name>().map_err(|error| refused(error.to_string()))?,
-            region: request.region.clone(),
-            peer_address: request.peer_address.clone(),
-            incarnation: request.incarnation[..]
-                .try_into()
-                .map_err(|_| refused("an incarnation has 16 bytes".into()))?,
-            spki_sha256: pki::request_spki_sha256(&request.csr).map_err(|error| refused(format!("{error:#}")))?,
-            wanted_role: wanted_role.unwrap_or(Role::Voter),
-            standing: Standing::Active,
-            level: request.level,
-            version: request.version.clone(),
-        })
-    }
-
     fn welcome(&self, node_id: u64, csr: &[u8]) -> anyhow::Result<Answer> {
         let state = self.member.state();
         let facts = state.cluster.as_ref().ok_or_else(|| anyhow::anyhow!("this node does not know the cluster yet"))?;
@@ -323,18 +304,35 @@ impl Consensus {
             certificate: self.member.sign(csr, node_id)?.to_vec(),
             cluster_key: self.member.cluster_key.bytes().to_vec(),
             max_rtt_us: facts.max_rtt.as_micros() as u64,
+            peers: state.nodes.values().filter(|node| node.id != node_id).take(PEERS_MAX).map(address).collect(),
         }))
     }
 }
 
-/// The same for a repeat of the same request, so that it gets the same answer and uses up no second token.
-fn admission_id(request: &pb::JoinRequest, node: &NodeRecord) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&node.incarnation).update(request.token_id.as_bytes()).update(&request.token_secret);
-    hasher.update(node.name.as_bytes()).update(node.peer_address.as_bytes());
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    id
+fn address(node: &Arc<NodeRecord>) -> pb::PeerAddress {
+    pb::PeerAddress { node_id: node.id, address: node.peer_address.clone() }
+}
+
+fn joiner(state: &State, request: &pb::JoinRequest) -> Result<NodeRecord, (Reason, String)> {
+    let refused = |message: String| (Reason::Refused, message);
+    let wanted_role = match request.role() {
+        store::Role::Voter => Role::Voter,
+        store::Role::Replica => Role::Replica,
+        // An unknown token is refused by apply, with its reason.
+        store::Role::Unspecified => state.join_tokens.get(&request.token_id).map_or(Role::Voter, |token| token.role),
+    };
+    Ok(NodeRecord {
+        id: 0,
+        name: request.name.parse::<Name>().map_err(|error| refused(error.to_string()))?,
+        region: request.region.clone(),
+        peer_address: request.peer_address.clone(),
+        incarnation: request.incarnation[..].try_into().map_err(|_| refused("an incarnation has 16 bytes".into()))?,
+        spki_sha256: pki::request_spki_sha256(&request.csr).map_err(|error| refused(format!("{error:#}")))?,
+        wanted_role,
+        standing: Standing::Active,
+        level: request.level,
+        version: request.version.clone(),
+    })
 }
 
 fn reason(error: &ProposeError) -> Reason {

@@ -12,6 +12,7 @@ use std::{
 
 use openraft::{Instant as _, async_runtime::watch::WatchReceiver};
 use quorumgate_model::{NodeId, state::State, timing::Timing};
+use quorumgate_proto::peer::v1 as pb;
 use quorumgate_proxy::{Freshness, freshness::boottime_ns};
 use quorumgate_raft_store::{Journal, LogId, Machine, RaftNode, StoreHealth, TypeConfig};
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ pub(super) struct Member {
     pub raft: Raft,
     pub peers: Peers,
     pub peer_address: std::net::SocketAddr,
+    /// Those that a joiner was told of.
+    pub first_peers: Vec<pb::PeerAddress>,
     pub held: Arc<Held>,
     pub cluster_key: ClusterKey,
     pub states: watch::Receiver<Arc<State>>,
@@ -161,6 +164,9 @@ impl Member {
         let mut others: BTreeMap<NodeId, String> =
             self.glance().nodes.into_iter().map(|(id, node)| (id, node.address)).collect();
         others.extend(state.nodes.values().map(|node| (node.id, node.peer_address.clone())));
+        if others.is_empty() {
+            others.extend(self.first_peers.iter().map(|peer| (peer.node_id, peer.address.clone())));
+        }
         others.retain(|id, _| *id != self.me.node && !state.removed.contains_key(id));
         others.into_iter().map(|(id, address)| Target { id, address }).collect()
     }
@@ -171,6 +177,11 @@ impl Member {
 }
 
 impl Consensus {
+    /// Up to where the log is gone: what is older comes by snapshot.
+    pub fn purged(&self) -> Option<u64> {
+        self.member.raft.metrics().borrow_watched().purged.as_ref().map(|id| id.index)
+    }
+
     /// This node's own view of raft, without asking anybody.
     pub fn view(&self) -> View {
         let member = &self.member;

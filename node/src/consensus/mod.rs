@@ -17,7 +17,7 @@ mod verbs;
 
 pub use self::{
     renew::CA_KEY_PURPOSE,
-    start::{BOOTSTRAP_FILE, write_bootstrap, write_max_rtt},
+    start::{write_bootstrap, write_welcome},
 };
 
 use std::{collections::BTreeSet, sync::Arc};

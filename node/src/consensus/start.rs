@@ -16,9 +16,9 @@ use prost::Message;
 use quorumgate_model::{
     command::{Body, Bootstrap},
     convert,
-    timing::{MAX_RTT_DEFAULT, Timing},
+    timing::Timing,
 };
-use quorumgate_proto::store::v1 as store;
+use quorumgate_proto::{peer::v1 as pb, store::v1 as store};
 use quorumgate_raft_store::{Opened, RaftNode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,9 +37,9 @@ use crate::{
 };
 
 /// A founder's first command, kept until it is applied.
-pub const BOOTSTRAP_FILE: &str = "bootstrap.bin";
-/// A joiner's timers until it has the state: the cluster's longest round trip, microseconds as text.
-pub const MAX_RTT_FILE: &str = "max-rtt";
+const BOOTSTRAP_FILE: &str = "bootstrap.bin";
+/// What a joiner was told and needs until it has the state: the cluster's longest round trip, and some nodes.
+const WELCOME_FILE: &str = "welcome.bin";
 
 const FOUND_MAX: Duration = Duration::from_secs(10);
 
@@ -63,15 +63,16 @@ impl Consensus {
         let me = Me { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation };
         let state = states.borrow().clone();
         let bootstrap = read_bootstrap(&dir)?;
+        let welcome = read_welcome(&dir)?;
         let cluster_key = ClusterKey::from_bytes(&pki::read_private(&dir.join(pki::CLUSTER_KEY))?)?;
         let held = Arc::new(Held::read(&dir)?);
         if let Err(error) = renew::renew_if_due(&held, &Names::of(&settings), &state, &cluster_key, me.node) {
             tracing::warn!(error = format!("{error:#}"), "this node's certificate was not renewed at start");
         }
-        let timing = match (&state.cluster, &bootstrap) {
-            (Some(_), _) => state.timing(),
-            (None, Some(bootstrap)) => Timing::from_max_rtt(bootstrap.max_rtt),
-            (None, None) => Timing::from_max_rtt(read_max_rtt(&dir)),
+        let timing = match (&state.cluster, &bootstrap, &welcome) {
+            (None, Some(bootstrap), _) => Timing::from_max_rtt(bootstrap.max_rtt),
+            (None, None, Some(welcome)) => Timing::from_max_rtt(Duration::from_micros(welcome.max_rtt_us)),
+            _ => state.timing(),
         };
 
         let peers = Peers::bind(settings.peer.listen, me, held.clone(), tasks.clone())?;
@@ -87,6 +88,7 @@ impl Consensus {
             raft,
             peers,
             peer_address,
+            first_peers: welcome.map(|welcome| welcome.peers).unwrap_or_default(),
             held,
             cluster_key,
             clock: LogClock::starting_at(state.clock_us),
@@ -208,11 +210,18 @@ fn parse_bootstrap(bytes: &[u8]) -> anyhow::Result<Bootstrap> {
     })
 }
 
-pub fn write_max_rtt(dir: &Path, max_rtt: Duration) -> anyhow::Result<()> {
-    pki::write_atomic(&dir.join(MAX_RTT_FILE), max_rtt.as_micros().to_string().as_bytes())
+/// Keeps what a joiner needs before it has the state; the secrets lie elsewhere.
+pub fn write_welcome(dir: &Path, welcome: &pb::JoinResponse) -> anyhow::Result<()> {
+    let kept = pb::JoinResponse { cluster_key: Vec::new(), ..welcome.clone() };
+    pki::write_private(&dir.join(WELCOME_FILE), &kept.encode_to_vec())
 }
 
-fn read_max_rtt(dir: &Path) -> Duration {
-    let text = std::fs::read_to_string(dir.join(MAX_RTT_FILE)).unwrap_or_default();
-    text.trim().parse().map_or(MAX_RTT_DEFAULT, Duration::from_micros)
+/// The founder has none.
+fn read_welcome(dir: &Path) -> anyhow::Result<Option<pb::JoinResponse>> {
+    let file = dir.join(WELCOME_FILE);
+    match std::fs::read(&file) {
+        Ok(bytes) => Ok(Some(pb::JoinResponse::decode(&bytes[..]).with_context(|| format!("in {}", file.display()))?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+    }
 }

@@ -6,7 +6,7 @@ mod held;
 mod seal;
 mod verify;
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 pub use authority::{Authority, Names, NodeKey, request_spki_sha256, uri};
 pub use files::{CLUSTER_KEY, TLS_DIR, read_private, write_atomic, write_private};
@@ -17,13 +17,22 @@ pub use verify::{Anchor, PeerIdentity, Presented, provider};
 /// How long a node's certificate lives; it is renewed once a third of that has passed.
 const LIFETIME: Duration = Duration::from_secs(72 * 3600);
 
-/// Tests shorten it (seconds).
+/// Tests of whole processes shorten it (seconds).
 const LIFETIME_VARIABLE: &str = "QUORUMGATE_TEST_CERT_LIFETIME";
+
+static LIFETIME_OF_PROCESS: OnceLock<Duration> = OnceLock::new();
 
 /// The lifetime of certificates that this process signs.
 pub fn lifetime() -> Duration {
-    let seconds = std::env::var(LIFETIME_VARIABLE).ok().and_then(|text| text.parse::<f64>().ok());
-    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(LIFETIME)
+    *LIFETIME_OF_PROCESS.get_or_init(|| {
+        let seconds = std::env::var(LIFETIME_VARIABLE).ok().and_then(|text| text.parse::<f64>().ok());
+        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(LIFETIME)
+    })
+}
+
+/// For tests within one process, before anything is signed.
+pub fn shorten_lifetime(lifetime: Duration) {
+    let _ = LIFETIME_OF_PROCESS.set(lifetime);
 }
 
 /// Random bytes from the system; its failure leaves nothing sensible to do.

@@ -126,6 +126,7 @@ async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
 }
 
 /// What `publish` does, without a proxy.
+#[expect(clippy::disallowed_methods, reason = "it lives as long as the test's runtime")]
 fn publish(consensus: Consensus) {
     tokio::spawn(async move {
         let mut states = consensus.states();

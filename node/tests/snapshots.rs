@@ -1,0 +1,47 @@
+//! A member that was away for longer than the log reaches back gets a snapshot, and nobody is disturbed by it.
+
+mod members;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use members::{SOON, leader, three_with};
+use quorumgate_model::command::{Actor, Body};
+use quorumgate_node::consensus::Draft;
+use quorumgate_raft_store::Options;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lagging_member_gets_a_snapshot_while_heartbeats_go_on() {
+    let options = Options { snapshot_after_bytes: 256 << 10, segment_bytes: 128 << 10 };
+    let (homes, mut members) = three_with(options.clone()).await;
+    let away = (leader(&members) + 1) % 3;
+    members.remove(away).stop().await;
+    let at = leader(&members);
+    let consensus = &members[at].consensus;
+    let term = consensus.view().term;
+    let last_seen = consensus.view().applied;
+
+    // What fills the log is the actor's text.
+    let actor = Arc::new(Actor { name: "filler".into(), rpc: "x".repeat(8 << 10), ..Default::default() });
+    let mut rounds = 0;
+    while consensus.purged().is_none_or(|purged| purged <= last_seen) {
+        let draft = || Draft { request_id: None, actor: actor.clone(), body: Body::Tick };
+        for written in join_all((0..32).map(|_| consensus.propose(draft(), SOON))).await {
+            written.unwrap().outcome.unwrap();
+        }
+        rounds += 1;
+        assert!(rounds < 100, "the log was not purged; snapshot {:?}", consensus.view());
+    }
+    let target = consensus.view().applied;
+    let back = homes[away].run_with(options).await;
+    back.consensus.wait_applied(target, Duration::from_secs(20)).await.unwrap();
+    assert_eq!(
+        back.consensus.linearize(SOON).await.unwrap().hash(),
+        members[at].consensus.linearize(SOON).await.unwrap().hash()
+    );
+    assert_eq!(members[at].consensus.view().term, term, "an election took place");
+    back.stop().await;
+    for member in members {
+        member.stop().await;
+    }
+}
