@@ -66,6 +66,9 @@ impl Member {
         match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err("not the leader".into()),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(short))) => {
+                Err(format!("the leader hears only {} of its voters", short.got.len()))
+            }
             Err(error) => Err(error.to_string()),
         }
     }

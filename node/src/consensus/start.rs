@@ -165,7 +165,13 @@ async fn found(consensus: Consensus, bootstrap: Bootstrap, stop: CancellationTok
         let proposed = stop.run_until_cancelled(consensus.propose(drive::draft(body.clone()), FOUND_MAX)).await;
         match proposed {
             None => return,
-            Some(Ok(_)) | Some(Err(ProposeError::OutcomeUnknown(_) | ProposeError::NoQuorum(_))) => {}
+            Some(Err(ProposeError::OutcomeUnknown(_) | ProposeError::NoQuorum(_))) => {}
+            Some(Ok(applied)) => match applied.outcome {
+                Ok(_) => {}
+                // A cluster that was founded before says no to a second time: the loop's condition sees it.
+                Err(_) if consensus.state().cluster.is_some() => {}
+                Err(rejected) => return tracing::error!(%rejected, "the cluster was not founded"),
+            },
             Some(Err(error)) => return tracing::error!(%error, "the cluster was not founded"),
         }
     }
