@@ -123,6 +123,16 @@ impl Record {
         self.outcome = Outcome::Answered;
     }
 
+    /// Whether there is more to come of the request than was read.
+    pub(crate) fn leaves_body_unread(&self) -> bool {
+        self.has_body && !self.client_body.as_ref().is_some_and(|state| state.ended.get())
+    }
+
+    /// The body was read to its end, for nobody.
+    pub(crate) fn body_discarded(&mut self) {
+        self.has_body = false;
+    }
+
     fn write(&mut self) {
         if self.outcome == Outcome::Written {
             return;
@@ -150,7 +160,7 @@ impl Record {
         if let Some(logged) = self.logged.take() {
             self.log(&logged, took);
         }
-        if self.has_body && !self.client_body.as_ref().is_some_and(|state| state.ended.get()) {
+        if self.leaves_body_unread() {
             self.conn.body_left_unread();
         }
         self.conn.exchange_ends();

@@ -39,7 +39,7 @@ pub(crate) struct Words {
     detail: &'static str,
     grpc_status: u8,
     retry_after: Option<&'static str>,
-    close: bool,
+    pub close: bool,
 }
 
 const fn words(status: StatusCode, code: &'static str, title: &'static str, detail: &'static str, grpc: u8) -> Words {

@@ -209,3 +209,33 @@ async fn expect_continue_is_answered_when_the_body_is_wanted() {
     assert_eq!(status(&answer), 200, "{answer}");
     assert!(heard.last().ends_with("\n\nabc") && !heard.last().contains("expect"), "{}", heard.last());
 }
+
+#[tokio::test]
+async fn a_connection_that_ends_behind_an_unread_body_says_so() {
+    let (target, _heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let post =
+        |path: &str, length: usize| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+
+    // Too much to read for nothing.
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(post("/", 11 << 20).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", client.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+
+    // A short body that comes in behind its head is read, and the connection goes on.
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    for _ in 0..2 {
+        client.write_all(post("/a%2fb", 5).as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        client.write_all(b"a\nb\nc").await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"}") {
+            let byte = soon("the answer", client.read_u8()).await.unwrap();
+            head.push(byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 ") && !head.contains("connection: close"), "{head}");
+    }
+}

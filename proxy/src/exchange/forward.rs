@@ -162,10 +162,13 @@ fn passes(headers: &HeaderMap) -> usize {
     hops.filter(|hop| hop.trim_ascii().ends_with(b" quorumgate")).count()
 }
 
-pub(super) fn body(record: &mut Record, body: Incoming, plan: &Plan, limits: &ClientLimits) -> RequestBody {
-    if body.is_end_stream() {
-        return RequestBody::Empty;
-    }
+pub(super) fn body(
+    record: &mut Record,
+    body: &mut Option<Incoming>,
+    plan: &Plan,
+    limits: &ClientLimits,
+) -> RequestBody {
+    let Some(body) = body.take().filter(|body| !body.is_end_stream()) else { return RequestBody::Empty };
     let patience = match record.grpc {
         true => Patience::Idle(STREAM_IDLE),
         false => Patience::Floor(limits.body_idle),

@@ -6,9 +6,10 @@ mod hops;
 mod local;
 mod origin;
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
+use http_body::Body;
 use hyper::body::Incoming;
 use quorumgate_model::{
     canonical,
@@ -24,15 +25,51 @@ use crate::{
     refusal::{self, Refusal},
 };
 
+/// What is read, and for how long, of a body that nobody wants, so that its connection can serve the next request.
+const DISCARD_BYTES_MAX: u64 = 64 << 10;
+const DISCARD_TIME_MAX: Duration = Duration::from_millis(250);
+
 /// Never fails: what goes wrong is an answer too.
 pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Answer> {
     let mut record = Record::begin(conn, &request);
-    let outcome = serve(&mut record, request).await;
+    let (parts, body) = request.into_parts();
+    // To read the body would ask for it.
+    let waits = parts.headers.contains_key(header::EXPECT);
+    let mut body = Some(body);
+    let outcome = serve(&mut record, parts, &mut body).await;
+    let closes = outcome.as_ref().is_err_and(|refusal| refusal.words().close);
+    if let Some(body) = body.filter(|_| record.leaves_body_unread() && !record.is_http2() && !waits && !closes)
+        && discard(body).await
+    {
+        record.body_discarded();
+    }
     exit(record, outcome)
 }
 
-async fn serve(record: &mut Record, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
-    let (mut parts, body) = request.into_parts();
+/// Whether the body came to its end within the bounds.
+async fn discard(mut body: Incoming) -> bool {
+    if body.size_hint().lower() > DISCARD_BYTES_MAX {
+        return false;
+    }
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let Ok(frame) = frame else { return false };
+            bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if bytes > DISCARD_BYTES_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(DISCARD_TIME_MAX, rest).await.unwrap_or(false)
+}
+
+async fn serve(
+    record: &mut Record,
+    mut parts: Parts,
+    body: &mut Option<Incoming>,
+) -> Result<Response<ResponseBody>, Refusal> {
     #[cfg(test)]
     assert!(!parts.headers.contains_key("x-panic"), "as the test of panics asks for");
     let conn = record.conn.clone();
@@ -120,6 +157,8 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
 
 /// The one exit: every answer leaves through here, with its record.
 fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) -> Response<Answer> {
+    // Then the connection ends behind the answer, which the client must know before it sends its next request.
+    let ends = record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none());
     let mut response = outcome.unwrap_or_else(|refusal| {
         record.refused(refusal.words().code);
         refusal.answer(record.request_id, record.grpc).map(ResponseBody::Full)
@@ -131,7 +170,7 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
     headers.insert(hops::X_REQUEST_ID, origin::id_value(record.request_id));
     match record.is_http2() {
         true => drop(headers.remove(header::CONNECTION)),
-        false if record.conn.is_draining() => {
+        false if ends || record.conn.is_draining() => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         false => (),
