@@ -49,6 +49,20 @@ async fn http2_is_served_by_prior_knowledge() {
     assert!(heard.last().ends_with("\n\nhello"), "{}", heard.last());
 }
 
+/// RFC 9113 8.2.3
+#[tokio::test]
+async fn cookies_that_come_one_by_one_in_http2_go_on_in_one_field() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    let mut request = get("http://api.test/");
+    for cookie in ["a=1", "b=2", "c=3; d=4"] {
+        request.headers_mut().append("cookie", cookie.parse().unwrap());
+    }
+    assert_eq!(client.send_request(request).await.unwrap().status(), StatusCode::OK);
+    assert!(heard.last().contains("cookie: a=1; b=2; c=3; d=4\n"), "{}", heard.last());
+}
+
 struct Certified {
     settings: Settings,
     roots: RootCertStore,

@@ -94,6 +94,9 @@ pub(super) fn prepare(
         // Answered by this gateway, as soon as the upstream takes the body.
         headers.remove(header::EXPECT);
     }
+    if seen.cookies > 1 && parts.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
     forwarded(record, headers, seen, trusted, host.as_ref());
     let headers = &mut parts.headers;
     headers.insert(X_REQUEST_ID, origin::id_value(record.request_id));
@@ -121,6 +124,14 @@ pub(super) fn prepare(
         plan.request.carry_out(headers);
     }
     Ok(())
+}
+
+/// HTTP/2 clients may send each cookie on its own, which HTTP/1 servers do not expect (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// X-Forwarded-*: a trusted peer's are continued, anybody else's are replaced.

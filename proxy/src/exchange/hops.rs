@@ -25,6 +25,7 @@ pub(super) struct Seen {
     pub(super) bytes: usize,
     pub(super) connection: bool,
     pub(super) content_length: bool,
+    pub(super) cookies: usize,
     pub(super) expect: bool,
     pub(super) forwarded: bool,
     keep_alive: bool,
@@ -50,6 +51,7 @@ impl Seen {
             match name.as_str() {
                 "connection" => seen.connection = true,
                 "content-length" => seen.content_length = true,
+                "cookie" => seen.cookies += 1,
                 "expect" => seen.expect = true,
                 "forwarded" => seen.forwarded = true,
                 "http2-settings" => seen.http2_settings = true,
