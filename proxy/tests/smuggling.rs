@@ -124,6 +124,14 @@ async fn upgrades_and_connect_are_refused() {
     let offer = ["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABk"];
     assert_eq!(status(&ask(gateway.address, "GET /", &offer, "").await), 200);
     assert!(!heard.last().contains("upgrade") && !heard.last().contains("http2"), "{}", heard.last());
+    let offer = ["connection: upgrade", "upgrade: TLS/1.2, h2c"];
+    assert_eq!(status(&ask(gateway.address, "GET /", &offer, "").await), 200);
+    assert!(!heard.last().contains("upgrade"), "{}", heard.last());
+    let both = ["connection: upgrade", "upgrade: h2c, websocket"];
+    assert_eq!(status(&ask(gateway.address, "GET /", &both, "").await), 501);
+    let old = "GET / HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    assert_eq!(status(&raw(gateway.address, old).await), 200);
+    assert!(!heard.last().contains("upgrade"), "{}", heard.last());
 }
 
 #[tokio::test]

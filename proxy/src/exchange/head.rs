@@ -17,7 +17,9 @@ pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusa
     if seen.fields > limits.header_fields_max || seen.bytes > limits.header_bytes_max {
         return Err(Refusal::HeadersTooLarge);
     }
-    if parts.method == Method::CONNECT || (seen.upgrade && !is_h2c_offer(&parts.headers)) {
+    // HTTP/1.0 knows no upgrades: there the field is to be ignored (RFC 9110 7.8).
+    let upgrades = seen.upgrade && parts.version != Version::HTTP_10 && !is_mere_offer(&parts.headers);
+    if parts.method == Method::CONNECT || upgrades {
         return Err(Refusal::UpgradeNotSupported);
     }
     if seen.transfer_encoding {
@@ -32,9 +34,14 @@ pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusa
     Ok(seen)
 }
 
-/// The obsolete offer to go on in HTTP/2 (RFC 9113 3.1): may be left alone, unlike other upgrades.
-fn is_h2c_offer(headers: &HeaderMap) -> bool {
-    headers.get_all(header::UPGRADE).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
+/// Obsolete offers to go on in HTTP/2 (RFC 9113 3.1) or in TLS (RFC 2817), which some clients make with every request:
+/// may be left alone, unlike other upgrades.
+fn is_mere_offer(headers: &HeaderMap) -> bool {
+    let is_mere = |protocol: &[u8]| {
+        protocol.eq_ignore_ascii_case(b"h2c") || protocol.get(..4).is_some_and(|it| it.eq_ignore_ascii_case(b"tls/"))
+    };
+    let mut values = headers.get_all(header::UPGRADE).iter();
+    values.all(|value| value.as_bytes().split(|b| *b == b',').all(|protocol| is_mere(protocol.trim_ascii())))
 }
 
 /// Exactly one coding, `chunked`, in HTTP/1.1 and without a Content-Length beside it (RFC 9112 6.1, 6.3).
