@@ -28,8 +28,15 @@ pub struct Entry {
     pub rank: Rank,
     /// Takes whatever comes to its place: no methods, conditions or regex to ask the rule about.
     pub open: bool,
+    /// Of a regex, the bytes that every path begins with, as many as fit: here so that a list of many regexes is scanned
+    /// without following their rules.
+    start: [u8; START_BYTES],
+    start_bytes: u8,
     pub rule: Arc<Rule>,
 }
+
+/// With these an entry fills a cache line.
+const START_BYTES: usize = 15;
 
 /// Is shown every list of entries whose host and path match (a regex is still to be asked), each list sorted by
 /// precedence, the lists in order of precedence too but for `priority`.
@@ -52,34 +59,75 @@ impl<'r, F: FnMut(&'r [Entry])> Visitor<'r> for F {
 pub struct Hosts {
     exact: Map<Arc<Paths>>,
     suffixes: Map<Arc<Paths>>,
+    /// Of the suffixes, by their dots.
+    suffix_sizes: Sizes,
     any: Arc<Paths>,
+}
+
+/// Which sizes occur among the keys of a map: saves a probe, which is likely to miss the cache, for a key that cannot be
+/// there. Not narrowed when a key goes, only when the map is empty.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sizes(u64);
+
+impl Sizes {
+    /// The last bit stands for that many or more.
+    fn bit(size: usize) -> u64 {
+        1 << size.min(u64::BITS as usize - 1)
+    }
+
+    fn add(&mut self, size: usize) {
+        self.0 |= Self::bit(size);
+    }
+
+    fn may_have(self, size: usize) -> bool {
+        self.0 & Self::bit(size) != 0
+    }
+}
+
+fn count(text: &str, byte: u8) -> usize {
+    text.bytes().filter(|it| *it == byte).count()
 }
 
 #[derive(Debug, Clone)]
 struct Paths {
     exact: Map<Vec<Entry>>,
-    templates: Node,
+    /// By the template without the names: `/orders/{}`.
+    templates: Map<Vec<Entry>>,
+    shapes: Vec<Shape>,
     prefixes: Map<Vec<Entry>>,
     regexes: Vec<Entry>,
     any: Vec<Entry>,
-    /// Bit n: there may be a prefix with n slashes (0: the prefix `/`; the last bit: that many or more).
-    depths: u64,
-    /// No entry has a higher one. Like `depths` it is not narrowed when entries go, only when the last one goes.
+    /// Of each kind of path, by its slashes; the prefix `/` counts as none.
+    exact_sizes: Sizes,
+    prefix_sizes: Sizes,
+    /// No entry has a higher one. Like the sizes it is not narrowed when entries go, only when the last one goes.
     priority_max: i32,
 }
 
-/// A place in the tree of template segments.
-#[derive(Debug, Clone, Default)]
-struct Node {
-    children: Map<Arc<Node>>,
-    param: Option<Arc<Node>>,
-    entries: Vec<Entry>,
+/// Which segments of a template are parameters. A host has few shapes, however many templates: one probe for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shape {
+    params: Vec<bool>,
+    /// How many entries have it.
+    uses: usize,
 }
 
 impl Entry {
     fn new(rule: &Arc<Rule>, host: Option<&HostPattern>) -> Self {
         let open = rule.route.matches.methods.is_empty() && rule.is_unconditional();
-        Self { rank: Rank::of(rule, host), open, rule: rule.clone() }
+        let literal = match &rule.place {
+            Place::Regex(literal, _) => literal.as_bytes(),
+            _ => &[],
+        };
+        let mut start = [0; START_BYTES];
+        let start_bytes = literal.len().min(START_BYTES);
+        start[..start_bytes].copy_from_slice(&literal[..start_bytes]);
+        Self { rank: Rank::of(rule, host), open, start, start_bytes: start_bytes as u8, rule: rule.clone() }
+    }
+
+    /// False only if the rule does not take the path.
+    pub fn may_take(&self, path: &str) -> bool {
+        path.as_bytes().starts_with(&self.start[..usize::from(self.start_bytes)])
     }
 
     /// What is compared, the best first.
@@ -93,7 +141,10 @@ impl Hosts {
         for host in patterns(rule) {
             let paths = match host {
                 Some(HostPattern::Exact(name)) => self.exact.entry(name.as_str().into()).or_default(),
-                Some(HostPattern::Suffix(suffix)) => self.suffixes.entry(suffix.as_str().into()).or_default(),
+                Some(HostPattern::Suffix(suffix)) => {
+                    self.suffix_sizes.add(count(suffix, b'.'));
+                    self.suffixes.entry(suffix.as_str().into()).or_default()
+                }
                 None => &mut self.any,
             };
             Arc::make_mut(paths).insert(Entry::new(rule, host));
@@ -117,6 +168,9 @@ impl Hosts {
                 }
             }
         }
+        if self.suffixes.is_empty() {
+            self.suffix_sizes = Sizes::default();
+        }
     }
 
     /// A host that has routes, none of them for this path, does not end the search: the routes of the wildcards above it
@@ -132,17 +186,19 @@ impl Hosts {
     /// The entries of every pattern that takes the host, whatever their path; in no order.
     pub fn visit_host<'r>(&'r self, host: &str, visitor: &mut impl Visitor<'r>) {
         for paths in self.paths_of(host) {
-            paths.exact.values().chain(paths.prefixes.values()).for_each(|entries| visitor.offer(entries));
+            for entries in paths.exact.values().chain(paths.templates.values()).chain(paths.prefixes.values()) {
+                visitor.offer(entries);
+            }
             visitor.offer(&paths.regexes);
             visitor.offer(&paths.any);
-            paths.templates.visit_all(visitor);
         }
     }
 
     /// The most specific first. `*.` stands for one label or more: a suffix begins at any dot but a leading one.
     fn paths_of<'r>(&'r self, host: &str) -> impl Iterator<Item = &'r Paths> {
-        let wild = (!self.suffixes.is_empty()).then(|| host.match_indices('.').filter(|(dot, _)| *dot > 0));
-        let suffixes = wild.into_iter().flatten().filter_map(|(dot, _)| self.suffixes.get(&host[dot..]));
+        let dots = host.match_indices('.').map(|(dot, _)| dot).zip((1..=count(host, b'.')).rev());
+        let known = dots.filter(|(dot, size)| *dot > 0 && self.suffix_sizes.may_have(*size));
+        let suffixes = known.filter_map(|(dot, _)| self.suffixes.get(&host[dot..]));
         self.exact.get(host).into_iter().chain(suffixes).chain([&self.any]).map(|paths| &**paths)
     }
 }
@@ -173,25 +229,17 @@ fn remove_at(map: &mut Map<Vec<Entry>>, text: &str, rule: &Rule) {
     }
 }
 
-const DEPTH_MAX: u32 = u64::BITS - 1;
-
-fn depth_bit(slashes: u32) -> u64 {
-    1 << slashes.min(DEPTH_MAX)
-}
-
-fn slashes(path: &str) -> u32 {
-    path.bytes().filter(|byte| *byte == b'/').count() as u32
-}
-
 impl Default for Paths {
     fn default() -> Self {
         Self {
             exact: Map::default(),
-            templates: Node::default(),
+            templates: Map::default(),
+            shapes: Vec::new(),
             prefixes: Map::default(),
             regexes: Vec::new(),
             any: Vec::new(),
-            depths: 0,
+            exact_sizes: Sizes::default(),
+            prefix_sizes: Sizes::default(),
             priority_max: i32::MIN,
         }
     }
@@ -202,10 +250,20 @@ impl Paths {
         self.priority_max = self.priority_max.max(entry.rank.priority.0);
         let rule = entry.rule.clone();
         let list = match &rule.place {
-            Place::Exact(path) => self.exact.entry(path.as_str().into()).or_default(),
-            Place::Template(segments) => &mut self.templates.descend(segments).entries,
+            Place::Exact(path) => {
+                self.exact_sizes.add(count(path, b'/'));
+                self.exact.entry(path.as_str().into()).or_default()
+            }
+            Place::Template(segments) => {
+                let params = params(segments);
+                match self.shapes.iter_mut().find(|shape| shape.params == params) {
+                    Some(shape) => shape.uses += 1,
+                    None => self.shapes.push(Shape { params, uses: 1 }),
+                }
+                self.templates.entry(nameless(segments).into()).or_default()
+            }
             Place::Prefix(prefix) => {
-                self.depths |= if prefix == "/" { depth_bit(0) } else { depth_bit(slashes(prefix)) };
+                self.prefix_sizes.add(if prefix == "/" { 0 } else { count(prefix, b'/') });
                 self.prefixes.entry(prefix.as_str().into()).or_default()
             }
             Place::Regex(..) | Place::Unknown => &mut self.regexes,
@@ -217,7 +275,12 @@ impl Paths {
     fn remove(&mut self, rule: &Rule) {
         match &rule.place {
             Place::Exact(path) => remove_at(&mut self.exact, path, rule),
-            Place::Template(segments) => self.templates.remove(segments, rule),
+            Place::Template(segments) => {
+                let params = params(segments);
+                self.shapes.iter_mut().filter(|shape| shape.params == params).for_each(|shape| shape.uses -= 1);
+                self.shapes.retain(|shape| shape.uses > 0);
+                remove_at(&mut self.templates, &nameless(segments), rule);
+            }
             Place::Prefix(prefix) => remove_at(&mut self.prefixes, prefix, rule),
             Place::Regex(..) | Place::Unknown => remove_rule(&mut self.regexes, rule),
             Place::Any => remove_rule(&mut self.any, rule),
@@ -236,7 +299,8 @@ impl Paths {
     }
 
     fn visit<'r>(&'r self, path: &str, visitor: &mut impl Visitor<'r>) {
-        if !self.exact.is_empty()
+        let size = count(path, b'/');
+        if self.exact_sizes.may_have(size)
             && let Some(entries) = self.exact.get(path)
         {
             visitor.offer(entries);
@@ -244,14 +308,17 @@ impl Paths {
         if visitor.settled(self.priority_max) {
             return;
         }
-        if let Some(rest) = path.strip_prefix('/').filter(|_| !self.templates.is_empty()) {
-            self.templates.visit(Some(rest), visitor);
+        let rooted = path.starts_with('/');
+        for shape in self.shapes.iter().filter(|shape| rooted && shape.params.len() == size) {
+            if let Some(entries) = shape.key(path).and_then(|key| self.templates.get(&*key)) {
+                visitor.offer(entries);
+            }
         }
         if visitor.settled(self.priority_max) {
             return;
         }
-        if self.depths != 0 && path.starts_with('/') {
-            self.visit_prefixes(path, visitor);
+        if rooted && self.prefix_sizes.0 != 0 {
+            self.visit_prefixes(path, size, visitor);
         }
         if !visitor.settled(self.priority_max) {
             visitor.offer(&self.regexes);
@@ -260,10 +327,10 @@ impl Paths {
     }
 
     /// The longest first: the whole path, then up to each slash from the right, then `/`.
-    fn visit_prefixes<'r>(&'r self, path: &str, visitor: &mut impl Visitor<'r>) {
+    fn visit_prefixes<'r>(&'r self, path: &str, size: usize, visitor: &mut impl Visitor<'r>) {
         let mut rest = path;
-        for depth in (1..=slashes(path)).rev() {
-            if self.depths & depth_bit(depth) != 0
+        for size in (1..=size).rev() {
+            if self.prefix_sizes.may_have(size)
                 && rest.len() <= PATH_BYTES_MAX
                 && let Some(entries) = self.prefixes.get(rest)
             {
@@ -274,7 +341,7 @@ impl Paths {
             }
             rest = rest.rfind('/').map_or("", |slash| &rest[..slash]);
         }
-        if self.depths & depth_bit(0) != 0
+        if self.prefix_sizes.may_have(0)
             && let Some(entries) = self.prefixes.get("/")
         {
             visitor.offer(entries);
@@ -282,67 +349,33 @@ impl Paths {
     }
 }
 
-impl Node {
-    /// The node at the end of the way, made if it is not there.
-    fn descend(&mut self, segments: &[Segment]) -> &mut Node {
-        let mut node = self;
-        for segment in segments {
-            let child = match segment {
-                Segment::Literal(text) => node.children.entry(text.as_str().into()).or_default(),
-                Segment::Param(_) => node.param.get_or_insert_default(),
-            };
-            node = Arc::make_mut(child);
-        }
-        node
-    }
-
-    /// Takes the rule out, and every node that is left with nothing.
-    fn remove(&mut self, segments: &[Segment], rule: &Rule) {
-        let Some((segment, rest)) = segments.split_first() else {
-            return remove_rule(&mut self.entries, rule);
-        };
-        let child = match segment {
-            Segment::Literal(text) => self.children.get_mut(text.as_str()),
-            Segment::Param(_) => self.param.as_mut(),
-        };
-        let Some(child) = child else { return };
-        Arc::make_mut(child).remove(rest, rule);
-        if child.is_empty() {
-            match segment {
-                Segment::Literal(text) => drop(self.children.remove(text.as_str())),
-                Segment::Param(_) => self.param = None,
+impl Shape {
+    /// A path of as many segments as it would stand among the templates of this shape; None: a parameter is empty.
+    fn key(&self, path: &str) -> Option<String> {
+        let mut key = String::with_capacity(path.len() + 2 * self.params.len());
+        for (segment, is_param) in path[1..].split('/').zip(&self.params) {
+            key.push('/');
+            match is_param {
+                true if segment.is_empty() => return None,
+                true => key.push_str(PARAM),
+                false => key.push_str(segment),
             }
         }
+        Some(key)
     }
+}
 
-    fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.param.is_none() && self.entries.is_empty()
-    }
+/// What stands for a parameter in a key; a canonical path has no brace.
+const PARAM: &str = "{}";
 
-    /// `rest` is what follows this node's slash; None at the end of the path. Each node is met at most once, so that
-    /// literals and parameters side by side cost no more than the tree has nodes.
-    fn visit<'r>(&'r self, rest: Option<&str>, visitor: &mut impl Visitor<'r>) {
-        let Some(rest) = rest else {
-            return visitor.offer(&self.entries);
-        };
-        let (segment, rest) = match rest.split_once('/') {
-            Some((segment, rest)) => (segment, Some(rest)),
-            None => (rest, None),
-        };
-        if !self.children.is_empty()
-            && let Some(child) = self.children.get(segment)
-        {
-            child.visit(rest, visitor);
-        }
-        if let Some(child) = self.param.as_ref().filter(|_| !segment.is_empty()) {
-            child.visit(rest, visitor);
-        }
-    }
+fn nameless(segments: &[Segment]) -> String {
+    let texts = segments.iter().flat_map(|segment| match segment {
+        Segment::Literal(text) => ["/", text],
+        Segment::Param(_) => ["/", PARAM],
+    });
+    texts.collect()
+}
 
-    fn visit_all<'r>(&'r self, visitor: &mut impl Visitor<'r>) {
-        visitor.offer(&self.entries);
-        for child in self.children.values().chain(&self.param) {
-            child.visit_all(visitor);
-        }
-    }
+fn params(segments: &[Segment]) -> Vec<bool> {
+    segments.iter().map(|segment| matches!(segment, Segment::Param(_))).collect()
 }

@@ -190,6 +190,9 @@ impl<'r> Visitor<'r> for Search<'r, '_> {
                 self.best = Some((entry.rank, entry));
                 break;
             }
+            if !entry.may_take(self.request.view.path) {
+                continue;
+            }
             let Some(method) = entry.rule.takes_method(&self.request.method) else { continue };
             let rank = Rank { method, ..entry.rank };
             let takes = |rule: &Rule| rule.takes_path(self.request.view.path) && rule.unmet(self.request).is_none();
