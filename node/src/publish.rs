@@ -35,8 +35,8 @@ impl Publisher {
     async fn publish(&self, state: Arc<State>) -> anyhow::Result<()> {
         let serving = self.proxy.ruleset();
         if serving.revision != state.revision || serving.index == 0 {
-            let rules = compile(state.clone(), serving).await?;
-            report_broken(&rules);
+            let rules = compile(state.clone(), serving.clone()).await?;
+            report_broken(&rules, &serving);
             self.proxy.publish(rules);
             info!(revision = state.revision, routes = self.proxy.ruleset().rules.len(), "configuration published");
         }
@@ -51,10 +51,12 @@ pub async fn compile(state: Arc<State>, previous: Arc<Ruleset>) -> anyhow::Resul
     Ok(Arc::new(compiled.context("compiling the ruleset")?))
 }
 
-fn report_broken(rules: &Ruleset) {
-    for rule in rules.rules.values() {
-        if let Some(reason) = &rule.broken {
-            warn!(route = %rule.route.name, reason, "this node cannot compile the route: it answers 500 broken_rule");
+/// Says it once: a rule that was broken before is not told again.
+fn report_broken(rules: &Ruleset, before: &Ruleset) {
+    for (name, rule) in &rules.rules {
+        let known = || before.rules.get(name).is_some_and(|it| Arc::ptr_eq(it, rule));
+        if let Some(reason) = rule.broken.as_ref().filter(|_| !known()) {
+            warn!(route = %name, reason, "this node cannot compile the route: it answers 500 broken_rule");
         }
     }
 }

@@ -186,6 +186,10 @@ impl HeaderLookup for Fields<'_> {
     fn any(&self, name: &str, test: &mut dyn FnMut(&str) -> bool) -> bool {
         self.0.get_all(name).iter().any(|value| std::str::from_utf8(value.as_bytes()).is_ok_and(&mut *test))
     }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
 }
 
 /// A request's authority, as routing and redirects see it.
