@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use quorumgate_model::{
     command::{AdminRole, Applied, Body, CreateAdminToken, CreateJoinToken, Role, Standing},
-    state::State,
     timing::MAX_RTT_RANGE,
 };
 use quorumgate_proto::admin::v1::{self as admin, WriteResponse, cluster_server::Cluster};
@@ -170,12 +169,13 @@ impl Cluster for Service {
     ) -> Answer<admin::ListJoinTokensResponse> {
         let (call, _) = taken(request)?;
         let state = self.desk.read(&call, Read::Linear).await?;
+        let now_us = self.desk.consensus.clock_us();
         let tokens = state.join_tokens.iter().map(|(id, token)| admin::JoinToken {
             id: id.clone(),
             role: token.role.word().to_owned(),
             uses_left: token.uses_left,
-            expires_in: Some(expires_in(&state, token.expires_at_us)),
-            state: match (token.uses_left, token.expires_at_us <= state.clock_us) {
+            expires_in: Some(expires_in(now_us, token.expires_at_us)),
+            state: match (token.uses_left, token.expires_at_us <= now_us) {
                 (0, _) => "used".to_owned(),
                 (_, true) => "expired".to_owned(),
                 (_, false) => "active".to_owned(),
@@ -224,12 +224,13 @@ impl Cluster for Service {
     ) -> Answer<admin::ListAdminTokensResponse> {
         let (call, _) = taken(request)?;
         let state = self.desk.read(&call, Read::Linear).await?;
+        let now_us = self.desk.consensus.clock_us();
         let tokens = state.admin_tokens.iter().map(|(name, token)| admin::AdminToken {
             name: name.to_string(),
             role: token.role.word().to_owned(),
             owner: token.owner.clone(),
-            expires_in: Some(expires_in(&state, token.expires_at_us)),
-            state: match token.expires_at_us <= state.clock_us {
+            expires_in: Some(expires_in(now_us, token.expires_at_us)),
+            state: match token.expires_at_us <= now_us {
                 true => "expired".to_owned(),
                 false => "active".to_owned(),
             },
@@ -253,8 +254,8 @@ fn ttl(given: Option<prost_types::Duration>, default: Duration, max: Duration) -
     }
 }
 
-fn expires_in(state: &State, expires_at_us: u64) -> prost_types::Duration {
-    messages::duration(Duration::from_micros(expires_at_us.saturating_sub(state.clock_us)))
+fn expires_in(now_us: u64, expires_at_us: u64) -> prost_types::Duration {
+    messages::duration(Duration::from_micros(expires_at_us.saturating_sub(now_us)))
 }
 
 fn not_bootstrapped() -> Status {

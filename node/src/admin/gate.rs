@@ -80,7 +80,8 @@ impl Gate {
     fn admit(&self, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<Call, Status> {
         let needs = access::of(path);
         let authorization = headers.get(AUTHORIZATION).map(|field| field.as_bytes());
-        let caller = match (needs, identity::of(peer, authorization, &self.consensus.state())) {
+        let proven = identity::of(peer, authorization, &self.consensus.state(), self.consensus.clock_us());
+        let caller = match (needs, proven) {
             (_, Ok(caller)) => caller,
             (Access::Open, Err(_)) => anonymous(),
             (_, Err(unknown)) => {

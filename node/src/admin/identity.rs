@@ -82,10 +82,10 @@ impl Peer {
     }
 }
 
-/// The caller, by what the transport and the `authorization` field prove.
-pub fn of(peer: &Peer, authorization: Option<&[u8]>, state: &State) -> Result<Identity, Unproven> {
+/// The caller, by what the transport and the `authorization` field prove. `now_us` is `Consensus::clock_us`.
+pub fn of(peer: &Peer, authorization: Option<&[u8]>, state: &State, now_us: u64) -> Result<Identity, Unproven> {
     if let Some(field) = authorization {
-        return by_token(field, state);
+        return by_token(field, state, now_us);
     }
     match peer {
         Peer::Unix { uid } => by_user(*uid),
@@ -100,8 +100,8 @@ pub fn token_hash(token: &str) -> Digest {
 }
 
 /// Whether the token is still there and has not expired: for calls that go on for long.
-pub fn token_stands(state: &State, hash: Digest) -> bool {
-    find_token(state, hash).is_some_and(|(_, token)| token.expires_at_us > state.clock_us)
+pub fn token_stands(state: &State, hash: Digest, now_us: u64) -> bool {
+    find_token(state, hash).is_some_and(|(_, token)| token.expires_at_us > now_us)
 }
 
 /// 256 random bits, shown once.
@@ -118,7 +118,7 @@ pub fn actor(identity: &Identity, peer: &Peer, path: &str) -> Actor {
     Actor { name, source: peer.source(), rpc, owner_scope }
 }
 
-fn by_token(field: &[u8], state: &State) -> Result<Identity, Unproven> {
+fn by_token(field: &[u8], state: &State, now_us: u64) -> Result<Identity, Unproven> {
     let text = std::str::from_utf8(field).map_err(|_| Unproven::BadHeader)?;
     let (scheme, token) = text.split_once(' ').ok_or(Unproven::BadHeader)?;
     if !scheme.eq_ignore_ascii_case("bearer") || !token.trim().starts_with(TOKEN_PREFIX) {
@@ -126,8 +126,8 @@ fn by_token(field: &[u8], state: &State) -> Result<Identity, Unproven> {
     }
     let hash = token_hash(token.trim());
     let (name, token) = find_token(state, hash).ok_or(Unproven::TokenUnknown)?;
-    // The log clock: it may lag behind, it never runs fast.
-    if token.expires_at_us <= state.clock_us {
+    // Not the last applied stamp: nothing moves that on while nothing is written, or without a quorum.
+    if token.expires_at_us <= now_us {
         return Err(Unproven::TokenExpired);
     }
     Ok(Identity {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     fn state(tokens: &[(&str, &str, u64)]) -> State {
-        let mut state = State { clock_us: 100, ..State::default() };
+        let mut state = State { clock_us: 50, ..State::default() };
         for (name, secret, expires_at_us) in tokens {
             let token = AdminToken {
                 secret_hash: token_hash(secret),
@@ -197,7 +197,7 @@ mod tests {
 
     fn check(field: Option<&str>, expected: Result<&str, Unproven>) {
         let state = state(&[("a", "qga_aaa", 101), ("b", "qga_bbb", 101), ("old", "qga_old", 100)]);
-        let found = of(&remote(), field.map(str::as_bytes), &state).map(|identity| identity.name);
+        let found = of(&remote(), field.map(str::as_bytes), &state, 100).map(|identity| identity.name);
         assert_eq!(found, expected.map(str::to_owned), "{field:?}");
     }
 
@@ -218,9 +218,9 @@ mod tests {
         let own = nix::unistd::geteuid().as_raw();
         let state = state(&[]);
         for uid in [0, own] {
-            assert_eq!(of(&Peer::Unix { uid }, None, &state).unwrap().role, AdminRole::Admin);
+            assert_eq!(of(&Peer::Unix { uid }, None, &state, 0).unwrap().role, AdminRole::Admin);
         }
-        assert_eq!(of(&Peer::Unix { uid: own + 1 }, None, &state), Err(Unproven::UserUnknown));
-        assert_eq!(of(&Peer::Unix { uid: own }, Some(b"Bearer qga_x"), &state), Err(Unproven::TokenUnknown));
+        assert_eq!(of(&Peer::Unix { uid: own + 1 }, None, &state, 0), Err(Unproven::UserUnknown));
+        assert_eq!(of(&Peer::Unix { uid: own }, Some(b"Bearer qga_x"), &state, 0), Err(Unproven::TokenUnknown));
     }
 }

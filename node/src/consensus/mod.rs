@@ -122,6 +122,11 @@ impl Consensus {
         self.member.state()
     }
 
+    /// The log clock now: it may lag behind, it never runs fast, and it goes on while nothing is written.
+    pub fn clock_us(&self) -> u64 {
+        self.member.clock.now_us()
+    }
+
     pub fn states(&self) -> watch::Receiver<Arc<State>> {
         self.member.states.clone()
     }

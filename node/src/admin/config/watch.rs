@@ -87,7 +87,8 @@ impl Watcher {
         let mut progress_at = Instant::now();
         loop {
             let state = self.states.borrow_and_update().clone();
-            if self.token.is_some_and(|token| !identity::token_stands(&state, token)) {
+            let now_us = self.desk.consensus.clock_us();
+            if self.token.is_some_and(|token| !identity::token_stands(&state, token, now_us)) {
                 let gone = Unproven::TokenUnknown;
                 return Some(failure::status(Code::Unauthenticated, gone.reason(), gone.message()));
             }

@@ -47,6 +47,23 @@ async fn a_removed_token_is_unknown() {
 }
 
 #[tokio::test]
+async fn a_token_expires_while_nothing_is_written() {
+    let node = Fixture::start().await;
+    let local = node.local().await;
+    let ttl = Some(prost_types::Duration { seconds: 0, nanos: 300_000_000 });
+    let create =
+        admin::CreateAdminTokenRequest { name: "brief".into(), role: "admin".into(), ttl, ..Default::default() };
+    let token = local.cluster().create_admin_token(create).await.unwrap().into_inner().token;
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+
+    let client = node.remote(Some(&token)).await;
+    let refused = client.cluster().get_status(admin::GetStatusRequest {}).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unauthenticated, "TOKEN_EXPIRED"));
+    let listed = local.cluster().list_admin_tokens(admin::ListAdminTokensRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.tokens[0].state, "expired");
+}
+
+#[tokio::test]
 async fn a_scoped_token_writes_its_owners_objects_alone() {
     let node = Fixture::start().await;
     node.local().await.apply(config(vec![upstream("theirs", "other")], vec![])).await.unwrap();
