@@ -246,11 +246,14 @@ impl Cluster for Service {
     }
 }
 
+/// A token that has ended when it is shown is of no use to anybody.
+const TTL_MIN: Duration = Duration::from_millis(1);
+
 fn ttl(given: Option<prost_types::Duration>, default: Duration, max: Duration) -> Result<Duration, Status> {
     let ttl = desk::duration("ttl", given)?.unwrap_or(default);
-    match ttl <= max {
+    match (TTL_MIN..=max).contains(&ttl) {
         true => Ok(ttl),
-        false => Err(failure::bad_field("ttl", &format!("found {ttl:?}; allowed: at most {max:?}"))),
+        false => Err(failure::bad_field("ttl", &format!("found {ttl:?}; allowed: {TTL_MIN:?} to {max:?}"))),
     }
 }
 

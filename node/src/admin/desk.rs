@@ -143,10 +143,10 @@ pub fn request_id(text: &str) -> Result<Uuid, Status> {
     Uuid::parse_str(text).map_err(|_| failure::bad_field("request_id", &format!("found {text:?}; allowed: a UUID")))
 }
 
-/// A protobuf duration that must not be negative; None when it is absent or zero.
+/// A protobuf duration that must not be negative; None when it is absent.
 pub fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
     let Some(given) = given else { return Ok(None) };
     let given = Duration::try_from(given)
         .map_err(|_| failure::status(Code::InvalidArgument, "INVALID", format!("{field}: allowed: 0s or more")))?;
-    Ok((!given.is_zero()).then_some(given))
+    Ok(Some(given))
 }

@@ -157,6 +157,9 @@ async fn a_trial_is_kept_or_undone() {
     let node = Fixture::start().await;
     let client = node.local().await;
     let mut request = config(vec![upstream("a", "")], vec![]);
+    request.trial = Some(prost_types::Duration::default());
+    let refused = client.config().apply_config(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "a trial of no time is no permanent write");
     request.trial = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let tried = client.apply(request.clone()).await.unwrap();
     assert!(tried.trial_until.is_some());
