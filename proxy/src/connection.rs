@@ -30,17 +30,19 @@ use crate::{
     exchange,
     headscan::HeadScan,
     io::{ClientIo, Protocol},
+    pace::{Pace, Streams},
+    record::STALLED_CLIENT,
     settings::ClientLimits,
     worker::Worker,
 };
 
-/// A client that takes nothing of an answer for this long is given up on.
-const WRITE_BLOCKED_MAX: Duration = Duration::from_secs(300);
 /// While draining, a connection that says nothing for this long has no request on the way.
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
 const H2_STREAMS_MAX: u32 = 100;
 const H2_PENDING_RESETS_MAX: usize = 20;
 const H2_LOCAL_RESETS_MAX: usize = 500;
+/// Of one answer, beyond what its client lets in.
+const H2_UNSENT_BYTES_MAX: usize = 64 << 10;
 
 /// What a listener does with its connections.
 #[derive(Clone)]
@@ -65,6 +67,11 @@ pub(crate) struct Conn {
     since_ms: Cell<u64>,
     blocked_since_ms: Cell<Option<u64>>,
     in_flight: Cell<usize>,
+    /// Of the HTTP/2 streams whose tasks live, at most `H2_STREAMS_MAX` and those that were reset just now.
+    paces: RefCell<Vec<Rc<Pace>>>,
+    /// Of the HTTP/2 stream that is polled for the first time.
+    pub(crate) polled: RefCell<Option<Rc<Pace>>>,
+    stalled: Cell<bool>,
     ask: Cell<Ask>,
     waker: RefCell<Option<Waker>>,
 }
@@ -103,6 +110,9 @@ impl Conn {
             since_ms: Cell::new(worker.now_ms()),
             blocked_since_ms: Cell::new(None),
             in_flight: Cell::new(0),
+            paces: RefCell::default(),
+            polled: RefCell::default(),
+            stalled: Cell::new(false),
             ask: Cell::new(if worker.is_draining() { Ask::Drain } else { Ask::Nothing }),
             waker: RefCell::new(None),
             worker,
@@ -154,6 +164,24 @@ impl Conn {
         }
     }
 
+    pub(crate) fn stream_begins(&self) -> Rc<Pace> {
+        let pace = Rc::<Pace>::default();
+        self.paces.borrow_mut().push(pace.clone());
+        pace
+    }
+
+    pub(crate) fn stream_ends(&self, pace: &Rc<Pace>) {
+        let mut paces = self.paces.borrow_mut();
+        if let Some(at) = paces.iter().position(|it| Rc::ptr_eq(it, pace)) {
+            paces.swap_remove(at);
+        }
+    }
+
+    /// The client was given up on because it took nothing more of what it asked for.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.get()
+    }
+
     pub(crate) fn exchange_begins(&self) {
         self.worker.metrics.in_flight.add(1);
         self.in_flight.set(self.in_flight.get() + 1);
@@ -195,8 +223,15 @@ impl Conn {
     pub(crate) fn check_clocks(&self, limits: &ClientLimits) {
         let now = self.worker.now_ms();
         let longer = |since: u64, limit: Duration| now.saturating_sub(since) > limit.as_millis() as u64;
-        if self.blocked_since_ms.get().is_some_and(|since| longer(since, WRITE_BLOCKED_MAX)) {
-            return self.close("stalled_client");
+        if self.blocked_since_ms.get().is_some_and(|since| longer(since, limits.write_stall)) {
+            self.stalled.set(true);
+            return self.close(STALLED_CLIENT);
+        }
+        for pace in &*self.paces.borrow() {
+            if pace.offered_ms().is_some_and(|since| longer(since, limits.write_stall)) {
+                self.worker.metrics.reject(STALLED_CLIENT);
+                pace.give_up();
+            }
         }
         let since = self.since_ms.get();
         match self.phase.get() {
@@ -294,7 +329,8 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
         let conn = conn.clone();
         service_fn(move |request| answer(exchange::handle(conn.clone(), request)))
     };
-    let mut connection = pin!(conn.worker.http2.serve_connection(io, service));
+    let http2 = http2(&conn.worker.shared.settings.limits, Streams(conn.clone()));
+    let mut connection = pin!(http2.serve_connection(io, service));
     let mut told = false;
     std::future::poll_fn(|cx| {
         if conn.is_draining() && !told {
@@ -321,27 +357,18 @@ pub(crate) fn http1(limits: &ClientLimits) -> http1::Builder {
     builder
 }
 
-pub(crate) fn http2(limits: &ClientLimits) -> http2::Builder<OnThisThread> {
-    let mut builder = http2::Builder::new(OnThisThread);
+fn http2(limits: &ClientLimits, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS_MAX)
         .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
         .max_local_error_reset_streams(H2_LOCAL_RESETS_MAX)
+        .max_send_buf_size(H2_UNSENT_BYTES_MAX)
         .max_header_list_size(limits.header_bytes_max as u32)
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
-}
-
-/// Streams of a connection run on its worker.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OnThisThread;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move { drop(future.await) });
-    }
 }
 
 /// Keeps the connection in its worker's table while it is served.

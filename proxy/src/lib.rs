@@ -12,6 +12,7 @@ mod ids;
 mod io;
 mod listener;
 mod metrics;
+mod pace;
 mod plan;
 mod record;
 mod refusal;

@@ -20,6 +20,7 @@ use crate::{
     body::ResponseBody,
     client_body::BodyState,
     connection::Conn,
+    pace::Pace,
     plan::Plan,
     refusal::{self, Refusal},
     upstream::{Failure, Trail},
@@ -28,9 +29,13 @@ use crate::{
 /// What the log says of a client that left before it had the whole answer.
 const CLIENT_GONE: &str = "client_gone";
 const CLIENT_GONE_STATUS: u16 = 499;
+/// What it says of one that was given up on because it took nothing more of its answer.
+pub(crate) const STALLED_CLIENT: &str = "stalled_client";
 
 pub(crate) struct Record {
     pub(crate) conn: Rc<Conn>,
+    /// Over HTTP/2.
+    pace: Option<Rc<Pace>>,
     started: Instant,
     pub(crate) method: Method,
     version: Version,
@@ -75,8 +80,10 @@ impl Record {
     pub(crate) fn begin(conn: Rc<Conn>, request: &Request<Incoming>) -> Self {
         conn.exchange_begins();
         let client_ip = conn.peer.ip().to_canonical();
+        let pace = conn.polled.take();
         Self {
             conn,
+            pace,
             started: Instant::now(),
             method: request.method().clone(),
             version: request.version(),
@@ -104,6 +111,12 @@ impl Record {
 
     pub(crate) fn is_http2(&self) -> bool {
         self.version == Version::HTTP_2
+    }
+
+    /// The worker's clock gave the client up, and has counted that.
+    fn is_stalled(&self) -> bool {
+        self.outcome != Outcome::Written
+            && (self.pace.as_ref().is_some_and(|pace| pace.is_stalled()) || self.conn.is_stalled())
     }
 
     pub(crate) fn forwarding(&mut self) {
@@ -299,6 +312,12 @@ impl Body for Answer {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = &mut *self;
         let next = Pin::new(&mut this.inner).poll_frame(cx);
+        if let Some(pace) = &this.record.pace {
+            match &next {
+                Poll::Pending => pace.keeps_client_waiting(),
+                Poll::Ready(_) => pace.offered(this.record.conn.worker.now_ms()),
+            }
+        }
         match &next {
             Poll::Pending => (),
             Poll::Ready(None) => this.record.write(),
@@ -327,6 +346,9 @@ impl Drop for Answer {
         let bodyless = self.record.method == Method::HEAD || matches!(self.record.status, 204 | 304);
         if !bodyless && !self.inner.is_end_stream() && self.inner.size_hint().exact() != Some(0) {
             self.record.code = CLIENT_GONE;
+        }
+        if self.record.is_stalled() {
+            self.record.code = STALLED_CLIENT;
         }
         self.record.write();
     }

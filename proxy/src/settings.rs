@@ -45,6 +45,8 @@ pub struct ClientLimits {
     pub header_read: Duration,
     pub tls_handshake: Duration,
     pub body_idle: Duration,
+    /// A client that takes nothing of its answer for this long is given up on.
+    pub write_stall: Duration,
     pub keep_alive_idle_h1: Duration,
     pub keep_alive_idle_h2: Duration,
     pub header_fields_max: usize,
@@ -59,6 +61,7 @@ impl Default for ClientLimits {
             header_read: Duration::from_secs(10),
             tls_handshake: Duration::from_secs(10),
             body_idle: Duration::from_secs(15),
+            write_stall: Duration::from_secs(30),
             keep_alive_idle_h1: Duration::from_secs(75),
             keep_alive_idle_h2: Duration::from_secs(300),
             header_fields_max: 128,

@@ -10,14 +10,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use quorumgate_model::ruleset::Ruleset;
 use tokio::{net::TcpListener, runtime::Runtime, task::LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access_log::AccessLog,
-    connection::{self, Conn, OnThisThread, PerIp, Reception},
+    connection::{self, Conn, PerIp, Reception},
     freshness::Freshness,
     ids::Ids,
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
@@ -64,7 +64,6 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
     pub(crate) http1: http1::Builder,
-    pub(crate) http2: http2::Builder<OnThisThread>,
     pub(crate) conns: RefCell<HashMap<usize, Rc<Conn>>>,
     /// Where heads are read to be looked at; used within one poll only.
     pub(crate) scratch: RefCell<Vec<u8>>,
@@ -105,7 +104,6 @@ async fn run_local(seed: Seed) {
         pools: Pools::new(shared.registry.clone()),
         ids: Ids::new(),
         http1: connection::http1(limits),
-        http2: connection::http2(limits),
         conns: RefCell::default(),
         scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
         plans: Plans::new(metrics.clone()),

@@ -1,0 +1,101 @@
+//! Clients that ask and then take nothing: their answers end, and their upstream connections with them.
+
+mod support;
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use support::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const STALLED: &str = "quorumgate_rejects_total{reason=\"stalled_client\"}";
+const GONE: &str = "quorumgate_rejects_total{reason=\"client_gone\"}";
+const OPEN: &str = "quorumgate_upstream_connections{upstream=\"u\",state=\"open\"}";
+const IN_FLIGHT: &str = "quorumgate_http_requests_in_flight";
+
+/// Answers without an end.
+async fn endless() -> std::net::SocketAddr {
+    upstream(|_| async {
+        let parts =
+            futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![0; 32 << 10]))));
+        Response::new(StreamBody::new(parts))
+    })
+    .await
+}
+
+fn impatient() -> quorumgate_proxy::Settings {
+    let mut settings = settings();
+    settings.limits.write_stall = Duration::from_millis(300);
+    settings
+}
+
+#[tokio::test]
+async fn an_http2_stream_that_takes_nothing_is_reset_and_its_upstream_connection_freed() {
+    let target = endless().await;
+    let gateway = Gateway::with(impatient(), forward_all(target));
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (mut client, connection) =
+        h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        let request = Request::get("http://a/").body(()).unwrap();
+        client = client.ready().await.unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        answers.push(answer);
+    }
+    for answer in answers {
+        let mut body = soon("an answer", answer).await.unwrap().into_body();
+        let end = soon("the stream is reset", body.data()).await.unwrap().unwrap_err();
+        assert_eq!(end.reason(), Some(h2::Reason::CANCEL), "{end}");
+    }
+    gateway.metric_becomes(STALLED, 10).await;
+    gateway.metric_becomes(IN_FLIGHT, 0).await;
+    assert!(gateway.metrics().contains(OPEN));
+    gateway.metric_becomes(OPEN, 0).await;
+    assert_eq!(gateway.metric(GONE), 0);
+    // The connection goes on.
+    gateway.proxy.publish(rules(serde_json::json!({})));
+    let request = Request::get("http://a/").body(()).unwrap();
+    let (answer, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+    assert_eq!(soon("an answer", answer).await.unwrap().status(), 404);
+}
+
+/// The silence of the upstream is not the client's.
+#[tokio::test]
+async fn an_http2_client_may_wait_for_its_upstream_for_longer() {
+    let target = upstream(|_| async {
+        let parts = futures_util::stream::unfold(0, |n| async move {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            (n < 2).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), n + 1))
+        });
+        Response::new(StreamBody::new(Box::pin(parts)))
+    })
+    .await;
+    let gateway = Gateway::with(impatient(), forward_all(target));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    let request = Request::get("http://a/").body(Default::default()).unwrap();
+    assert_eq!(text(client.send_request(request).await.unwrap()).await, "xx");
+    assert_eq!(gateway.metric(STALLED), 0);
+}
+
+#[tokio::test]
+async fn an_http1_client_that_reads_nothing_is_cut_and_its_upstream_connection_freed() {
+    let target = endless().await;
+    let gateway = Gateway::with(impatient(), forward_all(target));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    gateway.metric_becomes(STALLED, 1).await;
+    gateway.metric_becomes(IN_FLIGHT, 0).await;
+    assert!(gateway.metrics().contains(OPEN));
+    gateway.metric_becomes(OPEN, 0).await;
+    assert_eq!(gateway.metric(GONE), 0);
+    let mut rest = Vec::new();
+    let _ = soon("the connection ends", client.read_to_end(&mut rest)).await;
+}
