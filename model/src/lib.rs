@@ -8,6 +8,7 @@ pub mod command;
 pub mod convert;
 pub mod digest;
 pub mod invalid;
+pub mod ledger;
 pub mod membership;
 pub mod resource;
 pub mod ruleset;

@@ -1,0 +1,367 @@
+//! One key's slots on one node, as every worker takes from them: a packed counter and a ring of instants at which used
+//! slots may be used again. Lock-free, and written so that a thread may stop for any time between any two instructions:
+//! then a slot comes back late, never early, and never twice.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+/// A window is cut into this many grains: a slot comes back at most one of them late (1.6 % of the window).
+pub const GRAINS: u64 = 64;
+/// How far clocks may drift against real time, in parts per million; a used slot rests for that much longer.
+pub const DRIFT_PPM: u64 = 500;
+/// Live grains of a key that is seldom used lie within the bucket itself.
+const FEW: usize = 8;
+/// A used slot lies at most GRAINS + 2 grains ahead.
+const MANY: usize = 72;
+
+const FREE_BITS: u32 = 48;
+const FREE_MASK: u64 = (1 << FREE_BITS) - 1;
+const COUNT_BITS: u32 = 28;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const GRAIN_MASK: u64 = (1 << 28) - 1;
+/// The most slots that a limit may have: then no count overflows.
+pub const SLOTS_MAX: u32 = COUNT_MASK as u32;
+
+/// Slots of one limit and key that this node holds.
+#[derive(Debug)]
+pub struct Bucket {
+    /// {epoch: 16 | free: 48}. A new lease is a new epoch: what was taken under an old one never comes back here.
+    word: AtomicU64,
+    few: [AtomicU64; FEW],
+    many: OnceLock<Box<[AtomicU64; MANY]>>,
+    /// The last grain up to which used slots were brought home, low bits.
+    swept: AtomicU64,
+    /// What was asked for, granted or not, since it was last read.
+    demand: AtomicU32,
+}
+
+/// How long a slot rests after its use, and in which grains that is counted. Microseconds; the same for all keys of a
+/// limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    grain_us: u64,
+    rest_us: u64,
+}
+
+/// Proof of a take, for `put_back`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Taken {
+    epoch: u16,
+    grain: u64,
+    cost: u32,
+}
+
+/// Too few free slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Short {
+    /// When the next used slot of this node comes back, on the clock that `take` was given; None: no slot is in use.
+    pub next_us: Option<u64>,
+}
+
+/// A used slot's way out of a bucket, for the release to the cluster's pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    pub reusable_at_us: u64,
+    pub count: u32,
+}
+
+impl Rest {
+    /// `window_us` is 1 or more.
+    pub fn of_window(window_us: u64) -> Self {
+        let rest_us = window_us + (window_us * DRIFT_PPM).div_ceil(1_000_000);
+        Self { grain_us: window_us.div_ceil(GRAINS), rest_us }
+    }
+
+    /// The first grain that begins when a slot used at `now_us` has rested.
+    fn grain_after(&self, now_us: u64) -> u64 {
+        (now_us + self.rest_us).div_ceil(self.grain_us)
+    }
+
+    /// The first grain that begins at `at_us` or later.
+    fn grain_from(&self, at_us: u64) -> u64 {
+        at_us.div_ceil(self.grain_us)
+    }
+
+    fn grain_at(&self, now_us: u64) -> u64 {
+        now_us / self.grain_us
+    }
+}
+
+/// {epoch: 8 | grain: 28 | count: 28}: slots that come back when their grain begins.
+#[derive(Clone, Copy)]
+struct Entry(u64);
+
+impl Entry {
+    fn new(epoch: u16, grain: u64, count: u32) -> Self {
+        Self(u64::from(epoch as u8) << 56 | (grain & GRAIN_MASK) << COUNT_BITS | u64::from(count))
+    }
+
+    fn count(self) -> u32 {
+        (self.0 & COUNT_MASK) as u32
+    }
+
+    /// Whether slots of this epoch are in it.
+    fn is_live(self, epoch: u16) -> bool {
+        self.count() > 0 && (self.0 >> 56) as u8 == epoch as u8
+    }
+
+    /// Grains from `grain` to its own; 0 or less: it has begun. Right within half the circle, which is 2 million windows.
+    fn ahead_of(self, grain: u64) -> i64 {
+        let circle = (self.0 >> COUNT_BITS).wrapping_sub(grain) & GRAIN_MASK;
+        if circle > GRAIN_MASK / 2 { circle as i64 - (GRAIN_MASK as i64 + 1) } else { circle as i64 }
+    }
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            few: [const { AtomicU64::new(0) }; FEW],
+            many: OnceLock::new(),
+            swept: AtomicU64::new(0),
+            demand: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Bucket {
+    /// Uses `cost` slots from `now_us` on, or none. The instant of admission is `now_us`. The caller has checked that
+    /// the session lasted at that instant.
+    pub fn take(&self, rest: &Rest, cost: u32, now_us: u64) -> Result<Taken, Short> {
+        self.want(cost);
+        let grain = rest.grain_at(now_us);
+        if self.swept.load(Ordering::Relaxed) != grain {
+            self.sweep(grain);
+        }
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            if word & FREE_MASK < u64::from(cost) {
+                return Err(Short { next_us: self.next(rest, epoch_of(word), grain) });
+            }
+            match self.word.compare_exchange_weak(word, word - u64::from(cost), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(newer) => word = newer,
+            }
+        }
+        let taken = Taken { epoch: epoch_of(word), grain: rest.grain_after(now_us), cost };
+        self.record(taken.epoch, grain, taken.grain, cost);
+        Ok(taken)
+    }
+
+    /// Undoes a take whose request was not let in after all.
+    pub fn put_back(&self, taken: Taken) {
+        for cells in [Some(&self.few[..]), self.many.get().map(|many| &many[..])].into_iter().flatten() {
+            let cell = &cells[(taken.grain % cells.len() as u64) as usize];
+            let mut entry = Entry(cell.load(Ordering::Acquire));
+            // Only out of its own grain: in exchange for another's a slot would come back early.
+            while entry.is_live(taken.epoch) && entry.ahead_of(taken.grain) == 0 && entry.count() >= taken.cost {
+                match self.swap(cell, entry, Entry(entry.0 - u64::from(taken.cost))) {
+                    Ok(()) => return self.free(taken.epoch, taken.cost),
+                    Err(newer) => entry = newer,
+                }
+            }
+        }
+        // Not found: it comes back by itself.
+    }
+
+    /// Slots that the ledger granted, free at once.
+    pub fn grant(&self, count: u32) {
+        let epoch = epoch_of(self.word.load(Ordering::Acquire));
+        self.free(epoch, count);
+    }
+
+    /// Slots that the ledger granted for later, as another node used them last. False, and nothing is granted, if that
+    /// is further ahead than the ring reaches, which is a rest and a little more: then ask again later.
+    pub fn grant_at(&self, rest: &Rest, count: u32, reusable_at_us: u64, now_us: u64) -> bool {
+        let epoch = epoch_of(self.word.load(Ordering::Acquire));
+        let (now, due) = (rest.grain_at(now_us), rest.grain_from(reusable_at_us));
+        let reaches = due < now + MANY as u64;
+        if reaches {
+            self.record(epoch, now, due, count);
+        }
+        reaches
+    }
+
+    /// Takes up to `count` free slots out for good; how many.
+    pub fn release_free(&self, rest: &Rest, count: u32, now_us: u64) -> u32 {
+        self.sweep(rest.grain_at(now_us));
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            let out = (word & FREE_MASK).min(u64::from(count));
+            match self.word.compare_exchange_weak(word, word - out, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return out as u32,
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    /// Takes up to `count` resting slots out for good, those first that come back last.
+    pub fn release_used(&self, rest: &Rest, count: u32, now_us: u64) -> Vec<Used> {
+        let (epoch, grain) = (epoch_of(self.word.load(Ordering::Acquire)), rest.grain_at(now_us));
+        let mut cells: Vec<_> = self.cells().map(|cell| (Entry(cell.load(Ordering::Acquire)), cell)).collect();
+        cells.retain(|(entry, _)| entry.is_live(epoch) && entry.ahead_of(grain) > 0);
+        cells.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.ahead_of(grain)));
+        let mut left = count;
+        let mut out = Vec::new();
+        for (mut entry, cell) in cells {
+            while left > 0 && entry.is_live(epoch) && entry.ahead_of(grain) > 0 {
+                let gone = left.min(entry.count());
+                match self.swap(cell, entry, Entry(entry.0 - u64::from(gone))) {
+                    Ok(()) => {
+                        left -= gone;
+                        let at = grain.saturating_add_signed(entry.ahead_of(grain)) * rest.grain_us;
+                        out.push(Used { reusable_at_us: at, count: gone });
+                        break;
+                    }
+                    Err(newer) => entry = newer,
+                }
+            }
+        }
+        out
+    }
+
+    /// A new lease: whatever was held is gone, and takes that are under way under the old one leave no trace.
+    pub fn void(&self) {
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            let next = u64::from(epoch_of(word).wrapping_add(1)) << FREE_BITS;
+            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    /// Free slots, those included that have rested by `now_us`.
+    pub fn free_count(&self, rest: &Rest, now_us: u64) -> u64 {
+        self.sweep(rest.grain_at(now_us));
+        self.word.load(Ordering::Acquire) & FREE_MASK
+    }
+
+    /// Resting slots, soonest first.
+    pub fn used(&self, rest: &Rest, now_us: u64) -> Vec<Used> {
+        let (epoch, grain) = (epoch_of(self.word.load(Ordering::Acquire)), rest.grain_at(now_us));
+        let entries = self.cells().map(|cell| Entry(cell.load(Ordering::Acquire)));
+        let mut used: Vec<_> = entries
+            .filter(|entry| entry.is_live(epoch))
+            .map(|entry| (grain.saturating_add_signed(entry.ahead_of(grain)), entry.count()))
+            .map(|(grain, count)| Used { reusable_at_us: grain * rest.grain_us, count })
+            .collect();
+        used.sort_by_key(|used| used.reusable_at_us);
+        used
+    }
+
+    /// What was asked for since the last call, granted or not.
+    pub fn demand(&self) -> u32 {
+        self.demand.swap(0, Ordering::Relaxed)
+    }
+
+    /// Bytes on the heap and in place.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + if self.many.get().is_some() { size_of::<[AtomicU64; MANY]>() } else { 0 }
+    }
+
+    fn want(&self, cost: u32) {
+        // Two workers at once may lose one: demand steers shares, it decides nothing.
+        let demand = self.demand.load(Ordering::Relaxed);
+        self.demand.store(demand.saturating_add(cost), Ordering::Relaxed);
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.few.iter().chain(self.many.get().into_iter().flat_map(|many| many.iter()))
+    }
+
+    /// Brings home what has rested by the begin of `grain`.
+    #[cold]
+    fn sweep(&self, grain: u64) {
+        let epoch = epoch_of(self.word.load(Ordering::Acquire));
+        for cell in self.cells() {
+            let mut entry = Entry(cell.load(Ordering::Acquire));
+            while entry.is_live(epoch) && entry.ahead_of(grain) <= 0 {
+                match self.swap(cell, entry, Entry(0)) {
+                    Ok(()) => {
+                        self.free(epoch, entry.count());
+                        break;
+                    }
+                    Err(newer) => entry = newer,
+                }
+            }
+        }
+        self.swept.store(grain, Ordering::Relaxed);
+    }
+
+    /// Adds free slots, unless the lease they belong to is over.
+    fn free(&self, epoch: u16, count: u32) {
+        let mut word = self.word.load(Ordering::Acquire);
+        while epoch_of(word) == epoch {
+            assert!(
+                (word & FREE_MASK) + u64::from(count) <= u64::from(SLOTS_MAX),
+                "more free slots than any limit has"
+            );
+            let next = word + u64::from(count);
+            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    /// Notes that `count` slots come back when grain `due` begins; it is `now` when that is asked.
+    fn record(&self, epoch: u16, now: u64, due: u64, count: u32) {
+        if self.many.get().is_none() && self.record_in(&self.few, epoch, now, due, count) {
+            return;
+        }
+        let many = self.many.get_or_init(|| Box::new([const { AtomicU64::new(0) }; MANY]));
+        let there = self.record_in(&many[..], epoch, now, due, count);
+        assert!(there, "a slot rests for more grains than the ring has");
+    }
+
+    /// False: its place is taken by a grain that is yet to come.
+    fn record_in(&self, cells: &[AtomicU64], epoch: u16, now: u64, due: u64, count: u32) -> bool {
+        let cell = &cells[(due % cells.len() as u64) as usize];
+        let mut entry = Entry(cell.load(Ordering::Acquire));
+        loop {
+            if epoch_of(self.word.load(Ordering::Acquire)) != epoch {
+                return true;
+            }
+            // A later lap's entry takes ours along: late is safe.
+            let joins = entry.is_live(epoch) && entry.ahead_of(due) >= 0;
+            let old = entry.is_live(epoch) && entry.ahead_of(due) < 0;
+            if old && entry.ahead_of(now) > 0 {
+                return false;
+            }
+            assert!(!joins || entry.count() + count <= SLOTS_MAX, "more used slots than any limit has");
+            let next = if joins { Entry(entry.0 + u64::from(count)) } else { Entry::new(epoch, due, count) };
+            match self.swap(cell, entry, next) {
+                Ok(()) => {
+                    if old {
+                        self.free(epoch, entry.count());
+                    }
+                    return true;
+                }
+                Err(newer) => entry = newer,
+            }
+        }
+    }
+
+    fn swap(&self, cell: &AtomicU64, from: Entry, to: Entry) -> Result<(), Entry> {
+        cell.compare_exchange_weak(from.0, to.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(Entry)
+    }
+
+    #[cold]
+    fn next(&self, rest: &Rest, epoch: u16, grain: u64) -> Option<u64> {
+        let entries = self.cells().map(|cell| Entry(cell.load(Ordering::Acquire)));
+        let ahead = entries.filter(|entry| entry.is_live(epoch)).map(|entry| entry.ahead_of(grain).max(1));
+        ahead.min().map(|ahead| grain.saturating_add_signed(ahead) * rest.grain_us)
+    }
+}
+
+fn epoch_of(word: u64) -> u16 {
+    (word >> FREE_BITS) as u16
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! What never may be: a slot used twice within its rest, whatever the order of calls and wherever threads stop.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WINDOW: u64 = 1_000_000;
+
+/// The most admissions in any half-open window.
+fn densest(mut at: Vec<(u64, u32)>, window: u64) -> u64 {
+    at.sort();
+    let (mut most, mut sum, mut first) = (0, 0, 0);
+    for next in 0..at.len() {
+        sum += u64::from(at[next].1);
+        while at[next].0 - at[first].0 >= window {
+            sum -= u64::from(at[first].1);
+            first += 1;
+        }
+        most = most.max(sum);
+    }
+    most
+}
+
+#[test]
+fn a_slot_comes_back_after_its_rest_and_at_most_a_grain_late() {
+    let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
+    bucket.grant(1);
+    let _ = bucket.take(&rest, 1, 0).unwrap();
+    let due = bucket.take(&rest, 1, 1).unwrap_err().next_us.unwrap();
+    assert!((WINDOW..=WINDOW + WINDOW / GRAINS * 2).contains(&due), "{due}");
+    assert!(bucket.take(&rest, 1, due - 1).is_err());
+    assert!(bucket.take(&rest, 1, due).is_ok());
+}
+
+#[test]
+fn what_was_put_back_is_free_at_once_and_only_once() {
+    let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
+    bucket.grant(2);
+    let taken = bucket.take(&rest, 2, 0).unwrap();
+    bucket.put_back(taken);
+    assert_eq!(bucket.free_count(&rest, 0), 2);
+    assert_eq!(bucket.free_count(&rest, 3 * WINDOW), 2);
+}
+
+#[test]
+fn nothing_of_an_old_lease_comes_back_in_a_new_one() {
+    let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
+    bucket.grant(5);
+    let taken = bucket.take(&rest, 3, 0).unwrap();
+    bucket.void();
+    bucket.put_back(taken);
+    assert_eq!(bucket.free_count(&rest, 9 * WINDOW), 0);
+    bucket.grant(1);
+    assert_eq!(bucket.free_count(&rest, 20 * WINDOW), 1);
+}
+
+#[test]
+fn a_cold_key_is_small_and_a_hot_one_at_most_a_kibibyte() {
+    let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
+    bucket.grant(10_000);
+    for n in 0..4 {
+        let _ = bucket.take(&rest, 1, n * WINDOW / GRAINS).unwrap();
+    }
+    assert!(bucket.bytes() <= 128, "{}", bucket.bytes());
+    for n in 0..1_000 {
+        let _ = bucket.take(&rest, 1, n * WINDOW / 100).unwrap();
+    }
+    assert!(bucket.bytes() <= 1_024, "{}", bucket.bytes());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    Take(u32),
+    TakeAndPutBack(u32),
+    ReleaseFree(u32),
+    ReleaseUsed(u32),
+    Void,
+    Grant(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..WINDOW / 4).prop_map(Step::Wait),
+        1 => (WINDOW..200 * WINDOW).prop_map(Step::Wait),
+        8 => (1..4u32).prop_map(Step::Take),
+        2 => (1..4u32).prop_map(Step::TakeAndPutBack),
+        1 => (1..9u32).prop_map(Step::ReleaseFree),
+        1 => (1..9u32).prop_map(Step::ReleaseUsed),
+        1 => Just(Step::Void),
+        1 => (1..9u32).prop_map(Step::Grant),
+    ]
+}
+
+proptest! {
+    /// Slots that were released or voided are granted again only after a rest, as the ledger would.
+    #[test]
+    fn no_window_holds_more_than_was_granted(window in prop_oneof![Just(WINDOW), Just(64), Just(1), Just(7_777)], steps in prop::collection::vec(step(), 1..200)) {
+        let (rest, bucket) = (Rest::of_window(window), Bucket::default());
+        let (mut now, mut held, mut used) = (0, 20, Vec::new());
+        let mut all = 20;
+        bucket.grant(20);
+        for step in steps {
+            match step {
+                Step::Wait(us) => now += us * window / WINDOW,
+                Step::Take(cost) => if bucket.take(&rest, cost, now).is_ok() { used.push((now, cost)) },
+                Step::TakeAndPutBack(cost) => if let Ok(taken) = bucket.take(&rest, cost, now) { bucket.put_back(taken) },
+                Step::ReleaseFree(count) => held -= bucket.release_free(&rest, count, now),
+                Step::ReleaseUsed(count) => held -= bucket.release_used(&rest, count, now).iter().map(|it| it.count).sum::<u32>(),
+                Step::Void => { bucket.void(); held = 0 }
+                Step::Grant(count) => { bucket.grant(count); held += count; all += count }
+            }
+            let counted = bucket.free_count(&rest, now) + bucket.used(&rest, now).iter().map(|it| u64::from(it.count)).sum::<u64>();
+            prop_assert_eq!(counted, u64::from(held), "slots are neither lost nor made");
+        }
+        prop_assert!(densest(used, window) <= u64::from(all));
+    }
+}
+
+#[test]
+fn workers_together_never_use_a_slot_twice_within_its_rest() {
+    for (window, slots) in [(20_000, 7), (2_000, 50), (300, 3)] {
+        let (rest, bucket) = (Rest::of_window(window), Bucket::default());
+        let (clock, done) = (AtomicU64::new(0), AtomicBool::new(false));
+        let used = Mutex::new(Vec::new());
+        bucket.grant(slots);
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (bucket, rest, clock, done, used) = (&bucket, &rest, &clock, &done, &used);
+                scope.spawn(move || {
+                    let mut mine = Vec::new();
+                    while !done.load(Ordering::Relaxed) {
+                        let now = clock.load(Ordering::SeqCst);
+                        match bucket.take(rest, 1, now) {
+                            Ok(taken) if worker == 0 && now % 5 == 0 => bucket.put_back(taken),
+                            Ok(_) => mine.push((now, 1)),
+                            Err(_) => std::thread::yield_now(),
+                        }
+                    }
+                    used.lock().unwrap().extend(mine);
+                });
+            }
+            for _ in 0..200_000 {
+                clock.fetch_add(1, Ordering::SeqCst);
+                std::hint::spin_loop();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let used = used.into_inner().unwrap();
+        assert!(!used.is_empty());
+        assert!(densest(used, window) <= u64::from(slots), "window {window}");
+        assert_eq!(bucket.free_count(&rest, 10_000_000), u64::from(slots), "window {window}");
+    }
+}
