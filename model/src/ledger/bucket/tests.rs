@@ -1,10 +1,5 @@
 //! What never may be: a slot used twice within its rest, whatever the order of calls and wherever threads stop.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
-
 use proptest::prelude::*;
 
 use super::*;
@@ -119,41 +114,5 @@ proptest! {
             prop_assert_eq!(counted, u64::from(held), "slots are neither lost nor made");
         }
         prop_assert!(densest(used, window) <= u64::from(all));
-    }
-}
-
-#[test]
-fn workers_together_never_use_a_slot_twice_within_its_rest() {
-    for (window, slots) in [(20_000, 7), (2_000, 50), (300, 3)] {
-        let (rest, bucket) = (Rest::of_window(window), Bucket::default());
-        let (clock, done) = (AtomicU64::new(0), AtomicBool::new(false));
-        let used = Mutex::new(Vec::new());
-        bucket.grant(slots);
-        std::thread::scope(|scope| {
-            for worker in 0..4 {
-                let (bucket, rest, clock, done, used) = (&bucket, &rest, &clock, &done, &used);
-                scope.spawn(move || {
-                    let mut mine = Vec::new();
-                    while !done.load(Ordering::Relaxed) {
-                        let now = clock.load(Ordering::SeqCst);
-                        match bucket.take(rest, 1, now) {
-                            Ok(taken) if worker == 0 && now % 5 == 0 => bucket.put_back(taken),
-                            Ok(_) => mine.push((now, 1)),
-                            Err(_) => std::thread::yield_now(),
-                        }
-                    }
-                    used.lock().unwrap().extend(mine);
-                });
-            }
-            for _ in 0..200_000 {
-                clock.fetch_add(1, Ordering::SeqCst);
-                std::hint::spin_loop();
-            }
-            done.store(true, Ordering::Relaxed);
-        });
-        let used = used.into_inner().unwrap();
-        assert!(!used.is_empty());
-        assert!(densest(used, window) <= u64::from(slots), "window {window}");
-        assert_eq!(bucket.free_count(&rest, 10_000_000), u64::from(slots), "window {window}");
     }
 }
