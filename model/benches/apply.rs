@@ -23,7 +23,7 @@ fn main() {
 
 fn command(body: Body) -> Command {
     let actor = Arc::new(Actor::default());
-    Command { min_level: LEVEL, request_id: None, stamp: Stamp::default(), actor, body }
+    Command { min_level: LEVEL, request_id: None, asked: None, stamp: Stamp::default(), actor, body }
 }
 
 fn write(resource: Resource) -> ResourceChange {

@@ -18,6 +18,9 @@ pub struct Command {
     pub min_level: u32,
     /// None for what is never retried.
     pub request_id: Option<RequestId>,
+    /// What was asked for, where the body follows from it and from the state, so that a repeat may have another body.
+    /// None: the body says it all.
+    pub asked: Option<Digest>,
     pub stamp: Stamp,
     pub actor: Arc<Actor>,
     pub body: Body,
@@ -236,10 +239,12 @@ pub enum Reason {
     OwnerForbidden,
     NotBootstrapped,
     LimitReached,
+    /// The request id was used before, for something else.
+    RequestIdReused,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::Invalid,
         Reason::Conflict,
         Reason::NotFound,
@@ -256,6 +261,7 @@ impl Reason {
         Reason::OwnerForbidden,
         Reason::NotBootstrapped,
         Reason::LimitReached,
+        Reason::RequestIdReused,
     ];
 
     /// `TRIAL_OPEN`
@@ -277,6 +283,7 @@ impl Reason {
             Reason::OwnerForbidden => "OWNER_FORBIDDEN",
             Reason::NotBootstrapped => "NOT_BOOTSTRAPPED",
             Reason::LimitReached => "LIMIT_REACHED",
+            Reason::RequestIdReused => "REQUEST_ID_REUSED",
         }
     }
 

@@ -92,9 +92,9 @@ impl Rebuild {
                 once("admin_token", state.admin_tokens.insert(name, token))?;
             }
             Some(Record::Dedup(dedup)) => {
-                let (id, applied) = convert::dedup_from(dedup)?;
-                once("dedup", state.dedup_order.insert(applied.index, id))?;
-                once("dedup", state.dedup.insert(id, applied))?;
+                let (id, answered) = convert::dedup_from(dedup)?;
+                once("dedup", state.dedup_order.insert(answered.applied.index, id))?;
+                once("dedup", state.dedup.insert(id, answered))?;
             }
             Some(Record::Trial(trial)) => {
                 once("trial", self.trial.replace((trial.revision, trial.ends_at_us, trial.prior_revision)))?;

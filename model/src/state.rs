@@ -13,7 +13,7 @@ use imbl::{OrdMap, Vector};
 use crate::{
     NodeId,
     change::{Changed, Lookups},
-    command::{Actor, AdminRole, Applied, ChangeCounts, NodeRecord, RequestId, Role},
+    command::{Actor, AdminRole, Applied, ChangeCounts, NodeRecord, Reason, Rejected, RequestId, Role},
     digest::Digest,
     resource::{Name, Resources},
 };
@@ -55,7 +55,7 @@ pub struct State {
     pub join_tokens: OrdMap<String, JoinToken>,
     pub admin_tokens: OrdMap<Name, AdminToken>,
     /// Answers by request id, and their order of arrival by index.
-    pub dedup: OrdMap<RequestId, Applied>,
+    pub dedup: OrdMap<RequestId, Answered>,
     pub dedup_order: OrdMap<u64, RequestId>,
     pub audit: AuditHead,
     /// Follows from `resources`; neither stored nor hashed.
@@ -132,6 +132,14 @@ pub struct AdminToken {
     pub expires_at_us: u64,
 }
 
+/// What a request id was used for, and what was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// None in snapshots that are older than this field: any repeat passes.
+    pub asked: Option<Digest>,
+    pub applied: Applied,
+}
+
 /// The head of the chain of audit entries; the entries themselves lie in each node's journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AuditHead {
@@ -172,6 +180,18 @@ impl State {
     /// BLAKE3 over the snapshot records: equal on all nodes at one index.
     pub fn hash(&self) -> Digest {
         crate::snapshot::hash(self)
+    }
+
+    /// What that request id was answered, if it was used. Refused where it was used for something else.
+    pub fn answered(&self, id: &RequestId, asked: Digest) -> Option<Result<&Applied, Rejected>> {
+        let first = self.dedup.get(id)?;
+        Some(match first.asked.is_none_or(|first| first == asked) {
+            true => Ok(&first.applied),
+            false => Err(Reason::RequestIdReused.because(format!(
+                "this request id has been used for another request, at index {}; take a new one",
+                first.applied.index
+            ))),
+        })
     }
 
     pub fn timing(&self) -> crate::timing::Timing {

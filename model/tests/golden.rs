@@ -122,10 +122,34 @@ fn snapshot_records_are_stored_as_ever() {
     for record in snapshot::records(&state) {
         let word = word(record.record.as_ref().unwrap());
         if seen.insert(word.to_owned()) {
-            golden(&format!("record.{word}"), &record.encode_to_vec());
+            let name = if word == "dedup" { "dedup.asked" } else { word };
+            golden(&format!("record.{name}"), &record.encode_to_vec());
         }
     }
     assert_eq!(seen, fields("SnapshotRecord", true), "a record without a sample");
+}
+
+/// Before `asked`, an answered request was kept without what it asked for.
+#[test]
+fn an_older_answer_is_still_read() {
+    let (state, _) = full_state();
+    let mut records: Vec<_> = snapshot::records(&state).collect();
+    let at = records.iter().position(|it| matches!(it.record, Some(Record::Dedup(_)))).unwrap();
+    let Some(Record::Dedup(dedup)) = &mut records[at].record else { panic!("found above") };
+    dedup.asked.clear();
+    golden("record.dedup", &records[at].encode_to_vec());
+    let mut rebuild = snapshot::Rebuild::default();
+    records.into_iter().for_each(|record| rebuild.push(record).unwrap());
+    let mut state = rebuild.finish().unwrap();
+    let other = Command { request_id: Some([0; 16]), ..command(Body::Tick) };
+    assert_eq!(state.apply(state.index + 1, &other).0.index, 1, "any repeat passes");
+}
+
+#[test]
+fn what_was_asked_is_stored_as_ever() {
+    let sample = Command { request_id: Some([3; 16]), asked: Some(Digest::of(b"asked")), ..command(Body::Tick) };
+    let bytes = golden("command.asked", &convert::command_to(&sample).encode_to_vec());
+    assert_eq!(convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap(), sample);
 }
 
 #[test]
@@ -151,6 +175,7 @@ fn a_command_that_is_not_understood_is_an_error() {
     };
     check("min_level", &|it| it.min_level = quorumgate_model::LEVEL + 1);
     check("body", &|it| it.body = None);
+    check("asked", &|it| it.asked = vec![1; 31]);
     check("request_id", &|it| it.request_id = vec![1; 15]);
     let body = |body| move |it: &mut store::Command| it.body = Some(body);
     let end = store::EndTrial { revision: 1, end: 9 };

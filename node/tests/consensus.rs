@@ -132,7 +132,7 @@ async fn without_a_quorum_a_write_is_certainly_not_appended() {
     }
     leader.sees("no quorum", |it| !it.view().quorum).await;
     let before = leader.consensus.view().last_log_index;
-    let draft = Draft { request_id: None, actor: actor(), body: Body::Tick };
+    let draft = Draft { request_id: None, asked: None, actor: actor(), body: Body::Tick };
     let error = leader.consensus.propose(draft, Duration::from_millis(800)).await.unwrap_err();
     assert!(matches!(error, ProposeError::NoQuorum(_)), "{error:?}");
     assert_eq!(leader.consensus.view().last_log_index, before);

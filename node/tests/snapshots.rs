@@ -25,7 +25,7 @@ async fn a_lagging_member_gets_a_snapshot_while_heartbeats_go_on() {
     let actor = Arc::new(Actor { name: "filler".into(), rpc: "x".repeat(8 << 10), ..Default::default() });
     let mut rounds = 0;
     while consensus.purged().is_none_or(|purged| purged <= last_seen) {
-        let draft = || Draft { request_id: None, actor: actor.clone(), body: Body::Tick };
+        let draft = || Draft { request_id: None, asked: None, actor: actor.clone(), body: Body::Tick };
         for written in join_all((0..32).map(|_| consensus.propose(draft(), SOON))).await {
             written.unwrap().outcome.unwrap();
         }

@@ -137,7 +137,7 @@ fn entry(index: u64) -> Result<Entry> {
     };
     let stamp = Stamp { clock_us: index * 1000, wall_ms: index };
     let actor = Arc::new(Actor { name: "writer".into(), ..Actor::default() });
-    let command = Command { min_level: 1, request_id: None, stamp, actor, body };
+    let command = Command { min_level: 1, request_id: None, asked: None, stamp, actor, body };
     Ok(Entry { log_id: log_id(index), payload: EntryPayload::Normal(command) })
 }
 

@@ -38,7 +38,13 @@ async fn main() -> Result<()> {
 
 fn entry(index: u64) -> Entry {
     let actor = Actor { name: "b".repeat(ENTRY_BYTES), ..Actor::default() };
-    let command =
-        Command { min_level: 1, request_id: None, stamp: Stamp::default(), actor: actor.into(), body: Body::Tick };
+    let command = Command {
+        min_level: 1,
+        request_id: None,
+        asked: None,
+        stamp: Stamp::default(),
+        actor: actor.into(),
+        body: Body::Tick,
+    };
     Entry { log_id: LogId { leader_id: 1.into(), index }, payload: EntryPayload::Normal(command) }
 }

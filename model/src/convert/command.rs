@@ -6,6 +6,7 @@ mod words;
 
 use std::{sync::Arc, time::Duration};
 
+use prost::Message;
 use quorumgate_proto::store::v1 as store;
 use store::command::Body as Wire;
 
@@ -20,6 +21,7 @@ use crate::{
         CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Rejected, ResourceChange, Stamp, UpdateNode,
     },
     convert::{key_from, kind_to, resource_to, stored_resource_from},
+    digest::Digest,
     invalid::Invalid,
     resource::{Key, Resource},
     state::{AuditEntry, RevisionDiff},
@@ -39,6 +41,10 @@ pub fn command_from(message: store::Command) -> Result<Command, Invalid> {
     Ok(Command {
         min_level: message.min_level,
         request_id,
+        asked: match message.asked.is_empty() {
+            true => None,
+            false => Some(digest("asked", &message.asked)?),
+        },
         stamp: Stamp { clock_us: message.clock_us, wall_ms: message.wall_ms },
         actor: Arc::new(actor_from(message.actor.unwrap_or_default())),
         body: body_from(body)?,
@@ -49,11 +55,17 @@ pub fn command_to(command: &Command) -> store::Command {
     store::Command {
         min_level: command.min_level,
         request_id: command.request_id.map(Vec::from).unwrap_or_default(),
+        asked: command.asked.map(|asked| asked.0.into()).unwrap_or_default(),
         clock_us: command.stamp.clock_us,
         wall_ms: command.stamp.wall_ms,
         actor: Some(actor_to(&command.actor)),
         body: Some(body_to(&command.body)),
     }
+}
+
+/// Of a body alone, without who sent it and when.
+pub(crate) fn body_digest(body: &Body) -> Digest {
+    Digest::of(&store::Command { body: Some(body_to(body)), ..Default::default() }.encode_to_vec())
 }
 
 fn body_from(body: Wire) -> Result<Body, Invalid> {

@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::{AuditEntry, DEDUP_MAX, Effects, RevisionDiff, State};
+use super::{Answered, AuditEntry, DEDUP_MAX, Effects, RevisionDiff, State};
 use crate::{
     LEVEL,
     command::{Applied, Body, Command, Outcome, Reason, Rejected, RequestId},
@@ -31,7 +31,7 @@ impl Done {
 
 impl State {
     /// Applies the command of the log entry at `index`. Total: a refusal changes nothing but `index`, clocks and the
-    /// de-duplication table. A request id that is known answers what it answered first, whatever the command says now.
+    /// de-duplication table. A request id that is known answers what it answered first, if the same is asked of it.
     /// Entries must come in order; blank and membership entries go through `skip`.
     pub fn apply(&mut self, index: u64, command: &Command) -> (Applied, Effects) {
         assert!(index > self.index, "entry {index} came after entry {}", self.index);
@@ -39,8 +39,10 @@ impl State {
         self.index = index;
         self.clock_us = self.clock_us.max(command.stamp.clock_us);
         self.wall_ms = self.wall_ms.max(command.stamp.wall_ms);
-        if let Some(first) = command.request_id.and_then(|id| self.dedup.get(&id)) {
-            return (first.clone(), Effects::default());
+        let request = command.request_id.map(|id| (id, command.asked()));
+        if let Some(first) = request.and_then(|(id, asked)| self.answered(&id, asked)) {
+            let refused = |rejected| Applied { index, revision: self.revision, outcome: Err(rejected) };
+            return (first.cloned().unwrap_or_else(refused), Effects::default());
         }
         let (outcome, effects) = match self.carry_out(command) {
             Ok(done) => {
@@ -50,8 +52,8 @@ impl State {
             Err(rejected) => (Err(rejected), Effects::default()),
         };
         let applied = Applied { index, revision: self.revision, outcome };
-        if let Some(id) = command.request_id {
-            self.remember(id, applied.clone());
+        if let Some((id, asked)) = request {
+            self.remember(id, Answered { asked: Some(asked), applied: applied.clone() });
         }
         (applied, effects)
     }
@@ -108,15 +110,22 @@ impl State {
         entry
     }
 
-    fn remember(&mut self, id: RequestId, applied: Applied) {
-        self.dedup_order.insert(applied.index, id);
-        self.dedup.insert(id, applied);
+    fn remember(&mut self, id: RequestId, answered: Answered) {
+        self.dedup_order.insert(answered.applied.index, id);
+        self.dedup.insert(id, answered);
         while self.dedup_order.len() > DEDUP_MAX {
             let (oldest, id) = *self.dedup_order.get_min().expect("it is longer than its bound");
             self.dedup_order.remove(&oldest);
             self.dedup.remove(&id);
         }
         assert_eq!(self.dedup.len(), self.dedup_order.len(), "an id without its order of arrival, or the reverse");
+    }
+}
+
+impl Command {
+    /// What tells a repeat from another request under the same id.
+    fn asked(&self) -> Digest {
+        self.asked.unwrap_or_else(|| convert::body_digest(&self.body))
     }
 }
 

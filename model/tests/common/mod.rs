@@ -62,6 +62,7 @@ pub fn command(body: Body) -> Command {
     Command {
         min_level: LEVEL,
         request_id: None,
+        asked: None,
         stamp: Stamp { clock_us: 1_000_000, wall_ms: 1_700_000_000_000 },
         actor: Arc::new(Actor {
             name: "ops".into(),

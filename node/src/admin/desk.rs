@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quorumgate_model::{
     command::{Applied, Body, Outcome},
+    digest::Digest,
     state::State,
 };
 use quorumgate_proto::admin::v1::{ChangeCounts, NodeReceipt, ResponseHeader, WriteResponse};
@@ -78,12 +79,23 @@ impl Desk {
 
     /// Proposes and waits until it is applied here.
     pub async fn propose(&self, call: &Call, request_id: Uuid, body: Body) -> Result<Applied, Status> {
+        self.propose_asked(call, request_id, None, body).await
+    }
+
+    /// For a body that follows from the request and the state: `asked` tells a repeat from another request.
+    pub async fn propose_asked(
+        &self,
+        call: &Call,
+        request_id: Uuid,
+        asked: Option<Digest>,
+        body: Body,
+    ) -> Result<Applied, Status> {
         let id = request_id.to_string();
         let left = call.left();
         if left.is_zero() {
             return Err(failure::unwritten(ProposeError::NoQuorum("the deadline has passed".into()), &id));
         }
-        let draft = Draft { request_id: Some(request_id.into_bytes()), actor: call.actor.clone(), body };
+        let draft = Draft { request_id: Some(request_id.into_bytes()), asked, actor: call.actor.clone(), body };
         self.consensus.propose(draft, left).await.map_err(|error| failure::unwritten(error, &id))
     }
 
@@ -141,6 +153,16 @@ pub fn request_id(text: &str) -> Result<Uuid, Status> {
         return Ok(Uuid::new_v4());
     }
     Uuid::parse_str(text).map_err(|_| failure::bad_field("request_id", &format!("found {text:?}; allowed: a UUID")))
+}
+
+/// What a call asks for: what must be equal for a repeated request id to be a repeat.
+pub fn asked(call: &Call, parts: &[&[u8]]) -> Digest {
+    let mut bytes = Vec::new();
+    for part in [call.actor.rpc.as_bytes()].iter().chain(parts) {
+        bytes.extend((part.len() as u64).to_be_bytes());
+        bytes.extend(*part);
+    }
+    Digest::of(&bytes)
 }
 
 /// A protobuf duration that must not be negative; None when it is absent.

@@ -154,7 +154,7 @@ fn with_details(code: Code, message: impl Into<String>, details: ErrorDetails) -
 fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::Invalid => Code::InvalidArgument,
-        Reason::Conflict | Reason::TrialOpen => Code::Aborted,
+        Reason::Conflict | Reason::TrialOpen | Reason::RequestIdReused => Code::Aborted,
         Reason::NotFound | Reason::NoTrial => Code::NotFound,
         Reason::AlreadyExists | Reason::NameTaken => Code::AlreadyExists,
         Reason::TokenUnknown | Reason::TokenExpired | Reason::TokenUsed => Code::Unauthenticated,
@@ -194,6 +194,7 @@ mod tests {
         check(refuse(Reason::Invalid), Code::InvalidArgument, "INVALID");
         check(refuse(Reason::Conflict), Code::Aborted, "CONFLICT");
         check(refuse(Reason::TrialOpen), Code::Aborted, "TRIAL_OPEN");
+        check(refuse(Reason::RequestIdReused), Code::Aborted, "REQUEST_ID_REUSED");
         check(refuse(Reason::NotFound), Code::NotFound, "NOT_FOUND");
         check(refuse(Reason::NameTaken), Code::AlreadyExists, "NAME_TAKEN");
         check(refuse(Reason::OwnerForbidden), Code::PermissionDenied, "OWNER_FORBIDDEN");

@@ -257,5 +257,5 @@ impl Member {
 pub(super) fn draft(body: Body) -> Draft {
     let actor =
         Actor { name: "cluster".into(), source: "leader".into(), rpc: String::new(), owner_scope: String::new() };
-    Draft { request_id: None, actor: Arc::new(actor), body }
+    Draft { request_id: None, asked: None, actor: Arc::new(actor), body }
 }

@@ -166,7 +166,8 @@ impl Member {
         let ends = ends_in(request.deadline_ms);
         let command = request.command.ok_or((Reason::Invalid, "a proposal without its command".into()))?;
         let command = convert::command_from(command).map_err(invalid)?;
-        let draft = Draft { request_id: command.request_id, actor: command.actor, body: command.body };
+        let draft =
+            Draft { request_id: command.request_id, asked: command.asked, actor: command.actor, body: command.body };
         match self.propose_here(&draft, ends).await {
             Attempt::Done(applied) => {
                 Ok(Answer::Propose(pb::ProposeResponse { outcome: Some(convert::applied_to(&applied)) }))
@@ -280,6 +281,7 @@ impl Consensus {
         };
         let draft = Draft {
             request_id: None,
+            asked: None,
             actor: Arc::new(actor),
             body: Body::AdmitNode(AdmitNode {
                 token_id: request.token_id,

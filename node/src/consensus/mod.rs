@@ -25,6 +25,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use quorumgate_model::{
     NodeId,
     command::{Actor, Body, RequestId},
+    digest::Digest,
     state::State,
 };
 use quorumgate_raft_store::StoreHealth;
@@ -55,6 +56,8 @@ pub struct StartOptions {
 pub struct Draft {
     /// A repeat under the same id answers with the first one's outcome. None: `propose` makes one up.
     pub request_id: Option<RequestId>,
+    /// As `Command::asked`.
+    pub asked: Option<Digest>,
     pub actor: Arc<Actor>,
     pub body: Body,
 }

@@ -89,6 +89,7 @@ impl Member {
         let command = Command {
             min_level: LEVEL,
             request_id: draft.request_id,
+            asked: draft.asked,
             stamp: self.clock.stamp(),
             actor: draft.actor.clone(),
             body: draft.body.clone(),
@@ -121,6 +122,7 @@ impl Member {
         let command = Command {
             min_level: LEVEL,
             request_id: draft.request_id,
+            asked: draft.asked,
             stamp: Default::default(),
             actor: draft.actor.clone(),
             body: draft.body.clone(),

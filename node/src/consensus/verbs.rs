@@ -26,7 +26,7 @@ impl Consensus {
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
         let update = UpdateNode { id: node, standing: Some(standing), ..Default::default() };
-        self.propose(Draft { request_id: None, actor, body: Body::UpdateNode(update) }, deadline).await
+        self.propose(Draft { request_id: None, asked: None, actor, body: Body::UpdateNode(update) }, deadline).await
     }
 
     /// Promotes or demotes; refused when it would lose the quorum.
@@ -38,7 +38,7 @@ impl Consensus {
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
         let update = UpdateNode { id: node, wanted_role: Some(role), ..Default::default() };
-        self.propose(Draft { request_id: None, actor, body: Body::UpdateNode(update) }, deadline).await
+        self.propose(Draft { request_id: None, asked: None, actor, body: Body::UpdateNode(update) }, deadline).await
     }
 
     /// Removes a dead node; refused when it would lose the quorum.
@@ -48,7 +48,8 @@ impl Consensus {
         actor: Arc<Actor>,
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
-        self.propose(Draft { request_id: None, actor, body: Body::RemoveNode { id: node } }, deadline).await
+        self.propose(Draft { request_id: None, asked: None, actor, body: Body::RemoveNode { id: node } }, deadline)
+            .await
     }
 
     /// Moves leadership to that voter, or to the best one; returns the new leader and its term.

@@ -126,7 +126,7 @@ impl Member {
     }
 
     pub async fn propose(&self, body: Body) -> Result<Applied, ProposeError> {
-        self.consensus.propose(Draft { request_id: None, actor: actor(), body }, SOON).await
+        self.consensus.propose(Draft { request_id: None, asked: None, actor: actor(), body }, SOON).await
     }
 
     pub async fn token(&self, role: Role, ttl: Duration) -> JoinToken {

@@ -35,7 +35,7 @@ pub(crate) fn command(log_id: LogId, bytes: usize) -> Entry {
     }
     let stamp = Stamp { clock_us: log_id.index, wall_ms: log_id.index };
     let actor = Arc::new(Actor { name: "a".repeat(bytes), ..Actor::default() });
-    let command = Command { min_level: 1, request_id: None, stamp, actor, body: Body::Tick };
+    let command = Command { min_level: 1, request_id: None, asked: None, stamp, actor, body: Body::Tick };
     Entry { log_id, payload: EntryPayload::Normal(command) }
 }
 

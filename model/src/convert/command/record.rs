@@ -7,10 +7,12 @@ use quorumgate_proto::store::v1 as store;
 use super::{applied_from, applied_to, words::*};
 use crate::{
     NodeId,
-    command::{Applied, ChangeCounts, RequestId},
+    command::{ChangeCounts, RequestId},
     invalid::Invalid,
     resource::Name,
-    state::{AdminToken, AuditHead, ClusterFacts, JoinToken, RemovedNode, RevisionFacts, State, Trial, TrialStatus},
+    state::{
+        AdminToken, Answered, AuditHead, ClusterFacts, JoinToken, RemovedNode, RevisionFacts, State, Trial, TrialStatus,
+    },
 };
 
 pub(crate) fn head_to(state: &State) -> store::StateHead {
@@ -161,14 +163,23 @@ pub(crate) fn admin_token_from(it: store::AdminTokenRecord) -> Result<(Name, Adm
     Ok((name("admin_token.name", &it.name)?, token))
 }
 
-pub(crate) fn dedup_to(id: &RequestId, applied: &Applied) -> store::DedupRecord {
-    store::DedupRecord { request_id: id.to_vec(), index: applied.index, outcome: Some(applied_to(applied)) }
+pub(crate) fn dedup_to(id: &RequestId, answered: &Answered) -> store::DedupRecord {
+    store::DedupRecord {
+        request_id: id.to_vec(),
+        index: answered.applied.index,
+        outcome: Some(applied_to(&answered.applied)),
+        asked: answered.asked.map(|asked| asked.0.into()).unwrap_or_default(),
+    }
 }
 
-pub(crate) fn dedup_from(it: store::DedupRecord) -> Result<(RequestId, Applied), Invalid> {
+pub(crate) fn dedup_from(it: store::DedupRecord) -> Result<(RequestId, Answered), Invalid> {
     let applied = applied_from(present("dedup.outcome", it.outcome)?)?;
+    let asked = match it.asked.is_empty() {
+        true => None,
+        false => Some(digest("dedup.asked", &it.asked)?),
+    };
     match applied.index == it.index {
-        true => Ok((array("dedup.request_id", &it.request_id)?, applied)),
+        true => Ok((array("dedup.request_id", &it.request_id)?, Answered { asked, applied })),
         false => Err(Invalid::field("dedup.index").found(it.index).allowed(applied.index)),
     }
 }

@@ -39,6 +39,8 @@ pub struct Intent {
     pub places: Places,
     pub expected_revision: Option<u64>,
     pub request_id: Uuid,
+    /// From `desk::asked`.
+    pub asked: Digest,
     pub message: String,
     pub trial: Option<Duration>,
     pub rollback_of: Option<u64>,
@@ -72,7 +74,7 @@ impl Intent {
 }
 
 /// The intent of an ApplyConfig, against the state that it will be compared with.
-pub fn intent(request: ApplyConfigRequest, request_id: Uuid, state: &State) -> Result<Intent, Status> {
+pub fn intent(request: ApplyConfigRequest, request_id: Uuid, asked: Digest, state: &State) -> Result<Intent, Status> {
     let config = request.config.unwrap_or_default();
     let places = Places::of(&config, &request.delete);
     let mut changes = BTreeMap::new();
@@ -100,6 +102,7 @@ pub fn intent(request: ApplyConfigRequest, request_id: Uuid, state: &State) -> R
         places,
         expected_revision: request.expected_revision,
         request_id,
+        asked,
         message: request.message,
         trial: desk::duration("trial", request.trial)?,
         rollback_of: None,
@@ -174,16 +177,18 @@ fn prune(
 }
 
 impl Desk {
-    /// A repeated request gets the first one's outcome, whatever the state is like by now.
+    /// A repeated request gets the first one's outcome, whatever the state is like by now; another request under the
+    /// same id is refused.
     pub async fn repeated(
         &self,
         call: &Call,
         state: &State,
         request_id: Uuid,
+        asked: Digest,
         mode: Mode,
     ) -> Option<Result<WriteResponse, Status>> {
-        let known = state.dedup.get(request_id.as_bytes()).filter(|_| mode == Mode::Write)?;
-        let written = match desk::written(known) {
+        let known = state.answered(request_id.as_bytes(), asked).filter(|_| mode == Mode::Write)?;
+        let written = match known.map_err(|refused| failure::rejected(&refused)).and_then(desk::written) {
             Ok(written) => written,
             Err(refused) => return Some(Err(refused)),
         };
@@ -208,7 +213,7 @@ impl Desk {
             return self.answer(call, intent, written, Some(changed)).await;
         }
         let body = Body::ChangeResources(entry(whole, &changed)?);
-        let applied = self.propose(call, intent.request_id, body).await?;
+        let applied = self.propose_asked(call, intent.request_id, Some(intent.asked), body).await?;
         let written = intent.places.written(&applied)?;
         // What was compared before is what was changed, unless another write came between.
         let foreseen = self.previous_of(written.revision) == Some(state.revision);

@@ -78,6 +78,7 @@ impl Desk {
         call: &Call,
         state: &State,
         request_id: Uuid,
+        asked: Digest,
         request: RollbackRequest,
     ) -> Result<Intent, Status> {
         let target = match request.target {
@@ -98,6 +99,7 @@ impl Desk {
             places: Places::default(),
             expected_revision: request.expected_revision.or(Some(state.revision)),
             request_id,
+            asked,
             message,
             trial: None,
             rollback_of: Some(target),

@@ -9,6 +9,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use prost::Message;
 use quorumgate_model::{
     command::{Body, TrialEnd},
     resource::{Kind, Resource},
@@ -60,14 +61,15 @@ impl Config for Service {
     type WatchConfigStream = watch::Events;
 
     async fn apply_config(&self, request: Request<admin::ApplyConfigRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        let request_id = desk::request_id(&request.request_id)?;
+        let (call, mut request) = taken(request)?;
+        let request_id = desk::request_id(&std::mem::take(&mut request.request_id))?;
+        let asked = desk::asked(&call, &[&request.encode_to_vec()]);
         let state = self.desk.read(&call, Read::Linear).await?;
         let mode = Mode::validate_only(request.validate_only);
-        if let Some(answer) = self.desk.repeated(&call, &state, request_id, mode).await {
+        if let Some(answer) = self.desk.repeated(&call, &state, request_id, asked, mode).await {
             return answer.map(Response::new);
         }
-        let intent = apply::intent(request, request_id, &state)?;
+        let intent = apply::intent(request, request_id, asked, &state)?;
         self.desk.carry_out(&call, &state, intent).await.map(Response::new)
     }
 
@@ -93,14 +95,15 @@ impl Config for Service {
     }
 
     async fn rollback(&self, request: Request<admin::RollbackRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        let request_id = desk::request_id(&request.request_id)?;
+        let (call, mut request) = taken(request)?;
+        let request_id = desk::request_id(&std::mem::take(&mut request.request_id))?;
+        let asked = desk::asked(&call, &[&request.encode_to_vec()]);
         let state = self.desk.read(&call, Read::Linear).await?;
         let mode = Mode::validate_only(request.validate_only);
-        if let Some(answer) = self.desk.repeated(&call, &state, request_id, mode).await {
+        if let Some(answer) = self.desk.repeated(&call, &state, request_id, asked, mode).await {
             return answer.map(Response::new);
         }
-        let intent = self.desk.rollback_intent(&call, &state, request_id, request).await?;
+        let intent = self.desk.rollback_intent(&call, &state, request_id, asked, request).await?;
         self.desk.carry_out(&call, &state, intent).await.map(Response::new)
     }
 

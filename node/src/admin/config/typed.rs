@@ -1,8 +1,10 @@
 //! Get, List, Create, Update and Delete of one object: thin wrappers over the one write path.
 
+use prost::Message;
 use quorumgate_model::{
     command::{Expect, ResourceChange},
     convert,
+    digest::Digest,
     resource::{Key, Kind, Name, Stored},
 };
 use quorumgate_proto::admin::v1::{self as admin, Etag, ResponseHeader, WriteResponse};
@@ -74,7 +76,10 @@ impl Desk {
     ) -> Result<WriteResponse, Status> {
         let field = object.field;
         let given = object.resource.ok_or_else(|| failure::bad_field(field, "found nothing; allowed: the object"))?;
-        let resource = convert::resource_from(admin::Resource { kind: Some(given) });
+        let given = admin::Resource { kind: Some(given) };
+        let parts = [&given.encode_to_vec()[..], object.etag.as_bytes(), object.message.as_bytes()];
+        let asked = desk::asked(call, &parts);
+        let resource = convert::resource_from(given);
         let resource = resource.map_err(|wrong| failure::invalid(&wrong.under(field)))?;
         let key = resource.key();
         let expect = match (existing, object.etag.as_str()) {
@@ -86,7 +91,7 @@ impl Desk {
         let state = self.read(call, Read::Linear).await?;
         let request_id = desk::request_id(&object.request_id)?;
         let mode = Mode::validate_only(object.validate_only);
-        if let Some(answer) = self.repeated(call, &state, request_id, mode).await {
+        if let Some(answer) = self.repeated(call, &state, request_id, asked, mode).await {
             return answer;
         }
         if existing == Existing::Always {
@@ -94,7 +99,7 @@ impl Desk {
         }
         let places = Places::one(&key, field);
         let change = ResourceChange { expect, ..apply::upsert(resource) };
-        let intent = Intent { request_id, message: object.message, mode, ..single(change, places) };
+        let intent = Intent { request_id, asked, message: object.message, mode, ..single(change, places) };
         self.carry_out(call, &state, intent).await
     }
 
@@ -106,9 +111,11 @@ impl Desk {
     ) -> Result<WriteResponse, Status> {
         let key = key(kind, &request.name)?;
         let request_id = desk::request_id(&request.request_id)?;
+        let parts = [&request.name, &request.etag, &request.message].map(|part| part.as_bytes());
+        let asked = desk::asked(call, &parts);
         let state = self.read(call, Read::Linear).await?;
         let mode = Mode::validate_only(request.validate_only);
-        if let Some(answer) = self.repeated(call, &state, request_id, mode).await {
+        if let Some(answer) = self.repeated(call, &state, request_id, asked, mode).await {
             return answer;
         }
         apply::require(&state, &key, "name")?;
@@ -118,7 +125,7 @@ impl Desk {
         };
         let places = Places::one(&key, "name");
         let change = ResourceChange { expect, ..apply::delete(key) };
-        let intent = Intent { request_id, message: request.message, mode, ..single(change, places) };
+        let intent = Intent { request_id, asked, message: request.message, mode, ..single(change, places) };
         self.carry_out(call, &state, intent).await
     }
 }
@@ -129,6 +136,7 @@ fn single(change: ResourceChange, places: Places) -> Intent {
         places,
         expected_revision: None,
         request_id: uuid::Uuid::nil(),
+        asked: Digest::default(),
         message: String::new(),
         trial: None,
         rollback_of: None,

@@ -97,14 +97,27 @@ async fn a_repeated_request_answers_with_the_first_outcome() {
     assert_eq!((again.revision, again.noop, again.counts), (first.revision, false, first.counts));
     assert_eq!((again.request_id.as_str(), again.changes), (id, first.changes));
 
+    let mut other = config(vec![upstream("c", "")], vec![]);
+    other.request_id = id.into();
+    let refused = client.apply(other).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Aborted, "REQUEST_ID_REUSED"));
+
     let delete = admin::DeleteObjectRequest {
         name: "b".into(),
         request_id: "6f1c2a9e-0d4b-4a63-9a52-0c8f3a1d7e12".into(),
         ..Default::default()
     };
     let gone = client.config().delete_upstream(delete.clone()).await.unwrap().into_inner();
-    let again = client.config().delete_upstream(delete).await.unwrap().into_inner();
+    let again = client.config().delete_upstream(delete.clone()).await.unwrap().into_inner();
     assert_eq!(gone.revision, again.revision);
+    let other = admin::DeleteObjectRequest { name: "a".into(), ..delete };
+    let refused = client.config().delete_upstream(other).await.unwrap_err();
+    assert_eq!(reason(&refused), "REQUEST_ID_REUSED");
+    let rollback =
+        admin::RollbackRequest { target: Some(Target::Previous(true)), request_id: id.into(), ..Default::default() };
+    assert_eq!(reason(&client.config().rollback(rollback).await.unwrap_err()), "REQUEST_ID_REUSED");
+    let left = current(&client, None).await.config.unwrap().upstreams;
+    assert_eq!(left.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["a"]);
 }
 
 #[tokio::test]
