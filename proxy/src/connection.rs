@@ -72,6 +72,7 @@ pub(crate) struct Conn {
     /// Of the HTTP/2 stream that is polled for the first time.
     pub(crate) polled: RefCell<Option<Rc<Pace>>>,
     stalled: Cell<bool>,
+    lingers: Cell<bool>,
     ask: Cell<Ask>,
     waker: RefCell<Option<Waker>>,
 }
@@ -113,6 +114,7 @@ impl Conn {
             paces: RefCell::default(),
             polled: RefCell::default(),
             stalled: Cell::new(false),
+            lingers: Cell::new(false),
             ask: Cell::new(if worker.is_draining() { Ask::Drain } else { Ask::Nothing }),
             waker: RefCell::new(None),
             worker,
@@ -145,6 +147,16 @@ impl Conn {
     /// What comes in next may be the rest of a body.
     pub(crate) fn body_left_unread(&self) {
         self.heads.borrow_mut().give_up();
+        self.linger();
+    }
+
+    /// The client may be sending what nobody will read, when this connection ends.
+    pub(crate) fn linger(&self) {
+        self.lingers.set(!self.http2.get());
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.get()
     }
 
     /// Why nothing that this connection sent can be trusted, if so.

@@ -6,21 +6,37 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    time::Sleep,
+};
 
 use crate::connection::Conn;
 
 /// What an HTTP/2 client begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What is read, and for how long, behind the end of our side: a socket that is closed with something unread resets its
+/// peer, which then loses the answer that it has not read yet (RFC 9112 9.6).
+const LINGER_BYTES_MAX: usize = 32 << 20;
+const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
+
 pub(crate) struct ClientIo<T> {
     inner: TokioIo<T>,
     conn: Rc<Conn>,
     sniffed: Vec<u8>,
+    /// Since our side has ended.
+    lingering: Option<Lingering>,
+}
+
+struct Lingering {
+    bytes: usize,
+    timer: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +47,7 @@ pub(crate) enum Protocol {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
     pub(crate) fn new(stream: T, conn: Rc<Conn>) -> Self {
-        Self { inner: TokioIo::new(stream), conn, sniffed: Vec::new() }
+        Self { inner: TokioIo::new(stream), conn, sniffed: Vec::new(), lingering: None }
     }
 
     /// Reads no further than needed to tell; an end of the stream counts as HTTP/1.
@@ -84,6 +100,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads what the client still sends, until it has heard that nobody listens.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let lingering = self.lingering.get_or_insert_with(|| {
+            let timer = Box::pin(tokio::time::sleep(LINGER_TIME_MAX));
+            Lingering { bytes: 0, timer }
+        });
+        let mut scratch = self.conn.worker.scratch.borrow_mut();
+        while lingering.bytes < LINGER_BYTES_MAX && lingering.timer.as_mut().poll(cx).is_pending() {
+            let mut scratch = tokio::io::ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut scratch)) {
+                Ok(()) if !scratch.filled().is_empty() => lingering.bytes += scratch.filled().len(),
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn wrote<R>(&self, poll: Poll<R>) -> Poll<R> {
         self.conn.write_blocked(poll.is_pending());
         poll
@@ -102,8 +135,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.wrote(poll)
+        if self.lingering.is_none() {
+            let poll = Pin::new(&mut self.inner).poll_shutdown(cx);
+            ready!(self.wrote(poll))?;
+        }
+        match self.conn.lingers() {
+            true => self.poll_linger(cx).map(Ok),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -38,6 +38,9 @@ pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Respon
     let mut body = Some(body);
     let outcome = serve(&mut record, parts, &mut body).await;
     let closes = outcome.as_ref().is_err_and(|refusal| refusal.words().close);
+    if closes {
+        record.conn.linger();
+    }
     if let Some(body) = body.filter(|_| record.leaves_body_unread() && !record.is_http2() && !waits && !closes)
         && discard(body).await
     {

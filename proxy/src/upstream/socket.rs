@@ -21,11 +21,13 @@ pub(super) struct Socket(Rc<Shared>);
 struct Shared {
     stream: RefCell<TcpStream>,
     bytes_read: Cell<u64>,
+    /// The peer takes nothing more.
+    deaf: Cell<bool>,
 }
 
 impl Socket {
     pub fn new(stream: TcpStream) -> Self {
-        Self(Rc::new(Shared { stream: RefCell::new(stream), bytes_read: Cell::new(0) }))
+        Self(Rc::new(Shared { stream: RefCell::new(stream), bytes_read: Cell::new(0), deaf: Cell::new(false) }))
     }
 
     pub fn bytes_read(&self) -> u64 {
@@ -40,6 +42,32 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// A peer that has gone may have answered before: a write that fails is not the end, what there is to read is.
+    fn write(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.0.deaf.get() {
+            return Poll::Pending;
+        }
+        match write(Pin::new(&mut *self.0.stream.borrow_mut()), cx) {
+            Poll::Ready(Err(error)) if is_end(&error) => {
+                self.0.deaf.set(true);
+                // To read once more, which now comes to an end.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            written => written,
+        }
+    }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
@@ -52,7 +80,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, bytes)
+        self.write(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -60,7 +88,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, slices)
+        self.write(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
