@@ -1,6 +1,14 @@
 //! Who asks: credentials and what is proven by them. Looked up in tables that the control plane publishes; works without
 //! it.
 
+pub mod algorithm;
+mod claims;
+pub mod jwks;
+pub mod jwt;
+#[cfg(test)]
+#[path = "../../tests/tokens/mod.rs"]
+mod tokens;
+
 use std::{fmt, sync::Arc};
 
 use quorumgate_model::resource::Name;

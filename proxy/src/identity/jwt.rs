@@ -1,0 +1,266 @@
+//! Is this token what its issuer signed, for us, now? Pure: the keys and the time are arguments (RFC 7519, RFC 8725).
+
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aws_lc_rs::digest;
+use serde_json::Value;
+
+use super::{
+    AuthFailure, Claims, Scopes, TokenMarks,
+    algorithm::Algorithm,
+    claims::{base64url, claim, object, seconds, words},
+    jwks::{KID_BYTES_MAX, KeySet},
+};
+
+/// Bytes of a token; its field would hold four times as much.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+const TYP: &str = "at+jwt";
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What an auth of kind `jwt` asks of a token; without the keys, which change on their own.
+#[derive(Debug, Clone)]
+pub struct JwtPlan {
+    /// Differs between plans, so that a token verified for one is not taken for verified for another.
+    pub id: PlanId,
+    pub issuer: String,
+    /// One of these must be among the token's.
+    pub audience: Vec<String>,
+    pub algorithms: Vec<Algorithm>,
+    pub consumer_claim: Option<String>,
+    pub groups_claim: Option<String>,
+    pub scopes_claim: String,
+    pub skew_s: u64,
+    pub max_lifetime_s: u64,
+    /// `at+jwt` for access tokens of RFC 9068 only. Without one a token may have none, `JWT` or `at+jwt`.
+    pub typ: Option<String>,
+}
+
+/// Differs between any two that were made by `next`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlanId(u64);
+
+/// A token that was what it has to be when it was verified. Until when that holds is `expires`.
+#[derive(Debug, PartialEq)]
+pub struct VerifiedToken {
+    pub claims: Arc<Claims>,
+    pub marks: Arc<TokenMarks>,
+    pub scopes: Scopes,
+    /// What the consumer claim says.
+    pub consumer: Option<Box<str>>,
+    pub groups: Vec<Box<str>>,
+    /// Seconds since 1970, without skew.
+    pub expires: u64,
+    /// `cnf.x5t#S256` (RFC 8705): the token is good only with the client certificate that has this SHA-256.
+    pub certificate_sha256: Option<[u8; 32]>,
+}
+
+/// As `AuthFailure`, told apart for whoever can fetch keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The token names a key that the set does not have.
+    UnknownKey(Box<str>),
+    Failure(AuthFailure),
+}
+
+impl PlanId {
+    pub fn next() -> Self {
+        Self(NEXT_ID.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// `now_s`: seconds since 1970.
+pub fn verify(plan: &JwtPlan, keys: &KeySet, token: &str, now_s: u64) -> Result<Arc<VerifiedToken>, AuthFailure> {
+    check(plan, keys, token, &sha256(token.as_bytes()), now_s).map_err(|fault| match fault {
+        Fault::UnknownKey(_) => AuthFailure::Invalid("no key of the issuer has the token's key id"),
+        Fault::Failure(failure) => failure,
+    })
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// `sha256` is that of the token.
+pub(super) fn check(
+    plan: &JwtPlan,
+    keys: &KeySet,
+    token: &str,
+    sha256: &[u8; 32],
+    now_s: u64,
+) -> Result<Arc<VerifiedToken>, Fault> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(invalid("the token is too long"));
+    }
+    let mut parts = token.split('.');
+    let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(invalid("the token has not three parts"));
+    };
+    // An address or a key in the header (jku, jwk, x5u, x5c) is not even read: keys come from the plan alone.
+    let head = base64url(header).and_then(|json| object(&json)).ok_or(invalid("the token's header is malformed"))?;
+    let (algorithm, kid) = header_fields(plan, &head)?;
+    if base64url(signature).is_none() {
+        return Err(invalid("the token's signature is malformed"));
+    }
+    let message = &token.as_bytes()[..header.len() + 1 + payload.len()];
+    let mut candidates = keys.candidates(kid, algorithm).peekable();
+    if candidates.peek().is_none() {
+        return Err(match kid {
+            Some(kid) if !keys.has(kid) => Fault::UnknownKey(kid.into()),
+            _ => invalid("no key of the issuer takes the token's algorithm"),
+        });
+    }
+    let Some(key) = candidates.find(|key| key.verifier.verify(algorithm, message, signature)) else {
+        return Err(Fault::Failure(AuthFailure::SignatureInvalid));
+    };
+    // The signature covers the text, not what it decodes to: that is still to be shown to be unambiguous.
+    let claims =
+        base64url(payload).and_then(|json| object(&json)).ok_or(invalid("the token's payload is malformed"))?;
+    verified(plan, claims, key.kid.as_deref(), *sha256, now_s).map(Arc::new).map_err(Fault::Failure)
+}
+
+fn invalid(reason: &'static str) -> Fault {
+    Fault::Failure(AuthFailure::Invalid(reason))
+}
+
+fn header_fields<'a>(plan: &JwtPlan, head: &'a Claims) -> Result<(Algorithm, Option<&'a str>), Fault> {
+    let algorithm = head.get("alg").and_then(Value::as_str).and_then(|word| Algorithm::from_str(word).ok());
+    let Some(algorithm) = algorithm.filter(|it| plan.algorithms.contains(it)) else {
+        return Err(invalid("the token's algorithm is not allowed"));
+    };
+    // No extension is understood here, so none may be critical (RFC 7515 §4.1.11); `b64` and `zip` change what is read.
+    if ["crit", "b64", "zip"].iter().any(|name| head.contains_key(*name)) {
+        return Err(invalid("the token's header has crit, b64 or zip"));
+    }
+    let kid = match head.get("kid") {
+        None => None,
+        Some(Value::String(kid)) if kid.len() <= KID_BYTES_MAX => Some(kid.as_str()),
+        Some(_) => return Err(invalid("the token's key id is malformed")),
+    };
+    let typ = match head.get("typ") {
+        None => None,
+        Some(Value::String(typ)) => Some(typ.strip_prefix("application/").unwrap_or(typ)),
+        Some(_) => return Err(invalid("the token's type is malformed")),
+    };
+    match is_typ_taken(plan.typ.as_deref(), typ) {
+        true => Ok((algorithm, kid)),
+        false => Err(invalid("the token is of another type")),
+    }
+}
+
+/// Media types know no case. A type that says what the token is for (`logout+jwt`, `dpop+jwt`) is another one
+/// (RFC 8725 §3.11), also for a plan that asks for none.
+fn is_typ_taken(wanted: Option<&str>, typ: Option<&str>) -> bool {
+    match (wanted, typ) {
+        (Some(wanted), typ) => typ.is_some_and(|typ| typ.eq_ignore_ascii_case(wanted)),
+        (None, None) => true,
+        (None, Some(typ)) => typ.eq_ignore_ascii_case(TYP) || !typ.to_ascii_lowercase().ends_with("+jwt"),
+    }
+}
+
+fn verified(
+    plan: &JwtPlan,
+    claims: Claims,
+    kid: Option<&str>,
+    sha256: [u8; 32],
+    now_s: u64,
+) -> Result<VerifiedToken, AuthFailure> {
+    let text = |name: &'static str, reason| match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str())),
+        Some(_) => Err(AuthFailure::Invalid(reason)),
+    };
+    if text("iss", "the token's issuer is malformed")? != Some(&plan.issuer) {
+        return Err(AuthFailure::Invalid("the token is of another issuer"));
+    }
+    if !is_for_us(&plan.audience, claims.get("aud")) {
+        return Err(AuthFailure::Invalid("the token is for another audience"));
+    }
+    let (expires, issued_at) = times(plan, &claims, now_s)?;
+    let subject = text("sub", "the token's subject is malformed")?;
+    let jti = text("jti", "the token's id is malformed")?;
+    let sid = text("sid", "the token's session id is malformed")?;
+    let client = match text("client_id", "the token's client is malformed")? {
+        Some(client) => Some(client),
+        None => text("azp", "the token's client is malformed")?,
+    };
+    let marks = TokenMarks {
+        sha256,
+        issuer: Some(plan.issuer.as_str().into()),
+        subject: subject.map(Into::into),
+        jti: jti.map(Into::into),
+        sid: sid.map(Into::into),
+        client: client.map(Into::into),
+        kid: kid.map(Into::into),
+        issued_at,
+    };
+    let consumer = plan.consumer_claim.as_deref().and_then(|name| claim(&claims, name)?.as_str()).map(Into::into);
+    let groups = plan.groups_claim.as_deref().and_then(|name| claim(&claims, name)).map(words).unwrap_or_default();
+    let scopes = claim(&claims, &plan.scopes_claim).map(words).unwrap_or_default();
+    Ok(VerifiedToken {
+        marks: Arc::new(marks),
+        scopes: Scopes::new(scopes),
+        consumer,
+        groups: groups.into_iter().map(Into::into).collect(),
+        expires,
+        certificate_sha256: certificate(&claims)?,
+        claims: Arc::new(claims),
+    })
+}
+
+/// One text, or a list of texts (RFC 7519 §4.1.3).
+fn is_for_us(ours: &[String], audience: Option<&Value>) -> bool {
+    let has = |it: &str| ours.iter().any(|our| our == it);
+    match audience {
+        Some(Value::String(one)) => has(one),
+        Some(Value::Array(list)) => list.iter().all(Value::is_string) && list.iter().filter_map(Value::as_str).any(has),
+        _ => false,
+    }
+}
+
+/// The skew is granted to every comparison with our clock: the issuer's may differ by so much.
+fn times(plan: &JwtPlan, claims: &Claims, now_s: u64) -> Result<(u64, Option<u64>), AuthFailure> {
+    let time = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(value) => match seconds(value).and_then(|it| u64::try_from(it).ok()) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => Err(AuthFailure::Invalid("a time of the token is no number of seconds since 1970")),
+        },
+    };
+    let Some(expires) = time("exp")? else {
+        return Err(AuthFailure::Invalid("the token has no expiry"));
+    };
+    let (issued_at, not_before) = (time("iat")?, time("nbf")?);
+    if expires.saturating_add(plan.skew_s) <= now_s {
+        return Err(AuthFailure::Expired);
+    }
+    if expires > now_s.saturating_add(plan.max_lifetime_s).saturating_add(plan.skew_s) {
+        return Err(AuthFailure::Invalid("the token lives longer than the auth's max_lifetime"));
+    }
+    if not_before.is_some_and(|it| it > now_s.saturating_add(plan.skew_s)) {
+        return Err(AuthFailure::Invalid("the token is not yet valid"));
+    }
+    // It would pass for newer than a revocation that is yet to come.
+    if issued_at.is_some_and(|it| it > now_s.saturating_add(plan.skew_s)) {
+        return Err(AuthFailure::Invalid("the token was issued in the future"));
+    }
+    Ok((expires, issued_at))
+}
+
+/// A binding that cannot be read is not the same as none.
+fn certificate(claims: &Claims) -> Result<Option<[u8; 32]>, AuthFailure> {
+    let Some(thumbprint) = claims.get("cnf").and_then(|cnf| cnf.get("x5t#S256")) else { return Ok(None) };
+    let bytes = thumbprint.as_str().and_then(base64url).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(Some).ok_or(AuthFailure::Invalid("the token's certificate binding is malformed"))
+}
+
+#[cfg(test)]
+mod tests;
