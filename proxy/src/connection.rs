@@ -73,6 +73,8 @@ pub(crate) struct Conn {
     pub(crate) polled: RefCell<Option<Rc<Pace>>>,
     stalled: Cell<bool>,
     lingers: Cell<bool>,
+    /// All that was written for the exchanges so far is out.
+    flushed: Cell<bool>,
     ask: Cell<Ask>,
     waker: RefCell<Option<Waker>>,
 }
@@ -115,6 +117,7 @@ impl Conn {
             polled: RefCell::default(),
             stalled: Cell::new(false),
             lingers: Cell::new(false),
+            flushed: Cell::new(true),
             ask: Cell::new(if worker.is_draining() { Ask::Drain } else { Ask::Nothing }),
             waker: RefCell::new(None),
             worker,
@@ -164,6 +167,10 @@ impl Conn {
         self.heads.borrow().verdict()
     }
 
+    pub(crate) fn is_uri_too_long(&self) -> bool {
+        self.heads.borrow().request_line_bytes() > self.worker.shared.settings.limits.uri_bytes_max
+    }
+
     fn is_between_requests(&self) -> bool {
         matches!(self.phase.get(), Phase::Silent | Phase::Idle)
     }
@@ -197,7 +204,17 @@ impl Conn {
     pub(crate) fn exchange_begins(&self) {
         self.worker.metrics.in_flight.add(1);
         self.in_flight.set(self.in_flight.get() + 1);
+        self.flushed.set(false);
         self.enter(Phase::Exchange);
+    }
+
+    pub(crate) fn flushed(&self) {
+        self.flushed.set(self.in_flight.get() == 0);
+    }
+
+    /// What is written now on an HTTP/1 connection is no exchange's answer.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.flushed.get() && !self.http2.get()
     }
 
     pub(crate) fn exchange_ends(&self) {
@@ -377,10 +394,17 @@ fn http2(limits: &ClientLimits, streams: Streams) -> http2::Builder<Streams> {
         .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
         .max_local_error_reset_streams(H2_LOCAL_RESETS_MAX)
         .max_send_buf_size(H2_UNSENT_BYTES_MAX)
-        .max_header_list_size(limits.header_bytes_max as u32)
+        .max_header_list_size(h2_header_list_bytes_max(limits))
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
+}
+
+/// The library counts pseudo-fields too and adds 32 to each field (RFC 9113 6.5.2); what it refuses gets a bare answer. So
+/// it lets through what is up to us, and somewhat more.
+fn h2_header_list_bytes_max(limits: &ClientLimits) -> u32 {
+    let bytes = limits.header_bytes_max + limits.header_fields_max * 64 + limits.uri_bytes_max * 2;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// Keeps the connection in its worker's table while it is served.

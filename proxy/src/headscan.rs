@@ -13,6 +13,8 @@ pub(crate) struct HeadScan {
     /// The first bytes of the line.
     start: [u8; NAME_BYTES_MAX],
     line_bytes: usize,
+    /// Of the request line looked at last, as far as it came in.
+    request_line_bytes: usize,
     last: u8,
     in_fields: bool,
     lengths: usize,
@@ -39,6 +41,10 @@ impl HeadScan {
         self.verdict
     }
 
+    pub(crate) fn request_line_bytes(&self) -> usize {
+        self.request_line_bytes
+    }
+
     pub(crate) fn feed(&mut self, mut bytes: &[u8], between_requests: bool) {
         if !self.wants(between_requests) {
             return;
@@ -61,6 +67,9 @@ impl HeadScan {
             self.start[self.line_bytes..self.line_bytes + n].copy_from_slice(&part[..n]);
         }
         self.line_bytes += part.len();
+        if !self.in_fields {
+            self.request_line_bytes = self.line_bytes;
+        }
         self.last = *last;
     }
 

@@ -16,7 +16,7 @@ use tokio::{
     time::Sleep,
 };
 
-use crate::connection::Conn;
+use crate::{connection::Conn, unread::Instead};
 
 /// What an HTTP/2 client begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,6 +30,8 @@ pub(crate) struct ClientIo<T> {
     inner: TokioIo<T>,
     conn: Rc<Conn>,
     sniffed: Vec<u8>,
+    /// Once the HTTP library has refused a request by itself.
+    instead: Option<Instead>,
     /// Since our side has ended.
     lingering: Option<Lingering>,
 }
@@ -47,7 +49,7 @@ pub(crate) enum Protocol {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
     pub(crate) fn new(stream: T, conn: Rc<Conn>) -> Self {
-        Self { inner: TokioIo::new(stream), conn, sniffed: Vec::new(), lingering: None }
+        Self { inner: TokioIo::new(stream), conn, sniffed: Vec::new(), instead: None, lingering: None }
     }
 
     /// Reads no further than needed to tell; an end of the stream counts as HTTP/1.
@@ -117,6 +119,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
         Poll::Ready(())
     }
 
+    /// Replaces what the HTTP library says by itself. None: it does not.
+    fn poll_instead(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            self.instead = Instead::of(&self.conn, bufs.iter().find(|buf| !buf.is_empty())?);
+        }
+        let written = self.instead.as_mut()?.poll_write(&mut self.inner, cx);
+        Some(self.wrote(written).map_ok(|()| bufs.iter().map(|buf| buf.len()).sum()))
+    }
+
     fn wrote<R>(&self, poll: Poll<R>) -> Poll<R> {
         self.conn.write_blocked(poll.is_pending());
         poll
@@ -125,12 +136,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.conn.owes_nothing()
+            && let Some(poll) = self.poll_instead(cx, &[io::IoSlice::new(buf)])
+        {
+            return poll;
+        }
         let poll = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.wrote(poll)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.inner).poll_flush(cx);
+        if poll.is_ready() {
+            self.conn.flushed();
+        }
         self.wrote(poll)
     }
 
@@ -154,6 +173,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.conn.owes_nothing()
+            && let Some(poll) = self.poll_instead(cx, bufs)
+        {
+            return poll;
+        }
         let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         self.wrote(poll)
     }

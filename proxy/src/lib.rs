@@ -17,6 +17,7 @@ mod plan;
 mod record;
 mod refusal;
 pub mod settings;
+mod unread;
 pub mod upstream;
 mod worker;
 

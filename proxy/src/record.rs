@@ -24,6 +24,7 @@ use crate::{
     plan::Plan,
     refusal::{self, Refusal},
     upstream::{Failure, Trail},
+    worker::Worker,
 };
 
 /// What the log says of a client that left before it had the whole answer.
@@ -214,11 +215,44 @@ impl Record {
             upstream: (self.trail.attempts > 0)
                 .then_some(UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
         };
-        if let Ok(mut bytes) = serde_json::to_vec(&line) {
-            bytes.push(b'\n');
-            self.conn.worker.access_log.line(bytes);
-        }
+        line.write(&self.conn.worker);
     }
+}
+
+/// A request that the HTTP library could not read, and that we answered all the same: counted, and logged with the little
+/// that is known of it.
+pub(crate) fn unread(conn: &Conn, refusal: &Refusal, request_id: Uuid) {
+    let words = refusal.words();
+    let worker = &conn.worker;
+    worker.metrics.reject(words.code);
+    // As of any method that has no label of its own.
+    worker.unmatched.count(&Method::TRACE, words.status.as_u16());
+    let settings = &worker.shared.settings;
+    if !settings.access_log.default_on {
+        return;
+    }
+    let line = Line {
+        time: rfc3339(SystemTime::now()),
+        request_id,
+        trace_id: "",
+        node: &settings.node,
+        region: &settings.region,
+        revision: worker.shared.ruleset.load().revision,
+        route: None,
+        client_ip: conn.peer.ip().to_canonical(),
+        method: "",
+        host: "",
+        path: "",
+        protocol: protocol(Version::HTTP_11),
+        tls: conn.tls,
+        status: words.status.as_u16(),
+        code: words.code,
+        received_bytes: 0,
+        sent_bytes: 0,
+        timings_us: Timings { gateway: 0, connect: None, ttfb: None, total: 0 },
+        upstream: None,
+    };
+    line.write(worker);
 }
 
 impl Drop for Record {
@@ -256,6 +290,15 @@ struct Line<'a> {
     sent_bytes: u64,
     timings_us: Timings,
     upstream: Option<UpstreamLine<'a>>,
+}
+
+impl Line<'_> {
+    fn write(&self, worker: &Worker) {
+        if let Ok(mut bytes) = serde_json::to_vec(self) {
+            bytes.push(b'\n');
+            worker.access_log.line(bytes);
+        }
+    }
 }
 
 #[derive(Serialize)]

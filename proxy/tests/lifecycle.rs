@@ -226,13 +226,17 @@ async fn the_access_log_has_a_line_per_exchange_and_survives_rotation() {
     }
     assert_eq!(line["upstream"]["address"], target.to_string(), "{line}");
     assert_eq!(lines(&path).len(), 1);
+    let refused = raw(gateway.address, "GET /\r\n\r\n").await;
+    let line = until("a line", || lines(&path).into_iter().nth(1)).await;
+    assert_eq!((&line["code"], &line["status"]), (&json!("malformed_request"), &json!(400)), "{line}");
+    assert_eq!(line["request_id"], field(&refused, "x-request-id").unwrap());
 
     std::fs::rename(&path, files.path().join("access.log.1")).unwrap();
     gateway.proxy.reopen_access_log();
     until("the new file", || path.exists().then_some(())).await;
     ask(gateway.address, "GET /after", &[], "").await;
     until("a line in the new file", || (lines(&path).last()?["path"] == "/after").then_some(())).await;
-    assert_eq!(gateway.metric("quorumgate_access_log_lines_total"), 2);
+    assert_eq!(gateway.metric("quorumgate_access_log_lines_total"), 3);
     assert_eq!(gateway.metric("quorumgate_access_log_dropped_total"), 0);
 }
 

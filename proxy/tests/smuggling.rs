@@ -14,7 +14,8 @@ async fn check_refused(gateway: &Gateway, heard: &Heard, message: &str) {
     // A second request behind the first: it must not be answered.
     let behind = "GET /behind HTTP/1.1\r\nhost: api.test\r\n\r\n";
     let answer = raw(gateway.address, format!("{message}{behind}")).await;
-    assert_eq!(status(&answer), 400, "{message:?} was answered {answer:?}");
+    check_problem(&answer, 400, "malformed_request");
+    assert_eq!(field(&answer, "connection"), Some("close"), "{message:?} was answered {answer:?}");
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{message:?} was answered {answer:?}");
     assert_eq!(heard.count(), before, "{message:?} reached the upstream");
 }
@@ -23,6 +24,7 @@ async fn check_refused(gateway: &Gateway, heard: &Heard, message: &str) {
 async fn ambiguous_messages_are_refused_and_the_connection_closed() {
     let (target, heard) = echo().await;
     let gateway = Gateway::start(forward_all(target));
+    let mut refused = 0;
     for message in [
         // Both lengths, in both orders.
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -70,7 +72,23 @@ async fn ambiguous_messages_are_refused_and_the_connection_closed() {
         "GET http://b/ HTTP/1.1\r\nhost: a\r\n\r\n",
     ] {
         check_refused(&gateway, &heard, message).await;
+        refused += 1;
+        gateway.metric_becomes("quorumgate_rejects_total{reason=\"malformed_request\"}", refused).await;
     }
+}
+
+/// The library's own answer is replaced behind a good one too, and only then.
+#[tokio::test]
+async fn an_unreadable_request_behind_a_good_one_is_refused_in_our_words() {
+    let canned = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let target = upstream(move |_| async move { http::Response::new(http_body_util::Full::new(canned.into())) }).await;
+    let gateway = Gateway::start(forward_all(target));
+    let good = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let answer = raw(gateway.address, format!("{good}{good}GET  / HTTP/1.1\r\n\r\n")).await;
+    let (first, rest) = answer.split_once(canned).unwrap();
+    let (second, refusal) = rest.split_once(canned).unwrap();
+    assert_eq!((status(first), status(second)), (200, 200), "{answer}");
+    check_problem(refusal, 400, "malformed_request");
 }
 
 /// The body goes wrong after a good head: the exchange ends, and what follows is never taken for a request.
@@ -140,11 +158,35 @@ async fn sizes_have_limits() {
     let gateway = Gateway::start(forward_all(target));
     let at = gateway.address;
     check_problem(&ask(at, &format!("GET /{}", "a".repeat(20_000)), &[], "").await, 414, "uri_too_long");
+    let too_many = "header_fields_too_large";
+    // Up to what the library takes, and beyond.
+    check_problem(&ask(at, &format!("GET /{}", "a".repeat(70_000)), &[], "").await, 414, "uri_too_long");
+    check_problem(&ask(at, &format!("GET /{}", "a".repeat(300_000)), &[], "").await, 414, "uri_too_long");
     let fields: Vec<String> = (0..130).map(|n| format!("x-{n}: y")).collect();
     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-    assert_eq!(status(&ask(at, "GET /", &fields, "").await), 431);
+    check_problem(&ask(at, "GET /", &fields, "").await, 431, too_many);
     assert_eq!(status(&ask(at, "GET /", &fields[..80], "").await), 200);
     let big = format!("x-big: {}", "y".repeat(70_000));
-    assert_eq!(status(&ask(at, "GET /", &[&big], "").await), 431);
+    check_problem(&ask(at, "GET /", &[&big], "").await, 431, too_many);
+    let big = format!("x-big: {}", "y".repeat(300_000));
+    check_problem(&ask(at, "GET /", &[&big], "").await, 431, too_many);
     assert_eq!(heard.count(), 1);
+    gateway.metric_becomes("quorumgate_rejects_total{reason=\"uri_too_long\"}", 3).await;
+    gateway.metric_becomes("quorumgate_rejects_total{reason=\"header_fields_too_large\"}", 3).await;
+    gateway.metric_becomes("quorumgate_http_requests_total{route=\"-\",method=\"other\",code=\"431\"}", 3).await;
+}
+
+#[tokio::test]
+async fn http2_heads_have_the_same_limits() {
+    let (target, _) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    let big = |bytes: usize| http::Request::get("http://a/").header("x-big", "y".repeat(bytes));
+    let many = (0..130).fold(http::Request::get("http://a/"), |it, n| it.header(format!("x-{n}"), "y"));
+    let long = http::Request::get(format!("http://a/{}", "a".repeat(20_000)));
+    for (request, status) in [(big(60_000), 200), (big(70_000), 431), (many, 431), (long, 414)] {
+        let answer = client.send_request(request.body(Default::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert_eq!(text(answer).await.contains("\"code\":"), status != 200);
+    }
 }

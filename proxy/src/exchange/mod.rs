@@ -17,6 +17,7 @@ use quorumgate_model::{
     ruleset::{Found, HeaderLookup, View},
 };
 
+pub(crate) use self::origin::id_value;
 use crate::{
     body::ResponseBody,
     connection::Conn,

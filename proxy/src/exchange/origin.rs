@@ -20,7 +20,7 @@ pub(super) fn request_id(headers: &HeaderMap, trusted: bool, ids: &Ids) -> Uuid 
     trusted.then(inbound).flatten().unwrap_or_else(|| ids.request_id())
 }
 
-pub(super) fn id_value(id: Uuid) -> HeaderValue {
+pub(crate) fn id_value(id: Uuid) -> HeaderValue {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     id.hyphenated().encode_lower(&mut text);
     HeaderValue::from_bytes(&text).expect("a UUID is ASCII")
