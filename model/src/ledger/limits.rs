@@ -1,0 +1,123 @@
+//! The limits that the ledger keeps accounts for. What is spent belongs to the limit's number, never to a version of
+//! its definition: an edit keeps it.
+
+use std::sync::Arc;
+
+use super::{
+    Ledger,
+    command::{Kind, LimitId, Mode, Rule},
+    time,
+};
+use crate::resource::Name;
+
+/// Below this many slots a node there are no standing shares: slots are lent one by one.
+const TINY_SLOTS_PER_NODE: u64 = 8;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    pub id: LimitId,
+    pub rule: Rule,
+    /// Nothing of it was spent before.
+    pub defined_us: u64,
+    pub lowered: Option<Lowered>,
+    /// Kept for a rest: a limit that comes back within it goes on.
+    pub removed_us: Option<u64>,
+    /// What was found wrong: the limit lends no more until it is edited.
+    pub broken: Option<String>,
+}
+
+/// The budget was larger before; nodes that have not acknowledged the change go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lowered {
+    pub from: u64,
+    pub version: u64,
+    pub complete_us: Option<u64>,
+}
+
+impl Limit {
+    pub fn budget(&self) -> u64 {
+        self.rule.kind.limit()
+    }
+
+    /// After which time on the log clock a slot that was given up in use may be used again.
+    pub fn rest_us(&self) -> u64 {
+        match self.rule.kind {
+            Kind::Sliding { window_us, .. } => time::rested(window_us),
+            // h(1 + 2ρ) in the same words: the exchange is ended by its own node's clock.
+            Kind::Concurrency { max_hold_us, .. } => time::session_end(0, max_hold_us),
+            Kind::Calendar { .. } | Kind::Bucket { .. } => 0,
+        }
+    }
+
+    /// How long slots are reckoned over.
+    pub fn window_us(&self) -> u64 {
+        match self.rule.kind {
+            Kind::Sliding { window_us, .. } => window_us,
+            Kind::Concurrency { max_hold_us, .. } => max_hold_us,
+            Kind::Calendar { .. } | Kind::Bucket { .. } => 1_000_000,
+        }
+    }
+
+    /// Slots are lent one by one, and come back to the pool as they are used.
+    pub fn is_on_demand(&self, divisor: u64) -> bool {
+        self.rule.mode == Mode::Exact || self.budget() < TINY_SLOTS_PER_NODE * divisor
+    }
+
+    pub(super) fn share_of(&self, budget: u64, divisor: u64) -> u64 {
+        let on_demand = self.rule.mode == Mode::Exact || budget < TINY_SLOTS_PER_NODE * divisor;
+        let has_shares = matches!(self.rule.kind, Kind::Sliding { .. } | Kind::Concurrency { .. });
+        match on_demand || divisor == 0 || !has_shares {
+            true => 0,
+            false => (u128::from(budget) * 9 / 10 / u128::from(divisor)) as u64,
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) fn define_limit(&mut self, rule: &Rule) {
+        let known = self.names.get(&rule.name).and_then(|id| self.limits.get(id)).cloned();
+        let Some(known) = known.filter(|it| it.rule.kind.is_like(&rule.kind) && it.broken.is_none()) else {
+            if self.limits.len() < super::LIMITS_MAX {
+                self.new_limit(rule);
+            }
+            return;
+        };
+        let (before, after) = (known.budget(), rule.kind.limit());
+        let mut limit = Limit { rule: rule.clone(), removed_us: None, ..Limit::clone(&known) };
+        if after < before {
+            let from = before.max(limit.lowered.map_or(0, |it| it.from));
+            limit.lowered = Some(Lowered { from, version: self.version, complete_us: None });
+        }
+        self.limits.insert(limit.id, Arc::new(limit));
+        self.resize_pools(known.id, before, after);
+    }
+
+    fn new_limit(&mut self, rule: &Rule) {
+        if let Some(old) = self.names.get(&rule.name).copied() {
+            self.drop_limit(old);
+        }
+        let (id, defined_us) = (self.version, self.now_us);
+        let limit = Limit { id, rule: rule.clone(), defined_us, lowered: None, removed_us: None, broken: None };
+        self.limits.insert(id, Arc::new(limit));
+        self.names.insert(rule.name.clone(), id);
+    }
+
+    pub(super) fn remove_limit(&mut self, name: &Name) {
+        let (now, Some(id)) = (self.now_us, self.names.get(name).copied()) else { return };
+        self.limit_mut(id).removed_us = Some(now);
+    }
+
+    /// Limits that were removed a rest ago.
+    pub(super) fn purge_limits(&mut self) {
+        let over = |limit: &Limit| limit.removed_us.is_some_and(|at| at + limit.rest_us() <= self.now_us);
+        let gone: Vec<_> = self.limits.values().filter(|it| over(it)).map(|it| (it.id, it.rule.name.clone())).collect();
+        for (id, name) in gone {
+            self.drop_limit(id);
+            self.names.remove(&name);
+        }
+    }
+
+    pub(super) fn limit_mut(&mut self, id: LimitId) -> &mut Limit {
+        Arc::make_mut(self.limits.get_mut(&id).expect("it was just found"))
+    }
+}

@@ -1,0 +1,257 @@
+//! One key's slots: free, coming home, lent, in quarantine. Every slot is in exactly one of these places.
+
+use imbl::OrdMap;
+
+use super::{
+    Limit, Schedule, Session,
+    command::{Dated, SessionId},
+    mutants::{self, Mutant},
+    share::{self, Target},
+};
+
+/// At most one recall per key in this time.
+const RECALL_EVERY_US: u64 = 300_000;
+/// A key that somebody waits for is looked at no more and no less often than this.
+const HUNGRY_US: std::ops::RangeInclusive<u64> = 20_000..=1_000_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pool {
+    pub free: u64,
+    /// Slots beyond the budget, since it was lowered: as many are destroyed as they come home.
+    pub excess: u64,
+    /// Slots that were given up in use.
+    pub recycling: Schedule,
+    /// Slots of sessions that are over and said nothing of them.
+    pub quarantine: Schedule,
+    /// By session, ascending.
+    pub holders: Vec<(SessionId, Held)>,
+    pub recalled_us: u64,
+    /// When somebody last asked for any.
+    pub active_us: u64,
+    /// Where it stands in `Ledger::due`.
+    pub due_us: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Held {
+    pub slots: u64,
+    /// Thousandths of slots.
+    pub demand: u64,
+    pub want: u64,
+    /// Slots in use that rest longer than the session lasts, and with which batch that was said.
+    pub report: Schedule,
+    pub report_seq: u64,
+}
+
+/// What a rebalance gives to one holder, or asks of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Given {
+    pub free: u64,
+    pub dated: Vec<Dated>,
+    pub keep: Option<u64>,
+}
+
+/// An assertion that failed, in words.
+pub(super) type Wrong = String;
+
+impl Pool {
+    pub fn held(&self, session: SessionId) -> Option<&Held> {
+        self.position(session).ok().map(|n| &self.holders[n].1)
+    }
+
+    pub fn held_mut(&mut self, session: SessionId) -> &mut Held {
+        let n = self.position(session).unwrap_or_else(|n| {
+            self.holders.insert(n, (session, Held::default()));
+            n
+        });
+        &mut self.holders[n].1
+    }
+
+    fn position(&self, session: SessionId) -> Result<usize, usize> {
+        self.holders.binary_search_by_key(&session, |(id, _)| *id)
+    }
+
+    /// Everything, wherever it is.
+    pub fn total(&self) -> u64 {
+        let held: u64 = self.holders.iter().map(|(_, held)| held.slots).sum();
+        self.free + self.recycling.total() + self.quarantine.total() + held
+    }
+
+    /// I1: a slot is never lost and never made.
+    pub(super) fn check(&self, limit: &Limit) -> Result<(), Wrong> {
+        match self.total() == limit.budget() + self.excess {
+            true => Ok(()),
+            false => Err(format!("{} slots, {} + {} expected", self.total(), limit.budget(), self.excess)),
+        }
+    }
+
+    /// Slots that are free at once, less those that are beyond the budget.
+    pub(super) fn come_home(&mut self, count: u64) {
+        let destroyed = count.min(self.excess);
+        self.excess -= destroyed;
+        self.free += count - destroyed;
+    }
+
+    /// Slots that were given up in use.
+    pub(super) fn recycle(&mut self, at_us: u64, count: u64, limit: &Limit) {
+        let destroyed = count.min(self.excess);
+        self.excess -= destroyed;
+        self.recycling.add(at_us, count - destroyed, limit.window_us());
+    }
+
+    /// The budget was changed from `before` to `after`.
+    pub(super) fn resize(&mut self, before: u64, after: u64) {
+        if after >= before {
+            let made = after - before;
+            let kept = made.min(self.excess);
+            self.excess -= kept;
+            self.free += made - kept;
+            return;
+        }
+        self.excess += before - after;
+        let gone = self.excess.min(self.free);
+        self.free -= gone;
+        self.excess -= gone;
+        self.excess -= self.recycling.drop_latest(self.excess);
+        self.excess -= self.quarantine.drop_latest(self.excess);
+    }
+
+    /// Brings home what has come free, and settles sessions that are over.
+    pub(super) fn advance(&mut self, now_us: u64, limit: &Limit, sessions: &OrdMap<SessionId, Session>) {
+        for n in (0..self.holders.len()).rev() {
+            let (id, held) = &self.holders[n];
+            let session = sessions.get(id).expect("a session is kept while a key refers to it");
+            if session.end_us() <= now_us {
+                let held = held.clone();
+                self.holders.remove(n);
+                self.bury(&held, session, limit);
+            } else if held.slots == 0 && (session.fenced || held.demand + held.want == 0) {
+                self.holders.remove(n);
+            }
+        }
+        let home = self.recycling.take_due(now_us) + self.quarantine.take_due(now_us);
+        self.come_home(home);
+    }
+
+    /// I5: what was reported to rest beyond the session returns on schedule, everything else a rest after its end. The
+    /// report is good only if it came with the last renewal: an older one knows nothing of uses since.
+    fn bury(&mut self, held: &Held, session: &Session, limit: &Limit) {
+        let mut left = held.slots;
+        if held.report_seq == session.seq || mutants::is(Mutant::StaleReport) {
+            for (at_us, count) in held.report.entries() {
+                let count = left.min(*count);
+                left -= count;
+                self.recycle(*at_us, count, limit);
+            }
+        }
+        let rest_us = if mutants::is(Mutant::RegrantAtExpiry) { 0 } else { limit.rest_us() };
+        let destroyed = left.min(self.excess);
+        self.excess -= destroyed;
+        self.quarantine.add(session.end_us() + rest_us, left - destroyed, limit.window_us());
+    }
+
+    /// Nobody asks, and every slot is home.
+    pub(super) fn is_idle(&self, now_us: u64, limit: &Limit) -> bool {
+        let home = self.holders.is_empty() && self.recycling.is_empty() && self.quarantine.is_empty();
+        home && self.excess == 0 && self.active_us + limit.rest_us() <= now_us
+    }
+
+    /// Lends by demand: what is free, then what comes free, then by recalling from those above their target. Answers
+    /// what each holder gets, in their order, and whether somebody still waits.
+    pub(super) fn rebalance(
+        &mut self,
+        now_us: u64,
+        limit: &Limit,
+        on_demand: bool,
+        sessions: &OrdMap<SessionId, Session>,
+    ) -> (Vec<(SessionId, Given)>, bool) {
+        let lasts = |id: &SessionId| sessions.get(id).is_some_and(|it| it.lasts(now_us));
+        let live: Vec<usize> = (0..self.holders.len()).filter(|n| lasts(&self.holders[*n].0)).collect();
+        let mut given: Vec<Given> = vec![Given::default(); live.len()];
+        if limit.broken.is_some() || limit.removed_us.is_some() {
+            return (Vec::new(), false);
+        }
+        if on_demand {
+            let wants: Vec<u64> = live.iter().map(|n| self.holders[*n].1.want).collect();
+            self.lend_free(&live, &wants, &mut given);
+            for (n, given) in live.iter().zip(&given) {
+                let want = &mut self.holders[*n].1.want;
+                *want = want.saturating_sub(given.free);
+            }
+        } else {
+            self.lend_by_demand(now_us, limit, &live, &mut given);
+        }
+        let wants = live.iter().any(|n| self.holders[*n].1.want > 0);
+        let short = |(n, it): (&usize, &Given)| {
+            it.keep.is_none() && self.holders[*n].1.demand > self.holders[*n].1.slots * 1_000
+        };
+        let hungry = wants || self.excess > 0 || (!on_demand && live.iter().zip(&given).any(short));
+        let ids = live.iter().map(|n| self.holders[*n].0);
+        (ids.zip(given).filter(|(_, it)| *it != Given::default()).collect(), hungry)
+    }
+
+    fn lend_free(&mut self, live: &[usize], wanted: &[u64], given: &mut [Given]) {
+        for ((n, count), given) in live.iter().zip(share::split(self.free, wanted)).zip(given) {
+            self.free -= count;
+            self.holders[*n].1.slots += count;
+            given.free += count;
+        }
+    }
+
+    fn lend_by_demand(&mut self, now_us: u64, limit: &Limit, live: &[usize], given: &mut [Given]) {
+        let held = |pool: &Self, n: &usize| pool.holders[*n].1.slots;
+        let out_of_reach: u64 =
+            self.total() - self.free - self.recycling.total() - live.iter().map(|n| held(self, n)).sum::<u64>();
+        let capacity = limit.budget().saturating_sub(out_of_reach);
+        let demands: Vec<u64> = live.iter().map(|n| self.holders[*n].1.demand).collect();
+        let targets = share::targets(&demands, capacity);
+        let asks = |pool: &Self, n: &usize| pool.holders[*n].1.demand + pool.holders[*n].1.want > 0;
+        let short_of = |pool: &Self, goal: fn(&Target) -> u64| -> Vec<u64> {
+            let short = |(n, target): (&usize, &Target)| match asks(pool, n) {
+                true => goal(target).saturating_sub(held(pool, n)),
+                false => 0,
+            };
+            live.iter().zip(&targets).map(short).collect()
+        };
+        let needs = short_of(self, |it| it.need);
+        self.lend_free(live, &needs, given);
+        let beside = short_of(self, |it| it.target);
+        self.lend_free(live, &beside, given);
+        self.lend_coming(now_us, live, &short_of(self, |it| it.need), given);
+        // Work-conserving: better lent beyond its target to who could use it than idle.
+        let wants: Vec<u64> = live.iter().map(|n| self.holders[*n].1.want).collect();
+        self.lend_free(live, &wants, given);
+        let unmet: u64 = short_of(self, |it| it.need).iter().sum::<u64>() + self.excess;
+        if unmet > 0 && now_us >= self.recalled_us + RECALL_EVERY_US {
+            let above = |(n, target): (&usize, &Target)| held(self, n).saturating_sub(target.target);
+            let surplus: Vec<u64> = live.iter().zip(&targets).map(above).collect();
+            if surplus.iter().any(|it| *it > 0) {
+                self.recalled_us = now_us;
+            }
+            for ((n, back), given) in live.iter().zip(share::split(unmet, &surplus)).zip(given) {
+                given.keep = (back > 0).then(|| held(self, n) - back);
+            }
+        }
+    }
+
+    /// Slots that are coming home, the soonest first, dated.
+    fn lend_coming(&mut self, now_us: u64, live: &[usize], needs: &[u64], given: &mut [Given]) {
+        let parts = share::split(self.recycling.total(), needs);
+        for ((n, count), given) in live.iter().zip(parts).zip(given) {
+            given.dated = self.recycling.take_soonest(count, now_us);
+            self.holders[*n].1.slots += count;
+        }
+    }
+
+    /// When to look at it next, if nobody does before.
+    pub(super) fn next_us(&self, now_us: u64, limit: &Limit, hungry: bool) -> u64 {
+        let coming = [self.recycling.first_us(), self.quarantine.first_us()].into_iter().flatten().min();
+        if hungry {
+            let (soonest, latest) = (now_us + HUNGRY_US.start(), now_us + HUNGRY_US.end());
+            return coming.unwrap_or(latest).clamp(soonest, latest);
+        }
+        let home = [self.recycling.last_us(), self.quarantine.last_us()].into_iter().flatten().max().unwrap_or(0);
+        let idle = (self.active_us + limit.rest_us()).max(home);
+        if idle > now_us { idle } else { now_us + limit.rest_us().max(*HUNGRY_US.end()) }
+    }
+}

@@ -1,0 +1,152 @@
+//! The agreed half alone: what one entry after another does to it.
+
+use std::sync::Arc;
+
+use super::{command::*, *};
+
+const S: u64 = 1_000_000;
+
+fn rule(name: &str, limit: u64, window_s: u64) -> LedgerCommand {
+    let kind = Kind::Sliding { limit, window_us: window_s * S };
+    let name = name.parse().unwrap();
+    LedgerCommand::DefineLimit(Rule { name, kind, mode: Mode::Leased, on_no_quorum: NoQuorum::Deny })
+}
+
+fn open(node: u64, boot: u8, open: u64) -> LedgerCommand {
+    LedgerCommand::OpenSession(OpenSession { node, boot: [boot; 16], open, length_us: 5 * S })
+}
+
+fn key() -> Key {
+    Key { limit: 1, who: "acme".into() }
+}
+
+fn item(demand: u64, want: u64) -> LeaseItem {
+    LeaseItem { demand: demand * 1_000, want, ..LeaseItem::of(key()) }
+}
+
+fn batch(session: u64, node: u64, seq: u64, items: Vec<LeaseItem>) -> LedgerCommand {
+    LedgerCommand::Batches(Arc::new([LeaseBatch { node, session, seq, attempt: 0, applied: u64::MAX, items }]))
+}
+
+fn held(ledger: &Ledger, session: u64) -> u64 {
+    ledger.pool(&key()).and_then(|pool| pool.held(session)).map_or(0, |held| held.slots)
+}
+
+/// Limit 1 of 100 per 60 s; sessions 2, 3 and 4 of nodes 1, 2 and 3, with a share of 30 each.
+fn three(limit: u64) -> Ledger {
+    let mut ledger = Ledger::default();
+    ledger.apply(0, &rule("free", limit, 60));
+    for node in 1..=3 {
+        ledger.apply(0, &open(node, node as u8, 1));
+    }
+    ledger.apply(0, &LedgerCommand::ShareEpoch { divisor: 3 });
+    ledger
+}
+
+#[test]
+fn a_key_enters_with_every_share_counted_as_lent() {
+    let mut ledger = three(100);
+    let limit = ledger.limit(1).unwrap().clone();
+    assert_eq!((2..=4).map(|id| ledger.share(id, &limit)).collect::<Vec<_>>(), [30, 30, 30]);
+    let effects = ledger.apply(S, &batch(2, 1, 1, vec![item(40, 1)]));
+    assert_eq!(effects[1], Effect::Materialised { key: key(), held: [(2, 30), (3, 30), (4, 30)].into() });
+    assert!(matches!(effects[2], Effect::Granted { session: 2, free: 10, .. }), "{effects:?}");
+    assert_eq!([held(&ledger, 2), held(&ledger, 3), held(&ledger, 4)], [40, 30, 30]);
+}
+
+#[test]
+fn a_repeated_batch_changes_nothing_but_the_version() {
+    let mut ledger = three(100);
+    ledger.apply(S, &batch(2, 1, 1, vec![item(40, 1)]));
+    let mut before = ledger.clone();
+    let effects = ledger.apply(S, &batch(2, 1, 1, vec![LeaseItem { release_free: 5, ..item(0, 0) }]));
+    assert_eq!(effects, [Effect::Fenced { session: 2, seq: 1 }]);
+    before.version += 1;
+    assert_eq!(ledger, before);
+}
+
+#[test]
+fn a_dead_sessions_slots_return_on_schedule_or_a_window_after_its_end() {
+    let mut ledger = three(100);
+    ledger.apply(S, &batch(2, 1, 1, vec![item(40, 1)]));
+    let report = vec![Dated { in_us: 20 * S, count: 15 }];
+    ledger.apply(2 * S, &batch(2, 1, 2, vec![LeaseItem { report, ..item(40, 1) }]));
+    // Others stay; node 1 is silent from here on.
+    for (seq, at) in (1..).zip((3..=21).step_by(3)) {
+        ledger.apply(at * S, &batch(3, 2, seq, vec![item(1, 0)]));
+        ledger.apply(at * S, &batch(4, 3, seq, vec![item(1, 0)]));
+    }
+    let pool = ledger.pool(&key()).unwrap();
+    assert!(pool.held(2).is_none());
+    assert_eq!((pool.recycling.total(), pool.quarantine.total()), (15, 25));
+    let end = time::session_end(2 * S, 5 * S);
+    let back = pool.quarantine.first_us().unwrap();
+    assert!(back >= end + time::rested(60 * S) && back < end + 61 * S, "{back}");
+    assert!(pool.recycling.first_us().unwrap() >= 22 * S);
+}
+
+#[test]
+fn an_idle_key_is_forgotten_once_every_slot_is_home() {
+    let mut ledger = three(100);
+    ledger.apply(S, &batch(2, 1, 1, vec![item(40, 1)]));
+    for (session, free) in [(2, 40), (3, 30), (4, 30)] {
+        let seq = 1 + u64::from(session == 2);
+        let back = LeaseItem { release_free: free, ..item(0, 0) };
+        ledger.apply(2 * S, &batch(session, session - 1, seq, vec![back]));
+    }
+    assert_eq!(ledger.pool(&key()).unwrap().free, 100);
+    let effects = ledger.apply(70 * S, &LedgerCommand::Tick);
+    assert_eq!(effects, [Effect::Gone { key: key() }]);
+    assert!(ledger.keys.is_empty() && ledger.due.is_empty());
+}
+
+#[test]
+fn a_lowered_budget_takes_slots_as_they_come_home_and_a_raised_one_gives_them_back() {
+    let mut ledger = three(100);
+    ledger.apply(S, &batch(2, 1, 1, vec![item(100, 1)]));
+    ledger.apply(2 * S, &rule("free", 50, 60));
+    let pool = ledger.pool(&key()).unwrap();
+    assert_eq!((pool.total(), pool.excess), (100, 50));
+    ledger.apply(3 * S, &batch(3, 2, 1, vec![LeaseItem { release_free: 30, ..item(0, 0) }]));
+    let pool = ledger.pool(&key()).unwrap();
+    assert_eq!((pool.total(), pool.excess), (70, 20));
+    ledger.apply(4 * S, &rule("free", 200, 60));
+    let pool = ledger.pool(&key()).unwrap();
+    assert_eq!((pool.total(), pool.excess), (200, 0));
+}
+
+#[test]
+fn what_cannot_be_breaks_the_limit_and_nothing_else() {
+    let mut ledger = three(100);
+    ledger.apply(S, &batch(2, 1, 1, vec![item(40, 1)]));
+    let effects = ledger.apply(S, &batch(2, 1, 2, vec![LeaseItem { release_free: 99, ..item(0, 0) }]));
+    assert!(matches!(effects.last(), Some(Effect::Broken { limit: 1, .. })), "{effects:?}");
+    assert!(ledger.limit(1).unwrap().broken.is_some());
+    ledger.apply(S, &rule("other", 10, 1));
+    assert!(ledger.limit_named("other").unwrap().broken.is_none());
+}
+
+#[test]
+fn a_restarted_node_has_no_share_until_its_old_session_has_rested() {
+    let mut ledger = three(100);
+    let restarted = ledger.apply(10 * S, &open(1, 9, 1));
+    assert!(matches!(restarted[0], Effect::Opened { session: 6, node: 1, .. }), "{restarted:?}");
+    let limit = ledger.limit(1).unwrap().clone();
+    assert!(!ledger.has_share(6, &limit));
+    ledger.apply(11 * S, &batch(6, 1, 1, vec![item(4, 1)]));
+    let pool = ledger.pool(&key()).unwrap();
+    assert_eq!(pool.quarantine.total(), 90, "all three old sessions ended less than a window ago");
+    assert_eq!(held(&ledger, 6), 10);
+}
+
+#[test]
+fn a_restore_lends_nothing_until_all_that_may_be_in_use_has_rested() {
+    let mut ledger = three(100);
+    ledger.apply(10 * S, &LedgerCommand::Restore { incarnation: [1; 16] });
+    let opened = ledger.apply(11 * S, &open(1, 9, 1));
+    let Effect::Opened { session, .. } = opened[0] else { panic!("{opened:?}") };
+    ledger.apply(12 * S, &LedgerCommand::ShareEpoch { divisor: 1 });
+    ledger.apply(13 * S, &batch(session, 1, 1, vec![item(4, 1)]));
+    let pool = ledger.pool(&key()).unwrap();
+    assert_eq!((pool.free, held(&ledger, session), pool.quarantine.total()), (0, 0, 100));
+}
