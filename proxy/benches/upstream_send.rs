@@ -11,7 +11,7 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use quorumgate_proxy::{
     body::RequestBody,
-    upstream::{Call, Pools, Registry, Trail},
+    upstream::{Asks, Call, Pools, Registry, Trail},
 };
 use tokio::{runtime::Runtime, task::LocalSet};
 
@@ -74,7 +74,7 @@ fn call(bencher: divan::Bencher<'_, '_>, method: &Method) {
     let template = request(method);
     let one = async || {
         let mut trail = Trail::default();
-        let call = Call { rule: &rule, upstream: NAME, deadline: None, trail: &mut trail };
+        let call = Call { rule: &rule, upstream: NAME, deadline: None, asks: Asks::Answer, trail: &mut trail };
         let response = pools.send(call, again(&template)).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes().len()
     };

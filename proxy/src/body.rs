@@ -29,6 +29,8 @@ pub enum ResponseBody {
     Empty,
     Full(Bytes),
     Upstream(upstream::Body),
+    /// Of a 101: what follows is no body.
+    Tunnel(upstream::Tunnel),
 }
 
 fn whole<E>(bytes: &mut Bytes) -> Poll<Option<Result<Frame<Bytes>, E>>> {
@@ -76,6 +78,7 @@ impl Body for ResponseBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => whole(bytes),
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -84,6 +87,7 @@ impl Body for ResponseBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Tunnel(_) => true,
         }
     }
 
@@ -92,6 +96,7 @@ impl Body for ResponseBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(body) => body.size_hint(),
+            Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -18,7 +18,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use quorumgate_model::canonical::Slashes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,6 +33,7 @@ use crate::{
     pace::{Pace, Streams},
     record::STALLED_CLIENT,
     settings::ClientLimits,
+    tunnel::{self, Tunnel},
     worker::Worker,
 };
 
@@ -67,6 +68,8 @@ pub(crate) struct Conn {
     since_ms: Cell<u64>,
     blocked_since_ms: Cell<Option<u64>>,
     in_flight: Cell<usize>,
+    /// Set by the exchange whose answer is a 101.
+    pub(crate) tunnel: RefCell<Option<Tunnel>>,
     /// Of the HTTP/2 streams whose tasks live, at most `H2_STREAMS_MAX` and those that were reset just now.
     paces: RefCell<Vec<Rc<Pace>>>,
     /// Of the HTTP/2 stream that is polled for the first time.
@@ -86,6 +89,8 @@ enum Phase {
     /// A part of a request's head has come in.
     Head,
     Exchange,
+    /// Behind a 101.
+    Tunnel,
     /// Between requests.
     Idle,
 }
@@ -113,6 +118,7 @@ impl Conn {
             since_ms: Cell::new(worker.now_ms()),
             blocked_since_ms: Cell::new(None),
             in_flight: Cell::new(0),
+            tunnel: RefCell::new(None),
             paces: RefCell::default(),
             polled: RefCell::default(),
             stalled: Cell::new(false),
@@ -173,6 +179,17 @@ impl Conn {
 
     fn is_between_requests(&self) -> bool {
         matches!(self.phase.get(), Phase::Silent | Phase::Idle)
+    }
+
+    /// From here on nothing is HTTP.
+    fn enter_tunnel(&self) {
+        self.heads.borrow_mut().give_up();
+        self.enter(Phase::Tunnel);
+    }
+
+    /// Bytes went through the tunnel.
+    pub(crate) fn tunnel_moves(&self) {
+        self.since_ms.set(self.worker.now_ms());
     }
 
     pub(crate) fn write_blocked(&self, blocked: bool) {
@@ -277,6 +294,7 @@ impl Conn {
                     self.tell(Ask::Close);
                 }
             }
+            Phase::Tunnel if tunnel::is_idle(now.saturating_sub(since)) => self.close("tunnel_idle"),
             Phase::Silent if self.is_draining() && longer(since, DRAIN_IDLE) => self.tell(Ask::Close),
             _ => (),
         }
@@ -347,8 +365,15 @@ async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
         let conn = conn.clone();
         service_fn(move |request| answer(exchange::handle(conn.clone(), request)))
     };
+    let mut connection = conn.worker.http1.serve_connection(io, service);
     // An error here is the client's: it left, or sent what is not HTTP.
-    let _ = conn.worker.http1.serve_connection(io, service).await;
+    let served = (&mut connection).await;
+    let tunnel = conn.tunnel.take();
+    if let (Ok(()), Some(tunnel)) = (served, tunnel) {
+        let parts = connection.into_parts();
+        conn.enter_tunnel();
+        tunnel.run(TokioIo::new(parts.io), parts.read_buf).await;
+    }
 }
 
 async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, io: ClientIo<T>) {
@@ -421,6 +446,8 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        // It holds the connection that holds it.
+        drop(self.0.tunnel.take());
         self.0.worker.conns.borrow_mut().remove(&(Rc::as_ptr(&self.0) as usize));
         self.0.worker.metrics.connections_open.sub(1);
     }

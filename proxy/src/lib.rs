@@ -11,14 +11,17 @@ pub mod identity;
 mod ids;
 mod io;
 mod listener;
+mod live;
 mod metrics;
 mod pace;
 mod plan;
 mod record;
 mod refusal;
 pub mod settings;
+mod tunnel;
 mod unread;
 pub mod upstream;
+mod websocket;
 mod worker;
 
 use std::{

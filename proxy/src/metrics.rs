@@ -116,17 +116,28 @@ fn method_class(method: &Method) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct WorkerMetrics {
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
-    rejects: [Counter; REASONS.len()],
+    rejects: Rejects,
     pub(crate) in_flight: Counter,
     pub(crate) connections: Counter,
     pub(crate) connections_open: Counter,
+    pub(crate) tunnels_open: Counter,
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
     pub(crate) panics: Counter,
 }
 
+/// In the order of `REASONS`.
+#[derive(Debug)]
+struct Rejects([Counter; REASONS.len()]);
+
+impl Default for Rejects {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-const REASONS: [&str; 25] = [
+const REASONS: [&str; 35] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -136,6 +147,15 @@ const REASONS: [&str; 25] = [
     "uri_too_long",
     "header_fields_too_large",
     "broken_rule",
+    "credentials_missing",
+    "credentials_invalid",
+    "token_expired",
+    "token_revoked",
+    "signature_invalid",
+    "insufficient_scope",
+    "access_denied",
+    "rate_limited",
+    "auth_unavailable",
     "upgrade_not_supported",
     "upstream_protocol_error",
     "upstream_reset",
@@ -149,6 +169,7 @@ const REASONS: [&str; 25] = [
     "silent_connection",
     "slow_header",
     "stalled_client",
+    "tunnel_idle",
     "drain_grace_over",
     "internal_error",
     "other",
@@ -157,7 +178,7 @@ const REASONS: [&str; 25] = [
 impl WorkerMetrics {
     pub(crate) fn reject(&self, reason: &str) {
         let slot = REASONS.iter().position(|it| *it == reason).unwrap_or(REASONS.len() - 1);
-        self.rejects[slot].add(1);
+        self.rejects.0[slot].add(1);
     }
 
     pub(crate) fn route(&self, name: &str) -> Arc<RouteMetrics> {
@@ -217,7 +238,7 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
         "Requests and connections that were refused, cut or left, by reason.",
     )?;
     for (slot, reason) in REASONS.iter().enumerate() {
-        let count: u64 = workers.iter().map(|it| it.rejects[slot].value()).sum();
+        let count: u64 = workers.iter().map(|it| it.rejects.0[slot].value()).sum();
         writeln!(out, "quorumgate_rejects_total{{reason=\"{reason}\"}} {count}")?;
     }
     let mut single = |name, kind, help, value: fn(&WorkerMetrics) -> &Counter| {
@@ -231,6 +252,7 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
     single("quorumgate_http_connections_open", "gauge", "Client connections that are open.", |it| {
         &it.connections_open
     })?;
+    single("quorumgate_http_tunnels_open", "gauge", "WebSocket tunnels that are open.", |it| &it.tunnels_open)?;
     single("quorumgate_http_received_bytes_total", "counter", "Body bytes from clients.", |it| &it.received_bytes)?;
     single("quorumgate_http_sent_bytes_total", "counter", "Body bytes to clients.", |it| &it.sent_bytes)?;
     single("quorumgate_http_panics_total", "counter", "Exchanges that ended in a panic.", |it| &it.panics)

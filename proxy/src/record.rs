@@ -20,6 +20,7 @@ use crate::{
     body::ResponseBody,
     client_body::BodyState,
     connection::Conn,
+    live::{Ended, Live},
     pace::Pace,
     plan::Plan,
     refusal::{self, Refusal},
@@ -42,6 +43,8 @@ pub(crate) struct Record {
     version: Version,
     /// A gRPC call, which is answered in gRPC's own way.
     pub(crate) grpc: bool,
+    /// The answer is a stream of server-sent events.
+    pub(crate) event_stream: bool,
     has_body: bool,
     pub(crate) plan: Option<Rc<Plan>>,
     pub(crate) request_id: Uuid,
@@ -50,6 +53,8 @@ pub(crate) struct Record {
     pub(crate) client_ip: IpAddr,
     pub(crate) trail: Trail,
     pub(crate) client_body: Option<Rc<BodyState>>,
+    /// Where it waits to be told that what let it in no longer holds.
+    pub(crate) live: Option<Live>,
     /// Until the request was handed to the upstream.
     pub(crate) overhead: Option<Duration>,
     /// Only kept for routes that are logged.
@@ -89,6 +94,7 @@ impl Record {
             method: request.method().clone(),
             version: request.version(),
             grpc: refusal::is_grpc(request.headers()),
+            event_stream: false,
             has_body: !request.body().is_end_stream(),
             plan: None,
             request_id: Uuid::nil(),
@@ -96,6 +102,7 @@ impl Record {
             client_ip,
             trail: Trail::default(),
             client_body: None,
+            live: None,
             overhead: None,
             logged: None,
             status: CLIENT_GONE_STATUS,
@@ -135,6 +142,16 @@ impl Record {
             self.code = "";
         }
         self.outcome = Outcome::Answered;
+    }
+
+    /// Cut off behind the head of its answer.
+    pub(crate) fn ended_by(&mut self, code: &'static str) {
+        self.refused(code);
+        self.outcome = Outcome::Answered;
+    }
+
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.sent_bytes = bytes;
     }
 
     /// Whether there is more to come of the request than was read.
@@ -177,6 +194,7 @@ impl Record {
         if self.leaves_body_unread() {
             self.conn.body_left_unread();
         }
+        self.live = None;
         self.conn.exchange_ends();
     }
 
@@ -339,12 +357,42 @@ fn civil(days: i64) -> (i64, i64, i64) {
 /// The answer's body with the record, which it closes.
 pub(crate) struct Answer {
     inner: ResponseBody,
-    record: Record,
+    /// None: what stands behind a 101 has it.
+    record: Option<Record>,
 }
 
 impl Answer {
     pub(crate) fn new(inner: ResponseBody, record: Record) -> Self {
-        Self { inner, record }
+        Self { inner, record: Some(record) }
+    }
+
+    /// The head of a 101.
+    pub(crate) fn switching() -> Self {
+        Self { inner: ResponseBody::Empty, record: None }
+    }
+
+    /// What the client gets instead of the rest, once the exchange may not go on.
+    fn cut_off(&mut self, cx: &mut Context<'_>) -> Option<Ended> {
+        let record = self.record.as_mut()?;
+        let ended = record.live.as_ref()?.ended(cx)?;
+        record.live = None;
+        record.ended_by(ended.code());
+        Some(ended)
+    }
+}
+
+impl Answer {
+    /// A gRPC call ends with its status and an event stream in good order, so that both may be asked for anew; of anything
+    /// else the client must know that a part is missing.
+    fn last_frame(&mut self, ended: Ended) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        self.inner = ResponseBody::Empty;
+        let Some(record) = &mut self.record else { return Poll::Ready(None) };
+        record.write();
+        match record {
+            record if record.grpc => Poll::Ready(Some(Ok(Frame::trailers(refusal::grpc_trailers(&ended.into()))))),
+            record if record.event_stream => Poll::Ready(None),
+            _ => Poll::Ready(Some(Err(Failure::CutOff))),
+        }
     }
 }
 
@@ -354,22 +402,26 @@ impl Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = &mut *self;
+        if let Some(ended) = this.cut_off(cx) {
+            return this.last_frame(ended);
+        }
         let next = Pin::new(&mut this.inner).poll_frame(cx);
-        if let Some(pace) = &this.record.pace {
+        let Some(record) = &mut this.record else { return next };
+        if let Some(pace) = &record.pace {
             match &next {
                 Poll::Pending => pace.keeps_client_waiting(),
-                Poll::Ready(_) => pace.offered(this.record.conn.worker.now_ms()),
+                Poll::Ready(_) => pace.offered(record.conn.worker.now_ms()),
             }
         }
         match &next {
             Poll::Pending => (),
-            Poll::Ready(None) => this.record.write(),
+            Poll::Ready(None) => record.write(),
             Poll::Ready(Some(Ok(frame))) => {
-                this.record.sent_bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                record.sent_bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
             }
             Poll::Ready(Some(Err(error))) => {
-                this.record.refused(Refusal::from(error).words().code);
-                this.record.write();
+                record.refused(Refusal::from(error).words().code);
+                record.write();
             }
         }
         next
@@ -386,14 +438,15 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let bodyless = self.record.method == Method::HEAD || matches!(self.record.status, 204 | 304);
+        let Some(record) = &mut self.record else { return };
+        let bodyless = record.method == Method::HEAD || matches!(record.status, 204 | 304);
         if !bodyless && !self.inner.is_end_stream() && self.inner.size_hint().exact() != Some(0) {
-            self.record.code = CLIENT_GONE;
+            record.code = CLIENT_GONE;
         }
-        if self.record.is_stalled() {
-            self.record.code = STALLED_CLIENT;
+        if record.is_stalled() {
+            record.code = STALLED_CLIENT;
         }
-        self.record.write();
+        record.write();
     }
 }
 

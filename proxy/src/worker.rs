@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use crate::{
     connection::{self, Conn, PerIp, Reception},
     freshness::Freshness,
     ids::Ids,
+    live::LiveTable,
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
     plan::Plans,
     settings::Settings,
@@ -67,6 +68,9 @@ pub(crate) struct Worker {
     pub(crate) conns: RefCell<HashMap<usize, Rc<Conn>>>,
     /// Where heads are read to be looked at; used within one poll only.
     pub(crate) scratch: RefCell<Vec<u8>>,
+    /// Where bytes of tunnels are read to; used within one poll only.
+    pub(crate) tunnel_scratch: RefCell<Vec<u8>>,
+    pub(crate) live: LiveTable,
     pub(crate) plans: Plans,
     /// Counts requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
@@ -106,6 +110,8 @@ async fn run_local(seed: Seed) {
         http1: connection::http1(limits),
         conns: RefCell::default(),
         scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+        tunnel_scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+        live: LiveTable::default(),
         plans: Plans::new(metrics.clone()),
         unmatched: metrics.route(NO_ROUTE),
         started: Instant::now(),
@@ -149,12 +155,18 @@ async fn keep_time(worker: &Worker) {
         }
         worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
         worker.plans.prune(&worker.shared.ruleset.load());
+        worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), None);
         let limits = &worker.shared.settings.limits;
         worker.conns.borrow().values().for_each(|conn| conn.check_clocks(limits));
         if draining && worker.accepting.get() == 0 && worker.conns.borrow().is_empty() {
             return;
         }
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn wall_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Accepts until drained; then first what waits in the queue, so that no client that connected is turned away.

@@ -133,7 +133,7 @@ async fn the_rest_of_a_refused_body_does_no_harm() {
 async fn upgrades_and_connect_are_refused() {
     let (target, heard) = echo().await;
     let gateway = Gateway::start(forward_all(target));
-    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n";
     check_problem(&raw(gateway.address, upgrade).await, 501, "upgrade_not_supported");
     let connect = "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n";
     check_problem(&raw(gateway.address, connect).await, 501, "upgrade_not_supported");

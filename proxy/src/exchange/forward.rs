@@ -1,6 +1,6 @@
 //! The request as the upstream gets it, and its answer as the client does.
 
-use std::{borrow::Cow, rc::Rc, time::Duration};
+use std::{borrow::Cow, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
@@ -19,11 +19,13 @@ use super::{
 use crate::{
     body::{RequestBody, ResponseBody},
     client_body::{ClientBody, Patience},
+    live::Live,
     plan::Plan,
     record::Record,
     refusal::Refusal,
     settings::ClientLimits,
-    upstream::Call,
+    upstream::{Asks, Call},
+    websocket,
 };
 
 /// How often a request may pass through gateways of this kind.
@@ -116,6 +118,9 @@ pub(super) fn prepare(
     if !headers.contains_key(header::HOST) {
         headers.insert(header::HOST, HeaderValue::from_static(""));
     }
+    if seen.websocket {
+        websocket::offer(headers);
+    }
     if let Some(target) = target {
         parts.uri = target;
     }
@@ -194,12 +199,15 @@ pub(super) async fn send(
     plan: &Rc<Plan>,
     upstream: &Name,
     request: Request<RequestBody>,
+    asks: Asks,
 ) -> Result<Response<ResponseBody>, Refusal> {
     record.forwarding();
+    let accept = if asks == Asks::Upgrade { websocket::accept(request.headers()) } else { None };
     let worker = record.conn.worker.clone();
     let deadline = record.grpc.then(|| grpc_timeout(request.headers())).flatten().map(|left| Instant::now() + left);
-    let call = Call { rule: &plan.rule, upstream, deadline, trail: &mut record.trail };
-    let mut response = match worker.pools.send(call, request).await {
+    let call = Call { rule: &plan.rule, upstream, deadline, asks, trail: &mut record.trail };
+    let sent = while_granted(record.live.as_ref(), worker.pools.send(call, request)).await?;
+    let mut response = match sent {
         Ok(response) => response,
         Err(failure) => {
             // If the client's body is at fault, the upstream's failure only follows from that.
@@ -213,10 +221,28 @@ pub(super) async fn send(
         _ => VIA_H1,
     };
     *response.version_mut() = Version::HTTP_11;
+    let switches = matches!(response.body(), ResponseBody::Tunnel(_));
     let headers = response.headers_mut();
+    if switches && !accept.is_some_and(|accept| websocket::is_accepted(headers, &accept)) {
+        return Err(Refusal::UpstreamProtocol);
+    }
     Seen::look(headers).strip(headers);
+    if switches {
+        websocket::offer(headers);
+    }
     headers.append(header::VIA, via);
     Ok(response)
+}
+
+/// What lets the request in may end before the upstream answers.
+async fn while_granted<T>(live: Option<&Live>, work: impl Future<Output = T>) -> Result<T, Refusal> {
+    let Some(live) = live else { return Ok(work.await) };
+    let mut work = pin!(work);
+    poll_fn(|cx| match live.ended(cx) {
+        Some(ended) => Poll::Ready(Err(ended.into())),
+        None => work.as_mut().poll(cx).map(Ok),
+    })
+    .await
 }
 
 /// `grpc-timeout`: at most eight digits and a unit.

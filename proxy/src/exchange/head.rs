@@ -6,21 +6,25 @@ use http::{HeaderMap, HeaderValue, Method, Version, header, request::Parts, uri:
 use quorumgate_model::canonical::BadPath;
 
 use super::{Host, hops::Seen};
-use crate::{refusal::Refusal, settings::ClientLimits};
+use crate::{refusal::Refusal, settings::ClientLimits, websocket};
 
 /// Sizes, smuggling, and what this gateway does not serve.
 pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusal> {
     if parts.uri.path().len() + parts.uri.query().map_or(0, |query| query.len() + 1) > limits.uri_bytes_max {
         return Err(Refusal::UriTooLong);
     }
-    let seen = Seen::look(&parts.headers);
+    let mut seen = Seen::look(&parts.headers);
     if seen.fields > limits.header_fields_max || seen.bytes > limits.header_bytes_max {
         return Err(Refusal::HeadersTooLarge);
     }
     // HTTP/1.0 knows no upgrades: there the field is to be ignored (RFC 9110 7.8).
     let upgrades = seen.upgrade && parts.version != Version::HTTP_10 && !is_mere_offer(&parts.headers);
-    if parts.method == Method::CONNECT || upgrades {
+    if parts.method == Method::CONNECT {
         return Err(Refusal::UpgradeNotSupported);
+    }
+    if upgrades {
+        websocket::check_request(parts)?;
+        seen.websocket = true;
     }
     if seen.transfer_encoding {
         check_transfer_encoding(parts)?;

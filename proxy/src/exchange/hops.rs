@@ -37,6 +37,8 @@ pub(super) struct Seen {
     pub(super) transfer_encoding: bool,
     pub(super) upgrade: bool,
     pub(super) via: bool,
+    /// A WebSocket handshake as it should be.
+    pub(super) websocket: bool,
     pub(super) x_forwarded_for: bool,
     pub(super) x_forwarded_host: bool,
     pub(super) x_forwarded_proto: bool,

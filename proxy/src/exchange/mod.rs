@@ -21,9 +21,12 @@ pub(crate) use self::origin::id_value;
 use crate::{
     body::ResponseBody,
     connection::Conn,
+    live::{Grant, Live},
     plan::Plan,
     record::{Answer, Logged, Record},
     refusal::{self, Refusal},
+    tunnel::Tunnel,
+    upstream::Asks,
 };
 
 /// What is read, and for how long, of a body that nobody wants, so that its connection can serve the next request.
@@ -119,6 +122,10 @@ async fn serve(
         _ => (),
     }
     admit(record, &plan, &parts.headers, &path)?;
+    let fresh_only = plan.rule.route.on_stale == OnStale::Deny;
+    if fresh_only {
+        record.live = Some(Live::enter(&conn.worker, Grant { identity: None, fresh_only, ends_at: None }));
+    }
 
     match &plan.rule.route.action {
         Action::Forward { upstream } => {
@@ -129,7 +136,8 @@ async fn serve(
                 logged.trace_id = origin::trace_id(&parts.headers);
             }
             let request = Request::from_parts(parts, forward::body(record, body, &plan, &settings.limits));
-            forward::send(record, &plan, upstream, request).await
+            let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
+            forward::send(record, &plan, upstream, request, asks).await
         }
         Action::Redirect(redirect) => local::redirect(redirect, conn.tls, &host, &path, parts.uri.query()),
         Action::Respond(respond) => Ok(local::respond(respond)),
@@ -165,22 +173,39 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
     let ends = record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none());
     let mut response = outcome.unwrap_or_else(|refusal| {
         record.refused(refusal.words().code);
+        // Nobody needs to end what is said here.
+        record.live = None;
         refusal.answer(record.request_id, record.grpc).map(ResponseBody::Full)
     });
     if let Some(plan) = &record.plan {
         plan.response.carry_out(response.headers_mut());
     }
+    let switches = matches!(response.body(), ResponseBody::Tunnel(_));
     let headers = response.headers_mut();
     headers.insert(hops::X_REQUEST_ID, origin::id_value(record.request_id));
     match record.is_http2() {
         true => drop(headers.remove(header::CONNECTION)),
+        false if switches => (),
         false if ends || record.conn.is_draining() => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         false => (),
     }
+    record.event_stream = is_event_stream(headers);
     record.answered(response.status());
-    response.map(|body| Answer::new(body, record))
+    let (head, body) = response.into_parts();
+    match body {
+        ResponseBody::Tunnel(upstream) => {
+            let conn = record.conn.clone();
+            conn.tunnel.replace(Some(Tunnel::new(upstream, record)));
+            Response::from_parts(head, Answer::switching())
+        }
+        body => Response::from_parts(head, Answer::new(body, record)),
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// Headers as routing looks them up.

@@ -31,6 +31,15 @@ pub struct Caller {
     pub expires: Option<u64>,
 }
 
+/// Everyone that a request has shown itself to be: more than one where a route asks for all of several auths.
+#[derive(Debug)]
+#[allow(dead_code)] // Read by the phases that are on their way.
+pub(crate) struct Identity {
+    /// The first one with a consumer, else the first one.
+    pub(crate) caller: Caller,
+    pub(crate) also: Vec<Caller>,
+}
+
 /// One who may be known by several credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumer {

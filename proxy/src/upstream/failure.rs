@@ -33,6 +33,12 @@ pub enum Failure {
     /// What the upstream sent is not HTTP as this gateway takes it: unparsable, CL + TE, two CL, 101.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
+    /// What let the request in no longer holds.
+    #[error("cut off")]
+    CutOff,
+    /// A tunnel was asked for, and the upstream's protocol has none.
+    #[error("no upgrade to an HTTP/2 upstream")]
+    NoUpgrade,
     /// The client's body failed, not the upstream.
     #[error("the client's body ended early")]
     RequestBody,
@@ -51,7 +57,7 @@ impl Failure {
 
     /// Whether it tells something about the target, rather than about the client or our own limits.
     pub(super) fn blames_target(&self) -> bool {
-        !matches!(self, Self::RequestBody | Self::NoHealthyTarget | Self::TotalTimeout)
+        !matches!(self, Self::RequestBody | Self::NoHealthyTarget | Self::TotalTimeout | Self::NoUpgrade | Self::CutOff)
     }
 }
 

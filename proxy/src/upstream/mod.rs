@@ -18,8 +18,10 @@ mod registry;
 mod resolve;
 mod send;
 mod socket;
+mod tunnel;
 
 pub use body::Body;
 pub use failure::Failure;
 pub use registry::{Registry, TargetHealth};
-pub use send::{Call, Pools, Trail};
+pub use send::{Asks, Call, Pools, Trail};
+pub use tunnel::Tunnel;

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use hyper::{
     body::Incoming,
@@ -19,7 +20,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quorumgate_model::resource::Protocol;
-use tokio::{net::TcpStream, sync::Semaphore, task::AbortHandle, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, oneshot},
+    task::AbortHandle,
+    time::Instant,
+};
 
 use super::{Failure, counters::Gauge, endpoint::Endpoint, outgoing::Outgoing, socket::Socket};
 
@@ -64,6 +70,8 @@ pub(super) struct Connection {
     task: AbortHandle,
     gauge: Gauge,
 }
+
+type Handshake = (http1::SendRequest<Outgoing>, Socket, http1::Connection<TokioIo<Socket>, Outgoing>);
 
 /// An HTTP/2 connection; it closes when its last stream and its place in the pool are gone.
 pub(super) struct Multiplexed {
@@ -134,15 +142,38 @@ impl Pool {
     }
 
     pub async fn dial(&self, limit: Duration) -> Result<Connection, Failure> {
+        let (sender, socket, connection) = self.handshake(limit).await?;
+        // Its end shows in `sender`; the error reaches whoever has a request on it.
+        let task = tokio::task::spawn_local(connection).abort_handle();
+        Ok(self.connection(sender, socket, task))
+    }
+
+    /// A connection for one request that asks for another protocol; what comes in behind a 101 is handed over.
+    pub async fn dial_upgrade(&self, limit: Duration) -> Result<(Connection, oneshot::Receiver<Bytes>), Failure> {
+        let (sender, socket, connection) = self.handshake(limit).await?;
+        let (tell, rest) = oneshot::channel();
+        let work = async move {
+            if let Ok(parts) = connection.without_shutdown().await {
+                // Nobody waits any more if the exchange has ended.
+                let _ = tell.send(parts.read_buf);
+            }
+        };
+        let task = tokio::task::spawn_local(work).abort_handle();
+        Ok((self.connection(sender, socket, task), rest))
+    }
+
+    async fn handshake(&self, limit: Duration) -> Result<Handshake, Failure> {
         let stream = self.connect(limit).await?;
         let socket = Socket::new(stream);
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES_MAX);
         let (sender, connection) = builder.handshake(TokioIo::new(socket.clone())).await?;
-        // Its end shows in `sender`; the error reaches whoever has a request on it.
-        let task = tokio::task::spawn_local(connection).abort_handle();
+        Ok((sender, socket, connection))
+    }
+
+    fn connection(&self, sender: http1::SendRequest<Outgoing>, socket: Socket, task: AbortHandle) -> Connection {
         self.gauge.open(1);
-        Ok(Connection { sender, socket, task, gauge: self.gauge.clone() })
+        Connection { sender, socket, task, gauge: self.gauge.clone() }
     }
 
     /// A stream on the least busy connection, on a new one if all are full. The duration is that of a dial.

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, request};
+use http::{HeaderValue, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use quorumgate_model::{
     resource::{HostRewrite, Protocol, Upstream},
@@ -18,6 +18,7 @@ use super::{
     local::{View, Worker},
     outgoing::{Outgoing, Source},
     pool::{Checked, InFlight, Link, Pool},
+    tunnel::{Rest, Tunnel},
 };
 use crate::body::{RequestBody, ResponseBody};
 
@@ -35,7 +36,16 @@ pub struct Call<'a> {
     pub upstream: &'a str,
     /// When the client stops waiting, on top of the route's and upstream's `total`.
     pub deadline: Option<Instant>,
+    pub asks: Asks,
     pub trail: &'a mut Trail,
+}
+
+/// What kind of answer the request may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    Answer,
+    /// Or a 101, behind which both sides speak another protocol.
+    Upgrade,
 }
 
 /// What happened on the way, for the access log; filled in even if the call fails or is dropped.
@@ -61,6 +71,9 @@ impl Pools {
         let started = Instant::now();
         let view = self.view(call.upstream).await?;
         let config = &*view.origin.config;
+        if call.asks == Asks::Upgrade && config.protocol == Protocol::Http2 {
+            return Err(Failure::NoUpgrade);
+        }
         let route = &call.rule.route;
         let total = [route.timeouts.total.0, config.timeouts.total.0].into_iter().find(|total| !total.is_zero());
         let deadline = call.deadline.into_iter().chain(total.map(|total| started + total)).min();
@@ -70,6 +83,7 @@ impl Pools {
             view: &view,
             config,
             rule: call.rule,
+            asks: call.asks,
             trail: call.trail,
             started,
             deadline,
@@ -119,6 +133,7 @@ struct Exchange<'a> {
     view: &'a View,
     config: &'a Upstream,
     rule: &'a Rule,
+    asks: Asks,
     trail: &'a mut Trail,
     started: Instant,
     deadline: Option<Instant>,
@@ -219,10 +234,14 @@ impl Exchange<'_> {
         let now = Instant::now();
         let took = now - started;
         match outcome {
-            Ok((response, link)) => {
+            Ok((response, link, rest)) => {
                 self.body.seal();
                 pool.endpoint.answered(now.into_std(), took);
                 self.trail.header = Some(now - self.started);
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    let tunnel = Tunnel::new(link, in_flight, rest);
+                    return Ok(response.map(|_| ResponseBody::Tunnel(tunnel)));
+                }
                 let (lease, idle) = (Lease { link, in_flight }, self.config.timeouts.idle.0);
                 let body = |inner| ResponseBody::Upstream(Body::new(inner, lease, now, idle, self.deadline));
                 Ok(response.map(body))
@@ -242,15 +261,21 @@ impl Exchange<'_> {
         pool: &Pool,
         connect: Connect,
         started: Instant,
-    ) -> Result<(Response<Incoming>, Link), Miss> {
+    ) -> Result<(Response<Incoming>, Link, Rest), Miss> {
         let protocol = self.config.protocol;
-        let idle = match connect == Connect::Pooled && protocol == Protocol::Http1 {
-            true => pool.take_idle(started, self.check()),
-            false => None,
-        };
-        let (mut link, dialed) = match idle {
-            Some(connection) => (Link::Http1(connection), None),
-            None => pool.link(protocol, self.config.timeouts.connect.0).await.map_err(Miss::unconnected)?,
+        let limit = self.config.timeouts.connect.0;
+        let pooled = connect == Connect::Pooled && protocol == Protocol::Http1 && self.asks == Asks::Answer;
+        let idle = if pooled { pool.take_idle(started, self.check()) } else { None };
+        let mut rest = None;
+        let (mut link, dialed) = match (idle, self.asks) {
+            (Some(connection), _) => (Link::Http1(connection), None),
+            (None, Asks::Answer) => pool.link(protocol, limit).await.map_err(Miss::unconnected)?,
+            (None, Asks::Upgrade) => {
+                let dialing = Instant::now();
+                let (connection, behind) = pool.dial_upgrade(limit).await.map_err(Miss::unconnected)?;
+                rest = Some(behind);
+                (Link::Http1(connection), Some(dialing.elapsed()))
+            }
         };
         self.trail.connect = dialed;
         let reused = dialed.is_none();
@@ -276,8 +301,8 @@ impl Exchange<'_> {
             let unprocessed = unprocessed || matches!(failure, Failure::Refused);
             failed(failure, unprocessed)
         })?;
-        head::check(&response).map_err(|failure| failed(failure, false))?;
-        Ok((response, link))
+        head::check(&response, self.asks).map_err(|failure| failed(failure, false))?;
+        Ok((response, link, rest))
     }
 
     /// A request that may be sent twice finds out by use whether its connection was stale, for the price of a rare

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 #[derive(Clone)]
-pub(super) struct Socket(Rc<Shared>);
+pub struct Socket(Rc<Shared>);
 
 struct Shared {
     stream: RefCell<TcpStream>,

@@ -25,7 +25,7 @@ use quorumgate_model::{
 use quorumgate_proxy::{
     body::{RequestBody, ResponseBody},
     client_body::{ClientBody, Patience},
-    upstream::{Call, Failure, Pools, Registry, Trail},
+    upstream::{Asks, Call, Failure, Pools, Registry, Trail},
 };
 
 pub const NAME: &str = "origin";
@@ -170,7 +170,7 @@ impl Worker {
 
     pub async fn trace(&self, request: Request<RequestBody>) -> (Result<Response<ResponseBody>, Failure>, Trail) {
         let mut trail = Trail::default();
-        let call = Call { rule: &self.rule, upstream: NAME, deadline: None, trail: &mut trail };
+        let call = Call { rule: &self.rule, upstream: NAME, deadline: None, asks: Asks::Answer, trail: &mut trail };
         let sent =
             tokio::time::timeout(PATIENCE, self.pools.send(call, request)).await.expect("an answer or a failure");
         (sent, trail)
