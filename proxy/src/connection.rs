@@ -137,7 +137,8 @@ impl Conn {
 
     /// Bytes came in.
     pub(crate) fn heard(&self) {
-        if matches!(self.phase.get(), Phase::Silent | Phase::Idle) && !self.http2.get() {
+        // What comes in behind an answer that did not wait for it is no head.
+        if matches!(self.phase.get(), Phase::Silent | Phase::Idle) && !self.http2.get() && !self.lingers.get() {
             self.enter(Phase::Head);
         }
     }
@@ -222,6 +223,7 @@ impl Conn {
         self.worker.metrics.in_flight.add(1);
         self.in_flight.set(self.in_flight.get() + 1);
         self.flushed.set(false);
+        self.lingers.set(false);
         self.enter(Phase::Exchange);
     }
 

@@ -49,6 +49,27 @@ async fn silent_and_slow_connections_are_cut() {
     gateway.metric_becomes("quorumgate_http_connections_open", 0).await;
 }
 
+/// A client that goes on with a body that was refused begins no request.
+#[tokio::test]
+async fn the_rest_of_a_refused_body_is_no_slow_header() {
+    let mut impatient = settings();
+    impatient.limits.header_read = Duration::from_millis(200);
+    let gateway = Gateway::with(impatient, json!({}));
+    for _ in 0..5 {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8000000\r\n\r\n").await.unwrap();
+        client.write_all(&vec![b'x'; 1 << 20]).await.unwrap();
+        let mut answer = String::new();
+        soon("the answer", client.read_to_string(&mut answer)).await.unwrap();
+        check_problem(&answer, 404, "no_route");
+        // Longer than a head may take.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.write_all(b"x").await.unwrap();
+    }
+    gateway.metric_becomes("quorumgate_http_connections_open", 0).await;
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"slow_header\"}"), 0);
+}
+
 #[tokio::test]
 async fn an_address_has_a_limit_of_connections() {
     let mut strict = settings();
@@ -230,13 +251,18 @@ async fn the_access_log_has_a_line_per_exchange_and_survives_rotation() {
     let line = until("a line", || lines(&path).into_iter().nth(1)).await;
     assert_eq!((&line["code"], &line["status"]), (&json!("malformed_request"), &json!(400)), "{line}");
     assert_eq!(line["request_id"], field(&refused, "x-request-id").unwrap());
+    ask(gateway.address, "GET /bad%zz", &[], "").await;
+    let line = until("a line", || lines(&path).into_iter().nth(2)).await;
+    for (name, expected) in [("code", "bad_path"), ("path", "/bad%zz"), ("host", "api.test"), ("method", "GET")] {
+        assert_eq!(line[name], expected, "{name} in {line}");
+    }
 
     std::fs::rename(&path, files.path().join("access.log.1")).unwrap();
     gateway.proxy.reopen_access_log();
     until("the new file", || path.exists().then_some(())).await;
     ask(gateway.address, "GET /after", &[], "").await;
     until("a line in the new file", || (lines(&path).last()?["path"] == "/after").then_some(())).await;
-    assert_eq!(gateway.metric("quorumgate_access_log_lines_total"), 3);
+    assert_eq!(gateway.metric("quorumgate_access_log_lines_total"), 4);
     assert_eq!(gateway.metric("quorumgate_access_log_dropped_total"), 0);
 }
 

@@ -195,3 +195,54 @@ async fn grpc_is_refused_in_its_own_way() {
     assert_eq!((status(&answer), field(&answer, "grpc-status")), (200, Some("12")), "{answer}");
     assert!(field(&answer, "grpc-message").is_some() && body(&answer).is_empty(), "{answer}");
 }
+
+/// RFC 9110 9.3.7: about the server as a whole, which is this one.
+#[tokio::test]
+async fn options_of_the_whole_server_are_the_gateways_own() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let answer = ask(gateway.address, "OPTIONS *", &[], "").await;
+    assert_eq!((status(&answer), body(&answer)), (204, ""), "{answer}");
+    assert!(field(&answer, "allow").unwrap().contains("GET"), "{answer}");
+    check_problem(&ask(gateway.address, "GET *", &[], "").await, 400, "bad_path");
+    assert_eq!(heard.count(), 0);
+    assert_eq!(status(&ask(gateway.address, "OPTIONS /", &[], "").await), 200);
+}
+
+#[tokio::test]
+async fn an_authority_is_the_same_with_its_default_port_and_in_any_spelling_of_ipv6() {
+    let (target, _) = echo().await;
+    let gateway = Gateway::start(json!({
+        "upstreams": [{"name": "u", "targets": [target.to_string()]}],
+        "routes": [{"name": "v6", "match": {"hosts": ["[::1]", "api.test"], "path_prefix": "/"}, "upstream": "u"}],
+    }));
+    for (line, host, expected) in [
+        ("GET / HTTP/1.1", "[::1]", 200),
+        ("GET / HTTP/1.1", "[0:0::1]:8080", 200),
+        ("GET / HTTP/1.1", "[::2]", 404),
+        ("GET http://api.test:80/ HTTP/1.1", "api.test", 200),
+        ("GET http://api.test/ HTTP/1.1", "API.test:80", 200),
+        ("GET https://api.test:443/ HTTP/1.1", "api.test", 200),
+        ("GET http://[0::1]/ HTTP/1.1", "[::1]:80", 200),
+        ("GET http://api.test:443/ HTTP/1.1", "api.test", 400),
+        ("GET http://api.test:8080/ HTTP/1.1", "api.test", 400),
+        ("GET http://other.test/ HTTP/1.1", "api.test", 400),
+    ] {
+        let request = format!("{line}\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        assert_eq!(status(&raw(gateway.address, request).await), expected, "{line} with {host}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_never_redirected_to_as_a_host() {
+    let mut keeping = settings();
+    keeping.listeners[0].merge_slashes = false;
+    let gateway = Gateway::with(
+        keeping,
+        json!({"routes": [{"name": "r", "match": {"path_prefix": "/"}, "redirect": {"status": 302, "scheme": "https"}}]}),
+    );
+    let answer = raw(gateway.address, "GET //evil.test/x HTTP/1.0\r\n\r\n").await;
+    assert_eq!(field(&answer, "location"), Some("/.//evil.test/x"), "{answer}");
+    let answer = raw(gateway.address, "GET /x HTTP/1.0\r\n\r\n").await;
+    assert_eq!(field(&answer, "location"), Some("/x"), "{answer}");
+}

@@ -2,7 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Method, Version, header, request::Parts, uri::Authority};
+use http::{
+    HeaderMap, HeaderValue, Method, Version, header,
+    request::Parts,
+    uri::{Authority, Scheme},
+};
 use quorumgate_model::canonical::BadPath;
 
 use super::{Host, hops::Seen};
@@ -90,7 +94,13 @@ pub(super) fn host(parts: &Parts) -> Result<Host<'_>, Refusal> {
     let target = parts.uri.authority().map(Authority::as_str);
     match (field, target) {
         (Some(field), Some(target)) if !field.eq_ignore_ascii_case(target) => {
-            Err(Refusal::Malformed("Host differs from the authority of the request target"))
+            let (field, target) = (split(field)?, split(target)?);
+            // One of them may say the port that the other leaves to the scheme.
+            let scheme_port = if parts.uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+            match field.name == target.name && field.port.unwrap_or(scheme_port) == target.port.unwrap_or(scheme_port) {
+                true => Ok(field),
+                false => Err(Refusal::Malformed("Host differs from the authority of the request target")),
+            }
         }
         (Some(authority), _) | (None, Some(authority)) => split(authority),
         (None, None) if parts.version == Version::HTTP_10 => Ok(Host { name: Cow::Borrowed(""), port: None }),
@@ -108,10 +118,13 @@ fn split(authority: &str) -> Result<Host<'_>, Refusal> {
     let (name, port) = match authority.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(None) => return Err(wrong),
         Some(Some((v6, rest))) => {
-            if v6.parse::<std::net::Ipv6Addr>().is_err() || !(rest.is_empty() || rest.starts_with(':')) {
-                return Err(wrong);
-            }
-            (&authority[..v6.len() + 2], rest.strip_prefix(':'))
+            let address = v6.parse::<std::net::Ipv6Addr>().map_err(|_| wrong.clone())?;
+            let port = match rest.strip_prefix(':') {
+                None if !rest.is_empty() => return Err(wrong),
+                port => port_number(port)?,
+            };
+            // In the one form that routes have it in (RFC 5952).
+            return Ok(Host { name: Cow::Owned(format!("[{address}]")), port });
         }
         None => match authority.split_once(':') {
             Some((name, port)) => (name, Some(port)),
@@ -119,19 +132,21 @@ fn split(authority: &str) -> Result<Host<'_>, Refusal> {
         },
     };
     let of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    if name.is_empty() || !(name.starts_with('[') || name.bytes().all(of_name)) {
+    if name.is_empty() || !name.bytes().all(of_name) {
         return Err(wrong);
     }
-    let port = match port {
-        None | Some("") => None,
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().map_err(|_| wrong)?),
-        Some(_) => return Err(wrong),
-    };
+    let port = port_number(port)?;
     let name = match name.bytes().any(|b| b.is_ascii_uppercase()) {
         true => Cow::Owned(name.to_ascii_lowercase()),
         false => Cow::Borrowed(name),
     };
     Ok(Host { name, port })
+}
+
+fn port_number(digits: Option<&str>) -> Result<Option<u16>, Refusal> {
+    let Some(digits) = digits.filter(|digits| !digits.is_empty()) else { return Ok(None) };
+    let number = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
+    number.map(Some).ok_or(Refusal::Malformed("Host is not a host name"))
 }
 
 pub(super) fn bad_path(bad: BadPath) -> Refusal {
@@ -154,6 +169,7 @@ mod tests {
             ("a:80", "a", Some(80)),
             ("a:", "a", None),
             ("[::1]", "[::1]", None),
+            ("[2001:DB8:0::1]:", "[2001:db8::1]", None),
             ("[::1]:8443", "[::1]", Some(8443)),
         ] {
             let host = split(authority).unwrap();

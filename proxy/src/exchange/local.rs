@@ -25,6 +25,8 @@ pub(super) fn redirect(
     let port = port.filter(|port| *port != if scheme == "https" { 443 } else { 80 });
     let path = redirect.path.as_deref().unwrap_or(path);
     let mut location = match (name, port) {
+        // What begins with two slashes would be read as a host (RFC 3986 4.2).
+        ("", _) if path.starts_with("//") => "/.".into(),
         ("", _) => String::new(),
         (name, None) => format!("{scheme}://{name}"),
         (name, Some(port)) => format!("{scheme}://{name}:{port}"),
@@ -39,6 +41,15 @@ pub(super) fn redirect(
     *response.status_mut() = StatusCode::from_u16(redirect.status).map_err(|_| Refusal::BrokenRule)?;
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
+}
+
+/// `OPTIONS *` asks about the server as a whole, which is this one (RFC 9110 9.3.7).
+pub(super) fn options() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    response.headers_mut().insert(header::ALLOW, methods);
+    response
 }
 
 pub(super) fn respond(respond: &Respond) -> Response<ResponseBody> {

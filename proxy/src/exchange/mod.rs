@@ -8,7 +8,7 @@ mod origin;
 
 use std::{borrow::Cow, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
 use quorumgate_model::{
@@ -17,6 +17,7 @@ use quorumgate_model::{
     ruleset::{Found, HeaderLookup, View},
 };
 
+use self::hops::Seen;
 pub(crate) use self::origin::id_value;
 use crate::{
     body::ResponseBody,
@@ -32,6 +33,8 @@ use crate::{
 /// What is read, and for how long, of a body that nobody wants, so that its connection can serve the next request.
 const DISCARD_BYTES_MAX: u64 = 64 << 10;
 const DISCARD_TIME_MAX: Duration = Duration::from_millis(250);
+/// Of a refused request's host and path, in the log.
+const LOGGED_CHARS_MAX: usize = 1024;
 
 /// Never fails: what goes wrong is an answer too.
 pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Answer> {
@@ -85,14 +88,14 @@ async fn serve(
     // Before anything can be refused: every answer names its request.
     let trusted = origin::is_trusted(conn.peer.ip(), &settings.trusted_proxies);
     record.request_id = origin::request_id(&parts.headers, trusted, &conn.worker.ids);
-    if let Some(ambiguity) = conn.ambiguity() {
-        return Err(Refusal::Malformed(ambiguity));
-    }
-    let seen = head::check(&parts, &settings.limits)?;
-    let host = head::host(&parts)?;
-    let path = canonical::path(parts.uri.path(), conn.slashes).map_err(head::bad_path)?;
     record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), trusted, &settings.trusted_proxies);
-
+    let (seen, host, path) = match understood(&conn, &parts) {
+        Ok(Understood::Request(seen, host, path)) => (seen, host, path),
+        other => {
+            record.logged = settings.access_log.default_on.then(|| as_it_came(&parts));
+            return other.map(|_server_options| local::options());
+        }
+    };
     if settings.access_log.default_on {
         record.logged = Some(logged(&parts, &host, &path));
     }
@@ -142,6 +145,34 @@ async fn serve(
         Action::Redirect(redirect) => local::redirect(redirect, conn.tls, &host, &path, parts.uri.query()),
         Action::Respond(respond) => Ok(local::respond(respond)),
     }
+}
+
+enum Understood<'a> {
+    Request(Seen, Host<'a>, Cow<'a, str>),
+    /// `OPTIONS *`
+    ServerOptions,
+}
+
+/// Smuggling and sizes, then whom it asks for what.
+fn understood<'a>(conn: &Conn, parts: &'a Parts) -> Result<Understood<'a>, Refusal> {
+    if let Some(ambiguity) = conn.ambiguity() {
+        return Err(Refusal::Malformed(ambiguity));
+    }
+    let seen = head::check(parts, &conn.worker.shared.settings.limits)?;
+    let host = head::host(parts)?;
+    if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+        return Ok(Understood::ServerOptions);
+    }
+    let path = canonical::path(parts.uri.path(), conn.slashes).map_err(head::bad_path)?;
+    Ok(Understood::Request(seen, host, path))
+}
+
+/// What the log has of a request that is refused before its host and path are known in their canonical form.
+fn as_it_came(parts: &Parts) -> Box<Logged> {
+    let host = parts.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+    let host = host.or_else(|| parts.uri.authority().map(|it| it.as_str().into())).unwrap_or_default();
+    let short = |text: &str| text.chars().take(LOGGED_CHARS_MAX).collect();
+    Box::new(Logged { host: short(&host), path: short(parts.uri.path()), trace_id: origin::trace_id(&parts.headers) })
 }
 
 fn logged(parts: &Parts, host: &Host<'_>, path: &str) -> Box<Logged> {

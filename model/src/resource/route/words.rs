@@ -273,13 +273,21 @@ fn hosts(field: &str, words: &[String]) -> Result<Vec<HostPattern>, Invalid> {
             Ok(HostPattern::Suffix(suffix.to_ascii_lowercase()))
         }
         None if super::super::is_host(text) => Ok(HostPattern::Exact(text.to_ascii_lowercase())),
+        // No server name of TLS is an address (RFC 6066 3), but a route asks for that in vain as for any other name.
+        None if let Some(v6) = ipv6_literal(text) => Ok(HostPattern::Exact(v6)),
         _ => Err(Invalid::field(format!("{field}[{place}]"))
             .found(format!("{text:?}"))
-            .allowed("a host name such as api.acme.test, or *. and a host name")),
+            .allowed("a host name such as api.acme.test, *. and a host name, or an address such as [2001:db8::1]")),
     };
     let hosts = words.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
     check::once(field, &hosts, HostPattern::to_string)?;
     Ok(hosts)
+}
+
+/// `[2001:DB8::1]` in the one form that requests are compared with (RFC 5952).
+fn ipv6_literal(text: &str) -> Option<String> {
+    let address: std::net::Ipv6Addr = text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?;
+    Some(format!("[{address}]"))
 }
 
 fn methods(words: &[String]) -> Result<Vec<String>, Invalid> {
