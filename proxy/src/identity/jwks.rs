@@ -15,6 +15,7 @@ use super::{
     Claims,
     algorithm::{Algorithm, Family, Verifier},
     claims::{base64url, object},
+    jwt::sha256,
 };
 
 /// Bytes of a whole document.
@@ -45,6 +46,8 @@ pub(super) struct Key {
     /// The key's own `alg`, if it has one: then no other.
     algorithm: Option<Algorithm>,
     pub(super) verifier: Verifier,
+    /// SHA-256 of all that matters here.
+    mark: [u8; 32],
 }
 
 /// Why a document is no key set.
@@ -84,7 +87,7 @@ impl KeySet {
             return Err(JwksError::WeakSecret);
         }
         let verifier = Verifier::Library(DecodingKey::from_secret(secret));
-        Ok(Self::new(vec![Key { kid: None, family: Family::Hmac, algorithm: None, verifier }], 0))
+        Ok(Self::new(vec![Key { kid: None, family: Family::Hmac, algorithm: None, verifier, mark: sha256(secret) }], 0))
     }
 
     fn new(keys: Vec<Key>, skipped: usize) -> Self {
@@ -118,6 +121,13 @@ impl KeySet {
     ) -> impl Iterator<Item = &'a Key> {
         let chosen = move |key: &&Key| key.family == Family::Hmac || kid.is_none() || key.kid.as_deref() == kid;
         self.keys.iter().filter(chosen).filter(move |key| key.takes(algorithm)).take(TRIES_MAX)
+    }
+
+    /// What the keys are, in whatever order and words they were listed.
+    pub(super) fn marks(&self) -> Vec<[u8; 32]> {
+        let mut marks: Vec<_> = self.keys.iter().map(|key| key.mark).collect();
+        marks.sort_unstable();
+        marks
     }
 
     pub(super) fn has(&self, kid: &str) -> bool {
@@ -156,7 +166,8 @@ impl Key {
             None => None,
             Some(word) => Some(word.as_str()?.parse().ok().filter(|it| family.takes(*it))?),
         };
-        Some(Self { kid, family, algorithm, verifier })
+        let all = ["kid", "kty", "crv", "alg", "n", "e", "x", "y"].map(|name| text(name).unwrap_or_default());
+        Some(Self { kid, family, algorithm, verifier, mark: sha256(all.join("\0").as_bytes()) })
     }
 }
 

@@ -3,11 +3,17 @@
 
 pub mod algorithm;
 mod claims;
+pub mod discovery;
+pub mod egress;
+pub mod fetch;
 pub mod jwks;
 pub mod jwt;
+pub mod keeper;
+pub mod schedule;
 #[cfg(test)]
 #[path = "../../tests/tokens/mod.rs"]
 mod tokens;
+pub mod verified;
 
 use std::{fmt, sync::Arc};
 
