@@ -30,6 +30,7 @@ use crate::{
     exchange,
     headscan::HeadScan,
     io::{ClientIo, Protocol},
+    listener::Covered,
     pace::{Pace, Streams},
     record::STALLED_CLIENT,
     settings::ClientLimits,
@@ -49,6 +50,8 @@ const H2_UNSENT_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone)]
 pub(crate) struct Reception {
     pub(crate) tls: Option<TlsAcceptor>,
+    /// With TLS.
+    pub(crate) covered: Option<Covered>,
     pub(crate) slashes: Slashes,
 }
 
@@ -60,6 +63,7 @@ pub(crate) struct Conn {
     pub(crate) peer_value: HeaderValue,
     pub(crate) tls: bool,
     pub(crate) sni: OnceCell<String>,
+    covered: Option<Covered>,
     pub(crate) slashes: Slashes,
     http2: Cell<bool>,
     heads: RefCell<HeadScan>,
@@ -111,6 +115,7 @@ impl Conn {
             peer_value: HeaderValue::try_from(ip).expect("an address is ASCII"),
             tls: reception.tls.is_some(),
             sni: OnceCell::new(),
+            covered: reception.covered.clone(),
             slashes: reception.slashes,
             http2: Cell::new(false),
             heads: RefCell::default(),
@@ -133,6 +138,14 @@ impl Conn {
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since_ms.set(self.worker.now_ms());
+    }
+
+    /// An HTTP/2 client may send here what is for any name of the certificate that it was shown, and for no other: it
+    /// asked for one name, and took this connection for another (RFC 9110 7.4).
+    pub(crate) fn is_wrong_for(&self, host: &str) -> bool {
+        self.http2.get()
+            && self.sni.get().is_some_and(|sni| sni != host)
+            && self.covered.as_ref().is_some_and(|covered| !covered.has(host))
     }
 
     /// Bytes came in.

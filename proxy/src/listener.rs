@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::Context;
 use quorumgate_model::canonical::Slashes;
-use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{ServerConfig, client::verify_server_name, crypto::aws_lc_rs, server::ParsedCertificate};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio_rustls::TlsAcceptor;
 
@@ -64,16 +64,32 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 fn reception(listener: &Listener) -> anyhow::Result<Reception> {
     let slashes = if listener.merge_slashes { Slashes::Merge } else { Slashes::Keep };
-    let tls = listener.tls.as_ref().map(acceptor).transpose()?;
-    Ok(Reception { tls, slashes })
+    let Some(tls) = &listener.tls else { return Ok(Reception { tls: None, covered: None, slashes }) };
+    let (acceptor, certificate) = acceptor(tls)?;
+    Ok(Reception { tls: Some(acceptor), covered: Some(Covered(Arc::new(certificate))), slashes })
+}
+
+/// The names for which a listener's certificate speaks.
+#[derive(Clone)]
+pub(crate) struct Covered(Arc<CertificateDer<'static>>);
+
+impl Covered {
+    pub(crate) fn has(&self, host: &str) -> bool {
+        let host = host.strip_prefix('[').and_then(|v6| v6.strip_suffix(']')).unwrap_or(host);
+        let Ok(name) = ServerName::try_from(host) else { return false };
+        // Asked for names only that differ from the one of the handshake: not worth keeping it parsed.
+        ParsedCertificate::try_from(&*self.0).is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
+    }
 }
 
 /// TLS 1.2 and 1.3; HTTP/2 is preferred, HTTP/1.1 is what a client without ALPN gets.
-fn acceptor(tls: &Tls) -> anyhow::Result<TlsAcceptor> {
+fn acceptor(tls: &Tls) -> anyhow::Result<(TlsAcceptor, CertificateDer<'static>)> {
     let chain = CertificateDer::pem_file_iter(&tls.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("certificate {}", tls.certificate.display()))?;
     let key = PrivateKeyDer::from_pem_file(&tls.key).with_context(|| format!("key {}", tls.key.display()))?;
+    let certificate =
+        chain.first().cloned().with_context(|| format!("no certificate in {}", tls.certificate.display()))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
@@ -81,5 +97,5 @@ fn acceptor(tls: &Tls) -> anyhow::Result<TlsAcceptor> {
         .with_context(|| format!("certificate {} with key {}", tls.certificate.display(), tls.key.display()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok((TlsAcceptor::from(Arc::new(config)), certificate))
 }

@@ -137,7 +137,7 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-const REASONS: [&str; 35] = [
+const REASONS: [&str; 37] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -163,6 +163,8 @@ const REASONS: [&str; 35] = [
     "state_stale",
     "upstream_timeout",
     "loop_detected",
+    "misdirected_request",
+    "overloaded",
     "client_gone",
     "too_many_connections",
     "tls_handshake",

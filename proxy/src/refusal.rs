@@ -38,6 +38,9 @@ pub(crate) enum Refusal {
     StateStale,
     UpstreamTimeout,
     LoopDetected,
+    Misdirected,
+    /// This node holds as many bytes for clients as it may.
+    Overloaded,
 }
 
 /// The values of WWW-Authenticate (RFC 9110 11.6.1).
@@ -188,6 +191,21 @@ impl Refusal {
                 "the upstream did not answer in time",
                 4,
             ),
+            Self::Misdirected => words(
+                S::MISDIRECTED_REQUEST,
+                "misdirected_request",
+                "Misdirected request",
+                "this connection was opened for another host, and its certificate does not cover this one",
+                13,
+            ),
+            Self::Overloaded => words(
+                S::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Overloaded",
+                "this node holds as much for its clients as it may",
+                14,
+            )
+            .retry_after("1"),
             Self::LoopDetected => words(
                 S::LOOP_DETECTED,
                 "loop_detected",

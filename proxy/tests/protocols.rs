@@ -70,7 +70,8 @@ struct Certified {
 }
 
 fn certified() -> Certified {
-    let made = rcgen::generate_simple_self_signed(["api.test".to_string()]).unwrap();
+    let names = ["api.test", "*.shop.test"].map(String::from);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let files = tempfile::tempdir().unwrap();
     let (certificate, key) = (files.path().join("a.pem"), files.path().join("a.key"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
@@ -129,4 +130,32 @@ async fn a_failed_handshake_is_counted() {
     let answer = raw(gateway.address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(!answer.contains("HTTP/1.1"), "{answer:?}");
     gateway.metric_becomes("quorumgate_rejects_total{reason=\"tls_handshake\"}", 1).await;
+}
+
+/// RFC 9110 7.4, RFC 9113 9.1.1: a connection serves the names of its certificate.
+#[tokio::test]
+async fn a_request_on_a_connection_for_another_host_is_misdirected() {
+    let mut certified = certified();
+    let (target, _) = echo().await;
+    let gateway = Gateway::with(certified.settings.clone(), forward_all(target));
+    let mut client = http2(connect(gateway.address, &certified.roots, &["h2"]).await).await;
+    for (host, status) in [
+        ("api.test", 200),
+        ("API.test:8443", 200),
+        ("eu.shop.test", 200),
+        ("shop.test", 421),
+        ("other.test", 421),
+        ("[::1]", 421),
+        ("api.test", 200),
+    ] {
+        let answer = client.send_request(get(&format!("https://{host}/"))).await.unwrap();
+        assert_eq!(answer.status(), status, "{host}");
+        assert_eq!(text(answer).await.contains("misdirected_request"), status == 421, "{host}");
+    }
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"misdirected_request\"}"), 3);
+    // A load balancer that has its own name for the gateway, may ask for what they like.
+    certified.settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let gateway = Gateway::with(certified.settings.clone(), forward_all(target));
+    let mut client = http2(connect(gateway.address, &certified.roots, &["h2"]).await).await;
+    assert_eq!(client.send_request(get("https://other.test/")).await.unwrap().status(), 200);
 }

@@ -160,6 +160,11 @@ fn understood<'a>(conn: &Conn, parts: &'a Parts) -> Result<Understood<'a>, Refus
     }
     let seen = head::check(parts, &conn.worker.shared.settings.limits)?;
     let host = head::host(parts)?;
+    // A trusted proxy asks in its own name for others'.
+    let trusted_proxies = &conn.worker.shared.settings.trusted_proxies;
+    if conn.is_wrong_for(&host.name) && !origin::is_trusted(conn.peer.ip(), trusted_proxies) {
+        return Err(Refusal::Misdirected);
+    }
     if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
         return Ok(Understood::ServerOptions);
     }
