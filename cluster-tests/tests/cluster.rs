@@ -27,3 +27,10 @@ async fn without_a_quorum_traffic_flows_and_writes_say_so() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     println!("{:?}", scenarios::quorum::lose(&mut cluster).await.unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_lost_its_quorum_is_settled_by_its_repeat() {
+    // Timers long enough for a command line to start before the leader knows that it is alone.
+    let mut cluster = Cluster::start(Plan { max_rtt: "200ms", ..Plan::of(3) }).await.unwrap();
+    println!("{:?}", scenarios::unknown::stop_followers(&mut cluster).await.unwrap());
+}

@@ -4,6 +4,7 @@
 pub mod configuration;
 pub mod faults;
 pub mod quorum;
+pub mod unknown;
 pub mod wan;
 
 use std::net::SocketAddr;

@@ -1,0 +1,134 @@
+//! A leader that loses its quorum in the middle of writes: what was appended is unknown, what was not says so, and a repeat
+//! under the same request id settles both.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::signal::Signal;
+use quorumgate_proto::admin::v1::{ListRevisionsRequest, WriteUpstreamRequest};
+use tokio::{sync::Notify, task::JoinSet};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use super::upstream;
+use crate::{Admin, Cluster, cluster::until};
+
+const WRITERS: usize = 32;
+/// So many at most from each: the history must hold them all.
+const WRITES: usize = 20;
+/// After so many acknowledged writes the followers stop; the other writers are then on their way.
+const BEFORE: usize = 100;
+const DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub struct Settled {
+    pub acked: usize,
+    /// DEADLINE_EXCEEDED, OUTCOME_UNKNOWN.
+    pub unknown: usize,
+    /// UNAVAILABLE, NO_QUORUM.
+    pub not_appended: usize,
+}
+
+/// Stops both followers of three under writes, starts them again, and repeats what was not acknowledged.
+pub async fn stop_followers(cluster: &mut Cluster) -> anyhow::Result<Settled> {
+    let leader = cluster.leader().await?;
+    let followers: Vec<_> = (0..cluster.members.len()).filter(|at| *at != leader).collect();
+    let acked = Arc::new(AtomicUsize::new(0));
+    let enough = Arc::new(Notify::new());
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let client = cluster.members[leader].client().await?;
+        let (acked, enough) = (acked.clone(), enough.clone());
+        writers.spawn(async move {
+            for n in 0..WRITES {
+                let request = request(writer, n);
+                match create(&client, request.clone()).await {
+                    Ok(()) if acked.fetch_add(1, Ordering::Relaxed) + 1 == BEFORE => enough.notify_one(),
+                    Ok(()) => {}
+                    Err(refused) => return Some((request, refused)),
+                }
+            }
+            None
+        });
+    }
+    tokio::time::timeout(crate::cluster::PATIENCE, enough.notified()).await.context("too few writes")?;
+    for at in &followers {
+        cluster.members[*at].signal(Signal::SIGSTOP)?;
+    }
+    let one = cluster.members[leader].cli_output(&["--timeout", "2s", "join-token", "create", "-q"])?;
+    let (exit, stderr) = (one.status.code(), String::from_utf8_lossy(&one.stderr).into_owned());
+    ensure!(exit == Some(7), "a write that was appended without a quorum exits {exit:?}: {stderr}");
+
+    let mut failed = Vec::new();
+    while let Some(ended) = writers.join_next().await {
+        failed.extend(ended?);
+    }
+    let late = cluster.members[leader].cli_output(&["--timeout", "2s", "route", "rm", "any", "--yes"])?;
+    ensure!(late.status.code() == Some(6), "a write that was not appended: {late:?}");
+
+    for at in &followers {
+        cluster.members[*at].signal(Signal::SIGCONT)?;
+    }
+    cluster.wait_voters(cluster.members.len()).await?;
+    let mut settled = Settled { acked: acked.load(Ordering::Relaxed), unknown: 0, not_appended: 0 };
+    for (request, refused) in &failed {
+        match kind(request, refused)? {
+            Code::DeadlineExceeded => settled.unknown += 1,
+            _ => settled.not_appended += 1,
+        }
+        let other = cluster.members[followers[0]].client().await?;
+        until("the repeat of a write", async || Ok(create(&other, request.clone()).await?)).await?;
+    }
+    ensure!(settled.unknown > 0, "no write was on its way: {settled:?}");
+    let expected = settled.acked + failed.len();
+    let made = revisions(&cluster.members[leader].client().await?).await?;
+    ensure!(made.len() == expected, "{} writes of {expected} are in the history", made.len());
+    ensure!(made.values().all(|times| *times == 1), "a write happened twice: {made:?}");
+    Ok(settled)
+}
+
+/// Creates an object: a second time under another request id it would be refused, ALREADY_EXISTS.
+fn request(writer: usize, n: usize) -> WriteUpstreamRequest {
+    let mut made = upstream(([127, 0, 0, 1], 9).into());
+    made.name = format!("u-{writer}-{n}");
+    let request_id = format!("{writer:08x}-0000-4000-8000-{n:012x}");
+    WriteUpstreamRequest { upstream: Some(made), message: request_id.clone(), request_id, ..Default::default() }
+}
+
+async fn create(client: &Admin, request: WriteUpstreamRequest) -> Result<(), Status> {
+    let mut request = Request::new(request);
+    request.set_timeout(DEADLINE);
+    client.config().create_upstream(request).await.map(|_| ())
+}
+
+/// The two ways in which a write may fail, each with what it must say.
+fn kind(request: &WriteUpstreamRequest, refused: &Status) -> anyhow::Result<Code> {
+    let details = refused.get_error_details();
+    let info = details.error_info().with_context(|| format!("no reason: {refused:?}"))?;
+    match (refused.code(), info.reason.as_str()) {
+        (Code::DeadlineExceeded, "OUTCOME_UNKNOWN") => {
+            let named = info.metadata.get("request_id");
+            ensure!(named == Some(&request.request_id), "the request to repeat is {named:?}, not {request:?}");
+        }
+        (Code::Unavailable, "NO_QUORUM") => {}
+        _ => bail!("{refused:?}"),
+    }
+    Ok(refused.code())
+}
+
+/// How many revisions each message has.
+async fn revisions(client: &Admin) -> anyhow::Result<BTreeMap<String, usize>> {
+    let list = client.config().list_revisions(ListRevisionsRequest::default()).await?.into_inner();
+    let mut made = BTreeMap::new();
+    for revision in list.revisions {
+        *made.entry(revision.message).or_default() += 1;
+    }
+    Ok(made)
+}
