@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::{
     VERSION, admin,
     consensus::{Consensus, StartOptions},
+    init,
     publish::{self, Publisher},
     settings::{self, Settings},
     tasks::{Ended, Tasks},
@@ -37,9 +38,14 @@ pub struct Run {
     pub settings: Settings,
 }
 
-/// Runs until a signal, a removal from the cluster, or the end of a control task (which is an error).
+/// Runs until a signal, a removal from the cluster, or the end of a control task (which is an error). `settings::Bad` is
+/// for what no restart will mend.
 pub fn run(options: Run) -> anyhow::Result<()> {
-    logs::start(&options.settings.telemetry.log)?;
+    let log = &options.settings.telemetry.log;
+    logs::start(log).map_err(|error| {
+        settings::Bad(error.context(format!("telemetry.log: found {log:?}; allowed: a log filter")))
+    })?;
+    init::check_prepared(&options.dir).map_err(settings::Bad)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

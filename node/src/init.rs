@@ -69,6 +69,19 @@ pub fn init(dir: &Path, settings: &Settings, max_rtt: Duration) -> anyhow::Resul
     Ok(cluster)
 }
 
+/// Whether `init` or `join` has come to its end here.
+pub fn check_prepared(dir: &Path) -> anyhow::Result<()> {
+    let shown = dir.display();
+    anyhow::ensure!(!dir.join(MARKER).exists(), "{shown} is prepared by half: repeat the init or join that began it");
+    Identity::read(dir).with_context(|| format!("{shown} was not prepared by init or join"))?;
+    Ok(())
+}
+
+/// The directory holds something else.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Occupied(String);
+
 /// A directory on its way to being a node's: a marker says so until everything is there, so that a repeat may clear what
 /// a crash has left, and nothing else.
 pub(crate) struct Preparing {
@@ -86,7 +99,9 @@ impl Preparing {
             if let Some(entry) = entries.next() {
                 let found = entry?.file_name();
                 let belongs = if dir.join(settings::FILE).exists() { " a node lives there;" } else { "" };
-                anyhow::bail!("{} is not empty (found {found:?});{belongs} give another directory", dir.display());
+                let shown = dir.display();
+                let why = format!("{shown} is not empty (found {found:?});{belongs} give another directory");
+                return Err(Occupied(why).into());
             }
             pki::write_atomic(&marker, b"")?;
         }

@@ -4,7 +4,11 @@ use std::{fmt, path::Path, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use quorumgate_model::{LEVEL, NodeId, command::Role, digest::Digest};
+use quorumgate_model::{
+    LEVEL, NodeId,
+    command::{Reason, Role},
+    digest::Digest,
+};
 use quorumgate_proto::{peer::v1 as pb, store::v1 as store};
 use quorumgate_raft_store::Identity;
 use rustls::pki_types::CertificateDer;
@@ -32,6 +36,23 @@ pub struct JoinToken {
     pub ca_spki_sha256: [u8; 32],
     pub id: String,
     pub secret: String,
+}
+
+/// Why the cluster does not let this node in.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    #[error("{seed} refused the join: {message}")]
+    Refused {
+        seed: String,
+        /// None where the words are all there is.
+        reason: Option<Reason>,
+        message: String,
+    },
+    /// A seed has another CA than the one that the token was made for.
+    #[error("no seed let this node in: {0}")]
+    AnotherCluster(String),
+    #[error("no seed let this node in: {0}")]
+    NoSeed(String),
 }
 
 /// Asks each seed (host:port of a peer listener) in turn; the error names the reason of the last refusal. Needs a tokio
@@ -81,16 +102,31 @@ pub async fn join(
     Ok(welcome.node_id)
 }
 
-async fn ask_each(seeds: &[String], token: &JoinToken, request: pb::JoinRequest) -> anyhow::Result<pb::JoinResponse> {
+async fn ask_each(
+    seeds: &[String],
+    token: &JoinToken,
+    request: pb::JoinRequest,
+) -> Result<pb::JoinResponse, NotAdmitted> {
     let mut failures = Vec::new();
+    let mut another_cluster = false;
     for seed in seeds {
         match ask_to_join(seed, token.ca_spki_sha256, request.clone(), SEED_MAX).await {
             Ok(welcome) => return Ok(welcome),
-            Err(JoinFailure::Refused(reason)) => anyhow::bail!("{seed} refused the join: {reason}"),
-            Err(JoinFailure::Seed(reason)) => failures.push(reason),
+            Err(JoinFailure::Refused { reason, message }) => {
+                return Err(NotAdmitted::Refused { seed: seed.clone(), reason, message });
+            }
+            Err(JoinFailure::AnotherCluster(why)) => {
+                another_cluster = true;
+                failures.push(why);
+            }
+            Err(JoinFailure::Seed(why)) => failures.push(why),
         }
     }
-    anyhow::bail!("no seed let this node in: {}", failures.join("; "))
+    let failures = failures.join("; ");
+    match another_cluster {
+        true => Err(NotAdmitted::AnotherCluster(failures)),
+        false => Err(NotAdmitted::NoSeed(failures)),
+    }
 }
 
 fn incarnation(dir: &Path) -> anyhow::Result<[u8; 16]> {

@@ -98,6 +98,11 @@ fn log_default() -> String {
     "info".into()
 }
 
+/// Settings, or a data directory, that no restart will mend: the daemon exits 78.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Bad(pub anyhow::Error);
+
 /// After this long without a leader a starting node reports ready on its last state.
 pub const BOOT_GRACE: Duration = Duration::from_secs(10);
 
@@ -130,6 +135,10 @@ impl Settings {
                 listener.certificate_file.is_some() == listener.key_file.is_some(),
                 "proxy.listeners[{at}]: certificate_file and key_file go together"
             );
+            for file in listener.certificate_file.iter().chain(&listener.key_file) {
+                std::fs::File::open(file)
+                    .with_context(|| format!("proxy.listeners[{at}]: {} cannot be read", file.display()))?;
+            }
         }
         Ok(())
     }

@@ -99,12 +99,69 @@ fn a_node_that_does_not_answer_in_time_exits_7() {
 }
 
 #[test]
+fn what_cannot_be_a_configuration_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("huge.yaml");
+    // Letters of two bytes from an odd place on: the limit falls into the middle of one.
+    std::fs::write(&file, format!("#{}", "é".repeat(33 << 19))).unwrap();
+    for verb in ["validate", "apply", "fmt"] {
+        check(&[verb, "-f", file.to_str().unwrap()], "", 2, &["huge.yaml", "larger than 32 MiB", "in parts"]);
+    }
+    std::fs::write(&file, b"upstreams: \xff\xfe").unwrap();
+    check(&["validate", "-f", file.to_str().unwrap()], "", 2, &["UTF-8", "byte 11"]);
+    for target in ["127.0.0.1:99999", "127.0.0.1:", "127.0.0.1:nine", "127.0.0.1:0"] {
+        let config = format!("upstreams:\n- {{name: shop, targets: ['{target}']}}\n");
+        check(&["validate", "-f", "-"], &config, 8, &["targets", target, "<stdin>:2"]);
+    }
+    let init = ["init", "--name", "n1", "--region", "eu", "--data-dir", "/nowhere"];
+    check(&[&init[..], &["--admin-listen", "127.0.0.1:99999"]].concat(), "", 2, &["--admin-listen", "99999"]);
+    for endpoint in ["https://127.0.0.1:99999", "https://127.0.0.1:nine", "https://127.0.0.1"] {
+        check(&["--endpoint", endpoint, "node", "ls"], "", 2, &["--endpoint", endpoint, "https://HOST:PORT"]);
+    }
+}
+
+/// Whatever else listens there: the connection is what failed, exit 6, within the timeout.
+#[test]
+fn a_port_that_speaks_something_else_is_no_node() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(b"220 mail.test ESMTP\r\n");
+        }
+    };
+    std::thread::Builder::new().spawn(answer).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("n1");
+    check(&["init", "--name", "n1", "--region", "eu", "--data-dir", data.to_str().unwrap()], "", 0, &[]);
+    let (endpoint, ca) = (format!("https://{address}"), data.join("tls/ca.pem"));
+    let args = ["--endpoint", &endpoint, "--ca", ca.to_str().unwrap(), "--timeout", "5s", "node", "ls"];
+    check(&args, "", 6, &["error[unavailable]", &endpoint, "help:"]);
+}
+
+#[test]
 fn bad_settings_exit_78() {
     check(&["run", "--data-dir", "/nowhere/at/all"], "", 78, &["error[settings]", "settings.toml"]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("settings.toml");
     std::fs::write(&file, "[node]\nname = \"n1\"\nregoin = \"eu\"\n").unwrap();
     check(&["run", "-c", file.to_str().unwrap()], "", 78, &["regoin", "region"]);
+
+    let data = dir.path().join("n1");
+    let data = data.to_str().unwrap();
+    check(&["init", "--name", "n1", "--region", "eu", "--data-dir", data], "", 0, &[]);
+    let good = std::fs::read_to_string(format!("{data}/settings.toml")).unwrap();
+    // Good settings, and a directory that nobody has prepared.
+    std::fs::write(&file, &good).unwrap();
+    check(&["run", "-c", file.to_str().unwrap()], "", 78, &["error[settings]", "was not prepared"]);
+    std::fs::write(format!("{data}/preparing"), "").unwrap();
+    check(&["run", "--data-dir", data], "", 78, &["error[settings]", "prepared by half"]);
+    std::fs::remove_file(format!("{data}/preparing")).unwrap();
+    std::fs::write(&file, good.replace("log = \"info\"", "log = \"a=b=c\"")).unwrap();
+    check(&["run", "-c", file.to_str().unwrap(), "--data-dir", data], "", 78, &["telemetry.log", "a=b=c"]);
+    let tls = "certificate_file = \"/no/such.pem\"\nkey_file = \"/no/such.key\"\nmerge_slashes";
+    std::fs::write(&file, good.replace("merge_slashes", tls)).unwrap();
+    check(&["run", "-c", file.to_str().unwrap(), "--data-dir", data], "", 78, &["proxy.listeners[0]", "/no/such.pem"]);
 }
 
 #[test]

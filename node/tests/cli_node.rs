@@ -238,9 +238,13 @@ fn objects_are_set_shown_matched_and_removed_one_at_a_time() {
     assert_eq!(node.json(&["upstream", "ls"], "")["upstreams"][0]["balance"], json!({ "policy": "round_robin" }));
 
     let found = node.json(&["route", "match", "GET", "http://shop.test/orders/1"], "");
-    assert_eq!(keys(&found), ["status", "code", "route", "upstream", "beaten", "phases"]);
+    assert_eq!(keys(&found), ["status", "code", "route", "upstream", "beaten", "phases", "near_misses"]);
     assert_eq!((&found["route"], &found["upstream"]), (&json!("orders"), &json!("shop")));
     assert_eq!((&found["beaten"][0]["route"], &found["status"]), (&json!("all"), &Value::Null));
+    let elsewhere = node.json(&["route", "match", "GET", "http://shop.test/x"], "");
+    assert_eq!((&elsewhere["route"], &elsewhere["beaten"]), (&json!("all"), &json!([])), "orders does not match");
+    assert_eq!(elsewhere["near_misses"][0]["route"], "orders");
+    node.check(&["route", "match", "GET", "http://shop.test:99999/"], "", 8, &["url", "99999"]);
     let none = node.json(&["route", "match", "GET", "http://other.test/"], "");
     assert_eq!((&none["status"], &none["route"]), (&json!(404), &Value::Null));
 
@@ -289,6 +293,8 @@ fn tokens_open_the_tls_listener_by_their_role() {
     node.check(&[&outside[..], &["node", "ls"]].concat(), "", 3, &["error[", "--admin-token-file"]);
     node.check(&[&known[..], &["node", "ls"]].concat(), "", 0, &[]);
     node.check(&[&known[..], &["apply", "-f", "-"]].concat(), SHOP, 3, &["error["]);
+    node.check(&[&known[..], &["apply", "--dry-run", "-f", "-"]].concat(), SHOP, 0, &[]);
+    assert_eq!(node.json(&["route", "ls"], "")["routes"], json!([]));
     node.check(&["admin-token", "rm", "reader"], "", 0, &[]);
     node.check(&[&known[..], &["node", "ls"]].concat(), "", 3, &["error["]);
 }

@@ -1,4 +1,5 @@
-//! `route match`: the winner, and in plain words why each other route lost.
+//! `route match`: the winner, in plain words why each other route that matches lost, and what kept the nearest others from
+//! matching.
 
 use super::{
     Ruleset,
@@ -8,15 +9,17 @@ use super::{
 };
 use crate::resource::{Name, PathPattern};
 
-/// How many routes an explanation names beside the winner.
+/// How many routes an explanation names beside the winner, beaten and near misses each.
 pub const BEATEN_MAX: usize = 20;
 
-/// For `route match`: the winner, and each other route that was in the running with the reason it lost.
+/// For `route match`: the winner, each other route that matches too with the reason it lost, and those that do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     pub winner: Option<Name>,
-    /// Those whose path matches first, each part in order of precedence; at most `BEATEN_MAX`.
+    /// They match the request as well; in order of precedence, at most `BEATEN_MAX`.
     pub beaten: Vec<Beaten>,
+    /// Their host takes the request and something else does not; those whose path matches first, at most `BEATEN_MAX`.
+    pub near_misses: Vec<Beaten>,
     /// Not empty: 405 with these.
     pub allowed_methods: Vec<String>,
 }
@@ -40,26 +43,29 @@ pub fn explain<'r>(rules: &'r Ruleset, request: &Request<'_>) -> Explanation {
     reached.sort_by_key(|entry| entry.order());
     elsewhere.sort_by_key(|entry| entry.order());
     let mut named: Vec<&Name> = best.iter().map(|(_, entry)| &entry.rule.route.name).collect();
-    let mut beaten = Vec::new();
+    let (mut beaten, mut near_misses) = (Vec::new(), Vec::new());
     let on_path = reached.into_iter().map(|entry| (entry, true));
     for (entry, path_matches) in on_path.chain(elsewhere.into_iter().map(|entry| (entry, false))) {
-        if beaten.len() == BEATEN_MAX {
-            break;
-        }
         let name = &entry.rule.route.name;
         if named.contains(&name) {
             continue;
         }
         named.push(name);
-        let why = match path_matches {
-            true => why_lost(entry, best, request),
-            false => path_differs(entry, path),
+        let (list, why) = match path_matches {
+            true => match why_missed(entry, request) {
+                Some(why) => (&mut near_misses, why),
+                None => (&mut beaten, why_lost(entry, best, request)),
+            },
+            false => (&mut near_misses, path_differs(entry, path)),
         };
-        beaten.push(Beaten { route: name.clone(), why });
+        if list.len() < BEATEN_MAX {
+            list.push(Beaten { route: name.clone(), why });
+        }
     }
     Explanation {
         winner: best.map(|(_, entry)| entry.rule.route.name.clone()),
         beaten,
+        near_misses,
         allowed_methods: match best {
             Some(_) => Vec::new(),
             None => rules.methods_allowed(request).unwrap_or_default(),
@@ -77,17 +83,20 @@ fn path_differs(entry: &Entry, path: &str) -> String {
     }
 }
 
-/// Host and path match: it lost by its method, by a condition, or by precedence.
-fn why_lost(entry: &Entry, best: Option<(Rank, &Entry)>, request: &Request<'_>) -> String {
-    let Some(method) = entry.rule.takes_method(&request.method) else {
-        return format!("method {} is not among {}", request.method, entry.rule.route.matches.methods.join(", "));
-    };
-    if let Some(condition) = entry.rule.unmet(request) {
-        return condition.to_string();
+/// Host and path match: its method or a condition may not.
+fn why_missed(entry: &Entry, request: &Request<'_>) -> Option<String> {
+    if entry.rule.takes_method(&request.method).is_none() {
+        let methods = entry.rule.route.matches.methods.join(", ");
+        return Some(format!("method {} is not among {methods}", request.method));
     }
-    match best {
-        Some((rank, winner)) => outranked(Rank { method, ..entry.rank }, rank, &winner.rule.route.name),
-        None => "it should have taken the request".to_owned(),
+    entry.rule.unmet(request).map(|condition| condition.to_string())
+}
+
+/// Everything matches: it lost by precedence.
+fn why_lost(entry: &Entry, best: Option<(Rank, &Entry)>, request: &Request<'_>) -> String {
+    match (entry.rule.takes_method(&request.method), best) {
+        (Some(method), Some((rank, winner))) => outranked(Rank { method, ..entry.rank }, rank, &winner.rule.route.name),
+        _ => "it should have taken the request".to_owned(),
     }
 }
 

@@ -219,8 +219,13 @@ proptest! {
             let explained = with_view(asked, |view| rules.explain(view));
             let told = explained.winner.as_ref().map(ToString::to_string);
             prop_assert_eq!(told, Some(found(&rules, asked)).filter(|it| it.starts_with('r')));
-            let named: BTreeSet<&str> = explained.beaten.iter().map(|it| &*it.route).collect();
-            prop_assert_eq!(named.len(), explained.beaten.len());
+            let all = || explained.beaten.iter().chain(&explained.near_misses);
+            let named: BTreeSet<&str> = all().map(|it| &*it.route).collect();
+            prop_assert_eq!(named.len(), all().count());
+            for beaten in &explained.beaten {
+                let alone: Vec<_> = routes.iter().filter(|it| it.name == beaten.route).cloned().collect();
+                prop_assert_eq!(reference(&alone, asked), beaten.route.to_string(), "it matches by itself");
+            }
         }
     }
 

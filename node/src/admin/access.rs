@@ -9,6 +9,8 @@ pub enum Access {
     Open,
     /// Reads, and writes of resources: a token that is scoped to an owner may call it, apply checks what it writes.
     Scoped(AdminRole),
+    /// As `Scoped`; with `validate_only` it writes nothing, and a viewer may call it (`Call::may_write` tells the rest).
+    Rehearsed(AdminRole),
     /// Concerns the whole cluster: a token that is scoped to an owner may not.
     Whole(AdminRole),
 }
@@ -19,11 +21,11 @@ const TABLE: &[(&str, Access)] = &[
     ("/grpc.health.v1.Health/List", Access::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Scoped(Viewer)),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Scoped(Viewer)),
-    ("/quorumgate.admin.v1.Config/ApplyConfig", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/ApplyConfig", Access::Rehearsed(Operator)),
     ("/quorumgate.admin.v1.Config/GetConfig", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Config/ListRevisions", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Config/DiffRevisions", Access::Scoped(Viewer)),
-    ("/quorumgate.admin.v1.Config/Rollback", Access::Scoped(Operator)),
+    ("/quorumgate.admin.v1.Config/Rollback", Access::Rehearsed(Operator)),
     ("/quorumgate.admin.v1.Config/ConfirmTrial", Access::Scoped(Operator)),
     ("/quorumgate.admin.v1.Config/AbortTrial", Access::Scoped(Operator)),
     ("/quorumgate.admin.v1.Config/WatchConfig", Access::Scoped(Viewer)),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use quorumgate_model::{
     canonical::{self, Slashes},
     resource::{Action, EncodedSlash, OnStale},
-    ruleset::{Found, HeaderLookup, Rule, Ruleset, View},
+    ruleset::{Beaten as Lost, Found, HeaderLookup, Rule, Ruleset, View},
 };
 use quorumgate_proto::admin::v1::{
     ExplainMatchRequest, ExplainMatchResponse, HeaderField,
@@ -40,6 +40,12 @@ impl<'a> Asked<'a> {
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(wrong());
         }
+        // A port that is no number up to 65535 is no port to http, and would be passed over.
+        let authority = uri.authority().map_or("", |it| it.as_str());
+        let behind_user = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
+        if uri.port().is_none() && Some(behind_user) != uri.host() {
+            return Err(wrong());
+        }
         let host = uri.host().ok_or_else(wrong)?.to_ascii_lowercase();
         let method = match request.method.as_str() {
             "" => "GET".to_owned(),
@@ -57,8 +63,9 @@ impl<'a> Asked<'a> {
         walk.pass("canonical_path", &path, "");
         let view = self.view(&path);
         let explanation = rules.explain(&view);
-        walk.response.beaten =
-            explanation.beaten.iter().map(|it| Beaten { route: it.route.to_string(), why: it.why.clone() }).collect();
+        let named = |it: Lost| Beaten { route: it.route.to_string(), why: it.why };
+        walk.response.beaten = explanation.beaten.into_iter().map(named).collect();
+        walk.response.near_misses = explanation.near_misses.into_iter().map(named).collect();
         match rules.find(&view) {
             Found::NoRoute => walk.refused("route", 404, "no_route", "no route takes this host and path"),
             Found::MethodNotAllowed(allowed) => {

@@ -39,6 +39,7 @@ pub struct Call {
     pub min_revision: Option<u64>,
     /// The hash of the caller's admin token, where one was shown.
     pub token: Option<Digest>,
+    pub role: AdminRole,
 }
 
 impl Call {
@@ -46,6 +47,14 @@ impl Call {
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         let call = request.extensions().get::<Self>().cloned();
         call.ok_or_else(|| failure::status(Code::Internal, "INTERNAL", "the request did not pass the gate"))
+    }
+
+    /// For a call that viewers may only rehearse.
+    pub fn may_write(&self) -> Result<(), Status> {
+        match self.role {
+            AdminRole::Operator | AdminRole::Admin => Ok(()),
+            AdminRole::Viewer => Err(role_too_low(AdminRole::Operator, &self.actor.name, self.role, &self.actor.rpc)),
+        }
     }
 
     /// What is left of the deadline.
@@ -94,7 +103,7 @@ impl Gate {
         }
         let actor = Arc::new(identity::actor(&caller, peer, path));
         let (deadline, min_revision) = (deadline(headers)?, min_revision(headers)?);
-        Ok(Call { actor, deadline, min_revision, token: caller.token })
+        Ok(Call { actor, deadline, min_revision, token: caller.token, role: caller.role })
     }
 
     /// Counts and logs a refusal. Those who are let in are never held up by the failures of others at their address.
@@ -124,11 +133,11 @@ fn permit(caller: &Identity, needs: Access, path: &str) -> Result<(), Status> {
     let (role, whole) = match needs {
         Access::Open => return Ok(()),
         Access::Scoped(role) => (role, false),
+        Access::Rehearsed(_) => (AdminRole::Viewer, false),
         Access::Whole(role) => (role, true),
     };
     if caller.role < role {
-        let message = format!("{path} needs the role {}; {} is {}", role.word(), caller.name, caller.role.word());
-        return Err(failure::status(Code::PermissionDenied, "ROLE_TOO_LOW", message));
+        return Err(role_too_low(role, &caller.name, caller.role, path));
     }
     if whole && !caller.owner_scope.is_empty() {
         let message = format!(
@@ -138,6 +147,11 @@ fn permit(caller: &Identity, needs: Access, path: &str) -> Result<(), Status> {
         return Err(failure::status(Code::PermissionDenied, "OWNER_FORBIDDEN", message));
     }
     Ok(())
+}
+
+fn role_too_low(needed: AdminRole, name: &str, role: AdminRole, path: &str) -> Status {
+    let message = format!("{path} needs the role {}; {name} is {}", needed.word(), role.word());
+    failure::status(Code::PermissionDenied, "ROLE_TOO_LOW", message)
 }
 
 fn deadline(headers: &HeaderMap) -> Result<Instant, Status> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quorumgate_model::command::Role;
+use quorumgate_model::command::{Reason, Role};
 use quorumgate_model::timing::MAX_RTT_RANGE;
 use quorumgate_model::units::Span;
 
@@ -12,8 +12,9 @@ use super::{
     input,
 };
 use crate::{
-    boot, init,
-    join::{self, JoinToken},
+    boot,
+    init::{self, Occupied},
+    join::{self, JoinToken, NotAdmitted},
     settings::{self, Settings},
 };
 
@@ -61,17 +62,17 @@ pub fn join(verb: Join) -> Outcome {
     }
 }
 
-/// `init` and `join` say in words who refused and why.
+/// Who refused, by type; the words are for people.
 fn refused(error: anyhow::Error) -> Failure {
-    let text = format!("{error:#}");
-    let exit = match &text {
-        it if it.contains("is not empty") => Exit::Usage,
-        it if it.contains("taken") => Exit::Conflict,
-        it if it.contains("refused the join") || it.contains("cluster CA is not") => Exit::Forbidden,
-        it if it.contains("no seed let this node in") => Exit::Unavailable,
-        _ => Exit::Internal,
+    let exit = match error.downcast_ref::<NotAdmitted>() {
+        Some(NotAdmitted::Refused { reason: Some(Reason::NameTaken | Reason::AlreadyExists), .. }) => Exit::Conflict,
+        Some(NotAdmitted::Refused { reason: Some(Reason::LimitReached), .. }) => Exit::Conflict,
+        Some(NotAdmitted::Refused { .. } | NotAdmitted::AnotherCluster(_)) => Exit::Forbidden,
+        Some(NotAdmitted::NoSeed(_)) => Exit::Unavailable,
+        None if error.is::<Occupied>() => Exit::Usage,
+        None => Exit::Internal,
     };
-    Failure::new(exit, text)
+    Failure::new(exit, format!("{error:#}"))
 }
 
 pub fn run(verb: Run) -> Outcome {
@@ -90,7 +91,10 @@ pub fn run(verb: Run) -> Outcome {
 }
 
 fn run_in(dir: PathBuf, settings: Settings) -> Outcome {
-    boot::run(boot::Run { dir, settings }).map_err(Failure::internal)
+    boot::run(boot::Run { dir, settings }).map_err(|error| match error.is::<settings::Bad>() {
+        true => Failure::new(Exit::Settings, format!("{error:#}")),
+        false => Failure::internal(error),
+    })
 }
 
 fn settings_of(node: &NewNode) -> Outcome<Settings> {

@@ -146,7 +146,9 @@ pub fn revision(revision: &admin::Revision) -> Value {
 }
 
 pub fn explanation(answer: &admin::ExplainMatchResponse) -> Value {
-    let beaten: Vec<Value> = answer.beaten.iter().map(|it| json!({ "route": it.route, "why": it.why })).collect();
+    let named = |all: &[admin::explain_match_response::Beaten]| -> Vec<Value> {
+        all.iter().map(|it| json!({ "route": it.route, "why": it.why })).collect()
+    };
     let phases: Vec<Value> = answer
         .phases
         .iter()
@@ -157,8 +159,9 @@ pub fn explanation(answer: &admin::ExplainMatchResponse) -> Value {
         "code": known(&answer.code),
         "route": known(&answer.route),
         "upstream": known(&answer.upstream),
-        "beaten": beaten,
+        "beaten": named(&answer.beaten),
         "phases": phases,
+        "near_misses": named(&answer.near_misses),
     })
 }
 

@@ -80,7 +80,7 @@ impl Inbound for Consensus {
         };
         answered.unwrap_or_else(|(reason, message)| {
             let leader = self.member.glance().leader.unwrap_or(0);
-            Answer::Failure(pb::Failure { reason: reason.into(), message, leader })
+            Answer::Failure(pb::Failure { reason: reason.into(), message, leader, ..Default::default() })
         })
     }
 
@@ -111,7 +111,7 @@ impl Inbound for Consensus {
         installed.unwrap_or_else(|error| {
             let message = format!("{error:#}");
             tracing::warn!(error = message, "refused a snapshot");
-            Answer::Failure(pb::Failure { reason: Reason::Refused.into(), message, leader: 0 })
+            Answer::Failure(pb::Failure { reason: Reason::Refused.into(), message, ..Default::default() })
         })
     }
 }
@@ -290,7 +290,17 @@ impl Consensus {
             }),
         };
         let applied = self.propose(draft, ADMIT_MAX).await.map_err(|error| (reason(&error), error.to_string()))?;
-        let outcome = applied.outcome.map_err(|rejected| (Reason::Refused, rejected.message))?;
+        let outcome = match applied.outcome {
+            Ok(outcome) => outcome,
+            Err(rejected) => {
+                return Ok(Answer::Failure(pb::Failure {
+                    reason: Reason::Refused.into(),
+                    message: rejected.message,
+                    leader: 0,
+                    rejection: rejected.reason.word().into(),
+                }));
+            }
+        };
         let node_id = outcome.node_id.ok_or((Reason::Refused, "it was admitted without an id".into()))?;
         self.welcome(node_id, &csr).map_err(|error| (Reason::Refused, format!("{error:#}")))
     }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use quorumgate_model::command::Reason;
 use quorumgate_proto::peer::v1::{self as pb, request::Call, response::Answer};
 use tokio::time::timeout;
 
@@ -12,9 +13,12 @@ pub enum JoinFailure {
     /// Another seed may do.
     #[error("{0}")]
     Seed(String),
-    /// The cluster has said no.
+    /// Another seed may do; this one belongs to another cluster.
     #[error("{0}")]
-    Refused(String),
+    AnotherCluster(String),
+    /// The cluster has said no.
+    #[error("{message}")]
+    Refused { reason: Option<Reason>, message: String },
 }
 
 /// Asks one seed.
@@ -37,7 +41,8 @@ async fn ask(seed: &str, pin: [u8; 32], request: pb::JoinRequest) -> Result<pb::
     let connecting = endpoint.connect_with(config, address, tls::SERVER_NAME).map_err(|e| failed(e.to_string()))?;
     let connection = connecting.await.map_err(|error| match &error {
         quinn::ConnectionError::TransportError(transport) if is_certificate_code(transport.code) => {
-            failed("its cluster CA is not the one that the token was made for".into())
+            let why = "its cluster CA is not the one that the token was made for";
+            JoinFailure::AnotherCluster(format!("{seed}: {why}"))
         }
         _ => failed(error.to_string()),
     })?;
@@ -58,7 +63,8 @@ async fn ask(seed: &str, pin: [u8; 32], request: pb::JoinRequest) -> Result<pb::
     match answer {
         Some(Answer::Join(response)) => Ok(response),
         Some(Answer::Failure(failure)) if failure.reason() == pb::failure::Reason::Refused => {
-            Err(JoinFailure::Refused(failure.message))
+            let reason = Reason::from_word(&failure.rejection);
+            Err(JoinFailure::Refused { reason, message: failure.message })
         }
         Some(Answer::Failure(failure)) => Err(failed(failure.message)),
         _ => Err(failed("an answer of another kind".into())),

@@ -257,5 +257,5 @@ async fn serve_stranger<I: Inbound>(inbound: Arc<I>, connection: Connection, rig
 }
 
 fn failure(reason: Reason, message: &str) -> Answer {
-    Answer::Failure(pb::Failure { reason: reason.into(), message: message.into(), leader: 0 })
+    Answer::Failure(pb::Failure { reason: reason.into(), message: message.into(), ..Default::default() })
 }

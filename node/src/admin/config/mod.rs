@@ -64,8 +64,11 @@ impl Config for Service {
         let (call, mut request) = taken(request)?;
         let request_id = desk::request_id(&std::mem::take(&mut request.request_id))?;
         let asked = desk::asked(&call, &[&request.encode_to_vec()]);
-        let state = self.desk.read(&call, Read::Linear).await?;
         let mode = Mode::validate_only(request.validate_only);
+        if mode == Mode::Write {
+            call.may_write()?;
+        }
+        let state = self.desk.read(&call, Read::Linear).await?;
         if let Some(answer) = self.desk.repeated(&call, &state, request_id, asked, mode).await {
             return answer.map(Response::new);
         }
@@ -98,8 +101,11 @@ impl Config for Service {
         let (call, mut request) = taken(request)?;
         let request_id = desk::request_id(&std::mem::take(&mut request.request_id))?;
         let asked = desk::asked(&call, &[&request.encode_to_vec()]);
-        let state = self.desk.read(&call, Read::Linear).await?;
         let mode = Mode::validate_only(request.validate_only);
+        if mode == Mode::Write {
+            call.may_write()?;
+        }
+        let state = self.desk.read(&call, Read::Linear).await?;
         if let Some(answer) = self.desk.repeated(&call, &state, request_id, asked, mode).await {
             return answer.map(Response::new);
         }

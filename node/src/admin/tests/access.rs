@@ -27,6 +27,12 @@ async fn a_viewer_reads_and_writes_nothing() {
 
     let refused = viewer.apply(config(vec![upstream("a", "")], vec![])).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "ROLE_TOO_LOW"));
+    let rollback = admin::RollbackRequest::default();
+    assert_eq!(reason(&viewer.config().rollback(rollback).await.unwrap_err()), "ROLE_TOO_LOW");
+    let mut rehearsal = config(vec![upstream("a", "")], vec![]);
+    rehearsal.validate_only = true;
+    let shown = viewer.apply(rehearsal).await.unwrap();
+    assert_eq!((shown.changes.len(), shown.revision), (1, 0), "a dry run is a reading");
     let refused = viewer.cluster().list_admin_tokens(admin::ListAdminTokensRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }

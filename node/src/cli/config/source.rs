@@ -68,15 +68,19 @@ fn open(file: &Path) -> Outcome<Source> {
 }
 
 fn bounded(name: &str, reader: impl Read) -> Outcome<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     reader
         .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    match text.len() as u64 > FILE_BYTES_MAX {
-        true => Err(Failure::usage(format!("{name}: larger than {} MiB", FILE_BYTES_MAX >> 20))),
-        false => Ok(text),
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::usage(format!("{name}: larger than {} MiB", FILE_BYTES_MAX >> 20))
+            .help("apply it in parts: objects that a file leaves out stay as they are"));
     }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::usage(format!("{name}: not a text in UTF-8, from byte {at} on"))
+    })
 }
 
 impl Source {

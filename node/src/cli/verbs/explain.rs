@@ -47,6 +47,9 @@ fn text(answer: &ExplainMatchResponse) -> String {
     for beaten in &answer.beaten {
         text += &format!("  beats {}: {}\n", beaten.route, beaten.why);
     }
+    for missed in &answer.near_misses {
+        text += &format!("  not {}: {}\n", missed.route, missed.why);
+    }
     for phase in &answer.phases {
         let rule = if phase.rule.is_empty() { String::new() } else { format!(" ({})", phase.rule) };
         text += &format!("  {}: {}{rule}\n", phase.phase, phase.decision);
