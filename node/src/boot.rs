@@ -189,7 +189,10 @@ fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
             path: settings.proxy.access_log_file.clone(),
         },
         trusted_proxies: settings.proxy.trusted_proxies.clone(),
-        limits: Default::default(),
+        limits: quorumgate_proxy::ClientLimits {
+            buffered_bytes_max: settings.proxy.buffered_max.0,
+            ..Default::default()
+        },
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use quorumgate_model::{resource::Name, units::Span};
+use quorumgate_model::{
+    resource::Name,
+    units::{Size, Span},
+};
 use serde::{Deserialize, Serialize};
 
 /// The file's name inside a data directory.
@@ -47,6 +50,9 @@ pub struct Proxy {
     /// How long exchanges in flight may take to end at shutdown or drain.
     #[serde(default = "grace_default")]
     pub grace: Span,
+    /// Body bytes held for clients and upstreams that have not taken them, until requests are refused as `overloaded`.
+    #[serde(default = "buffered_default")]
+    pub buffered_max: Size,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +100,10 @@ fn grace_default() -> Span {
     Span::secs(30)
 }
 
+pub fn buffered_default() -> Size {
+    Size(quorumgate_proxy::ClientLimits::default().buffered_bytes_max)
+}
+
 fn log_default() -> String {
     "info".into()
 }
@@ -130,6 +140,10 @@ impl Settings {
 
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.proxy.listeners.is_empty(), "proxy.listeners: found none; allowed: one or more");
+        anyhow::ensure!(
+            self.proxy.buffered_max.0 > 0,
+            "proxy.buffered_max: found 0; allowed: 1 byte or more, such as 512MiB"
+        );
         for (at, listener) in self.proxy.listeners.iter().enumerate() {
             anyhow::ensure!(
                 listener.certificate_file.is_some() == listener.key_file.is_some(),

@@ -5,6 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,6 +14,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+
+use crate::{held::Held, metrics::WorkerMetrics};
 
 /// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
 const FLOOR_GRACE: Duration = Duration::from_secs(5);
@@ -53,6 +56,8 @@ pub struct ClientBody {
     /// 0: no limit.
     bytes_max: u64,
     patience: Patience,
+    /// Where what is held of it is counted.
+    metrics: Option<Arc<WorkerMetrics>>,
     /// Made when the client first keeps us waiting.
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
@@ -62,7 +67,21 @@ pub struct ClientBody {
 impl ClientBody {
     pub fn new(inner: Incoming, bytes_max: u64, patience: Patience) -> Self {
         let state = Rc::default();
-        Self { inner, state, bytes_max, patience, timer: None, waiting_since: None, waited: Duration::ZERO }
+        Self {
+            inner,
+            state,
+            bytes_max,
+            patience,
+            metrics: None,
+            timer: None,
+            waiting_since: None,
+            waited: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn counted(mut self, metrics: &Arc<WorkerMetrics>) -> Self {
+        self.metrics = Some(metrics.clone());
+        self
     }
 
     pub fn state(&self) -> Rc<BodyState> {
@@ -132,7 +151,10 @@ impl Body for ClientBody {
         if self.inner.is_end_stream() {
             self.state.ended.set(true);
         }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(Some(Ok(match &self.metrics {
+            Some(metrics) => frame.map_data(|bytes| Bytes::from_owner(Held::new(bytes, metrics))),
+            None => frame,
+        })))
     }
 
     fn is_end_stream(&self) -> bool {

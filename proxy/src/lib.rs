@@ -7,6 +7,7 @@ mod connection;
 mod exchange;
 pub mod freshness;
 mod headscan;
+mod held;
 pub mod identity;
 mod ids;
 mod io;

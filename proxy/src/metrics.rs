@@ -121,6 +121,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) connections: Counter,
     pub(crate) connections_open: Counter,
     pub(crate) tunnels_open: Counter,
+    /// Of bodies, held for those who have not taken them yet.
+    pub(crate) buffered_bytes: Counter,
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
     pub(crate) panics: Counter,
@@ -255,6 +257,9 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
         &it.connections_open
     })?;
     single("quorumgate_http_tunnels_open", "gauge", "WebSocket tunnels that are open.", |it| &it.tunnels_open)?;
+    single("quorumgate_http_buffered_bytes", "gauge", "Body bytes held until clients or upstreams take them.", |it| {
+        &it.buffered_bytes
+    })?;
     single("quorumgate_http_received_bytes_total", "counter", "Body bytes from clients.", |it| &it.received_bytes)?;
     single("quorumgate_http_sent_bytes_total", "counter", "Body bytes to clients.", |it| &it.sent_bytes)?;
     single("quorumgate_http_panics_total", "counter", "Exchanges that ended in a panic.", |it| &it.panics)

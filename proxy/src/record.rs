@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     body::ResponseBody,
     client_body::BodyState,
     connection::Conn,
+    held::Held,
     live::{Ended, Live},
     pace::Pace,
     plan::Plan,
@@ -396,11 +397,8 @@ impl Answer {
     }
 }
 
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Failure;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+impl Answer {
+    fn poll_bytes(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = &mut *self;
         if let Some(ended) = this.cut_off(cx) {
             return this.last_frame(ended);
@@ -425,6 +423,18 @@ impl Body for Answer {
             }
         }
         next
+    }
+}
+
+impl Body for Answer {
+    type Data = Held;
+    type Error = Failure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Held>, Failure>>> {
+        let frame = ready!(self.as_mut().poll_bytes(cx));
+        let Some(record) = &self.record else { return Poll::Ready(None) };
+        let metrics = &record.conn.worker.metrics;
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|bytes| Held::new(bytes, metrics)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -53,6 +53,8 @@ pub struct ClientLimits {
     pub header_bytes_max: usize,
     pub uri_bytes_max: usize,
     pub connections_per_ip_max: usize,
+    /// Of bodies, in the whole node, until no further request is let in; each worker has an equal share.
+    pub buffered_bytes_max: u64,
 }
 
 impl Default for ClientLimits {
@@ -68,6 +70,7 @@ impl Default for ClientLimits {
             header_bytes_max: 64 << 10,
             uri_bytes_max: 16 << 10,
             connections_per_ip_max: 10_000,
+            buffered_bytes_max: 512 << 20,
         }
     }
 }

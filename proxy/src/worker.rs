@@ -86,6 +86,12 @@ impl Worker {
         self.now_ms.get()
     }
 
+    /// Its clients and upstreams leave more with this worker than its share.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        let settings = &self.shared.settings;
+        self.metrics.buffered_bytes.value() > settings.limits.buffered_bytes_max / settings.workers as u64
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.drain.is_cancelled()
     }

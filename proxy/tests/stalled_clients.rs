@@ -17,6 +17,7 @@ use tokio::{
 const STALLED: &str = "quorumgate_rejects_total{reason=\"stalled_client\"}";
 const GONE: &str = "quorumgate_rejects_total{reason=\"client_gone\"}";
 const OPEN: &str = "quorumgate_upstream_connections{upstream=\"u\",state=\"open\"}";
+const BUFFERED: &str = "quorumgate_http_buffered_bytes";
 const IN_FLIGHT: &str = "quorumgate_http_requests_in_flight";
 
 /// Answers without an end.
@@ -98,4 +99,46 @@ async fn an_http1_client_that_reads_nothing_is_cut_and_its_upstream_connection_f
     assert_eq!(gateway.metric(GONE), 0);
     let mut rest = Vec::new();
     let _ = soon("the connection ends", client.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn a_node_that_holds_too_much_for_its_clients_lets_no_more_in() {
+    let target = endless().await;
+    let mut small = settings();
+    small.workers = 1;
+    small.limits.buffered_bytes_max = 256 << 10;
+    let gateway = Gateway::with(small, forward_all(target));
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let (mut client, connection) = builder.initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut stalled = Vec::new();
+    while gateway.metric(BUFFERED) <= 256 << 10 {
+        let request = Request::get("http://a/").body(()).unwrap();
+        client = client.ready().await.unwrap();
+        stalled.push(soon("an answer", client.send_request(request, true).unwrap().0).await.unwrap());
+        assert!(stalled.len() < 100, "nothing is counted");
+    }
+    let refused = ask(gateway.address, "GET /", &[], "").await;
+    check_problem(&refused, 503, "overloaded");
+    assert!(field(&refused, "retry-after").is_some(), "{refused}");
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"overloaded\"}"), 1);
+    connection.abort();
+    gateway.metric_becomes(BUFFERED, 0).await;
+    let (target, _) = echo().await;
+    gateway.proxy.publish(rules(forward_all(target)));
+    assert_eq!(status(&ask(gateway.address, "GET /", &[], "").await), 200);
+}
+
+/// What an upload keeps for a second attempt, and what its upstream does not take, counts too.
+#[tokio::test]
+async fn what_is_held_of_an_upload_is_counted() {
+    let target = upstream(|_| std::future::pending::<Response<http_body_util::Empty<Bytes>>>()).await;
+    let gateway = Gateway::start(forward_all(target));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
+    client.write_all(&[b'x'; 10_000]).await.unwrap();
+    gateway.metric_becomes(BUFFERED, 10_000).await;
+    drop(client);
+    gateway.metric_becomes(BUFFERED, 0).await;
 }

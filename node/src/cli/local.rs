@@ -116,6 +116,7 @@ fn settings_of(node: &NewNode) -> Outcome<Settings> {
             access_log_file: None,
             trusted_proxies: Vec::new(),
             grace: Span::secs(30),
+            buffered_max: settings::buffered_default(),
         },
         peer: settings::Peer { listen: node.peer_listen, advertise: node.advertise.clone() },
         admin: settings::Admin { listen: node.admin_listen },

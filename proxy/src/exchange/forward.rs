@@ -189,7 +189,7 @@ pub(super) fn body(
         true => Patience::Idle(STREAM_IDLE),
         false => Patience::Floor(limits.body_idle),
     };
-    let body = ClientBody::new(body, plan.rule.route.body.max.0, patience);
+    let body = ClientBody::new(body, plan.rule.route.body.max.0, patience).counted(&record.conn.worker.metrics);
     record.client_body = Some(body.state());
     RequestBody::Client(body)
 }

@@ -191,6 +191,9 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
     if plan.rule.broken.is_some() {
         return Err(Refusal::BrokenRule);
     }
+    if record.conn.worker.is_overloaded() {
+        return Err(Refusal::Overloaded);
+    }
     if route.encoded_slash == EncodedSlash::Refuse && canonical::has_encoded_slash(path) {
         return Err(Refusal::BadPath("the path has an encoded slash or backslash"));
     }
