@@ -1,21 +1,21 @@
 //! Differences between two sets of resources, and the checks that a set must pass as a whole.
 
+mod lookups;
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use imbl::{OrdMap, ordmap::DiffItem};
+use imbl::ordmap::DiffItem;
 use prost::Message;
+
+pub use lookups::Lookups;
 
 use crate::{
     command::{ChangeCounts, ResourceChange},
     convert,
     digest::Digest,
     invalid::Invalid,
-    resource::{Action, Key, Kind, Name, Resource, Resources, Route, Stored},
-    ruleset::match_fingerprint,
+    resource::{Key, Resource, Resources, Stored},
 };
-
-/// How many names an error message lists at most.
-const NAMES_SHOWN_MAX: usize = 3;
 
 /// One object before and after.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,10 +99,7 @@ pub fn hash_of(resources: &Resources) -> Digest {
 
 /// `Stored` with its etag: BLAKE3 of the key and the prost form (deterministic: maps are sorted).
 pub fn stored(resource: Resource) -> Stored {
-    let (kind, name) = match &resource {
-        Resource::Upstream(it) => (Kind::Upstream, &it.name),
-        Resource::Route(it) => (Kind::Route, &it.name),
-    };
+    let (kind, name) = (resource.kind(), resource.name());
     let mut bytes = Vec::with_capacity(256);
     // Neither word holds a zero byte, so no two keys run into each other.
     for word in [kind.word(), name] {
@@ -118,133 +115,4 @@ pub fn stored(resource: Resource) -> Stored {
 /// Builds the look-ups first, which costs a pass over all resources; apply keeps them in the state.
 pub fn check_whole(after: &Resources, changed: &[Changed]) -> Result<(), Invalid> {
     Lookups::of(&undo(after, changed)).advance(after, changed)
-}
-
-/// Indexes over the resources that make the checks cost by what changed, not by what exists. They follow from the
-/// resources and are rebuilt with them, never stored.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Lookups {
-    /// The route that has this match set and priority.
-    matches: OrdMap<Digest, Name>,
-    /// How many routes forward to an upstream.
-    uses: OrdMap<Name, u32>,
-}
-
-impl Lookups {
-    pub fn of(resources: &Resources) -> Self {
-        let mut lookups = Self::default();
-        for stored in resources.values() {
-            if let Resource::Route(route) = &stored.resource {
-                lookups.matches.entry(match_fingerprint(route)).or_insert_with(|| route.name.clone());
-                lookups.count_use(route);
-            }
-        }
-        lookups
-    }
-
-    /// Follows the resources to `after`, or says why `after` does not hold together; then `self` is of no more use.
-    pub fn advance(&mut self, after: &Resources, changed: &[Changed]) -> Result<(), Invalid> {
-        for route in changed.iter().filter_map(|change| route_of(&change.before)) {
-            self.forget(route);
-        }
-        for change in changed {
-            if let Some(route) = route_of(&change.after) {
-                self.take(route, after).map_err(|invalid| invalid.under(place(&change.key)))?;
-            }
-        }
-        let deleted = |change: &&Changed| change.key.kind == Kind::Upstream && change.after.is_none();
-        for change in changed.iter().filter(deleted) {
-            if self.uses.contains_key(&change.key.name) {
-                let allowed = format!("to delete an upstream that no route uses; {}", users(after, &change.key.name));
-                return Err(Invalid::field(place(&change.key)).found("deleted").allowed(allowed));
-            }
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, route: &Route) {
-        let fingerprint = match_fingerprint(route);
-        if self.matches.get(&fingerprint) == Some(&route.name) {
-            self.matches.remove(&fingerprint);
-        }
-        if let Action::Forward { upstream } = &route.action {
-            match self.uses.get_mut(upstream) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(self.uses.remove(upstream)),
-            }
-        }
-    }
-
-    fn take(&mut self, route: &Route, after: &Resources) -> Result<(), Invalid> {
-        if let Some(twin) = self.matches.insert(match_fingerprint(route), route.name.clone()) {
-            let found = format!("the same match and priority as route \"{twin}\"");
-            return Err(Invalid::field("match").found(found).allowed("another match, or another priority"));
-        }
-        self.count_use(route);
-        let Action::Forward { upstream } = &route.action else { return Ok(()) };
-        match after.contains_key(&Key { kind: Kind::Upstream, name: upstream.clone() }) {
-            true => Ok(()),
-            false => Err(Invalid::field("upstream").found(format!("{upstream:?}")).allowed(existing(after, upstream))),
-        }
-    }
-
-    fn count_use(&mut self, route: &Route) {
-        if let Action::Forward { upstream } = &route.action {
-            *self.uses.entry(upstream.clone()).or_default() += 1;
-        }
-    }
-}
-
-fn route_of(side: &Option<Resource>) -> Option<&Route> {
-    match side {
-        Some(Resource::Route(route)) => Some(route),
-        _ => None,
-    }
-}
-
-/// `routes/orders`
-fn place(key: &Key) -> String {
-    format!("{}/{}", key.kind.list(), key.name)
-}
-
-/// `it is used by route "a", "b" and 7 more`
-fn users(resources: &Resources, upstream: &Name) -> String {
-    let uses = |route: &&Route| matches!(&route.action, Action::Forward { upstream: it } if it == upstream);
-    let routes = resources.values().filter_map(|stored| match &stored.resource {
-        Resource::Route(route) => Some(&**route),
-        Resource::Upstream(_) => None,
-    });
-    let names: Vec<_> = routes.filter(uses).map(|route| format!("\"{}\"", route.name)).collect();
-    let shown = names[..names.len().min(NAMES_SHOWN_MAX)].join(", ");
-    match names.len().saturating_sub(NAMES_SHOWN_MAX) {
-        0 => format!("it is used by route {shown}"),
-        more => format!("it is used by route {shown} and {more} more"),
-    }
-}
-
-/// The upstreams there are, those first whose names are nearest to the one asked for.
-fn existing(resources: &Resources, asked: &Name) -> String {
-    let upstreams = resources.keys().filter(|key| key.kind == Kind::Upstream).map(|key| &key.name);
-    let mut names: Vec<_> = upstreams.map(|name| (distance(asked, name), name)).collect();
-    names.sort();
-    let shown: Vec<_> = names.iter().take(NAMES_SHOWN_MAX).map(|(_, name)| format!("\"{name}\"")).collect();
-    match (shown.len(), names.len().saturating_sub(NAMES_SHOWN_MAX)) {
-        (0, _) => "the name of an upstream; there is none yet".into(),
-        (_, 0) => format!("the name of an upstream: {}", shown.join(", ")),
-        (_, more) => format!("the name of an upstream: {} or one of {more} more", shown.join(", ")),
-    }
-}
-
-/// Edits between two names (Levenshtein 1966). Names are ASCII and at most 63 bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -13,7 +13,11 @@ use quorumgate_proto::admin::v1::{ConfigSet, Match, Route, Target, Upstream, r#m
 
 /// `routes` routes on their own hosts, all to one upstream, plus `load.test` for load.
 pub fn config(routes: usize, origin: SocketAddr) -> ConfigSet {
-    let mut config = ConfigSet { upstreams: vec![upstream(origin)], routes: vec![route("load", "load.test", "/")] };
+    let mut config = ConfigSet {
+        upstreams: vec![upstream(origin)],
+        routes: vec![route("load", "load.test", "/")],
+        ..ConfigSet::default()
+    };
     for n in 1..routes {
         config.routes.push(route(&format!("route-{n}"), &format!("h{n}.test"), &format!("/v{n}")));
     }

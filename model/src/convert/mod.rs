@@ -1,7 +1,11 @@
 //! Between model types and prost messages: resources here, commands and records beside.
 
+mod access;
+mod auth;
 mod command;
+mod limit;
 mod resource;
+mod smaller;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,13 +18,19 @@ use crate::{
     resource::{Key, Kind, Resource},
 };
 
-const KINDS: &str = "upstream or route";
+const KINDS: &str = "upstream, route, consumer, auth, certificate_authority or limit";
 
 /// Checks everything that can be checked of one object alone; field paths are relative to the object.
 pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
     match message.kind {
         Some(admin::resource::Kind::Upstream(it)) => Ok(Resource::Upstream(Arc::new(resource::upstream_from(it)?))),
         Some(admin::resource::Kind::Route(it)) => Ok(Resource::Route(Arc::new(resource::route_from(it)?))),
+        Some(admin::resource::Kind::Consumer(it)) => Ok(Resource::Consumer(Arc::new(smaller::consumer_from(it)?))),
+        Some(admin::resource::Kind::Auth(it)) => Ok(Resource::Auth(Arc::new(auth::auth_from(it)?))),
+        Some(admin::resource::Kind::CertificateAuthority(it)) => {
+            Ok(Resource::CertificateAuthority(Arc::new(smaller::certificate_authority_from(it)?)))
+        }
+        Some(admin::resource::Kind::Limit(it)) => Ok(Resource::Limit(Arc::new(limit::limit_from(it)?))),
         None => Err(Invalid::field("kind").found("none").allowed(KINDS)),
     }
 }
@@ -40,18 +50,21 @@ pub fn resource_to(resource: &Resource) -> admin::Resource {
     let kind = match resource {
         Resource::Upstream(it) => admin::resource::Kind::Upstream(resource::upstream_to(it)),
         Resource::Route(it) => admin::resource::Kind::Route(resource::route_to(it)),
+        Resource::Consumer(it) => admin::resource::Kind::Consumer(smaller::consumer_to(it)),
+        Resource::Auth(it) => admin::resource::Kind::Auth(auth::auth_to(it)),
+        Resource::CertificateAuthority(it) => {
+            admin::resource::Kind::CertificateAuthority(smaller::certificate_authority_to(it))
+        }
+        Resource::Limit(it) => admin::resource::Kind::Limit(limit::limit_to(it)),
     };
     admin::Resource { kind: Some(kind) }
 }
 
 /// `routes[3].match.path_regex` style paths; refuses a name that is there twice.
 pub fn config_from(config: admin::ConfigSet) -> Result<Vec<Resource>, Invalid> {
-    let upstreams = config.upstreams.into_iter().map(admin::resource::Kind::Upstream).enumerate();
-    let routes = config.routes.into_iter().map(admin::resource::Kind::Route).enumerate();
     let mut resources = Vec::new();
     let mut places: BTreeMap<Key, usize> = BTreeMap::new();
-    let upstreams = upstreams.map(|(place, it)| (Kind::Upstream, place, it));
-    for (kind, place, it) in upstreams.chain(routes.map(|(place, it)| (Kind::Route, place, it))) {
+    for (kind, place, it) in entries(config) {
         let under = |invalid: Invalid| invalid.under(format!("{}[{place}]", kind.list()));
         let resource = resource_from(admin::Resource { kind: Some(it) }).map_err(under)?;
         if let Some(first) = places.insert(resource.key(), place) {
@@ -63,12 +76,42 @@ pub fn config_from(config: admin::ConfigSet) -> Result<Vec<Resource>, Invalid> {
     Ok(resources)
 }
 
+/// Every object with its kind and its place in the list of that kind.
+fn entries(config: admin::ConfigSet) -> impl Iterator<Item = (Kind, usize, admin::resource::Kind)> {
+    use admin::resource::Kind as Message;
+    fn list<T>(kind: Kind, list: Vec<T>, wrap: fn(T) -> Message) -> impl Iterator<Item = (Kind, usize, Message)> {
+        list.into_iter().enumerate().map(move |(place, it)| (kind, place, wrap(it)))
+    }
+    list(Kind::Upstream, config.upstreams, Message::Upstream)
+        .chain(list(Kind::Route, config.routes, Message::Route))
+        .chain(list(Kind::Consumer, config.consumers, Message::Consumer))
+        .chain(list(Kind::Auth, config.auth, Message::Auth))
+        .chain(list(Kind::CertificateAuthority, config.certificate_authorities, Message::CertificateAuthority))
+        .chain(list(Kind::Limit, config.limits, Message::Limit))
+}
+
+/// The names in each list, in its order.
+pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 6] {
+    [
+        (Kind::Upstream, config.upstreams.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Route, config.routes.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Consumer, config.consumers.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Auth, config.auth.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::CertificateAuthority, config.certificate_authorities.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Limit, config.limits.iter().map(|it| it.name.as_str()).collect()),
+    ]
+}
+
 pub fn config_to<'r>(resources: impl Iterator<Item = &'r Resource>) -> admin::ConfigSet {
     let mut config = admin::ConfigSet::default();
     for resource in resources {
-        match resource {
-            Resource::Upstream(it) => config.upstreams.push(resource::upstream_to(it)),
-            Resource::Route(it) => config.routes.push(resource::route_to(it)),
+        match resource_to(resource).kind.expect("it was given one") {
+            admin::resource::Kind::Upstream(it) => config.upstreams.push(it),
+            admin::resource::Kind::Route(it) => config.routes.push(it),
+            admin::resource::Kind::Consumer(it) => config.consumers.push(it),
+            admin::resource::Kind::Auth(it) => config.auth.push(it),
+            admin::resource::Kind::CertificateAuthority(it) => config.certificate_authorities.push(it),
+            admin::resource::Kind::Limit(it) => config.limits.push(it),
         }
     }
     config
@@ -78,6 +121,10 @@ pub fn kind_from(kind: i32) -> Result<Kind, Invalid> {
     match admin::Kind::try_from(kind) {
         Ok(admin::Kind::Upstream) => Ok(Kind::Upstream),
         Ok(admin::Kind::Route) => Ok(Kind::Route),
+        Ok(admin::Kind::Consumer) => Ok(Kind::Consumer),
+        Ok(admin::Kind::Auth) => Ok(Kind::Auth),
+        Ok(admin::Kind::CertificateAuthority) => Ok(Kind::CertificateAuthority),
+        Ok(admin::Kind::Limit) => Ok(Kind::Limit),
         Ok(admin::Kind::Unspecified) | Err(_) => Err(Invalid::field("kind").found(kind).allowed(KINDS)),
     }
 }
@@ -86,6 +133,10 @@ pub fn kind_to(kind: Kind) -> admin::Kind {
     match kind {
         Kind::Upstream => admin::Kind::Upstream,
         Kind::Route => admin::Kind::Route,
+        Kind::Consumer => admin::Kind::Consumer,
+        Kind::Auth => admin::Kind::Auth,
+        Kind::CertificateAuthority => admin::Kind::CertificateAuthority,
+        Kind::Limit => admin::Kind::Limit,
     }
 }
 

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use prost_types::Duration as WireDuration;
 use quorumgate_proto::admin::v1 as admin;
 
+use super::access;
 use crate::{
     invalid::Invalid,
     resource::{
         Authority, Balance, BalancePolicy, BodyLimit, EncodedSlash, FieldWords, HeaderEdits, HeaderRewrites,
-        HealthCheck, HostRewrite, MatchWords, Name, OnStale, Protocol, Redirect, Respond, Retries, RetryOn, Rewrite,
-        Route, RouteRetries, RouteTimeouts, RouteWords, StatusRange, Target, Upstream, UpstreamTimeouts, UpstreamWords,
-        Weight,
+        HealthCheck, HostRewrite, MatchWords, Name, OnStale, Protocol, Redirect, RespondWords, Retries, RetryOn,
+        Rewrite, Route, RouteRetries, RouteTimeouts, RouteWords, StatusRange, Target, Upstream, UpstreamTimeouts,
+        UpstreamWords, Weight, check::words,
     },
     units::{Size, Span},
 };
@@ -30,6 +31,7 @@ pub fn upstream_from(it: admin::Upstream) -> Result<Upstream, Invalid> {
         health: it.health.map(health_from).transpose().map_err(|invalid| invalid.under("health"))?,
         retries: retries_from(it.retries.unwrap_or_default()).map_err(|invalid| invalid.under("retries"))?,
         timeouts: timeouts_from(it.timeouts.unwrap_or_default()).map_err(|invalid| invalid.under("timeouts"))?,
+        auth: optional_name("auth", &it.auth)?,
     };
     words.try_into()
 }
@@ -113,6 +115,9 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         Some(admin::route::Action::Respond(it)) => {
             respond = Some(respond_from(it).map_err(|invalid| invalid.under("respond"))?);
         }
+        Some(admin::route::Action::Receive(it)) => {
+            respond = Some(access::receive_from(it).map_err(|invalid| invalid.under("respond"))?);
+        }
         None => {}
     }
     let total = span_from("timeouts.total", it.timeouts.and_then(|it| it.total))?;
@@ -127,10 +132,13 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         redirect,
         respond,
         rewrite: rewrite_from(it.rewrite.unwrap_or_default()),
-        on_stale: word("on_stale", &it.on_stale, &OnStale::ALL, OnStale::word)?.unwrap_or_default(),
+        auth: it.auth.map(access::auth_from).transpose().map_err(|invalid| invalid.under("auth"))?,
+        authorize: listed("authorize", it.authorize, access::rule_from)?,
+        on_stale: word("on_stale", &it.on_stale, &OnStale::ALL, OnStale::word)?,
         encoded_slash: word("encoded_slash", &it.encoded_slash, &EncodedSlash::ALL, EncodedSlash::word)?
             .unwrap_or_default(),
         access_log: it.access_log,
+        limits: names_from("limits", &it.limits)?,
         body: it.body.and_then(|it| it.max).map(|max| BodyLimit { max: Size(max) }).unwrap_or_default(),
         timeouts: RouteTimeouts { total: total.unwrap_or_default() },
         retries: RouteRetries { attempts: it.retries.and_then(|it| it.attempts) },
@@ -186,12 +194,12 @@ fn redirect_from(it: admin::Redirect) -> Result<Redirect, Invalid> {
     })
 }
 
-fn respond_from(it: admin::Respond) -> Result<Respond, Invalid> {
+fn respond_from(it: admin::Respond) -> Result<RespondWords, Invalid> {
     let status = match it.status {
-        0 => Respond::status_default(),
-        status => narrow("status", status, "200 to 599")?,
+        0 => None,
+        status => Some(narrow("status", status, "200 to 599")?),
     };
-    Ok(Respond { status, body: it.body, headers: it.headers })
+    Ok(RespondWords { status, body: it.body, headers: it.headers, ..RespondWords::default() })
 }
 
 fn rewrite_from(it: admin::Rewrite) -> Rewrite {
@@ -211,17 +219,44 @@ pub fn name_from(field: &str, text: &str) -> Result<Name, Invalid> {
     text.parse().map_err(|_| Invalid::field(field).found(format!("{text:?}")).allowed(Name::ALLOWED))
 }
 
-fn narrow(field: &str, number: u32, allowed: &str) -> Result<u16, Invalid> {
+/// None: the empty text.
+pub(super) fn optional_name(field: &str, text: &str) -> Result<Option<Name>, Invalid> {
+    optional(text.to_owned()).map(|text| name_from(field, &text)).transpose()
+}
+
+pub(super) fn names_from(field: &str, texts: &[String]) -> Result<Vec<Name>, Invalid> {
+    let names = texts.iter().enumerate().map(|(place, text)| name_from(&format!("{field}[{place}]"), text));
+    names.collect()
+}
+
+pub(super) fn names_to(names: &[Name]) -> Vec<String> {
+    names.iter().map(Name::to_string).collect()
+}
+
+pub(super) fn optional(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+pub(super) fn narrow(field: &str, number: u32, allowed: &str) -> Result<u16, Invalid> {
     u16::try_from(number).map_err(|_| Invalid::field(field).found(number).allowed(allowed))
 }
 
-fn listed<T, U>(field: &str, list: Vec<T>, convert: impl Fn(T) -> Result<U, Invalid>) -> Result<Vec<U>, Invalid> {
+pub(super) fn listed<T, U>(
+    field: &str,
+    list: Vec<T>,
+    convert: impl Fn(T) -> Result<U, Invalid>,
+) -> Result<Vec<U>, Invalid> {
     let converted = list.into_iter().enumerate();
     converted.map(|(place, it)| convert(it).map_err(|invalid| invalid.under(format!("{field}[{place}]")))).collect()
 }
 
 /// None: the empty text, which stands for the default.
-fn word<T: Copy>(field: &str, text: &str, all: &[T], word: fn(T) -> &'static str) -> Result<Option<T>, Invalid> {
+pub(super) fn word<T: Copy>(
+    field: &str,
+    text: &str,
+    all: &[T],
+    word: fn(T) -> &'static str,
+) -> Result<Option<T>, Invalid> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -231,12 +266,8 @@ fn word<T: Copy>(field: &str, text: &str, all: &[T], word: fn(T) -> &'static str
     }
 }
 
-fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
-    all.iter().map(|it| word(*it)).collect::<Vec<_>>().join(", ")
-}
-
 /// Whole microseconds, not negative: what a file can say.
-fn span_from(field: &str, wire: Option<WireDuration>) -> Result<Option<Span>, Invalid> {
+pub(super) fn span_from(field: &str, wire: Option<WireDuration>) -> Result<Option<Span>, Invalid> {
     let Some(wire) = wire else { return Ok(None) };
     let wrong = || {
         Invalid::field(field)
@@ -252,12 +283,12 @@ fn span_from(field: &str, wire: Option<WireDuration>) -> Result<Option<Span>, In
     Ok(Some(Span(std::time::Duration::from_micros(micros.ok_or_else(wrong)?))))
 }
 
-/// Checked spans are at most a day.
-fn span_to(span: Span) -> Option<WireDuration> {
+/// Checked spans are far below what the wire can say.
+pub(super) fn span_to(span: Span) -> Option<WireDuration> {
     Some(WireDuration { seconds: span.0.as_secs() as i64, nanos: span.0.subsec_nanos() as i32 })
 }
 
-fn meta_to(labels: &BTreeMap<String, String>, owner: &str, description: &str) -> Option<admin::Meta> {
+pub(super) fn meta_to(labels: &BTreeMap<String, String>, owner: &str, description: &str) -> Option<admin::Meta> {
     Some(admin::Meta { labels: labels.clone(), owner: owner.to_owned(), description: description.to_owned() })
 }
 
@@ -281,6 +312,7 @@ pub fn upstream_to(it: &Upstream) -> admin::Upstream {
             idle: span_to(it.timeouts.idle),
             total: span_to(it.timeouts.total),
         }),
+        auth: it.auth.as_ref().map(Name::to_string).unwrap_or_default(),
     }
 }
 
@@ -306,8 +338,11 @@ pub fn route_to(route: &Route) -> admin::Route {
             port: it.port.unwrap_or_default().into(),
             path: it.path.unwrap_or_default(),
         })),
+        (_, _, Some(RespondWords { receiver: Some(receiver), auth: Some(auth), .. })) => {
+            Some(admin::route::Action::Receive(access::receive_to(receiver, &auth)))
+        }
         (_, _, Some(it)) => Some(admin::route::Action::Respond(admin::Respond {
-            status: it.status.into(),
+            status: it.status.unwrap_or_default().into(),
             body: it.body,
             headers: it.headers,
         })),
@@ -320,9 +355,12 @@ pub fn route_to(route: &Route) -> admin::Route {
         r#match: Some(match_to(it.matches)),
         action,
         rewrite: Some(rewrite_to(it.rewrite)),
-        on_stale: it.on_stale.word().to_owned(),
+        auth: it.auth.map(access::auth_to),
+        authorize: it.authorize.into_iter().map(access::rule_to).collect(),
+        on_stale: it.on_stale.map(OnStale::word).unwrap_or_default().to_owned(),
         encoded_slash: it.encoded_slash.word().to_owned(),
         access_log: it.access_log,
+        limits: names_to(&it.limits),
         body: Some(admin::BodyLimit { max: Some(it.body.max.0) }),
         timeouts: Some(admin::RouteTimeouts { total: span_to(it.timeouts.total) }),
         retries: Some(admin::RouteRetries { attempts: it.retries.attempts }),

@@ -15,7 +15,7 @@ fn route() -> admin::Route {
 
 #[test]
 fn absent_values_are_the_defaults_of_the_file() {
-    let config = admin::ConfigSet { upstreams: vec![upstream()], routes: vec![route()] };
+    let config = admin::ConfigSet { upstreams: vec![upstream()], routes: vec![route()], ..Default::default() };
     let shown = config_from(config).unwrap().iter().map(|it| serde_json::to_value(it).unwrap()).collect::<Vec<_>>();
     let from_words: crate::resource::Upstream = serde_json::from_str(r#"{"name": "u", "targets": ["a:1"]}"#).unwrap();
     assert_eq!(shown[0], serde_json::to_value(from_words).unwrap());

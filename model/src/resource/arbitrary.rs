@@ -88,9 +88,12 @@ pub fn plain_words(name: &str) -> RouteWords {
         redirect: None,
         respond: None,
         rewrite: Rewrite::default(),
-        on_stale: OnStale::default(),
+        auth: None,
+        authorize: Vec::new(),
+        on_stale: None,
         encoded_slash: EncodedSlash::default(),
         access_log: None,
+        limits: Vec::new(),
         body: BodyLimit::default(),
         timeouts: RouteTimeouts::default(),
         retries: RouteRetries::default(),
@@ -137,15 +140,26 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
     })
 }
 
-fn respond() -> impl Strategy<Value = Respond> {
-    (206..=303u16, "\\PC{0,20}", headers()).prop_map(|(status, body, headers)| Respond { status, body, headers })
+fn respond() -> impl Strategy<Value = RespondWords> {
+    let fixed = (206..=303u16, "\\PC{0,20}", headers()).prop_map(|(status, body, headers)| RespondWords {
+        status: Some(status),
+        body,
+        headers,
+        ..RespondWords::default()
+    });
+    let receiver = (select(Receiver::ALL), name()).prop_map(|(receiver, auth)| RespondWords {
+        receiver: Some(receiver),
+        auth: Some(auth),
+        ..RespondWords::default()
+    });
+    prop_oneof![3 => fixed, 1 => receiver]
 }
 
 #[derive(Debug, Clone)]
 enum Does {
     Forward(Name),
     Redirect(Redirect),
-    Respond(Respond),
+    Respond(RespondWords),
 }
 
 pub fn route() -> impl Strategy<Value = Route> {
@@ -170,7 +184,7 @@ pub fn route() -> impl Strategy<Value = Route> {
                 matches,
                 upstream: None,
                 rewrite,
-                on_stale: flags.0,
+                on_stale: Some(flags.0),
                 encoded_slash: flags.1,
                 access_log: flags.2,
                 body: BodyLimit { max: Size(limits.0) },
@@ -209,25 +223,27 @@ pub fn upstream() -> impl Strategy<Value = Upstream> {
     let retries = (0..=10u32, subsequence(&RetryOn::ALL[..], 1..=3), 0..=100u32);
     let timeouts = (span(), span(), span(), prop_oneof![Just(Span::default()), span()]);
     let choices = (select(&Protocol::ALL[..]), select(&BalancePolicy::ALL[..]));
-    ((name(), labels(), "\\PC{0,12}", "\\PC{0,12}"), targets, choices, of(health), retries, timeouts).prop_map(
-        |((name, labels, owner, description), targets, (protocol, policy), health, retries, timeouts)| {
-            let (connect, response_header, idle, total) = timeouts;
-            let (attempts, on, budget_percent) = retries;
-            let words = UpstreamWords {
-                name,
-                labels,
-                owner,
-                description,
-                targets,
-                protocol,
-                balance: Balance { policy },
-                health,
-                retries: Retries { attempts, on, budget_percent },
-                timeouts: UpstreamTimeouts { connect, response_header, idle, total },
-            };
-            words.try_into().unwrap()
-        },
-    )
+    ((name(), labels(), "\\PC{0,12}", "\\PC{0,12}"), targets, choices, of(health), retries, (timeouts, of(name())))
+        .prop_map(
+            |((name, labels, owner, description), targets, (protocol, policy), health, retries, (timeouts, auth))| {
+                let (connect, response_header, idle, total) = timeouts;
+                let (attempts, on, budget_percent) = retries;
+                let words = UpstreamWords {
+                    name,
+                    labels,
+                    owner,
+                    description,
+                    targets,
+                    protocol,
+                    balance: Balance { policy },
+                    health,
+                    retries: Retries { attempts, on, budget_percent },
+                    timeouts: UpstreamTimeouts { connect, response_header, idle, total },
+                    auth,
+                };
+                words.try_into().unwrap()
+            },
+        )
 }
 
 /// One of any kind.

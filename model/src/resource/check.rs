@@ -181,3 +181,99 @@ pub fn once<T: Ord>(field: &str, entries: &[T], show: impl Fn(&T) -> String) -> 
         }
     }
 }
+
+/// `deny, allow`
+pub fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
+    all.iter().map(|it| word(*it)).collect::<Vec<_>>().join(", ")
+}
+
+/// A text that is not empty and has no control characters.
+pub fn text(field: &str, text: &str, max: usize) -> Result<(), Invalid> {
+    length(field, text, max)?;
+    match !text.is_empty() && !text.contains(char::is_control) {
+        true => Ok(()),
+        false => Err(Invalid::field(field)
+            .found(format!("{text:?}"))
+            .allowed("at least one character, and no control characters")),
+    }
+}
+
+/// A word without spaces: a group, a scope, an audience, a plan.
+pub fn tag(field: &str, word: &str) -> Result<(), Invalid> {
+    length(field, word, WORD_BYTES_MAX)?;
+    match !word.is_empty() && !word.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        true => Ok(()),
+        false => Err(Invalid::field(field).found(format!("{word:?}")).allowed("at least one character, and no spaces")),
+    }
+}
+
+/// Words without spaces, each once.
+pub fn tags(field: &str, words: &[String], max: usize) -> Result<(), Invalid> {
+    count(field, words.len(), max)?;
+    for (place, word) in words.iter().enumerate() {
+        tag(&format!("{field}[{place}]"), word)?;
+    }
+    once(field, words, String::clone)
+}
+
+pub fn span_up_to(field: &str, found: Span, min: Span, max: Span) -> Result<(), Invalid> {
+    match (min..=max).contains(&found) {
+        true => Ok(()),
+        false => Err(Invalid::field(field).found(found).allowed(format!("{min} to {max}"))),
+    }
+}
+
+/// What the gateway fetches: https, or http where `private` addresses are allowed; no user, no fragment.
+pub fn url(field: &str, text: &str, private: bool) -> Result<(), Invalid> {
+    length(field, text, PATH_BYTES_MAX)?;
+    let wrong = |allowed: &str| Err(Invalid::field(field).found(format!("{text:?}")).allowed(allowed));
+    let rest = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => rest,
+        (_, Some(rest)) if private => rest,
+        (_, Some(_)) => return wrong("an https:// URL, or allow_private: true beside it"),
+        (None, None) => return wrong("an https:// URL"),
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let named = match authority.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => authority.parse::<super::Authority>().is_ok(),
+        _ => format!("{authority}:443").parse::<super::Authority>().is_ok(),
+    };
+    match named && rest.bytes().all(|b| b.is_ascii_graphic() && !b"#\\\"<>".contains(&b)) {
+        true => Ok(()),
+        false => wrong("a URL such as https://idp.test/jwks, without user, password and fragment"),
+    }
+}
+
+/// One block or more with this label. RFC 7468, strictly enough to tell a wrong file; what is inside is read elsewhere.
+pub fn pem(field: &str, text: &str, label: &str, max: usize) -> Result<(), Invalid> {
+    length(field, text, max)?;
+    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
+    let wrong =
+        |found: String| Err(Invalid::field(field).found(found).allowed(format!("PEM, one block or more of {begin}")));
+    let mut blocks = 0;
+    let mut lines = text.lines().map(str::trim_end);
+    while let Some(line) = lines.next() {
+        if line.starts_with("-----BEGIN ") && line != begin {
+            return wrong(line.to_owned());
+        }
+        if line != begin {
+            continue;
+        }
+        let mut body = String::new();
+        loop {
+            match lines.next() {
+                Some(line) if line == end => break,
+                Some(line) => body += line.trim(),
+                None => return wrong(format!("a block without {end}")),
+            }
+        }
+        if body.is_empty() || data_encoding::BASE64.decode(body.as_bytes()).is_err() {
+            return wrong("a block that is not base64".into());
+        }
+        blocks += 1;
+    }
+    match blocks {
+        0 => wrong("no block".into()),
+        _ => Ok(()),
+    }
+}

@@ -2,18 +2,31 @@
 
 #[cfg(test)]
 pub(crate) mod arbitrary;
+mod auth;
+mod certificate_authority;
 pub mod check;
+mod consumer;
+mod limit;
 mod name;
+mod references;
 mod route;
+mod secret;
 mod upstream;
+mod word;
 
 use std::{fmt, sync::Arc};
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+pub use auth::*;
+pub use certificate_authority::*;
+pub use consumer::*;
+pub use limit::*;
 pub use name::Name;
+pub use references::*;
 pub use route::*;
+pub use secret::*;
 pub use upstream::*;
 
 /// The kinds of resources, in the order in which they are shown and stored.
@@ -22,16 +35,25 @@ pub use upstream::*;
 pub enum Kind {
     Upstream,
     Route,
+    Consumer,
+    Auth,
+    CertificateAuthority,
+    Limit,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 2] = [Kind::Upstream, Kind::Route];
+    pub const ALL: [Kind; 6] =
+        [Kind::Upstream, Kind::Route, Kind::Consumer, Kind::Auth, Kind::CertificateAuthority, Kind::Limit];
 
     /// `upstream`
     pub fn word(self) -> &'static str {
         match self {
             Kind::Upstream => "upstream",
             Kind::Route => "route",
+            Kind::Consumer => "consumer",
+            Kind::Auth => "auth",
+            Kind::CertificateAuthority => "certificate_authority",
+            Kind::Limit => "limit",
         }
     }
 
@@ -40,6 +62,10 @@ impl Kind {
         match self {
             Kind::Upstream => "upstreams",
             Kind::Route => "routes",
+            Kind::Consumer => "consumers",
+            Kind::Auth => "auth",
+            Kind::CertificateAuthority => "certificate_authorities",
+            Kind::Limit => "limits",
         }
     }
 }
@@ -69,13 +95,36 @@ impl fmt::Display for Key {
 pub enum Resource {
     Upstream(Arc<Upstream>),
     Route(Arc<Route>),
+    Consumer(Arc<Consumer>),
+    Auth(Arc<Auth>),
+    CertificateAuthority(Arc<CertificateAuthority>),
+    Limit(Arc<Limit>),
 }
 
 impl Resource {
     pub fn key(&self) -> Key {
+        Key { kind: self.kind(), name: self.name().clone() }
+    }
+
+    pub fn kind(&self) -> Kind {
         match self {
-            Resource::Upstream(it) => Key { kind: Kind::Upstream, name: it.name.clone() },
-            Resource::Route(it) => Key { kind: Kind::Route, name: it.name.clone() },
+            Resource::Upstream(_) => Kind::Upstream,
+            Resource::Route(_) => Kind::Route,
+            Resource::Consumer(_) => Kind::Consumer,
+            Resource::Auth(_) => Kind::Auth,
+            Resource::CertificateAuthority(_) => Kind::CertificateAuthority,
+            Resource::Limit(_) => Kind::Limit,
+        }
+    }
+
+    pub fn name(&self) -> &Name {
+        match self {
+            Resource::Upstream(it) => &it.name,
+            Resource::Route(it) => &it.name,
+            Resource::Consumer(it) => &it.name,
+            Resource::Auth(it) => &it.name,
+            Resource::CertificateAuthority(it) => &it.name,
+            Resource::Limit(it) => &it.name,
         }
     }
 
@@ -84,7 +133,28 @@ impl Resource {
         match self {
             Resource::Upstream(it) => &it.owner,
             Resource::Route(it) => &it.owner,
+            Resource::Consumer(it) => &it.owner,
+            Resource::Auth(it) => &it.owner,
+            Resource::CertificateAuthority(it) => &it.owner,
+            Resource::Limit(it) => &it.owner,
         }
+    }
+}
+
+impl Kind {
+    /// A resource of this kind from the words of a file.
+    pub fn parse(self, words: serde_json::Value) -> Result<Resource, serde_json::Error> {
+        fn shared<T: serde::de::DeserializeOwned>(words: serde_json::Value) -> Result<Arc<T>, serde_json::Error> {
+            serde_json::from_value(words).map(Arc::new)
+        }
+        Ok(match self {
+            Kind::Upstream => Resource::Upstream(shared(words)?),
+            Kind::Route => Resource::Route(shared(words)?),
+            Kind::Consumer => Resource::Consumer(shared(words)?),
+            Kind::Auth => Resource::Auth(shared(words)?),
+            Kind::CertificateAuthority => Resource::CertificateAuthority(shared(words)?),
+            Kind::Limit => Resource::Limit(shared(words)?),
+        })
     }
 }
 

@@ -1,12 +1,14 @@
 //! Routes: which requests they take and what becomes of those.
 
+mod access;
 mod words;
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-pub use words::{FieldWords, MatchWords, RESPOND_BODY_BYTES_MAX, RouteWords};
+pub use access::*;
+pub use words::{FieldWords, MatchWords, RESPOND_BODY_BYTES_MAX, RespondWords, RouteWords};
 
 use super::Name;
 use crate::units::{Size, Span};
@@ -25,10 +27,17 @@ pub struct Route {
     pub matches: Match,
     pub action: Action,
     pub rewrite: Rewrite,
+    /// None: anyone may come.
+    pub auth: Option<RouteAuth>,
+    /// With any rule here the default is to deny.
+    pub authorize: Vec<AuthorizeRule>,
+    /// What was asked for, or else the default: deny with `auth`, allow without.
     pub on_stale: OnStale,
     pub encoded_slash: EncodedSlash,
     /// None: the node's setting decides.
     pub access_log: Option<bool>,
+    /// Names of limits, all of which must admit.
+    pub limits: Vec<Name>,
     pub body: BodyLimit,
     pub timeouts: RouteTimeouts,
     pub retries: RouteRetries,
@@ -36,9 +45,13 @@ pub struct Route {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    Forward { upstream: Name },
+    Forward {
+        upstream: Name,
+    },
     Redirect(Redirect),
     Respond(Respond),
+    /// A standard endpoint that the gateway serves itself.
+    Receive(Receive),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -166,11 +179,10 @@ pub struct HeaderEdits {
 }
 
 /// What a node that has lost touch with the leader does on this route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStale {
     Deny,
-    #[default]
     Allow,
 }
 
@@ -249,6 +261,14 @@ impl fmt::Display for HostPattern {
 }
 
 impl OnStale {
+    /// Of a route that does not say: what asks for credentials must know the newest revocations.
+    pub fn default_with(auth: Option<&RouteAuth>) -> Self {
+        match auth {
+            Some(_) => Self::Deny,
+            None => Self::Allow,
+        }
+    }
+
     pub const ALL: [Self; 2] = [Self::Deny, Self::Allow];
 
     pub fn word(self) -> &'static str {

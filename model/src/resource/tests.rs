@@ -224,7 +224,8 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
         r#""path_exact":null,"path_template":null,"path_regex":null,"methods":[],"headers":[],"query":[],"cookies":[],"#,
         r#""client_cidrs":[],"sni":[]},"upstream":"u","redirect":null,"respond":null,"rewrite":{"host":"preserve","#,
         r#""path_prefix":null,"headers":{"request":{"set":{},"add":{},"remove":[]},"response":{"set":{},"add":{},"#,
-        r#""remove":[]}}},"on_stale":"allow","encoded_slash":"refuse","access_log":null,"body":{"max":"10MiB"},"#,
+        r#""remove":[]}}},"auth":null,"authorize":[],"on_stale":"allow","encoded_slash":"refuse","access_log":null,"#,
+        r#""limits":[],"body":{"max":"10MiB"},"#,
         r#""timeouts":{"total":"0s"},"retries":{"attempts":null}}"#
     );
     assert_eq!(shown, expected);
@@ -237,10 +238,7 @@ proptest! {
     #[test]
     fn resources_survive_words_and_messages(resource in arbitrary::resource()) {
         let words = serde_json::to_string(&resource).unwrap();
-        let again = match resource.key().kind {
-            Kind::Route => Resource::Route(serde_json::from_str(&words).unwrap()),
-            Kind::Upstream => Resource::Upstream(serde_json::from_str(&words).unwrap()),
-        };
+        let again = resource.kind().parse(serde_json::from_str(&words).unwrap()).unwrap();
         prop_assert_eq!(&again, &resource);
 
         let message = convert::resource_to(&resource);

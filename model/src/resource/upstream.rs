@@ -26,6 +26,8 @@ pub struct Upstream {
     pub health: Option<HealthCheck>,
     pub retries: Retries,
     pub timeouts: UpstreamTimeouts,
+    /// The auth of kind client_credentials by which the gateway proves itself to the servers.
+    pub auth: Option<Name>,
 }
 
 /// `host:port`, where the host is an IP address or a DNS name (which stands for every address it resolves to).

@@ -37,7 +37,7 @@ pub fn same_match(resources: &Resources, route: &Route) -> Option<Name> {
     let others = resources.iter().filter(|(key, _)| key.kind == Kind::Route && key.name != route.name);
     let mut same = others.filter(|(_, stored)| match &stored.resource {
         Resource::Route(other) => other.priority == route.priority && match_fingerprint(other) == fingerprint,
-        Resource::Upstream(_) => false,
+        _ => false,
     });
     same.next().map(|(key, _)| key.name.clone())
 }

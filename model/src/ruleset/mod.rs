@@ -102,6 +102,8 @@ impl Ruleset {
                 self.hosts.insert(&rule);
                 self.rules.insert(it.name.clone(), rule);
             }
+            // Looked up by name where they are needed, never compiled with the routes.
+            Resource::Consumer(_) | Resource::Auth(_) | Resource::CertificateAuthority(_) | Resource::Limit(_) => {}
         }
     }
 
@@ -113,6 +115,7 @@ impl Ruleset {
                     self.hosts.remove(&rule);
                 }
             }
+            Resource::Consumer(_) | Resource::Auth(_) | Resource::CertificateAuthority(_) | Resource::Limit(_) => {}
         }
     }
 

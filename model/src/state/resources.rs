@@ -75,6 +75,16 @@ impl State {
             self.expected(one)?;
         }
         let changes = change::effect(&self.resources, &change.changes);
+        for one in &changes {
+            if let Some(field) = one.after.as_ref().and_then(Resource::unsealed) {
+                let allowed = "sealed secrets: a node seals what a client sends before it proposes";
+                return Err(Invalid::field(field)
+                    .found("an open secret")
+                    .allowed(allowed)
+                    .under(place(&one.key))
+                    .into());
+            }
+        }
         within_scope(actor, &changes)?;
         let mut keys = BTreeSet::new();
         if let Some(twice) = change.changes.iter().find(|one| !keys.insert(&one.key)) {

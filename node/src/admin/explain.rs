@@ -126,6 +126,14 @@ impl Walk {
                 self.pass("upstream", "forwarded", upstream);
                 ExplainMatchResponse { upstream: upstream.to_string(), ..self.response }
             }
+            Action::Receive(it) => {
+                self.pass(
+                    "respond",
+                    &format!("answered by the {} endpoint of {}", it.receiver.word(), it.auth),
+                    &route.name,
+                );
+                self.response
+            }
             Action::Redirect(redirect) => {
                 self.pass("redirect", &format!("answered {}", redirect.status), &route.name);
                 ExplainMatchResponse { status: redirect.status.into(), ..self.response }

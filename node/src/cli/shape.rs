@@ -48,6 +48,10 @@ pub fn kind(kind: i32) -> &'static str {
     match admin::Kind::try_from(kind) {
         Ok(admin::Kind::Upstream) => "upstream",
         Ok(admin::Kind::Route) => "route",
+        Ok(admin::Kind::Consumer) => "consumer",
+        Ok(admin::Kind::Auth) => "auth",
+        Ok(admin::Kind::CertificateAuthority) => "certificate_authority",
+        Ok(admin::Kind::Limit) => "limit",
         _ => "unknown",
     }
 }

@@ -144,6 +144,8 @@ async fn serve(
         }
         Action::Redirect(redirect) => local::redirect(redirect, conn.tls, &host, &path, parts.uri.query()),
         Action::Respond(respond) => Ok(local::respond(respond)),
+        // Refused until there is something to receive with.
+        Action::Receive(_) => Err(Refusal::BrokenRule),
     }
 }
 
@@ -193,6 +195,10 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
     }
     if record.conn.worker.is_overloaded() {
         return Err(Refusal::Overloaded);
+    }
+    // Nobody is let in unasked.
+    if route.auth.is_some() || !route.authorize.is_empty() {
+        return Err(Refusal::BrokenRule);
     }
     if route.encoded_slash == EncodedSlash::Refuse && canonical::has_encoded_slash(path) {
         return Err(Refusal::BadPath("the path has an encoded slash or backslash"));

@@ -104,6 +104,7 @@ pub fn upstream(targets: &[SocketAddr]) -> Upstream {
         health: None,
         retries: Retries::default(),
         timeouts: UpstreamTimeouts::default(),
+        auth: None,
     }
 }
 
@@ -117,9 +118,12 @@ pub fn route() -> Route {
         matches: Match::default(),
         action: Action::Forward { upstream: NAME.parse().unwrap() },
         rewrite: Rewrite::default(),
-        on_stale: OnStale::default(),
+        auth: None,
+        authorize: Vec::new(),
+        on_stale: OnStale::Allow,
         encoded_slash: EncodedSlash::default(),
         access_log: None,
+        limits: Vec::new(),
         body: BodyLimit::default(),
         timeouts: RouteTimeouts::default(),
         retries: RouteRetries::default(),

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{Name, check},
-    Action, BodyLimit, EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite,
-    Match, OnStale, PathPattern, Redirect, Respond, Rewrite, Route, RouteRetries, RouteTimeouts,
+    AUTHORIZE_RULES_MAX, Action, AuthorizeRule, BodyLimit, EncodedSlash, FieldMatch, FieldTest, HeaderEdits,
+    HeaderRewrites, HostPattern, HostRewrite, Match, OnStale, PathPattern, ROUTE_LIMITS_MAX, Receive, Receiver,
+    Redirect, Respond, Rewrite, Route, RouteAuth, RouteRetries, RouteTimeouts,
 };
 use crate::{invalid::Invalid, resource::Authority, ruleset};
 
@@ -38,21 +39,41 @@ pub struct RouteWords {
     #[serde(default)]
     pub redirect: Option<Redirect>,
     #[serde(default)]
-    pub respond: Option<Respond>,
+    pub respond: Option<RespondWords>,
     #[serde(default)]
     pub rewrite: Rewrite,
     #[serde(default)]
-    pub on_stale: OnStale,
+    pub auth: Option<RouteAuth>,
+    #[serde(default)]
+    pub authorize: Vec<AuthorizeRule>,
+    /// None: as `OnStale::default_with` says.
+    #[serde(default)]
+    pub on_stale: Option<OnStale>,
     #[serde(default)]
     pub encoded_slash: EncodedSlash,
     #[serde(default)]
     pub access_log: Option<bool>,
+    #[serde(default)]
+    pub limits: Vec<Name>,
     #[serde(default)]
     pub body: BodyLimit,
     #[serde(default)]
     pub timeouts: RouteTimeouts,
     #[serde(default)]
     pub retries: RouteRetries,
+}
+
+/// A fixed answer, or a standard endpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RespondWords {
+    /// None: 200.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    pub body: String,
+    pub headers: BTreeMap<String, String>,
+    pub receiver: Option<Receiver>,
+    pub auth: Option<Name>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -104,6 +125,9 @@ impl RouteWords {
         let matches = words.matches.parse().map_err(|invalid| invalid.under("match"))?;
         let action = action(words.upstream, words.redirect, words.respond)?;
         let rewrite = rewrite(words.rewrite, &matches.path).map_err(|invalid| invalid.under("rewrite"))?;
+        authorize(&words.authorize, &matches.path)?;
+        check::count("limits", words.limits.len(), ROUTE_LIMITS_MAX)?;
+        check::once("limits", &words.limits, Name::to_string)?;
         check::span_or_zero("timeouts.total", words.timeouts.total)?;
         if let Some(attempts) = words.retries.attempts {
             check::number("retries.attempts", attempts, 0, check::ATTEMPTS_MAX)?;
@@ -117,9 +141,12 @@ impl RouteWords {
             matches,
             action,
             rewrite,
-            on_stale: words.on_stale,
+            on_stale: words.on_stale.unwrap_or_else(|| OnStale::default_with(words.auth.as_ref())),
+            auth: words.auth,
+            authorize: words.authorize,
             encoded_slash: words.encoded_slash,
             access_log: words.access_log,
+            limits: words.limits,
             body: words.body,
             timeouts: words.timeouts,
             retries: words.retries,
@@ -127,11 +154,30 @@ impl RouteWords {
     }
 }
 
-fn action(upstream: Option<Name>, redirect: Option<Redirect>, respond: Option<Respond>) -> Result<Action, Invalid> {
+/// A parameter that the path does not have could never be equal to anything.
+fn authorize(rules: &[AuthorizeRule], path: &PathPattern) -> Result<(), Invalid> {
+    check::count("authorize", rules.len(), AUTHORIZE_RULES_MAX)?;
+    for (place, rule) in rules.iter().enumerate() {
+        let has = |param: &str| matches!(path, PathPattern::Template(text) if text.contains(&format!("{{{param}}}")));
+        if let Some(param) = rule.condition.params_equal.keys().find(|param| !has(param)) {
+            let field = format!("authorize[{place}].{}.params_equal.{param}", rule.effect.word());
+            return Err(Invalid::field(field)
+                .found("no such parameter")
+                .allowed(format!("a parameter of match.path_template, such as {{{param}}}")));
+        }
+    }
+    Ok(())
+}
+
+fn action(
+    upstream: Option<Name>,
+    redirect: Option<Redirect>,
+    respond: Option<RespondWords>,
+) -> Result<Action, Invalid> {
     match (upstream, redirect, respond) {
         (Some(upstream), None, None) => Ok(Action::Forward { upstream }),
         (None, Some(it), None) => Ok(Action::Redirect(redirect_from(it).map_err(|invalid| invalid.under("redirect"))?)),
-        (None, None, Some(it)) => Ok(Action::Respond(respond_from(it).map_err(|invalid| invalid.under("respond"))?)),
+        (None, None, Some(it)) => respond_from(it).map_err(|invalid| invalid.under("respond")),
         (None, None, None) => Err(Invalid::field("upstream").found("none").allowed(ACTION_FIELDS)),
         (upstream, redirect, respond) => {
             let given = [upstream.map(|_| "upstream"), redirect.map(|_| "redirect"), respond.map(|_| "respond")];
@@ -165,14 +211,39 @@ fn redirect_from(mut it: Redirect) -> Result<Redirect, Invalid> {
     Ok(it)
 }
 
-fn respond_from(it: Respond) -> Result<Respond, Invalid> {
-    check::number("status", it.status.into(), 200, 599)?;
+fn respond_from(it: RespondWords) -> Result<Action, Invalid> {
+    const ALONE: &str = "only auth beside receiver";
+    match (it.receiver, it.auth) {
+        (Some(receiver), Some(auth)) => {
+            let given = [
+                ("status", it.status.is_some_and(|status| status != Respond::status_default())),
+                ("body", !it.body.is_empty()),
+                ("headers", !it.headers.is_empty()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                Some((field, _)) => Err(Invalid::field(field).found("it beside receiver").allowed(ALONE)),
+                None => Ok(Action::Receive(Receive { receiver, auth })),
+            };
+        }
+        (Some(_), None) => {
+            return Err(Invalid::field("auth")
+                .found("none")
+                .allowed("the name of the auth that the receiver belongs to"));
+        }
+        (None, Some(auth)) => {
+            let allowed = "auth only beside receiver";
+            return Err(Invalid::field("auth").found(format!("{:?}", &*auth)).allowed(allowed));
+        }
+        (None, None) => {}
+    }
+    let status = it.status.unwrap_or_else(Respond::status_default);
+    check::number("status", status.into(), 200, 599)?;
     check::length("body", &it.body, RESPOND_BODY_BYTES_MAX)?;
-    if matches!(it.status, 204 | 205 | 304) && !it.body.is_empty() {
-        return Err(Invalid::field("body").found("a body").allowed(format!("none with status {}", it.status)));
+    if matches!(status, 204 | 205 | 304) && !it.body.is_empty() {
+        return Err(Invalid::field("body").found("a body").allowed(format!("none with status {status}")));
     }
     let headers = check::header_map("headers", it.headers)?;
-    Ok(Respond { headers, ..it })
+    Ok(Action::Respond(Respond { status, body: it.body, headers }))
 }
 
 fn rewrite(words: Rewrite, path: &PathPattern) -> Result<Rewrite, Invalid> {
@@ -217,7 +288,7 @@ fn edits(field: &str, words: HeaderEdits) -> Result<HeaderEdits, Invalid> {
 }
 
 /// Canonical, and without the trailing slash that a prefix of whole segments does not need.
-fn parse_prefix(field: &str, text: &str) -> Result<String, Invalid> {
+pub(super) fn parse_prefix(field: &str, text: &str) -> Result<String, Invalid> {
     check::canonical_path(field, text)?;
     Ok(match text.strip_suffix('/') {
         Some("") | None => text.to_owned(),
@@ -234,7 +305,7 @@ impl MatchWords {
             headers: fields("headers", self.headers, Words::Header)?,
             query: fields("query", self.query, Words::Text)?,
             cookies: fields("cookies", self.cookies, Words::Cookie)?,
-            client_cidrs: cidrs(&self.client_cidrs)?,
+            client_cidrs: cidrs("client_cidrs", &self.client_cidrs)?,
             sni: hosts("sni", &self.sni)?,
         })
     }
@@ -290,7 +361,7 @@ fn ipv6_literal(text: &str) -> Option<String> {
     Some(format!("[{address}]"))
 }
 
-fn methods(words: &[String]) -> Result<Vec<String>, Invalid> {
+pub(super) fn methods(words: &[String]) -> Result<Vec<String>, Invalid> {
     check::count("methods", words.len(), check::CONDITIONS_MAX)?;
     let parse = |(place, text): (usize, &String)| check::method(&format!("methods[{place}]"), text);
     let methods = words.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -298,10 +369,10 @@ fn methods(words: &[String]) -> Result<Vec<String>, Invalid> {
     Ok(methods)
 }
 
-fn cidrs(words: &[String]) -> Result<Vec<ipnet::IpNet>, Invalid> {
-    check::count("client_cidrs", words.len(), check::LIST_MAX)?;
+pub(super) fn cidrs(field: &str, words: &[String]) -> Result<Vec<ipnet::IpNet>, Invalid> {
+    check::count(field, words.len(), check::LIST_MAX)?;
     let parse = |(place, text): (usize, &String)| {
-        let wrong = || Invalid::field(format!("client_cidrs[{place}]")).found(format!("{text:?}"));
+        let wrong = || Invalid::field(format!("{field}[{place}]")).found(format!("{text:?}"));
         let net: ipnet::IpNet =
             text.parse().map_err(|_| wrong().allowed("a network, such as 10.0.0.0/8 or 2001:db8::/32"))?;
         match net.trunc() == net {
@@ -310,7 +381,7 @@ fn cidrs(words: &[String]) -> Result<Vec<ipnet::IpNet>, Invalid> {
         }
     };
     let nets = words.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
-    check::once("client_cidrs", &nets, ipnet::IpNet::to_string)?;
+    check::once(field, &nets, ipnet::IpNet::to_string)?;
     Ok(nets)
 }
 
@@ -375,10 +446,18 @@ fn flag(field: &str, given: Option<bool>, test: FieldTest) -> Result<Option<Fiel
 
 impl From<Route> for RouteWords {
     fn from(route: Route) -> Self {
+        let none = RespondWords::default();
         let (upstream, redirect, respond) = match route.action {
             Action::Forward { upstream } => (Some(upstream), None, None),
             Action::Redirect(it) => (None, Some(it), None),
-            Action::Respond(it) => (None, None, Some(it)),
+            Action::Respond(it) => {
+                let words = RespondWords { status: Some(it.status), body: it.body, headers: it.headers, ..none };
+                (None, None, Some(words))
+            }
+            Action::Receive(it) => {
+                let words = RespondWords { receiver: Some(it.receiver), auth: Some(it.auth), ..none };
+                (None, None, Some(words))
+            }
         };
         Self {
             name: route.name,
@@ -391,9 +470,12 @@ impl From<Route> for RouteWords {
             redirect,
             respond,
             rewrite: route.rewrite,
-            on_stale: route.on_stale,
+            auth: route.auth,
+            authorize: route.authorize,
+            on_stale: Some(route.on_stale),
             encoded_slash: route.encoded_slash,
             access_log: route.access_log,
+            limits: route.limits,
             body: route.body,
             timeouts: route.timeouts,
             retries: route.retries,

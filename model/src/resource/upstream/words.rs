@@ -34,6 +34,8 @@ pub struct UpstreamWords {
     pub retries: Retries,
     #[serde(default)]
     pub timeouts: UpstreamTimeouts,
+    #[serde(default)]
+    pub auth: Option<Name>,
 }
 
 impl TryFrom<UpstreamWords> for Upstream {
@@ -63,6 +65,7 @@ impl TryFrom<UpstreamWords> for Upstream {
             health: words.health,
             retries: words.retries,
             timeouts: words.timeouts,
+            auth: words.auth,
         })
     }
 }

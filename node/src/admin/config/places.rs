@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use quorumgate_model::{
     command::{Applied, Rejected},
+    convert,
     resource::Key,
 };
-use quorumgate_proto::admin::v1::{ConfigSet, Kind, ResourceRef};
+use quorumgate_proto::admin::v1::{ConfigSet, ResourceRef};
 use tonic::Status;
 
 use crate::admin::{
@@ -23,18 +24,13 @@ impl Places {
     pub fn of(config: &ConfigSet, deleted: &[ResourceRef]) -> Self {
         let mut places = HashMap::new();
         for (at, it) in deleted.iter().enumerate() {
-            let list = match it.kind() {
-                Kind::Unspecified => continue,
-                Kind::Upstream => "upstreams",
-                Kind::Route => "routes",
-            };
-            places.insert(format!("{list}/{}", it.name), format!("delete[{at}]"));
+            let Ok(kind) = convert::kind_from(it.kind) else { continue };
+            places.insert(format!("{}/{}", kind.list(), it.name), format!("delete[{at}]"));
         }
-        for (at, it) in config.upstreams.iter().enumerate() {
-            places.insert(format!("upstreams/{}", it.name), format!("upstreams[{at}]"));
-        }
-        for (at, it) in config.routes.iter().enumerate() {
-            places.insert(format!("routes/{}", it.name), format!("routes[{at}]"));
+        for (kind, names) in convert::names_of(config) {
+            for (at, name) in names.into_iter().enumerate() {
+                places.insert(format!("{}/{name}", kind.list()), format!("{}[{at}]", kind.list()));
+            }
         }
         Self(places)
     }
@@ -77,13 +73,13 @@ fn word(key: &Key) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quorumgate_proto::admin::v1::Route;
+    use quorumgate_proto::admin::v1::{Kind, Route};
 
     use super::*;
 
     fn check(field: &str, expected: &str) {
         let route = |name: &str| Route { name: name.into(), ..Route::default() };
-        let config = ConfigSet { upstreams: vec![], routes: vec![route("a"), route("a.b")] };
+        let config = ConfigSet { routes: vec![route("a"), route("a.b")], ..ConfigSet::default() };
         let gone = ResourceRef { kind: Kind::Upstream.into(), name: "old".into() };
         assert_eq!(Places::of(&config, &[gone]).locate(field), expected);
     }

@@ -203,7 +203,10 @@ pub fn route(name: &str, upstream: &str) -> admin::Route {
 }
 
 pub fn config(upstreams: Vec<admin::Upstream>, routes: Vec<admin::Route>) -> admin::ApplyConfigRequest {
-    admin::ApplyConfigRequest { config: Some(admin::ConfigSet { upstreams, routes }), ..Default::default() }
+    admin::ApplyConfigRequest {
+        config: Some(admin::ConfigSet { upstreams, routes, ..Default::default() }),
+        ..Default::default()
+    }
 }
 
 /// The ErrorInfo's reason.

@@ -1,7 +1,7 @@
 //! The canonical file: fields in the form's order, defaults left out, equal bytes for equal objects; and its opposite for
 //! JSON, with every field.
 
-use quorumgate_model::resource::{Kind, Resource};
+use quorumgate_model::resource::{Key, OnStale, Resource};
 use serde_json::{Map, Value as Json};
 
 use super::{
@@ -12,15 +12,16 @@ use crate::cli::failure::{Failure, Outcome};
 
 /// The file that says exactly this, upstreams first, by name.
 pub fn file<'r>(resources: impl Iterator<Item = &'r Resource>) -> Outcome<String> {
-    let mut sorted: Vec<&Resource> = resources.collect();
-    sorted.sort_by_key(|it| it.key());
+    file_of(resources.map(|it| Ok((it.key(), words(it)?))).collect::<Outcome<_>>()?)
+}
+
+/// The file of these objects' words.
+pub fn file_of(mut objects: Vec<(Key, Json)>) -> Outcome<String> {
+    objects.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut lists = Map::new();
-    for kind in Kind::ALL {
-        let ours = sorted.iter().filter(|it| it.key().kind == kind);
-        let words = ours.map(|it| words(it)).collect::<Outcome<Vec<Json>>>()?;
-        if !words.is_empty() {
-            lists.insert(kind.list().to_owned(), Json::Array(words));
-        }
+    for (key, words) in objects {
+        let list = lists.entry(key.kind.list()).or_insert_with(|| Json::Array(Vec::new()));
+        list.as_array_mut().expect("made a list above").push(words);
     }
     match lists.is_empty() {
         true => Ok("{}\n".to_owned()),
@@ -31,7 +32,14 @@ pub fn file<'r>(resources: impl Iterator<Item = &'r Resource>) -> Outcome<String
 /// An object's canonical words.
 pub fn words(resource: &Resource) -> Outcome<Json> {
     let json = serde_json::to_value(resource).map_err(Failure::internal)?;
-    Ok(pruned(&json, form_of(resource.key().kind)))
+    let mut words = pruned(&json, form_of(resource.kind()));
+    // Its default goes with the route's auth.
+    if let (Resource::Route(route), Json::Object(words)) = (resource, &mut words)
+        && route.on_stale == OnStale::default_with(route.auth.as_ref())
+    {
+        words.shift_remove("on_stale");
+    }
+    Ok(words)
 }
 
 /// Every field of the form, in its order; an unset one with its default or null.
@@ -56,7 +64,11 @@ fn pruned(words: &Json, object: &Object) -> Json {
 fn prune(value: &Json, form: Form) -> Json {
     match (form, value) {
         (Form::Object(object), Json::Object(_)) => pruned(value, object),
-        (Form::List(inner), Json::Array(items)) => items.iter().map(|item| prune(item, *inner)).collect(),
+        (Form::WordOr(_, object) | Form::IntOr(_, _, object), Json::Object(_)) => pruned(value, object),
+        (Form::List(inner) | Form::OneOrList(inner), Json::Array(items)) => {
+            items.iter().map(|item| prune(item, *inner)).collect()
+        }
+        (Form::OneOrList(inner), value) => prune(value, *inner),
         (Form::AuthorityOr(object), Json::Object(_)) => match pruned(value, object) {
             Json::Object(words) if words.len() == 1 => words["address"].clone(),
             words => words,
@@ -66,7 +78,8 @@ fn prune(value: &Json, form: Form) -> Json {
 }
 
 fn completed(words: &Json, object: &Object) -> Json {
-    let fields = object.fields.iter().map(|field| {
+    let held = object.fields.iter().filter(|field| !matches!(field.form, Form::FileOf(..)));
+    let fields = held.map(|field| {
         let default = || field.default.map_or(Json::Null, default_json);
         let value = words.get(field.name).cloned().unwrap_or_else(default);
         (field.name.to_owned(), complete_value(&value, field.form))
@@ -76,9 +89,17 @@ fn completed(words: &Json, object: &Object) -> Json {
 
 fn complete_value(value: &Json, form: Form) -> Json {
     match (form, value) {
-        (Form::Object(object) | Form::AuthorityOr(object), Json::Object(_)) => completed(value, object),
+        (
+            Form::Object(object) | Form::AuthorityOr(object) | Form::WordOr(_, object) | Form::IntOr(_, _, object),
+            Json::Object(_),
+        ) => completed(value, object),
         (Form::AuthorityOr(object), Json::String(_)) => completed(&serde_json::json!({ "address": value }), object),
-        (Form::List(inner), Json::Array(items)) => items.iter().map(|item| complete_value(item, *inner)).collect(),
+        (Form::List(inner) | Form::OneOrList(inner), Json::Array(items)) => {
+            items.iter().map(|item| complete_value(item, *inner)).collect()
+        }
+        (Form::OneOrList(inner), value) => complete_value(value, *inner),
+        // What has just been read from a file is not for a terminal.
+        (Form::Secret, Json::String(text)) if text.starts_with("plain:") => "plain:…".into(),
         _ => value.clone(),
     }
 }

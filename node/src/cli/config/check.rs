@@ -1,13 +1,13 @@
 //! A tree held against the form: every wrong word is found, each with its place and what is allowed there.
 
 use quorumgate_model::{
-    resource::{Authority, Name, StatusRange},
+    resource::{Authority, Name, Secret, StatusRange},
     units::{Size, Span},
 };
 use serde_json::{Map, Value as Json};
 
 use super::{
-    form::{Field, Form, Object},
+    form::{Content, Field, Form, Object},
     nearest::nearest,
     tree::{Key, Node, Place, Value},
 };
@@ -24,11 +24,25 @@ pub struct Wrong {
 pub struct Checker<'t> {
     text: &'t str,
     pub wrong: Vec<Wrong>,
+    /// The files that are to be read.
+    pub files: Vec<FileWord>,
+}
+
+/// A field that names a file, for the content of another field of the same map.
+#[derive(Debug, Clone)]
+pub struct FileWord {
+    /// Of the map, from the root of the document.
+    pub path: String,
+    pub field: &'static str,
+    pub target: &'static str,
+    pub content: Content,
+    pub file: String,
+    pub place: Place,
 }
 
 impl<'t> Checker<'t> {
     pub fn new(text: &'t str) -> Self {
-        Self { text, wrong: Vec::new() }
+        Self { text, wrong: Vec::new(), files: Vec::new() }
     }
 
     pub fn object(&mut self, path: &str, node: &Node, object: &'static Object) -> Json {
@@ -48,12 +62,33 @@ impl<'t> Checker<'t> {
                 None => self.unknown(path, key, object),
             }
         }
-        for field in object.fields.iter().filter(|field| field.required && node.field(field.name).is_none()) {
+        self.files(path, node, object, &words);
+        let is_there = |field: &Field| {
+            let file = object.file_for(field.name);
+            node.field(field.name).is_some() || file.is_some_and(|file| node.field(file.name).is_some())
+        };
+        for field in object.fields.iter().filter(|field| field.required && !is_there(field)) {
+            let field = object.file_for(field.name).unwrap_or(field);
             let message = format!("{}: it is missing", join(path, field.name));
             let help = format!("add `{}`: {}", field.name, lower_first(field.about));
             self.wrong.push(Wrong { place: start(node), message, help });
         }
         Json::Object(words)
+    }
+
+    fn files(&mut self, path: &str, node: &Node, object: &'static Object, words: &Map<String, Json>) {
+        for field in object.fields {
+            let Form::FileOf(target, content) = field.form else { continue };
+            let Some((key, value)) = node.field(field.name) else { continue };
+            if node.field(target).is_some() {
+                let both =
+                    format!("{}: found {target} and {}; allowed: one of them", join(path, field.name), field.name);
+                self.wrong.push(Wrong { place: key.place, message: both, help: String::new() });
+            }
+            let Some(file) = words.get(field.name).and_then(Json::as_str).map(str::to_owned) else { continue };
+            let place = start(value);
+            self.files.push(FileWord { path: path.to_owned(), field: field.name, target, content, file, place });
+        }
     }
 
     fn field(&mut self, path: &str, node: &Node, field: &'static Field) -> Json {
@@ -114,6 +149,27 @@ impl<'t> Checker<'t> {
             Form::List(inner) => self.list(path, node, *inner),
             Form::Texts => self.texts(path, node),
             Form::Object(object) => self.object(path, node, object),
+            Form::WordOr(words, object) => match node.value {
+                Value::Map(_) => self.object(path, node, object),
+                _ => self.one_of(path, node, words),
+            },
+            Form::IntOr(min, max, object) => match node.value {
+                Value::Map(_) => self.object(path, node, object),
+                _ => self.value(path, node, Form::Int(min, max)),
+            },
+            Form::OneOrList(inner) => match node.value {
+                Value::List(_) => self.list(path, node, *inner),
+                _ => self.value(path, node, *inner),
+            },
+            Form::TextLists => self.text_lists(path, node),
+            Form::Json => match node.value {
+                Value::Map(_) => self.json(path, node),
+                _ => self.found(path, node, "a map"),
+            },
+            Form::Secret => self.secret(path, node),
+            Form::FileOf(..) => {
+                self.text(path, node, |it| if it.is_empty() { Err("it is empty".into()) } else { Ok(()) })
+            }
             Form::AuthorityOr(object) => match node.value {
                 Value::Map(_) => self.object(path, node, object),
                 _ => self.value(path, node, Form::Authority),
@@ -133,6 +189,53 @@ impl<'t> Checker<'t> {
             (key.text.clone(), self.text(&inner, value, |_| Ok(())))
         });
         Json::Object(pairs.collect())
+    }
+
+    fn text_lists(&mut self, path: &str, node: &Node) -> Json {
+        let Value::Map(fields) = &node.value else { return self.found(path, node, "a map of texts or lists of texts") };
+        let pairs = fields.iter().map(|(key, value)| {
+            let inner = join(path, &key.text);
+            let words = match value.value {
+                Value::List(_) => self.list(&inner, value, Form::Text),
+                _ => self.text(&inner, value, |_| Ok(())),
+            };
+            (key.text.clone(), words)
+        });
+        Json::Object(pairs.collect())
+    }
+
+    /// Whatever JSON has; numbers with a fraction are none of what a JWKS holds.
+    fn json(&mut self, path: &str, node: &Node) -> Json {
+        match &node.value {
+            Value::Null => Json::Null,
+            Value::Bool(it) => (*it).into(),
+            Value::Int(it) => (*it).into(),
+            Value::Float(_) => self.found(path, node, "a text, a whole number, a list or a map"),
+            Value::Text(it) => Json::String(it.clone()),
+            Value::List(items) => {
+                items.iter().enumerate().map(|(at, item)| self.json(&format!("{path}[{at}]"), item)).collect()
+            }
+            Value::Map(fields) => {
+                let pairs = fields.iter().map(|(key, value)| {
+                    let inner = join(path, &key.text);
+                    (key.text.clone(), self.json(&inner, value))
+                });
+                Json::Object(pairs.collect())
+            }
+        }
+    }
+
+    /// What stands there is never repeated: it may be the secret.
+    fn secret(&mut self, path: &str, node: &Node) -> Json {
+        let wrong = match &node.value {
+            Value::Text(text) => match text.parse::<Secret>() {
+                Ok(_) => return Json::String(text.clone()),
+                Err(why) => why,
+            },
+            _ => "found another form; allowed: sealed: and 16 hex digits, or plain: and the secret".into(),
+        };
+        self.wrong.push(Wrong { place: start(node), message: format!("{path}: {wrong}"), help: String::new() });
+        Json::Null
     }
 
     /// A text, or a plain number or truth value by its own spelling: `version: 1.10` is the text "1.10".

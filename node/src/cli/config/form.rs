@@ -1,6 +1,13 @@
 //! The file's form, written down once: fields, types, defaults and descriptions. The checks, `schema` and the canonical
 //! form all read it; a test holds it against the model's own words.
 
+mod access;
+mod identity;
+mod limit;
+
+pub use identity::{AUTH, CERTIFICATE_AUTHORITY, CONSUMER};
+pub use limit::LIMIT;
+
 /// A map with these fields and no others.
 #[derive(Debug)]
 pub struct Object {
@@ -45,6 +52,41 @@ pub enum Form {
     Object(&'static Object),
     /// A `host:port` alone, or the object.
     AuthorityOr(&'static Object),
+    /// One of these words alone, or the object.
+    WordOr(&'static [&'static str], &'static Object),
+    /// A whole number alone, or the object.
+    IntOr(i64, i64, &'static Object),
+    /// One of them, or a list.
+    OneOrList(&'static Form),
+    /// Free keys; a text or a list of texts as values.
+    TextLists,
+    /// A map of whatever JSON has.
+    Json,
+    /// `sealed:<fingerprint>`, or `plain:` and the secret.
+    Secret,
+    /// The path of a file, beside this one, whose content becomes the value of another field of the same map.
+    FileOf(&'static str, Content),
+}
+
+/// What a file is read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    Text,
+    /// The last line's end is left off.
+    Secret,
+    Json,
+}
+
+impl Form {
+    /// The map that it is, alone, in a list or beside something shorter.
+    #[cfg(test)]
+    pub fn object(self) -> Option<&'static Object> {
+        match self {
+            Form::Object(it) | Form::AuthorityOr(it) | Form::WordOr(_, it) | Form::IntOr(_, _, it) => Some(it),
+            Form::List(inner) | Form::OneOrList(inner) => inner.object(),
+            _ => None,
+        }
+    }
 }
 
 impl Field {
@@ -67,6 +109,11 @@ impl Object {
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|it| it.name == name)
     }
+
+    /// The field that takes a file in this one's place.
+    pub fn file_for(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|it| matches!(it.form, Form::FileOf(target, _) if target == name))
+    }
 }
 
 pub static FILE: Object = Object {
@@ -74,6 +121,14 @@ pub static FILE: Object = Object {
     fields: &[
         Field::new("upstreams", Form::List(&Form::Object(&UPSTREAM)), "Servers behind the gateway."),
         Field::new("routes", Form::List(&Form::Object(&ROUTE)), "Which requests go where."),
+        Field::new("consumers", Form::List(&Form::Object(&CONSUMER)), "Who may call."),
+        Field::new("auth", Form::List(&Form::Object(&AUTH)), "By what callers prove who they are."),
+        Field::new(
+            "certificate_authorities",
+            Form::List(&Form::Object(&CERTIFICATE_AUTHORITY)),
+            "Whose certificates clients may come with.",
+        ),
+        Field::new("limits", Form::List(&Form::Object(&LIMIT)), "How much is admitted."),
     ],
 };
 
@@ -98,6 +153,12 @@ pub static UPSTREAM: Object = Object {
             .default("null"),
         Field::new("retries", Form::Object(&RETRIES), "What is tried again.").default("{}"),
         Field::new("timeouts", Form::Object(&UPSTREAM_TIMEOUTS), "How long the servers may take.").default("{}"),
+        Field::new(
+            "auth",
+            Form::Name,
+            "The auth of kind client_credentials by which we prove ourselves to the servers.",
+        )
+        .default("null"),
     ],
 };
 
@@ -170,16 +231,24 @@ pub static ROUTE: Object = Object {
         Field::new("redirect", Form::Object(&REDIRECT), "Send the client elsewhere.").default("null"),
         Field::new("respond", Form::Object(&RESPOND), "Answer from here.").default("null"),
         Field::new("rewrite", Form::Object(&REWRITE), "What is changed on the way.").default("{}"),
+        Field::new("auth", Form::Object(&access::ROUTE_AUTH), "Who is asked to prove what; nobody if left out.")
+            .default("null"),
+        Field::new(
+            "authorize",
+            Form::List(&Form::Object(&access::AUTHORIZE)),
+            "The first allow or deny that holds decides; with any rule here, none that holds is a deny.",
+        )
+        .default("[]"),
         Field::new(
             "on_stale",
             Form::Enum(&["deny", "allow"]),
-            "What a node does on this route when it has lost touch with the leader.",
-        )
-        .default("\"allow\""),
+            "What a node does on this route when it has lost touch with the leader: deny with auth, else allow.",
+        ),
         Field::new("encoded_slash", Form::Enum(&["refuse", "preserve"]), "What becomes of %2F and %5C in a path.")
             .default("\"refuse\""),
         Field::new("access_log", Form::Bool, "Whether requests are logged; the node's setting if left out.")
             .default("null"),
+        Field::new("limits", Form::List(&Form::Name), "The limits that all must admit.").default("[]"),
         Field::new("body", Form::Object(&BODY), "Limits on the request's body.").default("{}"),
         Field::new("timeouts", Form::Object(&ROUTE_TIMEOUTS), "How long an exchange may take.").default("{}"),
         Field::new("retries", Form::Object(&ROUTE_RETRIES), "What is tried again.").default("{}"),
@@ -231,6 +300,13 @@ static RESPOND: Object = Object {
         Field::new("status", Form::Int(200, 599), "The status.").default("200"),
         Field::new("body", Form::Text, "The body.").default("\"\""),
         Field::new("headers", Form::Texts, "Header fields of the answer.").default("{}"),
+        Field::new(
+            "receiver",
+            Form::Enum(&["revocation", "backchannel_logout", "security_events", "jwks", "login_callback"]),
+            "A standard endpoint in place of a fixed answer; needs auth.",
+        )
+        .default("null"),
+        Field::new("auth", Form::Name, "The auth that the receiver belongs to.").default("null"),
     ],
 };
 

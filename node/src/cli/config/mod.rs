@@ -2,6 +2,7 @@
 
 pub mod canonical;
 mod check;
+mod files;
 mod form;
 mod locate;
 mod nearest;
@@ -9,20 +10,20 @@ pub mod schema;
 pub mod source;
 mod tree;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf};
 
 use quorumgate_model::{
     convert,
     digest::Digest,
     invalid::Invalid,
-    resource::{Key, Kind, Name, Resource, Route, Upstream},
+    resource::{Key, Kind, Name, Resource},
     ruleset,
 };
 use quorumgate_proto::admin::v1::ConfigSet;
 use serde_json::Value as Json;
 
 use self::{
-    check::{Checker, Wrong, start},
+    check::{Checker, FileWord, Wrong, start},
     form::Object,
     source::Source,
     tree::{Node, Place, Value},
@@ -45,6 +46,10 @@ struct Written {
     resource: Resource,
     source: usize,
     node: Node,
+    /// From the root of the document: `auth[3]`.
+    path: String,
+    /// The files whose content is in it.
+    files: Vec<FileWord>,
 }
 
 pub fn load(files: &[PathBuf]) -> Outcome<Config> {
@@ -78,6 +83,16 @@ impl Config {
 
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.objects.iter().map(|it| &it.resource)
+    }
+
+    /// The canonical file, in which files that are named stay named.
+    pub fn canonical(&self) -> Outcome<String> {
+        let words = |written: &Written| {
+            let mut words = canonical::words(&written.resource)?;
+            written.files.iter().for_each(|file| files::restore(&mut words, file, &written.path));
+            Ok((written.resource.key(), words))
+        };
+        canonical::file_of(self.objects.iter().map(words).collect::<Outcome<_>>()?)
     }
 
     pub fn message(&self) -> ConfigSet {
@@ -135,15 +150,25 @@ impl Config {
 
 fn read_document(source: &Source, at: usize, document: Node, objects: &mut Vec<Written>, problems: &mut Vec<Problem>) {
     let mut checker = Checker::new(&source.text);
-    let words = checker.object("", &document, &form::FILE);
+    let mut words = checker.object("", &document, &form::FILE);
     let mut wrong = checker.wrong;
+    if wrong.is_empty() {
+        wrong.extend(checker.files.iter().filter_map(|file| files::fill(&mut words, file, source).err()));
+    }
     if wrong.is_empty() {
         for kind in Kind::ALL {
             let nodes = document.field(kind.list()).map(|(_, node)| items(node)).unwrap_or_default();
             let words = words[kind.list()].as_array().cloned().unwrap_or_default();
             for (index, (node, words)) in nodes.iter().zip(words).enumerate() {
                 match resource(kind, words) {
-                    Ok(resource) => objects.push(Written { resource, source: at, node: node.clone() }),
+                    Ok(resource) => {
+                        let path = format!("{}[{index}]", kind.list());
+                        let inside = |it: &&FileWord| {
+                            it.path.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                        };
+                        let files = checker.files.iter().filter(inside).cloned().collect();
+                        objects.push(Written { resource, source: at, node: node.clone(), path, files });
+                    }
                     Err(invalid) => wrong.push(blame(kind, index, node, invalid)),
                 }
             }
@@ -170,11 +195,7 @@ fn blame(kind: Kind, index: usize, node: &Node, invalid: Invalid) -> Wrong {
 
 /// One object's words as the model's type, with every check that one object allows.
 pub fn resource(kind: Kind, words: Json) -> Result<Resource, Invalid> {
-    let resource = match kind {
-        Kind::Upstream => serde_json::from_value::<Upstream>(words).map(|it| Resource::Upstream(Arc::new(it))),
-        Kind::Route => serde_json::from_value::<Route>(words).map(|it| Resource::Route(Arc::new(it))),
-    };
-    let resource = resource.map_err(|error| locate::from_text(&error.to_string()))?;
+    let resource = kind.parse(words).map_err(|error| locate::from_text(&error.to_string()))?;
     convert::resource_from(convert::resource_to(&resource))
 }
 
@@ -211,8 +232,15 @@ pub fn load_one(kind: Kind, name: &str, source: Source) -> Outcome<Resource> {
         let key = tree::Key { place, text: "name".into() };
         fields.push((key, Node { place, value: Value::Text(name.to_owned()) }));
     }
-    let words = checker.object(kind.word(), &node, form_of(kind));
+    let mut words = checker.object(kind.word(), &node, form_of(kind));
     let mut wrong = checker.wrong;
+    if wrong.is_empty() {
+        // Here the object itself is the root.
+        for file in &checker.files {
+            let inner = FileWord { path: file.path[kind.word().len()..].to_owned(), ..file.clone() };
+            wrong.extend(files::fill(&mut words, &inner, &source).err());
+        }
+    }
     if wrong.is_empty() {
         match resource(kind, words) {
             Ok(resource) => return named(name, resource),
@@ -246,6 +274,10 @@ fn form_of(kind: Kind) -> &'static Object {
     match kind {
         Kind::Upstream => &form::UPSTREAM,
         Kind::Route => &form::ROUTE,
+        Kind::Consumer => &form::CONSUMER,
+        Kind::Auth => &form::AUTH,
+        Kind::CertificateAuthority => &form::CERTIFICATE_AUTHORITY,
+        Kind::Limit => &form::LIMIT,
     }
 }
 

@@ -8,6 +8,7 @@ const NAME: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 const SPAN: &str = "^(0|[0-9]+(us|ms|s|m|h|d))$";
 const SIZE: &str = "^[0-9]+(KiB|MiB|GiB)?$";
 const AUTHORITY: &str = "^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$";
+const SECRET: &str = "^(sealed:[0-9a-f]{16}|plain:.+)$";
 const STATUS_RANGE: &str = "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$";
 
 pub fn schema() -> Json {
@@ -20,7 +21,12 @@ pub fn schema() -> Json {
 fn object(it: &Object) -> Json {
     let properties: Map<String, Json> =
         it.fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
-    let required: Vec<&str> = it.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    let required: Vec<&str> = it
+        .fields
+        .iter()
+        .filter(|field| field.required && it.file_for(field.name).is_none())
+        .map(|field| field.name)
+        .collect();
     let mut schema = json!({
         "type": "object",
         "description": it.about,
@@ -67,5 +73,16 @@ fn form(form_: Form) -> Json {
         }
         Form::Object(it) => object(it),
         Form::AuthorityOr(it) => json!({ "anyOf": [pattern(AUTHORITY), object(it)] }),
+        Form::WordOr(words, it) => json!({ "anyOf": [{ "enum": words }, object(it)] }),
+        Form::IntOr(min, max, it) => json!({ "anyOf": [form(Form::Int(min, max)), object(it)] }),
+        Form::OneOrList(inner) => json!({ "anyOf": [form(*inner), form(Form::List(inner))] }),
+        Form::TextLists => {
+            let text = form(Form::Text);
+            let values = json!({ "anyOf": [text, { "type": "array", "items": text }] });
+            json!({ "type": "object", "additionalProperties": values })
+        }
+        Form::Json => json!({ "type": "object" }),
+        Form::Secret => pattern(SECRET),
+        Form::FileOf(..) => json!({ "type": "string", "minLength": 1 }),
     }
 }

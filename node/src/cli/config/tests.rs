@@ -24,7 +24,8 @@ fn check(text: &str, expected: &str) {
 
 fn example(name: &str) -> Source {
     let path = format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"));
-    Source { name: name.into(), path: None, text: std::fs::read_to_string(path).unwrap() }
+    let text = std::fs::read_to_string(&path).unwrap();
+    Source { name: name.into(), path: Some(path.into()), text }
 }
 
 #[test]
@@ -38,7 +39,7 @@ error[invalid]: unknown field `upstrem` in routes[0]
 3 |     upstrem: orders-svc
   |     ^^^^^^^
 help: did you mean `upstream`? allowed: name, labels, owner, description, priority, match, upstream, redirect, respond, \
-rewrite, on_stale, encoded_slash, access_log, body, timeouts, retries",
+rewrite, auth, authorize, on_stale, encoded_slash, access_log, limits, body, timeouts, retries",
     );
 }
 
@@ -52,7 +53,7 @@ error[invalid]: unknown kind `rotes`
   |
 1 | rotes: []
   | ^^^^^
-help: did you mean `routes`? allowed: upstreams, routes",
+help: did you mean `routes`? allowed: upstreams, routes, consumers, auth, certificate_authorities, limits",
     );
 }
 
@@ -121,7 +122,7 @@ fn every_mistake_of_a_file_is_found_at_once() {
         "upstreams[0].name: found \"A\"; allowed: a lower-case letter or digit, then at most 62 of a-z 0-9 . _ -",
         "upstreams[0].targets: found \"nine\"; allowed: a list",
         "upstreams[1]: found 7; allowed: a map of name, labels, owner, description, targets, protocol, balance, health, \
-         retries, timeouts",
+         retries, timeouts, auth",
         "unknown field `nmae` in routes[0]",
         "routes[0].name: it is missing",
         "routes[1].priority: found \"high\"; allowed: a whole number from -2147483648 to 2147483647",
@@ -189,6 +190,10 @@ fn the_canonical_file_is_a_fixed_point_and_loses_nothing() {
     }
 }
 
+fn with_client(url: &str) -> Json {
+    json!({ url: "https://i.test/", "client_id": "c", "client_secret": "sealed:0123456789abcdef" })
+}
+
 #[test]
 fn the_forms_defaults_are_the_models() {
     let minimal = [
@@ -196,6 +201,23 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Route, json!({ "name": "a", "upstream": "x" })),
         (Kind::Route, json!({ "name": "a", "redirect": { "host": "x" } })),
         (Kind::Route, json!({ "name": "a", "respond": {} })),
+        (
+            Kind::Route,
+            json!({ "name": "a", "upstream": "x", "auth": { "any_of": ["k"] }, "authorize": [{ "allow": {} }] }),
+        ),
+        (Kind::Consumer, json!({ "name": "a" })),
+        (Kind::Auth, json!({ "name": "a", "api_key": {} })),
+        (
+            Kind::Auth,
+            json!({ "name": "a", "jwt": { "issuer": "i", "audience": ["a"], "jwks_url": "https://i.test/" } }),
+        ),
+        (Kind::Auth, json!({ "name": "a", "basic": {} })),
+        (Kind::Auth, json!({ "name": "a", "mtls": { "ca": "x" } })),
+        (Kind::Auth, json!({ "name": "a", "signature": {} })),
+        (Kind::Auth, json!({ "name": "a", "introspection": with_client("endpoint") })),
+        (Kind::Auth, json!({ "name": "a", "oidc_login": with_client("issuer") })),
+        (Kind::Auth, json!({ "name": "a", "client_credentials": with_client("token_endpoint") })),
+        (Kind::Limit, json!({ "name": "a", "per": "global", "limit": 5, "window": "1m" })),
     ];
     for (kind, words) in minimal {
         let resource = resource(kind, words.clone()).unwrap();
@@ -205,15 +227,11 @@ fn the_forms_defaults_are_the_models() {
     }
 }
 
-/// Every key of every map of a form, as `routes.match.hosts`.
+/// Every key of every map of a form, as `routes.match.hosts`; names of files are never the model's.
 fn fields(object: &'static form::Object, path: &str, out: &mut BTreeSet<String>) {
-    for field in object.fields {
+    for field in object.fields.iter().filter(|field| !matches!(field.form, form::Form::FileOf(..))) {
         let here = format!("{path}.{}", field.name);
-        let mut form = field.form;
-        while let form::Form::List(inner) = form {
-            form = *inner;
-        }
-        if let form::Form::Object(inner) | form::Form::AuthorityOr(inner) = form {
+        if let Some(inner) = field.form.object() {
             fields(inner, &here, out);
         }
         out.insert(here);
@@ -224,14 +242,9 @@ fn keys(json: &Json, object: &'static form::Object, path: &str, out: &mut BTreeS
     for (key, value) in json.as_object().into_iter().flatten() {
         let here = format!("{path}.{key}");
         let field = object.field(key).unwrap_or_else(|| panic!("{here} is not in the form"));
-        let mut form = field.form;
-        let mut values = vec![value];
-        while let form::Form::List(inner) = form {
-            form = *inner;
-            values = values.into_iter().filter_map(Json::as_array).flatten().collect();
-        }
-        if let form::Form::Object(inner) | form::Form::AuthorityOr(inner) = form {
-            values.into_iter().for_each(|value| keys(value, inner, &here, out));
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        if let Some(inner) = field.form.object() {
+            values.iter().for_each(|value| keys(value, inner, &here, out));
         }
         out.insert(here);
     }
@@ -251,6 +264,11 @@ fn the_form_has_exactly_the_models_fields() {
         // And the model has no field that the form does not know.
         keys(&serde_json::to_value(resource).unwrap(), super::form_of(kind), kind.list(), &mut BTreeSet::new());
     }
+    // The three effects of a rule take the same condition: each of its fields need be written under one of them only.
+    let alike = |it: String| {
+        it.replace(".authorize.deny.", ".authorize.allow.").replace(".authorize.log.", ".authorize.allow.")
+    };
+    let [written, expected] = [written, expected].map(|it| it.into_iter().map(alike).collect::<BTreeSet<_>>());
     assert_eq!(written, expected);
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use quorumgate_model::{convert, resource::Resource};
+use quorumgate_model::{
+    convert,
+    resource::{Kind, Resource},
+};
 use quorumgate_proto::admin::v1::{
     AbortTrialRequest, ApplyConfigRequest, Change, ConfirmTrialRequest, GetConfigRequest, WriteResponse, change::Action,
 };
@@ -143,14 +146,11 @@ pub async fn export(global: &Global, verb: Export) -> Outcome {
 /// The file itself, which is YAML unless JSON is asked for.
 pub fn print_file(global: &Global, resources: &[Resource]) -> Outcome {
     let file = canonical::file(resources.iter())?;
-    let lists = |kind| {
-        let ours = resources.iter().filter(move |it| it.key().kind == kind);
-        ours.map(canonical::complete).collect::<Outcome<Vec<_>>>()
-    };
-    let json = json!({
-        "upstreams": lists(quorumgate_model::resource::Kind::Upstream)?,
-        "routes": lists(quorumgate_model::resource::Kind::Route)?,
-    });
+    let mut json = json!({});
+    for kind in Kind::ALL {
+        let ours = resources.iter().filter(|it| it.kind() == kind);
+        json[kind.list()] = ours.map(canonical::complete).collect::<Outcome<Vec<_>>>()?.into();
+    }
     let names = resources.iter().map(|it| it.key().to_string()).collect();
     Answer { text: Some(file.clone()), yaml: Some(file), json, names, ..Answer::default() }.print(global.output)
 }
@@ -172,7 +172,7 @@ pub fn fmt(global: &Global, verb: &Fmt) -> Outcome {
     let mut untidy = Vec::new();
     for source in source::read(&verb.files.files)? {
         let config = Config::parse(vec![source.clone()])?;
-        let canonical = canonical::file(config.resources())?;
+        let canonical = config.canonical()?;
         if source.text != canonical {
             untidy.push(source.name.clone());
         }

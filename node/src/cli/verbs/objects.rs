@@ -141,12 +141,14 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
             let upstreams = config.list_upstreams(request).await?.into_inner().upstreams;
             admin::ConfigSet { upstreams, ..Default::default() }
         }
+        kind => return Err(no_call(kind)),
     };
     let resources = convert::config_from(set).map_err(Failure::internal)?;
     let words = resources.iter().map(canonical::complete).collect::<Outcome<Vec<Value>>>()?;
     let (header, row): (Vec<_>, fn(&Value) -> Vec<String>) = match kind {
         Kind::Route => (vec!["name", "hosts", "path", "methods", "to", "priority", "owner"], route_row),
         Kind::Upstream => (vec!["name", "targets", "protocol", "balance", "health", "owner"], upstream_row),
+        kind => return Err(no_call(kind)),
     };
     Answer {
         header,
@@ -159,6 +161,10 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
         ..Answer::default()
     }
     .print(global.output)
+}
+
+fn no_call(kind: Kind) -> Failure {
+    Failure::usage(format!("there is no call for one {kind} yet"))
 }
 
 fn joined(list: &Value, every: &str) -> String {
@@ -216,6 +222,7 @@ async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {
             let answer = config.get_upstream(request).await?.into_inner();
             (answer.upstream.map(Upstream), answer.etag)
         }
+        kind => return Err(no_call(kind)),
     };
     let resource = convert::resource_from(admin::Resource { kind: message }).map_err(Failure::internal)?;
     let mut json = canonical::complete(&resource)?;

@@ -1,0 +1,171 @@
+//! Indexes over the resources that make the checks cost by what changed, not by what exists. They follow from the
+//! resources and are rebuilt with them, never stored.
+
+use imbl::OrdMap;
+
+use super::Changed;
+use crate::{
+    digest::Digest,
+    invalid::Invalid,
+    resource::{Key, Kind, Name, Resource, Resources, Route},
+    ruleset::match_fingerprint,
+};
+
+/// How many names an error message lists at most.
+const NAMES_SHOWN_MAX: usize = 3;
+/// The kinds whose objects may refer to others.
+const REFERRING: [Kind; 3] = [Kind::Upstream, Kind::Route, Kind::Auth];
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lookups {
+    /// The route that has this match set and priority.
+    matches: OrdMap<Digest, Name>,
+    /// How many references lead to an object.
+    uses: OrdMap<Key, u32>,
+}
+
+impl Lookups {
+    pub fn of(resources: &Resources) -> Self {
+        let mut lookups = Self::default();
+        for stored in resources.values() {
+            if let Resource::Route(route) = &stored.resource {
+                lookups.matches.entry(match_fingerprint(route)).or_insert_with(|| route.name.clone());
+            }
+            lookups.count_uses(&stored.resource);
+        }
+        lookups
+    }
+
+    /// Follows the resources to `after`, or says why `after` does not hold together; then `self` is of no more use.
+    pub fn advance(&mut self, after: &Resources, changed: &[Changed]) -> Result<(), Invalid> {
+        for resource in changed.iter().filter_map(|change| change.before.as_ref()) {
+            self.forget(resource);
+        }
+        for change in changed {
+            if let Some(resource) = &change.after {
+                self.take(resource, after).map_err(|invalid| invalid.under(place(&change.key)))?;
+            }
+        }
+        changed.iter().try_for_each(|change| self.still_wanted(change, after))
+    }
+
+    fn forget(&mut self, resource: &Resource) {
+        if let Resource::Route(route) = resource {
+            let fingerprint = match_fingerprint(route);
+            if self.matches.get(&fingerprint) == Some(&route.name) {
+                self.matches.remove(&fingerprint);
+            }
+        }
+        for reference in resource.references() {
+            match self.uses.get_mut(&reference.key) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.uses.remove(&reference.key)),
+            }
+        }
+    }
+
+    fn take(&mut self, resource: &Resource, after: &Resources) -> Result<(), Invalid> {
+        if let Resource::Route(route) = resource {
+            self.take_match(route)?;
+        }
+        self.count_uses(resource);
+        for reference in resource.references() {
+            let wrong = || Invalid::field(&reference.field).found(format!("{:?}", &*reference.key.name));
+            match after.get(&reference.key).map(|stored| &stored.resource) {
+                None => return Err(wrong().allowed(existing(after, &reference.key))),
+                Some(Resource::Auth(auth)) if !reference.wants.met_by(auth) => {
+                    return Err(wrong().allowed(reference.wants.allowed()));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_match(&mut self, route: &Route) -> Result<(), Invalid> {
+        let Some(twin) = self.matches.insert(match_fingerprint(route), route.name.clone()) else { return Ok(()) };
+        let found = format!("the same match and priority as route \"{twin}\"");
+        Err(Invalid::field("match").found(found).allowed("another match, or another priority"))
+    }
+
+    fn count_uses(&mut self, resource: &Resource) {
+        for reference in resource.references() {
+            *self.uses.entry(reference.key).or_default() += 1;
+        }
+    }
+
+    /// What others refer to is neither deleted nor made into something else.
+    fn still_wanted(&self, change: &Changed, after: &Resources) -> Result<(), Invalid> {
+        if !self.uses.contains_key(&change.key) {
+            return Ok(());
+        }
+        let kind = change.key.kind;
+        let shown = || users(after, &change.key);
+        match (&change.before, &change.after) {
+            (_, None) => {
+                let article = if matches!(kind, Kind::Upstream | Kind::Auth) { "an" } else { "a" };
+                let allowed = format!("to delete {article} {kind} that nothing uses; {}", shown());
+                Err(Invalid::field(place(&change.key)).found("deleted").allowed(allowed))
+            }
+            (Some(Resource::Auth(before)), Some(Resource::Auth(now)))
+                if before.proves_ourselves() != now.proves_ourselves() =>
+            {
+                let found = format!("kind {} in place of {}", now.kind.word(), before.kind.word());
+                let allowed = format!("another name for an auth of that kind; {}", shown());
+                Err(Invalid::field(place(&change.key)).found(found).allowed(allowed))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `routes/orders`
+fn place(key: &Key) -> String {
+    format!("{}/{}", key.kind.list(), key.name)
+}
+
+/// `it is used by route "a", "b" and 7 more`
+fn users(resources: &Resources, used: &Key) -> String {
+    let mut shown = Vec::new();
+    for kind in REFERRING {
+        let ours = resources.values().map(|stored| &stored.resource).filter(|it| it.kind() == kind);
+        let using = ours.filter(|it| it.references().iter().any(|reference| reference.key == *used));
+        let names: Vec<_> = using.map(|it| format!("\"{}\"", it.name())).collect();
+        let listed = names[..names.len().min(NAMES_SHOWN_MAX)].join(", ");
+        match (names.len(), names.len().saturating_sub(NAMES_SHOWN_MAX)) {
+            (0, _) => {}
+            (_, 0) => shown.push(format!("{kind} {listed}")),
+            (_, more) => shown.push(format!("{kind} {listed} and {more} more")),
+        }
+    }
+    format!("it is used by {}", shown.join(" and by "))
+}
+
+/// The objects of that kind that there are, those first whose names are nearest to the one asked for.
+fn existing(resources: &Resources, asked: &Key) -> String {
+    let Key { kind, name } = asked;
+    let article = if matches!(kind, Kind::Upstream | Kind::Auth) { "an" } else { "a" };
+    let ours = resources.keys().filter(|key| key.kind == *kind).map(|key| &key.name);
+    let mut names: Vec<_> = ours.map(|ours| (distance(name, ours), ours)).collect();
+    names.sort();
+    let shown: Vec<_> = names.iter().take(NAMES_SHOWN_MAX).map(|(_, name)| format!("\"{name}\"")).collect();
+    match (shown.len(), names.len().saturating_sub(NAMES_SHOWN_MAX)) {
+        (0, _) => format!("the name of {article} {kind}; there is none yet"),
+        (_, 0) => format!("the name of {article} {kind}: {}", shown.join(", ")),
+        (_, more) => format!("the name of {article} {kind}: {} or one of {more} more", shown.join(", ")),
+    }
+}
+
+/// Edits between two names (Levenshtein 1966). Names are ASCII and at most 63 bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,105 @@
+//! Which objects name which: a reference must lead somewhere, and what is referred to cannot be deleted.
+
+use super::{Action, Auth, AuthKind, Key, Kind, Name, Resource, Secret};
+
+/// One object's mention of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Of the object that refers, such as `auth.any_of[0]`.
+    pub field: String,
+    pub key: Key,
+    pub wants: Wants,
+}
+
+/// What an auth must be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    Anything,
+    /// One that says who is calling: a route's.
+    Callers,
+    /// One that the gateway proves itself by: an upstream's.
+    Ourselves,
+}
+
+impl Wants {
+    pub fn met_by(self, auth: &Auth) -> bool {
+        match self {
+            Wants::Anything => true,
+            Wants::Callers => !auth.proves_ourselves(),
+            Wants::Ourselves => auth.proves_ourselves(),
+        }
+    }
+
+    pub fn allowed(self) -> &'static str {
+        match self {
+            Wants::Anything => "an auth",
+            Wants::Callers => "an auth of another kind than client_credentials: it says nothing about callers",
+            Wants::Ourselves => "an auth of kind client_credentials",
+        }
+    }
+}
+
+impl Auth {
+    /// Kind client_credentials, the one that is not for callers.
+    pub fn proves_ourselves(&self) -> bool {
+        matches!(self.kind, AuthKind::ClientCredentials(_))
+    }
+}
+
+fn to(field: impl Into<String>, kind: Kind, name: &Name, wants: Wants) -> Reference {
+    Reference { field: field.into(), key: Key { kind, name: name.clone() }, wants }
+}
+
+impl Resource {
+    /// Every object that this one names.
+    pub fn references(&self) -> Vec<Reference> {
+        let mut all = Vec::new();
+        match self {
+            Resource::Upstream(it) => {
+                all.extend(it.auth.iter().map(|name| to("auth", Kind::Auth, name, Wants::Ourselves)));
+            }
+            Resource::Route(it) => {
+                match &it.action {
+                    Action::Forward { upstream } => {
+                        all.push(to("upstream", Kind::Upstream, upstream, Wants::Anything));
+                    }
+                    Action::Receive(it) => all.push(to("respond.auth", Kind::Auth, &it.auth, Wants::Callers)),
+                    Action::Redirect(_) | Action::Respond(_) => {}
+                }
+                if let Some(auth) = &it.auth {
+                    let list = format!("auth.{}", auth.combine.word());
+                    let named = auth.names.iter().enumerate();
+                    all.extend(
+                        named.map(|(place, name)| to(format!("{list}[{place}]"), Kind::Auth, name, Wants::Callers)),
+                    );
+                    let anonymous = auth.anonymous.iter();
+                    all.extend(anonymous.map(|name| to("auth.anonymous", Kind::Consumer, name, Wants::Anything)));
+                }
+                let limits = it.limits.iter().enumerate();
+                all.extend(
+                    limits.map(|(place, name)| to(format!("limits[{place}]"), Kind::Limit, name, Wants::Anything)),
+                );
+            }
+            Resource::Auth(it) => match &it.kind {
+                AuthKind::Mtls(it) => all.push(to("mtls.ca", Kind::CertificateAuthority, &it.ca, Wants::Anything)),
+                AuthKind::Signature(it) => {
+                    let keys = it.keys.iter().enumerate();
+                    all.extend(keys.map(|(place, key)| {
+                        let field = format!("signature.keys[{place}].consumer");
+                        to(field, Kind::Consumer, &key.consumer, Wants::Anything)
+                    }));
+                }
+                _ => {}
+            },
+            Resource::Consumer(_) | Resource::CertificateAuthority(_) | Resource::Limit(_) => {}
+        }
+        all
+    }
+
+    /// The secrets in it that are not sealed yet, by field: a state takes none.
+    pub fn unsealed(&self) -> Option<String> {
+        let Resource::Auth(auth) = self else { return None };
+        let open = |(_, secret): &(String, &Secret)| !matches!(secret, Secret::Sealed { .. });
+        auth.secrets().into_iter().find(open).map(|(field, _)| field)
+    }
+}
