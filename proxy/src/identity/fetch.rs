@@ -2,6 +2,7 @@
 //! comes back. A connection of its own each time: such calls are rare, or cached.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -130,6 +131,12 @@ impl Endpoint {
         };
         let same = next.host == self.host && next.port == self.port && next.tls == self.tls;
         same.then_some(next).ok_or(FetchError::Redirect)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.uri.fmt(f)
     }
 }
 

@@ -256,7 +256,7 @@ fn times(plan: &JwtPlan, claims: &Claims, now_s: u64) -> Result<(u64, Option<u64
 }
 
 /// A binding that cannot be read is not the same as none.
-fn certificate(claims: &Claims) -> Result<Option<[u8; 32]>, AuthFailure> {
+pub(super) fn certificate(claims: &Claims) -> Result<Option<[u8; 32]>, AuthFailure> {
     let Some(thumbprint) = claims.get("cnf").and_then(|cnf| cnf.get("x5t#S256")) else { return Ok(None) };
     let bytes = thumbprint.as_str().and_then(base64url).and_then(|bytes| bytes.try_into().ok());
     bytes.map(Some).ok_or(AuthFailure::Invalid("the token's certificate binding is malformed"))

@@ -3,12 +3,17 @@
 
 pub mod algorithm;
 mod claims;
+pub mod client_credentials;
 pub mod discovery;
 pub mod egress;
 pub mod fetch;
+mod flights;
+mod form;
+pub mod introspection;
 pub mod jwks;
 pub mod jwt;
 pub mod keeper;
+mod recent;
 pub mod schedule;
 #[cfg(test)]
 #[path = "../../tests/tokens/mod.rs"]

@@ -1,16 +1,14 @@
 //! Tokens that were verified a moment ago: their signature need not be looked at again. Whether they were revoked is,
 //! on every request, by whoever asks here.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     AuthFailure,
     jwks::KeySet,
     jwt::{Fault, JwtPlan, PlanId, VerifiedToken, check, sha256},
     keeper::Slot,
+    recent::Recent,
 };
 
 /// Tokens that are remembered, and the bytes of their texts; what is kept of one is a few times its text.
@@ -29,15 +27,7 @@ pub enum Keys {
 
 /// Shared by all workers.
 pub struct Verified {
-    shards: [Mutex<Shard>; SHARDS],
-}
-
-/// Two generations: when the young one is full it becomes the old one, and what was not asked for since is gone.
-#[derive(Default)]
-struct Shard {
-    young: HashMap<[u8; 32], Entry>,
-    old: HashMap<[u8; 32], Entry>,
-    young_bytes: usize,
+    shards: [Mutex<Recent<Entry>>; SHARDS],
 }
 
 #[derive(Clone)]
@@ -45,13 +35,13 @@ struct Entry {
     plan: PlanId,
     /// The set that it was verified with: new keys mean a new look.
     keys: u64,
-    text_bytes: usize,
     token: Arc<VerifiedToken>,
 }
 
 impl Default for Verified {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+        let shard = |_| Mutex::new(Recent::new(TOKENS_MAX / SHARDS, TEXT_BYTES_MAX / SHARDS));
+        Self { shards: std::array::from_fn(shard) }
     }
 }
 
@@ -108,58 +98,28 @@ impl Verified {
             };
         }
         let verified = check(plan, set, token, sha256, now_s)?;
-        let entry = Entry { plan: plan.id, keys: set.id(), text_bytes: token.len(), token: verified.clone() };
-        self.shard(sha256).insert(*sha256, entry);
+        let entry = Entry { plan: plan.id, keys: set.id(), token: verified.clone() };
+        self.shard(sha256).insert(*sha256, entry, token.len());
         Ok(verified)
     }
 
     fn find(&self, plan: &JwtPlan, set: &KeySet, sha256: &[u8; 32]) -> Option<Arc<VerifiedToken>> {
-        let mut shard = self.shard(sha256);
-        let fits = |entry: &&Entry| entry.plan == plan.id && entry.keys == set.id();
-        if let Some(entry) = shard.young.get(sha256).filter(fits) {
-            return Some(entry.token.clone());
-        }
-        let entry = shard.old.get(sha256).filter(fits)?.clone();
-        let token = entry.token.clone();
-        shard.insert(*sha256, entry);
-        Some(token)
+        let entry = self.shard(sha256).get(sha256)?;
+        (entry.plan == plan.id && entry.keys == set.id()).then_some(entry.token)
     }
 
     /// For a token that was revoked: nothing of it is to stay in memory.
     pub fn forget(&self, sha256: &[u8; 32]) {
-        let mut shard = self.shard(sha256);
-        if let Some(entry) = shard.young.remove(sha256) {
-            shard.young_bytes -= entry.text_bytes;
-        }
-        shard.old.remove(sha256);
+        self.shard(sha256).remove(sha256);
     }
 
-    fn shard(&self, sha256: &[u8; 32]) -> std::sync::MutexGuard<'_, Shard> {
+    fn shard(&self, sha256: &[u8; 32]) -> std::sync::MutexGuard<'_, Recent<Entry>> {
         self.shards[usize::from(sha256[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        let len = |shard: &Mutex<Shard>| {
-            let shard = shard.lock().unwrap();
-            shard.young.len() + shard.old.len()
-        };
-        self.shards.iter().map(len).sum()
-    }
-}
-
-impl Shard {
-    fn insert(&mut self, sha256: [u8; 32], entry: Entry) {
-        let full = self.young.len() >= TOKENS_MAX / SHARDS / 2;
-        if full || self.young_bytes + entry.text_bytes > TEXT_BYTES_MAX / SHARDS / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
-        }
-        self.old.remove(&sha256);
-        self.young_bytes += entry.text_bytes;
-        if let Some(before) = self.young.insert(sha256, entry) {
-            self.young_bytes -= before.text_bytes;
-        }
+        self.shards.iter().map(|shard| shard.lock().unwrap().len()).sum()
     }
 }
 
