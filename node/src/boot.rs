@@ -91,6 +91,13 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         checks.await;
         Ok(())
     });
+    let (breakdown, stop) = (proxy.breakdown(), tasks.stop());
+    tasks.start("proxy workers", async move {
+        match stop.run_until_cancelled(breakdown).await {
+            Some(()) => Err(anyhow!("a worker broke down")),
+            None => Ok(()),
+        }
+    });
     tasks.start("health", health.clone().run(consensus.clone(), tasks.stop()));
     let telemetry = Telemetry {
         settings: settings.clone(),

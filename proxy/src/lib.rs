@@ -76,6 +76,9 @@ impl Proxy {
             per_ip: Default::default(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
+            broken: CancellationToken::new(),
+            #[cfg(test)]
+            break_clock: Default::default(),
             cut: AtomicUsize::new(0),
         });
         let mut workers = Vec::new();
@@ -136,6 +139,12 @@ impl Proxy {
         self.shared.cut.load(Ordering::Relaxed)
     }
 
+    /// Ends when a worker has broken down: whoever owns the process ends it, since a part of the connections that come in
+    /// would find nobody.
+    pub fn breakdown(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.broken.clone().cancelled_owned()
+    }
+
     async fn wait_ended(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         while self.shared.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
@@ -167,9 +176,8 @@ mod tests {
         answer
     }
 
-    #[test]
-    fn a_panic_ends_its_own_exchange_only_and_is_counted() {
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             node: "n1".into(),
             region: "eu".into(),
             listeners: vec![Listener { address: "127.0.0.1:0".parse().unwrap(), tls: None, merge_slashes: true }],
@@ -177,8 +185,12 @@ mod tests {
             access_log: AccessLog { default_on: false, path: None },
             trusted_proxies: Vec::new(),
             limits: ClientLimits::default(),
-        };
-        let proxy = Proxy::start(settings, Arc::default(), Arc::default()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_its_own_exchange_only_and_is_counted() {
+        let proxy = Proxy::start(settings(), Arc::default(), Arc::default()).unwrap();
         let address = proxy.addresses()[0];
         for _ in 0..3 {
             assert_eq!(ask(address, "x-panic: 1\r\n"), "");
@@ -189,5 +201,18 @@ mod tests {
         assert!(metrics.contains("quorumgate_http_panics_total 3\n"), "{metrics}");
         assert!(metrics.contains("quorumgate_http_requests_in_flight 0\n"), "{metrics}");
         assert!(metrics.contains("requests_total{route=\"-\",method=\"GET\",code=\"404\"} 3\n"), "{metrics}");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_breaks_down_is_noticed() {
+        let proxy = Proxy::start(settings(), Arc::default(), Arc::default()).unwrap();
+        assert!(ask(proxy.addresses()[0], "").starts_with("HTTP/1.1 404 "));
+        proxy.shared.break_clock.store(true, Ordering::Relaxed);
+        let noticed = tokio::time::timeout(Duration::from_secs(20), proxy.breakdown()).await;
+        noticed.expect("the breakdown is told");
+        assert!(TcpStream::connect(proxy.addresses()[0]).is_err());
+        // Nobody is waited for who is not there.
+        let drained = tokio::time::timeout(Duration::from_secs(20), proxy.drain(Duration::from_secs(600))).await;
+        assert_eq!(drained, Ok(0));
     }
 }

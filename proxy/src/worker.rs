@@ -46,6 +46,11 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Workers that have not ended.
     pub(crate) running: AtomicUsize,
+    /// A worker has broken down, and what it served is not served.
+    pub(crate) broken: CancellationToken,
+    /// Makes a worker's clock panic, as its test asks for.
+    #[cfg(test)]
+    pub(crate) break_clock: std::sync::atomic::AtomicBool,
     /// Exchanges that the end of a drain cut off.
     pub(crate) cut: AtomicUsize,
 }
@@ -97,14 +102,36 @@ impl Worker {
     }
 }
 
+/// Held by what a worker cannot be without; tells of a panic there, which otherwise nobody would notice: the other workers
+/// go on, and the kernel goes on handing connections to this one.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(thread = std::thread::current().name(), "a proxy worker broke down");
+            self.0.broken.cancel();
+        }
+    }
+}
+
 /// The body of a worker's thread.
 pub(crate) fn run(runtime: Runtime, seed: Seed) {
     let shared = seed.shared.clone();
+    let _running = Running(shared.clone());
+    let _alarm = Alarm(shared);
     let local = LocalSet::new();
     local.block_on(&runtime, run_local(seed));
     // Connections that are still there end here, and with them their exchanges' records.
     drop(local);
-    shared.running.fetch_sub(1, Ordering::Release);
+}
+
+struct Running(Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Release);
+    }
 }
 
 async fn run_local(seed: Seed) {
@@ -130,6 +157,7 @@ async fn run_local(seed: Seed) {
     for (listener, reception) in listeners {
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
+            let _alarm = Alarm(worker.shared.clone());
             match TcpListener::from_std(listener) {
                 Ok(listener) => accept(&worker, listener, Rc::new(reception)).await,
                 Err(error) => tracing::error!(%error, "a listener cannot be used"),
@@ -159,6 +187,8 @@ async fn keep_time(worker: &Worker) {
                 worker.conns.borrow().values().for_each(|conn| conn.drain());
             }
         }
+        #[cfg(test)]
+        assert!(!worker.shared.break_clock.load(Ordering::Relaxed), "as the test of alarms asks for");
         worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
         worker.plans.prune(&worker.shared.ruleset.load());
         worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), None);
