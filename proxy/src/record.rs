@@ -418,8 +418,13 @@ impl Answer {
                 record.sent_bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
             }
             Poll::Ready(Some(Err(error))) => {
-                record.refused(Refusal::from(error).words().code);
+                let refusal = Refusal::from(error);
+                record.refused(refusal.words().code);
                 record.write();
+                if record.grpc && record.is_http2() {
+                    this.inner = ResponseBody::Empty;
+                    return Poll::Ready(Some(Ok(Frame::trailers(refusal::grpc_trailers(&refusal)))));
+                }
             }
         }
         next
