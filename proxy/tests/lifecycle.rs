@@ -295,3 +295,44 @@ async fn metrics_are_prometheus_text() {
         assert!(families.contains(family), "{family}");
     }
 }
+
+/// Each answer comes from one ruleset or the other, whatever is published meanwhile.
+#[tokio::test]
+async fn no_request_fails_while_rules_change() {
+    let (first, _) = echo().await;
+    let (second, _) = echo().await;
+    let gateway = Gateway::start(forward_all(first));
+    let done = tokio_util::sync::CancellationToken::new();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (address, done) = (gateway.address, done.clone());
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let mut served = 0;
+                while !done.is_cancelled() {
+                    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
+                    let answer = read_answer(&mut stream).await;
+                    assert_eq!(status(&answer), 200, "after {served}");
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+    const SERVED: &str = "quorumgate_http_requests_total{route=\"all\",method=\"POST\",code=\"200\"}";
+    for round in 0..100u64 {
+        let target = if round % 2 == 0 { second } else { first };
+        // Another upstream under the same name, and a route beside that changes with it.
+        let mut words = forward_all(target);
+        words["routes"].as_array_mut().unwrap().push(json!({
+            "name": format!("r{round}"), "match": {"path_prefix": "/other"}, "respond": {"status": 200},
+        }));
+        gateway.proxy.publish(rules(words));
+        let before = gateway.metric(SERVED);
+        until("a request is served", || (gateway.metric(SERVED) > before).then_some(())).await;
+    }
+    done.cancel();
+    for client in clients {
+        assert!(soon("a client ends", client).await.unwrap() > 0);
+    }
+}

@@ -159,3 +159,42 @@ async fn a_request_on_a_connection_for_another_host_is_misdirected() {
     let mut client = http2(connect(gateway.address, &certified.roots, &["h2"]).await).await;
     assert_eq!(client.send_request(get("https://other.test/")).await.unwrap().status(), 200);
 }
+
+/// What is no handshake ends its own connection, within its time, and is counted; the listener goes on.
+#[tokio::test]
+async fn what_does_not_speak_tls_is_turned_away() {
+    let mut certified = certified();
+    certified.settings.limits.tls_handshake = std::time::Duration::from_millis(200);
+    let (target, _) = echo().await;
+    let gateway = Gateway::with(certified.settings.clone(), forward_all(target));
+    let hello = [0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
+    let garbage = vec![0xff; 100_000];
+    for (count, bytes) in (1u64..).zip([
+        &b"GET / HTTP/1.1\r\nhost: api.test\r\n\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\xff\xff",
+        &garbage[..],
+        // A handshake that begins and does not go on, and one that does not begin.
+        &hello[..],
+        b"",
+    ]) {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = soon("the connection is closed", stream.read_to_end(&mut answer)).await;
+        assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "{answer:?}");
+        gateway.metric_becomes("quorumgate_rejects_total{reason=\"tls_handshake\"}", count).await;
+    }
+    // A client that does not trust the certificate.
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let refused = TlsConnector::from(Arc::new(config)).connect("api.test".try_into().unwrap(), stream).await;
+    assert!(refused.is_err());
+    gateway.metric_becomes("quorumgate_http_connections_open", 0).await;
+    let mut client = http2(connect(gateway.address, &certified.roots, &["h2"]).await).await;
+    assert_eq!(client.send_request(get("https://api.test/")).await.unwrap().status(), StatusCode::OK);
+}
