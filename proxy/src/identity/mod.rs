@@ -22,7 +22,7 @@ pub mod verified;
 
 use std::{fmt, sync::Arc};
 
-use quorumgate_model::resource::Name;
+use quorumgate_model::resource::{Consumer, Name};
 
 /// The verified claims of a token.
 pub type Claims = serde_json::Map<String, serde_json::Value>;
@@ -36,6 +36,8 @@ pub struct Caller {
     /// The auth that took the credential.
     pub auth: Name,
     pub scopes: Scopes,
+    /// Beside those of the consumer: what a token says.
+    pub groups: Arc<[Box<str>]>,
     pub claims: Option<Arc<Claims>>,
     pub subject: RevocationSubject,
     /// Seconds since 1970 after which the credential proves nothing any more, without skew.
@@ -49,14 +51,6 @@ pub(crate) struct Identity {
     /// The first one with a consumer, else the first one.
     pub(crate) caller: Caller,
     pub(crate) also: Vec<Caller>,
-}
-
-/// One who may be known by several credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consumer {
-    pub name: Name,
-    pub groups: Vec<String>,
-    pub plan: Option<String>,
 }
 
 /// Which credential, for logs, limits and the upstream; never the secret.
@@ -133,6 +127,14 @@ pub struct CertificateMarks {
     pub spki_sha256: [u8; 32],
     /// SHA-256 of the whole certificate in DER: the `x5t#S256` of RFC 8705.
     pub sha256: [u8; 32],
+}
+
+impl Caller {
+    /// Of the consumer, and of the token.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        let of_consumer = self.consumer.iter().flat_map(|consumer| consumer.groups.iter().map(String::as_str));
+        of_consumer.chain(self.groups.iter().map(|group| &**group))
+    }
 }
 
 impl Scopes {
