@@ -4,6 +4,7 @@
 pub mod algorithm;
 mod claims;
 pub mod client_credentials;
+pub mod content_digest;
 pub mod discovery;
 pub mod egress;
 pub mod fetch;
@@ -15,6 +16,8 @@ pub mod jwt;
 pub mod keeper;
 mod recent;
 pub mod schedule;
+pub mod signature;
+mod structured;
 #[cfg(test)]
 #[path = "../../tests/tokens/mod.rs"]
 mod tokens;
