@@ -2,6 +2,7 @@
 //! it.
 
 pub mod algorithm;
+pub mod authorize;
 mod claims;
 pub mod client_credentials;
 pub mod content_digest;

@@ -18,6 +18,7 @@ use quorumgate_model::{
     state::State,
 };
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, WriteResponse};
+use quorumgate_proxy::identity::authorize;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -311,6 +312,7 @@ fn check(call: &Call, state: &State, intent: &Intent, whole: &ChangeResources) -
         if let Some(Resource::Route(route)) = &it.after {
             let place = || intent.places.place(&it.key);
             ruleset::check(route).map_err(|wrong| failure::invalid(&wrong.under(place())))?;
+            authorize::check(route).map_err(|wrong| failure::invalid(&wrong.under(place())))?;
         }
     }
     Ok(changed)

@@ -20,6 +20,7 @@ use quorumgate_model::{
     ruleset,
 };
 use quorumgate_proto::admin::v1::ConfigSet;
+use quorumgate_proxy::identity::authorize;
 use serde_json::Value as Json;
 
 use self::{
@@ -196,7 +197,11 @@ fn blame(kind: Kind, index: usize, node: &Node, invalid: Invalid) -> Wrong {
 /// One object's words as the model's type, with every check that one object allows.
 pub fn resource(kind: Kind, words: Json) -> Result<Resource, Invalid> {
     let resource = kind.parse(words).map_err(|error| locate::from_text(&error.to_string()))?;
-    convert::resource_from(convert::resource_to(&resource))
+    let resource = convert::resource_from(convert::resource_to(&resource))?;
+    if let Resource::Route(route) = &resource {
+        authorize::check(route)?;
+    }
+    Ok(resource)
 }
 
 fn find_duplicates(sources: &[Source], objects: &[Written], problems: &mut Vec<Problem>) {
