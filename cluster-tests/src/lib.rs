@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod cluster;
+pub mod issuer;
 pub mod load;
 pub mod origin;
 pub mod scenarios;

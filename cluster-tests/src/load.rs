@@ -40,12 +40,12 @@ pub async fn get_host(address: SocketAddr, host: &str, path: &str) -> anyhow::Re
     connection.get(host, path).await
 }
 
-struct Connection {
+pub struct Connection {
     sender: http1::SendRequest<Empty<Bytes>>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let opening = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
@@ -57,7 +57,13 @@ impl Connection {
     }
 
     async fn get(&mut self, host: &str, path: &str) -> anyhow::Result<Answer> {
-        let request = Request::get(path).header("host", host).body(Empty::new())?;
+        self.get_with(host, path, &[]).await
+    }
+
+    pub async fn get_with(&mut self, host: &str, path: &str, fields: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        let request = Request::get(path).header("host", host);
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Empty::new())?;
         let asking = async {
             self.sender.ready().await?;
             let answer = self.sender.send_request(request).await?;

@@ -36,6 +36,19 @@ enum Claim {
     },
     /// Two of three nodes die.
     LoseQuorum,
+    /// A token is revoked on one node while clients hammer all of them.
+    Revocation {
+        #[arg(long, default_value_t = 300)]
+        rounds: usize,
+    },
+    /// Tokens are revoked while nodes are cut off, stopped and killed: nobody is let in past the bound.
+    RevocationBound {
+        #[arg(long, default_value_t = 50)]
+        rounds: usize,
+        /// Chooses victims and pauses.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
     Wan {
         #[arg(long, default_value_t = 50)]
@@ -96,6 +109,22 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             println!(
                 "without a quorum: open routes flow on, readyz stays 200, deny routes stale after {:?}",
                 outage.stale_after
+            );
+        }
+        Claim::Revocation { rounds } => {
+            let cluster = Cluster::start(Plan::of(3)).await?;
+            let propagation = scenarios::revocation::propagation(&cluster, rounds).await?;
+            let (p50, p99) = (propagation.p50(), propagation.p99());
+            println!("{rounds} tokens revoked on one node, refused by 3/3 after: p50 {p50:?}, p99 {p99:?}");
+            ensure!(p99 <= Duration::from_millis(300), "the p99 is above 300 ms");
+        }
+        Claim::RevocationBound { rounds, seed } => {
+            let plan = Plan { round_trip: Some(|_, _| Duration::from_millis(2)), ..Plan::of(3) };
+            let mut cluster = Cluster::start(plan).await?;
+            let bound = scenarios::revocation::bound(&mut cluster, rounds, seed).await?;
+            println!(
+                "{rounds} revocations under faults: of {} requests the latest that was let in was sent {:?} after; the bound is {:?}",
+                bound.requests, bound.latest, bound.max_staleness
             );
         }
         Claim::Wan { writes } => {

@@ -5,6 +5,7 @@ pub mod configuration;
 pub mod faults;
 pub mod quorum;
 pub mod unknown;
+pub mod revocation;
 pub mod wan;
 
 use std::net::SocketAddr;

@@ -72,6 +72,11 @@ impl Relay {
         self.links.table.lock().expect("no panic while it is held").insert((from, to), link);
     }
 
+    /// One direction of a pair as it is now.
+    pub fn link(&self, from: usize, to: usize) -> Link {
+        self.links.table.lock().expect("no panic while it is held").get(&(from, to)).copied().unwrap_or_default()
+    }
+
     /// Cuts or mends every path of one node.
     pub fn isolate(&self, node: usize, cut: bool) {
         let mut table = self.links.table.lock().expect("no panic while it is held");
