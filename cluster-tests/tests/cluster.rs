@@ -34,3 +34,12 @@ async fn a_write_that_lost_its_quorum_is_settled_by_its_repeat() {
     let mut cluster = Cluster::start(Plan { max_rtt: "200ms", ..Plan::of(3) }).await.unwrap();
     println!("{:?}", scenarios::unknown::stop_followers(&mut cluster).await.unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_region_costs_one_election_and_no_wait_for_the_lost() {
+    let wan = scenarios::wan::run(15).await.unwrap();
+    println!("{wan}");
+    assert!(wan.commit_p50 >= wan.quorum_rtt, "a commit faster than the light: {wan}");
+    assert!(wan.follower_p50 >= wan.follower_rtt + wan.quorum_rtt, "{wan}");
+    assert!(wan.region_loss <= scenarios::wan::REGION_LOSS_MAX, "{wan}");
+}

@@ -5,7 +5,7 @@ mod members;
 use std::time::{Duration, Instant};
 
 use members::{Home, SOON, actor, leader, three};
-use quorumgate_model::command::{Applied, Body, Role};
+use quorumgate_model::command::{Applied, Body, Reason, Role};
 use quorumgate_node::{
     consensus::{Draft, ProposeError},
     join::{JoinToken, join},
@@ -117,6 +117,29 @@ async fn a_removed_node_is_shut_out_and_says_so() {
     back.stop().await;
     let result = members[0].consensus.remove_node(members[0].consensus.view().id, actor(), SOON).await;
     assert!(!matches!(result, Ok(Applied { outcome: Ok(_), .. })), "the last voter went: {result:?}");
+    for member in members {
+        member.stop().await;
+    }
+}
+
+/// It must not get into a log from which it cannot be sent on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_replicated_is_never_appended() {
+    let (_homes, members) = three().await;
+    let at = leader(&members);
+    let follower = &members[(at + 1) % 3];
+    let id = |bytes| Body::RemoveJoinToken { id: "x".repeat(bytes) };
+    for member in [&members[at], follower] {
+        let error = member.propose(id(13 << 20)).await.unwrap_err();
+        assert!(matches!(error, ProposeError::TooLarge { .. }), "{error:?}");
+        // The longest that may pass, passes on all of its way.
+        let refused = member.propose(id((12 << 20) - 64)).await.unwrap().outcome.unwrap_err();
+        assert_eq!(refused.reason, Reason::NotFound);
+    }
+    let index = follower.propose(Body::Tick).await.unwrap().index;
+    for member in &members {
+        member.consensus.wait_applied(index, SOON).await.unwrap();
+    }
     for member in members {
         member.stop().await;
     }

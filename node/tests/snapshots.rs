@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use members::{SOON, leader, three_with};
-use quorumgate_model::command::{Actor, Body};
+use quorumgate_model::command::{Actor, Body, Role};
 use quorumgate_node::consensus::Draft;
 use quorumgate_raft_store::Options;
 
@@ -21,6 +21,11 @@ async fn a_lagging_member_gets_a_snapshot_while_heartbeats_go_on() {
     let term = consensus.view().term;
     let last_seen = consensus.view().applied;
 
+    // The member that is away misses these audit entries for good: they are behind the snapshot.
+    let audited = consensus.audit(100).await.len();
+    for _ in 0..3 {
+        members[at].token(Role::Replica, SOON).await;
+    }
     // What fills the log is the actor's text.
     let actor = Arc::new(Actor { name: "filler".into(), rpc: "x".repeat(8 << 10), ..Default::default() });
     let mut rounds = 0;
@@ -39,6 +44,10 @@ async fn a_lagging_member_gets_a_snapshot_while_heartbeats_go_on() {
         back.consensus.linearize(SOON).await.unwrap().hash(),
         members[at].consensus.linearize(SOON).await.unwrap().hash()
     );
+    let there = members[at].consensus.audit(100).await;
+    assert_eq!(there.len(), audited + 3);
+    assert_eq!(back.consensus.audit(100).await, there, "what the snapshot skipped comes from the others");
+    assert_eq!(back.consensus.audit(2).await, there[..2]);
     assert_eq!(members[at].consensus.view().term, term, "an election took place");
     back.stop().await;
     for member in members {

@@ -93,7 +93,7 @@ async fn check_journal(opened: &mut Opened, state: &State, snapshot: u64) -> Res
     // A snapshot waits until the journal has everything.
     opened.machine.get_snapshot_builder().await.build_snapshot().await?;
     ensure!(opened.journal.degraded().is_none(), "the journal is degraded: {:?}", opened.journal.degraded());
-    let audit = opened.journal.audit(usize::MAX);
+    let audit = opened.journal.audit(u64::MAX, usize::MAX);
     let mut link = (state.audit.count, state.audit.hash);
     for entry in &audit {
         ensure!((entry.sequence, entry.hash()) == link, "audit entry {} does not link", entry.sequence);

@@ -130,6 +130,10 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;
             println!("{wan}");
+            let commit_max = wan.quorum_rtt + Duration::from_millis(10);
+            ensure!(wan.commit_p50 <= commit_max, "the median commit takes longer than {commit_max:?}");
+            ensure!(wan.commit_p99 <= commit_max, "the p99 of a commit is above {commit_max:?}");
+            ensure!(wan.region_loss <= scenarios::wan::REGION_LOSS_MAX, "writing again took too long");
         }
     }
     Ok(())

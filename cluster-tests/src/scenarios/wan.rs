@@ -17,16 +17,22 @@ pub struct Wan {
     pub quorum_rtt: Duration,
     pub commit_p50: Duration,
     pub commit_p99: Duration,
+    /// At the nearest follower of another region: the leader's own time and the way there and back.
+    pub follower_rtt: Duration,
+    pub follower_p50: Duration,
     /// From the death of the leader's region to the first write that is acknowledged.
     pub region_loss: Duration,
 }
+
+/// 2 · election_max + 4 · max_rtt at 200 ms, and a receipt of one write.
+pub const REGION_LOSS_MAX: Duration = Duration::from_millis(4_800 + 1_200);
 
 impl fmt::Display for Wan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "five nodes, 80–200 ms apart: round trip to the quorum {:?}, commit at the leader p50 {:?}, p99 {:?}; region lost, writing again after {:?}",
-            self.quorum_rtt, self.commit_p50, self.commit_p99, self.region_loss
+            "five nodes, 80–200 ms apart: round trip to the quorum {:?}, commit at the leader p50 {:?}, p99 {:?}, at a follower {:?} away p50 {:?}; region lost, writing again after {:?}",
+            self.quorum_rtt, self.commit_p50, self.commit_p99, self.follower_rtt, self.follower_p50, self.region_loss
         )
     }
 }
@@ -58,6 +64,12 @@ pub async fn run(writes: usize) -> anyhow::Result<Wan> {
         (0..REGIONS.len()).filter(|at| *at != leader).map(|at| round_trip(leader, at)).collect();
     distances.sort();
 
+    // In another region: the nearest may be beside the leader.
+    let away = (0..REGIONS.len()).filter(|at| REGIONS[*at] != REGIONS[leader]);
+    let follower = away.min_by_key(|at| round_trip(leader, *at)).context("another region")?;
+    let mut at_follower = commits(&cluster, follower, writes).await?;
+    at_follower.sort();
+
     let lost_region = cluster.members[leader].region.clone();
     let start = Instant::now();
     for member in cluster.members.iter_mut().filter(|member| member.region == lost_region) {
@@ -83,13 +95,15 @@ pub async fn run(writes: usize) -> anyhow::Result<Wan> {
         quorum_rtt: distances[1],
         commit_p50: took[took.len() / 2],
         commit_p99: took[(took.len() * 99).div_ceil(100) - 1],
+        follower_rtt: round_trip(leader, follower),
+        follower_p50: at_follower[at_follower.len() / 2],
         region_loss,
     })
 }
 
 /// Tokens are written without a receipt from every node: what is measured is the commit alone.
-async fn commits(cluster: &Cluster, leader: usize, writes: usize) -> anyhow::Result<Vec<Duration>> {
-    let client = cluster.members[leader].client().await?;
+async fn commits(cluster: &Cluster, at: usize, writes: usize) -> anyhow::Result<Vec<Duration>> {
+    let client = cluster.members[at].client().await?;
     let mut took = Vec::with_capacity(writes);
     for _ in 0..writes {
         let start = Instant::now();

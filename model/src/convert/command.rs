@@ -68,6 +68,11 @@ pub(crate) fn body_digest(body: &Body) -> Digest {
     Digest::of(&store::Command { body: Some(body_to(body)), ..Default::default() }.encode_to_vec())
 }
 
+/// How long the stored form of a body is.
+pub fn body_bytes(body: &Body) -> usize {
+    store::Command { body: Some(body_to(body)), ..Default::default() }.encoded_len()
+}
+
 fn body_from(body: Wire) -> Result<Body, Invalid> {
     Ok(match body {
         Wire::Bootstrap(it) => Body::Bootstrap(Arc::new(bootstrap_from(it)?)),

@@ -129,7 +129,13 @@ impl Cluster for Service {
         if !MAX_RTT_RANGE.contains(&max_rtt) {
             return Err(failure::bad_field("max_rtt", &format!("found {max_rtt:?}; allowed: 1ms to 2s")));
         }
-        self.desk.write_other(&call, Body::SetMaxRtt { max_rtt }).await.map(Response::new)
+        let mut response = self.desk.write_other(&call, Body::SetMaxRtt { max_rtt }).await?;
+        if !response.noop {
+            let follows = "max_staleness follows at once; each node's heartbeats and elections at its next start: restart \
+                           the nodes one at a time";
+            response.warnings.push(follows.into());
+        }
+        Ok(Response::new(response))
     }
 
     async fn create_join_token(

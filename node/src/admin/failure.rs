@@ -76,6 +76,7 @@ pub fn unwritten(error: ProposeError, request_id: &str) -> Status {
             details.set_request_info(request_id, "");
             with_details(Code::DeadlineExceeded, message, details)
         }
+        ProposeError::TooLarge { .. } => entry_too_large(&message),
         ProposeError::Stopped(_) => status(Code::Unavailable, "CONSENSUS_STOPPED", message),
         ProposeError::Refused(_) => precondition("REFUSED", "cluster", &message),
     }

@@ -27,7 +27,7 @@ use crate::consensus::Consensus;
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 const DEADLINE_MAX: Duration = Duration::from_secs(300);
 /// The answer leaves this long before the client gives up, at most; a tenth of a shorter deadline.
-const ANSWER_WITHIN: Duration = Duration::from_millis(100);
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 const MIN_REVISION: &str = "quorumgate-min-revision";
 
 /// One call's caller and its bounds; every service finds it in the request's extensions.

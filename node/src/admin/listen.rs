@@ -1,7 +1,15 @@
 //! The listeners: sockets, handshakes and HTTP/2 connections, each within bounds.
 
 use std::{
-    convert::Infallible, fs, future::Future, os::unix::fs::PermissionsExt, path::Path, pin::pin, sync::Arc,
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    fs,
+    future::Future,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +28,8 @@ use crate::tasks::Tasks;
 
 /// Per listener, so that strangers on TCP cannot lock operators out of the socket.
 const CONNECTIONS_MAX: usize = 512;
+/// Of those, from one address: one client cannot take all the room.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 const STREAMS_MAX: u32 = 256;
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -72,11 +82,15 @@ impl Door {
 
     pub async fn serve_tls(self, listener: TcpListener, tls: Acceptor) -> anyhow::Result<()> {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let shares = Shares::default();
         let stop = self.tasks.stop();
         while let Some(permit) = stop.run_until_cancelled(room.clone().acquire_owned()).await {
             let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { break };
             match accepted {
-                Ok((stream, _)) => self.tasks.detach(self.clone().open_tls(stream, tls.clone(), permit?)),
+                Ok((stream, address)) => match shares.take(address.ip()) {
+                    Some(share) => self.tasks.detach(self.clone().open_tls(stream, tls.clone(), (permit?, share))),
+                    None => tracing::debug!(%address, "admin connection refused: its address has too many"),
+                },
                 Err(error) => pause(error).await,
             }
         }
@@ -90,7 +104,7 @@ impl Door {
         }
     }
 
-    async fn open_tls(self, stream: TcpStream, tls: Acceptor, _permit: OwnedSemaphorePermit) {
+    async fn open_tls(self, stream: TcpStream, tls: Acceptor, _room: (OwnedSemaphorePermit, Share)) {
         let Ok(address) = stream.peer_addr() else { return };
         let _ = stream.set_nodelay(true);
         match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
@@ -139,6 +153,41 @@ impl Door {
     }
 }
 
+/// How many connections each address has; at most `CONNECTIONS_MAX` addresses have any.
+#[derive(Clone, Default)]
+struct Shares(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection of an address, until it is dropped.
+struct Share {
+    address: IpAddr,
+    of: Shares,
+}
+
+impl Shares {
+    /// None when the address has as many as it may.
+    fn take(&self, address: IpAddr) -> Option<Share> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= CONNECTIONS_PER_ADDRESS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Share { address, of: self.clone() })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
 async fn pause(error: std::io::Error) {
     tracing::warn!(%error, "admin listener could not accept");
     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -154,5 +203,23 @@ where
 {
     fn execute(&self, stream: F) {
         self.0.detach(stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_share_and_gives_it_back() {
+        let shares = Shares::default();
+        let [a, b] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let mut held: Vec<_> = (0..CONNECTIONS_PER_ADDRESS_MAX).map(|_| shares.take(a).unwrap()).collect();
+        assert!(shares.take(a).is_none(), "it has its share");
+        assert!(shares.take(b).is_some(), "others have theirs");
+        held.pop();
+        assert!(shares.take(a).is_some());
+        drop(held);
+        assert!(shares.0.lock().unwrap().is_empty(), "nothing is left of who has left");
     }
 }

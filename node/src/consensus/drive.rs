@@ -28,6 +28,8 @@ use super::{
 const STEP_MAX: Duration = Duration::from_secs(10);
 const LET_KNOW_MAX: Duration = Duration::from_secs(3);
 const PROPOSE_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at the peers' connections.
+const PEERS_EVERY: Duration = Duration::from_millis(500);
 /// How far the log clock may fall behind while tokens wait for it.
 const TICK_EVERY_US: u64 = 60_000_000;
 /// Between two attempts at the same failing snapshot.
@@ -53,6 +55,16 @@ pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) -> anyhow:
             () = tokio::time::sleep(member.timing.heartbeat) => {}
         }
     }
+}
+
+/// Keeps an eye on every other node's connection.
+pub(super) async fn watch_peers(member: Arc<Member>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(PEERS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        member.peers.look_after(&member.others());
+    }
+    Ok(())
 }
 
 /// Follows the state: shuts removed nodes out, and stops this node if it is one of them.

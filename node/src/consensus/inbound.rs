@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::BoxStream};
 use openraft::async_runtime::watch::WatchReceiver;
+use prost::Message;
 use quorumgate_model::{
     command::{Actor, AdmitNode, Body, NodeRecord, Role, Standing},
     convert,
@@ -26,14 +27,17 @@ use super::{
     Consensus, Draft, ProposeError, REMOVED, convert as raft_convert,
     member::Member,
     propose::{Attempt, until},
+    survey::AUDIT_PAGE,
 };
 use crate::{
-    peer::{Inbound, Rights},
+    peer::{Inbound, Rights, frame},
     pki::{self, PeerIdentity},
 };
 
 /// The longest deadline that a peer may ask for.
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// Of a frame, what is left for the words around one entry.
+const FRAME_SPARE: usize = 1 << 20;
 /// How many nodes a joiner is told of.
 const PEERS_MAX: usize = 16;
 /// How long an admission may take.
@@ -69,6 +73,7 @@ impl Inbound for Consensus {
             Call::ReadIndex(request) => self.member.answer_read_index(&request).await,
             Call::Status(_) => Ok(Answer::Status(self.status())),
             Call::AwaitPublished(request) => Ok(self.member.answer_await_published(&request).await),
+            Call::Audit(request) => Ok(self.answer_audit(&request).await),
             Call::RevisionDiff(request) => Ok(self.member.answer_revision_diff(request.revision).await),
             Call::Membership(request) => self.answer_membership(&request).await,
             Call::Join(request) => self.answer_join(request, from).await,
@@ -165,6 +170,10 @@ impl Member {
     async fn answer_propose(&self, request: pb::ProposeRequest) -> Answered {
         let ends = ends_in(request.deadline_ms);
         let command = request.command.ok_or((Reason::Invalid, "a proposal without its command".into()))?;
+        let bytes = command.encoded_len();
+        if bytes > frame::FRAME_MAX - FRAME_SPARE {
+            return Err((Reason::Refused, format!("the command takes {bytes} bytes, too many for one entry")));
+        }
         let command = convert::command_from(command).map_err(invalid)?;
         let draft =
             Draft { request_id: command.request_id, asked: command.asked, actor: command.actor, body: command.body };
@@ -230,6 +239,11 @@ impl Member {
 }
 
 impl Consensus {
+    async fn answer_audit(&self, request: &pb::AuditRequest) -> Answer {
+        let entries = self.member.own_audit(request.before, (request.limit as usize).min(AUDIT_PAGE)).await;
+        Answer::Audit(pb::AuditResponse { entries: entries.iter().map(convert::audit_to).collect() })
+    }
+
     pub(super) fn status(&self) -> pb::StatusResponse {
         let view = self.view();
         let published = *self.member.published.borrow();
@@ -352,6 +366,6 @@ fn reason(error: &ProposeError) -> Reason {
         ProposeError::NoQuorum(_) => Reason::NoQuorum,
         ProposeError::OutcomeUnknown(_) => Reason::OutcomeUnknown,
         ProposeError::Stopped(_) => Reason::Stopped,
-        ProposeError::Refused(_) => Reason::Refused,
+        ProposeError::Refused(_) | ProposeError::TooLarge { .. } => Reason::Refused,
     }
 }

@@ -71,6 +71,9 @@ pub enum ProposeError {
     /// Perhaps appended; repeat with the same request id.
     #[error("the outcome is unknown: {0}")]
     OutcomeUnknown(String),
+    /// It would not fit into one message between nodes; never appended.
+    #[error("the command takes {bytes} bytes; allowed: {allowed}")]
+    TooLarge { bytes: usize, allowed: usize },
     /// Consensus has stopped on this node.
     #[error("consensus has stopped on this node: {0}")]
     Stopped(String),

@@ -19,6 +19,10 @@ use crate::peer::CallError;
 
 /// How often a write that nobody has taken is offered again; a new leader wakes it earlier.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The longest body of a command: with its frame it must fit into one message to a peer, or it could be appended and never
+/// be replicated.
+pub const COMMAND_BYTES_MAX: usize = 12 << 20;
+const _: () = assert!(COMMAND_BYTES_MAX + (1 << 20) <= crate::peer::frame::FRAME_MAX);
 /// The answer's way back from the leader, on top of the deadline it was given.
 const ANSWER_SLACK: Duration = Duration::from_millis(100);
 
@@ -40,6 +44,10 @@ impl Consensus {
     /// A draft without a request id gets one, so that a leader lost in between costs a repeat and not the outcome.
     pub async fn propose(&self, mut draft: Draft, deadline: Duration) -> Result<Applied, ProposeError> {
         let ends = Instant::now() + deadline;
+        let bytes = convert::body_bytes(&draft.body);
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes, allowed: COMMAND_BYTES_MAX });
+        }
         draft.request_id.get_or_insert_with(|| uuid::Uuid::new_v4().into_bytes());
         let mut perhaps_appended = None;
         loop {
@@ -155,23 +163,28 @@ impl Member {
     }
 
     /// Calls the leader, and gives up early once this node no longer takes it for the leader and nothing has come.
-    async fn call_leader(
+    pub(super) async fn call_leader(
         &self,
         target: &crate::peer::Target,
         call: Call,
         deadline: Duration,
     ) -> Result<Answer, CallError> {
-        let abandoned = async {
-            loop {
-                tokio::time::sleep(self.timing.heartbeat).await;
-                if self.leader(&self.glance()) != Some(target.id) {
-                    return;
-                }
-            }
-        };
         tokio::select! {
             answer = self.peers.call(target, call, deadline) => answer,
-            () = abandoned => Err(CallError::Lost("it is the leader no more".into())),
+            () = self.until_deposed(target.id) => Err(CallError::Lost("it is the leader no more".into())),
+        }
+    }
+
+    /// Until this node takes another for the leader, or none.
+    async fn until_deposed(&self, leader: NodeId) {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let _ = metrics.borrow_and_update();
+            if self.leader(&self.glance()) != Some(leader) {
+                return;
+            }
+            let _ = timeout(self.timing.heartbeat, metrics.changed()).await;
         }
     }
 

@@ -79,7 +79,7 @@ impl Member {
         let patience = self.timing.election_max + 4 * self.timing.max_rtt;
         let left = ends.saturating_duration_since(Instant::now()).min(patience);
         let request = pb::ReadIndexRequest { deadline_ms: left.as_millis() as u64 };
-        match self.peers.call(&target, Call::ReadIndex(request), left).await {
+        match self.call_leader(&target, Call::ReadIndex(request), left).await {
             Ok(Answer::ReadIndex(response)) => Ok(response.index),
             Ok(Answer::Failure(failure)) => Err(failure.message),
             Ok(_) => Err("an answer of another kind".into()),

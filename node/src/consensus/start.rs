@@ -114,6 +114,7 @@ impl Consensus {
         let stop = tasks.stop();
         tasks.start("membership", drive::run(member.clone(), stop.clone()));
         tasks.start("removals", drive::watch_removals(member.clone(), stop.clone()));
+        tasks.start("reach", drive::watch_peers(member.clone(), stop.clone()));
         tasks.start("store health", drive::watch_health(member.clone(), stop.clone()));
         tasks.start("snapshots", drive::take_snapshots(member.clone(), snapshot_due, purge_floor, stop.clone()));
         tasks.start("freshness", probe::run(member.clone(), stop.clone()));

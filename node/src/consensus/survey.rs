@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use quorumgate_model::{
     NodeId, convert,
+    digest::Digest,
     state::{AuditEntry, RevisionDiff},
 };
 use quorumgate_proto::peer::v1::{self as pb, StatusResponse, request::Call, response::Answer};
@@ -15,6 +16,8 @@ use crate::peer::Target;
 
 /// One question of a series: a peer that lets it pass is taken for unreachable.
 const SLICE: Duration = Duration::from_millis(500);
+/// Audit entries that a peer gives at a time.
+pub(super) const AUDIT_PAGE: usize = 500;
 /// For a peer to give the diff of a revision.
 const DIFF_MAX: Duration = Duration::from_secs(2);
 
@@ -78,14 +81,63 @@ impl Consensus {
         None
     }
 
-    /// Of this node's journal, newest first.
+    /// Newest first: of this node's journal, and of peers' where it has gaps, as behind a snapshot. What a peer gives is
+    /// taken only as far as the chain proves it.
     pub async fn audit(&self, limit: usize) -> Vec<AuditEntry> {
-        let journal = self.member.journal.clone();
-        tokio::task::spawn_blocking(move || journal.audit(limit)).await.unwrap_or_default()
+        let head = self.member.state().audit;
+        let mut chain = Chain { next: head.count, hash: head.hash, entries: Vec::new(), limit };
+        chain.extend(self.member.own_audit(u64::MAX, limit).await);
+        for target in self.member.others() {
+            while chain.wants() {
+                let request = pb::AuditRequest { before: chain.next + 1, limit: AUDIT_PAGE.min(limit) as u32 };
+                let asked = self.member.peers.call(&target, Call::Audit(request), DIFF_MAX).await;
+                let Ok(Answer::Audit(answer)) = asked else { break };
+                let given: Vec<_> = answer.entries.into_iter().filter_map(|it| convert::audit_from(it).ok()).collect();
+                if !chain.extend(given) {
+                    break;
+                }
+            }
+        }
+        // This node's own entries may go on below a gap.
+        chain.extend(self.member.own_audit(chain.next + 1, limit).await);
+        chain.entries
+    }
+}
+
+/// Audit entries from the newest down, each proven by the hash that the one above it holds.
+struct Chain {
+    /// The sequence number that comes next, 0 at the end, and its hash.
+    next: u64,
+    hash: Digest,
+    entries: Vec<AuditEntry>,
+    limit: usize,
+}
+
+impl Chain {
+    fn wants(&self) -> bool {
+        self.next > 0 && self.entries.len() < self.limit
+    }
+
+    /// Takes what fits; false if nothing did.
+    fn extend(&mut self, newest_first: Vec<AuditEntry>) -> bool {
+        let before = self.entries.len();
+        for entry in newest_first {
+            if self.wants() && entry.sequence == self.next && entry.hash() == self.hash {
+                (self.next, self.hash) = (entry.sequence - 1, entry.previous);
+                self.entries.push(entry);
+            }
+        }
+        self.entries.len() > before
     }
 }
 
 impl Member {
+    /// Of this node's journal, newest first, below that sequence number.
+    pub(super) async fn own_audit(&self, before: u64, limit: usize) -> Vec<AuditEntry> {
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || journal.audit(before, limit)).await.unwrap_or_default()
+    }
+
     pub(super) async fn own_revision_diff(&self, revision: u64) -> Option<RevisionDiff> {
         let journal = self.journal.clone();
         tokio::task::spawn_blocking(move || journal.revision_diff(revision)).await.ok().flatten()
@@ -104,6 +156,10 @@ impl Member {
             let left = ends.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return last;
+            }
+            // Known to be out of reach: waiting for it tells nothing new.
+            if self.peers.is_silent(target.id) {
+                return None;
             }
             let slice = left.min(SLICE);
             let request = pb::AwaitPublishedRequest { index, deadline_ms: slice.as_millis() as u64 };

@@ -1,7 +1,7 @@
 //! One outgoing connection to one peer for one use: dialled when it is needed, once at a time, with bounded back-off.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
     state: watch::Sender<State>,
+    heard: Mutex<Option<Heard>>,
+}
+
+/// What had come over the connection at the last look, and when there was last something new.
+#[derive(Clone, Copy)]
+struct Heard {
+    datagrams: u64,
+    at: Instant,
 }
 
 #[derive(Clone)]
@@ -29,7 +37,34 @@ enum State {
 
 impl Link {
     pub(super) fn new() -> Self {
-        Self { state: watch::Sender::new(State::Idle) }
+        Self { state: watch::Sender::new(State::Idle), heard: Mutex::default() }
+    }
+
+    /// A look, to be taken at intervals: for how long nothing has come. None where nobody was ever dialled. A connection
+    /// that is gone is dialled anew, so that the peer's return is noticed.
+    pub(super) fn silence(
+        self: &Arc<Self>,
+        peers: &Peers,
+        target: &Target,
+        r#use: Use,
+        now: Instant,
+    ) -> Option<Duration> {
+        let datagrams = match &*self.state.borrow() {
+            State::Idle => return None,
+            State::Up(connection) if connection.close_reason().is_none() => Some(connection.stats().udp_rx.datagrams),
+            _ => None,
+        };
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *heard;
+        let last = heard.get_or_insert(Heard { datagrams: datagrams.unwrap_or_default(), at: now });
+        match datagrams {
+            Some(datagrams) if before.is_none_or(|before| before.datagrams != datagrams) => {
+                *last = Heard { datagrams, at: now };
+            }
+            Some(_) => {}
+            None => self.dial(peers, target, r#use),
+        }
+        Some(now.saturating_duration_since(last.at))
     }
 
     /// The open connection, or the outcome of the dial under way. A dial goes on when its caller gives up.

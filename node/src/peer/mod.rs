@@ -9,10 +9,10 @@ mod serve;
 mod tls;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -37,6 +37,8 @@ use crate::{
 
 /// Resolution, handshake and hello together.
 const DIAL_MAX: Duration = Duration::from_secs(3);
+/// A peer of whom nothing has come for this long is taken for unreachable: connections are kept alive each second.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// The close code of a side that refuses the other.
 const CLOSE_REFUSED: u32 = 1;
 
@@ -78,6 +80,7 @@ struct Inner {
     tasks: Tasks,
     links: Mutex<BTreeMap<(NodeId, Use), Arc<Link>>>,
     accepted: Mutex<BTreeMap<usize, (NodeId, Connection)>>,
+    silent: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Peers {
@@ -89,7 +92,8 @@ impl Peers {
         let socket = bind_udp(listen).with_context(|| format!("binding the peer listener {listen} (UDP)"))?;
         let runtime = quinn::default_runtime().context("the peers need a tokio runtime")?;
         let endpoint = Endpoint::new(endpoint_config(&held), Some(server), socket, runtime)?;
-        let inner = Inner { endpoint, member, me, anchor, tasks, links: Mutex::default(), accepted: Mutex::default() };
+        let (links, accepted, silent) = Default::default();
+        let inner = Inner { endpoint, member, me, anchor, tasks, links, accepted, silent };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -152,6 +156,32 @@ impl Peers {
         connection.open_bi().await.map_err(|error| CallError::Unreachable(error.to_string()))
     }
 
+    /// Looks after the connections to these nodes; to be called about twice a second. Tells once when a peer falls silent,
+    /// and once when it is back.
+    pub fn look_after(&self, targets: &[Target]) {
+        let now = Instant::now();
+        for target in targets {
+            let link = {
+                let links = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
+                links.get(&(target.id, Use::Control)).cloned()
+            };
+            let Some(silence) = link.and_then(|link| link.silence(self, target, Use::Control, now)) else { continue };
+            let mut silent = self.inner.silent.lock().unwrap_or_else(PoisonError::into_inner);
+            match silence > SILENT_AFTER {
+                true if silent.insert(target.id) => {
+                    tracing::warn!(peer = target.id, address = target.address, ?silence, "a peer is out of reach");
+                }
+                false if silent.remove(&target.id) => tracing::info!(peer = target.id, "a peer is in reach again"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Nothing has come from it for `SILENT_AFTER`, as of the last look.
+    pub fn is_silent(&self, id: NodeId) -> bool {
+        self.inner.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
     /// Closes the connections that nodes have made who are to be shut out.
     pub fn shut_out(&self, is_out: impl Fn(NodeId) -> bool) {
         let accepted = self.inner.accepted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,6 +194,7 @@ impl Peers {
 
     /// Closes the connections to nodes that nothing is sent to any more.
     pub fn hang_up(&self, is_gone: impl Fn(NodeId) -> bool) {
+        self.inner.silent.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| !is_gone(*id));
         let mut links = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|(id, _), link| {
             let stays = !is_gone(*id);

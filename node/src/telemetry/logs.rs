@@ -4,9 +4,11 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// `RUST_LOG` wins over the settings' filter. Libraries are held to warnings: the node says what matters itself.
+/// `RUST_LOG` wins over the settings' filter. Libraries are held to warnings: the node says what matters itself. openraft
+/// is silent: it repeats each failed attempt at an unreachable peer, where one line at its loss and one at its return do.
 pub fn start(filter: &str) -> anyhow::Result<()> {
-    let quiet = format!("warn,quorumgate_node={filter},quorumgate_proxy={filter},quorumgate_raft_store={filter}");
+    let quiet =
+        format!("warn,openraft=off,quorumgate_node={filter},quorumgate_proxy={filter},quorumgate_raft_store={filter}");
     let words = match filter.contains(['=', ',']) {
         true => filter,
         false => &quiet,

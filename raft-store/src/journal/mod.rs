@@ -110,11 +110,12 @@ impl Journal {
         }
     }
 
-    /// Newest first.
-    pub fn audit(&self, limit: usize) -> Vec<AuditEntry> {
+    /// Newest first, below that sequence number.
+    pub fn audit(&self, before: u64, limit: usize) -> Vec<AuditEntry> {
         let mut entries = self.inner.gathered.lock().audit.clone();
+        entries.retain(|sequence, _| *sequence < before);
         let written = self.read(|books| {
-            let sequences = books.audit.numbers().take(limit);
+            let sequences = books.audit.numbers_below(before).take(limit);
             sequences.map(|sequence| books.entry(sequence?)).filter_map(Result::transpose).collect::<Result<Vec<_>>>()
         });
         entries.extend(written.unwrap_or_default().into_iter().map(|entry| (entry.sequence, entry)));

@@ -72,8 +72,13 @@ impl Shelf {
 
     /// The numbers, newest first.
     pub fn numbers(&self) -> impl Iterator<Item = Result<u64>> {
+        self.numbers_below(u64::MAX)
+    }
+
+    /// The numbers below that one, newest first.
+    pub fn numbers_below(&self, bound: u64) -> impl Iterator<Item = Result<u64>> {
         let mut before = None;
-        self.tree.iter().keys().rev().filter_map(move |key| {
+        self.tree.range(..bound.to_be_bytes()).keys().rev().filter_map(move |key| {
             let number = key.map_err(Into::into).and_then(|key| number_of(&key));
             match number {
                 Ok(number) if before.replace(number) == Some(number) => None,

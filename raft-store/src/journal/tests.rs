@@ -68,7 +68,7 @@ impl Kept {
 }
 
 fn sequences(journal: &Journal) -> Vec<u64> {
-    journal.audit(usize::MAX).iter().map(|entry| entry.sequence).collect()
+    journal.audit(u64::MAX, usize::MAX).iter().map(|entry| entry.sequence).collect()
 }
 
 #[tokio::test]
@@ -82,7 +82,8 @@ async fn keeps_what_was_recorded() {
 
     let journal = it.open("journal");
     assert_eq!(sequences(&journal), [5, 4, 3, 2, 1]);
-    assert_eq!(journal.audit(2)[1].message, "4");
+    assert_eq!(journal.audit(u64::MAX, 2)[1].message, "4");
+    assert_eq!(journal.audit(4, 2)[0].message, "3");
     assert_eq!(journal.revision_diff(3).unwrap().previous, 2);
     assert_eq!(journal.revision_diff(6), None);
 }
@@ -110,7 +111,7 @@ async fn a_changed_entry_breaks_the_chain_below_it() {
     let mut it = Kept::new();
     let journal = it.open("journal");
     it.record(&journal, 5).await;
-    let mut forged = journal.audit(usize::MAX)[3].clone();
+    let mut forged = journal.audit(u64::MAX, usize::MAX)[3].clone();
     assert_eq!(forged.sequence, 2);
     forged.message = "something else".into();
     journal.record(5, vec![Effects { diff: None, audit: Some(forged) }]).await;
