@@ -4,8 +4,8 @@
 pub mod configuration;
 pub mod faults;
 pub mod quorum;
-pub mod unknown;
 pub mod revocation;
+pub mod unknown;
 pub mod wan;
 
 use std::net::SocketAddr;
