@@ -24,7 +24,7 @@ fn workers_together_never_use_a_slot_twice_within_its_rest() {
     for (window, slots) in [(20_000, 7), (2_000, 50), (300, 3)] {
         let (rest, bucket) = (Rest::of_window(window), Bucket::default());
         let (clock, done) = (AtomicU64::new(0), AtomicBool::new(false));
-        bucket.grant(slots);
+        bucket.grant(slots, 0);
         let used = std::thread::scope(|scope| {
             let work = |worker| {
                 let (bucket, rest, clock, done) = (&bucket, &rest, &clock, &done);
@@ -34,7 +34,7 @@ fn workers_together_never_use_a_slot_twice_within_its_rest() {
                         let now = clock.load(Ordering::SeqCst);
                         match bucket.take(rest, 1, now) {
                             Ok(taken) if worker == 0 && now % 5 == 0 => bucket.put_back(taken),
-                            Ok(_) => mine.push((now, 1)),
+                            Ok(taken) => mine.push((taken.at_us, 1)),
                             Err(_) => std::thread::yield_now(),
                         }
                     }

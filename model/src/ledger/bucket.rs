@@ -31,8 +31,10 @@ pub struct Bucket {
     word: AtomicU64,
     few: [AtomicU64; FEW],
     many: OnceLock<Box<[AtomicU64; MANY]>>,
-    /// The last grain up to which used slots were brought home, low bits.
+    /// The last grain up to which used slots were brought home.
     swept: AtomicU64,
+    /// No slot that is free now was free before this instant: a take that read its clock earlier counts from here.
+    floor_us: AtomicU64,
     /// What was asked for, granted or not, since it was last read.
     demand: AtomicU32,
 }
@@ -52,6 +54,8 @@ pub struct Taken {
     epoch: u16,
     grain: u64,
     cost: u32,
+    /// The instant of admission: what `take` was given, or later if the slots came free after that clock was read.
+    pub at_us: u64,
 }
 
 /// Too few free slots.
@@ -122,19 +126,21 @@ impl Default for Bucket {
             few: [const { AtomicU64::new(0) }; FEW],
             many: OnceLock::new(),
             swept: AtomicU64::new(0),
+            floor_us: AtomicU64::new(0),
             demand: AtomicU32::new(0),
         }
     }
 }
 
 impl Bucket {
-    /// Uses `cost` slots from `now_us` on, or none. The instant of admission is `now_us`. The caller has checked that
-    /// the session lasted at that instant.
+    /// Uses `cost` slots from `now_us` on, or none. The caller has checked that the session lasted at that instant. A
+    /// thread that stops between reading its clock and here may find slots that came free meanwhile: then the instant
+    /// of admission is when they did, which is before the answer.
     pub fn take(&self, rest: &Rest, cost: u32, now_us: u64) -> Result<Taken, Short> {
         self.want(cost);
         let grain = rest.grain_at(now_us);
-        if self.swept.load(Ordering::Relaxed) != grain {
-            self.sweep(grain);
+        if self.swept.load(Ordering::Relaxed) < grain {
+            self.sweep(rest, grain);
         }
         let mut word = self.word.load(Ordering::Acquire);
         loop {
@@ -146,8 +152,10 @@ impl Bucket {
                 Err(newer) => word = newer,
             }
         }
-        let taken = Taken { epoch: epoch_of(word), grain: rest.grain_after(now_us), cost };
-        self.record(taken.epoch, grain, taken.grain, cost);
+        // Raised before any slot became free that the exchange above may have got.
+        let at_us = now_us.max(self.floor_us.load(Ordering::Acquire));
+        let taken = Taken { epoch: epoch_of(word), grain: rest.grain_after(at_us), cost, at_us };
+        self.record(rest, taken.epoch, rest.grain_at(at_us), taken.grain, cost);
         Ok(taken)
     }
 
@@ -167,8 +175,9 @@ impl Bucket {
         // Not found: it comes back by itself.
     }
 
-    /// Slots that the ledger granted, free at once.
-    pub fn grant(&self, count: u32) {
+    /// Slots that the ledger granted, free from `now_us` on.
+    pub fn grant(&self, count: u32, now_us: u64) {
+        self.floor_us.fetch_max(now_us, Ordering::AcqRel);
         let epoch = epoch_of(self.word.load(Ordering::Acquire));
         self.free(epoch, count);
     }
@@ -180,14 +189,14 @@ impl Bucket {
         let (now, due) = (rest.grain_at(now_us), rest.grain_from(reusable_at_us));
         let reaches = due < now + MANY as u64;
         if reaches {
-            self.record(epoch, now, due, count);
+            self.record(rest, epoch, now, due, count);
         }
         reaches
     }
 
     /// Takes up to `count` free slots out for good; how many.
     pub fn release_free(&self, rest: &Rest, count: u32, now_us: u64) -> u32 {
-        self.sweep(rest.grain_at(now_us));
+        self.sweep(rest, rest.grain_at(now_us));
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             let out = (word & FREE_MASK).min(u64::from(count));
@@ -237,7 +246,7 @@ impl Bucket {
 
     /// Free slots, those included that have rested by `now_us`.
     pub fn free_count(&self, rest: &Rest, now_us: u64) -> u64 {
-        self.sweep(rest.grain_at(now_us));
+        self.sweep(rest, rest.grain_at(now_us));
         self.word.load(Ordering::Acquire) & FREE_MASK
     }
 
@@ -276,7 +285,8 @@ impl Bucket {
 
     /// Brings home what has rested by the begin of `grain`.
     #[cold]
-    fn sweep(&self, grain: u64) {
+    fn sweep(&self, rest: &Rest, grain: u64) {
+        self.floor_us.fetch_max(grain * rest.grain_us, Ordering::AcqRel);
         let epoch = epoch_of(self.word.load(Ordering::Acquire));
         for cell in self.cells() {
             let mut entry = Entry(cell.load(Ordering::Acquire));
@@ -290,7 +300,7 @@ impl Bucket {
                 }
             }
         }
-        self.swept.store(grain, Ordering::Relaxed);
+        self.swept.fetch_max(grain, Ordering::Relaxed);
     }
 
     /// Adds free slots, unless the lease they belong to is over.
@@ -310,17 +320,17 @@ impl Bucket {
     }
 
     /// Notes that `count` slots come back when grain `due` begins; it is `now` when that is asked.
-    fn record(&self, epoch: u16, now: u64, due: u64, count: u32) {
-        if self.many.get().is_none() && self.record_in(&self.few, epoch, now, due, count) {
+    fn record(&self, rest: &Rest, epoch: u16, now: u64, due: u64, count: u32) {
+        if self.many.get().is_none() && self.record_in(&self.few, rest, epoch, now, due, count) {
             return;
         }
         let many = self.many.get_or_init(|| Box::new([const { AtomicU64::new(0) }; MANY]));
-        let there = self.record_in(&many[..], epoch, now, due, count);
+        let there = self.record_in(&many[..], rest, epoch, now, due, count);
         assert!(there, "a slot rests for more grains than the ring has");
     }
 
     /// False: its place is taken by a grain that is yet to come.
-    fn record_in(&self, cells: &[AtomicU64], epoch: u16, now: u64, due: u64, count: u32) -> bool {
+    fn record_in(&self, cells: &[AtomicU64], rest: &Rest, epoch: u16, now: u64, due: u64, count: u32) -> bool {
         let cell = &cells[(due % cells.len() as u64) as usize];
         let mut entry = Entry(cell.load(Ordering::Acquire));
         loop {
@@ -338,6 +348,7 @@ impl Bucket {
             match self.swap(cell, entry, next) {
                 Ok(()) => {
                     if old {
+                        self.floor_us.fetch_max(now * rest.grain_us, Ordering::AcqRel);
                         self.free(epoch, entry.count());
                     }
                     return true;

@@ -24,7 +24,7 @@ fn densest(mut at: Vec<(u64, u32)>, window: u64) -> u64 {
 #[test]
 fn a_slot_comes_back_after_its_rest_and_at_most_a_grain_late() {
     let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
-    bucket.grant(1);
+    bucket.grant(1, 0);
     let _ = bucket.take(&rest, 1, 0).unwrap();
     let due = bucket.take(&rest, 1, 1).unwrap_err().next_us.unwrap();
     assert!((WINDOW..=WINDOW + WINDOW / GRAINS * 2).contains(&due), "{due}");
@@ -32,10 +32,29 @@ fn a_slot_comes_back_after_its_rest_and_at_most_a_grain_late() {
     assert!(bucket.take(&rest, 1, due).is_ok());
 }
 
+/// A thread reads its clock, stops, and takes a slot that has come free since.
+#[test]
+fn a_take_that_was_held_up_counts_from_when_its_slot_came_free() {
+    let stale = WINDOW / 2;
+    let (rest, granted) = (Rest::of_window(WINDOW), Bucket::default());
+    granted.grant(1, WINDOW);
+    assert_eq!(granted.take(&rest, 1, stale).unwrap().at_us, WINDOW);
+    assert!(granted.take(&rest, 1, 2 * WINDOW).is_err());
+
+    let swept = Bucket::default();
+    swept.grant(1, 0);
+    let _ = swept.take(&rest, 1, 0).unwrap();
+    assert_eq!(swept.free_count(&rest, 2 * WINDOW), 1);
+    let at_us = swept.take(&rest, 1, stale).unwrap().at_us;
+    assert!(at_us >= WINDOW && at_us <= 2 * WINDOW, "{at_us}");
+    assert!(swept.take(&rest, 1, at_us + WINDOW).is_err());
+    assert!(swept.take(&rest, 1, at_us + WINDOW + WINDOW / GRAINS * 2).is_ok());
+}
+
 #[test]
 fn what_was_put_back_is_free_at_once_and_only_once() {
     let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
-    bucket.grant(2);
+    bucket.grant(2, 0);
     let taken = bucket.take(&rest, 2, 0).unwrap();
     bucket.put_back(taken);
     assert_eq!(bucket.free_count(&rest, 0), 2);
@@ -45,19 +64,19 @@ fn what_was_put_back_is_free_at_once_and_only_once() {
 #[test]
 fn nothing_of_an_old_lease_comes_back_in_a_new_one() {
     let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
-    bucket.grant(5);
+    bucket.grant(5, 0);
     let taken = bucket.take(&rest, 3, 0).unwrap();
     bucket.void();
     bucket.put_back(taken);
     assert_eq!(bucket.free_count(&rest, 9 * WINDOW), 0);
-    bucket.grant(1);
+    bucket.grant(1, 0);
     assert_eq!(bucket.free_count(&rest, 20 * WINDOW), 1);
 }
 
 #[test]
 fn a_cold_key_is_small_and_a_hot_one_at_most_a_kibibyte() {
     let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
-    bucket.grant(10_000);
+    bucket.grant(10_000, 0);
     for n in 0..4 {
         let _ = bucket.take(&rest, 1, n * WINDOW / GRAINS).unwrap();
     }
@@ -99,7 +118,7 @@ proptest! {
         let (rest, bucket) = (Rest::of_window(window), Bucket::default());
         let (mut now, mut held, mut used) = (0, 20, Vec::new());
         let mut all = 20;
-        bucket.grant(20);
+        bucket.grant(20, 0);
         for step in steps {
             match step {
                 Step::Wait(us) => now += us * window / WINDOW,
@@ -108,7 +127,7 @@ proptest! {
                 Step::ReleaseFree(count) => held -= bucket.release_free(&rest, count, now),
                 Step::ReleaseUsed(count) => held -= bucket.release_used(&rest, count, now).iter().map(|it| it.count).sum::<u32>(),
                 Step::Void => { bucket.void(); held = 0 }
-                Step::Grant(count) => { bucket.grant(count); held += count; all += count }
+                Step::Grant(count) => { bucket.grant(count, now); held += count; all += count }
             }
             let counted = bucket.free_count(&rest, now) + bucket.used(&rest, now).iter().map(|it| u64::from(it.count)).sum::<u64>();
             prop_assert_eq!(counted, u64::from(held), "slots are neither lost nor made");
