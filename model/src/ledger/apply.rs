@@ -108,7 +108,9 @@ impl Ledger {
         held.slots = kept;
         held.demand = item.demand.min(limit.budget().saturating_mul(1_000));
         held.want = item.want.min(limit.budget());
-        held.report = super::Schedule::default();
+        if !mutants::is(Mutant::StaleReport) || !item.report.is_empty() {
+            held.report = super::Schedule::default();
+        }
         held.report_seq = seq;
         for it in item.report.iter().filter(|it| it.in_us >= length_us) {
             held.report.add(now.saturating_add(it.in_us), it.count.min(kept), limit.window_us());

@@ -75,6 +75,7 @@ impl Limit {
 
 impl Ledger {
     pub(super) fn define_limit(&mut self, rule: &Rule) {
+        self.shares_version = self.version;
         let known = self.names.get(&rule.name).and_then(|id| self.limits.get(id)).cloned();
         let Some(known) = known.filter(|it| it.rule.kind.is_like(&rule.kind) && it.broken.is_none()) else {
             if self.limits.len() < super::LIMITS_MAX {

@@ -8,6 +8,9 @@ mod apply;
 pub mod bucket;
 pub mod command;
 mod dated;
+mod demand;
+pub mod holder;
+pub mod lease;
 mod limits;
 pub mod mutants;
 mod pool;
@@ -57,6 +60,8 @@ pub struct Ledger {
     due: OrdSet<(u64, Key)>,
     /// After a restore: until then what the backup does not know of may be in use, for limits defined before it.
     pub void_us: u64,
+    /// The last change of what a share is.
+    pub shares_version: u64,
 }
 
 impl Ledger {

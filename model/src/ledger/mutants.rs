@@ -18,7 +18,7 @@ pub enum Mutant {
     StaleLedgerAfterRestart,
     /// A holder spends on after its session's end.
     ExpiryIgnored,
-    /// A report is believed though the session was renewed without it.
+    /// A report is believed though the session was renewed without it since.
     StaleReport,
     /// A restarted node has its implicit share at once.
     RestartedKeepsShare,

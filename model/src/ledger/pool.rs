@@ -137,7 +137,7 @@ impl Pool {
     /// report is good only if it came with the last renewal: an older one knows nothing of uses since.
     fn bury(&mut self, held: &Held, session: &Session, limit: &Limit) {
         let mut left = held.slots;
-        if held.report_seq == session.seq || mutants::is(Mutant::StaleReport) {
+        if held.report_seq == session.seq {
             for (at_us, count) in held.report.entries() {
                 let count = left.min(*count);
                 left -= count;

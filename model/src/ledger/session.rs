@@ -124,6 +124,7 @@ impl Ledger {
             false => (divisor, Some(self.now_us)),
         };
         self.epoch = Epoch { version: self.version, divisor, before, complete_us };
+        self.shares_version = self.version;
         let seatless = self.sessions.iter().filter(|(_, it)| it.lasts(self.now_us));
         let seatless: Vec<_> = seatless.map(|(id, it)| (it.node, *id)).collect();
         for (node, id) in seatless {

@@ -1,4 +1,4 @@
-//! How a budget is shared: weighted max-min over what nodes ask for, and what is left over beside it.
+//! How a budget is shared: by what nodes ask for, and what is left over beside it.
 
 /// What one holder is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +13,10 @@ pub struct Target {
 const EVEN_PERCENT: u128 = 30;
 
 /// Targets in slots for demands in thousandths of slots. They sum to at most `capacity`, but for rounding up of needs.
+///
+/// Where nodes ask for more than there is, each request is worth the same wherever it arrives, as it would be with one
+/// counter for all: max-min weighted by demand, which is in proportion to it. Max-min with equal weights was tried: it
+/// leaves those who ask for little with slots that chance keeps idle, 2 % of a limit of 1,000 over five nodes.
 pub fn targets(demands: &[u64], capacity: u64) -> Vec<Target> {
     let capacity_milli = u128::from(capacity) * 1_000;
     let sum: u128 = demands.iter().map(|demand| u128::from(*demand)).sum();
@@ -20,8 +24,7 @@ pub fn targets(demands: &[u64], capacity: u64) -> Vec<Target> {
         return Vec::new();
     }
     if sum > capacity_milli {
-        let level = level(demands, capacity_milli);
-        let part = |demand: &u64| (u128::from(*demand).min(level)).div_ceil(1_000) as u64;
+        let part = |demand: &u64| (u128::from(*demand) * u128::from(capacity)).div_ceil(sum) as u64;
         return demands.iter().map(part).map(|slots| Target { need: slots, target: slots }).collect();
     }
     let slack = capacity_milli - sum;
@@ -37,21 +40,6 @@ pub fn targets(demands: &[u64], capacity: u64) -> Vec<Target> {
         Target { need, target: target.max(need) }
     };
     demands.iter().map(part).collect()
-}
-
-/// The height at which the demands, each cut off there, sum to the capacity.
-fn level(demands: &[u64], capacity_milli: u128) -> u128 {
-    let mut sorted = demands.to_vec();
-    sorted.sort_unstable();
-    let mut left = capacity_milli;
-    for (n, demand) in sorted.iter().enumerate() {
-        let even = left / (sorted.len() - n) as u128;
-        if u128::from(*demand) >= even {
-            return even;
-        }
-        left -= u128::from(*demand);
-    }
-    left
 }
 
 /// `count` split by weights, none above its weight; all of it where the weights allow.
@@ -82,8 +70,8 @@ mod tests {
     }
 
     #[test]
-    fn the_small_get_what_they_ask_and_the_large_share_the_rest() {
-        check(&[10_000, 500_000, 500_000], 100, &[(10, 10), (45, 45), (45, 45)]);
+    fn what_is_short_is_shared_in_proportion() {
+        check(&[100_000, 500_000, 400_000], 100, &[(10, 10), (50, 50), (40, 40)]);
         check(&[300_000], 100, &[(100, 100)]);
         check(&[], 100, &[]);
     }

@@ -46,7 +46,7 @@ fn a_take_that_was_held_up_counts_from_when_its_slot_came_free() {
     let _ = swept.take(&rest, 1, 0).unwrap();
     assert_eq!(swept.free_count(&rest, 2 * WINDOW), 1);
     let at_us = swept.take(&rest, 1, stale).unwrap().at_us;
-    assert!(at_us >= WINDOW && at_us <= 2 * WINDOW, "{at_us}");
+    assert!((WINDOW..=2 * WINDOW).contains(&at_us), "{at_us}");
     assert!(swept.take(&rest, 1, at_us + WINDOW).is_err());
     assert!(swept.take(&rest, 1, at_us + WINDOW + WINDOW / GRAINS * 2).is_ok());
 }

@@ -1,0 +1,464 @@
+//! A node's half of the ledger, without clock or network: it learns by applying the log, and says what to send.
+//!
+//! The driver calls `applied` after each entry, `poll` every `POLL_EVERY_US` and after a signal, sends what `poll` says
+//! to the leader, and hands `Lease`s to workers. Time is this process's own CLOCK_BOOTTIME in microseconds throughout.
+
+mod batch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use batch::Flight;
+pub use batch::Outgoing;
+
+use super::{
+    Ledger, Limit,
+    bucket::SLOTS_MAX,
+    command::{Boot, Dated, Effect, Key, Kind, OpenSession, SessionId},
+    demand::Demand,
+    lease::{Lease, Tenure},
+    mutants::{self, Mutant},
+    time,
+};
+use crate::NodeId;
+
+/// How often the driver polls without a signal.
+pub const POLL_EVERY_US: u64 = 50_000;
+/// How many keys a node may keep accounts of; the idle ones go first.
+pub const ACCOUNTS_MAX: usize = 2_000_000;
+/// How many attempts to open a session are remembered.
+const OPENS_MAX: usize = 64;
+
+#[derive(Debug)]
+pub struct Holder {
+    node: NodeId,
+    boot: Boot,
+    /// The replica, as of the last entry that was applied, and when that was.
+    ledger: Ledger,
+    applied_us: u64,
+    tenure: Arc<Tenure>,
+    session: Option<Tenant>,
+    /// When each attempt to open a session was sent.
+    opens: BTreeMap<u64, u64>,
+    length_us: u64,
+    accounts: BTreeMap<Key, Account>,
+    /// Keys that are lent to us in the ledger.
+    lent: BTreeSet<Key>,
+    /// Keys without a lease whose share was too small.
+    outgrown: BTreeSet<Key>,
+    flight: Option<Flight>,
+    sent_us: u64,
+    draining: bool,
+    last_sent: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    id: SessionId,
+    length_us: u64,
+    /// The last batch that was applied.
+    seq: u64,
+}
+
+/// One key here.
+#[derive(Debug)]
+struct Account {
+    lease: Arc<Lease>,
+    /// What the bucket holds, free and resting.
+    slots: u64,
+    /// Whether `slots` is a share that goes without saying.
+    implicit: bool,
+    /// Resting slots were dropped when the share shrank: what is given back for them has to rest first.
+    shrunk: bool,
+    demand: Demand,
+    /// Refused since it was last told.
+    short: u64,
+    keep: Option<u64>,
+    told_demand: u64,
+    told_want: u64,
+    active_us: u64,
+}
+
+/// What to do with an exchange that found too few slots of a limit without shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// There may be some: `Lease::wait`, signal, try again when woken.
+    Wait,
+    /// There are none before this instant of the local clock.
+    DenyUntil(u64),
+}
+
+impl Holder {
+    /// A process that has just started, with the replica that it read from its disk.
+    pub fn start(node: NodeId, boot: Boot, length_us: u64, ledger: &Ledger, now_us: u64) -> Self {
+        let mut holder = Self {
+            node,
+            boot,
+            ledger: ledger.clone(),
+            applied_us: now_us,
+            tenure: Arc::default(),
+            session: None,
+            opens: BTreeMap::new(),
+            length_us,
+            accounts: BTreeMap::new(),
+            lent: BTreeSet::new(),
+            outgrown: BTreeSet::new(),
+            flight: None,
+            sent_us: 0,
+            draining: false,
+            last_sent: None,
+        };
+        if mutants::is(Mutant::StaleLedgerAfterRestart) {
+            holder.take_over_stale(now_us);
+        }
+        holder
+    }
+
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.as_ref().map(|it| it.id)
+    }
+
+    pub fn spends_until_us(&self) -> u64 {
+        self.tenure.spends_until_us()
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The handle that workers take from. None: the limit is unknown, broken, or there are too many keys.
+    pub fn lease(&mut self, key: &Key, now_us: u64) -> Option<Arc<Lease>> {
+        if let Some(account) = self.accounts.get(key) {
+            return Some(account.lease.clone());
+        }
+        let limit = self.ledger.limit(key.limit).filter(|it| it.broken.is_none() && it.removed_us.is_none())?.clone();
+        if !matches!(limit.rule.kind, Kind::Sliding { .. }) || self.accounts.len() >= ACCOUNTS_MAX {
+            return None;
+        }
+        let account = self.account(key, &limit, now_us);
+        let lease = account.lease.clone();
+        if !self.ledger.keys.contains_key(key) {
+            self.fit_share(key, &limit, now_us);
+        }
+        Some(lease)
+    }
+
+    /// A take of this key was refused, or its slots run low: `poll` soon.
+    pub fn signal(&mut self, key: &Key) {
+        if self.accounts.get(key).is_some_and(|it| it.implicit) {
+            self.outgrown.insert(key.clone());
+        }
+    }
+
+    /// What an exchange does that found too few slots of a limit whose slots are lent one by one; None for others.
+    pub fn ask(&self, key: &Key, now_us: u64) -> Option<Ask> {
+        let limit = self.ledger.limit(key.limit)?;
+        if !limit.is_on_demand(self.ledger.epoch.divisor) {
+            return None;
+        }
+        let Some(pool) = self.ledger.pool(key) else { return Some(Ask::Wait) };
+        let log_us = self.ledger.now_us + now_us.saturating_sub(self.applied_us);
+        let home = [pool.recycling.first_us(), pool.quarantine.first_us()].into_iter().flatten().min();
+        Some(match home {
+            _ if pool.free > 0 => Ask::Wait,
+            Some(at) if at <= log_us => Ask::Wait,
+            Some(at) => Ask::DenyUntil(now_us + (at - log_us)),
+            None => Ask::DenyUntil(now_us + time::rested(limit.window_us())),
+        })
+    }
+
+    /// Gives everything back with the next batches, and spends no more.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        self.tenure.end();
+    }
+
+    /// One more entry was applied; `ledger` is the replica after it, `effects` what it did.
+    pub fn applied(&mut self, ledger: &Ledger, effects: &[Effect], now_us: u64) {
+        let shares_changed = ledger.shares_version != self.ledger.shares_version;
+        self.ledger = ledger.clone();
+        self.applied_us = now_us;
+        for effect in effects {
+            self.learn(effect, now_us);
+        }
+        self.check_session();
+        if shares_changed {
+            let implicit: Vec<Key> =
+                self.accounts.iter().filter(|(_, it)| it.implicit).map(|it| it.0.clone()).collect();
+            for key in implicit {
+                if let Some(limit) = self.ledger.limit(key.limit).cloned() {
+                    self.fit_share(&key, &limit, now_us);
+                }
+            }
+        }
+    }
+
+    /// The replica was replaced by a snapshot, and entries were skipped: what they lent is found by comparison.
+    pub fn resync(&mut self, ledger: &Ledger, now_us: u64) {
+        self.ledger = ledger.clone();
+        self.applied_us = now_us;
+        self.check_session();
+        let Some(tenant) = &self.session else { return };
+        let (id, session) = (tenant.id, self.ledger.sessions[&tenant.id].clone());
+        if session.seq > tenant.seq {
+            self.renewed(session.seq, session.attempt, now_us);
+        }
+        let under_way: BTreeMap<Key, u64> = self.flight.iter().flat_map(Flight::released).collect();
+        let known: BTreeSet<Key> = self.accounts.keys().cloned().collect();
+        let pools: Vec<(Key, u64)> =
+            self.ledger.keys.iter().map(|(key, pool)| (key.clone(), pool.held(id).map_or(0, |it| it.slots))).collect();
+        for (key, held) in pools.into_iter().filter(|(key, held)| *held > 0 || known.contains(key)) {
+            let Some(limit) = self.ledger.limit(key.limit).cloned() else { continue };
+            let coming = under_way.get(&key).copied().unwrap_or(0);
+            let account = self.account(&key, &limit, now_us);
+            let ours = held.saturating_sub(coming);
+            account.implicit = false;
+            account.drop_slots(account.slots.saturating_sub(ours), now_us);
+            account.add_dated(ours.saturating_sub(account.slots), now_us + limit.rest_us(), now_us);
+            self.lent.insert(key);
+        }
+        for key in known {
+            if !self.ledger.keys.contains_key(&key) {
+                self.go_implicit(&key, now_us);
+            }
+        }
+    }
+
+    fn learn(&mut self, effect: &Effect, now_us: u64) {
+        match effect {
+            Effect::Opened { session, node, boot, open } if *node == self.node && *boot == self.boot => {
+                self.opened(*session, *open, now_us);
+            }
+            Effect::Renewed { session, seq, attempt } if self.is_mine(*session) => self.renewed(*seq, *attempt, now_us),
+            Effect::Fenced { session, seq } if self.is_mine(*session) && mutants::is(Mutant::DuplicateAckRenews) => {
+                if let Some((last, sent_us)) = self.last_sent.filter(|(last, _)| last == seq) {
+                    self.last_sent = Some((last, sent_us));
+                    self.tenure.extend(sent_us + time::spends_for(self.length_us));
+                }
+            }
+            Effect::Materialised { key, held } => self.materialised(key, held, now_us),
+            Effect::Granted { session, key, free, dated } if self.is_mine(*session) => {
+                self.granted(key, *free, dated, now_us);
+            }
+            Effect::Recalled { session, key, keep } if self.is_mine(*session) => {
+                if let Some(account) = self.accounts.get_mut(key) {
+                    account.keep = Some(*keep);
+                }
+            }
+            Effect::Gone { key } => self.go_implicit(key, now_us),
+            _ => {}
+        }
+    }
+
+    fn is_mine(&self, session: SessionId) -> bool {
+        self.session.as_ref().is_some_and(|it| it.id == session)
+    }
+
+    fn opened(&mut self, id: SessionId, open: u64, now_us: u64) {
+        self.lose_session();
+        let Some(sent_us) = self.opens.get(&open).copied() else { return };
+        self.session = Some(Tenant { id, length_us: self.length_us, seq: 0 });
+        self.extend(sent_us, now_us);
+        let keys: Vec<Key> = self.accounts.keys().cloned().collect();
+        for key in keys {
+            if !self.ledger.keys.contains_key(&key) {
+                self.go_implicit(&key, now_us);
+            }
+        }
+    }
+
+    /// I3: from when the attempt that was applied was sent.
+    fn extend(&mut self, sent_us: u64, now_us: u64) {
+        let length_us = self.session.as_ref().map_or(0, |it| it.length_us);
+        let from_us = if mutants::is(Mutant::TtlFromReceipt) { now_us } else { sent_us };
+        if !self.draining {
+            self.tenure.extend(from_us + time::spends_for(length_us));
+        }
+    }
+
+    fn renewed(&mut self, seq: u64, attempt: u32, now_us: u64) {
+        if let Some(tenant) = &mut self.session {
+            tenant.seq = tenant.seq.max(seq);
+        }
+        let Some(flight) = self.flight.take_if(|it| it.seq == seq) else { return };
+        if mutants::is(Mutant::ReleaseBeforeRemove) {
+            for (key, count) in flight.released() {
+                if let Some(account) = self.accounts.get_mut(&key) {
+                    account.drop_slots(count, now_us);
+                }
+            }
+        }
+        if let Some(sent_us) = flight.sent.get(attempt as usize) {
+            self.extend(*sent_us, now_us);
+        }
+    }
+
+    fn check_session(&mut self) {
+        let lasts = |id: &SessionId| self.ledger.sessions.get(id).is_some_and(|it| it.lasts(self.ledger.now_us));
+        if self.session.as_ref().is_some_and(|it| !lasts(&it.id)) {
+            self.lose_session();
+        }
+    }
+
+    /// Whatever was held is the ledger's to bury.
+    fn lose_session(&mut self) {
+        if !mutants::is(Mutant::ExpiryIgnored) {
+            self.tenure.end();
+        }
+        self.session = None;
+        self.flight = None;
+        self.lent.clear();
+        self.outgrown.clear();
+        for account in self.accounts.values_mut() {
+            if !mutants::is(Mutant::ExpiryIgnored) {
+                account.lease.bucket.void();
+            }
+            account.slots = 0;
+            account.implicit = false;
+            account.shrunk = false;
+            account.keep = None;
+            (account.told_demand, account.told_want) = (0, 0);
+        }
+    }
+
+    /// The account of a key, made if need be: lent, with nothing in it.
+    fn account(&mut self, key: &Key, limit: &Limit, now_us: u64) -> &mut Account {
+        let (tenure, window_us) = (&self.tenure, limit.window_us());
+        if self.ledger.keys.contains_key(key) {
+            self.lent.insert(key.clone());
+        }
+        self.accounts.entry(key.clone()).or_insert_with(|| Account {
+            lease: Arc::new(Lease::new(key.clone(), window_us, tenure.clone())),
+            slots: 0,
+            implicit: false,
+            shrunk: false,
+            demand: Demand::new(window_us, now_us),
+            short: 0,
+            keep: None,
+            told_demand: 0,
+            told_want: 0,
+            active_us: now_us,
+        })
+    }
+
+    /// The key is not in the ledger: a share goes without saying.
+    fn go_implicit(&mut self, key: &Key, now_us: u64) {
+        self.lent.remove(key);
+        let Some(account) = self.accounts.get_mut(key) else { return };
+        account.implicit = true;
+        account.keep = None;
+        (account.told_demand, account.told_want) = (0, 0);
+        if let Some(limit) = self.ledger.limit(key.limit).cloned() {
+            self.fit_share(key, &limit, now_us);
+        }
+    }
+
+    /// Makes a share that goes without saying as large as the replica says.
+    fn fit_share(&mut self, key: &Key, limit: &Limit, now_us: u64) {
+        // Of a key in the ledger there is what was lent, and nothing else.
+        if self.ledger.keys.contains_key(key) {
+            return;
+        }
+        let share = match self.session.as_ref().filter(|_| !self.draining) {
+            Some(tenant) => self.ledger.share(tenant.id, limit),
+            None => 0,
+        };
+        let Some(account) = self.accounts.get_mut(key) else { return };
+        account.implicit = true;
+        if account.slots > share {
+            account.drop_slots(account.slots - share, now_us);
+            account.shrunk = true;
+        } else if account.slots < share {
+            account.give_back_share(share, limit, now_us);
+        }
+    }
+
+    /// From here on the ledger counts what we hold.
+    fn materialised(&mut self, key: &Key, held: &[(SessionId, u64)], now_us: u64) {
+        let Some(tenant) = &self.session else { return };
+        let held = held.iter().find(|(id, _)| *id == tenant.id).map_or(0, |(_, slots)| *slots);
+        if held == 0 && !self.accounts.contains_key(key) {
+            return;
+        }
+        let Some(limit) = self.ledger.limit(key.limit).cloned() else { return };
+        let account = self.account(key, &limit, now_us);
+        account.implicit = false;
+        account.active_us = now_us;
+        account.drop_slots(account.slots.saturating_sub(held), now_us);
+        account.give_back_share(held, &limit, now_us);
+        account.shrunk = false;
+        self.outgrown.remove(key);
+        self.lent.insert(key.clone());
+    }
+
+    fn granted(&mut self, key: &Key, free: u64, dated: &[Dated], now_us: u64) {
+        let Some(limit) = self.ledger.limit(key.limit).cloned() else { return };
+        let account = self.account(key, &limit, now_us);
+        account.keep = None;
+        account.add_free(free, now_us);
+        for it in dated {
+            account.add_dated(it.count, now_us + it.in_us, now_us);
+        }
+    }
+
+    /// What a restarted process must not do: believe that its predecessor's slots are unused and its own.
+    fn take_over_stale(&mut self, now_us: u64) {
+        let mine = self.ledger.sessions.iter().filter(|(_, it)| it.node == self.node);
+        let Some((id, session)) = mine.max_by_key(|(id, _)| **id).map(|(id, it)| (*id, it.clone())) else { return };
+        self.session = Some(Tenant { id, length_us: session.length_us, seq: session.seq });
+        self.tenure.extend(now_us + time::spends_for(session.length_us));
+        let keys: Vec<(Key, u64)> =
+            self.ledger.keys.iter().filter_map(|(key, pool)| Some((key.clone(), pool.held(id)?.slots))).collect();
+        for (key, slots) in keys {
+            self.granted(&key, slots, &[], now_us);
+            self.lent.insert(key);
+        }
+    }
+
+    fn open(&mut self, now_us: u64) -> OpenSession {
+        let open = self.opens.last_key_value().map_or(0, |(open, _)| *open) + 1;
+        self.opens.insert(open, now_us);
+        while self.opens.len() > OPENS_MAX {
+            self.opens.pop_first();
+        }
+        OpenSession { node: self.node, boot: self.boot, open, length_us: self.length_us }
+    }
+}
+
+impl Account {
+    fn add_free(&mut self, count: u64, now_us: u64) {
+        self.lease.bucket.grant(small(count), now_us);
+        self.slots += count;
+    }
+
+    fn add_dated(&mut self, count: u64, at_us: u64, now_us: u64) {
+        // Beyond the ring's reach it stays unused here until it is recalled or the session ends: late is safe.
+        if count > 0 && self.lease.bucket.grant_at(&self.lease.rest, small(count), at_us, now_us) {
+            self.slots += count;
+        }
+    }
+
+    /// Up to `share` again: what was dropped in use has to rest.
+    fn give_back_share(&mut self, share: u64, limit: &Limit, now_us: u64) {
+        let more = share.saturating_sub(self.slots);
+        match self.shrunk {
+            true => self.add_dated(more, now_us + limit.rest_us(), now_us),
+            false => self.add_free(more, now_us),
+        }
+    }
+
+    /// Out of use for good, free ones first.
+    fn drop_slots(&mut self, count: u64, now_us: u64) {
+        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
+        let free = u64::from(bucket.release_free(rest, small(count), now_us));
+        let used = bucket.release_used(rest, small(count - free), now_us);
+        self.slots -= free + used.iter().map(|it| u64::from(it.count)).sum::<u64>();
+    }
+}
+
+/// Budgets are at most `SLOTS_MAX`.
+fn small(count: u64) -> u32 {
+    count.min(u64::from(SLOTS_MAX)) as u32
+}

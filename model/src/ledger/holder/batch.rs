@@ -1,0 +1,226 @@
+//! What a holder sends, and when: at most one batch is under way, sent again until the log shows it.
+
+use std::cmp::Reverse;
+
+use super::{Account, Holder, small};
+use crate::ledger::{
+    Limit,
+    command::{Dated, Key, LeaseBatch, LeaseItem, OpenSession},
+    mutants::{self, Mutant},
+};
+
+/// Of how many keys a batch speaks.
+pub const ITEMS_MAX: usize = 1_024;
+/// How long an answer is waited for.
+const RETRY_US: u64 = 700_000;
+/// An urgent batch follows the last one no sooner than this, another no sooner than that.
+const URGENT_US: u64 = 20_000;
+const CHANGED_US: u64 = 100_000;
+/// Demand is told again when it has moved by this part of itself.
+const DEMAND_MOVED: u64 = 8;
+
+/// For the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outgoing {
+    Open(OpenSession),
+    Batch(LeaseBatch),
+}
+
+/// The batch that is under way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub seq: u64,
+    /// When each attempt was sent.
+    pub sent: Vec<u64>,
+    items: Vec<LeaseItem>,
+}
+
+/// Why a key is spoken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Why {
+    Renewal,
+    Changed,
+    Urgent,
+}
+
+impl Flight {
+    /// What is out of the node and not yet in the ledger.
+    pub fn released(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
+        let used = |item: &LeaseItem| item.release_used.iter().map(|it| it.count).sum::<u64>();
+        self.items.iter().map(move |item| (item.key.clone(), item.release_free + used(item)))
+    }
+}
+
+impl Holder {
+    /// What to send now, if anything.
+    pub fn poll(&mut self, now_us: u64) -> Option<Outgoing> {
+        if self.session.is_none() {
+            if self.draining || now_us < self.sent_us + RETRY_US {
+                return None;
+            }
+            self.sent_us = now_us;
+            return Some(Outgoing::Open(self.open(now_us)));
+        }
+        if let Some(flight) = &mut self.flight {
+            if now_us < flight.sent.last().copied().unwrap_or(0) + RETRY_US {
+                return None;
+            }
+            flight.sent.push(now_us);
+            return self.attempt(now_us);
+        }
+        let mut spoken = self.observe(now_us);
+        let since_us = now_us.saturating_sub(self.sent_us);
+        let most = spoken.iter().map(|(why, _)| *why).max().unwrap_or(Why::Renewal);
+        let wait_us = match most {
+            Why::Urgent => URGENT_US,
+            Why::Changed => CHANGED_US,
+            Why::Renewal => self.length_us / 4,
+        };
+        if since_us < wait_us {
+            return None;
+        }
+        spoken.sort_by_key(|(why, _)| Reverse(*why));
+        spoken.truncate(ITEMS_MAX);
+        let items = spoken.into_iter().filter_map(|(_, key)| self.item(&key, now_us)).collect();
+        let seq = self.session.as_ref().map_or(0, |it| it.seq) + 1;
+        self.flight = Some(Flight { seq, sent: vec![now_us], items });
+        self.attempt(now_us)
+    }
+
+    /// Reads what clients asked for, and says which keys to speak of.
+    fn observe(&mut self, now_us: u64) -> Vec<(Why, Key)> {
+        let mut spoken = Vec::new();
+        for key in std::mem::take(&mut self.outgrown) {
+            let Some(limit) = self.ledger.limit(key.limit).cloned() else { continue };
+            self.fit_share(&key, &limit, now_us);
+            let Some(account) = self.accounts.get_mut(&key).filter(|it| it.implicit) else { continue };
+            account.note_demand(now_us);
+            if account.short > 0 || account.lease.waiting() > 0 {
+                account.demand.at_least((account.slots + account.short) * 1_000);
+                spoken.push((Why::Urgent, key));
+            }
+        }
+        for key in &self.lent {
+            let (Some(account), Some(limit)) = (self.accounts.get_mut(key), self.ledger.limit(key.limit)) else {
+                continue;
+            };
+            account.note_demand(now_us);
+            let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
+            spoken.push((account.why(limit, on_demand, self.draining, now_us), key.clone()));
+        }
+        spoken
+    }
+
+    /// What to say of one key. What is given back is out of use before this returns (I4).
+    fn item(&mut self, key: &Key, now_us: u64) -> Option<LeaseItem> {
+        let limit = self.ledger.limit(key.limit)?.clone();
+        let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
+        let draining = self.draining;
+        let account = self.accounts.get_mut(key)?;
+        let mut item = LeaseItem::of(key.clone());
+        item.demand = if draining { 0 } else { account.demand.milli() };
+        item.want = account.want(on_demand);
+        (account.told_demand, account.told_want, account.short) = (item.demand, item.want, 0);
+        if account.implicit {
+            return Some(item);
+        }
+        let keep = account.keep.take().unwrap_or(u64::MAX);
+        match draining || account.is_idle(&limit, now_us) {
+            true => {
+                item.demand = 0;
+                account.release(0, 0, now_us, &mut item);
+            }
+            // Used slots go home at once: whoever asks next gets them.
+            false if on_demand => account.release(account.lease.waiting().min(keep), 0, now_us, &mut item),
+            false => account.release(u64::MAX, keep, now_us, &mut item),
+        }
+        Some(item)
+    }
+
+    fn attempt(&mut self, now_us: u64) -> Option<Outgoing> {
+        self.sent_us = now_us;
+        let (flight, tenant) = (self.flight.as_ref()?, self.session.as_ref()?);
+        self.last_sent = Some((flight.seq, now_us));
+        let mut items = flight.items.clone();
+        for item in &mut items {
+            // What was given back before is on its way home all the while: at worst it comes late. What is reported
+            // must be as of this attempt, since the session is renewed from its sending.
+            let stale = mutants::is(Mutant::StaleReport) && !flight.seq.is_multiple_of(4);
+            if let Some(account) = self.accounts.get(&item.key).filter(|it| !it.implicit && !stale) {
+                item.report = account.report(tenant.length_us, now_us);
+            }
+        }
+        Some(Outgoing::Batch(LeaseBatch {
+            node: self.node,
+            session: tenant.id,
+            seq: flight.seq,
+            attempt: flight.sent.len() as u32 - 1,
+            applied: self.ledger.version,
+            items,
+        }))
+    }
+}
+
+impl Account {
+    fn note_demand(&mut self, now_us: u64) {
+        let asked = u64::from(self.lease.bucket.demand());
+        if asked > 0 {
+            self.active_us = now_us;
+        }
+        self.demand.add(asked, now_us);
+        self.short += self.lease.short();
+    }
+
+    fn want(&self, on_demand: bool) -> u64 {
+        if on_demand { self.lease.waiting() } else { self.short }
+    }
+
+    fn is_idle(&self, limit: &Limit, now_us: u64) -> bool {
+        self.lease.waiting() == 0 && self.active_us + limit.rest_us() <= now_us
+    }
+
+    fn why(&self, limit: &Limit, on_demand: bool, draining: bool, now_us: u64) -> Why {
+        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
+        let want = self.want(on_demand);
+        let demand = self.demand.milli();
+        let moved = demand.abs_diff(self.told_demand) > self.told_demand.max(1_000) / DEMAND_MOVED;
+        if want > 0 && (on_demand && want != self.told_want || self.told_want == 0) {
+            return Why::Urgent;
+        }
+        let idle = self.slots > 0 && (draining || self.is_idle(limit, now_us));
+        let spare = on_demand
+            && self.slots > 0
+            && (bucket.free_count(rest, now_us) > want || !bucket.used(rest, now_us).is_empty());
+        match self.keep.is_some() || moved || idle || spare || (want == 0 && self.told_want > 0) {
+            true => Why::Changed,
+            false => Why::Renewal,
+        }
+    }
+
+    /// Gives back what is free beyond `free_kept` and, together with what is in use, beyond `kept`.
+    fn release(&mut self, free_kept: u64, kept: u64, now_us: u64, item: &mut LeaseItem) {
+        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
+        let free = bucket.free_count(rest, now_us);
+        let beyond = self.slots.saturating_sub(kept);
+        let from_free = beyond.min(if free_kept == u64::MAX { free } else { free.saturating_sub(free_kept) });
+        if mutants::is(Mutant::ReleaseBeforeRemove) {
+            item.release_free = from_free;
+            return;
+        }
+        item.release_free = u64::from(bucket.release_free(rest, small(from_free), now_us));
+        let from_used = beyond - item.release_free;
+        for it in bucket.release_used(rest, small(from_used), now_us) {
+            let in_us = it.reusable_at_us.saturating_sub(now_us);
+            item.release_used.push(Dated { in_us, count: u64::from(it.count) });
+        }
+        self.slots -= item.release_free + item.release_used.iter().map(|it| it.count).sum::<u64>();
+    }
+
+    /// Slots in use that rest at least as long as the session will last.
+    fn report(&self, length_us: u64, now_us: u64) -> Vec<Dated> {
+        let used = self.lease.bucket.used(&self.lease.rest, now_us);
+        let dated =
+            used.iter().map(|it| Dated { in_us: it.reusable_at_us.saturating_sub(now_us), count: u64::from(it.count) });
+        dated.filter(|it| it.in_us >= length_us).collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! The budgets' promise under faults: the production `Ledger` and `Holder` in a simulated cluster, watched by an
+//! auditor that knows nothing of either. A failing seed prints the command that replays it.
+
+mod audit;
+mod chance;
+mod plan;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plan::{Load, Plan, S};
+use world::{Outcome, World};
+
+/// What every test run tries; scripts/test tries 10,000, scripts/soak any number.
+const SEEDS: u64 = 1_000;
+
+#[expect(clippy::disallowed_methods, reason = "scripts/soak says which seeds; the model itself reads no environment")]
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn threads() -> u64 {
+    std::thread::available_parallelism().map_or(4, |n| n.get() as u64)
+}
+
+/// The first seed of `from..from + count` that fails, with what went wrong; runs them on all cores.
+fn first_failure(from: u64, count: u64, run: impl Fn(u64) -> Outcome + Sync) -> Option<(u64, Outcome)> {
+    let next = AtomicU64::new(from);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= from + count {
+                return None;
+            }
+            let outcome = run(seed);
+            if outcome.failed() {
+                next.store(from + count, Ordering::Relaxed);
+                return Some((seed, outcome));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads()).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().filter_map(|it| it.join().expect("a schedule panicked")).min_by_key(|it| it.0)
+    })
+}
+
+#[test]
+fn no_window_is_over_its_limit_whatever_goes_wrong() {
+    let (from, count) = (setting("SEED").unwrap_or(0), setting("SEEDS").unwrap_or(SEEDS));
+    let (offered, admitted) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failure = first_failure(from, count, |seed| {
+        let outcome = World::run(Plan::of(seed));
+        offered.fetch_add(outcome.offered, Ordering::Relaxed);
+        admitted.fetch_add(outcome.admitted, Ordering::Relaxed);
+        outcome
+    });
+    if let Some((seed, outcome)) = failure {
+        let what = (&outcome.excess, &outcome.broken);
+        panic!("seed {seed}: {what:?}\nreplay: scripts/soak --seed {seed}\n{:#?}", Plan::of(seed));
+    }
+    println!(
+        "{count} schedules, {} offered, {} admitted, 0 windows over the limit",
+        offered.into_inner(),
+        admitted.into_inner()
+    );
+}
+
+/// Admitted per window against the limit, in thousandths, once the shares have found their place.
+fn utilisation(load: Load) -> u64 {
+    let mut sum = 0;
+    let seeds = 4;
+    for seed in 0..seeds {
+        let outcome = World::run(Plan::calm(seed, 5, 1_000, 60 * S, load, 150));
+        assert!(!outcome.failed(), "{:?} {:?}", outcome.excess, outcome.broken);
+        let windows = outcome.per_window.len() as u64;
+        sum += outcome.per_window.iter().sum::<u64>() * 1_000 / (windows * 1_000);
+        println!("{load:?}: {:?}, {} entries", outcome.per_window, outcome.entries);
+    }
+    sum / seeds
+}
+
+#[test]
+fn a_skewed_and_saturated_limit_is_used_up() {
+    let used = utilisation(Load::Skewed);
+    assert!(used >= 960, "{used} of 1000");
+}
+
+#[test]
+fn a_hot_node_that_moves_is_followed() {
+    let used = utilisation(Load::Moving { every_us: 15 * S });
+    assert!(used >= 860, "{used} of 1000");
+}
+
+/// Every rule of the ledger that was broken on purpose has to show.
+#[cfg(feature = "mutants")]
+mod mistakes;

@@ -1,0 +1,193 @@
+//! The rules of the ledger, each broken on purpose (`ledger::mutants`): a simulation that does not notice proves
+//! nothing. Each mistake has schedules that are made for it, and the same schedules pass without it.
+
+use std::sync::Arc;
+
+use quorumgate_model::ledger::{
+    Ledger,
+    command::{Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
+    holder::{Holder, Outgoing},
+    mutants::{Mutant, choose},
+};
+
+use super::*;
+use crate::audit::{Admission, Budget, Excess, audit};
+
+/// Of each mistake's schedules this many are tried; one has to notice.
+const TRIES: u64 = 100;
+
+fn schedule(mutant: Mutant, seed: u64) -> Plan {
+    match mutant {
+        Mutant::RegrantAtExpiry | Mutant::ExpiryIgnored => Plan::cut_off(seed, 2 * S),
+        Mutant::StaleReport => Plan::cut_off(seed, 20 * S),
+        Mutant::RestartedKeepsShare => Plan::crash_loop(seed),
+        Mutant::EpochWithoutAck => Plan::join_unheard(seed),
+        _ => Plan::of(seed),
+    }
+}
+
+fn first_to_notice(mutant: Mutant, chosen: Option<Mutant>, tries: u64) -> Option<(u64, Outcome)> {
+    first_failure(0, tries, |seed| {
+        choose(chosen);
+        World::run(schedule(mutant, seed))
+    })
+}
+
+fn check(mutant: Mutant) {
+    let (seed, outcome) = first_to_notice(mutant, Some(mutant), TRIES).expect("no schedule noticed the mistake");
+    println!("{}: seed {seed}, {:?} {:?}", mutant.word(), outcome.excess, outcome.broken);
+    let sound = first_to_notice(mutant, None, seed + 1);
+    assert!(sound.is_none(), "fails without the mistake: {:?}", sound.map(|(seed, it)| (seed, it.excess, it.broken)));
+}
+
+#[test]
+fn slots_lent_again_at_expiry_are_noticed() {
+    check(Mutant::RegrantAtExpiry);
+}
+
+#[test]
+fn wall_clock_stamps_are_noticed() {
+    check(Mutant::WallClockStamps);
+}
+
+#[test]
+fn a_log_clock_that_jumps_ahead_is_noticed() {
+    check(Mutant::ClockJumpsAhead);
+}
+
+#[test]
+fn a_batch_applied_twice_is_noticed() {
+    check(Mutant::NoDeduplication);
+}
+
+#[test]
+fn a_predecessors_slots_taken_over_are_noticed() {
+    check(Mutant::StaleLedgerAfterRestart);
+}
+
+#[test]
+fn a_holder_that_ignores_its_end_is_noticed() {
+    check(Mutant::ExpiryIgnored);
+}
+
+#[test]
+fn a_report_older_than_the_renewal_is_noticed() {
+    check(Mutant::StaleReport);
+}
+
+#[test]
+fn a_restarted_node_that_keeps_its_share_is_noticed() {
+    check(Mutant::RestartedKeepsShare);
+}
+
+#[test]
+fn a_divisor_that_counts_unheard_is_noticed() {
+    check(Mutant::EpochWithoutAck);
+}
+
+#[test]
+fn slots_released_before_they_are_out_of_use_are_noticed() {
+    check(Mutant::ReleaseBeforeRemove);
+}
+
+const WINDOW: u64 = 5 * S;
+
+fn deliver(
+    ledger: &mut Ledger,
+    holders: &mut [Holder],
+    log_us: u64,
+    command: LedgerCommand,
+    heard: &[usize],
+    now: u64,
+) {
+    let effects = ledger.apply(log_us, &command);
+    for n in heard {
+        holders[*n].applied(ledger, &effects, now);
+    }
+}
+
+fn command_of(outgoing: Option<Outgoing>) -> LedgerCommand {
+    match outgoing.expect("there is something to send") {
+        Outgoing::Open(it) => LedgerCommand::OpenSession(it),
+        Outgoing::Batch(it) => LedgerCommand::Batches(Arc::new([it])),
+    }
+}
+
+/// Node 1 repeats a batch four times before it hears of it; the ledger took the first attempt, and says of the others
+/// that they are repeats. Then node 1 is cut off and spends until what it takes for its end; node 2 gets the slots when
+/// the ledger thinks they have rested. Random schedules miss this.
+fn repeated_and_cut_off() -> Option<Excess> {
+    let (mut ledger, key) = (Ledger::default(), Key { limit: 1, who: "k".into() });
+    let mut holders: Vec<Holder> = (1..=2).map(|n| Holder::start(n, [n as u8; 16], 5 * S, &ledger, 0)).collect();
+    let rule = Rule {
+        name: "limit".parse().expect("it is a name"),
+        kind: Kind::Sliding { limit: 100, window_us: WINDOW },
+        mode: Mode::Leased,
+        on_no_quorum: NoQuorum::Deny,
+    };
+    // Both clocks and the log's read the same here, from 10 s on.
+    let t = |ms: u64| 10 * S + ms * 1_000;
+    deliver(&mut ledger, &mut holders, t(0), LedgerCommand::DefineLimit(rule), &[0, 1], t(0));
+    for n in 0..2 {
+        let open = command_of(holders[n].poll(t(0)));
+        deliver(&mut ledger, &mut holders, t(0), open, &[0, 1], t(0));
+    }
+    // Without a divisor there are no shares: every slot is lent by the ledger.
+    let lease = holders[0].lease(&key, t(0)).expect("the limit is known");
+    let mut admissions = Vec::new();
+    let spend = |lease: &quorumgate_model::ledger::lease::Lease, now: u64, admissions: &mut Vec<Admission>| {
+        while lease.take(1, now).is_ok() {
+            admissions.push(Admission { first_us: now, answer_us: now, said_us: now, cost: 1 });
+        }
+    };
+    spend(&lease, t(10), &mut admissions);
+    holders[0].signal(&key);
+    let first = command_of(holders[0].poll(t(100)));
+    let mut repeats = Vec::new();
+    for ms in [900, 1_700, 2_500, 3_300] {
+        spend(&lease, t(ms - 10), &mut admissions);
+        repeats.push(command_of(holders[0].poll(t(ms))));
+    }
+    let mut effects = ledger.apply(t(200), &first);
+    for repeat in repeats {
+        effects.extend(ledger.apply(t(3_400), &repeat));
+    }
+    for holder in &mut holders {
+        holder.applied(&ledger, &effects, t(3_500));
+    }
+    // Cut off from here on.
+    for ms in (6_000..9_000).step_by(50) {
+        spend(&lease, t(ms), &mut admissions);
+    }
+    let other = holders[1].lease(&key, t(5_000)).expect("the limit is known");
+    for ms in (5_000..18_000).step_by(50) {
+        spend(&other, t(ms), &mut admissions);
+        if let Some(outgoing) = holders[1].poll(t(ms)) {
+            let command = command_of(Some(outgoing));
+            deliver(&mut ledger, &mut holders, t(ms), command, &[1], t(ms));
+        } else if ms % 200 == 0 {
+            deliver(&mut ledger, &mut holders, t(ms), LedgerCommand::Tick, &[1], t(ms));
+        }
+    }
+    assert!(admissions.iter().any(|it| it.first_us > t(10_000)), "node 2 never got any");
+    audit(&admissions, WINDOW, &[Budget { from_us: 0, budget: 100 }], 0)
+}
+
+fn check_directed(mutant: Mutant) {
+    assert_eq!(repeated_and_cut_off(), None);
+    choose(Some(mutant));
+    let excess = repeated_and_cut_off();
+    choose(None);
+    println!("{}: {excess:?}", mutant.word());
+    assert!(excess.is_some());
+}
+
+#[test]
+fn an_answer_to_a_repeat_that_renews_is_noticed() {
+    check_directed(Mutant::DuplicateAckRenews);
+}
+
+#[test]
+fn a_session_counted_from_receipt_is_noticed() {
+    check_directed(Mutant::TtlFromReceipt);
+}

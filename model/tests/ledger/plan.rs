@@ -1,0 +1,233 @@
+//! One schedule: a cluster, a limit, a load and what goes wrong when. Everything follows from the seed.
+
+use crate::chance::Chance;
+
+pub const S: u64 = 1_000_000;
+pub const MS: u64 = 1_000;
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    /// Nodes that are there from the start; the others join.
+    pub founders: usize,
+    /// One way, between two nodes.
+    pub delay_us: Vec<Vec<u64>>,
+    pub drift_ppm: Vec<i64>,
+    pub wall_us: Vec<u64>,
+    pub limit: u64,
+    pub window_us: u64,
+    pub exact: bool,
+    pub session_us: u64,
+    /// When the first request comes.
+    pub from_us: u64,
+    pub until_us: u64,
+    pub load: Load,
+    /// Requests a second, over all nodes and keys.
+    pub per_second: f64,
+    pub cost: u64,
+    pub keys: u64,
+    pub loss_percent: u64,
+    pub twice_percent: u64,
+    pub stall_percent: u64,
+    pub faults: Vec<(u64, Fault)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    Even,
+    /// Most of it on one node.
+    Skewed,
+    /// The one node changes every so often.
+    Moving {
+        every_us: u64,
+    },
+    /// All at once, then nothing, then all at once.
+    Bursts {
+        every_us: u64,
+    },
+    /// One node only.
+    Alone,
+    /// Most of it on node 1, then three times as much everywhere.
+    Surge {
+        at_us: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    Crash { node: usize, for_us: u64 },
+    Pause { node: usize, for_us: u64 },
+    Partition { group: Vec<u8>, for_us: u64 },
+    MoveLeader,
+    KillLeader { for_us: u64 },
+    PauseLeader { for_us: u64 },
+    Edit { limit: u64 },
+    Drain { node: usize, for_us: u64 },
+    Retire { node: usize },
+    Join { node: usize },
+}
+
+impl Plan {
+    /// Nothing goes wrong: for measurements.
+    pub fn calm(seed: u64, nodes: usize, limit: u64, window_us: u64, load: Load, percent: u64) -> Self {
+        let mut chance = Chance::of(seed);
+        let per_second = limit as f64 * S as f64 / window_us as f64 * percent as f64 / 100.0;
+        let delay_us = delays(&mut chance, nodes, 160 * MS);
+        Self {
+            seed,
+            nodes,
+            founders: nodes,
+            delay_us,
+            drift_ppm: (0..nodes).map(|_| chance.within(0, 1_000) as i64 - 500).collect(),
+            wall_us: vec![0; nodes],
+            limit,
+            window_us,
+            exact: false,
+            session_us: 15 * S,
+            from_us: S,
+            until_us: 6 * window_us,
+            load,
+            per_second,
+            cost: 1,
+            keys: 1,
+            loss_percent: 0,
+            twice_percent: 0,
+            stall_percent: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    /// All ask for more than there is, of a short window; now and then one is cut off for longer than its session.
+    pub fn cut_off(seed: u64, window_us: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 600, window_us, Load::Even, 300);
+        let isolate = |n: u64| {
+            let group = (0..3).map(|node| u8::from(node == 1 + n % 2)).collect();
+            ((8 + n * 14) * S, Fault::Partition { group, for_us: 9 * S })
+        };
+        plan.session_us = 5 * S;
+        plan.until_us = 80 * S + window_us;
+        plan.faults = (0..5).map(isolate).collect();
+        plan
+    }
+
+    /// One node alone spends its share, and starts anew again and again.
+    pub fn crash_loop(seed: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 300, 60 * S, Load::Alone, 200);
+        plan.session_us = 5 * S;
+        // Later than every seat has its share, so that the key is not in the ledger.
+        plan.from_us = 10 * S;
+        plan.until_us = 110 * S;
+        plan.faults = (2..13).map(|n| (n * 8 * S, Fault::Crash { node: 2, for_us: 50 * MS })).collect();
+        plan
+    }
+
+    /// A node joins while another cannot hear that shares are smaller from now on, and spends more than that.
+    pub fn join_unheard(seed: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 5_000, 2 * S, Load::Surge { at_us: 25 * S }, 60);
+        plan.founders = 2;
+        plan.from_us = 10 * S;
+        plan.until_us = 50 * S;
+        let group = vec![0, 1, 0];
+        plan.faults = vec![(18 * S, Fault::Join { node: 2 }), (18 * S, Fault::Partition { group, for_us: 20 * S })];
+        plan
+    }
+
+    pub fn of(seed: u64) -> Self {
+        let mut chance = Chance::of(seed);
+        let c = &mut chance;
+        let nodes = c.one_of(&[3, 5, 7]);
+        let rtt_us = c.one_of(&[80, 160, 200]) * MS;
+        let window_us = c.one_of(&[1, 1, 2, 5, 10, 20, 60]) * S;
+        let limit = match c.within(0, 3) {
+            0 => c.within(5, 8 * nodes as u64),
+            1 => c.within(5, 200),
+            _ => 5 * 10u64.pow(c.within(0, 3) as u32) * c.within(1, 20) / 10,
+        }
+        .clamp(5, 10_000);
+        let load = match c.within(0, 5) {
+            0 => Load::Even,
+            1 => Load::Skewed,
+            2 => Load::Moving { every_us: c.within(1, 15) * S },
+            3 => Load::Bursts { every_us: window_us / 2 + c.within(0, window_us) },
+            4 => Load::Alone,
+            _ => Load::Moving { every_us: window_us + 500 * MS },
+        };
+        let until_us = (4 * window_us).clamp(25 * S, 100 * S).max(2 * window_us);
+        let percent = c.one_of(&[60, 90, 120, 200, 400]);
+        let wanted = limit as f64 * S as f64 / window_us as f64 * percent as f64 / 100.0;
+        // The same load in fewer, dearer requests where there would be too many to simulate.
+        let most = 8_000.0 * S as f64 / until_us as f64;
+        let cost = ((wanted / most).ceil() as u64).clamp(1, (limit / 20).max(1));
+        let per_second = (wanted / cost as f64).min(most * 3.0);
+        let founders = if c.percent(15) { nodes - 1 } else { nodes };
+        let mut plan = Self {
+            seed,
+            nodes,
+            founders,
+            delay_us: delays(c, nodes, rtt_us),
+            drift_ppm: (0..nodes).map(|_| c.one_of(&[-500, 500, 0, c.clone().within(0, 1_000) as i64 - 500])).collect(),
+            wall_us: (0..nodes).map(|_| c.within(0, 10 * S)).collect(),
+            limit,
+            window_us,
+            exact: c.percent(8),
+            session_us: c.one_of(&[5, 5, 15]) * S,
+            from_us: S,
+            until_us,
+            load,
+            per_second,
+            cost,
+            keys: c.one_of(&[1, 1, 2]),
+            loss_percent: c.one_of(&[0, 2, 10, 30]),
+            twice_percent: c.one_of(&[0, 5, 30]),
+            stall_percent: c.one_of(&[0, 1, 5]),
+            faults: Vec::new(),
+        };
+        plan.faults = faults(c, &plan);
+        plan
+    }
+}
+
+fn delays(chance: &mut Chance, nodes: usize, rtt_us: u64) -> Vec<Vec<u64>> {
+    // Three regions; within one it is near.
+    let region: Vec<usize> = (0..nodes).map(|n| n % 3).collect();
+    let mut between = |a: usize, b: usize| match region[a] == region[b] {
+        true => 500,
+        false => rtt_us / 2 * chance.within(80, 120) / 100,
+    };
+    (0..nodes).map(|a| (0..nodes).map(|b| between(a, b)).collect()).collect()
+}
+
+fn faults(chance: &mut Chance, plan: &Plan) -> Vec<(u64, Fault)> {
+    let count = chance.within(1, 2 + plan.until_us / (6 * S));
+    let mut faults = Vec::new();
+    for _ in 0..count {
+        let at_us = chance.within(S, plan.until_us);
+        let node = chance.within(0, plan.nodes as u64 - 1) as usize;
+        // From a blink to longer than a session.
+        let for_us = match chance.within(0, 2) {
+            0 => chance.within(50 * MS, 2 * S),
+            1 => chance.within(S, plan.session_us),
+            _ => chance.within(plan.session_us, 2 * plan.session_us + S),
+        };
+        let fault = match chance.within(0, 19) {
+            0..=4 => Fault::Crash { node, for_us },
+            5..=7 => Fault::Pause { node, for_us },
+            8..=10 => Fault::Partition { group: (0..plan.nodes).map(|_| chance.within(0, 1) as u8).collect(), for_us },
+            11..=12 => Fault::Partition { group: (0..plan.nodes).map(|n| u8::from(n == node)).collect(), for_us },
+            13..=14 => Fault::MoveLeader,
+            15 => Fault::KillLeader { for_us },
+            16 => Fault::PauseLeader { for_us },
+            17 => Fault::Edit { limit: chance.within(5, plan.limit * 2) },
+            18 => Fault::Drain { node, for_us },
+            _ if plan.nodes > 3 && chance.percent(30) => Fault::Retire { node },
+            _ => Fault::Crash { node, for_us: chance.within(50 * MS, 500 * MS) },
+        };
+        faults.push((at_us, fault));
+    }
+    if plan.founders < plan.nodes {
+        faults.push((chance.within(2 * S, plan.until_us / 2), Fault::Join { node: plan.nodes - 1 }));
+    }
+    faults.sort_by_key(|(at_us, _)| *at_us);
+    faults
+}
