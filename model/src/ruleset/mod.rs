@@ -2,6 +2,7 @@
 
 mod condition;
 mod explain;
+mod filter;
 mod fingerprint;
 mod index;
 mod rank;
