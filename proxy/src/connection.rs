@@ -3,10 +3,9 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::{HashMap, hash_map::Entry},
-    convert::Infallible,
     future::Future,
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     task::{Poll, Waker},
@@ -316,8 +315,7 @@ impl Conn {
     }
 
     /// Runs until the connection's work is done or it is told to close.
-    async fn until_closed(&self, work: impl Future<Output = ()>) {
-        let mut work = pin!(work);
+    async fn until_closed(&self, mut work: Pin<&mut impl Future<Output = ()>>) {
         std::future::poll_fn(|cx| {
             if self.ask.get() == Ask::Close {
                 return Poll::Ready(());
@@ -346,7 +344,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let _ = stream.set_nodelay(true);
     let conn = Rc::new(Conn::new(worker, peer, &reception));
     let _registered = Registered::new(conn.clone());
-    conn.until_closed(serve_stream(&conn, stream, &reception)).await;
+    // Pinned here: as an argument it would be kept twice.
+    conn.until_closed(pin!(serve_stream(&conn, stream, &reception))).await;
 }
 
 async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream, reception: &Reception) {
@@ -378,7 +377,7 @@ async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream, reception: &Reception)
 async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, io: ClientIo<T>) {
     let service = {
         let conn = conn.clone();
-        service_fn(move |request| answer(exchange::handle(conn.clone(), request)))
+        service_fn(move |request| exchange::handle(conn.clone(), request))
     };
     let mut connection = conn.worker.http1.serve_connection(io, service);
     // An error here is the client's: it left, or sent what is not HTTP.
@@ -396,7 +395,7 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
     conn.enter(Phase::Idle);
     let service = {
         let conn = conn.clone();
-        service_fn(move |request| answer(exchange::handle(conn.clone(), request)))
+        service_fn(move |request| exchange::handle(conn.clone(), request))
     };
     let http2 = http2(&conn.worker.shared.settings.limits, Streams(conn.clone()));
     let mut connection = pin!(http2.serve_connection(io, service));
@@ -409,10 +408,6 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
         connection.as_mut().poll(cx).map(drop)
     })
     .await
-}
-
-async fn answer<T>(exchange: impl Future<Output = T>) -> Result<T, Infallible> {
-    Ok(exchange.await)
 }
 
 pub(crate) fn http1(limits: &ClientLimits) -> http1::Builder {

@@ -16,7 +16,7 @@ use tokio::{
     time::Sleep,
 };
 
-use crate::{connection::Conn, unread::Instead};
+use crate::{connection::Conn, unread::Instead, worker::SCRATCH_BYTES};
 
 /// What an HTTP/2 client begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -25,6 +25,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// peer, which then loses the answer that it has not read yet (RFC 9112 9.6).
 const LINGER_BYTES_MAX: usize = 32 << 20;
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Up to here a copy into one piece costs less than what the kernel does for several.
+const GATHERED_BYTES_MAX: usize = 4 << 10;
+const _: () = assert!(GATHERED_BYTES_MAX <= SCRATCH_BYTES, "the pieces are gathered in the scratch buffer");
 
 pub(crate) struct ClientIo<T> {
     inner: TokioIo<T>,
@@ -100,6 +104,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
         self.conn.heard();
         buf.put_slice(scratch.filled());
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_gathered(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let worker = self.conn.worker.clone();
+        let mut scratch = worker.scratch.borrow_mut();
+        let mut bytes = 0;
+        for buf in bufs {
+            scratch[bytes..bytes + buf.len()].copy_from_slice(buf);
+            bytes += buf.len();
+        }
+        Pin::new(&mut self.inner).poll_write(cx, &scratch[..bytes])
     }
 
     /// Reads what the client still sends, until it has heard that nobody listens.
@@ -178,7 +193,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
         {
             return poll;
         }
-        let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let poll = match bufs.iter().map(|buf| buf.len()).sum::<usize>() <= GATHERED_BYTES_MAX {
+            true => self.poll_write_gathered(cx, bufs),
+            false => Pin::new(&mut self.inner).poll_write_vectored(cx, bufs),
+        };
         self.wrote(poll)
     }
 }

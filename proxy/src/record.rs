@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use crate::{
     body::ResponseBody,
     client_body::BodyState,
     connection::Conn,
+    exchange,
     held::Held,
     live::{Ended, Live},
     pace::Pace,
@@ -49,6 +50,8 @@ pub(crate) struct Record {
     has_body: bool,
     pub(crate) plan: Option<Rc<Plan>>,
     pub(crate) request_id: Uuid,
+    /// The same as a field's value, once it was asked for: both sides get it.
+    request_id_value: Option<HeaderValue>,
     /// Of the ruleset that it is served from.
     pub(crate) revision: u64,
     pub(crate) client_ip: IpAddr,
@@ -99,6 +102,7 @@ impl Record {
             has_body: !request.body().is_end_stream(),
             plan: None,
             request_id: Uuid::nil(),
+            request_id_value: None,
             revision: 0,
             client_ip,
             trail: Trail::default(),
@@ -116,6 +120,10 @@ impl Record {
     /// The route that takes the request: from here on its counters are used.
     pub(crate) fn matched(&mut self, plan: &Rc<Plan>) {
         self.plan = Some(plan.clone());
+    }
+
+    pub(crate) fn request_id_value(&mut self) -> HeaderValue {
+        self.request_id_value.get_or_insert_with(|| exchange::id_value(self.request_id)).clone()
     }
 
     pub(crate) fn is_http2(&self) -> bool {

@@ -29,7 +29,7 @@ use crate::{
 
 /// How exact the clocks of connections are.
 const TICK: Duration = Duration::from_millis(100);
-const SCRATCH_BYTES: usize = 16 << 10;
+pub(crate) const SCRATCH_BYTES: usize = 16 << 10;
 /// After an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

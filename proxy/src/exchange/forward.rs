@@ -67,11 +67,11 @@ fn replace_prefix(pattern: &PathPattern, path: &str, prefix: &str) -> String {
 }
 
 /// Host as the upstream gets it; None: as it came in.
-pub(super) fn host(parts: &Parts, plan: &Plan) -> Option<HeaderValue> {
+pub(super) fn host(parts: &Parts, seen: &Seen, plan: &Plan) -> Option<HeaderValue> {
     let missing = || parts.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
     match &plan.host {
         Some(host) => Some(host.clone()),
-        None if parts.headers.contains_key(header::HOST) => None,
+        None if seen.host => None,
         None => missing(),
     }
 }
@@ -85,8 +85,6 @@ pub(super) fn prepare(
     target: Option<Uri>,
     host: Option<HeaderValue>,
 ) -> Result<(), Refusal> {
-    let plan = record.plan.clone();
-    let conn = &record.conn;
     let headers = &mut parts.headers;
     if seen.via && passes(headers) >= PASSES_MAX {
         return Err(Refusal::LoopDetected);
@@ -99,12 +97,14 @@ pub(super) fn prepare(
     if seen.cookies > 1 && parts.version == Version::HTTP_2 {
         join_cookies(headers);
     }
+    let id = record.request_id_value();
     forwarded(record, headers, seen, trusted, host.as_ref());
-    let headers = &mut parts.headers;
-    headers.insert(X_REQUEST_ID, origin::id_value(record.request_id));
+    headers.insert(X_REQUEST_ID, id);
     if !seen.traceparent || !headers.get(TRACEPARENT).is_some_and(|it| origin::is_traceparent(it.as_bytes())) {
-        headers.remove(TRACESTATE);
-        headers.insert(TRACEPARENT, origin::traceparent(&conn.worker.ids));
+        if seen.tracestate {
+            headers.remove(TRACESTATE);
+        }
+        headers.insert(TRACEPARENT, origin::traceparent(&record.conn.worker.ids));
     }
     let via = match parts.version {
         Version::HTTP_2 => VIA_H2,
@@ -112,11 +112,10 @@ pub(super) fn prepare(
         _ => VIA_H1,
     };
     headers.append(header::VIA, via);
-    if let Some(host) = host {
-        headers.insert(header::HOST, host);
-    }
-    if !headers.contains_key(header::HOST) {
-        headers.insert(header::HOST, HeaderValue::from_static(""));
+    match host {
+        Some(host) => drop(headers.insert(header::HOST, host)),
+        None if seen.host => (),
+        None => drop(headers.insert(header::HOST, HeaderValue::from_static(""))),
     }
     if seen.websocket {
         websocket::offer(headers);
@@ -125,7 +124,7 @@ pub(super) fn prepare(
         parts.uri = target;
     }
     parts.version = Version::HTTP_11;
-    if let Some(plan) = plan {
+    if let Some(plan) = &record.plan {
         plan.request.carry_out(headers);
     }
     Ok(())

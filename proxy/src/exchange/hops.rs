@@ -28,12 +28,14 @@ pub(super) struct Seen {
     pub(super) cookies: usize,
     pub(super) expect: bool,
     pub(super) forwarded: bool,
+    pub(super) host: bool,
     keep_alive: bool,
     http2_settings: bool,
     proxy_authorization: bool,
     proxy_connection: bool,
     pub(super) te: bool,
     pub(super) traceparent: bool,
+    pub(super) tracestate: bool,
     pub(super) transfer_encoding: bool,
     pub(super) upgrade: bool,
     pub(super) via: bool,
@@ -56,12 +58,14 @@ impl Seen {
                 "cookie" => seen.cookies += 1,
                 "expect" => seen.expect = true,
                 "forwarded" => seen.forwarded = true,
+                "host" => seen.host = true,
                 "http2-settings" => seen.http2_settings = true,
                 "keep-alive" => seen.keep_alive = true,
                 "proxy-authorization" => seen.proxy_authorization = true,
                 "proxy-connection" => seen.proxy_connection = true,
                 "te" => seen.te = true,
                 "traceparent" => seen.traceparent = true,
+                "tracestate" => seen.tracestate = true,
                 "transfer-encoding" => seen.transfer_encoding = true,
                 "upgrade" => seen.upgrade = true,
                 "via" => seen.via = true,
@@ -79,19 +83,17 @@ impl Seen {
         if self.connection {
             strip_named(headers);
         }
-        let gone = [
-            (self.keep_alive, KEEP_ALIVE),
-            (self.proxy_connection, PROXY_CONNECTION),
-            (self.http2_settings, HTTP2_SETTINGS),
-            (self.proxy_authorization, header::PROXY_AUTHORIZATION),
-            (self.transfer_encoding, header::TRANSFER_ENCODING),
-            (self.upgrade, header::UPGRADE),
-        ];
-        for (there, name) in gone {
+        let mut strip = |there: bool, name: HeaderName| {
             if there {
                 headers.remove(name);
             }
-        }
+        };
+        strip(self.keep_alive, KEEP_ALIVE);
+        strip(self.proxy_connection, PROXY_CONNECTION);
+        strip(self.http2_settings, HTTP2_SETTINGS);
+        strip(self.proxy_authorization, header::PROXY_AUTHORIZATION);
+        strip(self.transfer_encoding, header::TRANSFER_ENCODING);
+        strip(self.upgrade, header::UPGRADE);
         if self.te {
             let trailers = headers.get_all(header::TE).iter().any(names_trailers);
             headers.remove(header::TE);
@@ -111,6 +113,8 @@ fn strip_named(headers: &mut HeaderMap) {
     let mut named: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
         let tokens = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        // What most servers say; `strip` removes that field by itself.
+        let tokens = tokens.filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"));
         named.extend(tokens.filter_map(|token| HeaderName::from_bytes(token).ok()));
     }
     headers.remove(header::CONNECTION);

@@ -6,7 +6,7 @@ mod hops;
 mod local;
 mod origin;
 
-use std::{borrow::Cow, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
+use std::{borrow::Cow, convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::Body;
@@ -36,8 +36,9 @@ const DISCARD_TIME_MAX: Duration = Duration::from_millis(250);
 /// Of a refused request's host and path, in the log.
 const LOGGED_CHARS_MAX: usize = 1024;
 
-/// Never fails: what goes wrong is an answer too.
-pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Answer> {
+/// Never fails: what goes wrong is an answer too. (That the type says so spares the connection a future around this one,
+/// which would hold it twice and copy it once.)
+pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
     let mut record = Record::begin(conn, &request);
     let (parts, body) = request.into_parts();
     // To read the body would ask for it.
@@ -53,7 +54,7 @@ pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Respon
     {
         record.body_discarded();
     }
-    exit(record, outcome)
+    Ok(exit(record, outcome))
 }
 
 /// Whether the body came to its end within the bounds.
@@ -133,7 +134,7 @@ async fn serve(
     match &plan.rule.route.action {
         Action::Forward { upstream } => {
             let target = forward::target(&parts.uri, path, &plan)?;
-            let host = forward::host(&parts, &plan);
+            let host = forward::host(&parts, &seen, &plan);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
             if let Some(logged) = &mut record.logged {
                 logged.trace_id = origin::trace_id(&parts.headers);
@@ -227,7 +228,7 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
     }
     let switches = matches!(response.body(), ResponseBody::Tunnel(_));
     let headers = response.headers_mut();
-    headers.insert(hops::X_REQUEST_ID, origin::id_value(record.request_id));
+    headers.insert(hops::X_REQUEST_ID, record.request_id_value());
     match record.is_http2() {
         true => drop(headers.remove(header::CONNECTION)),
         false if switches => (),

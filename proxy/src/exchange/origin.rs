@@ -114,10 +114,21 @@ pub(super) fn traceparent(ids: &Ids) -> HeaderValue {
 }
 
 fn hex(number: u64, digits: &mut [u8]) {
-    for (place, digit) in digits.iter_mut().rev().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&HEX[usize::from(byte)]);
     }
 }
+
+/// Of every byte its two digits.
+const HEX: [[u8; 2]; 256] = {
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [b"0123456789abcdef"[byte >> 4], b"0123456789abcdef"[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,8 @@ pub struct Body {
     /// Made when the upstream first keeps us waiting.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// When the head came in, or we last began to wait: not long ago, and known without reading the clock again.
+    recently: Instant,
 }
 
 /// What one exchange holds of its target.
@@ -45,16 +47,16 @@ impl Lease {
 
 impl Body {
     pub(super) fn new(inner: Incoming, lease: Lease, now: Instant, idle: Duration, deadline: Option<Instant>) -> Self {
-        let mut body = Self { inner, lease: Some(lease), idle, deadline, timer: None, waiting: false };
+        let mut body = Self { inner, lease: Some(lease), idle, deadline, timer: None, waiting: false, recently: now };
         if body.inner.is_end_stream() {
-            body.end(now);
+            body.end();
         }
         body
     }
 
-    fn end(&mut self, now: Instant) {
+    fn end(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.end(now);
+            lease.end(self.recently);
         }
     }
 
@@ -67,7 +69,8 @@ impl Body {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         if !self.waiting {
             self.waiting = true;
-            let idle = Instant::now() + self.idle;
+            self.recently = Instant::now();
+            let idle = self.recently + self.idle;
             let until = self.deadline.map_or(idle, |deadline| deadline.min(idle));
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(until),
@@ -97,13 +100,13 @@ impl http_body::Body for Body {
         match next {
             Some(Ok(frame)) => {
                 if self.inner.is_end_stream() {
-                    self.end(Instant::now());
+                    self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => self.fail(error.into()),
             None => {
-                self.end(Instant::now());
+                self.end();
                 Poll::Ready(None)
             }
         }

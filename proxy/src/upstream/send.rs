@@ -1,6 +1,11 @@
 //! One exchange's upstream call: attempts, their deadlines, and which of them may be followed by another.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderValue, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
@@ -285,7 +290,7 @@ impl Exchange<'_> {
         let request = self.request(&pool.host, copied);
         let bytes_before = link.bytes_read();
         let failed = |failure, unprocessed| Miss { failure, reused, unprocessed };
-        let sent = self.head_in_time(sent_at, link.send(request)).await;
+        let sent = self.head_in_time(sent_at, pin!(link.send(request))).await;
         let response = sent.map_err(|failure| failed(failure, false))?.map_err(|mut error| {
             let unsent = error.take_message();
             let unprocessed = unsent.is_some();
@@ -315,10 +320,13 @@ impl Exchange<'_> {
     }
 
     /// The head may come until `timeouts.response_header` after the upstream took the last part of the request.
-    async fn head_in_time<T>(&self, sent_at: Instant, sending: impl Future<Output = T>) -> Result<T, Failure> {
+    async fn head_in_time<T>(
+        &self,
+        sent_at: Instant,
+        mut sending: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Failure> {
         let limit = self.config.timeouts.response_header.0;
         let mut until = sent_at + limit;
-        let mut sending = pin!(sending);
         loop {
             if let Ok(sent) = timeout_at(until, sending.as_mut()).await {
                 return Ok(sent);

@@ -88,7 +88,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
+        // A head alone, mostly: the kernel does less for one piece than for a list of one.
+        match slices {
+            [only] => self.poll_write(cx, only),
+            _ => self.write(cx, |stream, cx| stream.poll_write_vectored(cx, slices)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
