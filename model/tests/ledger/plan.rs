@@ -48,6 +48,7 @@ pub enum Load {
     },
     /// One node only.
     Alone,
+    #[cfg_attr(not(feature = "mutants"), expect(dead_code, reason = "of a schedule made for a mistake"))]
     /// Most of it on node 1, then three times as much everywhere.
     Surge {
         at_us: u64,
@@ -96,41 +97,6 @@ impl Plan {
             stall_percent: 0,
             faults: Vec::new(),
         }
-    }
-
-    /// All ask for more than there is, of a short window; now and then one is cut off for longer than its session.
-    pub fn cut_off(seed: u64, window_us: u64) -> Self {
-        let mut plan = Self::calm(seed, 3, 600, window_us, Load::Even, 300);
-        let isolate = |n: u64| {
-            let group = (0..3).map(|node| u8::from(node == 1 + n % 2)).collect();
-            ((8 + n * 14) * S, Fault::Partition { group, for_us: 9 * S })
-        };
-        plan.session_us = 5 * S;
-        plan.until_us = 80 * S + window_us;
-        plan.faults = (0..5).map(isolate).collect();
-        plan
-    }
-
-    /// One node alone spends its share, and starts anew again and again.
-    pub fn crash_loop(seed: u64) -> Self {
-        let mut plan = Self::calm(seed, 3, 300, 60 * S, Load::Alone, 200);
-        plan.session_us = 5 * S;
-        // Later than every seat has its share, so that the key is not in the ledger.
-        plan.from_us = 10 * S;
-        plan.until_us = 110 * S;
-        plan.faults = (2..13).map(|n| (n * 8 * S, Fault::Crash { node: 2, for_us: 50 * MS })).collect();
-        plan
-    }
-
-    /// A node joins while another cannot hear that shares are smaller from now on, and spends more than that.
-    pub fn join_unheard(seed: u64) -> Self {
-        let mut plan = Self::calm(seed, 3, 5_000, 2 * S, Load::Surge { at_us: 25 * S }, 60);
-        plan.founders = 2;
-        plan.from_us = 10 * S;
-        plan.until_us = 50 * S;
-        let group = vec![0, 1, 0];
-        plan.faults = vec![(18 * S, Fault::Join { node: 2 }), (18 * S, Fault::Partition { group, for_us: 20 * S })];
-        plan
     }
 
     pub fn of(seed: u64) -> Self {
@@ -230,4 +196,43 @@ fn faults(chance: &mut Chance, plan: &Plan) -> Vec<(u64, Fault)> {
     }
     faults.sort_by_key(|(at_us, _)| *at_us);
     faults
+}
+
+/// Schedules made for one mistake each.
+#[cfg(feature = "mutants")]
+impl Plan {
+    /// All ask for more than there is, of a short window; now and then one is cut off for longer than its session.
+    pub fn cut_off(seed: u64, window_us: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 600, window_us, Load::Even, 300);
+        let isolate = |n: u64| {
+            let group = (0..3).map(|node| u8::from(node == 1 + n % 2)).collect();
+            ((8 + n * 14) * S, Fault::Partition { group, for_us: 9 * S })
+        };
+        plan.session_us = 5 * S;
+        plan.until_us = 80 * S + window_us;
+        plan.faults = (0..5).map(isolate).collect();
+        plan
+    }
+
+    /// One node alone spends its share, and starts anew again and again.
+    pub fn crash_loop(seed: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 300, 60 * S, Load::Alone, 200);
+        plan.session_us = 5 * S;
+        // Later than every seat has its share, so that the key is not in the ledger.
+        plan.from_us = 10 * S;
+        plan.until_us = 110 * S;
+        plan.faults = (2..13).map(|n| (n * 8 * S, Fault::Crash { node: 2, for_us: 50 * MS })).collect();
+        plan
+    }
+
+    /// A node joins while another cannot hear that shares are smaller from now on, and spends more than that.
+    pub fn join_unheard(seed: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 5_000, 2 * S, Load::Surge { at_us: 25 * S }, 60);
+        plan.founders = 2;
+        plan.from_us = 10 * S;
+        plan.until_us = 50 * S;
+        let group = vec![0, 1, 0];
+        plan.faults = vec![(18 * S, Fault::Join { node: 2 }), (18 * S, Fault::Partition { group, for_us: 20 * S })];
+        plan
+    }
 }
