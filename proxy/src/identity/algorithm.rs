@@ -141,3 +141,17 @@ impl fmt::Display for Algorithm {
         f.write_str(self.word())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorumgate_model::resource::Algorithm as Word;
+
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_configuration_is_an_algorithm() {
+        let words: Vec<&str> = Word::ALL.iter().map(|it| it.word()).collect();
+        assert!(words.iter().all(|word| word.parse::<Algorithm>().is_ok_and(|it| it.word() == *word)), "{words:?}");
+        assert!(Algorithm::ALL.iter().all(|it| words.contains(&it.word())), "{words:?}");
+    }
+}

@@ -62,7 +62,7 @@ static API_KEY: Object = Object {
 };
 
 const ALGORITHMS: Form = Form::List(&Form::Enum(&[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "HS256", "HS384", "HS512",
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512",
 ]));
 
 static JWT: Object = Object {
