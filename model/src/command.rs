@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     NodeId,
     digest::Digest,
+    ledger::command::LedgerCommand,
     resource::{Key, Name, Resource},
 };
 
@@ -49,16 +50,29 @@ pub struct Actor {
 pub enum Body {
     Bootstrap(Arc<Bootstrap>),
     ChangeResources(ChangeResources),
-    EndTrial { revision: u64, end: TrialEnd },
+    EndTrial {
+        revision: u64,
+        end: TrialEnd,
+    },
     CreateJoinToken(CreateJoinToken),
-    RemoveJoinToken { id: String },
+    RemoveJoinToken {
+        id: String,
+    },
     AdmitNode(AdmitNode),
     UpdateNode(UpdateNode),
-    RemoveNode { id: NodeId },
+    RemoveNode {
+        id: NodeId,
+    },
     CreateAdminToken(CreateAdminToken),
-    RemoveAdminToken { name: Name },
-    SetMaxRtt { max_rtt: Duration },
+    RemoveAdminToken {
+        name: Name,
+    },
+    SetMaxRtt {
+        max_rtt: Duration,
+    },
     Tick,
+    /// What nodes hold of the cluster's limits. Never retried by its request id: the ledger tells repeats apart.
+    Ledger(LedgerCommand),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -365,6 +379,7 @@ impl Body {
             Body::RemoveAdminToken { .. } => "remove_admin_token",
             Body::SetMaxRtt { .. } => "set_max_rtt",
             Body::Tick => "tick",
+            Body::Ledger(_) => "ledger",
         }
     }
 }

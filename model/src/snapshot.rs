@@ -1,6 +1,6 @@
 //! The state as a stream of prost records, and back. Deterministic: equal states give equal bytes.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use prost::Message;
 use quorumgate_proto::store::v1::{SnapshotRecord, snapshot_record::Record};
@@ -10,6 +10,7 @@ use crate::{
     convert,
     digest::Digest,
     invalid::Invalid,
+    ledger::Ledger,
     resource::{Resources, Stored},
     state::{State, Trial},
 };
@@ -28,8 +29,18 @@ pub fn records(state: &State) -> Box<dyn Iterator<Item = SnapshotRecord> + '_> {
         .chain(state.admin_tokens.iter().map(|(name, it)| Record::AdminToken(convert::admin_token_to(name, it))))
         .chain(state.dedup_order.values().map(move |id| Record::Dedup(convert::dedup_to(id, outcome(id)))))
         .chain(state.trial.iter().map(|it| Record::Trial(convert::trial_to(it))))
-        .chain(prior.map(move |it| Record::TrialPrior(resource(it))));
+        .chain(prior.map(move |it| Record::TrialPrior(resource(it))))
+        .chain(ledger_records(&state.ledger));
     Box::new(all.map(|record| SnapshotRecord { record: Some(record) }))
+}
+
+fn ledger_records(ledger: &Ledger) -> impl Iterator<Item = Record> + '_ {
+    let head = convert::ledger::head_to(ledger).map(Record::LedgerHead);
+    head.into_iter()
+        .chain(ledger.limits.values().map(|it| Record::LedgerLimit(convert::ledger::limit_to(it))))
+        .chain(ledger.sessions.iter().map(|(id, it)| Record::LedgerSession(convert::ledger::session_to(*id, it))))
+        .chain(ledger.seats.iter().map(|(node, it)| Record::LedgerSeat(convert::ledger::seat_to(*node, it))))
+        .chain(ledger.keys.iter().map(|(key, it)| Record::LedgerPool(convert::ledger::pool_to(key, it))))
 }
 
 /// BLAKE3 over the records, each with its length before it.
@@ -102,6 +113,23 @@ impl Rebuild {
             Some(Record::TrialPrior(resource)) => {
                 self.prior.push(change::stored(convert::stored_resource_from(resource)?));
             }
+            Some(Record::LedgerHead(head)) => state.ledger = convert::ledger::head_from(head),
+            Some(Record::LedgerLimit(limit)) => {
+                let limit = convert::ledger::limit_from(limit)?;
+                once("ledger_limit", state.ledger.limits.insert(limit.id, Arc::new(limit)))?;
+            }
+            Some(Record::LedgerSession(session)) => {
+                let (id, session) = convert::ledger::session_from(session)?;
+                once("ledger_session", state.ledger.sessions.insert(id, session))?;
+            }
+            Some(Record::LedgerSeat(seat)) => {
+                let (node, seat) = convert::ledger::seat_from(seat);
+                once("ledger_seat", state.ledger.seats.insert(node, seat))?;
+            }
+            Some(Record::LedgerPool(pool)) => {
+                let (key, pool) = convert::ledger::pool_from(pool)?;
+                once("ledger_pool", state.ledger.keys.insert(key, Arc::new(pool)))?;
+            }
         }
         Ok(())
     }
@@ -136,6 +164,7 @@ impl Rebuild {
             Trial { revision, ends_at_us, prior_revision, prior }
         });
         state.lookups = Lookups::of(&state.resources);
+        state.ledger = mem::take(&mut state.ledger).rebuilt()?;
         Ok(state)
     }
 }

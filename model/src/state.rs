@@ -2,6 +2,7 @@
 //! each keyspace: resources, tokens, nodes.
 
 mod apply;
+mod limits;
 mod nodes;
 mod resources;
 mod tokens;
@@ -15,6 +16,7 @@ use crate::{
     change::{Changed, Lookups},
     command::{Actor, AdminRole, Applied, ChangeCounts, NodeRecord, Reason, Rejected, RequestId, Role},
     digest::Digest,
+    ledger::Ledger,
     resource::{Name, Resources},
 };
 
@@ -58,6 +60,8 @@ pub struct State {
     pub dedup: OrdMap<RequestId, Answered>,
     pub dedup_order: OrdMap<u64, RequestId>,
     pub audit: AuditHead,
+    /// What nodes hold of the limits. It follows the resources and is not rolled back with them.
+    pub ledger: Ledger,
     /// Follows from `resources`; neither stored nor hashed.
     pub lookups: Lookups,
 }

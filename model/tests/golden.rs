@@ -15,8 +15,14 @@ use quorumgate_model::{
     command::{Body, ChangeResources, Command, Expect, ResourceChange, Role, Standing, TrialEnd, UpdateNode},
     convert,
     digest::Digest,
+    ledger::{
+        Ledger,
+        command::{
+            Dated, Key as LedgerKey, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule,
+        },
+    },
     snapshot,
-    state::RevisionDiff,
+    state::{RevisionDiff, State},
 };
 use quorumgate_proto::{
     DESCRIPTORS,
@@ -82,9 +88,59 @@ fn commands() -> Vec<Command> {
         Body::RemoveAdminToken { name: "ci".parse().unwrap() },
         Body::SetMaxRtt { max_rtt: secs(1) },
         Body::Tick,
+        Body::Ledger(LedgerCommand::Batches([batch()].into())),
     ];
     commands.extend(rest.into_iter().map(command));
     commands
+}
+
+fn batch() -> LeaseBatch {
+    let key = LedgerKey { limit: 1, who: "acme".into() };
+    let item = LeaseItem {
+        demand: 40_000,
+        want: 3,
+        release_free: 1,
+        release_used: vec![Dated { in_us: 7_000_000, count: 2 }],
+        report: vec![Dated { in_us: 9_000_000, count: 4 }],
+        chunk_unused: 5,
+        period: 6,
+        ..LeaseItem::of(key)
+    };
+    LeaseBatch { node: 1, session: 3, seq: 2, attempt: 1, applied: 4, items: vec![item] }
+}
+
+/// A limit that was lowered, a session that holds slots, a seat, a key.
+fn ledger_state() -> State {
+    let (mut state, _) = full_state();
+    let rule = |limit| {
+        let kind = Kind::Sliding { limit, window_us: 60_000_000 };
+        let name = "free".parse().unwrap();
+        LedgerCommand::DefineLimit(Rule { name, kind, mode: Mode::Leased, on_no_quorum: NoQuorum::Allow })
+    };
+    let ledger = &mut state.ledger;
+    *ledger = Ledger::default();
+    ledger.apply(1, &rule(100));
+    ledger.apply(2, &LedgerCommand::ShareEpoch { divisor: 1 });
+    let open = OpenSession { node: 1, boot: [7; 16], open: 1, length_us: 5_000_000 };
+    ledger.apply(3, &LedgerCommand::OpenSession(open));
+    let ask = LeaseItem { release_used: Vec::new(), report: Vec::new(), release_free: 0, ..batch().items[0].clone() };
+    let first = LeaseBatch { seq: 1, items: vec![ask], ..batch() };
+    ledger.apply(4, &LedgerCommand::Batches([first].into()));
+    ledger.apply(5, &LedgerCommand::Batches([batch()].into()));
+    ledger.apply(6, &rule(90));
+    state
+}
+
+#[test]
+fn a_ledger_survives_its_records() {
+    let state = ledger_state();
+    let mut rebuild = snapshot::Rebuild::default();
+    snapshot::records(&state).for_each(|record| rebuild.push(record).unwrap());
+    assert_eq!(rebuild.finish().unwrap(), state);
+    let mut orphan = snapshot::Rebuild::default();
+    let kept = snapshot::records(&state).filter(|it| !matches!(it.record, Some(Record::LedgerSession(_))));
+    kept.for_each(|record| orphan.push(record).unwrap());
+    assert_eq!(orphan.finish().unwrap_err().field, "session");
 }
 
 #[test]
@@ -117,9 +173,14 @@ fn snapshot_records_are_stored_as_ever() {
         Record::Dedup(_) => "dedup",
         Record::Trial(_) => "trial",
         Record::TrialPrior(_) => "trial_prior",
+        Record::LedgerHead(_) => "ledger_head",
+        Record::LedgerLimit(_) => "ledger_limit",
+        Record::LedgerSession(_) => "ledger_session",
+        Record::LedgerSeat(_) => "ledger_seat",
+        Record::LedgerPool(_) => "ledger_pool",
     };
     let mut seen = BTreeSet::new();
-    for record in snapshot::records(&state) {
+    for record in snapshot::records(&state).chain(snapshot::records(&ledger_state())) {
         let word = word(record.record.as_ref().unwrap());
         if seen.insert(word.to_owned()) {
             let name = if word == "dedup" { "dedup.asked" } else { word };
@@ -162,6 +223,31 @@ fn the_journal_is_stored_as_ever() {
     let entry = effects.audit.unwrap();
     let bytes = golden("journal.audit", &convert::audit_to(&entry).encode_to_vec());
     assert_eq!(convert::audit_from(store::AuditRecord::decode(&*bytes).unwrap()).unwrap(), entry);
+}
+
+/// Each of the ledger's commands, in one file each.
+#[test]
+fn ledger_commands_are_stored_as_ever() {
+    let name = || "free".parse().unwrap();
+    let rule = |kind, mode, on_no_quorum| LedgerCommand::DefineLimit(Rule { name: name(), kind, mode, on_no_quorum });
+    let samples = [
+        ("sliding", rule(Kind::Sliding { limit: 9, window_us: 8 }, Mode::Exact, NoQuorum::Reserve)),
+        ("concurrency", rule(Kind::Concurrency { limit: 9, max_hold_us: 8 }, Mode::Leased, NoQuorum::Deny)),
+        ("calendar", rule(Kind::Calendar { limit: 9 }, Mode::Leased, NoQuorum::Allow)),
+        ("bucket", rule(Kind::Bucket { rate: 9, window_us: 8, burst: 7 }, Mode::Leased, NoQuorum::Deny)),
+        ("remove", LedgerCommand::RemoveLimit { name: name() }),
+        ("open", LedgerCommand::OpenSession(OpenSession { node: 1, boot: [2; 16], open: 3, length_us: 4 })),
+        ("tick", LedgerCommand::Tick),
+        ("epoch", LedgerCommand::ShareEpoch { divisor: 5 }),
+        ("retire", LedgerCommand::RetireNode { node: 6 }),
+        ("roll", LedgerCommand::RollPeriod { limit: 7, period: 8 }),
+        ("restore", LedgerCommand::Restore { incarnation: [9; 16] }),
+    ];
+    for (word, sample) in samples {
+        let sample = command(Body::Ledger(sample));
+        let bytes = golden(&format!("ledger.{word}"), &convert::command_to(&sample).encode_to_vec());
+        assert_eq!(convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap(), sample);
+    }
 }
 
 /// What must stop consensus rather than be skipped.

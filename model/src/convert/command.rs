@@ -2,7 +2,7 @@
 //! consensus on this node.
 
 mod record;
-mod words;
+pub(super) mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
         Actor, AdmitNode, Applied, Body, Bootstrap, ChangeCounts, ChangeResources, Command, CreateAdminToken,
         CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Rejected, ResourceChange, Stamp, UpdateNode,
     },
-    convert::{key_from, kind_to, resource_to, stored_resource_from},
+    convert::{key_from, kind_to, ledger, resource_to, stored_resource_from},
     digest::Digest,
     invalid::Invalid,
     resource::{Key, Resource},
@@ -110,6 +110,7 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         Wire::RemoveAdminToken(it) => Body::RemoveAdminToken { name: name("name", &it.name)? },
         Wire::SetMaxRtt(it) => Body::SetMaxRtt { max_rtt: Duration::from_micros(it.max_rtt_us) },
         Wire::Tick(store::Tick {}) => Body::Tick,
+        Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
     })
 }
 
@@ -152,6 +153,7 @@ fn body_to(body: &Body) -> Wire {
         Body::RemoveAdminToken { name } => Wire::RemoveAdminToken(store::RemoveAdminToken { name: name.to_string() }),
         Body::SetMaxRtt { max_rtt } => Wire::SetMaxRtt(store::SetMaxRtt { max_rtt_us: micros(*max_rtt) }),
         Body::Tick => Wire::Tick(store::Tick {}),
+        Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod auth;
 mod command;
+pub(crate) mod ledger;
 mod limit;
 mod resource;
 mod smaller;

@@ -12,11 +12,12 @@ use super::{
     pool::Wrong,
     time,
 };
+use crate::invalid::Invalid;
 
 impl Ledger {
     /// Applies a command that the leader stamped with `at_us` of the log clock. Total: what cannot be done is left
     /// undone, and the effects say so. A failed assertion marks its limit broken and the rest stands.
-    pub fn apply(&mut self, at_us: u64, command: &LedgerCommand) -> Vec<Effect> {
+    pub fn apply(&mut self, at_us: u64, command: &LedgerCommand) -> Arc<[Effect]> {
         self.version += 1;
         self.now_us = self.now_us.max(at_us);
         self.settle();
@@ -33,7 +34,15 @@ impl Ledger {
         }
         self.purge_limits();
         self.look_at_due(&mut effects);
+        let effects: Arc<[Effect]> = effects.into();
+        self.recent.push(self.version, effects.clone());
         effects
+    }
+
+    /// What the commands after `version` did, in order. None: that is too long ago, or a snapshot lies between; then a
+    /// holder compares (`Holder::resync`).
+    pub fn effects_since(&self, version: u64) -> Option<Vec<Effect>> {
+        self.recent.since(version, self.version)
     }
 
     fn take_batches(&mut self, batches: &[LeaseBatch], effects: &mut Vec<Effect>) {
@@ -71,7 +80,7 @@ impl Ledger {
 
     fn take_item(&mut self, session: SessionId, seq: u64, item: &LeaseItem, effects: &mut Vec<Effect>) {
         let Some(limit) = self.limits.get(&item.key.limit).cloned() else { return };
-        if limit.broken.is_some() {
+        if limit.broken.is_some() || !limit.has_slots() {
             return;
         }
         let asks = item.demand + item.want > 0;
@@ -229,6 +238,20 @@ impl Ledger {
         if let Some(pool) = self.keys.remove(key) {
             self.due.remove(&(pool.due_us, key.clone()));
         }
+    }
+
+    /// As it was read from a snapshot: what follows from it is made anew.
+    pub(crate) fn rebuilt(mut self) -> Result<Self, Invalid> {
+        self.due = self.keys.iter().map(|(key, pool)| (pool.due_us, key.clone())).collect();
+        self.names = self.limits.values().map(|limit| (limit.rule.name.clone(), limit.id)).collect();
+        let unknown = |id: &SessionId| Invalid::field("session").found(id).allowed("one that has a record");
+        for (id, _) in self.keys.values().flat_map(|pool| &pool.holders) {
+            self.sessions.get_mut(id).ok_or_else(|| unknown(id))?.keys += 1;
+        }
+        if let Some(seat) = self.seats.values().find(|seat| !self.sessions.contains_key(&seat.session)) {
+            return Err(unknown(&seat.session));
+        }
+        Ok(self)
     }
 
     fn keys_of(&self, id: LimitId) -> Vec<Key> {

@@ -35,8 +35,8 @@ pub enum Kind {
     Concurrency { limit: u64, max_hold_us: u64 },
     /// At most `limit` in a period of the calendar; the periods come with `RollPeriod`.
     Calendar { limit: u64 },
-    /// `rate_milli` thousandths a second, and at most `burst` at once.
-    Bucket { rate_milli: u64, burst: u64 },
+    /// `rate` per window, and at most `burst` at once.
+    Bucket { rate: u64, window_us: u64, burst: u64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

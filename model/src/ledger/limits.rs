@@ -54,8 +54,14 @@ impl Limit {
         match self.rule.kind {
             Kind::Sliding { window_us, .. } => window_us,
             Kind::Concurrency { max_hold_us, .. } => max_hold_us,
-            Kind::Calendar { .. } | Kind::Bucket { .. } => 1_000_000,
+            Kind::Bucket { window_us, .. } => window_us,
+            Kind::Calendar { .. } => 1_000_000,
         }
+    }
+
+    /// Whether what is counted is slots: lent, given back, and in exactly one place.
+    pub fn has_slots(&self) -> bool {
+        matches!(self.rule.kind, Kind::Sliding { .. } | Kind::Concurrency { .. })
     }
 
     /// Slots are lent one by one, and come back to the pool as they are used.
@@ -65,8 +71,7 @@ impl Limit {
 
     pub(super) fn share_of(&self, budget: u64, divisor: u64) -> u64 {
         let on_demand = self.rule.mode == Mode::Exact || budget < TINY_SLOTS_PER_NODE * divisor;
-        let has_shares = matches!(self.rule.kind, Kind::Sliding { .. } | Kind::Concurrency { .. });
-        match on_demand || divisor == 0 || !has_shares {
+        match on_demand || divisor == 0 || !self.has_slots() {
             true => 0,
             false => (u128::from(budget) * 9 / 10 / u128::from(divisor)) as u64,
         }

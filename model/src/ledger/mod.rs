@@ -14,6 +14,7 @@ pub mod lease;
 mod limits;
 pub mod mutants;
 mod pool;
+mod recent;
 mod session;
 mod share;
 #[cfg(test)]
@@ -29,7 +30,10 @@ pub use limits::{Limit, Lowered};
 pub use pool::{Held, Pool};
 pub use session::{Epoch, Seat, Session};
 
-use self::command::{Key, LimitId, SessionId};
+use self::{
+    command::{Key, LimitId, SessionId},
+    recent::Recent,
+};
 use crate::{NodeId, resource::Name};
 
 /// How many limits may be defined.
@@ -57,11 +61,13 @@ pub struct Ledger {
     pub epoch: Epoch,
     pub keys: OrdMap<Key, Arc<Pool>>,
     /// When to look at a key next; follows from `keys`.
-    due: OrdSet<(u64, Key)>,
+    pub(crate) due: OrdSet<(u64, Key)>,
     /// After a restore: until then what the backup does not know of may be in use, for limits defined before it.
     pub void_us: u64,
     /// The last change of what a share is.
     pub shares_version: u64,
+    /// What the last commands did, for holders; neither stored nor hashed.
+    pub(crate) recent: Recent,
 }
 
 impl Ledger {

@@ -60,7 +60,7 @@ fn a_repeated_batch_changes_nothing_but_the_version() {
     ledger.apply(S, &batch(2, 1, 1, vec![item(40, 1)]));
     let mut before = ledger.clone();
     let effects = ledger.apply(S, &batch(2, 1, 1, vec![LeaseItem { release_free: 5, ..item(0, 0) }]));
-    assert_eq!(effects, [Effect::Fenced { session: 2, seq: 1 }]);
+    assert_eq!(*effects, [Effect::Fenced { session: 2, seq: 1 }]);
     before.version += 1;
     assert_eq!(ledger, before);
 }
@@ -96,7 +96,7 @@ fn an_idle_key_is_forgotten_once_every_slot_is_home() {
     }
     assert_eq!(ledger.pool(&key()).unwrap().free, 100);
     let effects = ledger.apply(70 * S, &LedgerCommand::Tick);
-    assert_eq!(effects, [Effect::Gone { key: key() }]);
+    assert_eq!(*effects, [Effect::Gone { key: key() }]);
     assert!(ledger.keys.is_empty() && ledger.due.is_empty());
 }
 

@@ -39,7 +39,9 @@ impl State {
         self.index = index;
         self.clock_us = self.clock_us.max(command.stamp.clock_us);
         self.wall_ms = self.wall_ms.max(command.stamp.wall_ms);
-        let request = command.request_id.map(|id| (id, command.asked()));
+        // The ledger tells repeats apart by itself, and would crowd out those that cannot.
+        let request_id = command.request_id.filter(|_| !matches!(command.body, Body::Ledger(_)));
+        let request = request_id.map(|id| (id, command.asked()));
         if let Some(first) = request.and_then(|(id, asked)| self.answered(&id, asked)) {
             let refused = |rejected| Applied { index, revision: self.revision, outcome: Err(rejected) };
             return (first.cloned().unwrap_or_else(refused), Effects::default());
@@ -86,6 +88,7 @@ impl State {
             Body::RemoveAdminToken { name } => self.remove_admin_token(name),
             Body::SetMaxRtt { max_rtt } => self.set_max_rtt(*max_rtt),
             Body::Tick => Ok(Done::default()),
+            Body::Ledger(it) => self.apply_to_ledger(it),
         }
     }
 

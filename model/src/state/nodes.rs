@@ -92,6 +92,7 @@ impl State {
         let removed = RemovedNode { name: node.name.clone(), spki_sha256: node.spki_sha256 };
         self.nodes.remove(&id);
         self.removed.insert(id, removed);
+        self.retire_holder(id);
         while self.removed.len() > REMOVED_MAX {
             let (oldest, _) = *self.removed.get_min().expect("it is longer than its bound");
             self.removed.remove(&oldest);

@@ -126,6 +126,7 @@ impl State {
         self.resources = after;
         self.lookups = lookups;
         debug_assert_eq!(self.resources_hash, change::hash_of(&self.resources));
+        self.limits_changed(&changes);
         let counts = change::counts(&changes);
         let summary = summary(&changes, &note);
         self.history.push_back(Arc::new(RevisionFacts {

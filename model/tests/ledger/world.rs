@@ -546,12 +546,12 @@ impl World {
             self.budgets.push(Budget { from_us: self.now_us, budget: rule.kind.limit() });
         }
         let effects = self.head.apply(stamp, &command);
-        for effect in &effects {
+        for effect in effects.iter() {
             if let Effect::Broken { what, .. } = effect {
                 self.outcome.broken = Some(what.clone());
             }
         }
-        self.log.push(Entry { ledger: self.head.clone(), effects: effects.into() });
+        self.log.push(Entry { ledger: self.head.clone(), effects });
     }
 
     fn send_log(&mut self, node: usize) {
@@ -585,10 +585,18 @@ impl World {
             return;
         }
         let now = self.local(node);
+        let coalesced = self.chance.percent(50);
         let it = &mut self.nodes[node];
         if let Some(holder) = &mut it.holder {
-            for entry in &self.log[it.applied..upto] {
-                holder.applied(&entry.ledger, &entry.effects, now);
+            let ledger = &self.log[upto - 1].ledger;
+            // A driver may see several entries at once, and then the last state alone.
+            match ledger.effects_since(it.applied as u64).filter(|_| coalesced) {
+                Some(effects) => holder.applied(ledger, &effects, now),
+                None => {
+                    for entry in &self.log[it.applied..upto] {
+                        holder.applied(&entry.ledger, &entry.effects, now);
+                    }
+                }
             }
         }
         it.applied = upto;

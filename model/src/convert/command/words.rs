@@ -11,11 +11,11 @@ use crate::{
     resource::Name,
 };
 
-pub(super) fn present<T>(field: &str, value: Option<T>) -> Result<T, Invalid> {
+pub(in crate::convert) fn present<T>(field: &str, value: Option<T>) -> Result<T, Invalid> {
     value.ok_or_else(|| Invalid::field(field).found("nothing").allowed("a value"))
 }
 
-pub(super) fn array<const N: usize>(field: &str, bytes: &[u8]) -> Result<[u8; N], Invalid> {
+pub(in crate::convert) fn array<const N: usize>(field: &str, bytes: &[u8]) -> Result<[u8; N], Invalid> {
     let wrong = |_| Invalid::field(field).found(format!("{} bytes", bytes.len())).allowed(format!("{N} bytes"));
     bytes.try_into().map_err(wrong)
 }
@@ -24,7 +24,7 @@ pub(super) fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Invalid> {
     array(field, bytes).map(Digest)
 }
 
-pub(super) fn name(field: &str, text: &str) -> Result<Name, Invalid> {
+pub(in crate::convert) fn name(field: &str, text: &str) -> Result<Name, Invalid> {
     text.parse().map_err(|_| Invalid::field(field).found(format!("{text:?}")).allowed(Name::ALLOWED))
 }
 
