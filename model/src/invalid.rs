@@ -39,9 +39,12 @@ impl Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
         match self.found.is_empty() {
-            true => write!(f, "{}: {}", self.field, self.allowed),
-            false => write!(f, "{}: found {}; allowed: {}", self.field, self.found, self.allowed),
+            true => f.write_str(&self.allowed),
+            false => write!(f, "found {}; allowed: {}", self.found, self.allowed),
         }
     }
 }

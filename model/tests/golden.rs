@@ -21,13 +21,16 @@ use quorumgate_model::{
             Dated, Key as LedgerKey, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule,
         },
     },
+    resource::Kind as ResourceKind,
     snapshot,
     state::{RevisionDiff, State},
 };
 use quorumgate_proto::{
     DESCRIPTORS,
+    admin::v1 as admin,
     store::v1::{self as store, snapshot_record::Record},
 };
+use serde_json::json;
 
 /// The bytes of the file `name`, which must be the sample's.
 fn golden(name: &str, sample: &[u8]) -> Vec<u8> {
@@ -247,6 +250,106 @@ fn ledger_commands_are_stored_as_ever() {
         let sample = command(Body::Ledger(sample));
         let bytes = golden(&format!("ledger.{word}"), &convert::command_to(&sample).encode_to_vec());
         assert_eq!(convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap(), sample);
+    }
+}
+
+#[test]
+fn resources_of_every_kind_are_stored_as_ever() {
+    for (name, kind, words) in [
+        (
+            "route",
+            ResourceKind::Route,
+            json!({
+                "name": "r", "upstream": "u", "match": { "path_template": "/u/{id}" },
+                "auth": { "all_of": ["a", "b"], "anonymous": "c" },
+                "authorize": [
+                    { "name": "n", "deny": { "cel": "true", "cidrs": ["10.0.0.0/8"], "paths": ["/u"], "consumers": ["c"] } },
+                    { "log": { "groups": ["g"], "scopes_any": ["s"] } },
+                    { "allow": { "scopes_all": ["t"], "methods": ["GET"], "claims": { "k": ["v", "w"] },
+                                 "params_equal": { "id": "jwt.sub" } } },
+                ],
+                "limits": ["l"],
+            }),
+        ),
+        ("receiver", ResourceKind::Route, json!({ "name": "r", "respond": { "receiver": "jwks", "auth": "a" } })),
+        ("upstream", ResourceKind::Upstream, json!({ "name": "u", "targets": ["a:1"], "auth": "b" })),
+        ("consumer", ResourceKind::Consumer, json!({ "name": "c", "groups": ["g"], "plan": "p", "owner": "o" })),
+        ("auth.api_key", ResourceKind::Auth, json!({ "name": "a", "api_key": { "query": "k" } })),
+        (
+            "auth.jwt",
+            ResourceKind::Auth,
+            json!({ "name": "a", "jwt": {
+                "issuer": "i", "audience": ["x"], "jwks_inline": { "keys": [{ "kty": "EC" }] }, "consumer_claim": "azp",
+                "groups_claim": "g", "typ": "at+jwt", "allow_private": true,
+            } }),
+        ),
+        ("auth.mtls", ResourceKind::Auth, json!({ "name": "a", "mtls": { "ca": "c", "consumer_from": "subject" } })),
+        ("auth.basic", ResourceKind::Auth, json!({ "name": "a", "basic": { "realm": "r" } })),
+        (
+            "auth.signature",
+            ResourceKind::Auth,
+            json!({ "name": "a", "signature": { "keys": [
+                { "id": "k", "algorithm": "hmac-sha256", "secret": "sealed:0123456789abcdef", "consumer": "c" },
+            ] } }),
+        ),
+        (
+            "auth.introspection",
+            ResourceKind::Auth,
+            json!({ "name": "a", "introspection": {
+                "endpoint": "https://i.test/", "client_id": "c", "client_secret": "sealed:0123456789abcdef",
+                "on_error": "allow_cached", "consumer_claim": "sub",
+            } }),
+        ),
+        (
+            "auth.oidc_login",
+            ResourceKind::Auth,
+            json!({ "name": "a", "oidc_login": {
+                "issuer": "https://i.test/", "client_id": "c", "client_secret": "sealed:0123456789abcdef",
+            } }),
+        ),
+        (
+            "auth.client_credentials",
+            ResourceKind::Auth,
+            json!({ "name": "a", "client_credentials": {
+                "token_endpoint": "https://i.test/", "client_id": "c", "client_secret": "sealed:0123456789abcdef",
+                "scopes": ["s"],
+            } }),
+        ),
+        (
+            "certificate_authority",
+            ResourceKind::CertificateAuthority,
+            json!({
+                "name": "c", "pem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "crl": "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+            }),
+        ),
+        (
+            "limit.sliding",
+            ResourceKind::Limit,
+            json!({ "name": "l", "per": ["consumer", { "ip": 24 }], "limit": 5, "window": "1m", "soft": true,
+                    "cost": { "response_header": "x", "reserve": 3 } }),
+        ),
+        (
+            "limit.bucket",
+            ResourceKind::Limit,
+            json!({ "name": "l", "per": { "claim": "sub" }, "kind": "bucket", "rate": 5, "burst": 9,
+                    "cost": { "ai_tokens": "total" } }),
+        ),
+        (
+            "limit.calendar",
+            ResourceKind::Limit,
+            json!({ "name": "l", "per": "global", "kind": "calendar", "limit": 5, "every": "month", "zone": "Europe/Berlin",
+                    "cost": { "request_header": "x" } }),
+        ),
+        (
+            "limit.concurrency",
+            ResourceKind::Limit,
+            json!({ "name": "l", "per": "route", "kind": "concurrency", "limit": 5 }),
+        ),
+    ] {
+        let resource = kind.parse(words).unwrap();
+        let bytes = golden(&format!("resource.{name}"), &convert::resource_to(&resource).encode_to_vec());
+        assert_eq!(convert::stored_resource_from(admin::Resource::decode(&*bytes).unwrap()).unwrap(), resource);
     }
 }
 

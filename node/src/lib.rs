@@ -3,12 +3,14 @@
 pub mod admin;
 pub mod boot;
 pub mod cli;
+mod compile;
 pub mod consensus;
 pub mod init;
 pub mod join;
 pub mod peer;
 pub mod pki;
 pub mod publish;
+mod sealed;
 pub mod settings;
 pub mod tasks;
 pub mod telemetry;

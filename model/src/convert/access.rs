@@ -6,33 +6,31 @@ use super::resource::{name_from, names_from, names_to, optional_name, word};
 use crate::{
     invalid::Invalid,
     resource::{
-        AuthorizeRule, AuthorizeWords, Combine, Condition, ConditionWords, Effect, Name, OneOrMany, Receiver,
-        RespondWords, RouteAuth, RouteAuthWords, check::words,
+        AuthorizeWords, ConditionWords, Effect, Name, OneOrMany, Receiver, RespondWords, RouteAuthWords, check::words,
     },
 };
 
-pub fn auth_from(it: admin::RouteAuth) -> Result<RouteAuth, Invalid> {
+pub fn auth_from(it: admin::RouteAuth) -> Result<RouteAuthWords, Invalid> {
     let list = |field: &str, texts: Vec<String>| match texts.is_empty() {
         true => Ok(None),
         false => names_from(field, &texts).map(Some),
     };
-    let words = RouteAuthWords {
+    Ok(RouteAuthWords {
         any_of: list("any_of", it.any_of)?,
         all_of: list("all_of", it.all_of)?,
         anonymous: optional_name("anonymous", &it.anonymous)?,
-    };
-    words.try_into()
+    })
 }
 
-pub fn auth_to(it: RouteAuth) -> admin::RouteAuth {
-    let (any_of, all_of) = match it.combine {
-        Combine::AnyOf => (names_to(&it.names), Vec::new()),
-        Combine::AllOf => (Vec::new(), names_to(&it.names)),
-    };
-    admin::RouteAuth { any_of, all_of, anonymous: it.anonymous.as_ref().map(Name::to_string).unwrap_or_default() }
+pub fn auth_to(it: RouteAuthWords) -> admin::RouteAuth {
+    admin::RouteAuth {
+        any_of: names_to(&it.any_of.unwrap_or_default()),
+        all_of: names_to(&it.all_of.unwrap_or_default()),
+        anonymous: it.anonymous.as_ref().map(Name::to_string).unwrap_or_default(),
+    }
 }
 
-pub fn rule_from(it: admin::AuthorizeRule) -> Result<AuthorizeRule, Invalid> {
+pub fn rule_from(it: admin::AuthorizeRule) -> Result<AuthorizeWords, Invalid> {
     let name = optional_name("name", &it.name)?;
     let mut rule = AuthorizeWords { name, allow: None, deny: None, log: None };
     let under = |effect: Effect| move |invalid: Invalid| invalid.under(effect.word());
@@ -44,7 +42,7 @@ pub fn rule_from(it: admin::AuthorizeRule) -> Result<AuthorizeRule, Invalid> {
         Some(authorize_rule::Effect::Deny(it)) => rule.deny = Some(condition_from(it).map_err(under(Effect::Deny))?),
         Some(authorize_rule::Effect::Log(it)) => rule.log = Some(condition_from(it).map_err(under(Effect::Log))?),
     }
-    rule.try_into()
+    Ok(rule)
 }
 
 fn condition_from(it: admin::Condition) -> Result<ConditionWords, Invalid> {
@@ -62,18 +60,15 @@ fn condition_from(it: admin::Condition) -> Result<ConditionWords, Invalid> {
     })
 }
 
-pub fn rule_to(it: AuthorizeRule) -> admin::AuthorizeRule {
-    let condition = condition_to(it.condition);
-    let effect = match it.effect {
-        Effect::Allow => authorize_rule::Effect::Allow(condition),
-        Effect::Deny => authorize_rule::Effect::Deny(condition),
-        Effect::Log => authorize_rule::Effect::Log(condition),
-    };
-    admin::AuthorizeRule { name: it.name.as_ref().map(Name::to_string).unwrap_or_default(), effect: Some(effect) }
+pub fn rule_to(it: AuthorizeWords) -> admin::AuthorizeRule {
+    let allow = it.allow.map(condition_to).map(authorize_rule::Effect::Allow);
+    let deny = it.deny.map(condition_to).map(authorize_rule::Effect::Deny);
+    let log = it.log.map(condition_to).map(authorize_rule::Effect::Log);
+    let name = it.name.as_ref().map(Name::to_string).unwrap_or_default();
+    admin::AuthorizeRule { name, effect: allow.or(deny).or(log) }
 }
 
-fn condition_to(it: Condition) -> admin::Condition {
-    let it = ConditionWords::from(it);
+fn condition_to(it: ConditionWords) -> admin::Condition {
     let texts = |(claim, values): (String, OneOrMany)| (claim, admin::Texts { values: values.list() });
     admin::Condition {
         scopes_all: it.scopes_all,

@@ -11,7 +11,7 @@ use crate::{
     resource::{
         Algorithm, ApiKeyAuth, Auth, AuthKind, AuthWords, BasicAuth, ClientCredentialsAuth, ConsumerFrom,
         IntrospectionAuth, JwtAuth, JwtKeys, JwtWords, MtlsAuth, OidcLoginAuth, OnError, SignatureAlgorithm,
-        SignatureAuth, SignatureKey, SignatureKeyWords, VerifyingKey, check::words,
+        SignatureKey, SignatureKeyWords, SignatureWords, VerifyingKey, check::words,
     },
 };
 
@@ -99,16 +99,16 @@ fn mtls_from(it: &admin::MtlsAuth) -> Result<MtlsAuth, Invalid> {
     Ok(MtlsAuth { ca: name_from("ca", &it.ca)?, consumer_from: from.unwrap_or_default() })
 }
 
-fn signature_from(it: admin::SignatureAuth) -> Result<SignatureAuth, Invalid> {
-    let default = SignatureAuth::default();
-    Ok(SignatureAuth {
+fn signature_from(it: admin::SignatureAuth) -> Result<SignatureWords, Invalid> {
+    let default = SignatureWords::default();
+    Ok(SignatureWords {
         components: if it.components.is_empty() { default.components } else { it.components },
         max_age: span_from("max_age", it.max_age)?.unwrap_or(default.max_age),
         keys: listed("keys", it.keys, signature_key_from)?,
     })
 }
 
-fn signature_key_from(it: admin::SignatureKey) -> Result<SignatureKey, Invalid> {
+fn signature_key_from(it: admin::SignatureKey) -> Result<SignatureKeyWords, Invalid> {
     let algorithm = word("algorithm", &it.algorithm, SignatureAlgorithm::ALL, SignatureAlgorithm::word)?;
     let Some(algorithm) = algorithm else {
         let allowed = words(SignatureAlgorithm::ALL, SignatureAlgorithm::word);
@@ -121,7 +121,7 @@ fn signature_key_from(it: admin::SignatureKey) -> Result<SignatureKey, Invalid> 
         Some(Key::PublicKey(pem)) => key.public_key = Some(pem),
         Some(Key::Secret(it)) => key.secret = Some(secret_from("secret", Some(it))?),
     }
-    key.try_into()
+    Ok(key)
 }
 
 fn introspection_from(it: admin::IntrospectionAuth) -> Result<IntrospectionAuth, Invalid> {
@@ -239,5 +239,24 @@ fn signature_key_to(it: &SignatureKey) -> admin::SignatureKey {
         algorithm: it.algorithm.word().into(),
         key: Some(key),
         consumer: it.consumer.to_string(),
+    }
+}
+
+/// Leaves of every secret its fingerprint.
+pub fn hide_secrets(auth: &mut admin::Auth) {
+    let hide = |secret: &mut admin::Secret| secret.sealed.clear();
+    match &mut auth.kind {
+        Some(Kind::Jwt(admin::JwtAuth { keys: Some(Keys::Secret(it)), .. })) => hide(it),
+        Some(Kind::Introspection(it)) => it.client_secret.iter_mut().for_each(hide),
+        Some(Kind::OidcLogin(it)) => it.client_secret.iter_mut().for_each(hide),
+        Some(Kind::ClientCredentials(it)) => it.client_secret.iter_mut().for_each(hide),
+        Some(Kind::Signature(it)) => {
+            for key in &mut it.keys {
+                if let Some(Key::Secret(secret)) = &mut key.key {
+                    hide(secret);
+                }
+            }
+        }
+        Some(Kind::ApiKey(_) | Kind::Jwt(_) | Kind::Mtls(_) | Kind::Basic(_)) | None => {}
     }
 }

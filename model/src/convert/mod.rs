@@ -61,6 +61,15 @@ pub fn resource_to(resource: &Resource) -> admin::Resource {
     admin::Resource { kind: Some(kind) }
 }
 
+/// As clients are shown it: sealed secrets by their fingerprints alone.
+pub fn resource_shown(resource: &Resource) -> admin::Resource {
+    let mut message = resource_to(resource);
+    if let Some(admin::resource::Kind::Auth(auth)) = &mut message.kind {
+        auth::hide_secrets(auth);
+    }
+    message
+}
+
 /// `routes[3].match.path_regex` style paths; refuses a name that is there twice.
 pub fn config_from(config: admin::ConfigSet) -> Result<Vec<Resource>, Invalid> {
     let mut resources = Vec::new();
@@ -104,9 +113,18 @@ pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 6] {
 }
 
 pub fn config_to<'r>(resources: impl Iterator<Item = &'r Resource>) -> admin::ConfigSet {
+    collected(resources.map(resource_to))
+}
+
+/// As `resource_shown`.
+pub fn config_shown<'r>(resources: impl Iterator<Item = &'r Resource>) -> admin::ConfigSet {
+    collected(resources.map(resource_shown))
+}
+
+fn collected(resources: impl Iterator<Item = admin::Resource>) -> admin::ConfigSet {
     let mut config = admin::ConfigSet::default();
-    for resource in resources {
-        match resource_to(resource).kind.expect("it was given one") {
+    for kind in resources.filter_map(|resource| resource.kind) {
+        match kind {
             admin::resource::Kind::Upstream(it) => config.upstreams.push(it),
             admin::resource::Kind::Route(it) => config.routes.push(it),
             admin::resource::Kind::Consumer(it) => config.consumers.push(it),

@@ -9,6 +9,8 @@ use proptest::{
     sample::{select, subsequence},
 };
 
+use serde_json::json;
+
 use super::*;
 use crate::units::{Size, Span};
 
@@ -155,6 +157,37 @@ fn respond() -> impl Strategy<Value = RespondWords> {
     prop_oneof![3 => fixed, 1 => receiver]
 }
 
+/// `auth`, `authorize` and `limits` of a route.
+fn access() -> impl Strategy<Value = (Option<RouteAuthWords>, Vec<AuthorizeWords>, Vec<Name>)> {
+    let names = || vec(name(), 1..3).prop_filter("each once", |names| names.len() < 2 || names[0] != names[1]);
+    let auth = (names(), any::<bool>(), of(name())).prop_map(|(names, any, anonymous)| {
+        let (any_of, all_of) = if any { (Some(names), None) } else { (None, Some(names)) };
+        RouteAuthWords { any_of, all_of, anonymous }
+    });
+    let condition = (some_of(&["a", "b", "c"]), some_of(&["GET", "POST"]), some_of(&["10.0.0.0/8"]), of("[a-z]{1,8}"));
+    let condition = condition.prop_map(|(words, methods, cidrs, text)| ConditionWords {
+        scopes_all: words.clone(),
+        groups: words.clone(),
+        claims: text
+            .iter()
+            .map(|claim| (claim.clone(), OneOrMany::from(vec!["x".to_owned(), claim.clone()])))
+            .collect(),
+        methods,
+        cidrs,
+        cel: text,
+        ..ConditionWords::default()
+    });
+    let rule = (of(name()), condition, 0..3).prop_map(|(name, condition, effect)| {
+        let none = AuthorizeWords { name, allow: None, deny: None, log: None };
+        match effect {
+            0 => AuthorizeWords { allow: Some(condition), ..none },
+            1 => AuthorizeWords { deny: Some(condition), ..none },
+            _ => AuthorizeWords { log: Some(condition), ..none },
+        }
+    });
+    (of(auth), vec(rule, 0..3), prop_oneof![Just(Vec::new()), names()])
+}
+
 #[derive(Debug, Clone)]
 enum Does {
     Forward(Name),
@@ -171,8 +204,8 @@ pub fn route() -> impl Strategy<Value = Route> {
     let texts = (name(), labels(), "\\PC{0,12}", "\\PC{0,12}");
     let flags = (select(&OnStale::ALL[..]), select(&EncodedSlash::ALL[..]), of(any::<bool>()));
     let limits = (any::<u64>(), prop_oneof![Just(Span::default()), span()], of(0..=10u32));
-    (texts, any::<i32>(), match_words(), does, rewrite(), flags, limits).prop_map(
-        |((name, labels, owner, description), priority, (_, matches), does, mut rewrite, flags, limits)| {
+    (texts, any::<i32>(), match_words(), does, rewrite(), flags, (limits, access())).prop_map(
+        |((name, labels, owner, description), priority, (_, matches), does, mut rewrite, flags, (limits, access))| {
             if matches.path_prefix.is_none() && matches.path_exact.is_none() {
                 rewrite.path_prefix = None;
             }
@@ -184,6 +217,9 @@ pub fn route() -> impl Strategy<Value = Route> {
                 matches,
                 upstream: None,
                 rewrite,
+                auth: access.0,
+                authorize: access.1,
+                limits: access.2,
                 on_stale: Some(flags.0),
                 encoded_slash: flags.1,
                 access_log: flags.2,
@@ -246,10 +282,72 @@ pub fn upstream() -> impl Strategy<Value = Upstream> {
         )
 }
 
+/// Words of the other kinds, in which anything that may vary does.
+fn others() -> impl Strategy<Value = Resource> {
+    let secret = "[!-~]{32,40}".prop_map(|text| format!("plain:{text}"));
+    let sealed = "[0-9a-f]{16}".prop_map(|text| format!("sealed:{text}"));
+    let secret = prop_oneof![secret, sealed];
+    let span = (1..=29u64).prop_map(|s| format!("{s}s"));
+    let amount = 1..=LIMIT_MAX;
+    let flags = (any::<bool>(), any::<bool>(), 0..=12u8, 0..=3u8);
+    (name(), secret, span, amount, flags).prop_map(|(name, secret, span, amount, (one, two, kind, form))| {
+        let client = |url: &str| {
+            json!({ url: "https://i.test/x?y", "client_id": "c", "client_secret": secret, "allow_private": one })
+        };
+        let keys = match form {
+            0 => json!({ "jwks_url": "https://i.test/" }),
+            1 => json!({ "discovery": true }),
+            2 => json!({ "jwks_inline": { "keys": [{ "kty": "EC", "x": "1" }] } }),
+            _ => json!({ "secret": secret, "algorithms": ["HS512", "HS256"] }),
+        };
+        let mut jwt = json!({ "issuer": "https://i.test", "audience": ["a", "b"], "skew": span, "allow_private": one });
+        for (word, value) in keys.as_object().into_iter().flatten() {
+            jwt[word] = value.clone();
+        }
+        if two {
+            jwt["typ"] = json!("at+jwt");
+            jwt["consumer_claim"] = json!("azp");
+            jwt["groups_claim"] = json!("realm_access.roles");
+        }
+        let per = match form {
+            0 => json!("global"),
+            1 => json!(["consumer", { "ip": 24, "ip6": 48 }]),
+            2 => json!({ "header": "x-who" }),
+            _ => json!([{ "claim": "sub" }, "route"]),
+        };
+        let cost = match form {
+            0 => json!(amount),
+            1 => json!({ "request_header": "x-cost" }),
+            2 => json!({ "response_header": "x-cost", "reserve": amount }),
+            _ => json!({ "ai_tokens": "input" }),
+        };
+        let mut key = json!({ "id": "k", "algorithm": "hmac-sha256", "consumer": "c" });
+        key["secret"] = json!(secret);
+        let (kind, mut words) = match kind {
+            0 => (Kind::Consumer, json!({ "groups": if one { vec!["a", "b"] } else { vec![] }, "plan": two.then_some("p") })),
+            1 => (Kind::Auth, json!({ "api_key": { "header": "x-k", "query": two.then_some("k") } })),
+            2 => (Kind::Auth, json!({ "jwt": jwt })),
+            3 => (Kind::Auth, json!({ "mtls": { "ca": "ca", "consumer_from": ConsumerFrom::ALL[form as usize] } })),
+            4 => (Kind::Auth, json!({ "basic": { "realm": one.then_some("r") } })),
+            5 => (Kind::Auth, json!({ "signature": { "components": ["@path", "date"], "max_age": span, "keys": [key] } })),
+            6 => (Kind::Auth, json!({ "introspection": client("endpoint") })),
+            7 => (Kind::Auth, json!({ "oidc_login": client("issuer") })),
+            8 => (Kind::Auth, json!({ "client_credentials": client("token_endpoint") })),
+            9 => (Kind::Limit, json!({ "per": per, "limit": amount, "window": span, "cost": cost, "soft": one })),
+            10 => (Kind::Limit, json!({ "per": per, "kind": "bucket", "rate": amount, "mode": "local" })),
+            11 => (Kind::Limit, json!({ "per": per, "kind": "calendar", "limit": amount, "every": "month" })),
+            _ => (Kind::Limit, json!({ "per": per, "kind": "concurrency", "limit": amount, "max_hold": span })),
+        };
+        words["name"] = json!(name);
+        kind.parse(words).unwrap()
+    })
+}
+
 /// One of any kind.
 pub fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
         route().prop_map(|it| Resource::Route(Arc::new(it))),
         upstream().prop_map(|it| Resource::Upstream(Arc::new(it))),
+        others(),
     ]
 }

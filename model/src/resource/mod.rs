@@ -169,4 +169,6 @@ pub struct Stored {
 }
 
 #[cfg(test)]
+mod identity_tests;
+#[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ use crate::invalid::Invalid;
 
 /// Bytes of a plain secret.
 pub const SECRET_BYTES_MAX: usize = 16 << 10;
+/// Bytes of one that signatures are made with (RFC 7518 section 3.2, for SHA-256).
+pub const SIGNING_SECRET_BYTES_MIN: usize = 32;
 /// Bytes of a sealed one: the plain one, a nonce and a tag, with room for later versions.
 pub const SEALED_BYTES_MAX: usize = SECRET_BYTES_MAX + 256;
 const SEALED: &str = "sealed:";
@@ -51,6 +53,19 @@ impl Secret {
                 .found(format!("{} sealed bytes", bytes.len()))
                 .allowed(format!("at most {SEALED_BYTES_MAX}"))),
             Secret::Sealed { .. } | Secret::Kept(_) => Ok(()),
+        }
+    }
+}
+
+impl Secret {
+    /// One that signatures are made with.
+    pub(super) fn check_signing(&self, field: &str) -> Result<(), Invalid> {
+        self.check(field)?;
+        match self {
+            Secret::Plain(text) if text.len() < SIGNING_SECRET_BYTES_MIN => Err(Invalid::field(field)
+                .found(format!("{} bytes", text.len()))
+                .allowed(format!("at least {SIGNING_SECRET_BYTES_MIN} bytes: a shorter one can be guessed"))),
+            _ => Ok(()),
         }
     }
 }

@@ -18,6 +18,7 @@ mod write;
 use std::{future::Future, process::ExitCode};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use quorumgate_model::resource::Kind;
 
 use self::{
     args::{Cli, Command, Global},
@@ -81,6 +82,10 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Watch(it) => watch::run(global, it).await,
         Command::Route(it) => objects::route(global, it).await,
         Command::Upstream(it) => objects::upstream(global, it).await,
+        Command::Consumer(it) => objects::consumer(global, it).await,
+        Command::Auth(it) => objects::of_kind(global, Kind::Auth, it).await,
+        Command::CertificateAuthority(it) => objects::of_kind(global, Kind::CertificateAuthority, it).await,
+        Command::Limit(it) => objects::of_kind(global, Kind::Limit, it).await,
         Command::Audit(it) => audit::run(global, it).await,
         _ => unreachable!("dispatch has run every command that asks no node"),
     }

@@ -164,6 +164,11 @@ impl Consensus {
         self.member.held.not_after()
     }
 
+    /// Opens and seals what the state holds sealed.
+    pub fn cluster_key(&self) -> &crate::pki::ClusterKey {
+        &self.member.cluster_key
+    }
+
     /// Of the peer listener (port 0 is resolved).
     pub fn peer_address(&self) -> std::net::SocketAddr {
         self.member.peer_address

@@ -1,6 +1,7 @@
 //! The cluster's certificates: the CA, what each node holds on disk, how it is verified, renewed and swapped while in use.
 
 mod authority;
+mod clients;
 mod files;
 mod held;
 mod seal;
@@ -9,6 +10,7 @@ mod verify;
 use std::{sync::OnceLock, time::Duration};
 
 pub use authority::{Authority, Names, NodeKey, request_spki_sha256, uri};
+pub use clients::check_authority;
 pub use files::{CLUSTER_KEY, TLS_DIR, read_private, write_atomic, write_private};
 pub use held::Held;
 pub use seal::ClusterKey;

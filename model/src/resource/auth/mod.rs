@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use words::{AuthWords, JwtWords, SignatureKeyWords};
+pub use words::{AuthWords, JwtWords, SignatureKeyWords, SignatureWords};
 
 use super::{Name, Secret, word::word_enum};
 use crate::units::Span;
@@ -141,8 +141,7 @@ pub struct BasicAuth {
 }
 
 /// RFC 9421.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureAuth {
     /// What a signature must cover at least.
     pub components: Vec<String>,
@@ -157,8 +156,7 @@ impl Default for SignatureAuth {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "SignatureKeyWords", into = "SignatureKeyWords")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureKey {
     /// The signature's `keyid`.
     pub id: String,

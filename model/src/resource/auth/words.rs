@@ -40,7 +40,7 @@ pub struct AuthWords {
     #[serde(default)]
     pub basic: Option<BasicAuth>,
     #[serde(default)]
-    pub signature: Option<SignatureAuth>,
+    pub signature: Option<SignatureWords>,
     #[serde(default)]
     pub introspection: Option<IntrospectionAuth>,
     #[serde(default)]
@@ -96,6 +96,20 @@ impl JwtWords {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignatureWords {
+    pub components: Vec<String>,
+    pub max_age: Span,
+    pub keys: Vec<SignatureKeyWords>,
+}
+
+impl Default for SignatureWords {
+    fn default() -> Self {
+        SignatureAuth::default().into()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignatureKeyWords {
     pub id: String,
@@ -113,12 +127,14 @@ impl TryFrom<AuthWords> for Auth {
     fn try_from(it: AuthWords) -> Result<Self, Invalid> {
         check::meta(&it.labels, &it.owner, &it.description)?;
         let jwt = it.jwt.map(|it| jwt(it).map_err(|invalid| invalid.under("jwt"))).transpose()?;
+        let signature =
+            it.signature.map(|it| signature(it).map_err(|invalid| invalid.under("signature"))).transpose()?;
         let given = [
             it.api_key.map(AuthKind::ApiKey),
             jwt.map(AuthKind::Jwt),
             it.mtls.map(AuthKind::Mtls),
             it.basic.map(AuthKind::Basic),
-            it.signature.map(AuthKind::Signature),
+            signature.map(AuthKind::Signature),
             it.introspection.map(AuthKind::Introspection),
             it.oidc_login.map(AuthKind::OidcLogin),
             it.client_credentials.map(AuthKind::ClientCredentials),
@@ -140,10 +156,9 @@ impl TryFrom<AuthWords> for Auth {
 fn checked(mut kind: AuthKind) -> Result<AuthKind, Invalid> {
     match &mut kind {
         AuthKind::ApiKey(it) => api_key(it)?,
-        // Checked with its words.
-        AuthKind::Jwt(_) | AuthKind::Mtls(_) => {}
+        // Checked with their words.
+        AuthKind::Jwt(_) | AuthKind::Mtls(_) | AuthKind::Signature(_) => {}
         AuthKind::Basic(it) => basic(it)?,
-        AuthKind::Signature(it) => signature(it)?,
         AuthKind::Introspection(it) => introspection(it)?,
         AuthKind::OidcLogin(it) => oidc_login(it)?,
         AuthKind::ClientCredentials(it) => client_credentials(it)?,
@@ -172,7 +187,7 @@ fn jwt(it: JwtWords) -> Result<JwtAuth, Invalid> {
     match &keys {
         JwtKeys::Url(url) => check::url("jwks_url", url, it.allow_private)?,
         JwtKeys::Discovery => check::url("issuer", &it.issuer, it.allow_private)?,
-        JwtKeys::Secret(secret) => secret.check("secret")?,
+        JwtKeys::Secret(secret) => secret.check_signing("secret")?,
         JwtKeys::Inline(_) => {}
     }
     if it.algorithms.is_empty() {
@@ -265,7 +280,7 @@ fn basic(it: &BasicAuth) -> Result<(), Invalid> {
 /// RFC 9421 section 2: derived components begin with `@`, the others are headers.
 const DERIVED: [&str; 7] = ["@method", "@target-uri", "@authority", "@scheme", "@request-target", "@path", "@query"];
 
-fn signature(it: &mut SignatureAuth) -> Result<(), Invalid> {
+fn signature(mut it: SignatureWords) -> Result<SignatureAuth, Invalid> {
     check::count("components", it.components.len(), super::AUTH_LIST_MAX)?;
     if it.components.is_empty() {
         let allowed = "at least one: a signature over nothing can be moved to any request";
@@ -285,7 +300,19 @@ fn signature(it: &mut SignatureAuth) -> Result<(), Invalid> {
     check::span("max_age", it.max_age)?;
     check::count("keys", it.keys.len(), super::AUTH_LIST_MAX)?;
     let ids: Vec<_> = it.keys.iter().map(|key| key.id.clone()).collect();
-    check::once("keys", &ids, String::clone)
+    check::once("keys", &ids, String::clone)?;
+    let key = |(place, words): (usize, SignatureKeyWords)| {
+        SignatureKey::try_from(words).map_err(|invalid| invalid.under(format!("keys[{place}]")))
+    };
+    let keys = it.keys.into_iter().enumerate().map(key).collect::<Result<_, _>>()?;
+    Ok(SignatureAuth { components: it.components, max_age: it.max_age, keys })
+}
+
+impl From<SignatureAuth> for SignatureWords {
+    fn from(it: SignatureAuth) -> Self {
+        let keys = it.keys.into_iter().map(SignatureKeyWords::from).collect();
+        Self { components: it.components, max_age: it.max_age, keys }
+    }
 }
 
 impl TryFrom<SignatureKeyWords> for SignatureKey {
@@ -302,7 +329,7 @@ impl TryFrom<SignatureKeyWords> for SignatureKey {
             }
         };
         match (&key, it.algorithm) {
-            (VerifyingKey::Secret(secret), SignatureAlgorithm::HmacSha256) => secret.check("secret")?,
+            (VerifyingKey::Secret(secret), SignatureAlgorithm::HmacSha256) => secret.check_signing("secret")?,
             (VerifyingKey::Public(_), SignatureAlgorithm::HmacSha256) => {
                 let found = "hmac-sha256 with a public key";
                 return Err(Invalid::field("algorithm").found(found).allowed("hmac-sha256 only with a secret"));
@@ -382,7 +409,7 @@ impl From<Auth> for AuthWords {
             AuthKind::Jwt(it) => words.jwt = Some(it.into()),
             AuthKind::Mtls(it) => words.mtls = Some(it),
             AuthKind::Basic(it) => words.basic = Some(it),
-            AuthKind::Signature(it) => words.signature = Some(it),
+            AuthKind::Signature(it) => words.signature = Some(it.into()),
             AuthKind::Introspection(it) => words.introspection = Some(it),
             AuthKind::OidcLogin(it) => words.oidc_login = Some(it),
             AuthKind::ClientCredentials(it) => words.client_credentials = Some(it),

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{Name, check},
-    AUTHORIZE_RULES_MAX, Action, AuthorizeRule, BodyLimit, EncodedSlash, FieldMatch, FieldTest, HeaderEdits,
-    HeaderRewrites, HostPattern, HostRewrite, Match, OnStale, PathPattern, ROUTE_LIMITS_MAX, Receive, Receiver,
-    Redirect, Respond, Rewrite, Route, RouteAuth, RouteRetries, RouteTimeouts,
+    AUTHORIZE_RULES_MAX, Action, AuthorizeRule, AuthorizeWords, BodyLimit, EncodedSlash, FieldMatch, FieldTest,
+    HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match, OnStale, PathPattern, ROUTE_LIMITS_MAX, Receive,
+    Receiver, Redirect, Respond, Rewrite, Route, RouteAuth, RouteAuthWords, RouteRetries, RouteTimeouts,
 };
 use crate::{invalid::Invalid, resource::Authority, ruleset};
 
@@ -43,9 +43,9 @@ pub struct RouteWords {
     #[serde(default)]
     pub rewrite: Rewrite,
     #[serde(default)]
-    pub auth: Option<RouteAuth>,
+    pub auth: Option<RouteAuthWords>,
     #[serde(default)]
-    pub authorize: Vec<AuthorizeRule>,
+    pub authorize: Vec<AuthorizeWords>,
     /// None: as `OnStale::default_with` says.
     #[serde(default)]
     pub on_stale: Option<OnStale>,
@@ -125,7 +125,8 @@ impl RouteWords {
         let matches = words.matches.parse().map_err(|invalid| invalid.under("match"))?;
         let action = action(words.upstream, words.redirect, words.respond)?;
         let rewrite = rewrite(words.rewrite, &matches.path).map_err(|invalid| invalid.under("rewrite"))?;
-        authorize(&words.authorize, &matches.path)?;
+        let auth = words.auth.map(RouteAuth::try_from).transpose().map_err(|invalid| invalid.under("auth"))?;
+        let authorize = authorize(words.authorize, &matches.path)?;
         check::count("limits", words.limits.len(), ROUTE_LIMITS_MAX)?;
         check::once("limits", &words.limits, Name::to_string)?;
         check::span_or_zero("timeouts.total", words.timeouts.total)?;
@@ -141,9 +142,9 @@ impl RouteWords {
             matches,
             action,
             rewrite,
-            on_stale: words.on_stale.unwrap_or_else(|| OnStale::default_with(words.auth.as_ref())),
-            auth: words.auth,
-            authorize: words.authorize,
+            on_stale: words.on_stale.unwrap_or_else(|| OnStale::default_with(auth.as_ref())),
+            auth,
+            authorize,
             encoded_slash: words.encoded_slash,
             access_log: words.access_log,
             limits: words.limits,
@@ -155,9 +156,11 @@ impl RouteWords {
 }
 
 /// A parameter that the path does not have could never be equal to anything.
-fn authorize(rules: &[AuthorizeRule], path: &PathPattern) -> Result<(), Invalid> {
-    check::count("authorize", rules.len(), AUTHORIZE_RULES_MAX)?;
-    for (place, rule) in rules.iter().enumerate() {
+fn authorize(words: Vec<AuthorizeWords>, path: &PathPattern) -> Result<Vec<AuthorizeRule>, Invalid> {
+    check::count("authorize", words.len(), AUTHORIZE_RULES_MAX)?;
+    let mut rules = Vec::with_capacity(words.len());
+    for (place, words) in words.into_iter().enumerate() {
+        let rule = AuthorizeRule::try_from(words).map_err(|invalid| invalid.under(format!("authorize[{place}]")))?;
         let has = |param: &str| matches!(path, PathPattern::Template(text) if text.contains(&format!("{{{param}}}")));
         if let Some(param) = rule.condition.params_equal.keys().find(|param| !has(param)) {
             let field = format!("authorize[{place}].{}.params_equal.{param}", rule.effect.word());
@@ -165,8 +168,9 @@ fn authorize(rules: &[AuthorizeRule], path: &PathPattern) -> Result<(), Invalid>
                 .found("no such parameter")
                 .allowed(format!("a parameter of match.path_template, such as {{{param}}}")));
         }
+        rules.push(rule);
     }
-    Ok(())
+    Ok(rules)
 }
 
 fn action(
@@ -470,8 +474,8 @@ impl From<Route> for RouteWords {
             redirect,
             respond,
             rewrite: route.rewrite,
-            auth: route.auth,
-            authorize: route.authorize,
+            auth: route.auth.map(RouteAuthWords::from),
+            authorize: route.authorize.into_iter().map(AuthorizeWords::from).collect(),
             on_stale: Some(route.on_stale),
             encoded_slash: route.encoded_slash,
             access_log: route.access_log,

@@ -13,20 +13,22 @@ use quorumgate_model::{
     command::{Body, ChangeResources, Expect, Outcome, Reason, Rejected, ResourceChange},
     convert,
     digest::Digest,
+    invalid::Invalid,
     resource::{Key, Resource},
-    ruleset,
     state::State,
 };
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, WriteResponse};
-use quorumgate_proxy::identity::authorize;
 use tonic::Status;
 use uuid::Uuid;
 
 use super::{messages, places::Places};
-use crate::admin::{
-    desk::{self, Desk, Written},
-    failure,
-    gate::Call,
+use crate::{
+    admin::{
+        desk::{self, Desk, Written},
+        failure,
+        gate::Call,
+    },
+    compile, sealed,
 };
 
 /// The changes of one log entry, encoded.
@@ -202,6 +204,7 @@ impl Desk {
 
     /// Checks the intent against `state` (linearized) and carries it out.
     pub async fn carry_out(&self, call: &Call, state: &Arc<State>, intent: Intent) -> Result<WriteResponse, Status> {
+        let intent = self.sealed(state, intent)?;
         let whole = intent.change();
         let changed = check(call, state, &intent, &whole)?;
         if intent.mode == Mode::Validate {
@@ -219,6 +222,21 @@ impl Desk {
         // What was compared before is what was changed, unless another write came between.
         let foreseen = self.previous_of(written.revision) == Some(state.revision);
         self.answer(call, intent, written, foreseen.then_some(changed)).await
+    }
+
+    /// A rollback brings secrets that are sealed already, from a journal; clients bring none.
+    fn sealed(&self, state: &State, mut intent: Intent) -> Result<Intent, Status> {
+        if intent.rollback_of.is_some() {
+            return Ok(intent);
+        }
+        for change in &mut intent.changes {
+            let Some(resource) = change.after.take() else { continue };
+            let stored = state.resources.get(&change.key).map(|stored| &stored.resource);
+            let sealed = sealed::seal(self.consensus.cluster_key(), resource, stored);
+            let under = |wrong: Invalid| failure::invalid(&wrong.under(intent.places.place(&change.key)));
+            change.after = Some(sealed.map_err(under)?);
+        }
+        Ok(intent)
     }
 
     /// `changed` is read from the journal when it is not known.
@@ -309,10 +327,9 @@ fn check(call: &Call, state: &State, intent: &Intent, whole: &ChangeResources) -
     }
     let changed = state.preview(&call.actor, whole).map_err(|refused| intent.places.rejected(&refused))?;
     for it in &changed {
-        if let Some(Resource::Route(route)) = &it.after {
-            let place = || intent.places.place(&it.key);
-            ruleset::check(route).map_err(|wrong| failure::invalid(&wrong.under(place())))?;
-            authorize::check(route).map_err(|wrong| failure::invalid(&wrong.under(place())))?;
+        if let Some(resource) = &it.after {
+            let wrong = |wrong: Invalid| failure::invalid(&wrong.under(intent.places.place(&it.key)));
+            compile::check(resource).map_err(wrong)?;
         }
     }
     Ok(changed)

@@ -31,7 +31,7 @@ pub fn counts(counts: ChangeCounts) -> admin::ChangeCounts {
 
 pub fn changes(changed: &[Changed]) -> Vec<admin::Change> {
     let with_bodies = changed.len() <= BODIES_MAX;
-    let body = |resource: &Option<Resource>| resource.as_ref().filter(|_| with_bodies).map(convert::resource_to);
+    let body = |resource: &Option<Resource>| resource.as_ref().filter(|_| with_bodies).map(convert::resource_shown);
     let change = |it: &Changed| admin::Change {
         kind: convert::kind_to(it.key.kind).into(),
         name: it.key.name.to_string(),
@@ -62,7 +62,7 @@ pub fn revision(facts: &RevisionFacts) -> admin::Revision {
 }
 
 pub fn config(resources: &Resources) -> admin::ConfigSet {
-    convert::config_to(resources.values().map(|stored| &stored.resource))
+    convert::config_shown(resources.values().map(|stored| &stored.resource))
 }
 
 pub fn etag(key: &Key, etag: Digest) -> admin::Etag {

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use prost::Message;
 use quorumgate_model::{
     command::{Body, TrialEnd},
-    resource::{Kind, Resource},
+    convert,
+    resource::Kind,
 };
 use quorumgate_proto::admin::v1::{self as admin, config_server::Config, resource};
 use tokio::sync::Semaphore;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 
 use self::{
     apply::Mode,
-    typed::{Existing, WriteObject},
+    typed::{Existing, WriteObject, typed},
 };
 use super::{
     desk::{self, Desk, Read},
@@ -135,99 +136,36 @@ impl Config for Service {
         Ok(Response::new(events))
     }
 
-    async fn get_route(&self, request: Request<admin::GetObjectRequest>) -> Answer<admin::GetRouteResponse> {
-        let (call, request) = taken(request)?;
-        let (header, stored) = self.desk.get(&call, Kind::Route, &request).await?;
-        let etag = stored.etag.to_string();
-        let route = route_of(&stored.resource);
-        Ok(Response::new(admin::GetRouteResponse { header: Some(header), route, etag }))
-    }
-
-    async fn list_routes(&self, request: Request<admin::ListObjectsRequest>) -> Answer<admin::ListRoutesResponse> {
-        let (call, request) = taken(request)?;
-        let (header, config, etags) = self.desk.list(&call, Kind::Route, &request).await?;
-        Ok(Response::new(admin::ListRoutesResponse { header: Some(header), routes: config.routes, etags }))
-    }
-
-    async fn create_route(&self, request: Request<admin::WriteRouteRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        self.desk.write_object(&call, request.into(), Existing::Never).await.map(Response::new)
-    }
-
-    async fn update_route(&self, request: Request<admin::WriteRouteRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        self.desk.write_object(&call, request.into(), Existing::Always).await.map(Response::new)
-    }
-
-    async fn delete_route(&self, request: Request<admin::DeleteObjectRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        self.desk.delete_object(&call, Kind::Route, request).await.map(Response::new)
-    }
-
-    async fn get_upstream(&self, request: Request<admin::GetObjectRequest>) -> Answer<admin::GetUpstreamResponse> {
-        let (call, request) = taken(request)?;
-        let (header, stored) = self.desk.get(&call, Kind::Upstream, &request).await?;
-        let etag = stored.etag.to_string();
-        let upstream = upstream_of(&stored.resource);
-        Ok(Response::new(admin::GetUpstreamResponse { header: Some(header), upstream, etag }))
-    }
-
-    async fn list_upstreams(
-        &self,
-        request: Request<admin::ListObjectsRequest>,
-    ) -> Answer<admin::ListUpstreamsResponse> {
-        let (call, request) = taken(request)?;
-        let (header, config, etags) = self.desk.list(&call, Kind::Upstream, &request).await?;
-        Ok(Response::new(admin::ListUpstreamsResponse { header: Some(header), upstreams: config.upstreams, etags }))
-    }
-
-    async fn create_upstream(&self, request: Request<admin::WriteUpstreamRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        self.desk.write_object(&call, request.into(), Existing::Never).await.map(Response::new)
-    }
-
-    async fn update_upstream(&self, request: Request<admin::WriteUpstreamRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        self.desk.write_object(&call, request.into(), Existing::Always).await.map(Response::new)
-    }
-
-    async fn delete_upstream(&self, request: Request<admin::DeleteObjectRequest>) -> Answer<admin::WriteResponse> {
-        let (call, request) = taken(request)?;
-        self.desk.delete_object(&call, Kind::Upstream, request).await.map(Response::new)
-    }
+    typed!(
+        Route: get_route -> GetRouteResponse { route }, list_routes -> ListRoutesResponse { routes },
+        create_route, update_route <- WriteRouteRequest, delete_route
+    );
+    typed!(
+        Upstream: get_upstream -> GetUpstreamResponse { upstream }, list_upstreams -> ListUpstreamsResponse { upstreams },
+        create_upstream, update_upstream <- WriteUpstreamRequest, delete_upstream
+    );
+    typed!(
+        Consumer: get_consumer -> GetConsumerResponse { consumer }, list_consumers -> ListConsumersResponse { consumers },
+        create_consumer, update_consumer <- WriteConsumerRequest, delete_consumer
+    );
+    typed!(
+        Auth: get_auth -> GetAuthResponse { auth }, list_auths -> ListAuthsResponse { auth },
+        create_auth, update_auth <- WriteAuthRequest, delete_auth
+    );
+    typed!(
+        CertificateAuthority:
+        get_certificate_authority -> GetCertificateAuthorityResponse { certificate_authority },
+        list_certificate_authorities -> ListCertificateAuthoritiesResponse { certificate_authorities },
+        create_certificate_authority, update_certificate_authority <- WriteCertificateAuthorityRequest,
+        delete_certificate_authority
+    );
+    typed!(
+        Limit: get_limit -> GetLimitResponse { limit }, list_limits -> ListLimitsResponse { limits },
+        create_limit, update_limit <- WriteLimitRequest, delete_limit
+    );
 }
 
 /// The call that the gate let in, and its message.
 pub fn taken<T>(request: Request<T>) -> Result<(Call, T), Status> {
     Ok((Call::of(&request)?, request.into_inner()))
-}
-
-fn route_of(resource: &Resource) -> Option<admin::Route> {
-    match quorumgate_model::convert::resource_to(resource).kind {
-        Some(resource::Kind::Route(route)) => Some(route),
-        _ => None,
-    }
-}
-
-fn upstream_of(resource: &Resource) -> Option<admin::Upstream> {
-    match quorumgate_model::convert::resource_to(resource).kind {
-        Some(resource::Kind::Upstream(upstream)) => Some(upstream),
-        _ => None,
-    }
-}
-
-impl From<admin::WriteRouteRequest> for WriteObject {
-    fn from(it: admin::WriteRouteRequest) -> Self {
-        let admin::WriteRouteRequest { route, etag, request_id, message, validate_only } = it;
-        let resource = route.map(resource::Kind::Route);
-        Self { resource, field: "route", etag, request_id, message, validate_only }
-    }
-}
-
-impl From<admin::WriteUpstreamRequest> for WriteObject {
-    fn from(it: admin::WriteUpstreamRequest) -> Self {
-        let admin::WriteUpstreamRequest { upstream, etag, request_id, message, validate_only } = it;
-        let resource = upstream.map(resource::Kind::Upstream);
-        Self { resource, field: "upstream", etag, request_id, message, validate_only }
-    }
 }

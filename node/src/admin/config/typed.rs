@@ -21,6 +21,62 @@ use crate::admin::{
     gate::Call,
 };
 
+/// The five calls of one kind. `async_trait` does not see into a macro, so they are written as it would write them.
+macro_rules! typed {
+    (
+        $kind:ident: $get:ident -> $got:ident { $one:ident }, $list:ident -> $listed:ident { $many:ident },
+        $create:ident, $update:ident <- $write:ident, $delete:ident
+    ) => {
+        $crate::admin::config::typed::call!($get(self, call, request: GetObjectRequest) -> $got {
+            let (header, stored) = self.desk.get(&call, Kind::$kind, &request).await?;
+            let etag = stored.etag.to_string();
+            let $one = match convert::resource_shown(&stored.resource).kind {
+                Some(resource::Kind::$kind(it)) => Some(it),
+                _ => None,
+            };
+            Ok(Response::new(admin::$got { header: Some(header), $one, etag }))
+        });
+        $crate::admin::config::typed::call!($list(self, call, request: ListObjectsRequest) -> $listed {
+            let (header, config, etags) = self.desk.list(&call, Kind::$kind, &request).await?;
+            Ok(Response::new(admin::$listed { header: Some(header), $many: config.$many, etags }))
+        });
+        $crate::admin::config::typed::call!($create(self, call, request: $write) -> WriteResponse {
+            let admin::$write { $one, etag, request_id, message, validate_only } = request;
+            let resource = $one.map(resource::Kind::$kind);
+            let object = WriteObject { resource, field: stringify!($one), etag, request_id, message, validate_only };
+            self.desk.write_object(&call, object, Existing::Never).await.map(Response::new)
+        });
+        $crate::admin::config::typed::call!($update(self, call, request: $write) -> WriteResponse {
+            let admin::$write { $one, etag, request_id, message, validate_only } = request;
+            let resource = $one.map(resource::Kind::$kind);
+            let object = WriteObject { resource, field: stringify!($one), etag, request_id, message, validate_only };
+            self.desk.write_object(&call, object, Existing::Always).await.map(Response::new)
+        });
+        $crate::admin::config::typed::call!($delete(self, call, request: DeleteObjectRequest) -> WriteResponse {
+            self.desk.delete_object(&call, Kind::$kind, request).await.map(Response::new)
+        });
+    };
+}
+
+macro_rules! call {
+    ($name:ident($self:ident, $call:ident, $request:ident: $takes:ident) -> $gives:ident $body:block) => {
+        fn $name<'service, 'async_trait>(
+            &'service $self,
+            request: tonic::Request<admin::$takes>,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Answer<admin::$gives>> + Send + 'async_trait>>
+        where
+            'service: 'async_trait,
+        {
+            Box::pin(async move {
+                let ($call, $request) = taken(request)?;
+                $body
+            })
+        }
+    };
+}
+
+pub(super) use {call, typed};
+
 /// Whether the object must be there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
@@ -63,7 +119,7 @@ impl Desk {
             key.kind == kind && (request.owner.is_empty() || stored.resource.owner() == request.owner)
         };
         let found = || state.resources.iter().filter(wanted);
-        let config = convert::config_to(found().map(|(_, stored)| &stored.resource));
+        let config = convert::config_shown(found().map(|(_, stored)| &stored.resource));
         let etags = found().map(|(key, stored)| messages::etag(key, stored.etag)).collect();
         Ok((self.header_at(&state), config, etags))
     }

@@ -3,4 +3,5 @@
 mod access;
 mod config;
 mod fixture;
+mod identity;
 mod watch;

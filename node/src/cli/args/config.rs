@@ -194,6 +194,57 @@ pub enum UpstreamVerb {
     Rm(RemoveObjects),
 }
 
+#[derive(Debug, Subcommand)]
+pub enum ConsumerVerb {
+    /// List the consumers.
+    Ls(ListObjects),
+    /// Show one consumer.
+    Get { name: Name },
+    /// Write one consumer, whole.
+    Set(SetConsumer),
+    /// Remove consumers, and their credentials with them.
+    Rm(RemoveObjects),
+}
+
+/// Of kinds with too many words for flags.
+#[derive(Debug, Subcommand)]
+pub enum ObjectVerb {
+    /// List them.
+    Ls(ListObjects),
+    /// Show one.
+    Get { name: Name },
+    /// Write one, whole.
+    Set(SetObject),
+    /// Remove some.
+    Rm(RemoveObjects),
+}
+
+#[derive(Debug, Args)]
+pub struct SetConsumer {
+    pub name: Name,
+    /// A group it is in; may be repeated.
+    #[arg(long = "group", value_name = "G")]
+    pub groups: Vec<String>,
+    /// A word that limits may select by.
+    #[arg(long, value_name = "P")]
+    pub plan: Option<String>,
+    /// The consumer's words as YAML or JSON from a file or - (standard input), instead of flags.
+    #[arg(long, short, value_name = "F", conflicts_with_all = ["groups", "plan"])]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub note: WriteNote,
+}
+
+#[derive(Debug, Args)]
+pub struct SetObject {
+    pub name: Name,
+    /// Its words as YAML or JSON from a file or - (standard input).
+    #[arg(long, short, value_name = "F")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub note: WriteNote,
+}
+
 #[derive(Debug, Args)]
 pub struct SetRoute {
     pub name: Name,

@@ -138,6 +138,18 @@ pub enum Command {
     /// Upstreams: the servers behind the gateway.
     #[command(subcommand)]
     Upstream(UpstreamVerb),
+    /// Consumers: who may call.
+    #[command(subcommand)]
+    Consumer(ConsumerVerb),
+    /// Auths: by what callers prove who they are.
+    #[command(subcommand)]
+    Auth(ObjectVerb),
+    /// Certificate authorities: whose certificates clients may come with.
+    #[command(subcommand)]
+    CertificateAuthority(ObjectVerb),
+    /// Limits: how much is admitted.
+    #[command(subcommand)]
+    Limit(ObjectVerb),
     /// Who changed what.
     #[command(subcommand)]
     Audit(Audit),

@@ -20,7 +20,6 @@ use quorumgate_model::{
     ruleset,
 };
 use quorumgate_proto::admin::v1::ConfigSet;
-use quorumgate_proxy::identity::authorize;
 use serde_json::Value as Json;
 
 use self::{
@@ -33,6 +32,7 @@ use super::{
     failure::{Failure, Outcome, Problem},
     status::Violation,
 };
+use crate::compile;
 
 /// Everything some files say.
 #[derive(Debug)]
@@ -198,9 +198,7 @@ fn blame(kind: Kind, index: usize, node: &Node, invalid: Invalid) -> Wrong {
 pub fn resource(kind: Kind, words: Json) -> Result<Resource, Invalid> {
     let resource = kind.parse(words).map_err(|error| locate::from_text(&error.to_string()))?;
     let resource = convert::resource_from(convert::resource_to(&resource))?;
-    if let Resource::Route(route) = &resource {
-        authorize::check(route)?;
-    }
+    compile::check(&resource)?;
     Ok(resource)
 }
 

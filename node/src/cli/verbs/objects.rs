@@ -1,4 +1,4 @@
-//! `route` and `upstream`: one object at a time, by the same write path as files.
+//! `route`, `upstream`, `consumer` and the others: one object at a time, by the same write path as files.
 
 use quorumgate_model::{
     convert,
@@ -9,7 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::{explain, files::with_request_id};
 use crate::cli::{
-    args::{Global, ListObjects, RemoveObjects, RouteVerb, SetRoute, SetUpstream, UpstreamVerb, WriteNote},
+    args::{
+        ConsumerVerb, Global, ListObjects, ObjectVerb, RemoveObjects, RouteVerb, SetRoute, SetUpstream, UpstreamVerb,
+        WriteNote,
+    },
     client::Client,
     config::{self, canonical, source},
     failure::{Failure, Outcome, Problem},
@@ -47,6 +50,31 @@ pub async fn upstream(global: &Global, verb: UpstreamVerb) -> Outcome {
             set(global, &resource, it.note).await
         }
         UpstreamVerb::Rm(it) => rm(global, Kind::Upstream, it).await,
+    }
+}
+
+pub async fn consumer(global: &Global, verb: ConsumerVerb) -> Outcome {
+    match verb {
+        ConsumerVerb::Ls(it) => ls(global, Kind::Consumer, it).await,
+        ConsumerVerb::Get { name } => get(global, Kind::Consumer, &name).await,
+        ConsumerVerb::Set(it) => {
+            let words = json!({ "name": it.name, "groups": it.groups, "plan": it.plan });
+            let resource = match &it.file {
+                Some(file) => from_file(Kind::Consumer, &it.name, file)?,
+                None => from_flags(Kind::Consumer, words)?,
+            };
+            set(global, &resource, it.note).await
+        }
+        ConsumerVerb::Rm(it) => rm(global, Kind::Consumer, it).await,
+    }
+}
+
+pub async fn of_kind(global: &Global, kind: Kind, verb: ObjectVerb) -> Outcome {
+    match verb {
+        ObjectVerb::Ls(it) => ls(global, kind, it).await,
+        ObjectVerb::Get { name } => get(global, kind, &name).await,
+        ObjectVerb::Set(it) => set(global, &from_file(kind, &it.name, &it.file)?, it.note).await,
+        ObjectVerb::Rm(it) => rm(global, kind, it).await,
     }
 }
 
@@ -133,22 +161,27 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
     let client = Client::connect(global).await?;
     let request = client.ask(admin::ListObjectsRequest { stale: verb.stale, owner: verb.owner.unwrap_or_default() });
     let mut config = client.config();
-    let set = match kind {
-        Kind::Route => {
-            admin::ConfigSet { routes: config.list_routes(request).await?.into_inner().routes, ..Default::default() }
+    let mut set = admin::ConfigSet::default();
+    match kind {
+        Kind::Upstream => set.upstreams = config.list_upstreams(request).await?.into_inner().upstreams,
+        Kind::Route => set.routes = config.list_routes(request).await?.into_inner().routes,
+        Kind::Consumer => set.consumers = config.list_consumers(request).await?.into_inner().consumers,
+        Kind::Auth => set.auth = config.list_auths(request).await?.into_inner().auth,
+        Kind::CertificateAuthority => {
+            let answer = config.list_certificate_authorities(request).await?.into_inner();
+            set.certificate_authorities = answer.certificate_authorities;
         }
-        Kind::Upstream => {
-            let upstreams = config.list_upstreams(request).await?.into_inner().upstreams;
-            admin::ConfigSet { upstreams, ..Default::default() }
-        }
-        kind => return Err(no_call(kind)),
-    };
+        Kind::Limit => set.limits = config.list_limits(request).await?.into_inner().limits,
+    }
     let resources = convert::config_from(set).map_err(Failure::internal)?;
     let words = resources.iter().map(canonical::complete).collect::<Outcome<Vec<Value>>>()?;
     let (header, row): (Vec<_>, fn(&Value) -> Vec<String>) = match kind {
         Kind::Route => (vec!["name", "hosts", "path", "methods", "to", "priority", "owner"], route_row),
         Kind::Upstream => (vec!["name", "targets", "protocol", "balance", "health", "owner"], upstream_row),
-        kind => return Err(no_call(kind)),
+        Kind::Consumer => (vec!["name", "groups", "plan", "owner"], consumer_row),
+        Kind::Auth => (vec!["name", "kind", "from", "owner"], auth_row),
+        Kind::CertificateAuthority => (vec!["name", "certificates", "crl", "owner"], authority_row),
+        Kind::Limit => (vec!["name", "kind", "per", "limit", "mode", "owner"], limit_row),
     };
     Answer {
         header,
@@ -161,10 +194,6 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
         ..Answer::default()
     }
     .print(global.output)
-}
-
-fn no_call(kind: Kind) -> Failure {
-    Failure::usage(format!("there is no call for one {kind} yet"))
 }
 
 fn joined(list: &Value, every: &str) -> String {
@@ -208,21 +237,64 @@ fn upstream_row(it: &Value) -> Vec<String> {
     ]
 }
 
+fn consumer_row(it: &Value) -> Vec<String> {
+    vec![shape::cell(&it["name"]), joined(&it["groups"], ""), shape::cell(&it["plan"]), shape::cell(&it["owner"])]
+}
+
+fn auth_row(it: &Value) -> Vec<String> {
+    let kinds = it.as_object().into_iter().flatten().filter(|(word, _)| *word != "labels");
+    let (kind, words) = kinds
+        .filter(|(_, words)| words.is_object())
+        .next()
+        .map_or(("", &Value::Null), |(kind, words)| (kind.as_str(), words));
+    let from =
+        ["issuer", "endpoint", "token_endpoint", "ca", "header"].into_iter().find_map(|word| words[word].as_str());
+    vec![shape::cell(&it["name"]), kind.into(), from.unwrap_or_default().into(), shape::cell(&it["owner"])]
+}
+
+fn authority_row(it: &Value) -> Vec<String> {
+    let blocks = |word: &str, label: &str| it[word].as_str().map_or(0, |text| text.matches(label).count()).to_string();
+    vec![
+        shape::cell(&it["name"]),
+        blocks("pem", "-----BEGIN CERTIFICATE-----"),
+        blocks("crl", "-----BEGIN X509 CRL-----"),
+        shape::cell(&it["owner"]),
+    ]
+}
+
+fn limit_row(it: &Value) -> Vec<String> {
+    let per = match &it["per"] {
+        Value::Array(_) => joined(&it["per"], ""),
+        one => shape::cell(one),
+    };
+    let text = |word: &str| shape::cell(&it[word]);
+    let limit = match it["kind"].as_str() {
+        Some("bucket") => format!("{} per {}, burst {}", text("rate"), text("window"), text("burst")),
+        Some("calendar") => format!("{} per {} ({})", text("limit"), text("every"), text("zone")),
+        Some("concurrency") => format!("{} at once", text("limit")),
+        _ => format!("{} per {}", text("limit"), text("window")),
+    };
+    vec![text("name"), text("kind"), per, limit, text("mode"), text("owner")]
+}
+
 async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {
-    use admin::resource::Kind::{Route, Upstream};
+    use admin::resource::Kind as Message;
     let client = Client::connect(global).await?;
     let request = client.ask(admin::GetObjectRequest { name: name.to_string(), stale: false });
     let mut config = client.config();
+    macro_rules! got {
+        ($call:ident, $field:ident, $kind:ident) => {{
+            let answer = config.$call(request).await?.into_inner();
+            (answer.$field.map(Message::$kind), answer.etag)
+        }};
+    }
     let (message, etag) = match kind {
-        Kind::Route => {
-            let answer = config.get_route(request).await?.into_inner();
-            (answer.route.map(Route), answer.etag)
-        }
-        Kind::Upstream => {
-            let answer = config.get_upstream(request).await?.into_inner();
-            (answer.upstream.map(Upstream), answer.etag)
-        }
-        kind => return Err(no_call(kind)),
+        Kind::Upstream => got!(get_upstream, upstream, Upstream),
+        Kind::Route => got!(get_route, route, Route),
+        Kind::Consumer => got!(get_consumer, consumer, Consumer),
+        Kind::Auth => got!(get_auth, auth, Auth),
+        Kind::CertificateAuthority => got!(get_certificate_authority, certificate_authority, CertificateAuthority),
+        Kind::Limit => got!(get_limit, limit, Limit),
     };
     let resource = convert::resource_from(admin::Resource { kind: message }).map_err(Failure::internal)?;
     let mut json = canonical::complete(&resource)?;

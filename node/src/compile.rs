@@ -1,0 +1,88 @@
+//! Whether this build can carry an object out: expressions, keys and certificates are read once before anything is
+//! proposed, by the very code that will use them. What can be said without that, the model has said.
+
+use quorumgate_model::{
+    invalid::Invalid,
+    resource::{Auth, AuthKind, JwtKeys, Resource, VerifyingKey},
+    ruleset,
+};
+use quorumgate_proxy::identity::{authorize, jwks::KeySet, signature};
+
+use crate::pki;
+
+/// Field paths are relative to the object.
+pub fn check(resource: &Resource) -> Result<(), Invalid> {
+    match resource {
+        Resource::Route(route) => {
+            ruleset::check(route)?;
+            authorize::check(route)
+        }
+        Resource::Auth(auth) => keys(auth),
+        Resource::CertificateAuthority(it) => pki::check_authority(it),
+        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Limit(_) => Ok(()),
+    }
+}
+
+fn keys(auth: &Auth) -> Result<(), Invalid> {
+    match &auth.kind {
+        AuthKind::Jwt(it) => match &it.keys {
+            JwtKeys::Inline(jwks) => KeySet::parse(jwks.as_bytes()).map(drop).map_err(|error| {
+                Invalid::field("jwt.jwks_inline").found("keys of no use").allowed(format!("usable ones ({error})"))
+            }),
+            _ => Ok(()),
+        },
+        AuthKind::Signature(it) => it.keys.iter().enumerate().try_for_each(|(place, key)| {
+            let VerifyingKey::Public(pem) = &key.key else { return Ok(()) };
+            let parsed = signature::SignatureKey::public(key.id.clone(), key.consumer.clone(), key.algorithm, pem);
+            parsed.map(drop).map_err(|why| {
+                let field = format!("signature.keys[{place}].public_key");
+                Invalid::field(field).found("another key").allowed(format!("one for {} ({why})", key.algorithm.word()))
+            })
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorumgate_model::resource::Kind;
+    use serde_json::{Value, json};
+
+    const CA: &str = include_str!("../../examples/files/partners-ca.pem");
+    const CRL: &str = include_str!("../../examples/files/partners-ca.crl");
+    const ED25519: &str = include_str!("../../examples/files/acme-signing.pem");
+
+    fn check(kind: Kind, words: Value, expected: Result<(), &str>) {
+        let found = super::check(&kind.parse(words).unwrap());
+        match (found, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(invalid), Err(field)) => {
+                assert_eq!(invalid.field, field);
+                assert!(!invalid.found.is_empty() && !invalid.allowed.is_empty(), "{invalid}");
+            }
+            (found, expected) => panic!("{found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn what_no_proxy_could_use_is_refused() {
+        let ca = |pem: &str, crl: Value| json!({ "name": "a", "pem": pem, "crl": crl });
+        check(Kind::CertificateAuthority, ca(CA, json!(CRL)), Ok(()));
+        check(Kind::CertificateAuthority, ca(&format!("{CA}{CA}"), Value::Null), Ok(()));
+        let no_certificate = CA.replacen("MII", "MIJ", 1);
+        check(Kind::CertificateAuthority, ca(&no_certificate, Value::Null), Err("pem"));
+        let no_list = CRL.replacen("MI", "MJ", 1);
+        check(Kind::CertificateAuthority, ca(CA, json!(no_list)), Err("crl"));
+
+        let key = |algorithm: &str| {
+            let key = json!({ "id": "k", "algorithm": algorithm, "public_key": ED25519, "consumer": "c" });
+            json!({ "name": "a", "signature": { "keys": [key] } })
+        };
+        check(Kind::Auth, key("ed25519"), Ok(()));
+        check(Kind::Auth, key("rsa-pss-sha512"), Err("signature.keys[0].public_key"));
+
+        let jwks = json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA" }] });
+        let jwt = json!({ "name": "a", "jwt": { "issuer": "i", "audience": ["a"], "jwks_inline": jwks } });
+        check(Kind::Auth, jwt, Err("jwt.jwks_inline"));
+    }
+}
