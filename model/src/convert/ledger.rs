@@ -175,7 +175,7 @@ fn rule_to(it: &Rule) -> store::LedgerRule {
 
 /// None while no ledger command has been applied.
 pub(crate) fn head_to(it: &Ledger) -> Option<store::LedgerHead> {
-    (it.version > 0).then(|| store::LedgerHead {
+    (it.version > 0).then_some(store::LedgerHead {
         version: it.version,
         now_us: it.now_us,
         epoch_version: it.epoch.version,
