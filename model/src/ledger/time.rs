@@ -36,9 +36,10 @@ pub struct LogClock {
 }
 
 impl LogClock {
-    /// At `now_us` of its own clock the leader has applied all of earlier terms; `applied_us` is the last stamp there.
-    pub fn lead(applied_us: u64, now_us: u64) -> Self {
-        Self { stamp_us: applied_us, at_us: now_us }
+    /// The leader has applied all of earlier terms; `applied_us` is the last stamp there, and at `at_us` of its own clock,
+    /// or before, it had applied that.
+    pub fn lead(applied_us: u64, at_us: u64) -> Self {
+        Self { stamp_us: applied_us, at_us }
     }
 
     pub fn stamp(&self, now_us: u64) -> u64 {

@@ -1,16 +1,23 @@
-//! The log clock: what the leader stamps entries with. Goes on from the last applied stamp by this node's own
-//! CLOCK_BOOTTIME, so that it may lag and never runs fast, whatever the wall clocks do.
+//! The log clock, by this node's own CLOCK_BOOTTIME, so that it may lag and never runs fast, whatever the wall clocks do.
+//!
+//! There are two readings. What is *read* follows the furthest stamp that was applied. What entries are *stamped* with
+//! goes on, in each term, from the last stamp of earlier terms: a leader that went on from its own earlier reading would
+//! jump ahead of a leader in between that lagged, and log time between two entries would be longer than real time.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
-use quorumgate_model::command::Stamp;
+use quorumgate_model::{command::Stamp, ledger};
 use quorumgate_proxy::freshness::boottime_ns;
 
 pub(super) struct LogClock {
     base: Mutex<Base>,
+    /// The last stamp that was applied, and when that was seen.
+    last: Mutex<Base>,
+    /// The term that this node leads or led, and the clock of it.
+    leading: Mutex<Option<(u64, ledger::time::LogClock)>>,
 }
 
 struct Base {
@@ -20,7 +27,8 @@ struct Base {
 
 impl LogClock {
     pub(super) fn starting_at(clock_us: u64) -> Self {
-        Self { base: Mutex::new(Base { clock_us, boottime_ns: boottime_ns() }) }
+        let now = || Mutex::new(Base { clock_us, boottime_ns: boottime_ns() });
+        Self { base: now(), last: now(), leading: Mutex::new(None) }
     }
 
     /// An entry with this stamp has been applied.
@@ -32,12 +40,32 @@ impl LogClock {
         self.at(boottime_ns())
     }
 
-    pub(super) fn stamp(&self) -> Stamp {
+    /// For an entry of this term, whose leader has applied all of earlier terms; `applied_us` is the state's clock.
+    pub(super) fn stamp(&self, term: u64, applied_us: u64) -> Stamp {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Stamp { clock_us: self.now_us(), wall_ms: wall.as_millis() as u64 }
+        Stamp { clock_us: self.stamp_us(term, applied_us, boottime_ns()), wall_ms: wall.as_millis() as u64 }
+    }
+
+    fn stamp_us(&self, term: u64, applied_us: u64, now_ns: u64) -> u64 {
+        let mut leading = self.leading.lock().unwrap_or_else(PoisonError::into_inner);
+        let clock = match *leading {
+            Some((led, clock)) if led == term => clock,
+            _ => {
+                let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                // Time that passed without entries counts from when the last one was seen.
+                let since_ns = if last.clock_us == applied_us { last.boottime_ns } else { now_ns };
+                ledger::time::LogClock::lead(applied_us, since_ns / 1_000)
+            }
+        };
+        *leading = Some((term, clock));
+        clock.stamp(now_ns / 1_000)
     }
 
     fn applied_at(&self, clock_us: u64, now_ns: u64) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if clock_us > last.clock_us {
+            *last = Base { clock_us, boottime_ns: now_ns };
+        }
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         if clock_us > base.at(now_ns) {
             *base = Base { clock_us, boottime_ns: now_ns };
@@ -59,13 +87,31 @@ impl Base {
 mod tests {
     use super::*;
 
+    impl LogClock {
+        fn at_zero(clock_us: u64) -> Self {
+            let base = || Mutex::new(Base { clock_us, boottime_ns: 0 });
+            Self { base: base(), last: base(), leading: Mutex::new(None) }
+        }
+    }
+
     #[test]
     fn it_follows_the_furthest_stamp_and_its_own_time() {
-        let clock = LogClock { base: Mutex::new(Base { clock_us: 100, boottime_ns: 0 }) };
+        let clock = LogClock::at_zero(100);
         assert_eq!(clock.at(5_000), 105);
         clock.applied_at(103, 5_000);
         assert_eq!(clock.at(5_000), 105, "an old stamp does not turn it back");
         clock.applied_at(500, 6_000);
         assert_eq!(clock.at(8_000), 502);
+    }
+
+    #[test]
+    fn a_leader_that_leads_again_does_not_jump_ahead_of_the_one_between() {
+        let clock = LogClock::at_zero(0);
+        let second = 1_000_000_000;
+        assert_eq!(clock.stamp_us(1, 0, second), 1_000_000, "idle time counts");
+        assert_eq!(clock.stamp_us(1, 7, 3 * second), 3_000_000, "within a term by its own time alone");
+        // Another led in term 2, lagged, and stamped 500 ms last.
+        assert_eq!(clock.stamp_us(3, 2_500_000, 9 * second), 2_500_000);
+        assert_eq!(clock.stamp_us(3, 2_500_000, 10 * second), 3_500_000);
     }
 }

@@ -71,6 +71,8 @@ pub(super) struct Glance {
     pub last_log_index: u64,
     pub committed: u64,
     pub applied: u64,
+    /// The term of the last applied entry: once it is ours, all of earlier terms has been applied.
+    pub applied_term: u64,
     pub snapshot: Option<u64>,
     /// On the leader: since a quorum last answered.
     pub quorum_age: Option<Duration>,
@@ -103,6 +105,7 @@ impl Member {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             committed: index(&metrics.local_committed),
             applied: index(&metrics.last_applied),
+            applied_term: metrics.last_applied.map_or(0, |id| id.leader_id.term),
             snapshot: metrics.snapshot.as_ref().map(|id| id.index),
             quorum_age: metrics.last_quorum_acked.map(|at| at.into_inner().elapsed()),
             answered: answered.filter_map(|(id, at)| Some((*id, at.as_ref()?.into_inner().elapsed()))).collect(),

@@ -94,11 +94,15 @@ impl Member {
         if let Err(reason) = self.check_quorum_after(&draft.body) {
             return Attempt::Refused(reason);
         }
+        let glance = self.glance();
+        if glance.applied_term != glance.term {
+            return Attempt::NotAppended("the new leader has yet to apply what was decided before it".into());
+        }
         let command = Command {
             min_level: LEVEL,
             request_id: draft.request_id,
             asked: draft.asked,
-            stamp: self.clock.stamp(),
+            stamp: self.clock.stamp(glance.term, self.states.borrow().clock_us),
             actor: draft.actor.clone(),
             body: draft.body.clone(),
         };
