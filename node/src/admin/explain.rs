@@ -1,18 +1,22 @@
 //! `route match`: one imagined request walked through the phases, in the order in which the proxy does.
 
+mod caller;
+
 use std::net::IpAddr;
 
 use quorumgate_model::{
     canonical::{self, Slashes},
-    resource::{Action, EncodedSlash, OnStale},
+    resource::{Action, EncodedSlash, OnStale, Resources},
     ruleset::{Beaten as Lost, Found, HeaderLookup, Rule, Ruleset, View},
 };
 use quorumgate_proto::admin::v1::{
     ExplainMatchRequest, ExplainMatchResponse, HeaderField,
     explain_match_response::{Beaten, Phase},
 };
+use quorumgate_proxy::identity::authorize;
 use tonic::Status;
 
+use self::caller::{Named, Step, Who};
 use super::failure;
 
 /// The request that is asked about.
@@ -22,6 +26,7 @@ pub struct Asked<'a> {
     uri: http::Uri,
     headers: Fields<'a>,
     client_ip: IpAddr,
+    named: Named,
 }
 
 struct Fields<'a>(&'a [HeaderField]);
@@ -51,10 +56,10 @@ impl<'a> Asked<'a> {
             "" => "GET".to_owned(),
             method => method.to_ascii_uppercase(),
         };
-        Ok(Self { method, host, uri, headers: Fields(&request.headers), client_ip })
+        Ok(Self { method, host, uri, headers: Fields(&request.headers), client_ip, named: Named::parse(request)? })
     }
 
-    pub fn explain(&self, rules: &Ruleset) -> ExplainMatchResponse {
+    pub fn explain(&self, rules: &Ruleset, resources: &Resources) -> ExplainMatchResponse {
         let mut walk = Walk::default();
         let path = match canonical::path(self.uri.path(), Slashes::Merge) {
             Ok(path) => path,
@@ -72,7 +77,7 @@ impl<'a> Asked<'a> {
                 let allow = format!("allowed here: {}", allowed.join(", "));
                 walk.refused("route", 405, "method_not_allowed", &allow)
             }
-            Found::Rule(rule) => walk.along(rule, &path),
+            Found::Rule(rule) => walk.along(rule, &path, self, resources),
         }
     }
 
@@ -106,7 +111,7 @@ impl Walk {
     }
 
     /// From the route that takes the request to what it does with it.
-    fn along(mut self, rule: &Rule, path: &str) -> ExplainMatchResponse {
+    fn along(mut self, rule: &Rule, path: &str, asked: &Asked<'_>, resources: &Resources) -> ExplainMatchResponse {
         let route = &rule.route;
         self.response.route = route.name.to_string();
         self.pass("route", "matched", &route.name);
@@ -116,11 +121,41 @@ impl Walk {
         if canonical::has_encoded_slash(path) && route.encoded_slash == EncodedSlash::Refuse {
             return self.refused("encoded_slash", 400, "bad_path", "%2F or %5C in the path, and the route refuses it");
         }
+        let mut who = Who::Known(None);
+        let query = asked.uri.query();
+        if let Some((step, found)) = asked.named.authenticate(route, resources, asked.headers.0, query) {
+            who = found;
+            match step {
+                Step::Pass(told) => self.pass("authentication", &told, &route.name),
+                Step::Refused { status, code, why } => return self.refused("authentication", status, code, &why),
+            }
+        }
         let on_stale = match route.on_stale {
             OnStale::Allow => "served on a stale node too",
             OnStale::Deny => "refused with 503 state_stale on a stale node",
         };
         self.pass("freshness", on_stale, &route.name);
+        let headers = caller::header_map(asked.headers.0);
+        let view = authorize::Asked {
+            method: &asked.method,
+            host: &asked.host,
+            path,
+            query,
+            headers: &headers,
+            client_ip: asked.client_ip,
+        };
+        if let Some((step, rule)) = caller::authorize(route, &view, &who) {
+            match step {
+                Step::Pass(told) => self.pass("authorization", &told, &rule),
+                Step::Refused { status, code, why } => {
+                    self.pass("authorization", &format!("refused: {why}"), &rule);
+                    return ExplainMatchResponse { status, code: code.to_owned(), ..self.response };
+                }
+            }
+        }
+        for (name, told) in caller::limits(route, resources) {
+            self.pass("limit", &told, name);
+        }
         match &route.action {
             Action::Forward { upstream } => {
                 self.pass("upstream", "forwarded", upstream);

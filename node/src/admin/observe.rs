@@ -42,7 +42,8 @@ impl Observe for Service {
         };
         let asked = explain::Asked::parse(&request, client_ip)?;
         let rules = (self.serving)();
-        let explained = admin::ExplainMatchResponse { header: Some(self.desk.header()), ..asked.explain(&rules) };
+        let explained = asked.explain(&rules, &self.desk.consensus.state().resources);
+        let explained = admin::ExplainMatchResponse { header: Some(self.desk.header()), ..explained };
         Ok(Response::new(explained))
     }
 

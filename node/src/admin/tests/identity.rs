@@ -148,3 +148,69 @@ async fn a_broken_expression_is_refused_with_its_place() {
         (Code::InvalidArgument, vec!["routes[0].authorize[0].deny.cel".to_owned()])
     );
 }
+
+/// `status code; phase: decision (rule); …` for the phases about the caller.
+async fn explained(client: &super::fixture::Client, request: admin::ExplainMatchRequest) -> String {
+    let request = admin::ExplainMatchRequest { method: "GET".into(), url: "http://h/users/7".into(), ..request };
+    let answer = client.observe().explain_match(request).await.unwrap().into_inner();
+    let told =
+        answer.phases.iter().filter(|it| ["authentication", "authorization", "limit"].contains(&it.phase.as_str()));
+    let told: Vec<_> = told.map(|it| format!("{}: {} ({})", it.phase, it.decision, it.rule)).collect();
+    format!("{} {}; {}", answer.status, answer.code, told.join("; "))
+}
+
+#[tokio::test]
+async fn route_match_says_what_is_asked_and_which_rule_decides() {
+    let node = Fixture::start().await;
+    let client = node.local().await;
+    let mut guarded = route("users", "a");
+    guarded.r#match = Some(admin::Match {
+        path: Some(admin::r#match::Path::PathTemplate("/users/{id}".into())),
+        ..Default::default()
+    });
+    guarded.auth = Some(admin::RouteAuth { any_of: vec!["keys".into()], ..Default::default() });
+    let allow = |condition| admin::AuthorizeRule {
+        name: String::new(),
+        effect: Some(admin::authorize_rule::Effect::Allow(condition)),
+    };
+    let own = [("id".to_owned(), "jwt.sub".to_owned())].into();
+    guarded.authorize = vec![
+        allow(admin::Condition { scopes_all: vec!["admin".into()], ..Default::default() }),
+        allow(admin::Condition { params_equal: own, ..Default::default() }),
+    ];
+    let keys = admin::Auth {
+        name: "keys".into(),
+        kind: Some(admin::auth::Kind::ApiKey(admin::ApiKeyAuth::default())),
+        ..Default::default()
+    };
+    let whole = admin::ConfigSet {
+        upstreams: vec![upstream("a", "")],
+        routes: vec![guarded],
+        consumers: vec![admin::Consumer { name: "acme".into(), ..Default::default() }],
+        auth: vec![keys],
+        ..Default::default()
+    };
+    client.apply(apply(whole)).await.unwrap();
+    let ask = || admin::ExplainMatchRequest::default();
+    let nobody = explained(&client, ask()).await;
+    assert_eq!(
+        nobody,
+        "401 credentials_missing; authentication: refused: no credentials; asked for: one of keys (api_key) ()"
+    );
+    let key = admin::HeaderField { name: "X-API-Key".into(), value: "k".into() };
+    let unchecked = explained(&client, admin::ExplainMatchRequest { headers: vec![key], ..ask() }).await;
+    assert!(unchecked.starts_with("0 ; ") && unchecked.contains("authorization: goes with the caller"), "{unchecked}");
+    let acme = || admin::ExplainMatchRequest { consumer: "acme".into(), ..ask() };
+    let lacking = explained(&client, acme()).await;
+    assert!(lacking.starts_with("403 insufficient_scope; ") && lacking.contains("taken as acme"), "{lacking}");
+    let admin = admin::ExplainMatchRequest { scopes: vec!["admin".into()], ..acme() };
+    assert!(explained(&client, admin).await.contains("authorization: allowed (authorize[0])"));
+    let own = admin::ExplainMatchRequest { claims: r#"{ "sub": "7" }"#.into(), ..acme() };
+    assert!(explained(&client, own).await.contains("authorization: allowed (authorize[1])"));
+    let other = admin::ExplainMatchRequest { claims: r#"{ "sub": "8" }"#.into(), ..acme() };
+    assert!(explained(&client, other).await.starts_with("403 insufficient_scope"));
+    let unknown = admin::ExplainMatchRequest { consumer: "nobody".into(), ..ask() };
+    assert!(explained(&client, unknown).await.starts_with("401 credentials_invalid"));
+    let wrong = admin::ExplainMatchRequest { url: "http://h/".into(), claims: "[]".into(), ..ask() };
+    assert_eq!(fields(&client.observe().explain_match(wrong).await.unwrap_err()), ["claims"]);
+}

@@ -316,4 +316,13 @@ pub struct MatchRequest {
     /// The client's address.
     #[arg(long, value_name = "IP")]
     pub client_ip: Option<IpAddr>,
+    /// Take the request as this consumer's.
+    #[arg(long, value_name = "NAME")]
+    pub consumer: Option<Name>,
+    /// Take the caller to have this scope; may be repeated.
+    #[arg(long = "scope", value_name = "S")]
+    pub scopes: Vec<String>,
+    /// Take the caller's token to have these claims, a JSON object.
+    #[arg(long, value_name = "JSON", default_value = "", hide_default_value = true)]
+    pub claims: String,
 }

@@ -18,6 +18,9 @@ pub async fn run(global: &Global, verb: MatchRequest) -> Outcome {
         url: verb.url,
         headers,
         client_ip: verb.client_ip.map(|it| it.to_string()).unwrap_or_default(),
+        consumer: verb.consumer.map(|it| it.to_string()).unwrap_or_default(),
+        scopes: verb.scopes,
+        claims: verb.claims,
     });
     let answer = client.observe().explain_match(request).await?.into_inner();
     Answer {

@@ -242,11 +242,9 @@ fn consumer_row(it: &Value) -> Vec<String> {
 }
 
 fn auth_row(it: &Value) -> Vec<String> {
-    let kinds = it.as_object().into_iter().flatten().filter(|(word, _)| *word != "labels");
-    let (kind, words) = kinds
-        .filter(|(_, words)| words.is_object())
-        .next()
-        .map_or(("", &Value::Null), |(kind, words)| (kind.as_str(), words));
+    let mut kinds = it.as_object().into_iter().flatten().filter(|(word, _)| *word != "labels");
+    let (kind, words) =
+        kinds.find(|(_, words)| words.is_object()).map_or(("", &Value::Null), |(kind, words)| (kind.as_str(), words));
     let from =
         ["issuer", "endpoint", "token_endpoint", "ca", "header"].into_iter().find_map(|word| words[word].as_str());
     vec![shape::cell(&it["name"]), kind.into(), from.unwrap_or_default().into(), shape::cell(&it["owner"])]
