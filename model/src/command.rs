@@ -4,9 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     NodeId,
+    credential::{CredentialId, CredentialKind, Grants},
     digest::Digest,
     ledger::command::LedgerCommand,
     resource::{Key, Name, Resource},
+    revocation::Selector,
 };
 
 /// 16 random bytes that make a retry safe.
@@ -70,6 +72,15 @@ pub enum Body {
     SetMaxRtt {
         max_rtt: Duration,
     },
+    SetSecret(SetSecret),
+    CreateCredentials(Arc<[NewCredential]>),
+    RotateCredential(RotateCredential),
+    SetCredentialState {
+        id: CredentialId,
+        to: Decided,
+    },
+    Revoke(Revoke),
+    StoreJwks(StoreJwks),
     Tick,
     /// What nodes hold of the cluster's limits. Never retried by its request id: the ledger tells repeats apart.
     Ledger(LedgerCommand),
@@ -196,6 +207,64 @@ pub enum AdminRole {
     Viewer,
     Operator,
     Admin,
+}
+
+/// A secret of the cluster, sealed under its key. Written once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetSecret {
+    pub name: Name,
+    pub sealed: Arc<[u8]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCredential {
+    pub id: CredentialId,
+    pub consumer: Name,
+    pub kind: CredentialKind,
+    pub grants: Option<Arc<Grants>>,
+    /// None: until it is revoked.
+    pub ttl: Option<Duration>,
+}
+
+/// A new key beside an old one, with its consumer, grants and end; the old one is good until the overlap is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotateCredential {
+    pub id: CredentialId,
+    pub new_id: CredentialId,
+    pub kind: CredentialKind,
+    pub overlap: Duration,
+}
+
+/// What an operator may decide about a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decided {
+    Active,
+    Disabled,
+    /// For good.
+    Revoked,
+}
+
+/// All or nothing. An entry that is there already is only ever extended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoke {
+    pub entries: Arc<[NewRevocation]>,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRevocation {
+    pub selector: Selector,
+    pub ttl: Duration,
+    /// Seconds since 1970. Some: what was issued at or after it is spared.
+    pub not_before_s: Option<u64>,
+}
+
+/// The last good key set of an auth, so that a new node works while the identity provider is down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreJwks {
+    pub auth: Name,
+    pub body: Arc<[u8]>,
+    pub fetched_wall_ms: u64,
 }
 
 /// What apply answered; the same on every node.
@@ -344,6 +413,17 @@ impl Role {
     }
 }
 
+impl Decided {
+    /// `disabled`
+    pub fn word(self) -> &'static str {
+        match self {
+            Decided::Active => "active",
+            Decided::Disabled => "disabled",
+            Decided::Revoked => "revoked",
+        }
+    }
+}
+
 impl Standing {
     /// `active`
     pub fn word(self) -> &'static str {
@@ -378,6 +458,12 @@ impl Body {
             Body::CreateAdminToken(_) => "create_admin_token",
             Body::RemoveAdminToken { .. } => "remove_admin_token",
             Body::SetMaxRtt { .. } => "set_max_rtt",
+            Body::SetSecret(_) => "set_secret",
+            Body::CreateCredentials(_) => "create_credentials",
+            Body::RotateCredential(_) => "rotate_credential",
+            Body::SetCredentialState { .. } => "set_credential_state",
+            Body::Revoke(_) => "revoke",
+            Body::StoreJwks(_) => "store_jwks",
             Body::Tick => "tick",
             Body::Ledger(_) => "ledger",
         }

@@ -1,6 +1,10 @@
 //! The state as a stream of prost records, and back. Deterministic: equal states give equal bytes.
 
-use std::{mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use prost::Message;
 use quorumgate_proto::store::v1::{SnapshotRecord, snapshot_record::Record};
@@ -8,15 +12,31 @@ use quorumgate_proto::store::v1::{SnapshotRecord, snapshot_record::Record};
 use crate::{
     change::{self, Lookups},
     convert,
+    credential::{Credential, Grants},
     digest::Digest,
     invalid::Invalid,
     ledger::Ledger,
-    resource::{Resources, Stored},
+    resource::{Key, Kind, Resources, Stored},
+    revocation::RevocationNote,
     state::{State, Trial},
 };
 
 /// The records of a state, in their fixed order: head first.
 pub fn records(state: &State) -> Box<dyn Iterator<Item = SnapshotRecord> + '_> {
+    let notes: BTreeMap<u64, &RevocationNote> =
+        state.revocations.entries().values().map(|it| (it.note.index, &*it.note)).collect();
+    let all = state
+        .credentials
+        .by_id()
+        .values()
+        .map(|it| Record::Credential(convert::credential_to(it)))
+        .chain(notes.into_values().map(|it| Record::RevocationNote(convert::note_to(it))))
+        .chain(state.revocations.entries().values().map(|it| Record::Revocation(convert::revocation_to(it))));
+    Box::new(few_records(state).chain(all.map(|record| SnapshotRecord { record: Some(record) })))
+}
+
+/// All but the credentials and the revocations, whose sums are in the head: what a hash of the state is made of.
+fn few_records(state: &State) -> impl Iterator<Item = SnapshotRecord> + '_ {
     let resource = |stored: &Stored| convert::resource_to(&stored.resource);
     let outcome = |id| state.dedup.get(id).expect("both tables hold the same ids");
     let prior = state.trial.iter().flat_map(|trial| trial.prior.values());
@@ -30,8 +50,10 @@ pub fn records(state: &State) -> Box<dyn Iterator<Item = SnapshotRecord> + '_> {
         .chain(state.dedup_order.values().map(move |id| Record::Dedup(convert::dedup_to(id, outcome(id)))))
         .chain(state.trial.iter().map(|it| Record::Trial(convert::trial_to(it))))
         .chain(prior.map(move |it| Record::TrialPrior(resource(it))))
+        .chain(state.secrets.iter().map(|(name, it)| Record::Secret(convert::secret_to(name, it))))
+        .chain(state.jwks.iter().map(|(auth, it)| Record::Jwks(convert::jwks_to(auth, it))))
         .chain(ledger_records(&state.ledger));
-    Box::new(all.map(|record| SnapshotRecord { record: Some(record) }))
+    all.map(|record| SnapshotRecord { record: Some(record) })
 }
 
 fn ledger_records(ledger: &Ledger) -> impl Iterator<Item = Record> + '_ {
@@ -43,11 +65,11 @@ fn ledger_records(ledger: &Ledger) -> impl Iterator<Item = Record> + '_ {
         .chain(ledger.keys.iter().map(|(key, it)| Record::LedgerPool(convert::ledger::pool_to(key, it))))
 }
 
-/// BLAKE3 over the records, each with its length before it.
+/// BLAKE3 over the records, each with its length before it; what there may be millions of counts by its sum.
 pub(crate) fn hash(state: &State) -> Digest {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::new();
-    for record in records(state) {
+    for record in few_records(state) {
         bytes.clear();
         record.encode_length_delimited(&mut bytes).expect("a Vec grows as needed");
         hasher.update(&bytes);
@@ -62,6 +84,11 @@ pub struct Rebuild {
     headed: bool,
     trial: Option<(u64, u64, u64)>,
     prior: Vec<Stored>,
+    /// What the head says of the credentials and the revocations.
+    sums: [Digest; 2],
+    notes: BTreeMap<u64, Arc<RevocationNote>>,
+    /// What credentials share.
+    grants: BTreeSet<Arc<Grants>>,
 }
 
 impl Rebuild {
@@ -69,6 +96,7 @@ impl Rebuild {
         let state = &mut self.state;
         match record.record {
             Some(Record::Head(head)) if !self.headed => {
+                self.sums = convert::sums_from(&head)?;
                 *state = convert::head_from(head)?;
                 self.headed = true;
             }
@@ -130,19 +158,63 @@ impl Rebuild {
                 let (key, pool) = convert::ledger::pool_from(pool)?;
                 once("ledger_pool", state.ledger.keys.insert(key, Arc::new(pool)))?;
             }
+            Some(Record::Secret(secret)) => {
+                let (name, sealed) = convert::secret_from(secret)?;
+                once("secret", state.secrets.insert(name, sealed))?;
+            }
+            Some(Record::Jwks(jwks)) => {
+                let (auth, jwks) = convert::jwks_from(jwks)?;
+                once("jwks", state.jwks.insert(auth, jwks))?;
+            }
+            Some(Record::Credential(credential)) => {
+                let credential = self.sharing(convert::credential_from(credential)?);
+                once("credential", self.state.credentials.insert(Arc::new(credential)))?;
+            }
+            Some(Record::RevocationNote(note)) => {
+                let note = convert::note_from(note);
+                once("revocation_note", self.notes.insert(note.index, Arc::new(note)))?;
+            }
+            Some(Record::Revocation(entry)) => {
+                let unknown = || Invalid::field("revocation.note").found(entry.note).allowed("a note before it");
+                let note = self.notes.get(&entry.note).ok_or_else(unknown)?.clone();
+                let entry = convert::revocation_from(entry, note)?;
+                once("revocation", state.revocations.insert(Arc::new(entry)))?;
+            }
         }
         Ok(())
     }
 
+    /// With the consumer's name and the grants of those before it, as apply had made it.
+    fn sharing(&mut self, mut credential: Credential) -> Credential {
+        let key = Key { kind: Kind::Consumer, name: credential.consumer };
+        credential.consumer = match self.state.resources.get_key_value(&key) {
+            Some((known, _)) => known.name.clone(),
+            None => key.name,
+        };
+        if let Some(grants) = &mut credential.grants {
+            match self.grants.get(grants) {
+                Some(known) => *grants = known.clone(),
+                None => drop(self.grants.insert(grants.clone())),
+            }
+        }
+        credential
+    }
+
     /// Errors when the head is missing, or its hash of the resources differs from theirs.
     pub fn finish(self) -> Result<State, Invalid> {
-        let Self { mut state, headed, trial, prior } = self;
+        let Self { mut state, headed, trial, prior, sums, .. } = self;
         if !headed {
             return Err(headless());
         }
         let found = change::hash_of(&state.resources);
         if found != state.resources_hash {
             return Err(Invalid::field("resources_hash").found(found).allowed(state.resources_hash));
+        }
+        let found = [state.credentials.hash(), state.revocations.hash()];
+        for ((found, told), field) in found.into_iter().zip(sums).zip(["credentials_hash", "revocations_hash"]) {
+            if found != told {
+                return Err(Invalid::field(field).found(found).allowed(told));
+            }
         }
         let [node, removed] = [state.nodes.keys().next_back(), state.removed.keys().next_back()];
         let latest = [node, removed, state.dedup_order.keys().next_back(), Some(&state.revision)];

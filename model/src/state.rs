@@ -1,23 +1,32 @@
 //! The agreed state and the one function that changes it. `apply` is in a file of its own, and so is what it does to
-//! each keyspace: resources, tokens, nodes.
+//! each keyspace: resources, credentials, revocations, secrets, tokens, nodes.
 
 mod apply;
+mod credentials;
 mod limits;
 mod nodes;
 mod resources;
+mod revocations;
+mod secrets;
 mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
 use imbl::{OrdMap, Vector};
 
+pub use credentials::{CREDENTIAL_REMEMBERED, Credentials};
+pub use revocations::{REVOCATION_REMEMBERED, Revocations};
+pub use secrets::{JWKS_BYTES_MAX, SECRETS_MAX};
+
 use crate::{
     NodeId,
     change::{Changed, Lookups},
     command::{Actor, AdminRole, Applied, ChangeCounts, NodeRecord, Reason, Rejected, RequestId, Role},
+    credential::CredentialId,
     digest::Digest,
     ledger::Ledger,
     resource::{Name, Resources},
+    revocation::SelectorKey,
 };
 
 /// How many resource revisions the state remembers.
@@ -30,6 +39,10 @@ pub const TOKENS_MAX: usize = 10_000;
 pub const NODES_MAX: usize = 1_000;
 /// How many removed nodes the state remembers; certificates of older ones have expired long since.
 pub const REMOVED_MAX: usize = 10_000;
+/// How many credentials and how many revocations may be remembered, and how many of either one command may bring.
+pub const CREDENTIALS_MAX: usize = 4_000_000;
+pub const REVOCATIONS_MAX: usize = 20_000_000;
+pub const BATCH_MAX: usize = 1_000;
 /// How long the message of a change may be, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4_096;
 
@@ -62,6 +75,13 @@ pub struct State {
     pub audit: AuditHead,
     /// What nodes hold of the limits. It follows the resources and is not rolled back with them.
     pub ledger: Ledger,
+    /// Sealed under the cluster's key, written once.
+    pub secrets: OrdMap<Name, Arc<[u8]>>,
+    pub credentials: Credentials,
+    pub revocations: Revocations,
+    /// By the auth that they are for.
+    pub jwks: OrdMap<Name, Arc<Jwks>>,
+    pub sweep: Sweep,
     /// Follows from `resources`; neither stored nor hashed.
     pub lookups: Lookups,
 }
@@ -149,6 +169,24 @@ pub struct Answered {
 pub struct AuditHead {
     pub count: u64,
     pub hash: Digest,
+}
+
+/// The last good key set of an auth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jwks {
+    pub body: Arc<[u8]>,
+    pub fetched_wall_ms: u64,
+    /// Of the entry that stored it.
+    pub index: u64,
+}
+
+/// Where the search for what has ended goes on: a bit at a time, by the log clock, the same on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sweep {
+    pub clock_us: u64,
+    /// The last that was looked at.
+    pub credential: Option<CredentialId>,
+    pub revocation: Option<SelectorKey>,
 }
 
 /// What one applied entry leaves for the journal and the watchers; the same on every node.

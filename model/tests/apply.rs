@@ -6,13 +6,15 @@ mod common;
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use common::{bootstrap, command, key, node, route, upstream};
+use common::{api_key, auth, bootstrap, command, consumer, key, new_key, node, route, selector, upstream};
 use quorumgate_model::{
     command::{
-        AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken, Expect,
-        ResourceChange, Role, Standing, TrialEnd, UpdateNode,
+        AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken, Decided,
+        Expect, NewCredential, NewRevocation, ResourceChange, Revoke, Role, RotateCredential, SetSecret, Standing,
+        StoreJwks, TrialEnd, UpdateNode,
     },
     digest::Digest,
+    revocation::SelectorKind,
     state::{Effects, State},
     units::Span,
 };
@@ -49,6 +51,21 @@ impl<'a> Line<'a> {
             None | Some("voter") => Role::Voter,
             Some("replica") => Role::Replica,
             Some(other) => panic!("role {other}"),
+        }
+    }
+
+    fn new_key(&self, text: &str, consumer: &str) -> NewCredential {
+        NewCredential { ttl: self.option::<Span>("ttl").map(|span| span.0), ..new_key(text, consumer) }
+    }
+
+    /// `jti:abc`
+    fn new_revocation(&self, text: &str) -> NewRevocation {
+        let (kind, value) = text.split_once(':').unwrap();
+        let issuer = self.option::<String>("issuer").unwrap_or_default();
+        NewRevocation {
+            selector: selector(SelectorKind::from_word(kind).unwrap(), &issuer, value),
+            ttl: self.span("ttl"),
+            not_before_s: self.option("before"),
         }
     }
 
@@ -103,6 +120,27 @@ impl<'a> Line<'a> {
             }),
             "rm-admin-token" => Body::RemoveAdminToken { name: word(0).parse().unwrap() },
             "max-rtt" => Body::SetMaxRtt { max_rtt: word(0).parse::<Span>().unwrap().0 },
+            "key" => Body::CreateCredentials(self.words[1..].iter().map(|text| self.new_key(text, word(0))).collect()),
+            "rotate" => {
+                let (new_id, kind) = api_key(word(1));
+                let overlap = self.span("overlap");
+                Body::RotateCredential(RotateCredential { id: api_key(word(0)).0, new_id, kind, overlap })
+            }
+            "disable" => Body::SetCredentialState { id: api_key(word(0)).0, to: Decided::Disabled },
+            "enable" => Body::SetCredentialState { id: api_key(word(0)).0, to: Decided::Active },
+            "revoke-key" => Body::SetCredentialState { id: api_key(word(0)).0, to: Decided::Revoked },
+            "revoke" => Body::Revoke(Revoke {
+                entries: self.words.iter().map(|text| self.new_revocation(text)).collect(),
+                reason: self.option("reason").unwrap_or_default(),
+            }),
+            "secret" => {
+                Body::SetSecret(SetSecret { name: word(0).parse().unwrap(), sealed: word(1).as_bytes().into() })
+            }
+            "jwks" => Body::StoreJwks(StoreJwks {
+                auth: word(0).parse().unwrap(),
+                body: word(1).as_bytes().into(),
+                fetched_wall_ms: 1,
+            }),
             "tick" => Body::Tick,
             other => panic!("not understood: {other}"),
         }
@@ -121,6 +159,8 @@ fn change(state: &State, word: &str) -> ResourceChange {
     let path = if detail.is_empty() { format!("/{name}") } else { detail.to_owned() };
     let after = (sign == "+").then(|| match kind {
         "upstream" => upstream(name, detail.parse().unwrap_or(80), owner),
+        "consumer" => consumer(name),
+        "auth" => auth(name),
         _ => route(name, target, &path, owner),
     });
     let expect = match expect {
@@ -178,6 +218,7 @@ impl World {
                 wall_ms: after.wall_ms,
                 dedup: after.dedup.clone(),
                 dedup_order: after.dedup_order.clone(),
+                sweep: after.sweep,
                 ..before.clone()
             };
             assert_eq!(*after, quiet, "a refusal, a repeat or a no-op left a trace");

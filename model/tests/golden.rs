@@ -8,7 +8,7 @@ mod common;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use common::{command, full_state, node, route, secs, upstream};
+use common::{command, credential_state, full_state, node, route, secs, upstream};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
@@ -94,6 +94,7 @@ fn commands() -> Vec<Command> {
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
     ];
     commands.extend(rest.into_iter().map(command));
+    commands.extend(credential_state().1.split_off(2));
     commands
 }
 
@@ -181,9 +182,18 @@ fn snapshot_records_are_stored_as_ever() {
         Record::LedgerSession(_) => "ledger_session",
         Record::LedgerSeat(_) => "ledger_seat",
         Record::LedgerPool(_) => "ledger_pool",
+        Record::Secret(_) => "secret",
+        Record::Jwks(_) => "jwks",
+        Record::Credential(_) => "credential",
+        Record::RevocationNote(_) => "revocation_note",
+        Record::Revocation(_) => "revocation",
     };
     let mut seen = BTreeSet::new();
-    for record in snapshot::records(&state).chain(snapshot::records(&ledger_state())) {
+    let (second, _) = credential_state();
+    golden("record.head.credentials", &snapshot::records(&second).next().unwrap().encode_to_vec());
+    let third = ledger_state();
+    let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));
+    for record in all {
         let word = word(record.record.as_ref().unwrap());
         if seen.insert(word.to_owned()) {
             let name = if word == "dedup" { "dedup.asked" } else { word };

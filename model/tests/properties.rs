@@ -2,22 +2,32 @@
 
 mod common;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use common::{bootstrap, command, full_state, key, node, route, secs, upstream};
+use common::{
+    api_key, auth, bootstrap, command, consumer, credential_state, full_state, key, new_key, node, route, secs,
+    selector, upstream,
+};
 use proptest::prelude::*;
 use prost::Message;
 use quorumgate_model::{
     change::{self, Lookups},
     command::{
-        AdmitNode, Body, ChangeResources, Command, CreateJoinToken, Expect, Reason, ResourceChange, Role, Standing,
-        TrialEnd, UpdateNode,
+        AdmitNode, Body, ChangeResources, Command, CreateJoinToken, Decided, Expect, NewCredential, NewRevocation,
+        Reason, ResourceChange, Revoke, Role, RotateCredential, SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
     },
     convert,
+    credential::{BasicUser, CredentialId, CredentialKind, Grants},
     digest::Digest,
-    resource::{Resource, Resources},
+    resource::{Name, Resource, Resources},
+    revocation::{Revocation, SelectorKind},
     snapshot::{Rebuild, records},
-    state::{DEDUP_MAX, Effects, HISTORY_MAX, State, TOKENS_MAX},
+    state::{
+        BATCH_MAX, CREDENTIAL_REMEMBERED, DEDUP_MAX, Effects, HISTORY_MAX, REVOCATION_REMEMBERED, State, TOKENS_MAX,
+    },
 };
 use quorumgate_proto::store::v1::{self as store, snapshot_record::Record};
 
@@ -29,6 +39,10 @@ fn object() -> impl Strategy<Value = (String, Option<Resource>)> {
             let it = route(&format!("r{n}"), &format!("u{to}"), &format!("/p{path}"), "");
             (format!("route/r{n}"), Some(it))
         }),
+        (0..3u8).prop_map(|n| (format!("consumer/c{n}"), Some(consumer(&format!("c{n}"))))),
+        (0..3u8).prop_map(|n| (format!("consumer/c{n}"), None)),
+        (0..2u8).prop_map(|n| (format!("auth/a{n}"), Some(auth(&format!("a{n}"))))),
+        (0..2u8).prop_map(|n| (format!("auth/a{n}"), None)),
         (0..4u8).prop_map(|n| (format!("upstream/u{n}"), None)),
         (0..6u8).prop_map(|n| (format!("route/r{n}"), None)),
     ]
@@ -46,12 +60,66 @@ fn change_resources() -> impl Strategy<Value = ChangeResources> {
     })
 }
 
+fn new_credential() -> impl Strategy<Value = NewCredential> {
+    let grants = prop_oneof![
+        Just(None),
+        prop::collection::vec("[a-z]{1,3}", 0..3).prop_map(|scopes| {
+            let scopes = scopes.into_iter().map(Into::into).collect();
+            Some(Arc::new(Grants { scopes, ..Grants::default() }))
+        }),
+    ];
+    (0..8u8, 0..3u8, any::<bool>(), grants, prop::option::of(1..9u64)).prop_map(|(n, owner, basic, grants, ttl)| {
+        let user = BasicUser { name: format!("u{n}"), password_hash: "$argon2id$x".into() };
+        let key = new_key(&format!("k{n}"), &format!("c{owner}"));
+        let (id, kind) = match basic {
+            true => (CredentialId::new(u64::from(n) + 1).unwrap(), CredentialKind::Basic(Arc::new(user))),
+            false => (key.id, key.kind),
+        };
+        NewCredential { id, kind, grants, ttl: ttl.map(secs), ..new_key("", &format!("c{owner}")) }
+    })
+}
+
+fn new_revocation() -> impl Strategy<Value = NewRevocation> {
+    let kinds = prop::sample::select(vec![SelectorKind::Jti, SelectorKind::Sid, SelectorKind::Subject]);
+    (kinds, 0..6u8, 1..200u64, prop::option::of(0..4u64)).prop_map(|(kind, n, ttl, not_before_s)| NewRevocation {
+        selector: selector(kind, "i", &format!("v{n}")),
+        ttl: secs(ttl),
+        not_before_s,
+    })
+}
+
+/// Everything that concerns credentials.
+fn credential_body() -> impl Strategy<Value = Body> {
+    let id = |n: u8| api_key(&format!("k{n}")).0;
+    let decided = prop::sample::select(vec![Decided::Active, Decided::Disabled, Decided::Revoked]);
+    prop_oneof![
+        4 => prop::collection::vec(new_credential(), 1..4).prop_map(|all| Body::CreateCredentials(all.into())),
+        1 => (0..8u8, 0..8u8, 0..9u64).prop_map(move |(old, new, overlap)| {
+            let (new_id, kind) = api_key(&format!("k{new}"));
+            Body::RotateCredential(RotateCredential { id: id(old), new_id, kind, overlap: secs(overlap) })
+        }),
+        1 => (0..8u8, decided).prop_map(move |(n, to)| Body::SetCredentialState { id: id(n), to }),
+        4 => (prop::collection::vec(new_revocation(), 1..5), "[a-z]{0,3}").prop_map(|(entries, reason)| {
+            Body::Revoke(Revoke { entries: entries.into(), reason })
+        }),
+        1 => (0..2u8, 0..3u8).prop_map(|(auth, body)| Body::StoreJwks(StoreJwks {
+            auth: format!("a{auth}").parse().unwrap(),
+            body: vec![body; 3].into(),
+            fetched_wall_ms: 1,
+        })),
+        1 => (0..3u8).prop_map(|n| {
+            Body::SetSecret(SetSecret { name: format!("s{n}").parse().unwrap(), sealed: vec![n + 1; 2].into() })
+        }),
+    ]
+}
+
 fn body() -> impl Strategy<Value = Body> {
     let end = prop_oneof![Just(TrialEnd::Confirm), Just(TrialEnd::Abort), Just(TrialEnd::Expire)];
     let role = || prop_oneof![Just(Role::Voter), Just(Role::Replica)];
     let token = |n: u8| format!("t{n}");
     prop_oneof![
         12 => change_resources().prop_map(Body::ChangeResources),
+        10 => credential_body(),
         2 => end.prop_map(|end| Body::EndTrial { revision: 0, end }),
         1 => (0..3u8, role(), 1..20u64, 1..3u32).prop_map(move |(n, role, ttl, uses)| {
             let secret_hash = Digest::of(b"s");
@@ -111,6 +179,27 @@ fn check_invariants(before: &State, state: &State, command: &Command, effects: &
     assert_eq!(state.resources_hash, change::hash_of(&state.resources));
     assert_eq!(state.lookups, Lookups::of(&state.resources));
     assert_eq!(state.dedup.len(), state.dedup_order.len());
+    let credentials = state.credentials.by_id();
+    let mut of_consumers: Vec<_> = credentials.values().map(|it| (it.consumer.clone(), it.id)).collect();
+    of_consumers.sort();
+    let consumers: BTreeSet<_> = of_consumers.iter().map(|(consumer, _)| consumer).collect();
+    let found = consumers.iter().flat_map(|it| state.credentials.of(it).map(|id| (Name::clone(it), id)));
+    assert_eq!(found.collect::<Vec<_>>(), of_consumers);
+    let exists = |consumer: &&Name| state.resources.contains_key(&key(&format!("consumer/{consumer}")));
+    assert!(consumers.iter().all(exists), "a credential without its consumer");
+    assert!(state.jwks.keys().all(|it| state.resources.contains_key(&key(&format!("auth/{it}")))));
+    for (key, entry) in state.revocations.entries() {
+        assert_eq!(*key, entry.selector.key());
+    }
+    // What is revoked stays so until its time is over, whatever is revoked beside it.
+    for (key, earlier) in before.revocations.entries() {
+        let now = state.revocations.get(key);
+        assert!(now.is_some() || earlier.expires_at_us < state.clock_us, "{earlier:?} is gone");
+        let covers = |it: &Revocation, at| it.expires_at_us > state.clock_us && it.covers(at);
+        for at in [None, Some(0), Some(1), Some(2), Some(3)] {
+            assert!(!covers(earlier, at) || covers(now.unwrap(), at), "{earlier:?} covers less");
+        }
+    }
     if let Some(last) = state.history.back() {
         assert_eq!((last.revision, last.hash), (state.revision, state.resources_hash));
     }
@@ -178,7 +267,7 @@ proptest! {
     /// A damaged command or record is an error or another command, never a panic.
     #[test]
     fn damage_is_no_panic(which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), flip in 1..=255u8) {
-        let (mut state, commands) = full_state();
+        let (mut state, commands) = if which.index(2) == 0 { full_state() } else { credential_state() };
         let mut bytes = convert::command_to(which.get(&commands)).encode_to_vec();
         let at_command = at.index(bytes.len());
         bytes[at_command] ^= flip;
@@ -276,4 +365,52 @@ fn spent_tokens_make_room_and_live_ones_do_not() {
     assert!(state.apply(5, &token(TOKENS_MAX, 60)).0.outcome.is_ok());
     assert_eq!(state.join_tokens.len(), TOKENS_MAX);
     assert!(!state.join_tokens.contains_key("t7"));
+}
+
+#[test]
+fn what_has_ended_is_forgotten_by_the_log_clock_a_bit_at_a_time() {
+    let (mut state, _) = credential_state();
+    let batch = |n: usize| {
+        let entries = (0..BATCH_MAX).map(|at| NewRevocation {
+            selector: selector(SelectorKind::Jti, "i", &format!("{n}-{at}")),
+            ttl: secs(100),
+            not_before_s: None,
+        });
+        let keys =
+            (0..BATCH_MAX).map(|at| NewCredential { ttl: Some(secs(100)), ..new_key(&format!("{n}-{at}"), "acme") });
+        [
+            Body::Revoke(Revoke { entries: entries.collect(), reason: String::new() }),
+            Body::CreateCredentials(keys.collect()),
+        ]
+    };
+    for body in (0..10).flat_map(batch) {
+        state.apply(state.index + 1, &command(body)).0.outcome.unwrap();
+    }
+    let (kept, keys) = (state.revocations.len(), state.credentials.len());
+    assert!(kept > 10_000 && keys > 10_000);
+    let tick = |state: &mut State, clock_us: u64| {
+        let before = state.revocations.len() + state.credentials.len();
+        let mut command = command(Body::Tick);
+        command.stamp.clock_us = clock_us;
+        state.apply(state.index + 1, &command);
+        before - state.revocations.len() - state.credentials.len()
+    };
+    let ended_us = 1_000_000 * 101 + REVOCATION_REMEMBERED.as_micros() as u64;
+    assert_eq!(tick(&mut state, ended_us - 1), 1, "the entry of a minute");
+    // The first may look at 16 s worth: all of it.
+    let mut gone = 0;
+    for second in 0..4 {
+        let now = tick(&mut state, ended_us + second * 1_000_000);
+        assert!(now <= 2 * 4_096, "{now} at once");
+        gone += now;
+    }
+    assert!(gone >= 10_000, "{gone}");
+    assert_eq!(state.revocations.len(), 1, "the one of ten minutes");
+    assert_eq!(state.credentials.len(), keys, "a credential still says why");
+    let forgotten_us = 1_000_000 * 101 + CREDENTIAL_REMEMBERED.as_micros() as u64;
+    for second in 0..2 {
+        tick(&mut state, forgotten_us + second * 1_000_000);
+    }
+    assert_eq!(state.credentials.len(), 0);
+    assert_eq!(rebuilt(&state), state);
 }

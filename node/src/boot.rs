@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use quorumgate_model::{command::Standing, ruleset::Ruleset};
-use quorumgate_proxy::{Freshness, Proxy};
+use quorumgate_proxy::{Freshness, Proxy, identity::directory::Directory};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -16,6 +16,7 @@ use crate::{
     consensus::{Consensus, StartOptions},
     init,
     publish::{self, Publisher},
+    secrets::Opener,
     settings::{self, Settings},
     tasks::{Ended, Tasks},
     telemetry::{
@@ -80,8 +81,13 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
 
     // The proxy opens its ports with the last known rules: a restart without a quorum serves at once.
     let rules = publish::compile(consensus.state(), Arc::new(Ruleset::default())).await?;
-    let proxy =
-        Arc::new(Proxy::start(proxy_settings(&settings), rules, freshness.clone()).context("starting the proxy")?);
+    let directory = Arc::<Directory>::default();
+    let mut opener = Opener::new(consensus.cluster_key().clone());
+    let (state, opened) = (consensus.state(), opener.open(&consensus.state()));
+    let filled = directory.clone();
+    tokio::task::spawn_blocking(move || filled.publish(&state, opened)).await.context("reading the credentials")?;
+    let proxy = Proxy::start_with(proxy_settings(&settings), rules, freshness.clone(), directory);
+    let proxy = Arc::new(proxy.context("starting the proxy")?);
     info!(addresses = ?proxy.addresses(), "proxy listening");
 
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
@@ -114,6 +120,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         listen: settings.admin.listen,
         certificate: consensus.certificate_resolver(),
         serving: Arc::new(move || serving.ruleset()),
+        directory: proxy.directory(),
         ready: health.watch(),
     };
     admin::start(admin, &tasks).await.context("starting the admin API")?;

@@ -11,6 +11,7 @@ pub mod peer;
 pub mod pki;
 pub mod publish;
 mod sealed;
+pub mod secrets;
 pub mod settings;
 pub mod tasks;
 pub mod telemetry;

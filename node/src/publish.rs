@@ -7,11 +7,20 @@ use std::{
 
 use anyhow::Context;
 use quorumgate_model::{ruleset::Ruleset, state::State};
-use quorumgate_proxy::Proxy;
+use quorumgate_proxy::{
+    Proxy,
+    identity::directory::{Directory, Opened},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::consensus::{Consensus, Published};
+use crate::{
+    consensus::{Consensus, Published},
+    secrets::Opener,
+};
+
+/// Above this many changes at once the tables are made off the control threads: a first start, a snapshot.
+const CHANGES_INLINE_MAX: usize = 10_000;
 
 pub struct Publisher {
     pub consensus: Consensus,
@@ -21,9 +30,16 @@ pub struct Publisher {
 impl Publisher {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut states = self.consensus.states();
+        let mut opener = Opener::new(self.consensus.cluster_key().clone());
+        let mut credentials = 0;
         loop {
             // A burst of changes is one compilation: only the newest state counts.
             let state = states.borrow_and_update().clone();
+            let opened = opener.open(&state);
+            let now = state.credentials.len() + state.revocations.len();
+            let many = now.abs_diff(std::mem::replace(&mut credentials, now)) > CHANGES_INLINE_MAX;
+            // First what shuts out: it never waits for a compilation.
+            publish_directory(self.proxy.directory(), state.clone(), opened, many).await?;
             self.publish(state).await?;
             match stop.run_until_cancelled(states.changed()).await {
                 None => return Ok(()),
@@ -43,6 +59,20 @@ impl Publisher {
         self.consensus.set_published(Published { index: state.index, revision: state.revision, at_ms: wall_ms() });
         Ok(())
     }
+}
+
+/// Keys and revocations, at once on every worker.
+async fn publish_directory(
+    directory: Arc<Directory>,
+    state: Arc<State>,
+    opened: Arc<Opened>,
+    many: bool,
+) -> anyhow::Result<()> {
+    if !many {
+        directory.publish(&state, opened);
+        return Ok(());
+    }
+    tokio::task::spawn_blocking(move || directory.publish(&state, opened)).await.context("publishing credentials")
 }
 
 /// Off the control threads: ten thousand routes from scratch take longer than a heartbeat may wait.

@@ -1,7 +1,10 @@
 //! Until when this node may trust what it knows: set by the control plane's probes, read by every exchange on a route
 //! with `on_stale: deny`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// A deadline on CLOCK_BOOTTIME, in nanoseconds. Starts stale.
 #[derive(Debug, Default)]
@@ -16,7 +19,31 @@ impl Freshness {
     }
 
     pub fn is_fresh(&self) -> bool {
-        boottime_ns() < self.until_ns.load(Ordering::Acquire)
+        self.is_fresh_at(boottime_ns())
+    }
+
+    /// At an instant of this node's CLOCK_BOOTTIME, nanoseconds.
+    pub fn is_fresh_at(&self, now_ns: u64) -> bool {
+        now_ns < self.until_ns.load(Ordering::Acquire)
+    }
+}
+
+/// A question to the leader that is under way. It counts from the moment it was *sent*, which makes the bound true
+/// whatever the network does: what was committed before that moment is in the index that answers it.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    sent_ns: u64,
+}
+
+impl Probe {
+    pub fn sent_at(now_ns: u64) -> Self {
+        Self { sent_ns: now_ns }
+    }
+
+    /// The index of the answer is visible to every look-up now.
+    pub fn served(self, freshness: &Freshness, max_staleness: Duration) {
+        let length_ns = u64::try_from(max_staleness.as_nanos()).unwrap_or(u64::MAX);
+        freshness.extend(self.sent_ns.saturating_add(length_ns));
     }
 }
 

@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use freshness::Freshness;
 pub use settings::{AccessLog, ClientLimits, Listener, Settings, Tls};
 
-use crate::{metrics::WorkerMetrics, upstream::Registry, worker::Shared};
+use crate::{identity::directory::Directory, metrics::WorkerMetrics, upstream::Registry, worker::Shared};
 
 /// How often `drain` looks whether the workers are done.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -63,6 +63,16 @@ pub struct Proxy {
 impl Proxy {
     /// Binds every listener on every worker (SO_REUSEPORT) and starts the worker threads.
     pub fn start(settings: Settings, rules: Arc<Ruleset>, freshness: Arc<Freshness>) -> anyhow::Result<Self> {
+        Self::start_with(settings, rules, freshness, Arc::default())
+    }
+
+    /// With a directory that has been published into before: the first request meets the last known credentials.
+    pub fn start_with(
+        settings: Settings,
+        rules: Arc<Ruleset>,
+        freshness: Arc<Freshness>,
+        directory: Arc<Directory>,
+    ) -> anyhow::Result<Self> {
         let (sockets, addresses) = listener::bind(&settings.listeners, settings.workers)?;
         let access_log = access_log::AccessLog::start(settings.access_log.path.clone())?;
         let registry = Arc::new(Registry::new());
@@ -72,6 +82,7 @@ impl Proxy {
             settings,
             ruleset: ArcSwap::new(rules),
             freshness,
+            directory,
             registry,
             per_ip: Default::default(),
             drain: CancellationToken::new(),
@@ -109,6 +120,11 @@ impl Proxy {
 
     pub fn ruleset(&self) -> Arc<Ruleset> {
         self.shared.ruleset.load_full()
+    }
+
+    /// What the workers know of consumers, credentials and revocations; whoever owns the process publishes into it.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.shared.directory.clone()
     }
 
     /// The upstreams' health and load. Whoever owns the process runs `Registry::run_health_checks`.

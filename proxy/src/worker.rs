@@ -19,6 +19,7 @@ use crate::{
     access_log::AccessLog,
     connection::{self, Conn, PerIp, Reception},
     freshness::Freshness,
+    identity::directory::Directory,
     ids::Ids,
     live::LiveTable,
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) ruleset: ArcSwap<Ruleset>,
     pub(crate) freshness: Arc<Freshness>,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) per_ip: PerIp,
     /// Stop accepting and ask clients to go.

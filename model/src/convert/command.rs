@@ -1,7 +1,9 @@
 //! Commands, answers and journal records between model and prost. An unknown body or level is an error that stops
 //! consensus on this node.
 
+mod credential;
 mod record;
+mod revocation;
 pub(super) mod words;
 
 use std::{sync::Arc, time::Duration};
@@ -10,7 +12,9 @@ use prost::Message;
 use quorumgate_proto::store::v1 as store;
 use store::command::Body as Wire;
 
+pub(crate) use credential::*;
 pub(crate) use record::*;
+pub(crate) use revocation::*;
 use words::*;
 
 use crate::{
@@ -18,7 +22,8 @@ use crate::{
     change::Changed,
     command::{
         Actor, AdmitNode, Applied, Body, Bootstrap, ChangeCounts, ChangeResources, Command, CreateAdminToken,
-        CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Rejected, ResourceChange, Stamp, UpdateNode,
+        CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Rejected, ResourceChange, SetSecret, Stamp, StoreJwks,
+        UpdateNode,
     },
     convert::{key_from, kind_to, ledger, resource_to, stored_resource_from},
     digest::Digest,
@@ -109,6 +114,18 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         }),
         Wire::RemoveAdminToken(it) => Body::RemoveAdminToken { name: name("name", &it.name)? },
         Wire::SetMaxRtt(it) => Body::SetMaxRtt { max_rtt: Duration::from_micros(it.max_rtt_us) },
+        Wire::SetSecret(it) => Body::SetSecret(SetSecret { name: name("name", &it.name)?, sealed: it.sealed.into() }),
+        Wire::CreateCredentials(it) => Body::CreateCredentials(new_credentials_from(it)?),
+        Wire::RotateCredential(it) => Body::RotateCredential(rotate_from(it)?),
+        Wire::SetCredentialState(it) => {
+            Body::SetCredentialState { id: credential_id("id", it.id)?, to: decided_from(it.state)? }
+        }
+        Wire::Revoke(it) => Body::Revoke(revoke_from(it)?),
+        Wire::StoreJwks(it) => Body::StoreJwks(StoreJwks {
+            auth: name("auth", &it.auth)?,
+            body: it.body.into(),
+            fetched_wall_ms: it.fetched_wall_ms,
+        }),
         Wire::Tick(store::Tick {}) => Body::Tick,
         Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
     })
@@ -152,6 +169,20 @@ fn body_to(body: &Body) -> Wire {
         }),
         Body::RemoveAdminToken { name } => Wire::RemoveAdminToken(store::RemoveAdminToken { name: name.to_string() }),
         Body::SetMaxRtt { max_rtt } => Wire::SetMaxRtt(store::SetMaxRtt { max_rtt_us: micros(*max_rtt) }),
+        Body::SetSecret(it) => {
+            Wire::SetSecret(store::SetSecret { name: it.name.to_string(), sealed: it.sealed.to_vec() })
+        }
+        Body::CreateCredentials(all) => Wire::CreateCredentials(new_credentials_to(all)),
+        Body::RotateCredential(it) => Wire::RotateCredential(rotate_to(it)),
+        Body::SetCredentialState { id, to } => {
+            Wire::SetCredentialState(store::SetCredentialState { id: id.number(), state: decided_to(*to).into() })
+        }
+        Body::Revoke(it) => Wire::Revoke(revoke_to(it)),
+        Body::StoreJwks(it) => Wire::StoreJwks(store::StoreJwks {
+            auth: it.auth.to_string(),
+            body: it.body.to_vec(),
+            fetched_wall_ms: it.fetched_wall_ms,
+        }),
         Body::Tick => Wire::Tick(store::Tick {}),
         Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
     }

@@ -39,6 +39,7 @@ impl State {
         self.index = index;
         self.clock_us = self.clock_us.max(command.stamp.clock_us);
         self.wall_ms = self.wall_ms.max(command.stamp.wall_ms);
+        self.sweep();
         // The ledger tells repeats apart by itself, and would crowd out those that cannot.
         let request_id = command.request_id.filter(|_| !matches!(command.body, Body::Ledger(_)));
         let request = request_id.map(|id| (id, command.asked()));
@@ -87,6 +88,12 @@ impl State {
             Body::CreateAdminToken(it) => self.create_admin_token(it),
             Body::RemoveAdminToken { name } => self.remove_admin_token(name),
             Body::SetMaxRtt { max_rtt } => self.set_max_rtt(*max_rtt),
+            Body::SetSecret(it) => self.set_secret(it),
+            Body::CreateCredentials(all) => self.create_credentials(all),
+            Body::RotateCredential(it) => self.rotate_credential(it),
+            Body::SetCredentialState { id, to } => self.set_credential_state(*id, *to),
+            Body::Revoke(it) => self.revoke(&command.actor, it),
+            Body::StoreJwks(it) => self.store_jwks(it),
             Body::Tick => Ok(Done::default()),
             Body::Ledger(it) => self.apply_to_ledger(it),
         }
@@ -96,6 +103,7 @@ impl State {
     fn audited(&mut self, command: &Command, summary: String, diff: &Option<RevisionDiff>) -> AuditEntry {
         let message = match &command.body {
             Body::ChangeResources(it) => it.message.clone(),
+            Body::Revoke(it) => it.reason.clone(),
             _ => String::new(),
         };
         let entry = AuditEntry {

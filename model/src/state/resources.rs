@@ -125,10 +125,15 @@ impl State {
         self.resources_hash = change::hash_after(self.resources_hash, &self.resources, &after, &changes);
         self.resources = after;
         self.lookups = lookups;
+        self.forget_jwks_of(&changes);
+        let credentials = self.forget_credentials_of(&changes);
         debug_assert_eq!(self.resources_hash, change::hash_of(&self.resources));
         self.limits_changed(&changes);
         let counts = change::counts(&changes);
-        let summary = summary(&changes, &note);
+        let mut summary = summary(&changes, &note);
+        if credentials > 0 {
+            summary += &format!("; {credentials} credentials went with their consumers");
+        }
         self.history.push_back(Arc::new(RevisionFacts {
             revision: self.revision,
             previous,

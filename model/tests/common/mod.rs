@@ -7,10 +7,13 @@ use quorumgate_model::{
     LEVEL,
     command::{
         Actor, AdminRole, AdmitNode, Body, Bootstrap, ChangeResources, Command, CreateAdminToken, CreateJoinToken,
-        Expect, NodeRecord, ResourceChange, Role, Stamp, Standing,
+        Decided, Expect, NewCredential, NewRevocation, NodeRecord, ResourceChange, Revoke, Role, RotateCredential,
+        SetSecret, Stamp, Standing, StoreJwks,
     },
+    credential::{BasicUser, CredentialId, CredentialKind, Grants},
     digest::Digest,
     resource::{Key, Resource},
+    revocation::{Selector, SelectorKind, SelectorParts},
     state::State,
     timing::MAX_RTT_DEFAULT,
 };
@@ -25,6 +28,80 @@ pub fn upstream(name: &str, port: u16, owner: &str) -> Resource {
 pub fn route(name: &str, upstream: &str, path: &str, owner: &str) -> Resource {
     let words = json!({ "name": name, "owner": owner, "match": { "path_prefix": path }, "upstream": upstream });
     Resource::Route(Arc::new(serde_json::from_value(words).unwrap()))
+}
+
+pub fn consumer(name: &str) -> Resource {
+    Resource::Consumer(Arc::new(serde_json::from_value(json!({ "name": name })).unwrap()))
+}
+
+pub fn auth(name: &str) -> Resource {
+    let jwt = json!({ "issuer": "https://idp.test", "audience": ["a"], "jwks_url": "https://idp.test/jwks" });
+    Resource::Auth(Arc::new(serde_json::from_value(json!({ "name": name, "jwt": jwt })).unwrap()))
+}
+
+/// Its hash is not one of a real key: the id follows from it, that is all.
+pub fn api_key(text: &str) -> (CredentialId, CredentialKind) {
+    let hash = Digest::of(text.as_bytes()).0;
+    (CredentialId::of(&hash).unwrap(), CredentialKind::ApiKey { hash, prefix: *b"aBcDeF12" })
+}
+
+pub fn new_key(text: &str, consumer: &str) -> NewCredential {
+    let (id, kind) = api_key(text);
+    NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: None, ttl: None }
+}
+
+pub fn selector(kind: SelectorKind, issuer: &str, value: &str) -> Selector {
+    SelectorParts { kind, issuer: issuer.as_bytes(), value: value.as_bytes() }.checked().unwrap()
+}
+
+/// Commands of every kind that concerns credentials, and the state they lead to, with every such record in it.
+pub fn credential_state() -> (State, Vec<Command>) {
+    let create = |after: Resource| ResourceChange { key: after.key(), after: Some(after), expect: Expect::Anything };
+    let changes = [create(consumer("acme")), create(auth("idp"))].into();
+    let grants = Grants {
+        env: "test".into(),
+        scopes: ["orders:read".into(), "orders:write".into()].into(),
+        cidrs: ["10.0.0.0/8".parse().unwrap()].into(),
+    };
+    let user = BasicUser { name: "ann".into(), password_hash: "$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA".into() };
+    let basic = NewCredential {
+        id: CredentialId::new(7).unwrap(),
+        kind: CredentialKind::Basic(Arc::new(user)),
+        ttl: Some(secs(60)),
+        ..new_key("", "acme")
+    };
+    let rich = NewCredential { grants: Some(Arc::new(grants)), ttl: Some(secs(90)), ..new_key("rich", "acme") };
+    let (rotated, (new_id, kind)) = (api_key("rich").0, api_key("new"));
+    let subject = selector(SelectorKind::Subject, "https://idp.test", "ann");
+    let jti = selector(SelectorKind::Jti, "", "t1");
+    let bodies = [
+        Body::Bootstrap(Arc::new(bootstrap())),
+        Body::ChangeResources(ChangeResources { changes, ..Default::default() }),
+        Body::SetSecret(SetSecret { name: "key-pepper".parse().unwrap(), sealed: b"sealed".as_slice().into() }),
+        Body::CreateCredentials([basic, rich].into()),
+        Body::RotateCredential(RotateCredential { id: rotated, new_id, kind, overlap: secs(30) }),
+        Body::SetCredentialState { id: CredentialId::new(7).unwrap(), to: Decided::Revoked },
+        Body::Revoke(Revoke {
+            entries: [
+                NewRevocation { selector: subject, ttl: secs(600), not_before_s: Some(1_700_000_000) },
+                NewRevocation { selector: jti, ttl: secs(60), not_before_s: None },
+            ]
+            .into(),
+            reason: "leaked".into(),
+        }),
+        Body::StoreJwks(StoreJwks {
+            auth: "idp".parse().unwrap(),
+            body: b"{\"keys\":[]}".as_slice().into(),
+            fetched_wall_ms: 1_700_000_000_000,
+        }),
+    ];
+    let mut state = State::default();
+    let commands: Vec<_> = bodies.into_iter().map(command).collect();
+    for (n, command) in commands.iter().enumerate() {
+        let (applied, _) = state.apply(n as u64 + 1, command);
+        applied.outcome.unwrap();
+    }
+    (state, commands)
 }
 
 pub fn key(text: &str) -> Key {

@@ -1,11 +1,12 @@
 //! The admin API: gRPC over a unix socket and over TLS, for operators, the CLI and scripts.
 //!
 //! A request passes the doors in this order: `listen` (sockets, TLS, bounds) → `gate` (who is it, may it) → one of the
-//! services (`config`, `cluster`, `observe`), which know the cluster only through `Consensus`.
+//! services (`config`, `credentials`, `cluster`, `observe`), which know the cluster only through `Consensus`.
 
 mod access;
 mod cluster;
 mod config;
+mod credentials;
 mod desk;
 mod explain;
 mod failure;
@@ -24,8 +25,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
-    cluster_server::ClusterServer, config_server::ConfigServer, observe_server::ObserveServer,
+    cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer, observe_server::ObserveServer,
+    revocation_server::RevocationServer,
 };
+use quorumgate_proxy::identity::directory::Directory;
 use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -50,6 +53,8 @@ pub struct AdminOptions {
     /// The node's certificate; asked at each handshake, so that a renewed one is used at once.
     pub certificate: Arc<dyn ResolvesServerCert>,
     pub serving: Serving,
+    /// What this node's proxy looks credentials and revocations up in (`Proxy::directory`).
+    pub directory: Arc<Directory>,
     /// What grpc.health.v1 reports.
     pub ready: watch::Receiver<bool>,
 }
@@ -63,14 +68,14 @@ pub struct AdminHandle {
 
 /// Binds both listeners and serves until `tasks` stop.
 pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<AdminHandle> {
-    let AdminOptions { consensus, data_dir, listen, certificate, serving, ready } = options;
+    let AdminOptions { consensus, data_dir, listen, certificate, serving, directory, ready } = options;
     let tls = tls::Acceptor::new(certificate, &consensus.cluster_ca_pem())?;
     let socket = data_dir.join(SOCKET);
     let unix = listen::bind_unix(&socket)?;
     let tcp = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("admin.listen: binding {listen}"))?;
     let address = tcp.local_addr()?;
 
-    let gate = Arc::new(gate::Gate::new(consensus.clone(), routes(consensus, serving, ready, tasks)?));
+    let gate = Arc::new(gate::Gate::new(consensus.clone(), routes(consensus, serving, directory, ready, tasks)?));
     let door = listen::Door::new(gate, tasks.clone());
     tasks.start("admin unix socket", door.clone().serve_unix(unix));
     tasks.start("admin tls", door.serve_tls(tcp, tls));
@@ -81,6 +86,7 @@ pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<Admin
 fn routes(
     consensus: Consensus,
     serving: Serving,
+    directory: Arc<Directory>,
     ready: watch::Receiver<bool>,
     tasks: &Tasks,
 ) -> anyhow::Result<Routes> {
@@ -89,7 +95,11 @@ fn routes(
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let observe = ObserveServer::new(observe::Service::new(consensus.clone(), serving))
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let credentials = credentials::Service::new(consensus.clone(), directory);
+    let keys = KeyServer::new(credentials.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let revocations = RevocationServer::new(credentials).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut routes = Routes::builder();
+    routes.add_service(keys).add_service(revocations);
     routes.add_service(config).add_service(ClusterServer::new(cluster::Service::new(consensus))).add_service(observe);
     standard::add_health(&mut routes, ready, tasks);
     standard::add_reflection(&mut routes)?;

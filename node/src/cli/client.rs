@@ -12,7 +12,8 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use quorumgate_proto::admin::v1::{
-    cluster_client::ClusterClient, config_client::ConfigClient, observe_client::ObserveClient,
+    cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient, observe_client::ObserveClient,
+    revocation_client::RevocationClient,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
@@ -68,6 +69,14 @@ impl Client {
 
     pub fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn keys(&self) -> KeyClient<Channel> {
+        KeyClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn revocations(&self) -> RevocationClient<Channel> {
+        RevocationClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn observe(&self) -> ObserveClient<Channel> {

@@ -23,7 +23,7 @@ use quorumgate_model::resource::Kind;
 use self::{
     args::{Cli, Command, Global},
     failure::{Failure, Outcome},
-    verbs::{audit, cluster, files, history, nodes, objects, tokens, watch},
+    verbs::{audit, cluster, files, history, keys, nodes, objects, revocations, tokens, watch},
 };
 
 /// Parses the arguments, runs the command, and maps its error to an exit code (docs/OPERATING.md).
@@ -70,6 +70,8 @@ async fn ask(global: &Global, command: Command) -> Outcome {
     match command {
         Command::JoinToken(it) => tokens::join(global, it).await,
         Command::AdminToken(it) => tokens::admin(global, it).await,
+        Command::Key(it) => keys::run(global, it).await,
+        Command::Token(it) => revocations::run(global, it).await,
         Command::Node(it) => nodes::run(global, it).await,
         Command::Cluster(it) => cluster::run(global, it).await,
         Command::Apply(it) => files::apply(global, it).await,

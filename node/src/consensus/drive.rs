@@ -23,6 +23,7 @@ use super::{
     member::{Glance, Member},
     propose::Attempt,
 };
+use crate::secrets;
 
 /// For one membership step; a change that was left half-way is finished by the next round.
 const STEP_MAX: Duration = Duration::from_secs(10);
@@ -30,7 +31,7 @@ const LET_KNOW_MAX: Duration = Duration::from_secs(3);
 const PROPOSE_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at the peers' connections.
 const PEERS_EVERY: Duration = Duration::from_millis(500);
-/// How far the log clock may fall behind while tokens wait for it.
+/// How far the log clock may fall behind while tokens, credentials or revocations wait for it.
 const TICK_EVERY_US: u64 = 60_000_000;
 /// Between two attempts at the same failing snapshot.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
@@ -183,7 +184,11 @@ impl Member {
         if let Some(node) = state.nodes.values().find(|node| node.standing == Standing::Leaving && gone(&node.id)) {
             return Some(Body::RemoveNode { id: node.id });
         }
-        let waits = !state.join_tokens.is_empty() || !state.admin_tokens.is_empty();
+        if let Some(body) = secrets::missing(state, &self.cluster_key) {
+            return Some(body);
+        }
+        let tokens = !state.join_tokens.is_empty() || !state.admin_tokens.is_empty();
+        let waits = tokens || !state.credentials.is_empty() || !state.revocations.is_empty();
         (waits && state.clock_us + TICK_EVERY_US <= now_us).then_some(Body::Tick)
     }
 

@@ -8,10 +8,14 @@ use super::{applied_from, applied_to, words::*};
 use crate::{
     NodeId,
     command::{ChangeCounts, RequestId},
+    credential::CredentialId,
+    digest::Digest,
     invalid::Invalid,
     resource::Name,
+    revocation::SelectorKey,
     state::{
-        AdminToken, Answered, AuditHead, ClusterFacts, JoinToken, RemovedNode, RevisionFacts, State, Trial, TrialStatus,
+        AdminToken, Answered, AuditHead, ClusterFacts, JoinToken, Jwks, RemovedNode, RevisionFacts, State, Sweep,
+        Trial, TrialStatus,
     },
 };
 
@@ -24,6 +28,11 @@ pub(crate) fn head_to(state: &State) -> store::StateHead {
         audit_head: state.audit.hash.0.into(),
         audit_count: state.audit.count,
         resources_hash: state.resources_hash.0.into(),
+        credentials_hash: sum_to(state.credentials.hash()),
+        revocations_hash: sum_to(state.revocations.hash()),
+        sweep_clock_us: state.sweep.clock_us,
+        sweep_credential: state.sweep.credential.map_or(0, |id| id.number()),
+        sweep_revocation: state.sweep.revocation.map(|key| key.0.to_vec()).unwrap_or_default(),
         ..Default::default()
     };
     let Some(cluster) = &state.cluster else { return head };
@@ -36,6 +45,20 @@ pub(crate) fn head_to(state: &State) -> store::StateHead {
         level: cluster.level,
         ..head
     }
+}
+
+/// The sums that the head gives for the credentials and the revocations that follow it.
+pub(crate) fn sums_from(head: &store::StateHead) -> Result<[Digest; 2], Invalid> {
+    let sum = |field: &str, bytes: &[u8]| match bytes.is_empty() {
+        true => Ok(Digest::default()),
+        false => digest(field, bytes),
+    };
+    Ok([sum("credentials_hash", &head.credentials_hash)?, sum("revocations_hash", &head.revocations_hash)?])
+}
+
+/// Empty keyspaces leave the head as it was before there were any.
+fn sum_to(sum: Digest) -> Vec<u8> {
+    if sum == Digest::default() { Vec::new() } else { sum.0.into() }
 }
 
 /// A state with the head's fields and nothing else.
@@ -63,8 +86,38 @@ pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
         cluster,
         resources_hash: digest("resources_hash", &head.resources_hash)?,
         audit,
+        sweep: Sweep {
+            clock_us: head.sweep_clock_us,
+            credential: CredentialId::new(head.sweep_credential),
+            revocation: match head.sweep_revocation.is_empty() {
+                true => None,
+                false => Some(SelectorKey(array("sweep_revocation", &head.sweep_revocation)?)),
+            },
+        },
         ..State::default()
     })
+}
+
+pub(crate) fn secret_to(name: &Name, sealed: &[u8]) -> store::SetSecret {
+    store::SetSecret { name: name.to_string(), sealed: sealed.to_vec() }
+}
+
+pub(crate) fn secret_from(it: store::SetSecret) -> Result<(Name, Arc<[u8]>), Invalid> {
+    Ok((name("secret.name", &it.name)?, it.sealed.into()))
+}
+
+pub(crate) fn jwks_to(auth: &Name, it: &Jwks) -> store::JwksRecord {
+    store::JwksRecord {
+        auth: auth.to_string(),
+        body: it.body.to_vec(),
+        fetched_wall_ms: it.fetched_wall_ms,
+        index: it.index,
+    }
+}
+
+pub(crate) fn jwks_from(it: store::JwksRecord) -> Result<(Name, Arc<Jwks>), Invalid> {
+    let jwks = Jwks { body: it.body.into(), fetched_wall_ms: it.fetched_wall_ms, index: it.index };
+    Ok((name("jwks.auth", &it.auth)?, Arc::new(jwks)))
 }
 
 pub(crate) fn revision_to(it: &RevisionFacts) -> store::RevisionRecord {

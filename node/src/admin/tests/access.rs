@@ -101,7 +101,9 @@ async fn health_and_reflection_are_there() {
             "grpc.reflection.v1.ServerReflection",
             "quorumgate.admin.v1.Cluster",
             "quorumgate.admin.v1.Config",
+            "quorumgate.admin.v1.Key",
             "quorumgate.admin.v1.Observe",
+            "quorumgate.admin.v1.Revocation",
         ]
     );
 }

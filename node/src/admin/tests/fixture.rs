@@ -14,8 +14,10 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use quorumgate_model::{ruleset::Ruleset, timing};
 use quorumgate_proto::admin::v1::{
-    self as admin, cluster_client::ClusterClient, config_client::ConfigClient, observe_client::ObserveClient,
+    self as admin, cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
+    observe_client::ObserveClient, revocation_client::RevocationClient,
 };
+use quorumgate_proxy::identity::directory::Directory;
 use rustls::{RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tempfile::TempDir;
@@ -35,12 +37,14 @@ use crate::{
     admin::{AdminHandle, AdminOptions, start},
     consensus::{Consensus, Published, StartOptions},
     init,
+    secrets::Opener,
     settings::Settings,
     tasks::Tasks,
 };
 
 pub struct Fixture {
     pub consensus: Consensus,
+    pub directory: Arc<Directory>,
     handle: AdminHandle,
     _tasks: Tasks,
     _ready: watch::Sender<bool>,
@@ -52,7 +56,9 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let (tasks, _ended) = Tasks::new();
         let consensus = single_node(&dir, &tasks).await;
-        publish(consensus.clone());
+        let directory = Arc::<Directory>::default();
+        publish(consensus.clone(), directory.clone());
+        let looked_up = directory.clone();
         let (ready, is_ready) = watch::channel(true);
         let states = consensus.states();
         let options = AdminOptions {
@@ -61,10 +67,11 @@ impl Fixture {
             listen: "127.0.0.1:0".parse().unwrap(),
             certificate: consensus.certificate_resolver(),
             serving: Arc::new(move || Arc::new(Ruleset::compile(&states.borrow(), None))),
+            directory,
             ready: is_ready,
         };
         let handle = start(options, &tasks).await.unwrap();
-        Self { consensus, handle, _tasks: tasks, _ready: ready, _dir: dir }
+        Self { consensus, directory: looked_up, handle, _tasks: tasks, _ready: ready, _dir: dir }
     }
 
     /// Over the unix socket, as the user who runs the test.
@@ -127,12 +134,14 @@ async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
 
 /// What `publish` does, without a proxy.
 #[expect(clippy::disallowed_methods, reason = "it lives as long as the test's runtime")]
-fn publish(consensus: Consensus) {
+fn publish(consensus: Consensus, directory: Arc<Directory>) {
     tokio::spawn(async move {
         let mut states = consensus.states();
+        let mut opener = Opener::new(consensus.cluster_key().clone());
         loop {
             let (index, revision) = {
                 let state = states.borrow_and_update();
+                directory.publish(&state, opener.open(&state));
                 (state.index, state.revision)
             };
             consensus.set_published(Published { index, revision, at_ms: 1 });
@@ -154,6 +163,14 @@ type Authenticated = InterceptedService<Channel, Bearer>;
 impl Client {
     pub fn config(&self) -> ConfigClient<Authenticated> {
         ConfigClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub fn keys(&self) -> KeyClient<Authenticated> {
+        KeyClient::new(self.channel.clone())
+    }
+
+    pub fn revocations(&self) -> RevocationClient<Authenticated> {
+        RevocationClient::new(self.channel.clone())
     }
 
     pub fn cluster(&self) -> ClusterClient<Authenticated> {

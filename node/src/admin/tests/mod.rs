@@ -2,6 +2,7 @@
 
 mod access;
 mod config;
+mod credentials;
 mod fixture;
 mod identity;
 mod watch;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod config;
+mod credentials;
 mod daemon;
 
 use std::{path::PathBuf, time::Duration};
@@ -11,6 +12,7 @@ use quorumgate_model::units::Span;
 
 pub use cluster::*;
 pub use config::*;
+pub use credentials::*;
 pub use daemon::*;
 
 const FIRST_MINUTES: &str = "\
@@ -150,6 +152,12 @@ pub enum Command {
     /// Limits: how much is admitted.
     #[command(subcommand)]
     Limit(ObjectVerb),
+    /// API keys and Basic users.
+    #[command(subcommand)]
+    Key(Key),
+    /// What is revoked: tokens, sessions, consumers, certificates.
+    #[command(subcommand)]
+    Token(Token),
     /// Who changed what.
     #[command(subcommand)]
     Audit(Audit),

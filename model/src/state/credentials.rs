@@ -1,0 +1,312 @@
+//! Stored credentials: made, rotated, disabled, revoked, and gone with their consumer.
+
+use std::{num::NonZeroU64, ops::Bound, sync::Arc, time::Duration};
+
+use imbl::{OrdMap, OrdSet};
+
+use super::{BATCH_MAX, CREDENTIALS_MAX, State, apply::Done};
+use crate::{
+    change::Changed,
+    command::{Decided, NewCredential, Reason, Rejected, RotateCredential},
+    convert,
+    credential::{Credential, CredentialId, CredentialKind, CredentialState, Standing},
+    digest::Digest,
+    invalid::Invalid,
+    resource::{Key, Kind, Name},
+};
+
+/// How long a credential that has ended still says why.
+pub const CREDENTIAL_REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
+/// What one second of the log clock sweeps of either keyspace, and how many seconds one entry makes up for at most.
+const SWEPT_A_SECOND: u64 = 4_096;
+const SWEPT_SECONDS_MAX: u64 = 16;
+const SECOND_US: u64 = 1_000_000;
+/// The longest name of a Basic user, password hash, environment; all scopes and CIDRs together. Bytes.
+const USER_BYTES_MAX: usize = 255;
+const PASSWORD_HASH_BYTES_MAX: usize = 512;
+const ENV_BYTES_MAX: usize = 16;
+const GRANTS_BYTES_MAX: usize = 8 << 10;
+
+/// The keyspace, with the sum of its members' hashes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Credentials {
+    by_id: OrdMap<CredentialId, Arc<Credential>>,
+    /// Follows from `by_id`; neither stored nor hashed.
+    by_consumer: OrdSet<(Name, CredentialId)>,
+    hash: Digest,
+}
+
+impl Credentials {
+    pub fn by_id(&self) -> &OrdMap<CredentialId, Arc<Credential>> {
+        &self.by_id
+    }
+
+    pub fn get(&self, id: CredentialId) -> Option<&Arc<Credential>> {
+        self.by_id.get(&id)
+    }
+
+    /// In the order of their ids.
+    pub fn of<'a>(&'a self, consumer: &'a Name) -> impl Iterator<Item = CredentialId> + 'a {
+        self.of_after(consumer, None)
+    }
+
+    /// Those of a consumer behind the id.
+    pub fn of_after<'a>(
+        &'a self,
+        consumer: &'a Name,
+        after: Option<CredentialId>,
+    ) -> impl Iterator<Item = CredentialId> + 'a {
+        let from = match after {
+            Some(id) => Bound::Excluded((consumer.clone(), id)),
+            None => Bound::Included((consumer.clone(), CredentialId::new(1).expect("it is not 0"))),
+        };
+        let range = self.by_consumer.range((from, Bound::Unbounded));
+        range.take_while(move |(name, _)| name == consumer).map(|(_, id)| *id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Sum of the members' hashes (`Digest::plus`).
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+
+    /// The credential that was there before.
+    pub(crate) fn insert(&mut self, credential: Arc<Credential>) -> Option<Arc<Credential>> {
+        self.hash = self.hash.plus(convert::credential_hash(&credential));
+        let (id, consumer) = (credential.id, credential.consumer.clone());
+        let before = self.by_id.insert(id, credential);
+        if let Some(before) = &before {
+            self.hash = self.hash.minus(convert::credential_hash(before));
+            if before.consumer == consumer {
+                return Some(before.clone());
+            }
+            self.by_consumer.remove(&(before.consumer.clone(), id));
+        }
+        self.by_consumer.insert((consumer, id));
+        before
+    }
+
+    fn remove(&mut self, id: CredentialId) {
+        if let Some(credential) = self.by_id.remove(&id) {
+            self.hash = self.hash.minus(convert::credential_hash(&credential));
+            self.by_consumer.remove(&(credential.consumer.clone(), id));
+        }
+    }
+}
+
+impl State {
+    pub(super) fn create_credentials(&mut self, all: &[NewCredential]) -> Result<Done, Rejected> {
+        if !(1..=BATCH_MAX).contains(&all.len()) {
+            let allowed = format!("1 to {BATCH_MAX} at once");
+            return Err(Invalid::field("credentials").found(all.len()).allowed(allowed).into());
+        }
+        self.check_room(all.len())?;
+        let mut made: OrdMap<CredentialId, Arc<Credential>> = OrdMap::new();
+        for (at, one) in all.iter().enumerate() {
+            let under = |mut rejected: Rejected| {
+                rejected.field = format!("credentials[{at}].{}", rejected.field);
+                rejected
+            };
+            let credential = self.new_credential(one).map_err(under)?;
+            if made.insert(credential.id, Arc::new(credential)).is_some() {
+                let twice = Reason::AlreadyExists.because(format!("credential {} is there twice", one.id));
+                return Err(under(Rejected { field: "id".into(), ..twice }));
+            }
+        }
+        for credential in made.values() {
+            self.credentials.insert(credential.clone());
+        }
+        let summary = match all {
+            [one] => format!("{} {} of {} created", one.kind.word(), one.id, one.consumer),
+            _ => format!("{} credentials created", all.len()),
+        };
+        Ok(Done::changed(summary))
+    }
+
+    fn check_room(&self, more: usize) -> Result<(), Rejected> {
+        match self.credentials.len() + more > CREDENTIALS_MAX {
+            true => Err(Reason::LimitReached
+                .because(format!("there are {} credentials, {CREDENTIALS_MAX} may be kept", self.credentials.len()))),
+            false => Ok(()),
+        }
+    }
+
+    fn new_credential(&self, it: &NewCredential) -> Result<Credential, Rejected> {
+        check_kind(it.id, &it.kind)?;
+        if let Some(grants) = &it.grants {
+            let bytes = grants.scopes.iter().map(|scope| scope.len()).sum::<usize>() + 16 * grants.cidrs.len();
+            if bytes > GRANTS_BYTES_MAX {
+                let found = format!("{bytes} bytes of scopes and CIDRs");
+                return Err(Invalid::field("scopes").found(found).allowed("at most 8 KiB").into());
+            }
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            if grants.env.is_empty() || grants.env.len() > ENV_BYTES_MAX || !grants.env.bytes().all(plain) {
+                let allowed = "1 to 16 lower-case letters and digits";
+                return Err(Invalid::field("env").found(format!("{:?}", grants.env)).allowed(allowed).into());
+            }
+        }
+        let ends_at_us = match it.ttl {
+            None => None,
+            Some(ttl) if ttl.is_zero() => {
+                return Err(Invalid::field("ttl").found("0s").allowed("more than 0s").into());
+            }
+            Some(ttl) => NonZeroU64::new(self.after(ttl)),
+        };
+        // The resource's own name: a million credentials share the text.
+        let consumer = Key { kind: Kind::Consumer, name: it.consumer.clone() };
+        let Some((Key { name, .. }, _)) = self.resources.get_key_value(&consumer) else {
+            let message = format!("{consumer} does not exist");
+            return Err(Rejected { field: "consumer".into(), ..Reason::NotFound.because(message) });
+        };
+        // A Basic user that has ended makes room for one of the same name; an API key never comes back.
+        let stays = |before: &Arc<Credential>| {
+            let basic = matches!(before.kind, CredentialKind::Basic(_)) && matches!(it.kind, CredentialKind::Basic(_));
+            !basic || !matches!(before.standing(self.clock_us), Standing::Revoked | Standing::Expired)
+        };
+        if self.credentials.get(it.id).is_some_and(stays) {
+            let message = format!("credential {} exists already", it.id);
+            return Err(Rejected { field: "id".into(), ..Reason::AlreadyExists.because(message) });
+        }
+        Ok(Credential {
+            id: it.id,
+            consumer: name.clone(),
+            kind: it.kind.clone(),
+            grants: it.grants.clone(),
+            created_wall_ms: self.wall_ms,
+            ends_at_us,
+            state: CredentialState::Active,
+            replaced_by: None,
+        })
+    }
+
+    pub(super) fn rotate_credential(&mut self, it: &RotateCredential) -> Result<Done, Rejected> {
+        let old = self.credential(it.id)?.clone();
+        check_kind(it.new_id, &it.kind)?;
+        if !matches!((&old.kind, &it.kind), (CredentialKind::ApiKey { .. }, CredentialKind::ApiKey { .. })) {
+            return Err(Invalid::field("id").found(old.kind.word()).allowed("an api_key").into());
+        }
+        match old.standing(self.clock_us) {
+            Standing::Active => {}
+            other => {
+                let message = format!("credential {} is {}, only an active one is rotated", it.id, other.word());
+                return Err(Reason::Conflict.because(message));
+            }
+        }
+        if self.credentials.get(it.new_id).is_some() {
+            return Err(Reason::AlreadyExists.because(format!("credential {} exists already", it.new_id)));
+        }
+        self.check_room(1)?;
+        let overlap_ends = self.after(it.overlap).max(1);
+        let ends_at_us = old.ends_at_us.map_or(overlap_ends, |end| end.get().min(overlap_ends));
+        let new = Credential {
+            id: it.new_id,
+            kind: it.kind.clone(),
+            created_wall_ms: self.wall_ms,
+            ..Credential::clone(&old)
+        };
+        self.credentials.insert(Arc::new(new));
+        self.credentials.insert(Arc::new(Credential {
+            state: CredentialState::Rotating,
+            ends_at_us: NonZeroU64::new(ends_at_us),
+            replaced_by: Some(it.new_id),
+            ..Credential::clone(&old)
+        }));
+        Ok(Done::changed(format!("credential {} of {} rotated to {}", it.id, old.consumer, it.new_id)))
+    }
+
+    pub(super) fn set_credential_state(&mut self, id: CredentialId, to: Decided) -> Result<Done, Rejected> {
+        let before = self.credential(id)?;
+        let replaced = before.replaced_by.is_some();
+        let (state, ends_at_us) = match (before.state, to) {
+            (CredentialState::Revoked, Decided::Revoked) => return Ok(Done::noop()),
+            (CredentialState::Revoked, _) => {
+                return Err(Reason::Conflict.because(format!("credential {id} was revoked, and that is for good")));
+            }
+            (_, Decided::Revoked) => (CredentialState::Revoked, NonZeroU64::new(self.clock_us.max(1))),
+            (_, Decided::Disabled) => (CredentialState::Disabled, before.ends_at_us),
+            (_, Decided::Active) if replaced => (CredentialState::Rotating, before.ends_at_us),
+            (_, Decided::Active) => (CredentialState::Active, before.ends_at_us),
+        };
+        if before.state == state {
+            return Ok(Done::noop());
+        }
+        let summary = format!("credential {id} of {}: {}", before.consumer, to.word());
+        let after = Credential { state, ends_at_us, ..Credential::clone(before) };
+        self.credentials.insert(Arc::new(after));
+        Ok(Done::changed(summary))
+    }
+
+    fn credential(&self, id: CredentialId) -> Result<&Arc<Credential>, Rejected> {
+        self.credentials.get(id).ok_or_else(|| Reason::NotFound.because(format!("there is no credential {id}")))
+    }
+
+    /// The credentials of consumers that go, go in the same apply. How many there were.
+    pub(super) fn forget_credentials_of(&mut self, changes: &[Changed]) -> usize {
+        let gone = changes.iter().filter(|it| it.key.kind == Kind::Consumer && it.after.is_none());
+        let gone: Vec<CredentialId> = gone.flat_map(|it| self.credentials.of(&it.key.name)).collect();
+        gone.iter().for_each(|id| self.credentials.remove(*id));
+        gone.len()
+    }
+
+    /// Forgets what has ended, a bounded bit for each second that the log clock has moved.
+    pub(super) fn sweep(&mut self) {
+        let seconds = self.clock_us.saturating_sub(self.sweep.clock_us) / SECOND_US;
+        if seconds == 0 || self.credentials.is_empty() && self.revocations.is_empty() {
+            return;
+        }
+        self.sweep.clock_us = self.clock_us;
+        let budget = (seconds.min(SWEPT_SECONDS_MAX) * SWEPT_A_SECOND) as usize;
+        self.sweep_revocations(budget);
+        self.sweep_credentials(budget);
+    }
+
+    fn sweep_credentials(&mut self, budget: usize) {
+        let horizon_us = self.clock_us.saturating_sub(CREDENTIAL_REMEMBERED.as_micros() as u64);
+        let over = |credential: &Credential| credential.ends_at_us.is_some_and(|end| end.get() <= horizon_us);
+        let from = self.sweep.credential.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut gone = Vec::new();
+        let (mut looked, mut last) = (0, None);
+        for (id, credential) in self.credentials.by_id.range((from, Bound::Unbounded)).take(budget) {
+            looked += 1;
+            last = Some(*id);
+            if over(credential) {
+                gone.push(*id);
+            }
+        }
+        // At the end it begins anew.
+        self.sweep.credential = last.filter(|_| looked == budget);
+        gone.iter().for_each(|id| self.credentials.remove(*id));
+    }
+
+    /// The log-clock instant after so long, microseconds.
+    fn after(&self, length: Duration) -> u64 {
+        self.clock_us.saturating_add(u64::try_from(length.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+fn check_kind(id: CredentialId, kind: &CredentialKind) -> Result<(), Invalid> {
+    match kind {
+        CredentialKind::ApiKey { hash, .. } if CredentialId::of(hash) != Some(id) => {
+            Err(Invalid::field("id").found(id).allowed("the start of the key's hash"))
+        }
+        CredentialKind::ApiKey { prefix, .. } if !prefix.iter().all(u8::is_ascii_alphanumeric) => {
+            Err(Invalid::field("prefix").found("other bytes").allowed("8 letters and digits"))
+        }
+        CredentialKind::Basic(user) if !(1..=USER_BYTES_MAX).contains(&user.name.len()) || user.name.contains(':') => {
+            Err(Invalid::field("username").found(format!("{:?}", user.name)).allowed("1 to 255 bytes without a colon"))
+        }
+        CredentialKind::Basic(user)
+            if user.password_hash.len() > PASSWORD_HASH_BYTES_MAX || !user.password_hash.starts_with("$argon2id$") =>
+        {
+            Err(Invalid::field("password_hash").found("another form").allowed("argon2id in the PHC form"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,191 @@
+//! The Revocation service. An entry must outlive what it revokes: without a time of its own it lasts as long as the
+//! longest-lived token that any auth takes, and a shorter one is warned of.
+
+use std::time::Duration;
+
+use quorumgate_model::{
+    command::{Body, NewRevocation, Revoke},
+    invalid::Invalid,
+    resource::{AuthKind, Kind, Resource},
+    revocation::{SelectorKey, SelectorKind},
+    state::{BATCH_MAX, State},
+    units::Span,
+};
+use quorumgate_proto::admin::v1::{self as admin, RevokeTokenResponse, revocation_server::Revocation};
+use tonic::{Request, Response, Status};
+
+use super::{Answer, Service, keys::asked, of_kind, page, reports, selectors, token};
+use crate::admin::{
+    config::taken,
+    desk::{self, Read},
+    failure,
+    gate::Call,
+};
+
+/// On top of the longest lifetime of a token: clocks differ, and tokens have skew.
+const SLACK: Duration = Duration::from_secs(5 * 60);
+/// Without any auth that says how long its tokens live.
+const LIFETIME_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+const EXPIRES_MAX: Duration = Duration::from_secs(3_660 * 86_400);
+
+impl Service {
+    async fn revoke(
+        &self,
+        call: Call,
+        asked: quorumgate_model::digest::Digest,
+        request: admin::BatchRevokeRequest,
+        place: impl Fn(usize) -> String,
+    ) -> Answer<RevokeTokenResponse> {
+        let request_id = desk::request_id(&request.request_id)?;
+        if !(1..=BATCH_MAX).contains(&request.revocations.len()) {
+            let why = format!("found {}; allowed: 1 to {BATCH_MAX}", request.revocations.len());
+            return Err(failure::bad_field("revocations", &why));
+        }
+        let needed = outlives(&self.desk.consensus.state());
+        let mut warnings = Vec::new();
+        let entries = request.revocations.iter().enumerate().map(|(n, it)| {
+            let under = |invalid: Invalid| failure::invalid(&invalid.under(place(n)));
+            let entry = entry(it, needed).map_err(under)?;
+            if entry.ttl < needed && warnings.is_empty() {
+                warnings.push(format!(
+                    "{} ends after {}, but a token may live for {}: one that is revoked now may count again then",
+                    entry.selector,
+                    Span(entry.ttl),
+                    Span(needed)
+                ));
+            }
+            Ok(entry)
+        });
+        let entries = entries.collect::<Result<Vec<_>, Status>>()?;
+        let revoke = Revoke { entries: entries.into(), reason: request.reason };
+        let told = self.write(&call, request_id, asked, Body::Revoke(revoke), request.wait).await?;
+        Ok(Response::new(RevokeTokenResponse {
+            header: Some(self.desk.header()),
+            revision: told.written.index,
+            noop: told.written.outcome.noop,
+            nodes: told.nodes,
+            warnings,
+            request_id: request_id.to_string(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Revocation for Service {
+    async fn revoke_token(&self, request: Request<admin::RevokeTokenRequest>) -> Answer<RevokeTokenResponse> {
+        let (call, request) = taken(request)?;
+        let asked = asked(&request);
+        let admin::RevokeTokenRequest { revocation, reason, wait, request_id } = request;
+        let revocations = revocation.into_iter().collect();
+        let batch = admin::BatchRevokeRequest { revocations, reason, wait, request_id };
+        self.revoke(call, asked, batch, |_| "revocation".to_owned()).await
+    }
+
+    async fn batch_revoke(&self, request: Request<admin::BatchRevokeRequest>) -> Answer<RevokeTokenResponse> {
+        let (call, request) = taken(request)?;
+        let asked = asked(&request);
+        self.revoke(call, asked, request, |n| format!("revocations[{n}]")).await
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<admin::ListRevocationsRequest>,
+    ) -> Answer<admin::ListRevocationsResponse> {
+        let (call, request) = taken(request)?;
+        let limit = page(request.limit)?;
+        let from = match request.page_token.as_str() {
+            "" => std::ops::Bound::Unbounded,
+            token => std::ops::Bound::Excluded(page_key(token)?),
+        };
+        let state = self.desk.read(&call, Read::stale(request.stale)).await?;
+        let now_us = self.desk.consensus.clock_us();
+        let entries = state.revocations.entries();
+        let mut found: Vec<_> = entries.range((from, std::ops::Bound::Unbounded)).take(limit + 1).collect();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let last = found.last().filter(|_| more).map(|(key, _)| data_encoding::HEXLOWER.encode(&key.0));
+        let live = found.iter().filter(|(_, entry)| entry.expires_at_us > now_us);
+        Ok(Response::new(admin::ListRevocationsResponse {
+            header: Some(self.desk.header_at(&state)),
+            revocations: live.map(|(_, entry)| reports::revocation(entry, now_us)).collect(),
+            next_page_token: last.unwrap_or_default(),
+            total: entries.len() as u64,
+        }))
+    }
+
+    async fn check_token(&self, request: Request<admin::CheckTokenRequest>) -> Answer<admin::CheckTokenResponse> {
+        let (_, request) = taken(request)?;
+        let now_us = self.directory.now_us();
+        let (subject, selector) = match &request.what {
+            None => return Err(failure::bad_field("what", "found nothing; allowed: a token or a selector")),
+            Some(admin::check_token_request::What::Token(text)) => (token::subject(text, &self.directory), None),
+            Some(admin::check_token_request::What::Selector(it)) => {
+                let selector = selectors::from_message(it).map_err(|invalid| failure::invalid(&invalid))?;
+                (Default::default(), Some(selector))
+            }
+        };
+        let mut entries = self.directory.revoked.entries_of(&subject, now_us);
+        entries.extend(selector.and_then(|it| self.directory.revoked.entry(&it, now_us)));
+        let key = match &request.what {
+            Some(admin::check_token_request::What::Token(text)) => self.directory.keys.find(text),
+            _ => None,
+        };
+        let dead = key.as_ref().is_some_and(|key| !key.standing(now_us).is_good());
+        Ok(Response::new(admin::CheckTokenResponse {
+            header: Some(self.desk.header()),
+            revoked: dead || !entries.is_empty(),
+            entries: entries.iter().map(|it| reports::revocation(it, now_us)).collect(),
+            key: key.map(|key| reports::key(&key, now_us)),
+        }))
+    }
+
+    async fn inspect_token(&self, request: Request<admin::InspectTokenRequest>) -> Answer<admin::InspectTokenResponse> {
+        let (_, request) = taken(request)?;
+        let state = self.desk.consensus.state();
+        let inspected = token::inspect(&request.token, &state, &self.directory);
+        Ok(Response::new(admin::InspectTokenResponse { header: Some(self.desk.header_at(&state)), ..inspected }))
+    }
+}
+
+/// The longest that a token may live from now on, and some more.
+fn outlives(state: &State) -> Duration {
+    let auths = of_kind(&state.resources, Kind::Auth);
+    let lifetimes = auths.filter_map(|resource| match resource {
+        Resource::Auth(auth) => match &auth.kind {
+            AuthKind::Jwt(jwt) => Some(jwt.max_lifetime.0),
+            _ => None,
+        },
+        _ => None,
+    });
+    lifetimes.max().unwrap_or(LIFETIME_DEFAULT) + SLACK
+}
+
+fn entry(it: &admin::NewRevocation, needed: Duration) -> Result<NewRevocation, Invalid> {
+    let missing = || Invalid::field("selector").found("none").allowed("what is to be revoked");
+    let selector = selectors::from_message(it.selector.as_ref().ok_or_else(missing)?)?;
+    let ttl = match desk::duration("expires_in", it.expires_in) {
+        Ok(ttl) => ttl.unwrap_or(needed),
+        Err(_) => return Err(Invalid::field("expires_in").found("less than 0s").allowed("more than 0s")),
+    };
+    if ttl.as_micros() == 0 || ttl > EXPIRES_MAX {
+        return Err(Invalid::field("expires_in").found(Span(ttl)).allowed("more than 0s, at most 3660d"));
+    }
+    let not_before_s = match &it.issued_before {
+        None if selector.kind() == SelectorKind::Subject => {
+            return Err(Invalid::field("issued_before").found("nothing").allowed("an instant, with a subject"));
+        }
+        None => None,
+        // Whole seconds, as tokens have them: one that was issued within this second is revoked too.
+        Some(at) if at.seconds >= 0 => Some(at.seconds as u64 + u64::from(at.nanos > 0)),
+        Some(at) => {
+            return Err(Invalid::field("issued_before").found(at.seconds).allowed("an instant since 1970"));
+        }
+    };
+    Ok(NewRevocation { selector, ttl, not_before_s })
+}
+
+fn page_key(token: &str) -> Result<SelectorKey, Status> {
+    let bytes = data_encoding::HEXLOWER.decode(token.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    let wrong = || failure::bad_field("page_token", &format!("found {token:?}; allowed: one from a response"));
+    bytes.map(SelectorKey).ok_or_else(wrong)
+}

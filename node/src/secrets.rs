@@ -1,0 +1,79 @@
+//! The cluster's own secrets: made once by whoever leads first, sealed in the state, opened on every node for its proxy.
+
+use std::sync::Arc;
+
+use quorumgate_model::{
+    command::{Body, SetSecret},
+    resource::Name,
+    state::State,
+};
+use quorumgate_proxy::identity::directory::Opened;
+use tracing::error;
+
+use crate::pki::{self, ClusterKey};
+
+/// Hashes API keys and the names of Basic users.
+pub const KEY_PEPPER: &str = "key-pepper";
+/// Seals the cookies of browser logins.
+pub const COOKIE_KEY: &str = "cookie-key";
+
+const ALL: [&str; 2] = [KEY_PEPPER, COOKIE_KEY];
+const SECRET_BYTES: usize = 32;
+
+/// The next secret that the state is to have and does not.
+pub fn missing(state: &State, key: &ClusterKey) -> Option<Body> {
+    state.cluster.as_ref()?;
+    let name: Name = ALL.iter().find(|name| !state.secrets.contains_key(**name))?.parse().ok()?;
+    let made = pki::random::<SECRET_BYTES>().and_then(|secret| key.seal(&purpose(&name), &secret));
+    match made {
+        Ok(sealed) => Some(Body::SetSecret(SetSecret { name, sealed: sealed.into() })),
+        Err(error) => {
+            error!(%error, %name, "a secret of the cluster cannot be made");
+            None
+        }
+    }
+}
+
+/// The pepper of this state; None before the first leader has made it.
+pub fn pepper(state: &State, key: &ClusterKey) -> anyhow::Result<Option<[u8; 32]>> {
+    let Some(sealed) = state.secrets.get(KEY_PEPPER) else { return Ok(None) };
+    let secret = key.open(&purpose(KEY_PEPPER), sealed)?;
+    let wrong = |_| anyhow::anyhow!("the key pepper has not {SECRET_BYTES} bytes");
+    secret.as_slice().try_into().map(Some).map_err(wrong)
+}
+
+/// Opens what changed since the last time, which is next to nothing.
+pub struct Opener {
+    key: ClusterKey,
+    /// Of how many: they are written once and never removed.
+    known: usize,
+    opened: Arc<Opened>,
+}
+
+impl Opener {
+    pub fn new(key: ClusterKey) -> Self {
+        Self { key, known: 0, opened: Arc::default() }
+    }
+
+    /// What cannot be opened is left out, and said.
+    pub fn open(&mut self, state: &State) -> Arc<Opened> {
+        if self.known != state.secrets.len() {
+            let mut opened = Opened::default();
+            for (name, sealed) in &state.secrets {
+                match self.key.open(&purpose(name), sealed) {
+                    Ok(secret) => drop(opened.secrets.insert(name.clone(), secret.into())),
+                    Err(error) => error!(%error, %name, "a secret of the cluster cannot be opened on this node"),
+                }
+            }
+            opened.pepper = opened.secrets.get(KEY_PEPPER).and_then(|secret| secret[..].try_into().ok());
+            self.known = state.secrets.len();
+            self.opened = Arc::new(opened);
+        }
+        self.opened.clone()
+    }
+}
+
+/// Sealed bytes open under their own name only.
+fn purpose(name: &str) -> String {
+    format!("cluster secret {name}")
+}
