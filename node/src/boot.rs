@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use quorumgate_model::{command::Standing, ruleset::Ruleset};
-use quorumgate_proxy::{Freshness, Proxy, identity::directory::Directory};
+use quorumgate_proxy::{ClientAuth, Freshness, Proxy, identity::directory::Directory};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -214,7 +214,7 @@ fn listener(listener: &settings::Listener) -> quorumgate_proxy::Listener {
     let files = listener.certificate_file.clone().zip(listener.key_file.clone());
     quorumgate_proxy::Listener {
         address: listener.address,
-        tls: files.map(|(certificate, key)| quorumgate_proxy::Tls { certificate, key }),
+        tls: files.map(|(certificate, key)| quorumgate_proxy::Tls { certificate, key, client_auth: ClientAuth::None }),
         merge_slashes: listener.merge_slashes,
     }
 }

@@ -19,6 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quorumgate_model::canonical::Slashes;
+use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -28,6 +29,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     exchange,
     headscan::HeadScan,
+    identity::{
+        AuthFailure, auths,
+        mtls::{self, Certificate},
+    },
     io::{ClientIo, Protocol},
     listener::Covered,
     pace::{Pace, Streams},
@@ -62,6 +67,11 @@ pub(crate) struct Conn {
     pub(crate) peer_value: HeaderValue,
     pub(crate) tls: bool,
     pub(crate) sni: OnceCell<String>,
+    /// The client's certificate and what came with it; that the client has its key is proven, and nothing else.
+    pub(crate) client_chain: OnceCell<Vec<CertificateDer<'static>>>,
+    client_sha256: OnceCell<[u8; 32]>,
+    /// The last judgement on the certificate: by which auth, and when.
+    judged: RefCell<Option<Judged>>,
     covered: Option<Covered>,
     pub(crate) slashes: Slashes,
     http2: Cell<bool>,
@@ -98,6 +108,12 @@ enum Phase {
     Idle,
 }
 
+struct Judged {
+    by: Arc<auths::Plan>,
+    at_s: u64,
+    judgement: Result<Arc<Certificate>, AuthFailure>,
+}
+
 /// What the worker wants of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ask {
@@ -114,6 +130,9 @@ impl Conn {
             peer_value: HeaderValue::try_from(ip).expect("an address is ASCII"),
             tls: reception.tls.is_some(),
             sni: OnceCell::new(),
+            client_chain: OnceCell::new(),
+            client_sha256: OnceCell::new(),
+            judged: RefCell::new(None),
             covered: reception.covered.clone(),
             slashes: reception.slashes,
             http2: Cell::new(false),
@@ -192,6 +211,31 @@ impl Conn {
 
     fn is_between_requests(&self) -> bool {
         matches!(self.phase.get(), Phase::Silent | Phase::Idle)
+    }
+
+    /// SHA-256 of the client's certificate.
+    pub(crate) fn certificate_sha256(&self) -> Option<&[u8; 32]> {
+        let leaf = self.client_chain.get()?.first()?;
+        Some(self.client_sha256.get_or_init(|| mtls::sha256(leaf)))
+    }
+
+    /// What an auth says of the certificate, looked into anew from time to time.
+    pub(crate) fn judged(
+        &self,
+        plan: &Arc<auths::Plan>,
+        now_s: u64,
+        judge: impl FnOnce() -> Result<Arc<Certificate>, AuthFailure>,
+    ) -> Result<Arc<Certificate>, AuthFailure> {
+        let mut judged = self.judged.borrow_mut();
+        if let Some(Judged { by, at_s, judgement }) = &*judged
+            && Arc::ptr_eq(by, plan)
+            && (*at_s..*at_s + mtls::JUDGED_FOR_S).contains(&now_s)
+        {
+            return judgement.clone();
+        }
+        let judgement = judge();
+        *judged = Some(Judged { by: plan.clone(), at_s: now_s, judgement: judgement.clone() });
+        judgement
     }
 
     /// From here on nothing is HTTP.
@@ -365,6 +409,9 @@ async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream, reception: &Reception)
     let http2 = session.alpn_protocol() == Some(b"h2");
     if let Some(name) = session.server_name() {
         let _ = conn.sni.set(name.to_ascii_lowercase());
+    }
+    if let Some(chain) = session.peer_certificates() {
+        let _ = conn.client_chain.set(chain.iter().map(|it| it.clone().into_owned()).collect());
     }
     conn.enter(Phase::Silent);
     let io = ClientIo::new(stream, conn.clone());

@@ -41,7 +41,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use freshness::Freshness;
-pub use settings::{AccessLog, ClientLimits, Listener, Settings, Tls};
+pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
 
 use crate::{identity::directory::Directory, metrics::WorkerMetrics, upstream::Registry, worker::Shared};
 

@@ -14,7 +14,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     connection::Reception,
-    settings::{Listener, Tls},
+    identity::mtls::AnyCertificate,
+    settings::{ClientAuth, Listener, Tls},
 };
 
 /// Connections that may wait to be accepted; the kernel cuts it to its own limit.
@@ -90,9 +91,13 @@ fn acceptor(tls: &Tls) -> anyhow::Result<(TlsAcceptor, CertificateDer<'static>)>
     let key = PrivateKeyDer::from_pem_file(&tls.key).with_context(|| format!("key {}", tls.key.display()))?;
     let certificate =
         chain.first().cloned().with_context(|| format!("no certificate in {}", tls.certificate.display()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let builder = match tls.client_auth {
+        ClientAuth::None => builder.with_no_client_auth(),
+        ClientAuth::Request => builder.with_client_cert_verifier(AnyCertificate::new()),
+    };
+    let mut config = builder
         .with_single_cert(chain, key)
         .with_context(|| format!("certificate {} with key {}", tls.certificate.display(), tls.key.display()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::{Method, StatusCode};
-use quorumgate_model::ruleset::Ruleset;
+use quorumgate_model::{resource::Name, ruleset::Ruleset};
 
 /// The label of requests that no route took: no route can have this name.
 pub(crate) const NO_ROUTE: &str = "-";
@@ -112,10 +112,49 @@ fn method_class(method: &Method) -> usize {
     METHODS.iter().position(|name| *name == method.as_str()).unwrap_or(METHODS.len() - 1)
 }
 
+/// What one worker counts of one auth.
+#[derive(Debug, Default)]
+pub(crate) struct AuthMetrics([Counter; AuthResult::ALL.len()]);
+
+/// What became of a request at one auth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthResult {
+    Ok,
+    Missing,
+    Invalid,
+    Expired,
+    Revoked,
+    SignatureInvalid,
+    Unavailable,
+    Ambiguous,
+    RateLimited,
+}
+
+impl AuthResult {
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::Ok, "ok"),
+        (Self::Missing, "missing"),
+        (Self::Invalid, "invalid"),
+        (Self::Expired, "expired"),
+        (Self::Revoked, "revoked"),
+        (Self::SignatureInvalid, "signature_invalid"),
+        (Self::Unavailable, "unavailable"),
+        (Self::Ambiguous, "ambiguous"),
+        (Self::RateLimited, "rate_limited"),
+    ];
+}
+
+impl AuthMetrics {
+    pub(crate) fn count(&self, result: AuthResult) {
+        self.0[result as usize].add(1);
+    }
+}
+
 /// Everything that one worker counts.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerMetrics {
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
+    auths: Mutex<BTreeMap<Name, Arc<AuthMetrics>>>,
     rejects: Rejects,
     pub(crate) in_flight: Counter,
     pub(crate) connections: Counter,
@@ -195,6 +234,11 @@ impl WorkerMetrics {
         metrics
     }
 
+    pub(crate) fn auth(&self, name: &Name) -> Arc<AuthMetrics> {
+        let mut auths = self.auths.lock().unwrap_or_else(PoisonError::into_inner);
+        auths.entry(name.clone()).or_default().clone()
+    }
+
     /// Drops what was counted for routes that are gone: memory follows the configuration. Not on the worker's time.
     pub(crate) fn keep_only(&self, rules: &Ruleset) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,6 +289,7 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
         let count: u64 = workers.iter().map(|it| it.rejects.0[slot].value()).sum();
         writeln!(out, "quorumgate_rejects_total{{reason=\"{reason}\"}} {count}")?;
     }
+    write_auths(workers, out)?;
     let mut single = |name, kind, help, value: fn(&WorkerMetrics) -> &Counter| {
         // A sum of differences: a single worker's part of a gauge never wraps.
         let sum = workers.iter().fold(0u64, |sum, it| sum.wrapping_add(value(it).value()));
@@ -263,6 +308,23 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
     single("quorumgate_http_received_bytes_total", "counter", "Body bytes from clients.", |it| &it.received_bytes)?;
     single("quorumgate_http_sent_bytes_total", "counter", "Body bytes to clients.", |it| &it.sent_bytes)?;
     single("quorumgate_http_panics_total", "counter", "Exchanges that ended in a panic.", |it| &it.panics)
+}
+
+fn write_auths(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Result {
+    let mut auths: BTreeMap<Name, [u64; AuthResult::ALL.len()]> = BTreeMap::new();
+    for worker in workers {
+        for (name, metrics) in &*worker.auths.lock().unwrap_or_else(PoisonError::into_inner) {
+            let sums = auths.entry(name.clone()).or_default();
+            sums.iter_mut().zip(&metrics.0).for_each(|(sum, count)| *sum += count.value());
+        }
+    }
+    family(out, "quorumgate_auth_total", "counter", "What became of requests at each auth of their route.")?;
+    for (name, sums) in &auths {
+        for ((_, result), count) in AuthResult::ALL.iter().zip(sums).filter(|(_, count)| **count > 0) {
+            writeln!(out, "quorumgate_auth_total{{auth=\"{name}\",result=\"{result}\"}} {count}")?;
+        }
+    }
+    Ok(())
 }
 
 fn family(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {

@@ -10,11 +10,15 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use quorumgate_model::{
+    invalid::Invalid,
     resource::{HeaderEdits, HostRewrite},
     ruleset::{Rule, Ruleset},
 };
 
-use crate::metrics::{RouteMetrics, WorkerMetrics};
+use crate::{
+    identity::authorize::Authorization,
+    metrics::{RouteMetrics, WorkerMetrics},
+};
 
 /// What this worker made of rules so far. Each plan keeps its rule, so that no other can take its address.
 pub(crate) struct Plans {
@@ -30,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) metrics: Arc<RouteMetrics>,
     pub(crate) request: Edits,
     pub(crate) response: Edits,
+    /// Err: the rules cannot be carried out here, which lets nobody in. None inside: there are none.
+    pub(crate) authorization: Result<Option<Authorization>, Invalid>,
     /// `rewrite.host` with a name.
     pub(crate) host: Option<HeaderValue>,
 }
@@ -95,6 +101,7 @@ impl Plan {
             metrics: metrics.route(&rule.route.name),
             request: Edits::new(&rewrite.headers.request),
             response: Edits::new(&rewrite.headers.response),
+            authorization: Authorization::compile(&rule.route),
             host,
         }
     }

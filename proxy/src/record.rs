@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,6 +23,7 @@ use crate::{
     connection::Conn,
     exchange,
     held::Held,
+    identity::Identity,
     live::{Ended, Live},
     pace::Pace,
     plan::Plan,
@@ -57,6 +59,9 @@ pub(crate) struct Record {
     pub(crate) client_ip: IpAddr,
     pub(crate) trail: Trail,
     pub(crate) client_body: Option<Rc<BodyState>>,
+    /// Who asks, where the route wants to know.
+    pub(crate) identity: Option<Rc<Identity>>,
+    pub(crate) decision: Option<Decision>,
     /// Where it waits to be told that what let it in no longer holds.
     pub(crate) live: Option<Live>,
     /// Until the request was handed to the upstream.
@@ -76,6 +81,18 @@ enum Outcome {
     /// The head of the answer is out of our hands.
     Answered,
     Written,
+}
+
+/// Which phase decided about the request, and by what.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Decision {
+    pub(crate) phase: &'static str,
+    /// The auth, or the route whose rules they are.
+    pub(crate) policy: Option<Arc<str>>,
+    pub(crate) rule: Option<Arc<str>>,
+    /// Rules that decide nothing yet and would have held.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) shadow: Vec<Box<str>>,
 }
 
 /// What only the access log needs.
@@ -107,6 +124,8 @@ impl Record {
             client_ip,
             trail: Trail::default(),
             client_body: None,
+            identity: None,
+            decision: None,
             live: None,
             overhead: None,
             logged: None,
@@ -138,6 +157,19 @@ impl Record {
 
     pub(crate) fn forwarding(&mut self) {
         self.overhead = Some(self.started.elapsed());
+    }
+
+    /// Unless something has said so in more detail.
+    pub(crate) fn decided(&mut self, phase: &'static str) {
+        let policy = self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name));
+        self.decision.get_or_insert(Decision { phase, policy, rule: None, shadow: Vec::new() });
+    }
+
+    /// What the rules of the route said; only for the log.
+    pub(crate) fn authorized(&mut self, rule: Option<&str>, shadow: &[&str]) {
+        let policy = self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name));
+        let shadow = shadow.iter().map(|rule| Box::from(*rule)).collect();
+        self.decision = Some(Decision { phase: "authorization", policy, rule: rule.map(Arc::from), shadow });
     }
 
     pub(crate) fn refused(&mut self, code: &'static str) {
@@ -214,6 +246,7 @@ impl Record {
     fn log(&self, logged: &Logged, took: Duration) {
         let settings = &self.conn.worker.shared.settings;
         let rule = self.plan.as_ref().map(|plan| &plan.rule);
+        let caller = self.identity.as_ref().map(|identity| &identity.caller);
         let micros = |it: Duration| it.as_micros() as u64;
         let line = Line {
             time: rfc3339(SystemTime::now()),
@@ -231,6 +264,10 @@ impl Record {
             tls: self.conn.tls,
             status: self.status,
             code: self.code,
+            consumer: caller.and_then(|caller| Some(&*caller.consumer.as_ref()?.name)),
+            credential: caller.and_then(|caller| Some(&*caller.credential.as_ref()?.id)),
+            auth_method: caller.map(|caller| caller.method.word()),
+            decision: self.decision.as_ref(),
             received_bytes: self.received_bytes(),
             sent_bytes: self.sent_bytes,
             timings_us: Timings {
@@ -274,6 +311,10 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, request_id: Uuid) {
         tls: conn.tls,
         status: words.status.as_u16(),
         code: words.code,
+        consumer: None,
+        credential: None,
+        auth_method: None,
+        decision: None,
         received_bytes: 0,
         sent_bytes: 0,
         timings_us: Timings { gateway: 0, connect: None, ttfb: None, total: 0 },
@@ -313,6 +354,10 @@ struct Line<'a> {
     tls: bool,
     status: u16,
     code: &'a str,
+    consumer: Option<&'a str>,
+    credential: Option<&'a str>,
+    auth_method: Option<&'static str>,
+    decision: Option<&'a Decision>,
     received_bytes: u64,
     sent_bytes: u64,
     timings_us: Timings,

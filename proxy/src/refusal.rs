@@ -10,7 +10,6 @@ use uuid::Uuid;
 use crate::{client_body::ClientFault, identity::AuthFailure, live::Ended, upstream::Failure};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code)] // The phases that give some of these reasons are on their way.
 pub(crate) enum Refusal {
     /// The message itself is wrong, and says how. The connection is closed: what follows cannot be trusted.
     Malformed(&'static str),
@@ -232,6 +231,19 @@ impl Refusal {
                 words(StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable", "Authentication unavailable", reason, 14)
                     .retry_after("1")
             }
+        }
+    }
+
+    /// Which of the phases about who asks has decided.
+    pub(crate) fn phase(&self) -> Option<&'static str> {
+        match self {
+            Self::Unauthenticated(AuthFailure::Revoked, _) => Some("revocation"),
+            Self::Unauthenticated(..) | Self::AmbiguousCredentials(_) | Self::TooManyFailures(_) => {
+                Some("authentication")
+            }
+            Self::InsufficientScope(_) | Self::AccessDenied => Some("authorization"),
+            Self::StateStale => Some("freshness"),
+            _ => None,
         }
     }
 

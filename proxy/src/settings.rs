@@ -29,6 +29,15 @@ pub struct Tls {
     /// PEM files.
     pub certificate: PathBuf,
     pub key: PathBuf,
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients are asked for a certificate in the handshake. What it is worth is for each route's auths to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientAuth {
+    #[default]
+    None,
+    Request,
 }
 
 #[derive(Debug, Clone)]

@@ -19,7 +19,11 @@ use crate::{
     access_log::AccessLog,
     connection::{self, Conn, PerIp, Reception},
     freshness::Freshness,
-    identity::directory::Directory,
+    identity::{
+        Identity,
+        directory::Directory,
+        ladder::{self, Kept},
+    },
     ids::Ids,
     live::LiveTable,
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
@@ -78,6 +82,8 @@ pub(crate) struct Worker {
     /// Where bytes of tunnels are read to; used within one poll only.
     pub(crate) tunnel_scratch: RefCell<Vec<u8>>,
     pub(crate) live: LiveTable,
+    /// What was looked up for authentication.
+    pub(crate) kept: Kept,
     pub(crate) plans: Plans,
     /// Counts requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
@@ -147,6 +153,7 @@ async fn run_local(seed: Seed) {
         scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
         tunnel_scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
         live: LiveTable::default(),
+        kept: Kept::default(),
         plans: Plans::new(metrics.clone()),
         unmatched: metrics.route(NO_ROUTE),
         started: Instant::now(),
@@ -193,13 +200,23 @@ async fn keep_time(worker: &Worker) {
         assert!(!worker.shared.break_clock.load(Ordering::Relaxed), "as the test of alarms asks for");
         worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
         worker.plans.prune(&worker.shared.ruleset.load());
-        worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), None);
+        sweep(worker);
         let limits = &worker.shared.settings.limits;
         worker.conns.borrow().values().for_each(|conn| conn.check_clocks(limits));
         if draining && worker.accepting.get() == 0 && worker.conns.borrow().is_empty() {
             return;
         }
     }
+}
+
+/// Ends streams that what has changed, or the time, forbids.
+fn sweep(worker: &Worker) {
+    let directory = &worker.shared.directory;
+    let facts = directory.load_facts();
+    let gone = |identity: &Identity| ladder::is_over(directory, &facts, identity);
+    let changed = worker.kept.swept_index.replace(facts.index) != facts.index;
+    let revoked: Option<&dyn Fn(&Identity) -> bool> = if changed { Some(&gone) } else { None };
+    worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), revoked);
 }
 
 /// Seconds since 1970.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
 use http_body_util::Full;
-use quorumgate_proxy::{Settings, Tls};
+use quorumgate_proxy::{ClientAuth, Settings, Tls};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use serde_json::json;
 use support::*;
@@ -77,7 +77,7 @@ fn certified() -> Certified {
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let mut settings = settings();
-    settings.listeners[0].tls = Some(Tls { certificate, key });
+    settings.listeners[0].tls = Some(Tls { certificate, key, client_auth: ClientAuth::None });
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     Certified { settings, roots, _files: files }

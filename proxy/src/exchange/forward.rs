@@ -1,9 +1,11 @@
 //! The request as the upstream gets it, and its answer as the client does.
 
-use std::{borrow::Cow, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{borrow::Cow, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery,
+};
 use http_body::Body;
 use hyper::body::Incoming;
 use quorumgate_model::resource::{Name, PathPattern};
@@ -19,13 +21,15 @@ use super::{
 use crate::{
     body::{RequestBody, ResponseBody},
     client_body::{ClientBody, Patience},
-    live::Live,
+    identity::{AuthFailure, AuthMethod, auths::Kind, client_credentials::ClientCredentials, fields, ladder},
+    live::{Ended, Live},
     plan::Plan,
     record::Record,
     refusal::Refusal,
     settings::ClientLimits,
     upstream::{Asks, Call},
     websocket,
+    worker::Worker,
 };
 
 /// How often a request may pass through gateways of this kind.
@@ -34,16 +38,16 @@ const PASSES_MAX: usize = 8;
 const STREAM_IDLE: Duration = Duration::from_secs(300);
 
 /// The origin-form target to ask for; None: the one that came in is it already.
-pub(super) fn target(uri: &Uri, path: Cow<'_, str>, plan: &Plan) -> Result<Option<Uri>, Refusal> {
+pub(super) fn target(uri: &Uri, path: Cow<'_, str>, query: Option<&str>, plan: &Plan) -> Result<Option<Uri>, Refusal> {
     let route = &plan.rule.route;
     let path = match &route.rewrite.path_prefix {
         Some(prefix) => Cow::Owned(replace_prefix(&route.matches.path, &path, prefix)),
         None => path,
     };
-    if path == uri.path() && uri.authority().is_none() && uri.scheme().is_none() {
+    if path == uri.path() && query == uri.query() && uri.authority().is_none() && uri.scheme().is_none() {
         return Ok(None);
     }
-    let target = match uri.query() {
+    let target = match query {
         Some(query) => Bytes::from(format!("{path}?{query}")),
         None => Bytes::from(path.into_owned()),
     };
@@ -90,6 +94,9 @@ pub(super) fn prepare(
         return Err(Refusal::LoopDetected);
     }
     seen.strip(headers);
+    if seen.identity {
+        fields::remove_all(headers);
+    }
     if seen.expect {
         // Answered by this gateway, as soon as the upstream takes the body.
         headers.remove(header::EXPECT);
@@ -116,6 +123,13 @@ pub(super) fn prepare(
         Some(host) => drop(headers.insert(header::HOST, host)),
         None if seen.host => (),
         None => drop(headers.insert(header::HOST, HeaderValue::from_static(""))),
+    }
+    if let Some(identity) = &record.identity {
+        identity.fields.put(headers);
+        let by_certificate = identity.callers().any(|caller| caller.method == AuthMethod::Mtls);
+        if let Some(leaf) = record.conn.client_chain.get().and_then(|chain| chain.first()).filter(|_| by_certificate) {
+            fields::put_certificate(headers, leaf);
+        }
     }
     if seen.websocket {
         websocket::offer(headers);
@@ -197,15 +211,21 @@ pub(super) async fn send(
     record: &mut Record,
     plan: &Rc<Plan>,
     upstream: &Name,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     asks: Asks,
 ) -> Result<Response<ResponseBody>, Refusal> {
     record.forwarding();
     let accept = if asks == Asks::Upgrade { websocket::accept(request.headers()) } else { None };
     let worker = record.conn.worker.clone();
+    let shown = bearer(&worker, upstream).await?;
+    if let Some((_, bearer)) = &shown {
+        request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+    }
     let deadline = record.grpc.then(|| grpc_timeout(request.headers())).flatten().map(|left| Instant::now() + left);
     let call = Call { rule: &plan.rule, upstream, deadline, asks, trail: &mut record.trail };
-    let sent = while_granted(record.live.as_ref(), worker.pools.send(call, request)).await?;
+    let sent = while_granted(record.live.as_ref(), worker.pools.send(call, request)).await;
+    let over = |ended| ladder::over(&worker.shared.directory, record.identity.as_deref(), ended);
+    let sent = sent.map_err(over)?;
     let mut response = match sent {
         Ok(response) => response,
         Err(failure) => {
@@ -214,6 +234,9 @@ pub(super) async fn send(
             return Err(fault.map_or_else(|| Refusal::from(&failure), Refusal::from));
         }
     };
+    if let Some((credentials, bearer)) = shown.filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
+        credentials.refused(&bearer);
+    }
     let via = match response.version() {
         Version::HTTP_2 => VIA_H2,
         Version::HTTP_10 => VIA_H10,
@@ -233,12 +256,27 @@ pub(super) async fn send(
     Ok(response)
 }
 
+/// Who we are to this upstream, where its `auth` says that it wants to know.
+async fn bearer(worker: &Worker, upstream: &str) -> Result<Option<(Arc<ClientCredentials>, HeaderValue)>, Refusal> {
+    let Some(plan) = worker.shared.directory.load_facts().auths.for_upstream(upstream).cloned() else {
+        return Ok(None);
+    };
+    let bearer = match &plan.kind {
+        Kind::ClientCredentials(credentials) => (credentials, credentials.bearer(Instant::now()).await),
+        _ => return Err(Refusal::Unauthenticated(AuthFailure::Unavailable("the upstream's auth"), Vec::new())),
+    };
+    match bearer {
+        (credentials, Ok(bearer)) => Ok(Some((credentials.clone(), bearer))),
+        (_, Err(failure)) => Err(Refusal::Unauthenticated(failure, Vec::new())),
+    }
+}
+
 /// What lets the request in may end before the upstream answers.
-async fn while_granted<T>(live: Option<&Live>, work: impl Future<Output = T>) -> Result<T, Refusal> {
+async fn while_granted<T>(live: Option<&Live>, work: impl Future<Output = T>) -> Result<T, Ended> {
     let Some(live) = live else { return Ok(work.await) };
     let mut work = pin!(work);
     poll_fn(|cx| match live.ended(cx) {
-        Some(ended) => Poll::Ready(Err(ended.into())),
+        Some(ended) => Poll::Ready(Err(ended)),
         None => work.as_mut().poll(cx).map(Ok),
     })
     .await

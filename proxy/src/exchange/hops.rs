@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::identity::fields;
+
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -29,6 +31,8 @@ pub(super) struct Seen {
     pub(super) expect: bool,
     pub(super) forwarded: bool,
     pub(super) host: bool,
+    /// Something that only this gateway may say.
+    pub(super) identity: bool,
     keep_alive: bool,
     http2_settings: bool,
     proxy_authorization: bool,
@@ -72,6 +76,7 @@ impl Seen {
                 "x-forwarded-for" => seen.x_forwarded_for = true,
                 "x-forwarded-host" => seen.x_forwarded_host = true,
                 "x-forwarded-proto" => seen.x_forwarded_proto = true,
+                name if fields::is_ours(name) => seen.identity = true,
                 _ => (),
             }
         }

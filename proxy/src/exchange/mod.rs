@@ -8,7 +8,7 @@ mod origin;
 
 use std::{borrow::Cow, convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
 use quorumgate_model::{
@@ -22,6 +22,11 @@ pub(crate) use self::origin::id_value;
 use crate::{
     body::ResponseBody,
     connection::Conn,
+    identity::{
+        authorize::{Asked, Authorization, Callers, Verdict},
+        ladder,
+        shown::{Place, query_without},
+    },
     live::{Grant, Live},
     plan::Plan,
     record::{Answer, Logged, Record},
@@ -126,15 +131,36 @@ async fn serve(
         _ => (),
     }
     admit(record, &plan, &parts.headers, &path)?;
-    let fresh_only = plan.rule.route.on_stale == OnStale::Deny;
-    if fresh_only {
-        record.live = Some(Live::enter(&conn.worker, Grant { identity: None, fresh_only, ends_at: None }));
+    let route = &plan.rule.route;
+    let mut used = Vec::new();
+    if let Some(wanted) = &route.auth {
+        let proven = ladder::authenticate(&conn, wanted, &parts, record.client_ip).await?;
+        record.identity = Some(proven.identity);
+        used = proven.used;
+    }
+    if let Ok(Some(rules)) = &plan.authorization {
+        let (method, query, headers) = (parts.method.as_str(), parts.uri.query(), &parts.headers);
+        let asked = Asked { method, host: &host.name, path: &path, query, headers, client_ip: record.client_ip };
+        authorize(record, rules, &asked)?;
+    }
+    let fresh_only = route.on_stale == OnStale::Deny;
+    if fresh_only || record.identity.is_some() {
+        let identity = record.identity.clone();
+        let ends_at = identity.as_ref().and_then(|identity| identity.ends_at);
+        // Nothing is waited for between the look-up of revocations and here: what is revoked later finds it.
+        record.live = Some(Live::enter(&conn.worker, Grant { identity, fresh_only, ends_at }));
     }
 
     match &plan.rule.route.action {
         Action::Forward { upstream } => {
-            let target = forward::target(&parts.uri, path, &plan)?;
+            let target = forward::target(&parts.uri, path, query(&parts.uri, &used).as_deref(), &plan)?;
             let host = forward::host(&parts, &seen, &plan);
+            // Who proved who they are is known behind us by name, not by what could be used again.
+            for place in &used {
+                if let Place::Field(name) = place {
+                    parts.headers.remove(name);
+                }
+            }
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
             if let Some(logged) = &mut record.logged {
                 logged.trace_id = origin::trace_id(&parts.headers);
@@ -143,7 +169,9 @@ async fn serve(
             let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
             forward::send(record, &plan, upstream, request, asks).await
         }
-        Action::Redirect(redirect) => local::redirect(redirect, conn.tls, &host, &path, parts.uri.query()),
+        Action::Redirect(redirect) => {
+            local::redirect(redirect, conn.tls, &host, &path, query(&parts.uri, &used).as_deref())
+        }
         Action::Respond(respond) => Ok(local::respond(respond)),
         // Refused until there is something to receive with.
         Action::Receive(_) => Err(Refusal::BrokenRule),
@@ -183,6 +211,36 @@ fn as_it_came(parts: &Parts) -> Box<Logged> {
     Box::new(Logged { host: short(&host), path: short(parts.uri.path()), trace_id: origin::trace_id(&parts.headers) })
 }
 
+/// What the route's rules say of this caller and this request.
+fn authorize(record: &mut Record, rules: &Authorization, asked: &Asked<'_>) -> Result<(), Refusal> {
+    let identity = record.identity.clone();
+    let callers = match &identity {
+        Some(identity) => Callers { first: Some(&identity.caller), also: &identity.also },
+        None => Callers::default(),
+    };
+    let decision = rules.decide(asked, callers);
+    if record.logged.is_some() {
+        record.authorized(decision.rule, &decision.logged);
+    }
+    match decision.verdict {
+        Verdict::Allow => Ok(()),
+        Verdict::LacksScope => Err(Refusal::InsufficientScope(ladder::lacks_scope(identity.as_deref()))),
+        Verdict::Deny | Verdict::Failed => Err(Refusal::AccessDenied),
+    }
+}
+
+/// The query without the credentials that were used.
+fn query<'a>(uri: &'a Uri, used: &[Place]) -> Option<Cow<'a, str>> {
+    let mut query = uri.query().map(Cow::Borrowed);
+    for place in used {
+        if let Place::Query(parameter) = place {
+            let rest = query.as_deref().and_then(|query| query_without(query, parameter));
+            query = rest.map(Cow::Owned);
+        }
+    }
+    query
+}
+
 fn logged(parts: &Parts, host: &Host<'_>, path: &str) -> Box<Logged> {
     let (host, path) = (host.name.to_string(), path.to_string());
     Box::new(Logged { host, path, trace_id: origin::trace_id(&parts.headers) })
@@ -191,15 +249,11 @@ fn logged(parts: &Parts, host: &Host<'_>, path: &str) -> Box<Logged> {
 /// What a route asks before the request may go anywhere.
 fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Result<(), Refusal> {
     let route = &plan.rule.route;
-    if plan.rule.broken.is_some() {
+    if plan.rule.broken.is_some() || plan.authorization.is_err() {
         return Err(Refusal::BrokenRule);
     }
     if record.conn.worker.is_overloaded() {
         return Err(Refusal::Overloaded);
-    }
-    // Nobody is let in unasked.
-    if route.auth.is_some() || !route.authorize.is_empty() {
-        return Err(Refusal::BrokenRule);
     }
     if route.encoded_slash == EncodedSlash::Refuse && canonical::has_encoded_slash(path) {
         return Err(Refusal::BadPath("the path has an encoded slash or backslash"));
@@ -219,6 +273,9 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
     let ends = record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none());
     let mut response = outcome.unwrap_or_else(|refusal| {
         record.refused(refusal.words().code);
+        if let Some(phase) = refusal.phase() {
+            record.decided(phase);
+        }
         // Nobody needs to end what is said here.
         record.live = None;
         refusal.answer(record.request_id, record.grpc).map(ResponseBody::Full)

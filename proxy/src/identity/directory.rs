@@ -4,28 +4,42 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use imbl::OrdMap;
 use quorumgate_model::{
     credential::CredentialId,
-    resource::{Name, Resources},
+    resource::{Fingerprint, Name, Resources},
     revocation::Revocation,
     state::{Jwks, State},
 };
 
-use super::{CredentialRef, RevocationSubject, keys::Keys, revoked::Revoked};
+use super::{
+    CredentialRef, RevocationSubject,
+    auths::{self, Auths, Outside},
+    fetch::Fetcher,
+    keeper::Keeper,
+    keys::Keys,
+    passwords::Passwords,
+    revoked::Revoked,
+    verified::Verified,
+};
 use crate::freshness::boottime_ns;
 
 /// Reads cost no lock; one publisher writes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Directory {
     pub keys: Keys,
     pub revoked: Revoked,
+    /// Tokens that were verified before.
+    pub(crate) verified: Verified,
+    pub(crate) passwords: Passwords,
+    /// Where nothing is there, nothing is fetched.
+    outside: OnceLock<Outside>,
     facts: ArcSwap<Facts>,
     /// The log clock's lead over CLOCK_BOOTTIME, microseconds, wrapping: it goes on while nothing is written.
     clock_lead_us: AtomicU64,
@@ -40,6 +54,7 @@ pub struct Facts {
     /// The last good key sets, by auth.
     pub jwks: OrdMap<Name, Arc<Jwks>>,
     pub opened: Arc<Opened>,
+    pub(crate) auths: Arc<Auths>,
 }
 
 /// The cluster's secrets, opened by the control plane: the proxy has no key to open them.
@@ -48,9 +63,17 @@ pub struct Opened {
     pub pepper: Option<[u8; 32]>,
     /// All of them by name, the pepper too.
     pub secrets: BTreeMap<Name, Box<[u8]>>,
+    /// Those inside of resources.
+    pub of_resources: BTreeMap<Fingerprint, Box<[u8]>>,
 }
 
 impl Directory {
+    /// Lets auths ask identity providers; to be called before the first publication, once. Whoever owns the process
+    /// runs the keeper.
+    pub fn reach_out(&self, fetcher: Fetcher, keeper: Arc<Keeper>) {
+        let _ = self.outside.set(Outside { fetcher, keeper });
+    }
+
     /// When this returns, every worker sees what the state says. Costs by what has changed since the last time.
     pub fn publish(&self, state: &State, opened: Arc<Opened>) {
         self.keys.publish(opened.pepper.as_ref(), state.credentials.by_id());
@@ -60,12 +83,27 @@ impl Directory {
         if self.facts.load().index == 0 || state.clock_us > self.now_us() {
             self.clock_lead_us.store(lead, Ordering::Release);
         }
+        let before = self.facts.load();
+        let same_resources = before.index > 0 && before.resources.ptr_eq(&state.resources);
+        let outside = self.outside.get();
+        if let Some(outside) = outside.filter(|_| !(same_resources && before.jwks.ptr_eq(&state.jwks))) {
+            outside.keeper.publish(auths::wanted(&state.resources, &state.jwks));
+        }
+        let auths = match same_resources && Arc::ptr_eq(&before.opened, &opened) {
+            true => before.auths.clone(),
+            false => Arc::new(auths::compile(&before.auths, &state.resources, &opened, outside)),
+        };
         self.facts.store(Arc::new(Facts {
+            auths,
             index: state.index,
             resources: state.resources.clone(),
             jwks: state.jwks.clone(),
             opened,
         }));
+    }
+
+    pub(crate) fn load_facts(&self) -> Guard<Arc<Facts>> {
+        self.facts.load()
     }
 
     pub fn facts(&self) -> Arc<Facts> {
@@ -87,6 +125,13 @@ impl Directory {
         let id = credential.id.parse::<CredentialId>().ok();
         let found = id.and_then(|id| self.keys.by_id(id));
         found.is_some_and(|credential| credential.standing(self.now_us()).is_good())
+    }
+}
+
+impl Opened {
+    /// The secret of an object, by the name that the state has for it.
+    pub(crate) fn of_resource(&self, fingerprint: Fingerprint) -> Option<&[u8]> {
+        self.of_resources.get(&fingerprint).map(|secret| &**secret)
     }
 }
 

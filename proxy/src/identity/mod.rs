@@ -3,6 +3,7 @@
 
 pub mod algorithm;
 pub mod authorize;
+pub(crate) mod auths;
 mod claims;
 pub mod client_credentials;
 pub mod content_digest;
@@ -10,16 +11,22 @@ pub mod directory;
 pub mod discovery;
 pub mod egress;
 pub mod fetch;
+pub(crate) mod fields;
 mod flights;
 mod form;
+mod guard;
 pub mod introspection;
 pub mod jwks;
 pub mod jwt;
 pub mod keeper;
 pub mod keys;
+pub(crate) mod ladder;
+pub(crate) mod mtls;
+pub(crate) mod passwords;
 mod recent;
 pub mod revoked;
 pub mod schedule;
+pub(crate) mod shown;
 pub mod signature;
 mod structured;
 #[cfg(test)]
@@ -53,11 +60,14 @@ pub struct Caller {
 
 /// Everyone that a request has shown itself to be: more than one where a route asks for all of several auths.
 #[derive(Debug)]
-#[allow(dead_code)] // Read by the phases that are on their way.
 pub(crate) struct Identity {
     /// The first one with a consumer, else the first one.
     pub(crate) caller: Caller,
     pub(crate) also: Vec<Caller>,
+    /// When streams must end: seconds since 1970, with the skew that was granted at the start.
+    pub(crate) ends_at: Option<u64>,
+    /// What the upstream is told.
+    pub(crate) fields: fields::Fields,
 }
 
 /// Which credential, for logs, limits and the upstream; never the secret.
@@ -148,6 +158,10 @@ impl Scopes {
     pub fn new<T: Into<Box<str>>>(scopes: impl IntoIterator<Item = T>) -> Self {
         let scopes: Arc<[Box<str>]> = scopes.into_iter().map(Into::into).collect();
         Self(Some(scopes).filter(|scopes| !scopes.is_empty()))
+    }
+
+    pub fn shared(scopes: Option<Arc<[Box<str>]>>) -> Self {
+        Self(scopes.filter(|scopes| !scopes.is_empty()))
     }
 
     /// The `scope` of RFC 8693: words with spaces between them.

@@ -14,12 +14,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use quorumgate_model::{
-    change,
-    resource::{Resource, Route, Upstream},
-    ruleset::Ruleset,
-    state::State,
-};
+use quorumgate_model::{change, resource::Resource, ruleset::Ruleset, state::State};
 use quorumgate_proxy::{AccessLog, ClientLimits, Freshness, Listener, Proxy, Settings};
 use serde_json::Value;
 use tokio::{
@@ -33,21 +28,29 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `{"upstreams": [...], "routes": [...]}` in the words of the configuration file.
 pub fn rules(words: Value) -> Arc<Ruleset> {
+    Arc::new(Ruleset::compile(&state(words), None))
+}
+
+/// A state with these resources, and nothing else.
+pub fn state(words: Value) -> State {
     let mut state = State::default();
-    let list = |kind: &str| words[kind].as_array().cloned().unwrap_or_default();
-    let upstreams = list("upstreams").into_iter().map(|it| {
-        let upstream: Upstream = serde_json::from_value(it).unwrap();
-        Resource::Upstream(Arc::new(upstream))
-    });
-    let routes = list("routes").into_iter().map(|it| {
-        let route: Route = serde_json::from_value(it).unwrap();
-        Resource::Route(Arc::new(route))
-    });
-    for resource in upstreams.chain(routes) {
-        state.resources.insert(resource.key(), change::stored(resource));
+    for (kind, list) in words.as_object().unwrap() {
+        for it in list.as_array().unwrap().clone() {
+            let resource = match kind.as_str() {
+                "upstreams" => Resource::Upstream(Arc::new(serde_json::from_value(it).unwrap())),
+                "routes" => Resource::Route(Arc::new(serde_json::from_value(it).unwrap())),
+                "consumers" => Resource::Consumer(Arc::new(serde_json::from_value(it).unwrap())),
+                "auth" => Resource::Auth(Arc::new(serde_json::from_value(it).unwrap())),
+                "certificate_authorities" => {
+                    Resource::CertificateAuthority(Arc::new(serde_json::from_value(it).unwrap()))
+                }
+                other => panic!("no kind {other}"),
+            };
+            state.resources.insert(resource.key(), change::stored(resource));
+        }
     }
     state.revision = 7;
-    Arc::new(Ruleset::compile(&state, None))
+    state
 }
 
 /// A route `all` that sends everything to `address`.
@@ -83,8 +86,12 @@ impl Gateway {
     }
 
     pub fn with(settings: Settings, words: Value) -> Self {
+        Self::with_rules(settings, rules(words))
+    }
+
+    pub fn with_rules(settings: Settings, rules: Arc<Ruleset>) -> Self {
         let freshness = Arc::new(Freshness::default());
-        let proxy = Arc::new(Proxy::start(settings, rules(words), freshness.clone()).unwrap());
+        let proxy = Arc::new(Proxy::start(settings, rules, freshness.clone()).unwrap());
         let stop = CancellationToken::new();
         tokio::spawn(proxy.upstreams().run_health_checks(stop.clone()));
         let address = proxy.addresses()[0];

@@ -1,0 +1,601 @@
+//! Who asks? What the request shows is judged by the auths of its route, in their order.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use http::{HeaderValue, header::AUTHORIZATION, request::Parts};
+use quorumgate_model::{
+    credential::{Credential, CredentialKind, Standing},
+    resource::{Combine, Consumer, Key, Kind as ResourceKind, Name, Resource, RouteAuth},
+};
+
+use super::{
+    AuthFailure, AuthMethod, Caller, CredentialRef, Identity, RevocationSubject, Scopes,
+    auths::{Kind, Plan},
+    directory::{Directory, Facts},
+    fields::Fields,
+    jwt::VerifiedToken,
+    mtls::Certificate,
+    passwords::{Denied, Passwords},
+    shown::{Ambiguous, Place, Shown},
+};
+use crate::{connection::Conn, live::Ended, metrics::AuthResult, refusal::Refusal, worker::wall_s};
+
+/// Identities and consumers that a worker keeps at hand.
+const KEPT_MAX: usize = 4096;
+
+/// Who asks, and what of the request was used to find out.
+pub(crate) struct Proven {
+    pub(crate) identity: Rc<Identity>,
+    pub(crate) used: Vec<Place>,
+}
+
+/// A worker's memory of what it has looked up; only ever a short cut.
+#[derive(Default)]
+pub(crate) struct Kept {
+    facts: RefCell<Option<Arc<Facts>>>,
+    consumers: RefCell<HashMap<Name, Option<Arc<Consumer>>>>,
+    /// By the addresses of what was shown and of the auth, which are held on to so that nothing else can take them.
+    identities: RefCell<Identities>,
+    auths: RefCell<HashMap<Name, Arc<crate::metrics::AuthMetrics>>>,
+    /// The state that streams were last held against.
+    pub(crate) swept_index: Cell<u64>,
+}
+
+type Identities = HashMap<(usize, usize), (Evidence, Rc<Identity>)>;
+
+enum Evidence {
+    Credential(#[allow(dead_code)] Arc<Credential>, #[allow(dead_code)] Arc<Plan>),
+    Token(#[allow(dead_code)] Arc<VerifiedToken>, #[allow(dead_code)] Arc<Plan>),
+}
+
+/// One request at its auths.
+struct Attempt<'a> {
+    conn: &'a Conn,
+    directory: &'a Directory,
+    facts: &'a Arc<Facts>,
+    shown: Shown<'a>,
+    client_ip: IpAddr,
+    now_s: u64,
+}
+
+/// How a token was found to be good.
+#[derive(Clone, Copy)]
+struct By {
+    method: AuthMethod,
+    /// The auth says which claim does.
+    names_consumer: bool,
+    skew_s: u64,
+}
+
+/// One credential that was good.
+struct One {
+    identity: Rc<Identity>,
+    place: Place,
+}
+
+enum Miss {
+    Failure(AuthFailure),
+    Ambiguous,
+    Guessing(u64),
+}
+
+/// Whether the request may go on, and as whom. Waits only where keys, an endpoint or a password's hash must be waited for.
+pub(crate) async fn authenticate(
+    conn: &Conn,
+    wanted: &RouteAuth,
+    parts: &Parts,
+    client_ip: IpAddr,
+) -> Result<Proven, Refusal> {
+    let worker = &conn.worker;
+    let directory = &worker.shared.directory;
+    let facts = worker.kept.facts(directory);
+    let plans: Vec<&Arc<Plan>> = wanted.names.iter().filter_map(|name| facts.auths.find(name)).collect();
+    if plans.len() != wanted.names.len() {
+        // A route never names an auth that is not there; a state in between might.
+        return Err(Refusal::Unauthenticated(
+            AuthFailure::Unavailable("an auth of this route is not known yet"),
+            Vec::new(),
+        ));
+    }
+    let challenges = |failure: Option<&AuthFailure>| challenges(&plans, failure);
+    let shown = match Shown::read(&parts.headers, parts.uri.query()) {
+        Ok(shown) => shown,
+        Err(Ambiguous) => return Err(Refusal::AmbiguousCredentials(challenges(None))),
+    };
+    let attempt = Attempt { conn, directory, facts: &facts, shown, client_ip, now_s: wall_s() };
+    let outcome = match wanted.combine {
+        Combine::AnyOf => attempt.any_of(&plans).await,
+        Combine::AllOf => attempt.all_of(&plans).await,
+    };
+    let proven = match outcome {
+        Ok(proven) => proven,
+        Err(Miss::Failure(AuthFailure::Missing)) => match &wanted.anonymous {
+            Some(name) => anonymous(worker.kept.consumer(&facts, name), &wanted.names),
+            None => return Err(Refusal::Unauthenticated(AuthFailure::Missing, challenges(None))),
+        },
+        Err(Miss::Failure(failure)) => {
+            let challenges = challenges(Some(&failure));
+            return Err(Refusal::Unauthenticated(failure, challenges));
+        }
+        Err(Miss::Ambiguous) => return Err(Refusal::AmbiguousCredentials(challenges(None))),
+        Err(Miss::Guessing(seconds)) => return Err(Refusal::TooManyFailures(seconds)),
+    };
+    // On every request, however well its credential is known.
+    if let Some(revoked) = proven.identity.callers().find(|caller| is_revoked(directory, caller)) {
+        worker.kept.count(&worker.metrics, &revoked.auth, AuthResult::Revoked);
+        if let Some(token) = &revoked.subject.token {
+            directory.verified.forget(&token.sha256);
+            if let Some(Kind::Introspection(it)) = facts.auths.find(&revoked.auth).map(|plan| &plan.kind) {
+                it.forget(&token.sha256);
+            }
+        }
+        return Err(Refusal::Unauthenticated(AuthFailure::Revoked, challenges(Some(&AuthFailure::Revoked))));
+    }
+    for caller in proven.identity.callers() {
+        worker.kept.count(&worker.metrics, &caller.auth, AuthResult::Ok);
+    }
+    Ok(proven)
+}
+
+fn is_revoked(directory: &Directory, caller: &Caller) -> bool {
+    directory.is_revoked(&caller.subject).is_some()
+}
+
+/// Whether a stream that was let in with this identity must end: revoked, or its credential or consumer changed or gone.
+pub(crate) fn is_over(directory: &Directory, facts: &Facts, identity: &Identity) -> bool {
+    identity.callers().any(|caller| {
+        let stored = matches!(caller.method, AuthMethod::ApiKey | AuthMethod::Basic);
+        let credential_gone = stored && caller.credential.as_ref().is_some_and(|it| !directory.is_good(it));
+        let consumer_gone = || caller.consumer.as_ref().is_some_and(|it| find_consumer(facts, &it.name).is_none());
+        credential_gone || is_revoked(directory, caller) || consumer_gone()
+    })
+}
+
+/// What an exchange is refused with that may not go on before it was answered.
+pub(crate) fn over(directory: &Directory, identity: Option<&Identity>, ended: Ended) -> Refusal {
+    let failure = match ended {
+        Ended::Revoked => AuthFailure::Revoked,
+        Ended::Expired => AuthFailure::Expired,
+        Ended::Stale => return Refusal::StateStale,
+    };
+    let facts = directory.load_facts();
+    let plan = identity.and_then(|identity| facts.auths.find(&identity.caller.auth));
+    let challenges = challenges(plan.as_slice(), Some(&failure));
+    Refusal::Unauthenticated(failure, challenges)
+}
+
+/// What the client may show instead; RFC 6750 wants to hear what was wrong with a token.
+fn challenges(plans: &[&Arc<Plan>], failure: Option<&AuthFailure>) -> Vec<HeaderValue> {
+    let of = |plan: &&Arc<Plan>| {
+        let text = plan.challenge.to_str().ok()?;
+        let bearer = text.starts_with("Bearer").then_some(failure).flatten();
+        let full = bearer.map(|failure| format!("{text}, error=\"invalid_token\", error_description=\"{failure}\""));
+        Some(full.and_then(|text| HeaderValue::try_from(text).ok()).unwrap_or_else(|| plan.challenge.clone()))
+    };
+    plans.iter().filter_map(of).collect()
+}
+
+/// To whoever came with a token (RFC 6750 3.1).
+pub(crate) fn lacks_scope(identity: Option<&Identity>) -> Vec<HeaderValue> {
+    let with_token = identity.is_some_and(|identity| identity.callers().any(|caller| caller.claims.is_some()));
+    let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
+    with_token.then_some(challenge).into_iter().collect()
+}
+
+fn anonymous(consumer: Option<Arc<Consumer>>, names: &[Name]) -> Proven {
+    let caller = Caller {
+        subject: RevocationSubject { consumer: consumer.as_ref().map(|it| it.name.clone()), ..Default::default() },
+        consumer,
+        credential: None,
+        method: AuthMethod::Anonymous,
+        auth: names[0].clone(),
+        scopes: Scopes::default(),
+        groups: Arc::default(),
+        claims: None,
+        expires: None,
+    };
+    Proven { identity: Rc::new(Identity::of(caller, 0)), used: Vec::new() }
+}
+
+impl Attempt<'_> {
+    /// The first auth that is satisfied decides; two credentials in the head of a request are one too many.
+    async fn any_of(&self, plans: &[&Arc<Plan>]) -> Result<Proven, Miss> {
+        let mut worst = AuthFailure::Missing;
+        let mut places: Vec<Place> = Vec::new();
+        for plan in plans {
+            if let Some(place) = self.place(plan)?
+                && place != Place::Connection
+                && !places.contains(&place)
+            {
+                places.push(place);
+            }
+        }
+        if places.len() > 1 {
+            return Err(Miss::Ambiguous);
+        }
+        for plan in plans {
+            match self.one(plan).await {
+                Ok(One { identity, place }) => return Ok(Proven { identity, used: vec![place] }),
+                Err(Miss::Failure(failure)) => worst = graver(worst, failure),
+                Err(miss) => return Err(miss),
+            }
+        }
+        Err(Miss::Failure(worst))
+    }
+
+    async fn all_of(&self, plans: &[&Arc<Plan>]) -> Result<Proven, Miss> {
+        let (mut callers, mut used, mut missing) = (Vec::new(), Vec::new(), 0);
+        let mut ends_at: Option<u64> = None;
+        for plan in plans {
+            match self.one(plan).await {
+                Ok(One { identity, place }) => {
+                    callers.push(identity.caller.clone());
+                    ends_at = ends_at.into_iter().chain(identity.ends_at).min();
+                    used.push(place);
+                }
+                Err(Miss::Failure(AuthFailure::Missing)) => missing += 1,
+                Err(miss) => return Err(miss),
+            }
+        }
+        match missing {
+            0 => Ok(Proven { identity: Rc::new(Identity::of_all(callers, ends_at)?), used }),
+            all if all == plans.len() => Err(Miss::Failure(AuthFailure::Missing)),
+            _ => Err(Miss::Failure(AuthFailure::Invalid("this route needs all of its credentials"))),
+        }
+    }
+
+    /// Where the request shows a credential for this auth.
+    fn place(&self, plan: &Plan) -> Result<Option<Place>, Miss> {
+        let authorization = || Place::Field(AUTHORIZATION);
+        Ok(match &plan.kind {
+            Kind::ApiKey { header, query } => self.shown.api_key(header, query.as_deref())?.map(|(_, place)| place),
+            Kind::Jwt { .. } | Kind::Introspection(_) => self.shown.bearer().map(|_| authorization()),
+            Kind::Basic => self.shown.basic().map(|_| authorization()),
+            Kind::Mtls(_) => self.conn.client_chain.get().map(|_| Place::Connection),
+            Kind::ClientCredentials(_) | Kind::Broken(_) => None,
+        })
+    }
+
+    async fn one(&self, plan: &Arc<Plan>) -> Result<One, Miss> {
+        let outcome = match &plan.kind {
+            Kind::ApiKey { header, query } => match self.shown.api_key(header, query.as_deref())? {
+                Some((text, place)) => self.api_key(plan, text).map(|identity| One { identity, place }),
+                None => Err(AuthFailure::Missing.into()),
+            },
+            Kind::Jwt { plan: jwt, keys } => match self.shown.bearer() {
+                Some(token) => {
+                    let verified = self.directory.verified.verify(jwt, keys, token, self.now_s).await;
+                    let names_consumer = jwt.consumer_claim.is_some();
+                    let by = By { method: AuthMethod::Jwt, names_consumer, skew_s: jwt.skew_s };
+                    let proven = verified.and_then(|token| self.token(plan, by, token));
+                    proven.map(|identity| One { identity, place: Place::Field(AUTHORIZATION) }).map_err(Into::into)
+                }
+                None => Err(AuthFailure::Missing.into()),
+            },
+            Kind::Introspection(introspection) => match self.shown.bearer() {
+                Some(token) => {
+                    let asked = introspection.plan();
+                    let names_consumer = asked.consumer_claim.is_some();
+                    let by = By { method: AuthMethod::Introspection, names_consumer, skew_s: asked.skew_s };
+                    let active = introspection.introspect(token, self.now_s).await;
+                    let proven = active.and_then(|token| self.token(plan, by, token));
+                    proven.map(|identity| One { identity, place: Place::Field(AUTHORIZATION) }).map_err(Into::into)
+                }
+                None => Err(AuthFailure::Missing.into()),
+            },
+            Kind::ClientCredentials(_) => Err(AuthFailure::Unavailable("the auth is for upstreams").into()),
+            Kind::Basic => match self.shown.basic() {
+                Some(shown) => {
+                    let identity = self.basic(plan, shown).await;
+                    identity.map(|identity| One { identity, place: Place::Field(AUTHORIZATION) })
+                }
+                None => Err(AuthFailure::Missing.into()),
+            },
+            Kind::Mtls(mtls) => match self.conn.client_chain.get() {
+                Some(chain) => {
+                    let judged = self.conn.judged(plan, self.now_s, || mtls.judge(chain, self.now_s).map(Arc::new));
+                    let proven = judged.and_then(|certificate| self.certificate(plan, &certificate));
+                    proven.map(|identity| One { identity, place: Place::Connection }).map_err(Into::into)
+                }
+                None => Err(AuthFailure::Missing.into()),
+            },
+            Kind::Broken(reason) => Err(AuthFailure::Unavailable(reason).into()),
+        };
+        let worker = &self.conn.worker;
+        if let Err(miss) = &outcome {
+            worker.kept.count(&worker.metrics, plan.name(), miss.into());
+        }
+        outcome
+    }
+
+    fn api_key(&self, plan: &Arc<Plan>, text: &str) -> Result<Rc<Identity>, Miss> {
+        let Some(credential) = self.directory.keys.find(text) else {
+            return Err(AuthFailure::Invalid("no such API key").into());
+        };
+        Ok(self.stored(plan, AuthMethod::ApiKey, credential)?)
+    }
+
+    async fn basic(&self, plan: &Arc<Plan>, shown: Option<super::shown::UserPassword>) -> Result<Rc<Identity>, Miss> {
+        let Some(shown) = shown else {
+            return Err(AuthFailure::Invalid("the user and password are malformed").into());
+        };
+        let credential = self.directory.keys.user(&shown.user);
+        let user = credential.as_ref().and_then(|it| match &it.kind {
+            CredentialKind::Basic(user) => Some(&**user),
+            CredentialKind::ApiKey { .. } => None,
+        });
+        let passwords: &Passwords = &self.directory.passwords;
+        passwords.verify(user, shown, self.client_ip, self.now_s).await?;
+        match credential {
+            Some(credential) => Ok(self.stored(plan, AuthMethod::Basic, credential)?),
+            None => Err(Denied::Wrong.into()),
+        }
+    }
+
+    fn stored(
+        &self,
+        plan: &Arc<Plan>,
+        method: AuthMethod,
+        credential: Arc<Credential>,
+    ) -> Result<Rc<Identity>, AuthFailure> {
+        let now_us = self.directory.now_us();
+        match credential.standing(now_us) {
+            Standing::Active | Standing::Rotating => (),
+            Standing::Disabled => return Err(AuthFailure::Invalid("the credential is disabled")),
+            Standing::Expired => return Err(AuthFailure::Expired),
+            Standing::Revoked => return Err(AuthFailure::Revoked),
+        }
+        let cidrs = credential.cidrs();
+        if !cidrs.is_empty() && !cidrs.iter().any(|net| net.contains(&self.client_ip)) {
+            return Err(AuthFailure::Invalid("the credential is not for this address"));
+        }
+        let key = (Arc::as_ptr(&credential) as usize, Arc::as_ptr(plan) as usize);
+        self.kept(key, Evidence::Credential(credential.clone(), plan.clone()), 0, || {
+            let consumer = self.consumer(&credential.consumer)?;
+            let id: Arc<str> = credential.id.to_string().into();
+            let left_us = credential.ends_at_us.map(|ends| ends.get().saturating_sub(now_us));
+            Ok(Caller {
+                subject: RevocationSubject {
+                    consumer: Some(consumer.name.clone()),
+                    credential: Some(id.clone()),
+                    ..Default::default()
+                },
+                consumer: Some(consumer),
+                credential: Some(CredentialRef { id }),
+                method,
+                auth: plan.name().clone(),
+                scopes: Scopes::shared(credential.grants.as_ref().map(|grants| grants.scopes.clone())),
+                groups: Arc::default(),
+                claims: None,
+                // Rounded up: a stream is not cut off before the key's time.
+                expires: left_us.map(|left| self.now_s + 1 + left.div_ceil(1_000_000)),
+            })
+        })
+    }
+
+    fn token(&self, plan: &Arc<Plan>, by: By, token: Arc<VerifiedToken>) -> Result<Rc<Identity>, AuthFailure> {
+        // RFC 8705 3: whoever stole the token has not the key of the certificate.
+        if let Some(bound) = &token.certificate_sha256
+            && self.conn.certificate_sha256() != Some(bound)
+        {
+            return Err(AuthFailure::Invalid("the token is bound to another client certificate"));
+        }
+        let key = (Arc::as_ptr(&token) as usize, Arc::as_ptr(plan) as usize);
+        self.kept(key, Evidence::Token(token.clone(), plan.clone()), by.skew_s, || {
+            let consumer = match (&token.consumer, by.names_consumer) {
+                (Some(name), _) => Some(self.consumer_named(name)?),
+                (None, true) => return Err(AuthFailure::Invalid("the token names no consumer")),
+                (None, false) => None,
+            };
+            let marks = &token.marks;
+            let id = marks.jti.as_deref().or(marks.subject.as_deref());
+            Ok(Caller {
+                subject: RevocationSubject {
+                    consumer: consumer.as_ref().map(|it| it.name.clone()),
+                    token: Some(marks.clone()),
+                    ..Default::default()
+                },
+                consumer,
+                credential: id.map(|id| CredentialRef { id: id.into() }),
+                method: by.method,
+                auth: plan.name().clone(),
+                scopes: token.scopes.clone(),
+                groups: token.groups.iter().cloned().collect(),
+                claims: Some(token.claims.clone()),
+                expires: Some(token.expires),
+            })
+        })
+    }
+
+    fn certificate(&self, plan: &Arc<Plan>, certificate: &Certificate) -> Result<Rc<Identity>, AuthFailure> {
+        let Some(name) = &certificate.consumer else {
+            return Err(AuthFailure::Invalid("the client's certificate names no consumer"));
+        };
+        let consumer = self.consumer_named(name)?;
+        let caller = Caller {
+            subject: RevocationSubject {
+                consumer: Some(consumer.name.clone()),
+                certificate: Some(certificate.marks.clone()),
+                ..Default::default()
+            },
+            consumer: Some(consumer),
+            credential: Some(CredentialRef { id: certificate.fingerprint.clone() }),
+            method: AuthMethod::Mtls,
+            auth: plan.name().clone(),
+            scopes: Scopes::default(),
+            groups: Arc::default(),
+            claims: None,
+            expires: Some(certificate.expires),
+        };
+        Ok(Rc::new(Identity::of(caller, 0)))
+    }
+
+    fn consumer(&self, name: &Name) -> Result<Arc<Consumer>, AuthFailure> {
+        self.conn.worker.kept.consumer(self.facts, name).ok_or(AuthFailure::Invalid("the consumer is not known here"))
+    }
+
+    fn consumer_named(&self, name: &str) -> Result<Arc<Consumer>, AuthFailure> {
+        match name.parse() {
+            Ok(name) => self.consumer(&name),
+            Err(_) => Err(AuthFailure::Invalid("the consumer is not known here")),
+        }
+    }
+
+    fn kept(
+        &self,
+        key: (usize, usize),
+        evidence: Evidence,
+        skew_s: u64,
+        make: impl FnOnce() -> Result<Caller, AuthFailure>,
+    ) -> Result<Rc<Identity>, AuthFailure> {
+        let identities = &self.conn.worker.kept.identities;
+        if let Some((_, identity)) = identities.borrow().get(&key) {
+            return Ok(identity.clone());
+        }
+        let identity = Rc::new(Identity::of(make()?, skew_s));
+        let mut identities = identities.borrow_mut();
+        if identities.len() >= KEPT_MAX {
+            identities.clear();
+        }
+        identities.insert(key, (evidence, identity.clone()));
+        Ok(identity)
+    }
+}
+
+impl Kept {
+    /// The facts of now; what was looked up in other resources is forgotten.
+    fn facts(&self, directory: &Directory) -> Arc<Facts> {
+        let now = directory.load_facts();
+        let mut kept = self.facts.borrow_mut();
+        match &*kept {
+            Some(kept) if Arc::ptr_eq(kept, &now) => return kept.clone(),
+            Some(kept) if kept.resources.ptr_eq(&now.resources) => (),
+            _ => {
+                self.consumers.borrow_mut().clear();
+                self.identities.borrow_mut().clear();
+            }
+        }
+        kept.insert(Arc::clone(&now)).clone()
+    }
+
+    fn consumer(&self, facts: &Facts, name: &Name) -> Option<Arc<Consumer>> {
+        if let Some(known) = self.consumers.borrow().get(name) {
+            return known.clone();
+        }
+        let found = find_consumer(facts, name);
+        let mut consumers = self.consumers.borrow_mut();
+        if consumers.len() >= KEPT_MAX {
+            consumers.clear();
+        }
+        consumers.insert(name.clone(), found.clone());
+        found
+    }
+
+    fn count(&self, metrics: &crate::metrics::WorkerMetrics, auth: &Name, result: AuthResult) {
+        let mut auths = self.auths.borrow_mut();
+        match auths.get(auth) {
+            Some(counts) => counts.count(result),
+            None => auths.entry(auth.clone()).or_insert(metrics.auth(auth)).count(result),
+        }
+    }
+}
+
+fn find_consumer(facts: &Facts, name: &Name) -> Option<Arc<Consumer>> {
+    let key = Key { kind: ResourceKind::Consumer, name: name.clone() };
+    match &facts.resources.get(&key)?.resource {
+        Resource::Consumer(consumer) => Some(consumer.clone()),
+        _ => None,
+    }
+}
+
+impl Identity {
+    fn of(caller: Caller, skew_s: u64) -> Self {
+        let fields = Fields::of(&caller);
+        let ends_at = caller.expires.map(|expires| expires.saturating_add(skew_s));
+        Self { caller, also: Vec::new(), ends_at, fields }
+    }
+
+    /// Speaks for one consumer, if for any; scopes are those of all, since each was asked for.
+    fn of_all(mut callers: Vec<Caller>, ends_at: Option<u64>) -> Result<Self, AuthFailure> {
+        let mut consumers = callers.iter().filter_map(|caller| caller.consumer.as_ref());
+        let first = consumers.next().map(|consumer| consumer.name.clone());
+        if consumers.any(|consumer| Some(&consumer.name) != first.as_ref()) {
+            return Err(AuthFailure::Invalid("the credentials are of different consumers"));
+        }
+        let at = callers.iter().position(|caller| caller.consumer.is_some()).unwrap_or(0);
+        let mut caller = callers.remove(at);
+        let also = callers;
+        if !also.is_empty() {
+            let all = std::iter::once(&caller).chain(&also).flat_map(|caller| caller.scopes.iter().map(Box::from));
+            caller.scopes = Scopes::new(all.collect::<Vec<Box<str>>>());
+            let groups = std::iter::once(&caller).chain(&also).flat_map(|caller| caller.groups.iter().cloned());
+            caller.groups = groups.collect();
+            caller.claims = caller.claims.or_else(|| also.iter().find_map(|it| it.claims.clone()));
+            caller.expires = also.iter().filter_map(|it| it.expires).chain(caller.expires).min();
+        }
+        let fields = Fields::of(&caller);
+        Ok(Self { caller, also, ends_at, fields })
+    }
+
+    pub(crate) fn callers(&self) -> impl Iterator<Item = &Caller> {
+        std::iter::once(&self.caller).chain(&self.also)
+    }
+}
+
+/// What the client learns where several auths failed: what was closest to right.
+fn graver(one: AuthFailure, other: AuthFailure) -> AuthFailure {
+    let rank = |failure: &AuthFailure| match failure {
+        AuthFailure::Missing => 0,
+        AuthFailure::Invalid(_) => 1,
+        AuthFailure::SignatureInvalid => 2,
+        AuthFailure::Unavailable(_) => 3,
+        AuthFailure::Expired => 4,
+        AuthFailure::Revoked => 5,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
+}
+
+impl From<AuthFailure> for Miss {
+    fn from(failure: AuthFailure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Ambiguous> for Miss {
+    fn from(_: Ambiguous) -> Self {
+        Self::Ambiguous
+    }
+}
+
+impl From<Denied> for Miss {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Wrong => Self::Failure(AuthFailure::Invalid("wrong user or password")),
+            Denied::Guessing(seconds) => Self::Guessing(seconds),
+            Denied::Overloaded => Self::Failure(AuthFailure::Unavailable("too many passwords wait to be verified")),
+        }
+    }
+}
+
+impl From<&Miss> for AuthResult {
+    fn from(miss: &Miss) -> Self {
+        match miss {
+            Miss::Ambiguous => Self::Ambiguous,
+            Miss::Guessing(_) => Self::RateLimited,
+            Miss::Failure(failure) => match failure {
+                AuthFailure::Missing => Self::Missing,
+                AuthFailure::Invalid(_) => Self::Invalid,
+                AuthFailure::Expired => Self::Expired,
+                AuthFailure::Revoked => Self::Revoked,
+                AuthFailure::SignatureInvalid => Self::SignatureInvalid,
+                AuthFailure::Unavailable(_) => Self::Unavailable,
+            },
+        }
+    }
+}

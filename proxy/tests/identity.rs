@@ -1,0 +1,441 @@
+//! Who may pass, over real sockets: every way in, and the classic ways round.
+
+mod support;
+mod tokens;
+mod world;
+
+use std::time::Duration;
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHasher, SaltString},
+};
+use quorumgate_model::{command::Decided, credential::Grants, resource::Kind, revocation::SelectorKind};
+use quorumgate_proxy::AccessLog;
+use serde_json::{Value, json};
+use support::*;
+use tokens::{Signer, jwks};
+use world::{World, now_s};
+
+const KEY: &str = "qg_live_0123456789abcdefghijklmnopqrstuv_00000000";
+const OTHER_KEY: &str = "qg_live_vutsrqponmlkjihgfedcba9876543210_00000000";
+const ISSUER: &str = "https://idp.test";
+
+fn route(auth: Value) -> Value {
+    json!({"name": "all", "match": {"path_prefix": "/"}, "upstream": "u", "auth": auth})
+}
+
+fn keys() -> Value {
+    json!({"name": "keys", "api_key": {"query": "key"}})
+}
+
+fn idp(signer: &Signer) -> Value {
+    let keys: Value = serde_json::from_str(&jwks(&[signer])).unwrap();
+    json!({"name": "idp", "jwt": {
+        "issuer": ISSUER, "audience": ["orders"], "jwks_inline": keys, "consumer_claim": "azp", "groups_claim": "roles",
+    }})
+}
+
+fn claims() -> Value {
+    json!({"iss": ISSUER, "aud": "orders", "exp": now_s() + 600, "iat": now_s(), "sub": "ann", "jti": "j1", "azp": "acme"})
+}
+
+async fn by_keys() -> World {
+    World::new(json!({"auth": [keys()], "routes": [route(json!({"any_of": ["keys"]}))]})).await
+}
+
+#[track_caller]
+fn check_refused(answer: &str, status: u16, code: &str, challenge: &str) {
+    check_problem(answer, status, code);
+    let found = field(answer, "www-authenticate").unwrap_or_default();
+    assert!(found.starts_with(challenge), "{found}");
+}
+
+#[tokio::test]
+async fn a_key_is_taken_where_it_may_stand_and_goes_no_further() {
+    let world = by_keys().await;
+    let id = world.key("acme", KEY);
+    let address = world.gateway.address;
+    for (line, fields) in [
+        ("GET /a?b=1", vec![format!("x-api-key: {KEY}")]),
+        ("GET /a?b=1", vec![format!("authorization: ApiKey {KEY}")]),
+        ("GET /a?b=1", vec![format!("Authorization: bearer {KEY}")]),
+        (&format!("GET /a?key={KEY}&b=1"), vec![]),
+    ] {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let answer = ask(address, line, &fields, "").await;
+        assert_eq!(status(&answer), 200, "{line} {fields:?} {answer}");
+        let heard = world.heard.last();
+        assert!(heard.starts_with("GET /a?b=1\n"), "{heard}");
+        assert!(!heard.contains("qg_live"), "{heard}");
+        for told in [
+            "x-consumer-name: acme\n",
+            "x-consumer-id: acme\n",
+            "x-consumer-groups: partners,eu\n",
+            &format!("x-credential-id: {id}\n"),
+        ] {
+            assert!(heard.contains(told), "{told} in {heard}");
+        }
+    }
+    world.gateway.metric_becomes("quorumgate_auth_total{auth=\"keys\",result=\"ok\"}", 4).await;
+    let before = world.heard.count();
+    for fields in [vec![], vec![format!("x-key: {KEY}")], vec![format!("cookie: x-api-key={KEY}")]] {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        check_refused(&ask(address, "GET /", &fields, "").await, 401, "credentials_missing", "ApiKey realm=\"keys\"");
+    }
+    let in_path = format!("GET /{KEY}?Key={KEY}");
+    check_refused(&ask(address, &in_path, &[], "").await, 401, "credentials_missing", "ApiKey");
+    for wrong in [&KEY[..KEY.len() - 1], "qg_", "qg_live_x", OTHER_KEY, &"q".repeat(5000)] {
+        let answer = ask(address, "GET /", &[&format!("x-api-key: {wrong}")], "").await;
+        check_refused(&answer, 401, "credentials_invalid", "ApiKey");
+    }
+    assert_eq!(world.heard.count(), before);
+}
+
+#[tokio::test]
+async fn two_credentials_in_one_request_are_refused() {
+    let signer = Signer::es256("k1");
+    let auth = json!([keys(), idp(&signer), {"name": "people", "basic": {}}]);
+    let world =
+        World::new(json!({"auth": auth, "routes": [route(json!({"any_of": ["keys", "idp", "people"]}))]})).await;
+    world.key("acme", KEY);
+    world.key("acme", OTHER_KEY);
+    let token = signer.token(&claims());
+    let (key, other) = (format!("x-api-key: {KEY}"), format!("x-api-key: {OTHER_KEY}"));
+    let bearer = format!("authorization: Bearer {token}");
+    let by_key = format!("authorization: Bearer {KEY}");
+    for (line, fields) in [
+        ("GET /", vec![&*key, &*other]),
+        ("GET /", vec![&*key, &*key]),
+        ("GET /", vec![&*bearer, &*bearer]),
+        ("GET /", vec![&*bearer, &*key]),
+        ("GET /", vec![&*by_key, &*key]),
+        ("GET /", vec![&*bearer, "authorization: Basic YTpi"]),
+        (&*format!("GET /?key={KEY}&key={OTHER_KEY}"), vec![]),
+        (&*format!("GET /?key={KEY}"), vec![&*key]),
+        (&*format!("GET /?access_token={token}"), vec![&*bearer]),
+    ] {
+        let answer = ask(world.gateway.address, line, &fields, "").await;
+        check_refused(&answer, 400, "malformed_request", "ApiKey");
+    }
+    let folded = format!("authorization: Bearer {token}, Bearer {token}");
+    check_refused(&ask(world.gateway.address, "GET /", &[&folded], "").await, 401, "credentials_missing", "ApiKey");
+    assert_eq!(world.heard.count(), 0);
+    for field in [&*key, &*bearer] {
+        assert_eq!(status(&ask(world.gateway.address, "GET /", &[field], "").await), 200);
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_says_who_asks() {
+    let words = json!({"auth": [keys()], "routes": [
+        route(json!({"any_of": ["keys"]})),
+        {"name": "open", "match": {"path_prefix": "/open"}, "upstream": "u"},
+    ]});
+    let world = World::new(words).await;
+    world.key("other", KEY);
+    let key = format!("x-api-key: {KEY}");
+    let spoofed = [
+        "X-Consumer-Name: acme",
+        "x_consumer_name: acme",
+        "x-consumer_id: acme",
+        "X-Consumer-Groups: admin",
+        "x-consumer-custom: acme",
+        "X-Credential-Id: 1",
+        "x_credential_id: 1",
+        "Client-Cert: :AAAA:",
+        "client_cert: :AAAA:",
+        "client-cert-chain: :AAAA:",
+        // Nor is it ours to be removed by being named.
+        "connection: x-consumer-name, x-consumer-id, x-credential-id, x-forwarded-for, x-api-key",
+    ];
+    let fields: Vec<&str> = spoofed.into_iter().chain([&*key]).collect();
+    assert_eq!(status(&ask(world.gateway.address, "GET /", &fields, "").await), 200);
+    let heard = world.heard.last();
+    assert!(heard.contains("x-consumer-name: other\n") && heard.contains("x-consumer-id: other\n"), "{heard}");
+    assert!(heard.contains("x-forwarded-for: 127.0.0.1\n") && heard.contains("x-credential-id: "), "{heard}");
+    for gone in ["acme", "admin", "AAAA", "x_c", "client", "qg_live", "groups"] {
+        assert!(!heard.contains(gone), "{gone} in {heard}");
+    }
+    assert_eq!(status(&ask(world.gateway.address, "GET /open", &spoofed, "").await), 200);
+    let heard = world.heard.last();
+    assert!(!heard.contains("consumer") && !heard.contains("credential") && !heard.contains("AAAA"), "{heard}");
+}
+
+#[tokio::test]
+async fn connection_cannot_take_a_credential_away() {
+    let words = json!({"auth": [keys()], "routes": [
+        {"name": "all", "match": {"path_prefix": "/"}, "upstream": "u", "auth": {"any_of": ["keys"], "anonymous": "guest"}},
+    ]});
+    let world = World::new(words).await;
+    let id = world.key("acme", KEY);
+    world.decide(id, Decided::Revoked);
+    // Without the field the request would count as a guest's.
+    for fields in [
+        [&*format!("x-api-key: {KEY}"), "connection: x-api-key"],
+        [&*format!("authorization: ApiKey {KEY}"), "connection: authorization"],
+    ] {
+        check_refused(&ask(world.gateway.address, "GET /", &fields, "").await, 401, "token_revoked", "ApiKey");
+    }
+    assert_eq!(status(&ask(world.gateway.address, "GET /", &[], "").await), 200);
+    assert!(world.heard.last().contains("x-consumer-name: guest\n"), "{}", world.heard.last());
+    // What is for the application is passed on.
+    assert_eq!(status(&ask(world.gateway.address, "GET /", &["authorization: Digest x"], "").await), 200);
+    assert!(world.heard.last().contains("authorization: Digest x\n"), "{}", world.heard.last());
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_round_its_route() {
+    let words = json!({"auth": [keys()], "routes": [
+        {"name": "open", "match": {"path_prefix": "/"}, "upstream": "u"},
+        {"name": "admin", "match": {"path_prefix": "/admin"}, "upstream": "u", "auth": {"any_of": ["keys"]}},
+    ]});
+    let world = World::new(words).await;
+    for path in [
+        "/admin",
+        "/admin/",
+        "/%61dmin",
+        "/adm%69n/x",
+        "//admin",
+        "/./admin",
+        "/x/../admin",
+        "/x/%2e%2e/admin",
+        "/x/..%2fadmin",
+        "/%2fadmin",
+        "/admin/../admin",
+        "/x;/../admin",
+        "/..;/admin",
+        "/x/..;/admin",
+        "/admin%00",
+        "/\\admin",
+        "/%5cadmin",
+        "/x/%2E./admin",
+        "http://api.test/admin",
+        "http://api.test//admin?x",
+        "/admin?x=/../",
+        "/admin#x",
+        "/x/%252e%252e/admin",
+    ] {
+        let before = world.heard.count();
+        let answer = ask(world.gateway.address, &format!("GET {path}"), &[], "").await;
+        match status(&answer) {
+            400 | 401 => assert_eq!(world.heard.count(), before, "{path}"),
+            // Another path then, and the upstream is asked for that one.
+            200 => {
+                let heard = world.heard.last();
+                let line = heard.lines().next().unwrap();
+                assert!(!line.contains("/admin") || line.contains("%252e"), "{path} became {line}");
+            }
+            other => panic!("{path}: {other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_its_time_its_place_and_its_state() {
+    let world = by_keys().await;
+    let address = world.gateway.address;
+    let try_key = async |key: &str| ask(address, "GET /", &[&format!("x-api-key: {key}")], "").await;
+    let id = world.key("acme", KEY);
+    assert_eq!(status(&try_key(KEY).await), 200);
+    world.decide(id, Decided::Disabled);
+    check_refused(&try_key(KEY).await, 401, "credentials_invalid", "ApiKey");
+    world.decide(id, Decided::Active);
+    assert_eq!(status(&try_key(KEY).await), 200);
+    world.revoke(SelectorKind::Credential, b"", id.to_string().as_bytes());
+    check_refused(&try_key(KEY).await, 401, "token_revoked", "ApiKey");
+    let cidrs = Box::new(["192.0.2.0/24".parse().unwrap()]);
+    world.key_with("acme", OTHER_KEY, Grants { cidrs, ..Grants::default() }, None);
+    check_refused(&try_key(OTHER_KEY).await, 401, "credentials_invalid", "ApiKey");
+    let short = "qg_live_short";
+    world.key_with("other", short, Grants::default(), Some(Duration::from_millis(300)));
+    assert_eq!(status(&try_key(short).await), 200);
+    let expired = async {
+        loop {
+            let answer = try_key(short).await;
+            if status(&answer) != 200 {
+                break answer;
+            }
+        }
+    };
+    check_refused(&soon("the key expires", expired).await, 401, "token_expired", "ApiKey");
+    // All that speaks for a consumer, and a consumer that is gone.
+    let last = "qg_live_last";
+    world.key("other", last);
+    assert_eq!(status(&try_key(last).await), 200);
+    world.revoke(SelectorKind::Consumer, b"", b"other");
+    check_refused(&try_key(last).await, 401, "token_revoked", "ApiKey");
+    world.key("guest", "qg_live_guest");
+    world.remove(Kind::Consumer, "guest");
+    check_refused(&try_key("qg_live_guest").await, 401, "credentials_invalid", "ApiKey");
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_its_issuer_until_it_is_revoked() {
+    let signer = Signer::es256("k1");
+    let world = World::new(json!({"auth": [idp(&signer)], "routes": [route(json!({"any_of": ["idp"]}))]})).await;
+    let address = world.gateway.address;
+    let try_token = async |token: String| ask(address, "GET /", &[&format!("authorization: Bearer {token}")], "").await;
+    let with = |name: &str, value: Value| {
+        let mut claims = claims();
+        claims[name] = value;
+        signer.token(&claims)
+    };
+    let good = with("roles", json!(["ops"]));
+    for _ in 0..2 {
+        assert_eq!(status(&try_token(good.clone()).await), 200);
+        let heard = world.heard.last();
+        assert!(heard.contains("x-consumer-name: acme\n") && !heard.contains("authorization"), "{heard}");
+        assert!(heard.contains("x-consumer-groups: partners,eu,ops\n"), "{heard}");
+        assert!(heard.contains("x-credential-id: j1\n"), "{heard}");
+    }
+    for (token, code) in [
+        (with("exp", json!(now_s() - 60)), "token_expired"),
+        (with("aud", json!("else")), "credentials_invalid"),
+        (with("azp", json!("unknown")), "credentials_invalid"),
+        (Signer::es256("k1").token(&claims()), "signature_invalid"),
+        ("a.b.c".into(), "credentials_invalid"),
+    ] {
+        let answer = try_token(token).await;
+        check_refused(&answer, 401, code, "Bearer realm=\"idp\", error=\"invalid_token\", error_description=\"");
+    }
+    // RFC 6750 3.1: whoever shows nothing is told of no error.
+    let answer = ask(address, "GET /", &[], "").await;
+    check_refused(&answer, 401, "credentials_missing", "Bearer realm=\"idp\"");
+    assert!(!field(&answer, "www-authenticate").unwrap().contains("error"));
+    let revoked =
+        |answer: &str| check_refused(answer, 401, "token_revoked", "Bearer realm=\"idp\", error=\"invalid_token\"");
+    world.revoke(SelectorKind::Jti, ISSUER.as_bytes(), b"j1");
+    revoked(&try_token(good).await);
+    let next = with("jti", json!("j2"));
+    assert_eq!(status(&try_token(next.clone()).await), 200);
+    world.revoke_before(SelectorKind::Subject, ISSUER.as_bytes(), b"ann", Some(now_s() + 1));
+    revoked(&try_token(next).await);
+    let bob = |jti: &str| {
+        let mut claims = claims();
+        (claims["sub"], claims["jti"]) = (json!("bob"), json!(jti));
+        signer.token(&claims)
+    };
+    assert_eq!(status(&try_token(bob("j3")).await), 200);
+    world.revoke(SelectorKind::SigningKid, b"", b"k1");
+    revoked(&try_token(bob("j3")).await);
+}
+
+fn hashed(password: &str) -> String {
+    let salt = SaltString::encode_b64(b"a salt of tests").unwrap();
+    let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
+    cheap.hash_password(password.as_bytes(), &salt).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn passwords_are_verified_and_guesses_are_counted() {
+    let auth = json!([{"name": "people", "basic": {"realm": "Back office"}}]);
+    let world = World::new(json!({"auth": auth, "routes": [route(json!({"any_of": ["people"]}))]})).await;
+    world.user("acme", "ann", hashed("right"));
+    let try_password = async |text: &str| {
+        let text = data_encoding::BASE64.encode(text.as_bytes());
+        ask(world.gateway.address, "GET /", &[&format!("authorization: Basic {text}")], "").await
+    };
+    assert_eq!(status(&try_password("ann:right").await), 200);
+    let heard = world.heard.last();
+    assert!(heard.contains("x-consumer-name: acme\n") && !heard.contains("Basic"), "{heard}");
+    for wrong in ["ann:wrong", "bob:right", "ann", ":"] {
+        let answer = try_password(wrong).await;
+        check_refused(&answer, 401, "credentials_invalid", "Basic realm=\"Back office\", charset=\"UTF-8\"");
+    }
+    let mut guesses = 0;
+    let locked = loop {
+        let answer = try_password("ann:guess").await;
+        guesses += 1;
+        match status(&answer) {
+            401 => assert!(guesses <= 10),
+            _ => break answer,
+        }
+    };
+    check_problem(&locked, 429, "rate_limited");
+    assert!(field(&locked, "retry-after").unwrap().parse::<u64>().unwrap() <= 60);
+    // Who was right before is not shut out by those who guess.
+    assert_eq!(status(&try_password("ann:right").await), 200);
+}
+
+#[tokio::test]
+async fn all_of_means_all_and_one_consumer() {
+    let signer = Signer::es256("k1");
+    let auth = json!([keys(), idp(&signer)]);
+    let world = World::new(json!({"auth": auth, "routes": [route(json!({"all_of": ["keys", "idp"]}))]})).await;
+    world.key("acme", KEY);
+    world.key("other", OTHER_KEY);
+    let address = world.gateway.address;
+    let bearer = format!("authorization: Bearer {}", signer.token(&claims()));
+    let (key, other) = (format!("x-api-key: {KEY}"), format!("x-api-key: {OTHER_KEY}"));
+    assert_eq!(status(&ask(address, "GET /", &[&bearer, &key], "").await), 200);
+    let heard = world.heard.last();
+    assert!(!heard.contains("authorization") && !heard.contains("qg_live"), "{heard}");
+    for (fields, code) in [
+        (vec![], "credentials_missing"),
+        (vec![&*bearer], "credentials_invalid"),
+        (vec![&*key], "credentials_invalid"),
+        (vec![&*bearer, &*other], "credentials_invalid"),
+    ] {
+        assert_eq!(problem(&ask(address, "GET /", &fields, "").await)["code"], code, "{fields:?}");
+    }
+    world.revoke(SelectorKind::Jti, b"", b"j1");
+    check_problem(&ask(address, "GET /", &[&bearer, &key], "").await, 401, "token_revoked");
+}
+
+#[tokio::test]
+async fn rules_decide_who_may_do_what_and_the_log_says_which() {
+    let signer = Signer::es256("k1");
+    let files = tempfile::tempdir().unwrap();
+    let log = files.path().join("access.log");
+    let mut settings = settings();
+    settings.access_log = AccessLog { default_on: true, path: Some(log.clone()) };
+    let route = json!({
+        "name": "users", "match": {"path_template": "/users/{user_id}"}, "upstream": "u",
+        "auth": {"any_of": ["keys", "idp"]},
+        "authorize": [
+            {"name": "own", "allow": {"params_equal": {"user_id": "jwt.sub"}, "scopes_all": ["users:read"]}},
+            {"name": "partners-read", "allow": {"groups": ["partners"], "methods": ["GET"], "scopes_any": ["all"]}},
+        ],
+    });
+    let world = World::with(settings, json!({"auth": [keys(), idp(&signer)], "routes": [route]})).await;
+    let id = world.key_with("acme", KEY, Grants { scopes: [Box::from("all")].into(), ..Grants::default() }, None);
+    let address = world.gateway.address;
+    let bearer = |scope: &str| {
+        let mut claims = claims();
+        (claims["scope"], claims["azp"]) = (json!(scope), json!("other"));
+        format!("authorization: Bearer {}", signer.token(&claims))
+    };
+    let key = format!("x-api-key: {KEY}");
+    for (line, field, expected, rule) in [
+        ("GET /users/ann", bearer("users:read"), 200, Some("own")),
+        // What is another's: the guard against broken object level authorization.
+        ("GET /users/bob", bearer("users:read"), 403, None),
+        ("GET /users/%61nn", bearer("users:read"), 200, Some("own")),
+        ("GET /users/bob", key.clone(), 200, Some("partners-read")),
+        ("DELETE /users/bob", key.clone(), 403, None),
+    ] {
+        let answer = ask(address, line, &[&field], "").await;
+        assert_eq!(status(&answer), expected, "{line} {answer}");
+        let said = until("the log line", || {
+            let text = std::fs::read_to_string(&log).ok()?;
+            let request_id = support::field(&answer, "x-request-id")?;
+            let line = text.lines().find(|line| line.contains(request_id))?;
+            serde_json::from_str::<Value>(line).ok()
+        })
+        .await;
+        assert_eq!(said["decision"]["phase"], "authorization", "{said}");
+        assert_eq!((&said["decision"]["policy"], &said["decision"]["rule"]), (&json!("users"), &json!(rule)), "{said}");
+        let by_key = field == key;
+        assert_eq!(said["consumer"], if by_key { "acme" } else { "other" }, "{said}");
+        assert_eq!(said["auth_method"], if by_key { "api_key" } else { "jwt" }, "{said}");
+        assert_eq!(said["credential"], if by_key { id.to_string() } else { "j1".into() }, "{said}");
+        if expected == 403 {
+            check_problem(&answer, 403, "access_denied");
+        }
+    }
+    let answer = ask(address, "GET /users/ann", &[&bearer("users")], "").await;
+    check_refused(&answer, 403, "insufficient_scope", "Bearer error=\"insufficient_scope\"");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(!said.contains("qg_live") && !said.contains("eyJ"), "{said}");
+}

@@ -1,0 +1,145 @@
+//! A gateway with consumers and credentials, which a test changes as the control plane would.
+#![allow(dead_code)]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use quorumgate_model::{
+    LEVEL,
+    command::{Actor, Body, Command, Decided, NewCredential, NewRevocation, Revoke, Stamp},
+    credential::{BasicUser, CredentialId, CredentialKind, Grants},
+    resource::{Key, Kind},
+    revocation::{SelectorKind, SelectorParts},
+    ruleset::Ruleset,
+    state::{ClusterFacts, State},
+};
+use quorumgate_proxy::{
+    Settings,
+    freshness::boottime_ns,
+    identity::{
+        directory::{Directory, Opened},
+        keys::{key_hash, user_hash},
+    },
+};
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, Heard, echo, settings, state};
+
+pub const PEPPER: [u8; 32] = [7; 32];
+
+pub struct World {
+    pub gateway: Gateway,
+    pub heard: Heard,
+    directory: Arc<Directory>,
+    state: Mutex<State>,
+    opened: Arc<Opened>,
+}
+
+/// Seconds since 1970.
+pub fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl World {
+    /// With a consumer `acme` in the group `partners`, and an upstream `u` that says what it heard.
+    pub async fn new(words: Value) -> Self {
+        Self::with(settings(), words).await
+    }
+
+    pub async fn with(settings: Settings, mut words: Value) -> Self {
+        let (target, heard) = echo().await;
+        let defaults = json!({
+            "upstreams": [{"name": "u", "targets": [target.to_string()]}],
+            "consumers": [{"name": "acme", "groups": ["partners", "eu"]}, {"name": "other"}, {"name": "guest"}],
+        });
+        for (kind, list) in defaults.as_object().unwrap() {
+            let lists = words.as_object_mut().unwrap();
+            let all = lists.entry(kind).or_insert_with(|| json!([])).as_array_mut().unwrap();
+            all.extend(list.as_array().unwrap().clone());
+        }
+        let mut state = state(words);
+        // Only a cluster takes commands.
+        state.cluster = Some(Arc::new(ClusterFacts {
+            id: [1; 16],
+            name: "test".into(),
+            max_rtt: Duration::from_millis(100),
+            ca_certificate: Vec::new(),
+            sealed_ca_key: Vec::new(),
+            level: LEVEL,
+        }));
+        let gateway = Gateway::with_rules(settings, Arc::new(Ruleset::compile(&state, None)));
+        // Long enough for every test.
+        gateway.freshness.extend(boottime_ns() + 600_000_000_000);
+        let opened = Arc::new(Opened { pepper: Some(PEPPER), ..Opened::default() });
+        let directory = gateway.proxy.directory();
+        let world = Self { gateway, heard, directory, state: Mutex::new(state), opened };
+        world.publish();
+        world
+    }
+
+    /// What the publisher does after each entry.
+    fn publish(&self) {
+        let state = self.state.lock().unwrap();
+        self.directory.publish(&state, self.opened.clone());
+        self.gateway.proxy.publish(Arc::new(Ruleset::compile(&state, Some(&self.gateway.proxy.ruleset()))));
+    }
+
+    fn apply(&self, body: Body) {
+        let mut state = self.state.lock().unwrap();
+        let stamp = Stamp { clock_us: boottime_ns() / 1_000, wall_ms: now_s() * 1_000 };
+        let actor = Arc::new(Actor { name: "test".into(), ..Actor::default() });
+        let command = Command { min_level: 0, request_id: None, asked: None, stamp, actor, body };
+        let index = state.index + 1;
+        let (applied, _) = state.apply(index, &command);
+        applied.outcome.unwrap();
+        drop(state);
+        self.publish();
+    }
+
+    pub fn key(&self, consumer: &str, text: &str) -> CredentialId {
+        self.key_with(consumer, text, Grants::default(), None)
+    }
+
+    pub fn key_with(&self, consumer: &str, text: &str, grants: Grants, ttl: Option<Duration>) -> CredentialId {
+        let hash = key_hash(&PEPPER, text);
+        let id = CredentialId::of(&hash).unwrap();
+        let kind = CredentialKind::ApiKey { hash, prefix: *b"abcdefgh" };
+        let new = NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: Some(Arc::new(grants)), ttl };
+        self.apply(Body::CreateCredentials([new].into()));
+        id
+    }
+
+    /// `password_hash`: Argon2id in the PHC form.
+    pub fn user(&self, consumer: &str, name: &str, password_hash: String) -> CredentialId {
+        let id = CredentialId::of(&user_hash(&PEPPER, name)).unwrap();
+        let kind = CredentialKind::Basic(Arc::new(BasicUser { name: name.into(), password_hash }));
+        let new = NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: None, ttl: None };
+        self.apply(Body::CreateCredentials([new].into()));
+        id
+    }
+
+    pub fn decide(&self, id: CredentialId, to: Decided) {
+        self.apply(Body::SetCredentialState { id, to });
+    }
+
+    pub fn revoke(&self, kind: SelectorKind, issuer: &[u8], value: &[u8]) {
+        self.revoke_before(kind, issuer, value, None);
+    }
+
+    pub fn revoke_before(&self, kind: SelectorKind, issuer: &[u8], value: &[u8], not_before_s: Option<u64>) {
+        let selector = SelectorParts { kind, issuer, value }.checked().unwrap();
+        let entry = NewRevocation { selector, ttl: Duration::from_secs(3600), not_before_s };
+        self.apply(Body::Revoke(Revoke { entries: [entry].into(), reason: "test".into() }));
+    }
+
+    /// Takes a resource out of the state without the checks of apply.
+    pub fn remove(&self, kind: Kind, name: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.resources.remove(&Key { kind, name: name.parse().unwrap() });
+        state.index += 1;
+        drop(state);
+        self.publish();
+    }
+}
