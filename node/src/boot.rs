@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use quorumgate_model::{command::Standing, ruleset::Ruleset};
-use quorumgate_proxy::{ClientAuth, Freshness, Proxy, identity::directory::Directory};
+use quorumgate_proxy::{Freshness, Proxy, identity::directory::Directory};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -15,6 +15,7 @@ use crate::{
     VERSION, admin,
     consensus::{Consensus, StartOptions},
     init,
+    providers::Providers,
     publish::{self, Publisher},
     secrets::Opener,
     settings::{self, Settings},
@@ -82,6 +83,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     // The proxy opens its ports with the last known rules: a restart without a quorum serves at once.
     let rules = publish::compile(consensus.state(), Arc::new(Ruleset::default())).await?;
     let directory = Arc::<Directory>::default();
+    let providers = Providers::new(&directory);
     let mut opener = Opener::new(consensus.cluster_key().clone());
     let (state, opened) = (consensus.state(), opener.open(&consensus.state()));
     let filled = directory.clone();
@@ -90,6 +92,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     let proxy = Arc::new(proxy.context("starting the proxy")?);
     info!(addresses = ?proxy.addresses(), "proxy listening");
 
+    providers.start(consensus.clone(), &tasks);
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
     tasks.start("publish", publisher.run(tasks.stop()));
     let checks = proxy.upstreams().run_health_checks(tasks.stop());
@@ -214,7 +217,11 @@ fn listener(listener: &settings::Listener) -> quorumgate_proxy::Listener {
     let files = listener.certificate_file.clone().zip(listener.key_file.clone());
     quorumgate_proxy::Listener {
         address: listener.address,
-        tls: files.map(|(certificate, key)| quorumgate_proxy::Tls { certificate, key, client_auth: ClientAuth::None }),
+        tls: files.map(|(certificate, key)| quorumgate_proxy::Tls {
+            certificate,
+            key,
+            client_auth: listener.client_auth.into(),
+        }),
         merge_slashes: listener.merge_slashes,
     }
 }

@@ -9,6 +9,7 @@ pub mod init;
 pub mod join;
 pub mod peer;
 pub mod pki;
+pub mod providers;
 pub mod publish;
 mod sealed;
 pub mod secrets;

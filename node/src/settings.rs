@@ -64,8 +64,28 @@ pub struct Listener {
     pub certificate_file: Option<PathBuf>,
     #[serde(default)]
     pub key_file: Option<PathBuf>,
+    /// `request`: clients are asked for a certificate, which routes may then want by an auth of kind mtls.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
     #[serde(default = "yes")]
     pub merge_slashes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    #[default]
+    None,
+    Request,
+}
+
+impl From<ClientAuth> for quorumgate_proxy::ClientAuth {
+    fn from(it: ClientAuth) -> Self {
+        match it {
+            ClientAuth::None => Self::None,
+            ClientAuth::Request => Self::Request,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -109,6 +109,7 @@ fn settings_of(node: &NewNode) -> Outcome<Settings> {
                 address: node.proxy_listen,
                 certificate_file: None,
                 key_file: None,
+                client_auth: settings::ClientAuth::None,
                 merge_slashes: true,
             }],
             workers: 0,
