@@ -15,6 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::identity::content_digest::Digested;
+
 use crate::{held::Held, metrics::WorkerMetrics};
 
 /// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
@@ -30,6 +32,8 @@ pub enum ClientFault {
     Stalled,
     /// The sender broke the message off or framed it wrongly.
     Broken,
+    /// Not what the digest says that was signed.
+    Digest,
 }
 
 /// What became of a client's body: shared by the body, which may be given to a connection's task, and its exchange.
@@ -52,6 +56,9 @@ pub enum Patience {
 
 pub struct ClientBody {
     inner: Incoming,
+    digest: Option<Box<Digested>>,
+    /// Trailers that wait for the last part.
+    behind: Option<Frame<Bytes>>,
     state: Rc<BodyState>,
     /// 0: no limit.
     bytes_max: u64,
@@ -69,6 +76,8 @@ impl ClientBody {
         let state = Rc::default();
         Self {
             inner,
+            digest: None,
+            behind: None,
             state,
             bytes_max,
             patience,
@@ -123,11 +132,44 @@ impl ClientBody {
     }
 }
 
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = ClientFault;
+impl ClientBody {
+    /// Holds the body against its digest while it passes through.
+    pub fn digested(mut self, digest: Option<Digested>) -> Self {
+        self.digest = digest.map(Box::new);
+        self
+    }
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+    fn poll_digested(
+        &mut self,
+        mut digest: Box<Digested>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        loop {
+            let Poll::Ready(next) = self.poll_part(cx) else {
+                self.digest = Some(digest);
+                return Poll::Pending;
+            };
+            match next.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(bytes))) => {
+                    if let Some(before) = digest.pass(bytes) {
+                        self.digest = Some(digest);
+                        return Poll::Ready(Some(Ok(Frame::data(before))));
+                    }
+                    continue;
+                }
+                Some(Ok(Err(trailers))) => self.behind = Some(trailers),
+                Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
+                None => (),
+            }
+            return match digest.finish() {
+                Err(_) => self.fail(ClientFault::Digest),
+                Ok(Some(last)) => Poll::Ready(Some(Ok(Frame::data(last)))),
+                Ok(None) => Poll::Ready(self.behind.take().map(Ok)),
+            };
+        }
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
         let Poll::Ready(next) = Pin::new(&mut self.inner).poll_frame(cx) else {
             ready!(self.poll_patience(cx));
             return self.fail(ClientFault::Stalled);
@@ -156,13 +198,35 @@ impl Body for ClientBody {
             None => frame,
         })))
     }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = ClientFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        if self.digest.is_none()
+            && let Some(trailers) = self.behind.take()
+        {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        match self.digest.take() {
+            Some(digest) => self.poll_digested(digest, cx),
+            None => self.poll_part(cx),
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.digest.is_none() && self.behind.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let rest = self.inner.size_hint();
+        let Some(digest) = &self.digest else { return rest };
+        match rest.exact() {
+            Some(exact) => SizeHint::with_exact(exact + digest.held_bytes()),
+            None => SizeHint::default(),
+        }
     }
 }
 
@@ -172,6 +236,7 @@ impl fmt::Display for ClientFault {
             ClientFault::TooLarge => "the body is larger than the route allows",
             ClientFault::Stalled => "the body stalled",
             ClientFault::Broken => "the body was broken off",
+            ClientFault::Digest => "the body is not what its content-digest says",
         })
     }
 }

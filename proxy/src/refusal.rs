@@ -350,6 +350,9 @@ impl From<ClientFault> for Refusal {
         match fault {
             ClientFault::TooLarge => Self::BodyTooLarge,
             ClientFault::Stalled => Self::RequestTimeout,
+            ClientFault::Digest => {
+                Self::Unauthenticated(AuthFailure::Invalid("the body is not what its content-digest says"), Vec::new())
+            }
             ClientFault::Broken => Self::Malformed("the body is not framed as HTTP wants it"),
         }
     }

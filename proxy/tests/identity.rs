@@ -10,6 +10,8 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, SaltString},
 };
+use aws_lc_rs::signature::KeyPair;
+use data_encoding::BASE64;
 use quorumgate_model::{command::Decided, credential::Grants, resource::Kind, revocation::SelectorKind};
 use quorumgate_proxy::AccessLog;
 use serde_json::{Value, json};
@@ -438,4 +440,53 @@ async fn rules_decide_who_may_do_what_and_the_log_says_which() {
     check_refused(&answer, 403, "insufficient_scope", "Bearer error=\"insufficient_scope\"");
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(!said.contains("qg_live") && !said.contains("eyJ"), "{said}");
+}
+
+#[tokio::test]
+async fn a_signed_request_is_taken_as_it_was_signed_and_its_body_too() {
+    let signer = Signer::ed25519("k1");
+    let Signer::Ed { pair, .. } = &signer else { panic!("it is one") };
+    // SubjectPublicKeyInfo of Ed25519 (RFC 8410 4).
+    let spki = [&b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00"[..], pair.public_key().as_ref()].concat();
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(&spki));
+    let key = json!({"id": "k1", "algorithm": "ed25519", "public_key": pem, "consumer": "acme"});
+    let components = json!(["@method", "@target-uri", "content-digest"]);
+    let auth = json!([{"name": "signed", "signature": {"components": components, "keys": [key]}}]);
+    let world = World::new(json!({"auth": auth, "routes": [route(json!({"any_of": ["signed"]}))]})).await;
+    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"hello");
+    let digest = format!("sha-256=:{}:", BASE64.encode(sha256.as_ref()));
+    let params = format!("(\"@method\" \"@target-uri\" \"content-digest\");created={};keyid=\"k1\"", now_s());
+    let base = format!(
+        "\"@method\": POST\n\"@target-uri\": http://api.test/orders?a=1\n\"content-digest\": {digest}\n\
+         \"@signature-params\": {params}"
+    );
+    let signature = format!("signature: s=:{}:", BASE64.encode(&signer.sign(base.as_bytes())));
+    let input = format!("signature-input: s={params}");
+    let digest = format!("content-digest: {digest}");
+    let fields = [&*input, &signature, &digest, "content-length: 5"];
+    let address = world.gateway.address;
+    assert_eq!(status(&ask(address, "POST /orders?a=1", &fields, "hello").await), 200);
+    let heard = world.heard.last();
+    assert!(heard.contains("x-consumer-name: acme\n") && heard.ends_with("\n\nhello"), "{heard}");
+    let before = world.heard.count();
+    check_refused(&ask(address, "POST /orders?a=2", &fields, "hello").await, 401, "signature_invalid", "Signature");
+    check_refused(&ask(address, "PUT /orders?a=1", &fields, "hello").await, 401, "signature_invalid", "Signature");
+    check_problem(&ask(address, "POST /orders?a=1", &fields, "hallo").await, 401, "credentials_invalid");
+    let chunked = [&*input, &signature, &digest, "transfer-encoding: chunked"];
+    assert_eq!(status(&ask(address, "POST /orders?a=1", &chunked, "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n").await), 200);
+    check_problem(
+        &ask(address, "POST /orders?a=1", &chunked, "2\r\nhe\r\n3\r\nllx\r\n0\r\n\r\n").await,
+        401,
+        "credentials_invalid",
+    );
+    // Without a body it is not what was signed either.
+    check_problem(
+        &ask(address, "POST /orders?a=1", &[&input, &signature, &digest], "").await,
+        401,
+        "credentials_invalid",
+    );
+    // Upstreams may have seen the beginning of a wrong body, never a whole one.
+    let heard = world.heard.last();
+    assert!(heard.ends_with("\n\n") || heard.ends_with("hello"), "{heard}");
+    assert!(world.heard.count() > before);
 }

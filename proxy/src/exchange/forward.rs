@@ -21,7 +21,10 @@ use super::{
 use crate::{
     body::{RequestBody, ResponseBody},
     client_body::{ClientBody, Patience},
-    identity::{AuthFailure, AuthMethod, auths::Kind, client_credentials::ClientCredentials, fields, ladder},
+    identity::{
+        AuthFailure, AuthMethod, auths::Kind, client_credentials::ClientCredentials, content_digest::Digested, fields,
+        ladder,
+    },
     live::{Ended, Live},
     plan::Plan,
     record::Record,
@@ -196,15 +199,20 @@ pub(super) fn body(
     body: &mut Option<Incoming>,
     plan: &Plan,
     limits: &ClientLimits,
-) -> RequestBody {
-    let Some(body) = body.take().filter(|body| !body.is_end_stream()) else { return RequestBody::Empty };
+    digest: Option<Digested>,
+) -> Result<RequestBody, AuthFailure> {
+    let Some(body) = body.take().filter(|body| !body.is_end_stream()) else {
+        return digest.map_or(Ok(None), Digested::finish).map(|_| RequestBody::Empty);
+    };
     let patience = match record.grpc {
         true => Patience::Idle(STREAM_IDLE),
         false => Patience::Floor(limits.body_idle),
     };
-    let body = ClientBody::new(body, plan.rule.route.body.max.0, patience).counted(&record.conn.worker.metrics);
+    let body = ClientBody::new(body, plan.rule.route.body.max.0, patience)
+        .counted(&record.conn.worker.metrics)
+        .digested(digest);
     record.client_body = Some(body.state());
-    RequestBody::Client(body)
+    Ok(RequestBody::Client(body))
 }
 
 pub(super) async fn send(

@@ -132,11 +132,12 @@ async fn serve(
     }
     admit(record, &plan, &parts.headers, &path)?;
     let route = &plan.rule.route;
-    let mut used = Vec::new();
+    let (mut used, mut digest) = (Vec::new(), None);
     if let Some(wanted) = &route.auth {
         let proven = ladder::authenticate(&conn, wanted, &parts, record.client_ip).await?;
         record.identity = Some(proven.identity);
         used = proven.used;
+        digest = proven.digest;
     }
     if let Ok(Some(rules)) = &plan.authorization {
         let (method, query, headers) = (parts.method.as_str(), parts.uri.query(), &parts.headers);
@@ -165,7 +166,9 @@ async fn serve(
             if let Some(logged) = &mut record.logged {
                 logged.trace_id = origin::trace_id(&parts.headers);
             }
-            let request = Request::from_parts(parts, forward::body(record, body, &plan, &settings.limits));
+            let body = forward::body(record, body, &plan, &settings.limits, digest);
+            let body = body.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
+            let request = Request::from_parts(parts, body);
             let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
             forward::send(record, &plan, upstream, request, asks).await
         }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use imbl::OrdMap;
 use quorumgate_model::resource::{
-    Algorithm as Word, Auth, AuthKind, CertificateAuthority, JwtAuth, JwtKeys, Key, Kind as ResourceKind, MtlsAuth,
-    Name, OnError as WordOnError, Resource, Resources, Secret,
+    self, Algorithm as Word, Auth, AuthKind, CertificateAuthority, JwtAuth, JwtKeys, Key, Kind as ResourceKind,
+    MtlsAuth, Name, Resource, Resources, Secret, VerifyingKey,
 };
 use quorumgate_model::state::Jwks;
 
@@ -22,6 +22,7 @@ use super::{
     jwt::{JwtPlan, PlanId},
     keeper::{Keeper, Location, Source, Wanted},
     mtls::Mtls,
+    signature::{SignatureKey, SignaturePlan},
     verified::Keys,
 };
 
@@ -61,6 +62,7 @@ pub(crate) enum Kind {
     Mtls(Mtls),
     Basic,
     Introspection(Arc<Introspection>),
+    Signature(SignaturePlan),
     /// For upstreams, never for clients.
     ClientCredentials(Arc<ClientCredentials>),
     /// This node cannot carry it out: nobody gets in by it.
@@ -221,8 +223,8 @@ fn kind(auth: &Auth, parts: &Parts, opened: &Opened, outside: Option<&Outside>) 
                 client_secret: secret(&it.client_secret)?,
                 cache: it.cache.0,
                 on_error: match it.on_error {
-                    WordOnError::Deny => OnError::Deny,
-                    WordOnError::AllowCached => OnError::AllowCached,
+                    resource::OnError::Deny => OnError::Deny,
+                    resource::OnError::AllowCached => OnError::AllowCached,
                 },
                 consumer_claim: it.consumer_claim.clone(),
                 groups_claim: None,
@@ -242,7 +244,21 @@ fn kind(auth: &Auth, parts: &Parts, opened: &Opened, outside: Option<&Outside>) 
             };
             Kind::ClientCredentials(ClientCredentials::new(plan, outside.ok_or(INSIDE)?.fetcher.clone()))
         }
-        AuthKind::Signature(_) | AuthKind::OidcLogin(_) => return Err("this node does not know the kind of the auth"),
+        AuthKind::Signature(it) => {
+            let key = |key: &resource::SignatureKey| match &key.key {
+                VerifyingKey::Public(pem) => {
+                    SignatureKey::public(key.id.clone(), key.consumer.clone(), key.algorithm, pem)
+                }
+                VerifyingKey::Secret(secret) => {
+                    let secret = open(secret, opened).ok_or(CLOSED)?;
+                    SignatureKey::secret(key.id.clone(), key.consumer.clone(), secret)
+                }
+            };
+            let keys = it.keys.iter().map(key).collect::<Result<_, _>>()?;
+            let components = it.components.clone();
+            Kind::Signature(SignaturePlan { components, max_age_s: it.max_age.0.as_secs(), keys })
+        }
+        AuthKind::OidcLogin(_) => return Err("this node does not know the kind of the auth"),
     })
 }
 
@@ -311,6 +327,7 @@ impl std::fmt::Debug for Kind {
             Self::Mtls(_) => "Mtls",
             Self::Basic => "Basic",
             Self::Introspection(_) => "Introspection",
+            Self::Signature(_) => "Signature",
             Self::ClientCredentials(_) => "ClientCredentials",
             Self::Broken(reason) => reason,
         })

@@ -49,6 +49,10 @@ impl Digested {
         self.held.replace(part)
     }
 
+    pub fn held_bytes(&self) -> u64 {
+        self.held.as_ref().map_or(0, |held| held.len() as u64)
+    }
+
     /// The last part, if the whole was right.
     pub fn finish(mut self) -> Result<Option<Bytes>, AuthFailure> {
         let held = self.held.take();

@@ -8,7 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderValue, header::AUTHORIZATION, request::Parts};
+use http::{
+    HeaderValue,
+    header::{AUTHORIZATION, HOST},
+    request::Parts,
+    uri::Authority,
+};
 use quorumgate_model::{
     credential::{Credential, CredentialKind, Standing},
     resource::{Combine, Consumer, Key, Kind as ResourceKind, Name, Resource, RouteAuth},
@@ -17,12 +22,14 @@ use quorumgate_model::{
 use super::{
     AuthFailure, AuthMethod, Caller, CredentialRef, Identity, RevocationSubject, Scopes,
     auths::{Kind, Plan},
+    content_digest::Digested,
     directory::{Directory, Facts},
     fields::Fields,
     jwt::VerifiedToken,
     mtls::Certificate,
     passwords::{Denied, Passwords},
     shown::{Ambiguous, Place, Shown},
+    signature::{self, Message, SignaturePlan},
 };
 use crate::{connection::Conn, live::Ended, metrics::AuthResult, refusal::Refusal, worker::wall_s};
 
@@ -33,6 +40,8 @@ const KEPT_MAX: usize = 4096;
 pub(crate) struct Proven {
     pub(crate) identity: Rc<Identity>,
     pub(crate) used: Vec<Place>,
+    /// What the body must be: a signature covers it.
+    pub(crate) digest: Option<Digested>,
 }
 
 /// A worker's memory of what it has looked up; only ever a short cut.
@@ -60,6 +69,7 @@ struct Attempt<'a> {
     directory: &'a Directory,
     facts: &'a Arc<Facts>,
     shown: Shown<'a>,
+    parts: &'a Parts,
     client_ip: IpAddr,
     now_s: u64,
 }
@@ -77,6 +87,8 @@ struct By {
 struct One {
     identity: Rc<Identity>,
     place: Place,
+    /// A signature of it covers the digest of the body.
+    covers_body: bool,
 }
 
 enum Miss {
@@ -108,7 +120,7 @@ pub(crate) async fn authenticate(
         Ok(shown) => shown,
         Err(Ambiguous) => return Err(Refusal::AmbiguousCredentials(challenges(None))),
     };
-    let attempt = Attempt { conn, directory, facts: &facts, shown, client_ip, now_s: wall_s() };
+    let attempt = Attempt { conn, directory, facts: &facts, shown, parts, client_ip, now_s: wall_s() };
     let outcome = match wanted.combine {
         Combine::AnyOf => attempt.any_of(&plans).await,
         Combine::AllOf => attempt.all_of(&plans).await,
@@ -200,7 +212,7 @@ fn anonymous(consumer: Option<Arc<Consumer>>, names: &[Name]) -> Proven {
         claims: None,
         expires: None,
     };
-    Proven { identity: Rc::new(Identity::of(caller, 0)), used: Vec::new() }
+    Proven { identity: Rc::new(Identity::of(caller, 0)), used: Vec::new(), digest: None }
 }
 
 impl Attempt<'_> {
@@ -221,7 +233,9 @@ impl Attempt<'_> {
         }
         for plan in plans {
             match self.one(plan).await {
-                Ok(One { identity, place }) => return Ok(Proven { identity, used: vec![place] }),
+                Ok(One { identity, place, covers_body }) => {
+                    return Ok(Proven { identity, used: vec![place], digest: self.digest(covers_body)? });
+                }
                 Err(Miss::Failure(failure)) => worst = graver(worst, failure),
                 Err(miss) => return Err(miss),
             }
@@ -232,9 +246,11 @@ impl Attempt<'_> {
     async fn all_of(&self, plans: &[&Arc<Plan>]) -> Result<Proven, Miss> {
         let (mut callers, mut used, mut missing) = (Vec::new(), Vec::new(), 0);
         let mut ends_at: Option<u64> = None;
+        let mut covered = false;
         for plan in plans {
             match self.one(plan).await {
-                Ok(One { identity, place }) => {
+                Ok(One { identity, place, covers_body }) => {
+                    covered |= covers_body;
                     callers.push(identity.caller.clone());
                     ends_at = ends_at.into_iter().chain(identity.ends_at).min();
                     used.push(place);
@@ -244,7 +260,10 @@ impl Attempt<'_> {
             }
         }
         match missing {
-            0 => Ok(Proven { identity: Rc::new(Identity::of_all(callers, ends_at)?), used }),
+            0 => {
+                let digest = self.digest(covered)?;
+                Ok(Proven { identity: Rc::new(Identity::of_all(callers, ends_at)?), used, digest })
+            }
             all if all == plans.len() => Err(Miss::Failure(AuthFailure::Missing)),
             _ => Err(Miss::Failure(AuthFailure::Invalid("this route needs all of its credentials"))),
         }
@@ -258,14 +277,21 @@ impl Attempt<'_> {
             Kind::Jwt { .. } | Kind::Introspection(_) => self.shown.bearer().map(|_| authorization()),
             Kind::Basic => self.shown.basic().map(|_| authorization()),
             Kind::Mtls(_) => self.conn.client_chain.get().map(|_| Place::Connection),
-            Kind::ClientCredentials(_) | Kind::Broken(_) => None,
+            // It is no secret: the upstream may look at it too.
+            Kind::Signature(_) | Kind::ClientCredentials(_) | Kind::Broken(_) => None,
         })
+    }
+
+    fn digest(&self, covered: bool) -> Result<Option<Digested>, AuthFailure> {
+        if covered { Digested::new(&self.parts.headers).map(Some) } else { Ok(None) }
     }
 
     async fn one(&self, plan: &Arc<Plan>) -> Result<One, Miss> {
         let outcome = match &plan.kind {
             Kind::ApiKey { header, query } => match self.shown.api_key(header, query.as_deref())? {
-                Some((text, place)) => self.api_key(plan, text).map(|identity| One { identity, place }),
+                Some((text, place)) => {
+                    self.api_key(plan, text).map(|identity| One { identity, place, covers_body: false })
+                }
                 None => Err(AuthFailure::Missing.into()),
             },
             Kind::Jwt { plan: jwt, keys } => match self.shown.bearer() {
@@ -274,7 +300,9 @@ impl Attempt<'_> {
                     let names_consumer = jwt.consumer_claim.is_some();
                     let by = By { method: AuthMethod::Jwt, names_consumer, skew_s: jwt.skew_s };
                     let proven = verified.and_then(|token| self.token(plan, by, token));
-                    proven.map(|identity| One { identity, place: Place::Field(AUTHORIZATION) }).map_err(Into::into)
+                    proven
+                        .map(|identity| One { identity, place: Place::Field(AUTHORIZATION), covers_body: false })
+                        .map_err(Into::into)
                 }
                 None => Err(AuthFailure::Missing.into()),
             },
@@ -285,15 +313,18 @@ impl Attempt<'_> {
                     let by = By { method: AuthMethod::Introspection, names_consumer, skew_s: asked.skew_s };
                     let active = introspection.introspect(token, self.now_s).await;
                     let proven = active.and_then(|token| self.token(plan, by, token));
-                    proven.map(|identity| One { identity, place: Place::Field(AUTHORIZATION) }).map_err(Into::into)
+                    proven
+                        .map(|identity| One { identity, place: Place::Field(AUTHORIZATION), covers_body: false })
+                        .map_err(Into::into)
                 }
                 None => Err(AuthFailure::Missing.into()),
             },
+            Kind::Signature(signature) => self.signature(plan, signature).map_err(Into::into),
             Kind::ClientCredentials(_) => Err(AuthFailure::Unavailable("the auth is for upstreams").into()),
             Kind::Basic => match self.shown.basic() {
                 Some(shown) => {
                     let identity = self.basic(plan, shown).await;
-                    identity.map(|identity| One { identity, place: Place::Field(AUTHORIZATION) })
+                    identity.map(|identity| One { identity, place: Place::Field(AUTHORIZATION), covers_body: false })
                 }
                 None => Err(AuthFailure::Missing.into()),
             },
@@ -301,7 +332,9 @@ impl Attempt<'_> {
                 Some(chain) => {
                     let judged = self.conn.judged(plan, self.now_s, || mtls.judge(chain, self.now_s).map(Arc::new));
                     let proven = judged.and_then(|certificate| self.certificate(plan, &certificate));
-                    proven.map(|identity| One { identity, place: Place::Connection }).map_err(Into::into)
+                    proven
+                        .map(|identity| One { identity, place: Place::Connection, covers_body: false })
+                        .map_err(Into::into)
                 }
                 None => Err(AuthFailure::Missing.into()),
             },
@@ -434,6 +467,39 @@ impl Attempt<'_> {
             expires: Some(certificate.expires),
         };
         Ok(Rc::new(Identity::of(caller, 0)))
+    }
+
+    fn signature(&self, plan: &Arc<Plan>, wanted: &SignaturePlan) -> Result<One, AuthFailure> {
+        let host = || self.parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let message = Message {
+            method: &self.parts.method,
+            scheme: if self.conn.tls { "https" } else { "http" },
+            authority: self.parts.uri.authority().map(Authority::as_str).or_else(host).unwrap_or_default(),
+            path: self.parts.uri.path(),
+            query: self.parts.uri.query(),
+            headers: &self.parts.headers,
+        };
+        let signed = signature::verify(wanted, &message, self.now_s)?;
+        let consumer = self.consumer(&signed.key.consumer)?;
+        let id: Arc<str> = signed.key.id.as_str().into();
+        let caller = Caller {
+            subject: RevocationSubject {
+                consumer: Some(consumer.name.clone()),
+                credential: Some(id.clone()),
+                ..Default::default()
+            },
+            consumer: Some(consumer),
+            credential: Some(CredentialRef { id }),
+            method: AuthMethod::Signature,
+            auth: plan.name().clone(),
+            scopes: Scopes::default(),
+            groups: Arc::default(),
+            claims: None,
+            // It says when the request was made, not how long it may take.
+            expires: None,
+        };
+        let identity = Rc::new(Identity::of(caller, 0));
+        Ok(One { identity, place: Place::Connection, covers_body: signed.covers_body })
     }
 
     fn consumer(&self, name: &Name) -> Result<Arc<Consumer>, AuthFailure> {
