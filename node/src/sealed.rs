@@ -78,7 +78,6 @@ fn open(key: &ClusterKey, object: &Key, field: &str, stored: &Secret) -> anyhow:
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the proxy's directory of opened secrets is on its way"))]
 /// Every secret of every auth, by its fingerprint. One that does not open is left out, and said.
 pub fn open_all(key: &ClusterKey, resources: &Resources) -> BTreeMap<Fingerprint, Box<[u8]>> {
     let mut opened = BTreeMap::new();

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use quorumgate_model::{
     command::{Body, SetSecret},
-    resource::Name,
+    resource::{Name, Resources},
     state::State,
 };
 use quorumgate_proxy::identity::directory::Opened;
 use tracing::error;
 
-use crate::pki::{self, ClusterKey};
+use crate::{
+    pki::{self, ClusterKey},
+    sealed,
+};
 
 /// Hashes API keys and the names of Basic users.
 pub const KEY_PEPPER: &str = "key-pepper";
@@ -47,18 +50,21 @@ pub struct Opener {
     key: ClusterKey,
     /// Of how many: they are written once and never removed.
     known: usize,
+    /// Whose secrets are open.
+    resources: Resources,
     opened: Arc<Opened>,
 }
 
 impl Opener {
     pub fn new(key: ClusterKey) -> Self {
-        Self { key, known: 0, opened: Arc::default() }
+        Self { key, known: 0, resources: Resources::default(), opened: Arc::default() }
     }
 
     /// What cannot be opened is left out, and said.
     pub fn open(&mut self, state: &State) -> Arc<Opened> {
-        if self.known != state.secrets.len() {
-            let mut opened = Opened::default();
+        if self.known != state.secrets.len() || !self.resources.ptr_eq(&state.resources) {
+            let of_resources = sealed::open_all(&self.key, &state.resources);
+            let mut opened = Opened { of_resources, ..Opened::default() };
             for (name, sealed) in &state.secrets {
                 match self.key.open(&purpose(name), sealed) {
                     Ok(secret) => drop(opened.secrets.insert(name.clone(), secret.into())),
@@ -67,6 +73,7 @@ impl Opener {
             }
             opened.pepper = opened.secrets.get(KEY_PEPPER).and_then(|secret| secret[..].try_into().ok());
             self.known = state.secrets.len();
+            self.resources = state.resources.clone();
             self.opened = Arc::new(opened);
         }
         self.opened.clone()
