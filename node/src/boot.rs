@@ -17,6 +17,7 @@ use crate::{
     init,
     providers::Providers,
     publish::{self, Publisher},
+    receive,
     secrets::Opener,
     settings::{self, Settings},
     tasks::{Ended, Tasks},
@@ -95,6 +96,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     providers.start(consensus.clone(), &tasks);
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
     tasks.start("publish", publisher.run(tasks.stop()));
+    receive::start(&tasks, consensus.clone(), &proxy.directory());
     let checks = proxy.upstreams().run_health_checks(tasks.stop());
     tasks.start("upstreams", async move {
         checks.await;

@@ -11,6 +11,7 @@ pub mod peer;
 pub mod pki;
 pub mod providers;
 pub mod publish;
+pub mod receive;
 mod sealed;
 pub mod secrets;
 pub mod settings;

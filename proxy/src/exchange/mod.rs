@@ -5,6 +5,7 @@ mod head;
 mod hops;
 mod local;
 mod origin;
+mod receive;
 
 use std::{borrow::Cow, convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
@@ -176,8 +177,7 @@ async fn serve(
             local::redirect(redirect, conn.tls, &host, &path, query(&parts.uri, &used).as_deref())
         }
         Action::Respond(respond) => Ok(local::respond(respond)),
-        // Refused until there is something to receive with.
-        Action::Receive(_) => Err(Refusal::BrokenRule),
+        Action::Receive(receive) => receive::receive(record, &plan, receive, &parts, body).await,
     }
 }
 

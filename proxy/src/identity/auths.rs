@@ -1,7 +1,7 @@
 //! The auths of the configuration as requests need them: compiled once for all workers, and kept while their object stays
 //! the same.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -25,6 +25,9 @@ use super::{
     signature::{SignatureKey, SignaturePlan},
     verified::Keys,
 };
+
+/// Where no auth says how long its tokens live.
+const LIFE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
 /// All auths, and which upstreams want a token of ours.
 #[derive(Debug, Default)]
@@ -147,6 +150,16 @@ pub(crate) fn wanted<'a>(
         let last_good = jwks.get(&auth.name).map(|jwks| Bytes::copy_from_slice(&jwks.body));
         Some(Wanted { auth: auth.name.clone(), source: source(&auth)?, last_good })
     })
+}
+
+/// How long the longest-lived token or session of any auth may go on.
+pub(crate) fn longest_life(resources: &Resources) -> Duration {
+    let lives = all(resources).filter_map(|auth| match &auth.kind {
+        AuthKind::Jwt(it) => Some(it.max_lifetime.0),
+        AuthKind::OidcLogin(it) => Some(it.session.0),
+        _ => None,
+    });
+    lives.max().unwrap_or(LIFE_DEFAULT)
 }
 
 fn parts(auth: &Auth, resources: &Resources, opened: &Opened, outside: Option<&Outside>) -> Parts {

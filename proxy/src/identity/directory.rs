@@ -17,11 +17,13 @@ use quorumgate_model::{
     revocation::Revocation,
     state::{Jwks, State},
 };
+use tokio::sync::mpsc;
 
 use super::{
     CredentialRef, RevocationSubject,
     auths::{self, Auths, Outside},
     fetch::Fetcher,
+    handed::Handed,
     keeper::Keeper,
     keys::Keys,
     passwords::Passwords,
@@ -40,6 +42,8 @@ pub struct Directory {
     pub(crate) passwords: Passwords,
     /// Where nothing is there, nothing is fetched.
     outside: OnceLock<Outside>,
+    /// To whoever proposes revocations.
+    pub(super) handing: OnceLock<mpsc::Sender<Handed>>,
     facts: ArcSwap<Facts>,
     /// The log clock's lead over CLOCK_BOOTTIME, microseconds, wrapping: it goes on while nothing is written.
     clock_lead_us: AtomicU64,

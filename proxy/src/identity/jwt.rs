@@ -63,7 +63,7 @@ pub struct VerifiedToken {
 
 /// As `AuthFailure`, told apart for whoever can fetch keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The token names a key that the set does not have.
     UnknownKey(Box<str>),
     Failure(AuthFailure),
@@ -96,6 +96,12 @@ pub(super) fn check(
     sha256: &[u8; 32],
     now_s: u64,
 ) -> Result<Arc<VerifiedToken>, Fault> {
+    let (claims, kid) = signed(plan, keys, token)?;
+    verified(plan, claims, kid, *sha256, now_s).map(Arc::new).map_err(Fault::Failure)
+}
+
+/// What the issuer has signed, with the id of the key; of the claims nothing is checked yet.
+pub(crate) fn signed(plan: &JwtPlan, keys: &KeySet, token: &str) -> Result<(Claims, Option<Box<str>>), Fault> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(invalid("the token is too long"));
     }
@@ -124,7 +130,7 @@ pub(super) fn check(
     // The signature covers the text, not what it decodes to: that is still to be shown to be unambiguous.
     let claims =
         base64url(payload).and_then(|json| object(&json)).ok_or(invalid("the token's payload is malformed"))?;
-    verified(plan, claims, key.kid.as_deref(), *sha256, now_s).map(Arc::new).map_err(Fault::Failure)
+    Ok((claims, key.kid.as_deref().map(Into::into)))
 }
 
 fn invalid(reason: &'static str) -> Fault {
@@ -169,7 +175,7 @@ fn is_typ_taken(wanted: Option<&str>, typ: Option<&str>) -> bool {
 fn verified(
     plan: &JwtPlan,
     claims: Claims,
-    kid: Option<&str>,
+    kid: Option<Box<str>>,
     sha256: [u8; 32],
     now_s: u64,
 ) -> Result<VerifiedToken, AuthFailure> {
@@ -199,7 +205,7 @@ fn verified(
         jti: jti.map(Into::into),
         sid: sid.map(Into::into),
         client: client.map(Into::into),
-        kid: kid.map(Into::into),
+        kid,
         issued_at,
     };
     let consumer = plan.consumer_claim.as_deref().and_then(|name| claim(&claims, name)?.as_str()).map(Into::into);
@@ -217,7 +223,7 @@ fn verified(
 }
 
 /// One text, or a list of texts (RFC 7519 §4.1.3).
-fn is_for_us(ours: &[String], audience: Option<&Value>) -> bool {
+pub(crate) fn is_for_us(ours: &[String], audience: Option<&Value>) -> bool {
     let has = |it: &str| ours.iter().any(|our| our == it);
     match audience {
         Some(Value::String(one)) => has(one),

@@ -25,6 +25,35 @@ pub enum Keys {
     Kept(Arc<Slot>),
 }
 
+impl Keys {
+    /// Keys may have to be waited for, and be fetched once more for one that nobody knows yet.
+    pub(crate) async fn judge<T>(&self, judge: impl Fn(&KeySet) -> Result<T, Fault>) -> Result<T, AuthFailure> {
+        let (set, slot) = match self {
+            Keys::Fixed(set) => (set.clone(), None),
+            Keys::Kept(slot) => match slot.keys() {
+                Some(set) => (set, Some(slot)),
+                None => match slot.first_keys().await {
+                    Some(set) => (set, Some(slot)),
+                    None => return Err(AuthFailure::Unavailable("the issuer's keys are not to be had")),
+                },
+            },
+        };
+        let kid = match judge(&set) {
+            Ok(verified) => return Ok(verified),
+            Err(Fault::Failure(failure)) => return Err(failure),
+            Err(Fault::UnknownKey(kid)) => kid,
+        };
+        let unknown = AuthFailure::Invalid("no key of the issuer has the token's key id");
+        let Some(slot) = slot else { return Err(unknown) };
+        let Some(set) = slot.keys_with(&kid).await else { return Err(unknown) };
+        match judge(&set) {
+            Ok(verified) => Ok(verified),
+            Err(Fault::Failure(failure)) => Err(failure),
+            Err(Fault::UnknownKey(_)) => Err(unknown),
+        }
+    }
+}
+
 /// Shared by all workers.
 pub struct Verified {
     shards: [Mutex<Recent<Entry>>; SHARDS],
@@ -54,30 +83,8 @@ impl Verified {
         token: &str,
         now_s: u64,
     ) -> Result<Arc<VerifiedToken>, AuthFailure> {
-        let (set, slot) = match keys {
-            Keys::Fixed(set) => (set.clone(), None),
-            Keys::Kept(slot) => match slot.keys() {
-                Some(set) => (set, Some(slot)),
-                None => match slot.first_keys().await {
-                    Some(set) => (set, Some(slot)),
-                    None => return Err(AuthFailure::Unavailable("the issuer's keys are not to be had")),
-                },
-            },
-        };
         let sha256 = sha256(token.as_bytes());
-        let kid = match self.verify_with(plan, &set, token, &sha256, now_s) {
-            Ok(verified) => return Ok(verified),
-            Err(Fault::Failure(failure)) => return Err(failure),
-            Err(Fault::UnknownKey(kid)) => kid,
-        };
-        let unknown = AuthFailure::Invalid("no key of the issuer has the token's key id");
-        let Some(slot) = slot else { return Err(unknown) };
-        let Some(set) = slot.keys_with(&kid).await else { return Err(unknown) };
-        match self.verify_with(plan, &set, token, &sha256, now_s) {
-            Ok(verified) => Ok(verified),
-            Err(Fault::Failure(failure)) => Err(failure),
-            Err(Fault::UnknownKey(_)) => Err(unknown),
-        }
+        keys.judge(|set| self.verify_with(plan, set, token, &sha256, now_s)).await
     }
 
     fn verify_with(

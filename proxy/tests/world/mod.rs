@@ -16,7 +16,7 @@ use quorumgate_model::{
     state::{ClusterFacts, State},
 };
 use quorumgate_proxy::{
-    Settings,
+    Proxy, Settings,
     freshness::boottime_ns,
     identity::{
         directory::{Directory, Opened},
@@ -33,13 +33,41 @@ pub struct World {
     pub gateway: Gateway,
     pub heard: Heard,
     directory: Arc<Directory>,
-    state: Mutex<State>,
+    control: Control,
+}
+
+/// What a node's control plane is to its proxy.
+#[derive(Clone)]
+struct Control {
+    proxy: Arc<Proxy>,
+    state: Arc<Mutex<State>>,
     opened: Arc<Opened>,
 }
 
 /// Seconds since 1970.
 pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl Control {
+    /// What the publisher does after each entry.
+    fn publish(&self) {
+        let state = self.state.lock().unwrap();
+        self.proxy.directory().publish(&state, self.opened.clone());
+        self.proxy.publish(Arc::new(Ruleset::compile(&state, Some(&self.proxy.ruleset()))));
+    }
+
+    fn apply(&self, body: Body) {
+        let mut state = self.state.lock().unwrap();
+        let stamp = Stamp { clock_us: boottime_ns() / 1_000, wall_ms: now_s() * 1_000 };
+        let actor = Arc::new(Actor { name: "test".into(), ..Actor::default() });
+        let command = Command { min_level: 0, request_id: None, asked: None, stamp, actor, body };
+        let index = state.index + 1;
+        let (applied, _) = state.apply(index, &command);
+        applied.outcome.unwrap();
+        drop(state);
+        self.publish();
+    }
 }
 
 impl World {
@@ -74,28 +102,26 @@ impl World {
         gateway.freshness.extend(boottime_ns() + 600_000_000_000);
         let opened = Arc::new(Opened { pepper: Some(PEPPER), ..Opened::default() });
         let directory = gateway.proxy.directory();
-        let world = Self { gateway, heard, directory, state: Mutex::new(state), opened };
-        world.publish();
-        world
+        let control = Control { proxy: gateway.proxy.clone(), state: Arc::new(Mutex::new(state)), opened };
+        control.publish();
+        Self { gateway, heard, directory, control }
     }
 
-    /// What the publisher does after each entry.
-    fn publish(&self) {
-        let state = self.state.lock().unwrap();
-        self.directory.publish(&state, self.opened.clone());
-        self.gateway.proxy.publish(Arc::new(Ruleset::compile(&state, Some(&self.gateway.proxy.ruleset()))));
+    /// Agrees to all that the receivers hand over, from now on.
+    pub fn agree(&self) {
+        let mut handed = self.directory.handed().expect("nobody else does");
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            while let Some(handed) = handed.recv().await {
+                let revoke = Revoke { entries: handed.entries.clone(), reason: handed.reason.clone() };
+                control.apply(Body::Revoke(revoke));
+                handed.agreed();
+            }
+        });
     }
 
     fn apply(&self, body: Body) {
-        let mut state = self.state.lock().unwrap();
-        let stamp = Stamp { clock_us: boottime_ns() / 1_000, wall_ms: now_s() * 1_000 };
-        let actor = Arc::new(Actor { name: "test".into(), ..Actor::default() });
-        let command = Command { min_level: 0, request_id: None, asked: None, stamp, actor, body };
-        let index = state.index + 1;
-        let (applied, _) = state.apply(index, &command);
-        applied.outcome.unwrap();
-        drop(state);
-        self.publish();
+        self.control.apply(body);
     }
 
     pub fn key(&self, consumer: &str, text: &str) -> CredentialId {
@@ -136,10 +162,10 @@ impl World {
 
     /// Takes a resource out of the state without the checks of apply.
     pub fn remove(&self, kind: Kind, name: &str) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.control.state.lock().unwrap();
         state.resources.remove(&Key { kind, name: name.parse().unwrap() });
         state.index += 1;
         drop(state);
-        self.publish();
+        self.control.publish();
     }
 }
