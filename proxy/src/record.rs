@@ -62,6 +62,8 @@ pub(crate) struct Record {
     /// Who asks, where the route wants to know.
     pub(crate) identity: Option<Rc<Identity>>,
     pub(crate) decision: Option<Decision>,
+    /// What the client is to keep, whatever the answer is.
+    pub(crate) cookies: Vec<HeaderValue>,
     /// Where it waits to be told that what let it in no longer holds.
     pub(crate) live: Option<Live>,
     /// Until the request was handed to the upstream.
@@ -126,6 +128,7 @@ impl Record {
             client_body: None,
             identity: None,
             decision: None,
+            cookies: Vec::new(),
             live: None,
             overhead: None,
             logged: None,

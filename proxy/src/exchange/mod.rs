@@ -25,7 +25,8 @@ use crate::{
     connection::Conn,
     identity::{
         authorize::{Asked, Authorization, Callers, Verdict},
-        ladder,
+        ladder::{self, Admission},
+        login::{Whence, cookie},
         shown::{Place, query_without},
     },
     live::{Grant, Live},
@@ -135,10 +136,16 @@ async fn serve(
     let route = &plan.rule.route;
     let (mut used, mut digest) = (Vec::new(), None);
     if let Some(wanted) = &route.auth {
-        let proven = ladder::authenticate(&conn, wanted, &parts, record.client_ip).await?;
-        record.identity = Some(proven.identity);
-        used = proven.used;
-        digest = proven.digest;
+        let whence = whence(&conn, &parts, trusted, &host, &path);
+        match ladder::authenticate(&conn, wanted, &parts, record.client_ip, whence).await? {
+            Admission::Proven(proven) => {
+                record.identity = Some(proven.identity);
+                record.cookies = proven.cookies;
+                used = proven.used;
+                digest = proven.digest;
+            }
+            Admission::Answered(response) => return Ok(response),
+        }
     }
     if let Ok(Some(rules)) = &plan.authorization {
         let (method, query, headers) = (parts.method.as_str(), parts.uri.query(), &parts.headers);
@@ -163,6 +170,7 @@ async fn serve(
                     parts.headers.remove(name);
                 }
             }
+            cookie::strip(&mut parts.headers);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
             if let Some(logged) = &mut record.logged {
                 logged.trace_id = origin::trace_id(&parts.headers);
@@ -177,8 +185,18 @@ async fn serve(
             local::redirect(redirect, conn.tls, &host, &path, query(&parts.uri, &used).as_deref())
         }
         Action::Respond(respond) => Ok(local::respond(respond)),
-        Action::Receive(receive) => receive::receive(record, &plan, receive, &parts, body).await,
+        Action::Receive(receive) => {
+            let whence = whence(&conn, &parts, trusted, &host, &path);
+            receive::receive(record, &plan, receive, &parts, body, whence, digest).await
+        }
     }
+}
+
+/// Where a browser would have to come back to; a trusted proxy in front may be the one that speaks TLS.
+fn whence<'a>(conn: &Conn, parts: &Parts, trusted: bool, host: &'a Host<'_>, path: &'a str) -> Whence<'a> {
+    let said = parts.headers.get("x-forwarded-proto").filter(|_| trusted);
+    let tls = said.map_or(conn.tls, |scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
+    Whence { tls, host: &host.name, port: host.port, path }
 }
 
 enum Understood<'a> {
@@ -285,6 +303,9 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
     });
     if let Some(plan) = &record.plan {
         plan.response.carry_out(response.headers_mut());
+    }
+    for cookie in std::mem::take(&mut record.cookies) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     let switches = matches!(response.body(), ResponseBody::Tunnel(_));
     let headers = response.headers_mut();

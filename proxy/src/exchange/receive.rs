@@ -20,11 +20,14 @@ use crate::{
     identity::{
         AuthFailure, Caller, RevocationSubject, TokenMarks,
         auths::{self, Kind},
+        content_digest::Digested,
         directory::{Directory, Facts},
         events::{self, EVENT_TYP, LOGOUT_TYP, Notice, Shut, Wrong},
         form,
         handed::{Asker, NotAgreed},
         jwt::{JwtPlan, VerifiedToken, signed},
+        ladder,
+        login::Whence,
         verified::Keys,
     },
     plan::Plan,
@@ -48,10 +51,18 @@ pub(super) async fn receive(
     receive: &Receive,
     parts: &Parts,
     body: &mut Option<Incoming>,
+    whence: Whence<'_>,
+    digest: Option<Digested>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let directory = record.conn.worker.shared.directory.clone();
     let facts = directory.facts();
     let Some(auth) = facts.auths.find(&receive.auth).cloned() else { return Err(Refusal::BrokenRule) };
+    if receive.receiver == Receiver::LoginCallback {
+        let Kind::OidcLogin(login) = &auth.kind else { return Err(Refusal::BrokenRule) };
+        let step = ladder::sign_in_step(login, &directory, parts, record.client_ip, whence, wall_s()).await;
+        let answer = step.ok_or(Refusal::NoRoute)?;
+        return answer.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()));
+    }
     let methods: &[Method] = match receive.receiver {
         Receiver::Jwks => &[Method::GET, Method::HEAD],
         _ => &[Method::POST],
@@ -62,7 +73,7 @@ pub(super) async fn receive(
     if receive.receiver == Receiver::Jwks {
         return jwks(&facts, &auth);
     }
-    let body = read(record, plan, body).await?;
+    let body = read(record, plan, body, digest).await?;
     let at = At { record, directory: &directory, facts: &facts, auth: &auth };
     match receive.receiver {
         Receiver::Revocation => at.revocation(parts, &body).await,
@@ -72,9 +83,15 @@ pub(super) async fn receive(
     }
 }
 
-async fn read(record: &mut Record, plan: &Plan, body: &mut Option<Incoming>) -> Result<Bytes, Refusal> {
+async fn read(
+    record: &mut Record,
+    plan: &Plan,
+    body: &mut Option<Incoming>,
+    digest: Option<Digested>,
+) -> Result<Bytes, Refusal> {
     let limits = record.conn.worker.shared.settings.limits.clone();
-    let mut body = forward::body(record, body, plan, &limits);
+    let mut body =
+        forward::body(record, body, plan, &limits, digest).map_err(|it| Refusal::Unauthenticated(it, Vec::new()))?;
     let mut bytes = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame?;
@@ -267,6 +284,7 @@ impl At<'_> {
     fn signers(&self, typ: &str) -> Option<(JwtPlan, &Keys)> {
         let (plan, keys) = match &self.auth.kind {
             Kind::Jwt { plan, keys } => (plan, keys),
+            Kind::OidcLogin(login) => login.signers(),
             _ => return None,
         };
         Some((JwtPlan { typ: Some(typ.to_owned()), ..plan.clone() }, keys))

@@ -21,11 +21,14 @@ use super::{
     jwks::KeySet,
     jwt::{JwtPlan, PlanId},
     keeper::{Keeper, Location, Source, Wanted},
+    login::Login,
     mtls::Mtls,
     signature::{SignatureKey, SignaturePlan},
     verified::Keys,
 };
 
+/// The cluster's secret that cookies of browser logins are sealed under.
+const COOKIE_KEY: &str = "cookie-key";
 /// Where no auth says how long its tokens live.
 const LIFE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
@@ -66,6 +69,7 @@ pub(crate) enum Kind {
     Basic,
     Introspection(Arc<Introspection>),
     Signature(SignaturePlan),
+    OidcLogin(Arc<Login>),
     /// For upstreams, never for clients.
     ClientCredentials(Arc<ClientCredentials>),
     /// This node cannot carry it out: nobody gets in by it.
@@ -132,7 +136,14 @@ fn of_kind(resources: &Resources, kind: ResourceKind) -> impl Iterator<Item = &R
 
 /// Where the keys of a token's issuer are to be fetched; None: they need not be.
 pub(crate) fn source(auth: &Auth) -> Option<Source> {
-    let AuthKind::Jwt(jwt) = &auth.kind else { return None };
+    let jwt = match &auth.kind {
+        AuthKind::Jwt(jwt) => jwt,
+        AuthKind::OidcLogin(it) => {
+            let (issuer, reach) = (it.issuer.clone(), reach(it.allow_private));
+            return Some(Source { issuer, location: Location::Discovery, reach });
+        }
+        _ => return None,
+    };
     let location = match &jwt.keys {
         JwtKeys::Url(url) => Location::Url(url.clone()),
         JwtKeys::Discovery => Location::Discovery,
@@ -174,6 +185,8 @@ fn parts(auth: &Auth, resources: &Resources, opened: &Opened, outside: Option<&O
         _ => None,
     };
     let secrets = auth.secrets().iter().filter(|(_, secret)| open(secret, opened).is_some()).count();
+    let sealer = matches!(auth.kind, AuthKind::OidcLogin(_)) && opened.secrets.contains_key(COOKIE_KEY);
+    let secrets = secrets + usize::from(sealer);
     Parts { ca, secrets, outside: outside.is_some() }
 }
 
@@ -271,7 +284,13 @@ fn kind(auth: &Auth, parts: &Parts, opened: &Opened, outside: Option<&Outside>) 
             let components = it.components.clone();
             Kind::Signature(SignaturePlan { components, max_age_s: it.max_age.0.as_secs(), keys })
         }
-        AuthKind::OidcLogin(_) => return Err("this node does not know the kind of the auth"),
+        AuthKind::OidcLogin(it) => {
+            let outside = outside.ok_or(INSIDE)?;
+            let key = opened.secrets.get(COOKIE_KEY).ok_or("the cluster has not made its cookie key yet")?;
+            let keys = outside.keeper.slot(&auth.name).map(Keys::Kept).ok_or(INSIDE)?;
+            let client_secret = secret(&it.client_secret)?;
+            Kind::OidcLogin(Login::new(&auth.name, it, client_secret, keys, key, outside.fetcher.clone()))
+        }
     })
 }
 
@@ -341,6 +360,7 @@ impl std::fmt::Debug for Kind {
             Self::Basic => "Basic",
             Self::Introspection(_) => "Introspection",
             Self::Signature(_) => "Signature",
+            Self::OidcLogin(_) => "OidcLogin",
             Self::ClientCredentials(_) => "ClientCredentials",
             Self::Broken(reason) => reason,
         })

@@ -19,6 +19,10 @@ pub struct Metadata {
     pub token: Option<Endpoint>,
     pub introspection: Option<Endpoint>,
     pub end_session: Option<Endpoint>,
+    /// Every authorization response says who it is from (RFC 9207 §3).
+    pub says_issuer: bool,
+    /// The token endpoint takes the client's secret in the form only (`client_secret_post`).
+    pub secret_in_body: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +63,13 @@ fn read(issuer: &str, tls: bool, json: &[u8]) -> Result<Metadata, DiscoveryError
         token: endpoint("token_endpoint")?,
         introspection: endpoint("introspection_endpoint")?,
         end_session: endpoint("end_session_endpoint")?,
+        says_issuer: document.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
+        secret_in_body: document.get("token_endpoint_auth_methods_supported").and_then(Value::as_array).is_some_and(
+            |methods| {
+                let has = |wanted: &str| methods.iter().any(|it| it == wanted);
+                has("client_secret_post") && !has("client_secret_basic")
+            },
+        ),
     })
 }
 

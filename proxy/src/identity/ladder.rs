@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{
-    HeaderValue,
+    HeaderValue, Response,
     header::{AUTHORIZATION, HOST},
     request::Parts,
     uri::Authority,
@@ -26,12 +26,13 @@ use super::{
     directory::{Directory, Facts},
     fields::Fields,
     jwt::VerifiedToken,
+    login::{self, Login, Whence},
     mtls::Certificate,
     passwords::{Denied, Passwords},
     shown::{Ambiguous, Place, Shown},
     signature::{self, Message, SignaturePlan},
 };
-use crate::{connection::Conn, live::Ended, metrics::AuthResult, refusal::Refusal, worker::wall_s};
+use crate::{body::ResponseBody, connection::Conn, live::Ended, metrics::AuthResult, refusal::Refusal, worker::wall_s};
 
 /// Identities and consumers that a worker keeps at hand.
 const KEPT_MAX: usize = 4096;
@@ -42,6 +43,15 @@ pub(crate) struct Proven {
     pub(crate) used: Vec<Place>,
     /// What the body must be: a signature covers it.
     pub(crate) digest: Option<Digested>,
+    /// For the client to keep, whatever becomes of its request.
+    pub(crate) cookies: Vec<HeaderValue>,
+}
+
+/// What came of asking who it is.
+pub(crate) enum Admission {
+    Proven(Proven),
+    /// A step of a browser's sign-in, which is no request for an upstream.
+    Answered(Response<ResponseBody>),
 }
 
 /// A worker's memory of what it has looked up; only ever a short cut.
@@ -72,6 +82,7 @@ struct Attempt<'a> {
     parts: &'a Parts,
     client_ip: IpAddr,
     now_s: u64,
+    cookies: RefCell<Vec<HeaderValue>>,
 }
 
 /// How a token was found to be good.
@@ -103,7 +114,8 @@ pub(crate) async fn authenticate(
     wanted: &RouteAuth,
     parts: &Parts,
     client_ip: IpAddr,
-) -> Result<Proven, Refusal> {
+    whence: Whence<'_>,
+) -> Result<Admission, Refusal> {
     let worker = &conn.worker;
     let directory = &worker.shared.directory;
     let facts = worker.kept.facts(directory);
@@ -120,7 +132,21 @@ pub(crate) async fn authenticate(
         Ok(shown) => shown,
         Err(Ambiguous) => return Err(Refusal::AmbiguousCredentials(challenges(None))),
     };
-    let attempt = Attempt { conn, directory, facts: &facts, shown, parts, client_ip, now_s: wall_s() };
+    let now_s = wall_s();
+    let login = plans.iter().find_map(|plan| match &plan.kind {
+        Kind::OidcLogin(login) => Some(login),
+        _ => None,
+    });
+    if let Some(login) = login
+        && let Some(answer) = sign_in_step(login, directory, parts, client_ip, whence, now_s).await
+    {
+        let answer = answer.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()));
+        return answer.map(Admission::Answered);
+    }
+    let cookies = RefCell::default();
+    let attempt = Attempt { conn, directory, facts: &facts, shown, client_ip, now_s, parts, cookies };
+    // A person who has shown nothing else is asked to sign in; a program is told what is missing.
+    let sign_in = login.filter(|_| login::is_navigation(parts) && attempt.shows_nothing_else(&plans));
     let outcome = match wanted.combine {
         Combine::AnyOf => attempt.any_of(&plans).await,
         Combine::AllOf => attempt.all_of(&plans).await,
@@ -129,9 +155,15 @@ pub(crate) async fn authenticate(
         Ok(proven) => proven,
         Err(Miss::Failure(AuthFailure::Missing)) => match &wanted.anonymous {
             Some(name) => anonymous(worker.kept.consumer(&facts, name), &wanted.names),
-            None => return Err(Refusal::Unauthenticated(AuthFailure::Missing, challenges(None))),
+            None => match sign_in {
+                Some(login) => return begin(login, whence, parts, now_s).await,
+                None => return Err(Refusal::Unauthenticated(AuthFailure::Missing, challenges(None))),
+            },
         },
         Err(Miss::Failure(failure)) => {
+            if let Some(login) = sign_in {
+                return begin(login, whence, parts, now_s).await;
+            }
             let challenges = challenges(Some(&failure));
             return Err(Refusal::Unauthenticated(failure, challenges));
         }
@@ -147,12 +179,38 @@ pub(crate) async fn authenticate(
                 it.forget(&token.sha256);
             }
         }
+        if let Some(login) = sign_in.filter(|_| revoked.method == AuthMethod::OidcLogin) {
+            return begin(login, whence, parts, now_s).await;
+        }
         return Err(Refusal::Unauthenticated(AuthFailure::Revoked, challenges(Some(&AuthFailure::Revoked))));
     }
     for caller in proven.identity.callers() {
         worker.kept.count(&worker.metrics, &caller.auth, AuthResult::Ok);
     }
-    Ok(proven)
+    Ok(Admission::Proven(proven))
+}
+
+async fn begin(login: &Arc<Login>, whence: Whence<'_>, parts: &Parts, now_s: u64) -> Result<Admission, Refusal> {
+    let begun = login.begin(whence, parts.uri.query(), now_s).await;
+    begun.map(Admission::Answered).map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))
+}
+
+/// Where the browser comes back from the provider, or wants to sign out. None: it is a request like any other.
+pub(crate) async fn sign_in_step(
+    login: &Arc<Login>,
+    directory: &Directory,
+    parts: &Parts,
+    client_ip: IpAddr,
+    whence: Whence<'_>,
+    now_s: u64,
+) -> Option<Result<Response<ResponseBody>, AuthFailure>> {
+    if login.is_callback(whence.path) {
+        return Some(login.callback(&parts.headers, parts.uri.query(), now_s).await);
+    }
+    if login.is_logout(whence.path) {
+        return Some(login.logout(&parts.headers, directory, client_ip, now_s).await);
+    }
+    None
 }
 
 fn is_revoked(directory: &Directory, caller: &Caller) -> bool {
@@ -212,7 +270,7 @@ fn anonymous(consumer: Option<Arc<Consumer>>, names: &[Name]) -> Proven {
         claims: None,
         expires: None,
     };
-    Proven { identity: Rc::new(Identity::of(caller, 0)), used: Vec::new(), digest: None }
+    Proven { identity: Rc::new(Identity::of(caller, 0)), used: Vec::new(), digest: None, cookies: Vec::new() }
 }
 
 impl Attempt<'_> {
@@ -222,7 +280,7 @@ impl Attempt<'_> {
         let mut places: Vec<Place> = Vec::new();
         for plan in plans {
             if let Some(place) = self.place(plan)?
-                && place != Place::Connection
+                && !place.comes_by_itself()
                 && !places.contains(&place)
             {
                 places.push(place);
@@ -234,7 +292,8 @@ impl Attempt<'_> {
         for plan in plans {
             match self.one(plan).await {
                 Ok(One { identity, place, covers_body }) => {
-                    return Ok(Proven { identity, used: vec![place], digest: self.digest(covers_body)? });
+                    let digest = self.digest(covers_body)?;
+                    return Ok(Proven { identity, used: vec![place], digest, cookies: self.cookies.take() });
                 }
                 Err(Miss::Failure(failure)) => worst = graver(worst, failure),
                 Err(miss) => return Err(miss),
@@ -262,7 +321,8 @@ impl Attempt<'_> {
         match missing {
             0 => {
                 let digest = self.digest(covered)?;
-                Ok(Proven { identity: Rc::new(Identity::of_all(callers, ends_at)?), used, digest })
+                let identity = Rc::new(Identity::of_all(callers, ends_at)?);
+                Ok(Proven { identity, used, digest, cookies: self.cookies.take() })
             }
             all if all == plans.len() => Err(Miss::Failure(AuthFailure::Missing)),
             _ => Err(Miss::Failure(AuthFailure::Invalid("this route needs all of its credentials"))),
@@ -277,6 +337,7 @@ impl Attempt<'_> {
             Kind::Jwt { .. } | Kind::Introspection(_) => self.shown.bearer().map(|_| authorization()),
             Kind::Basic => self.shown.basic().map(|_| authorization()),
             Kind::Mtls(_) => self.conn.client_chain.get().map(|_| Place::Connection),
+            Kind::OidcLogin(login) => login.is_shown(&self.parts.headers).then_some(Place::Cookie),
             // It is no secret: the upstream may look at it too.
             Kind::Signature(_) | Kind::ClientCredentials(_) | Kind::Broken(_) => None,
         })
@@ -284,6 +345,11 @@ impl Attempt<'_> {
 
     fn digest(&self, covered: bool) -> Result<Option<Digested>, AuthFailure> {
         if covered { Digested::new(&self.parts.headers).map(Some) } else { Ok(None) }
+    }
+
+    fn shows_nothing_else(&self, plans: &[&Arc<Plan>]) -> bool {
+        let by_itself = |plan| matches!(self.place(plan), Ok(None | Some(Place::Cookie | Place::Connection)));
+        plans.iter().all(|plan| by_itself(plan)) && !self.parts.headers.contains_key("signature-input")
     }
 
     async fn one(&self, plan: &Arc<Plan>) -> Result<One, Miss> {
@@ -320,6 +386,15 @@ impl Attempt<'_> {
                 None => Err(AuthFailure::Missing.into()),
             },
             Kind::Signature(signature) => self.signature(plan, signature).map_err(Into::into),
+            Kind::OidcLogin(login) => {
+                let session = login.resume(&self.parts.headers, self.now_s).await;
+                let by = By { method: AuthMethod::OidcLogin, names_consumer: login.names_consumer(), skew_s: 0 };
+                let proven = session.and_then(|(open, cookies)| {
+                    self.cookies.borrow_mut().extend(cookies);
+                    self.token(plan, by, open.token.clone())
+                });
+                proven.map(|identity| One { identity, place: Place::Cookie, covers_body: false }).map_err(Into::into)
+            }
             Kind::ClientCredentials(_) => Err(AuthFailure::Unavailable("the auth is for upstreams").into()),
             Kind::Basic => match self.shown.basic() {
                 Some(shown) => {

@@ -38,6 +38,15 @@ pub(crate) enum Place {
     /// The parameter's name.
     Query(Box<str>),
     Connection,
+    /// A session's, which is never passed on.
+    Cookie,
+}
+
+impl Place {
+    /// Whether a client shows what stands there without being told to.
+    pub(crate) fn comes_by_itself(&self) -> bool {
+        matches!(self, Self::Connection | Self::Cookie)
+    }
 }
 
 /// A user's name and password.

@@ -20,10 +20,14 @@ use quorumgate_proxy::{
     freshness::boottime_ns,
     identity::{
         directory::{Directory, Opened},
+        fetch::Fetcher,
+        keeper::Keeper,
         keys::{key_hash, user_hash},
+        schedule::Timing,
     },
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Gateway, Heard, echo, settings, state};
 
@@ -76,7 +80,19 @@ impl World {
         Self::with(settings(), words).await
     }
 
-    pub async fn with(settings: Settings, mut words: Value) -> Self {
+    pub async fn with(settings: Settings, words: Value) -> Self {
+        Self::with_opened(settings, words, Opened::default()).await
+    }
+
+    /// With secrets by their fingerprints, the cluster's cookie key, and leave to call providers on this machine.
+    pub async fn with_secrets(words: Value, secrets: &[(&str, &str)]) -> Self {
+        let of_resources = secrets.iter().map(|(name, text)| (name.parse().unwrap(), text.as_bytes().into())).collect();
+        let cookie_key = ("cookie-key".parse().unwrap(), Box::from([9; 32]));
+        let opened = Opened { of_resources, secrets: [cookie_key].into(), ..Opened::default() };
+        Self::with_opened(settings(), words, opened).await
+    }
+
+    async fn with_opened(settings: Settings, mut words: Value, opened: Opened) -> Self {
         let (target, heard) = echo().await;
         let defaults = json!({
             "upstreams": [{"name": "u", "targets": [target.to_string()]}],
@@ -100,8 +116,11 @@ impl World {
         let gateway = Gateway::with_rules(settings, Arc::new(Ruleset::compile(&state, None)));
         // Long enough for every test.
         gateway.freshness.extend(boottime_ns() + 600_000_000_000);
-        let opened = Arc::new(Opened { pepper: Some(PEPPER), ..Opened::default() });
+        let opened = Arc::new(Opened { pepper: Some(PEPPER), ..opened });
         let directory = gateway.proxy.directory();
+        let keeper = Arc::new(Keeper::new(Fetcher::platform(), Timing::default(), Arc::new(|_, _| ())));
+        directory.reach_out(Fetcher::platform(), keeper.clone());
+        tokio::spawn(keeper.run(CancellationToken::new()));
         let control = Control { proxy: gateway.proxy.clone(), state: Arc::new(Mutex::new(state)), opened };
         control.publish();
         Self { gateway, heard, directory, control }
