@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use quorumgate_proto::admin::v1::{
-    ApplyConfigRequest, GetConfigRequest, GetStatusRequest, GetStatusResponse, ListNodesRequest, RollbackRequest,
-    StateHashRequest, WriteResponse, rollback_request::Target,
+    ApplyConfigRequest, GetConfigRequest, GetStatusRequest, GetStatusResponse, ListNodesRequest, NewRevocation,
+    RevokeTokenRequest, RollbackRequest, Selector, StateHashRequest, WriteResponse, rollback_request::Target, selector,
 };
 use tokio::time::Instant;
 
 use super::{
     Report, figure,
+    issuer::{self, Issuer},
     load::{self, Load},
     nodes::{Fleet, Node, SETTLE_MAX},
 };
@@ -19,6 +20,10 @@ use crate::cli::config::{Config, source::Source};
 const EXAMPLE: &str = include_str!("../../../../examples/demo.yaml");
 /// The addresses in the example, which stand for the demo's upstreams.
 const EXAMPLE_ADDRESSES: [&str; 3] = ["127.0.0.1:9101", "127.0.0.1:9102", "127.0.0.1:9103"];
+/// The public key in the example, which stands for that of the demo's own issuer.
+const EXAMPLE_KEY: [&str; 2] =
+    ["wQRGtnqhORyIim8plFt4dl6ot1GD7A5FQWX15iaA-4Y", "Duq8-LBF9ACbj36dBu3tEkGYcOyBI6And1ZbypBQYtw"];
+const ACCOUNT: &str = "/account";
 const HOST: &str = "shop.test";
 const PATH: &str = "/orders/1";
 /// Requests a second over all nodes.
@@ -31,8 +36,10 @@ const LATER: &str = "routes:\n- {name: later, match: {path_prefix: /later}, upst
 
 pub async fn run(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
     start(fleet, report).await?;
-    apply_example(fleet, report).await?;
+    let issuer = Issuer::new()?;
+    apply_example(fleet, &issuer, report).await?;
     through_every_node(fleet, report).await?;
+    revoke_a_token(fleet, &issuer, report).await?;
     change_and_roll_back(fleet, report).await?;
     let killed = kill_the_leader(fleet, report).await?;
     bring_back(fleet, killed, report).await?;
@@ -92,11 +99,13 @@ async fn status(fleet: &Fleet, node: &Node) -> anyhow::Result<GetStatusResponse>
     Ok(client.cluster().get_status(client.ask(GetStatusRequest {})).await?.into_inner())
 }
 
-async fn apply_example(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
+async fn apply_example(fleet: &Fleet, issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
     let mut text = EXAMPLE.to_owned();
-    for (written, real) in EXAMPLE_ADDRESSES.iter().zip(&fleet.origins.addresses) {
+    let addresses = fleet.origins.addresses.iter().map(ToString::to_string);
+    let real = addresses.chain(issuer.coordinates());
+    for (written, real) in EXAMPLE_ADDRESSES.iter().chain(&EXAMPLE_KEY).zip(real) {
         ensure!(text.contains(written), "examples/demo.yaml has no {written}");
-        text = text.replace(written, &real.to_string());
+        text = text.replace(written, &real);
     }
     // Through a follower: any node takes a write.
     let (answer, took) = apply(fleet, 1, "examples/demo.yaml", text, "the demo's routes").await?;
@@ -148,6 +157,50 @@ async fn through_every_node(fleet: &Fleet, report: &mut Report) -> anyhow::Resul
     }
     report.holds("200 through every node", format!("{good}/{}", fleet.nodes.len()));
     Ok(())
+}
+
+/// A token that every node takes is revoked through the second one; the others are asked all the while.
+async fn revoke_a_token(fleet: &Fleet, issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
+    let token = issuer.token("ann", "demo-1")?;
+    for node in fleet.running() {
+        let answer = load::get_with(node.proxy, HOST, ACCOUNT, &token).await?;
+        ensure!(answer.status == 200, "{} refuses a good token: {}", node.name, answer.body.trim_end());
+        let bare = load::get(node.proxy, HOST, ACCOUNT).await?;
+        ensure!(bare.status == 401, "{} lets anybody in: {}", node.name, bare.status);
+    }
+    let through = 1;
+    let others = || fleet.nodes.iter().enumerate().filter(|(at, _)| *at != through).map(|(_, node)| node);
+    let refused = others().map(|node| load::get_until_refused(node.proxy, HOST, ACCOUNT, &token));
+    let revoking = async {
+        let client = fleet.client(&fleet.nodes[through]).await?;
+        let by = selector::By::Jti("demo-1".into());
+        let selector = Selector { by: Some(by), issuer: issuer::ISSUER.into() };
+        let request = client.ask(RevokeTokenRequest {
+            revocation: Some(NewRevocation { selector: Some(selector), ..NewRevocation::default() }),
+            reason: "the demo".into(),
+            request_id: uuid::Uuid::new_v4().to_string(),
+            ..RevokeTokenRequest::default()
+        });
+        let began = Instant::now();
+        client.revocations().revoke_token(request).await.context("revoking")?;
+        anyhow::Ok(began)
+    };
+    let (began, refused) = tokio::try_join!(revoking, timeout_all(refused))?;
+    let took = refused.into_iter().max().map_or(Duration::ZERO, |last| last.saturating_duration_since(began));
+    let names: Vec<&str> = others().map(|node| node.name.as_str()).collect();
+    let names = names.join(" and ");
+    let through = &fleet.nodes[through];
+    let here = load::get_with(through.proxy, HOST, ACCOUNT, &token).await?;
+    ensure!(here.status == 401, "{} still takes the token", through.name);
+    let fresh = load::get_with(through.proxy, HOST, ACCOUNT, &issuer.token("ann", "demo-2")?).await?;
+    ensure!(fresh.status == 200, "{} refuses another token too: {}", through.name, fresh.status);
+    report.holds(&format!("JWT revoked on {}, rejected on {names} after", through.name), figure(took));
+    Ok(())
+}
+
+async fn timeout_all<T>(all: impl Iterator<Item = impl Future<Output = anyhow::Result<T>>>) -> anyhow::Result<Vec<T>> {
+    let all = futures_util::future::try_join_all(all);
+    tokio::time::timeout(SETTLE_MAX, all).await.context("a node went on taking the revoked token")?
 }
 
 /// A route is added through one node, serves on all, and a rollback takes it away again.

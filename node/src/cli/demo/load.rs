@@ -17,10 +17,12 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     task::JoinSet,
-    time::{MissedTickBehavior, timeout},
+    time::{Instant, MissedTickBehavior, timeout},
 };
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Between two requests that wait for a refusal: a figure is this exact.
+const BETWEEN_TRIES: Duration = Duration::from_micros(500);
 /// Connections a node.
 const LANES: u32 = 4;
 
@@ -31,7 +33,25 @@ pub struct Answer {
 
 /// One request on a connection of its own.
 pub async fn get(node: SocketAddr, host: &str, path: &str) -> anyhow::Result<Answer> {
-    Connection::open(node).await?.get(host, path).await
+    Connection::open(node).await?.get(host, path, None).await
+}
+
+/// The same with a token.
+pub async fn get_with(node: SocketAddr, host: &str, path: &str, token: &str) -> anyhow::Result<Answer> {
+    Connection::open(node).await?.get(host, path, Some(token)).await
+}
+
+/// Shows the token again and again on one connection until it is refused with 401; returns when that was heard.
+pub async fn get_until_refused(node: SocketAddr, host: &str, path: &str, token: &str) -> anyhow::Result<Instant> {
+    let mut connection = Connection::open(node).await?;
+    loop {
+        let answer = connection.get(host, path, Some(token)).await?;
+        match answer.status {
+            200 => tokio::time::sleep(BETWEEN_TRIES).await,
+            401 if answer.body.contains("token_revoked") => return Ok(Instant::now()),
+            _ => anyhow::bail!("{node} answered {}: {}", answer.status, answer.body.trim_end()),
+        }
+    }
 }
 
 struct Connection {
@@ -56,8 +76,12 @@ impl Connection {
         timeout(ANSWER_MAX, opening).await.context("connecting took too long")?
     }
 
-    async fn get(&mut self, host: &str, path: &str) -> anyhow::Result<Answer> {
-        let request = Request::get(path).header("host", host).body(Empty::new())?;
+    async fn get(&mut self, host: &str, path: &str, token: Option<&str>) -> anyhow::Result<Answer> {
+        let mut request = Request::get(path).header("host", host);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new())?;
         let asking = async {
             self.sender.ready().await?;
             let answer = self.sender.send_request(request).await?;
@@ -129,7 +153,7 @@ async fn lane(node: SocketAddr, host: &'static str, path: &'static str, pause: D
                 continue;
             }
         };
-        match open.get(host, path).await {
+        match open.get(host, path, None).await {
             Ok(answer) if answer.status == 200 => {
                 tally.good.fetch_add(1, Ordering::Relaxed);
                 connection = Some(open).filter(|it| !it.sender.is_closed());

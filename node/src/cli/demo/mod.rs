@@ -1,6 +1,7 @@
 //! `demo`: a cluster of real processes on this machine that checks what Quorumgate promises and prints what it measured.
 
 mod checks;
+mod issuer;
 mod load;
 mod nodes;
 mod origin;
