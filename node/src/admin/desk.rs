@@ -95,6 +95,7 @@ impl Desk {
         if left.is_zero() {
             return Err(failure::unwritten(ProposeError::NoQuorum("the deadline has passed".into()), &id));
         }
+        let asked = asked.map(|asked| self.veiled(asked));
         let draft = Draft { request_id: Some(request_id.into_bytes()), asked, actor: call.actor.clone(), body };
         self.consensus.propose(draft, left).await.map_err(|error| failure::unwritten(error, &id))
     }
@@ -153,6 +154,13 @@ pub fn request_id(text: &str) -> Result<Uuid, Status> {
         return Ok(Uuid::new_v4());
     }
     Uuid::parse_str(text).map_err(|_| failure::bad_field("request_id", &format!("found {text:?}; allowed: a UUID")))
+}
+
+impl Desk {
+    /// Requests hold secrets, and the log remembers their digests: nobody who reads one there can try guesses on it.
+    pub fn veiled(&self, asked: Digest) -> Digest {
+        Digest(self.consensus.cluster_key().hash("quorumgate 2026 digest of a request", &asked.0))
+    }
 }
 
 /// What a call asks for: what must be equal for a repeated request id to be a repeat.

@@ -52,6 +52,11 @@ impl ClusterKey {
         Ok(opened.to_vec())
     }
 
+    /// A hash that only members can make: of what may hold a secret, which the plain hash would let anyone guess at.
+    pub fn hash(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&blake3::derive_key(purpose, &self.0), bytes).as_bytes()
+    }
+
     fn key(&self) -> anyhow::Result<LessSafeKey> {
         let key = UnboundKey::new(&AES_256_GCM, &self.0).map_err(|_| anyhow::anyhow!("an unusable cluster key"))?;
         Ok(LessSafeKey::new(key))

@@ -190,7 +190,7 @@ impl Desk {
         asked: Digest,
         mode: Mode,
     ) -> Option<Result<WriteResponse, Status>> {
-        let known = state.answered(request_id.as_bytes(), asked).filter(|_| mode == Mode::Write)?;
+        let known = state.answered(request_id.as_bytes(), self.veiled(asked)).filter(|_| mode == Mode::Write)?;
         let written = match known.map_err(|refused| failure::rejected(&refused)).and_then(desk::written) {
             Ok(written) => written,
             Err(refused) => return Some(Err(refused)),
