@@ -167,7 +167,7 @@ pub(crate) fn wanted<'a>(
 pub(crate) fn longest_life(resources: &Resources) -> Duration {
     let lives = all(resources).filter_map(|auth| match &auth.kind {
         AuthKind::Jwt(it) => Some(it.max_lifetime.0),
-        AuthKind::OidcLogin(it) => Some(it.session.0),
+        AuthKind::OidcLogin(it) => Some(it.session.0.max(LIFE_DEFAULT)),
         _ => None,
     });
     lives.max().unwrap_or(LIFE_DEFAULT)

@@ -153,6 +153,8 @@ fn outlives(state: &State) -> Duration {
     let lifetimes = auths.filter_map(|resource| match resource {
         Resource::Auth(auth) => match &auth.kind {
             AuthKind::Jwt(jwt) => Some(jwt.max_lifetime.0),
+            // A session is revoked by the same selectors.
+            AuthKind::OidcLogin(login) => Some(login.session.0.max(LIFETIME_DEFAULT)),
             _ => None,
         },
         _ => None,
