@@ -196,11 +196,29 @@ fn snapshot_records_are_stored_as_ever() {
     for record in all {
         let word = word(record.record.as_ref().unwrap());
         if seen.insert(word.to_owned()) {
-            let name = if word == "dedup" { "dedup.asked" } else { word };
+            let name = match word {
+                "dedup" => "dedup.asked",
+                "ledger_pool" => "ledger_pool.destroyed",
+                word => word,
+            };
             golden(&format!("record.{name}"), &record.encode_to_vec());
         }
     }
     assert_eq!(seen, fields("SnapshotRecord", true), "a record without a sample");
+}
+
+/// Before `destroyed`, what was destroyed in use was forgotten.
+#[test]
+fn an_older_pool_is_still_read() {
+    let mut records: Vec<_> = snapshot::records(&ledger_state()).collect();
+    let Some(Record::LedgerPool(pool)) = &mut records.last_mut().unwrap().record else { panic!("pools are last") };
+    assert!(!pool.destroyed.is_empty());
+    pool.destroyed.clear();
+    golden("record.ledger_pool", &records.last().unwrap().encode_to_vec());
+    let mut rebuild = snapshot::Rebuild::default();
+    records.into_iter().for_each(|record| rebuild.push(record).unwrap());
+    let state = rebuild.finish().unwrap();
+    assert!(state.ledger.keys.values().all(|pool| pool.destroyed.is_empty()));
 }
 
 /// Before `asked`, an answered request was kept without what it asked for.

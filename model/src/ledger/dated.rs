@@ -52,18 +52,20 @@ impl Schedule {
         taken
     }
 
-    /// Destroys up to `count`, the last first; how many.
-    pub fn drop_latest(&mut self, count: u64) -> u64 {
+    /// The latest `count` of them, or all: instants and slots.
+    pub fn take_latest(&mut self, count: u64) -> Vec<(u64, u64)> {
         let mut left = count;
-        while let Some((_, n)) = self.entries.last_mut().filter(|_| left > 0) {
+        let mut taken = Vec::new();
+        while let Some((at_us, n)) = self.entries.last_mut().filter(|_| left > 0) {
             let part = left.min(*n);
             *n -= part;
             left -= part;
+            taken.push((*at_us, part));
             if *n == 0 {
                 self.entries.pop();
             }
         }
-        count - left
+        taken
     }
 
     pub fn total(&self) -> u64 {

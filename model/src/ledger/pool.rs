@@ -23,6 +23,8 @@ pub struct Pool {
     pub recycling: Schedule,
     /// Slots of sessions that are over and said nothing of them.
     pub quarantine: Schedule,
+    /// Slots that were destroyed before they had rested: where the budget is raised again, they come back resting.
+    pub destroyed: Schedule,
     /// By session, ascending.
     pub holders: Vec<(SessionId, Held)>,
     pub recalled_us: u64,
@@ -94,9 +96,16 @@ impl Pool {
 
     /// Slots that were given up in use.
     pub(super) fn recycle(&mut self, at_us: u64, count: u64, limit: &Limit) {
+        let destroyed = self.destroy(at_us, count, limit);
+        self.recycling.add(at_us, count - destroyed, limit.window_us());
+    }
+
+    /// Of `count` slots that will have rested at `at_us`, those that are beyond the budget.
+    fn destroy(&mut self, at_us: u64, count: u64, limit: &Limit) -> u64 {
         let destroyed = count.min(self.excess);
         self.excess -= destroyed;
-        self.recycling.add(at_us, count - destroyed, limit.window_us());
+        self.destroyed.add(at_us, destroyed, limit.window_us());
+        destroyed
     }
 
     /// The budget was changed from `before` to `after`.
@@ -105,15 +114,24 @@ impl Pool {
             let made = after - before;
             let kept = made.min(self.excess);
             self.excess -= kept;
-            self.free += made - kept;
+            let mut left = made - kept;
+            for (at_us, count) in self.destroyed.take_latest(left) {
+                left -= count;
+                self.quarantine.push(at_us, count);
+            }
+            self.free += left;
             return;
         }
         self.excess += before - after;
         let gone = self.excess.min(self.free);
         self.free -= gone;
         self.excess -= gone;
-        self.excess -= self.recycling.drop_latest(self.excess);
-        self.excess -= self.quarantine.drop_latest(self.excess);
+        for from in [&mut self.recycling, &mut self.quarantine] {
+            for (at_us, count) in from.take_latest(self.excess) {
+                self.excess -= count;
+                self.destroyed.push(at_us, count);
+            }
+        }
     }
 
     /// Brings home what has come free, and settles sessions that are over.
@@ -131,6 +149,7 @@ impl Pool {
         }
         let home = self.recycling.take_due(now_us) + self.quarantine.take_due(now_us);
         self.come_home(home);
+        self.destroyed.take_due(now_us);
     }
 
     /// I5: what was reported to rest beyond the session returns on schedule, everything else a rest after its end. The
@@ -145,15 +164,15 @@ impl Pool {
             }
         }
         let rest_us = if mutants::is(Mutant::RegrantAtExpiry) { 0 } else { limit.rest_us() };
-        let destroyed = left.min(self.excess);
-        self.excess -= destroyed;
-        self.quarantine.add(session.end_us() + rest_us, left - destroyed, limit.window_us());
+        let at_us = session.end_us() + rest_us;
+        let destroyed = self.destroy(at_us, left, limit);
+        self.quarantine.add(at_us, left - destroyed, limit.window_us());
     }
 
     /// Nobody asks, and every slot is home.
     pub(super) fn is_idle(&self, now_us: u64, limit: &Limit) -> bool {
         let home = self.holders.is_empty() && self.recycling.is_empty() && self.quarantine.is_empty();
-        home && self.excess == 0 && self.active_us + limit.rest_us() <= now_us
+        home && self.destroyed.is_empty() && self.excess == 0 && self.active_us + limit.rest_us() <= now_us
     }
 
     /// Lends by demand: what is free, then what comes free, then by recalling from those above their target. Answers
@@ -225,6 +244,11 @@ impl Pool {
         if unmet > 0 && now_us >= self.recalled_us + RECALL_EVERY_US {
             let above = |(n, target): (&usize, &Target)| held(self, n).saturating_sub(target.target);
             let surplus: Vec<u64> = live.iter().zip(&targets).map(above).collect();
+            // Targets are rounded up: what is beyond the budget has to come from somewhere all the same.
+            let (surplus, unmet) = match surplus.iter().sum::<u64>() < self.excess {
+                true => (live.iter().map(|n| held(self, n)).collect(), self.excess),
+                false => (surplus, unmet),
+            };
             if surplus.iter().any(|it| *it > 0) {
                 self.recalled_us = now_us;
             }
@@ -250,7 +274,11 @@ impl Pool {
             let (soonest, latest) = (now_us + HUNGRY_US.start(), now_us + HUNGRY_US.end());
             return coming.unwrap_or(latest).clamp(soonest, latest);
         }
-        let home = [self.recycling.last_us(), self.quarantine.last_us()].into_iter().flatten().max().unwrap_or(0);
+        let home = [self.recycling.last_us(), self.quarantine.last_us(), self.destroyed.last_us()]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or(0);
         let idle = (self.active_us + limit.rest_us()).max(home);
         if idle > now_us { idle } else { now_us + limit.rest_us().max(*HUNGRY_US.end()) }
     }
