@@ -8,7 +8,8 @@ use quorumgate_proto::admin::v1::{
     ApplyConfigRequest, ConfigSet, CreateJoinTokenRequest, CreateJoinTokenResponse, GetConfigRequest,
     GetConfigResponse, GetStatusRequest, GetStatusResponse, ListNodesRequest, ListNodesResponse, StateHashRequest,
     StateHashResponse, TransferLeaderRequest, TransferLeaderResponse, WriteResponse, cluster_client::ClusterClient,
-    config_client::ConfigClient, observe_client::ObserveClient,
+    config_client::ConfigClient, key_client::KeyClient, observe_client::ObserveClient,
+    revocation_client::RevocationClient,
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -41,6 +42,14 @@ impl Admin {
 
     pub fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel.clone())
+    }
+
+    pub fn keys(&self) -> KeyClient<Channel> {
+        KeyClient::new(self.channel.clone())
+    }
+
+    pub fn revocations(&self) -> RevocationClient<Channel> {
+        RevocationClient::new(self.channel.clone())
     }
 
     pub async fn apply(&self, config: ConfigSet) -> Result<WriteResponse, Status> {

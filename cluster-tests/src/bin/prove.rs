@@ -49,6 +49,13 @@ enum Claim {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Keys and revocations by the million through the API.
+    Bulk {
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: usize,
+        #[arg(long, default_value_t = 1_000_000)]
+        revocations: usize,
+    },
     /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
     Wan {
         #[arg(long, default_value_t = 50)]
@@ -126,6 +133,12 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
                 "{rounds} revocations under faults: of {} requests the latest that was let in was sent {:?} after; the bound is {:?}",
                 bound.requests, bound.latest, bound.max_staleness
             );
+        }
+        Claim::Bulk { keys, revocations } => {
+            let cluster = Cluster::start(Plan::of(3)).await?;
+            let bulk = scenarios::bulk::run(&cluster, keys, revocations).await?;
+            println!("{bulk}");
+            ensure!(bulk.keys_took + bulk.revocations_took < Duration::from_secs(60), "the load took longer than 60 s");
         }
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;

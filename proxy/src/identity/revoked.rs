@@ -49,11 +49,20 @@ struct Writer {
 impl Revoked {
     /// The entry that shuts the subject out at this instant of the log clock, if there is one.
     pub fn is_revoked(&self, subject: &RevocationSubject, now_us: u64) -> Option<Arc<Revocation>> {
-        let issued_at = subject.token.as_ref().and_then(|token| token.issued_at);
+        self.is_revoked_by(subject, || now_us)
+    }
+
+    /// As `is_revoked`; the clock is asked only where an entry is found.
+    pub(super) fn is_revoked_by(
+        &self,
+        subject: &RevocationSubject,
+        now_us: impl Fn() -> u64,
+    ) -> Option<Arc<Revocation>> {
         let mut found = None;
         each_selector(subject, |parts| {
             if found.is_none() {
-                found = self.find(parts).filter(|it| it.expires_at_us > now_us && it.covers(issued_at));
+                let issued_at = || subject.token.as_ref().and_then(|token| token.issued_at);
+                found = self.find(parts).filter(|it| it.expires_at_us > now_us() && it.covers(issued_at()));
             }
         });
         found
