@@ -4,12 +4,12 @@
 //! route costs the same among ten as among ten thousand. (matchit keeps one route a path and knows no fall-through to
 //! the next best, which conditions on headers need.)
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, hash::BuildHasherDefault, sync::Arc};
 
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use super::{
-    filter::{self, Filter},
+    fold::Fold,
     rank::Rank,
     rule::{Place, Rule, Segment},
 };
@@ -17,7 +17,7 @@ use crate::resource::{HostPattern, check::PATH_BYTES_MAX};
 
 /// Hashed, since ten thousand keys apart in memory cost a comparison tree most of its time; the same on every node.
 /// Nothing that leaves the ruleset follows from its order: it is looked up, and what `explain` walks is sorted then.
-type Map<V> = GenericHashMap<Arc<str>, V, filter::Build, DefaultSharedPtr>;
+type Map<V> = GenericHashMap<Arc<str>, V, BuildHasherDefault<Fold>, DefaultSharedPtr>;
 
 /// A rule under one of its host patterns. Ordered by precedence.
 #[derive(Debug, Clone)]
@@ -97,8 +97,6 @@ struct Paths {
     /// Of each kind of path, by its slashes; the prefix `/` counts as none.
     exact_sizes: Sizes,
     prefix_sizes: Sizes,
-    /// Of the keys of all three maps.
-    keys: Filter,
     /// No entry has a higher one. Like the sizes it is not narrowed when entries go, only when the last one goes.
     priority_max: i32,
 }
@@ -239,7 +237,6 @@ impl Default for Paths {
             any: Vec::new(),
             exact_sizes: Sizes::default(),
             prefix_sizes: Sizes::default(),
-            keys: Filter::default(),
             priority_max: i32::MIN,
         }
     }
@@ -252,7 +249,6 @@ impl Paths {
         let list = match &rule.place {
             Place::Exact(path) => {
                 self.exact_sizes.add(count(path, b'/'));
-                self.keys.add(filter::hash(path));
                 self.exact.entry(path.as_str().into()).or_default()
             }
             Place::Template(segments) => {
@@ -261,24 +257,16 @@ impl Paths {
                     Some(shape) => shape.uses += 1,
                     None => self.shapes.push(Shape { params, uses: 1 }),
                 }
-                let key = nameless(segments);
-                self.keys.add(hash_template(&key));
-                self.templates.entry(key.into()).or_default()
+                self.templates.entry(nameless(segments).into()).or_default()
             }
             Place::Prefix(prefix) => {
                 self.prefix_sizes.add(if prefix == "/" { 0 } else { count(prefix, b'/') });
-                self.keys.add(filter::hash(prefix));
                 self.prefixes.entry(prefix.as_str().into()).or_default()
             }
             Place::Regex(..) | Place::Unknown => &mut self.regexes,
             Place::Any => &mut self.any,
         };
         insert_sorted(list, entry);
-        if self.keys.is_full() {
-            let texts = self.exact.keys().chain(self.prefixes.keys()).map(|key| filter::hash(key));
-            let hashes = texts.chain(self.templates.keys().map(|key| hash_template(key)));
-            self.keys = Filter::of(self.exact.len() + self.prefixes.len() + self.templates.len(), hashes);
-        }
     }
 
     fn remove(&mut self, rule: &Rule) {
@@ -310,7 +298,7 @@ impl Paths {
     fn visit<'r>(&'r self, path: &str, visitor: &mut impl Visitor<'r>) {
         let size = count(path, b'/');
         if self.exact_sizes.may_have(size)
-            && let Some(entries) = self.look_up(&self.exact, path)
+            && let Some(entries) = self.exact.get(path)
         {
             visitor.offer(entries);
         }
@@ -319,7 +307,7 @@ impl Paths {
         }
         let rooted = path.starts_with('/');
         for shape in self.shapes.iter().filter(|shape| rooted && shape.params.len() == size) {
-            if let Some(entries) = self.look_up_template(shape, path) {
+            if let Some(entries) = shape.key(path).and_then(|key| self.templates.get(&*key)) {
                 visitor.offer(entries);
             }
         }
@@ -335,23 +323,13 @@ impl Paths {
         }
     }
 
-    fn look_up<'r>(&self, map: &'r Map<Vec<Entry>>, key: &str) -> Option<&'r Vec<Entry>> {
-        self.keys.may_have(filter::hash(key)).then(|| map.get(key)).flatten()
-    }
-
-    /// The key is put together only where it is likely to be found.
-    fn look_up_template(&self, shape: &Shape, path: &str) -> Option<&Vec<Entry>> {
-        let likely = self.keys.may_have(filter::hash_parts(shape.segments(path)));
-        if likely { self.templates.get(&*shape.key(path)?) } else { None }
-    }
-
     /// The longest first: the whole path, then up to each slash from the right, then `/`.
     fn visit_prefixes<'r>(&'r self, path: &str, size: usize, visitor: &mut impl Visitor<'r>) {
         let mut rest = path;
         for size in (1..=size).rev() {
             if self.prefix_sizes.may_have(size)
                 && rest.len() <= PATH_BYTES_MAX
-                && let Some(entries) = self.look_up(&self.prefixes, rest)
+                && let Some(entries) = self.prefixes.get(rest)
             {
                 visitor.offer(entries);
                 if visitor.settled(self.priority_max) {
@@ -369,12 +347,6 @@ impl Paths {
 }
 
 impl Shape {
-    /// Of a path of as many segments, those of a template of this shape that might take it.
-    fn segments<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
-        let segments = path[1..].split('/').zip(&self.params);
-        segments.map(|(segment, is_param)| if *is_param { PARAM } else { segment })
-    }
-
     /// A path of as many segments as it would stand among the templates of this shape; None: a parameter is empty.
     fn key(&self, path: &str) -> Option<String> {
         let mut key = String::with_capacity(path.len() + 2 * self.params.len());
@@ -392,11 +364,6 @@ impl Shape {
 
 /// What stands for a parameter in a key; a canonical path has no brace.
 const PARAM: &str = "{}";
-
-/// Of its key, as `Shape::segments` gives it of a path.
-fn hash_template(nameless: &str) -> u64 {
-    filter::hash_parts(nameless[1..].split('/'))
-}
 
 fn nameless(segments: &[Segment]) -> String {
     let texts = segments.iter().flat_map(|segment| match segment {

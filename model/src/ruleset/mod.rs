@@ -2,8 +2,8 @@
 
 mod condition;
 mod explain;
-mod filter;
 mod fingerprint;
+mod fold;
 mod index;
 mod rank;
 mod request;
