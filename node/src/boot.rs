@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use quorumgate_model::{command::Standing, ruleset::Ruleset};
-use quorumgate_proxy::{Freshness, Proxy, identity::directory::Directory};
+use quorumgate_proxy::{Freshness, Proxy, RateLimitStyle, identity::directory::Directory};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -15,11 +15,12 @@ use crate::{
     VERSION, admin,
     consensus::{Consensus, StartOptions},
     init,
+    leases::{Leases, Timekeeper},
     providers::Providers,
     publish::{self, Publisher},
     receive,
     secrets::Opener,
-    settings::{self, Settings},
+    settings::{self, RateLimitHeaders, Settings},
     tasks::{Ended, Tasks},
     telemetry::{
         health::Health,
@@ -94,6 +95,10 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     info!(addresses = ?proxy.addresses(), "proxy listening");
 
     providers.start(consensus.clone(), &tasks);
+    proxy.limits().publish(&consensus.state());
+    let leases = Leases { consensus: consensus.clone(), limits: proxy.limits() };
+    tasks.start("leases", leases.run(tasks.stop()));
+    tasks.start("ledger", Timekeeper { consensus: consensus.clone() }.run(tasks.stop()));
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
     tasks.start("publish", publisher.run(tasks.stop()));
     receive::start(&tasks, consensus.clone(), &proxy.directory());
@@ -210,6 +215,11 @@ fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
         trusted_proxies: settings.proxy.trusted_proxies.clone(),
         limits: quorumgate_proxy::ClientLimits {
             buffered_bytes_max: settings.proxy.buffered_max.0,
+            rate_limit_style: match settings.proxy.rate_limit_headers {
+                RateLimitHeaders::Draft10 => RateLimitStyle::Draft10,
+                RateLimitHeaders::XRatelimit => RateLimitStyle::XRateLimit,
+                RateLimitHeaders::Off => RateLimitStyle::Off,
+            },
             ..Default::default()
         },
     }

@@ -7,6 +7,7 @@ mod compile;
 pub mod consensus;
 pub mod init;
 pub mod join;
+pub mod leases;
 pub mod peer;
 pub mod pki;
 pub mod providers;

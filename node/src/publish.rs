@@ -53,7 +53,9 @@ impl Publisher {
         if serving.revision != state.revision || serving.index == 0 {
             let rules = compile(state.clone(), serving.clone()).await?;
             report_broken(&rules, &serving);
+            self.proxy.limits().publish(&state);
             self.proxy.publish(rules);
+            self.proxy.limits().prune(&state);
             info!(revision = state.revision, routes = self.proxy.ruleset().rules.len(), "configuration published");
         }
         self.consensus.set_published(Published { index: state.index, revision: state.revision, at_ms: wall_ms() });

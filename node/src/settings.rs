@@ -53,6 +53,20 @@ pub struct Proxy {
     /// Body bytes held for clients and upstreams that have not taken them, until requests are refused as `overloaded`.
     #[serde(default = "buffered_default")]
     pub buffered_max: Size,
+    /// How answers tell clients where they stand with limits: draft10, x-ratelimit or off.
+    #[serde(default)]
+    pub rate_limit_headers: RateLimitHeaders,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RateLimitHeaders {
+    /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
+    #[default]
+    Draft10,
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, in seconds from now.
+    XRatelimit,
+    Off,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

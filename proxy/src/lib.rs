@@ -11,6 +11,7 @@ mod held;
 pub mod identity;
 mod ids;
 mod io;
+pub mod limits;
 mod listener;
 mod live;
 mod metrics;
@@ -41,6 +42,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use freshness::Freshness;
+pub use limits::{Limits, Style as RateLimitStyle};
 pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
 
 use crate::{identity::directory::Directory, metrics::WorkerMetrics, upstream::Registry, worker::Shared};
@@ -84,6 +86,7 @@ impl Proxy {
             freshness,
             directory,
             registry,
+            limits: Default::default(),
             per_ip: Default::default(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -132,6 +135,12 @@ impl Proxy {
         self.shared.registry.clone()
     }
 
+    /// What this node spends of the cluster's budgets. Whoever owns the process publishes the limits of a state before its
+    /// rules, and drives what is behind them.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.shared.limits.clone()
+    }
+
     /// The next access log lines go to a file that is opened anew.
     pub fn reopen_access_log(&self) {
         self.access_log.reopen();
@@ -142,6 +151,7 @@ impl Proxy {
         metrics::write(&self.workers, out);
         self.access_log.metrics(out);
         self.shared.registry.metrics(out);
+        self.shared.limits.metrics(&self.shared.settings.region, out);
     }
 
     /// Stops accepting (after emptying the accept queues), asks clients to go (GOAWAY, Connection: close), waits for

@@ -25,11 +25,15 @@ pub(crate) enum Ended {
     Revoked,
     Expired,
     Stale,
+    /// It has held a limit's permit for as long as it may.
+    HeldTooLong,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     grant: Option<Grant>,
+    /// On CLOCK_BOOTTIME, microseconds.
+    hold_until_us: Option<u64>,
     ended: Option<Ended>,
     waker: Option<Waker>,
 }
@@ -42,6 +46,8 @@ pub(crate) struct LiveTable {
     /// The second in which expiry was looked at last.
     looked_at: Cell<u64>,
     was_fresh: Cell<bool>,
+    /// Slots with a `hold_until_us`.
+    holding: Cell<usize>,
 }
 
 /// An exchange's place in the table of its worker.
@@ -52,7 +58,7 @@ pub(crate) struct Live {
 
 impl LiveTable {
     fn enter(&self, grant: Grant) -> usize {
-        let slot = Slot { grant: Some(grant), ended: None, waker: None };
+        let slot = Slot { grant: Some(grant), ..Slot::default() };
         let mut slots = self.slots.borrow_mut();
         match self.free.borrow_mut().pop() {
             Some(free) => {
@@ -67,7 +73,8 @@ impl LiveTable {
     }
 
     fn leave(&self, slot: usize) {
-        self.slots.borrow_mut()[slot] = Slot::default();
+        let left = std::mem::take(&mut self.slots.borrow_mut()[slot]);
+        self.holding.set(self.holding.get() - usize::from(left.hold_until_us.is_some()));
         self.free.borrow_mut().push(slot);
     }
 
@@ -80,6 +87,26 @@ impl LiveTable {
             }
         }
         slot.ended
+    }
+
+    fn hold_until(&self, slot: usize, until_us: u64) {
+        let before = self.slots.borrow_mut()[slot].hold_until_us.replace(until_us);
+        self.holding.set(self.holding.get() + usize::from(before.is_none()));
+    }
+
+    /// Ends what has held a permit for too long.
+    pub(crate) fn sweep_held(&self, now_us: u64) {
+        if self.holding.get() == 0 {
+            return;
+        }
+        let mut wakers = Vec::new();
+        for slot in &mut *self.slots.borrow_mut() {
+            if slot.ended.is_none() && slot.hold_until_us.is_some_and(|until_us| until_us <= now_us) {
+                slot.ended = Some(Ended::HeldTooLong);
+                wakers.extend(slot.waker.take());
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Ends what may not go on. `revoked` is asked of every identity; pass None where nothing has changed.
@@ -125,6 +152,13 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Its permit is over at this instant.
+    pub(crate) fn hold_until(&self, until_us: u64) {
+        self.worker.live.hold_until(self.slot, until_us);
+    }
+}
+
 impl Drop for Live {
     fn drop(&mut self) {
         self.worker.live.leave(self.slot);
@@ -138,6 +172,7 @@ impl Ended {
             Self::Revoked => "token_revoked",
             Self::Expired => "token_expired",
             Self::Stale => "state_stale",
+            Self::HeldTooLong => "upstream_timeout",
         }
     }
 }
@@ -161,6 +196,26 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn a_permit_ends_its_exchange_on_time() {
+        let table = LiveTable::default();
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let grant = || Grant { identity: None, fresh_only: false, ends_at: None };
+        let (short, long) = (table.enter(grant()), table.enter(grant()));
+        table.hold_until(short, 10);
+        assert_eq!(table.ended(short, &mut cx), None);
+        table.sweep_held(9);
+        assert_eq!(table.ended(short, &mut cx), None);
+        table.sweep_held(10);
+        assert_eq!(table.ended(short, &mut cx), Some(Ended::HeldTooLong));
+        assert_eq!(table.ended(long, &mut cx), None);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        table.leave(short);
+        assert_eq!(table.holding.get(), 0);
     }
 
     #[test]

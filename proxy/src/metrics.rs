@@ -178,7 +178,7 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-const REASONS: [&str; 37] = [
+const REASONS: [&str; 40] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -196,6 +196,9 @@ const REASONS: [&str; 37] = [
     "insufficient_scope",
     "access_denied",
     "rate_limited",
+    "quota_exceeded",
+    "concurrency_limited",
+    "limit_unavailable",
     "auth_unavailable",
     "upgrade_not_supported",
     "upstream_protocol_error",

@@ -24,6 +24,7 @@ use crate::{
     exchange,
     held::Held,
     identity::Identity,
+    limits::Admitted,
     live::{Ended, Live},
     pace::Pace,
     plan::Plan,
@@ -66,6 +67,8 @@ pub(crate) struct Record {
     pub(crate) cookies: Vec<HeaderValue>,
     /// Where it waits to be told that what let it in no longer holds.
     pub(crate) live: Option<Live>,
+    /// What it took of limits.
+    pub(crate) admitted: Option<Box<Admitted>>,
     /// Until the request was handed to the upstream.
     pub(crate) overhead: Option<Duration>,
     /// Only kept for routes that are logged.
@@ -130,6 +133,7 @@ impl Record {
             decision: None,
             cookies: Vec::new(),
             live: None,
+            admitted: None,
             overhead: None,
             logged: None,
             status: CLIENT_GONE_STATUS,
@@ -239,6 +243,8 @@ impl Record {
             self.conn.body_left_unread();
         }
         self.live = None;
+        // Permits go back.
+        self.admitted = None;
         self.conn.exchange_ends();
     }
 

@@ -1,5 +1,7 @@
 //! Why this gateway answers instead of the upstream, and what it then says (RFC 9457; trailers-only for gRPC).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -7,7 +9,7 @@ use http::{
 };
 use uuid::Uuid;
 
-use crate::{client_body::ClientFault, identity::AuthFailure, live::Ended, upstream::Failure};
+use crate::{client_body::ClientFault, identity::AuthFailure, limits::OverLimit, live::Ended, upstream::Failure};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -40,6 +42,10 @@ pub(crate) enum Refusal {
     Misdirected,
     /// This node holds as many bytes for clients as it may.
     Overloaded,
+    /// More than a limit admits.
+    OverLimit(Box<OverLimit>),
+    /// The cluster cannot be asked for a limit's slots, and the limit denies then.
+    LimitUnavailable,
 }
 
 /// The values of WWW-Authenticate (RFC 9110 11.6.1).
@@ -205,6 +211,15 @@ impl Refusal {
                 14,
             )
             .retry_after("1"),
+            Self::OverLimit(over) => words(over.status, over.code, "Over the limit", "more than this limit admits", 8),
+            Self::LimitUnavailable => words(
+                S::SERVICE_UNAVAILABLE,
+                "limit_unavailable",
+                "Limit unavailable",
+                "whether a limit admits this cannot be told at the moment",
+                14,
+            )
+            .retry_after("1"),
             Self::LoopDetected => words(
                 S::LOOP_DETECTED,
                 "loop_detected",
@@ -243,6 +258,7 @@ impl Refusal {
             }
             Self::InsufficientScope(_) | Self::AccessDenied => Some("authorization"),
             Self::StateStale => Some("freshness"),
+            Self::OverLimit(_) | Self::LimitUnavailable => Some("limits"),
             _ => None,
         }
     }
@@ -257,11 +273,32 @@ impl Refusal {
         }
     }
 
+    /// Those that draft-ietf-httpapi-ratelimit-headers registers, else our own.
+    fn problem_type(&self, code: &str) -> Cow<'static, str> {
+        match self {
+            Self::OverLimit(_) => Cow::Borrowed("https://iana.org/assignments/http-problem-types#quota-exceeded"),
+            Self::LimitUnavailable => {
+                Cow::Borrowed("https://iana.org/assignments/http-problem-types#temporary-reduced-capacity")
+            }
+            _ => Cow::Owned(format!("urn:quorumgate:problem:{code}")),
+        }
+    }
+
+    /// Further members of the problem, each with its comma; the names of limits need no escape.
+    fn extensions(&self) -> String {
+        match self {
+            Self::OverLimit(over) => {
+                format!(",\"violated-policies\":[\"{}\"],\"retry_after\":{}", over.policy, over.retry_after_s)
+            }
+            _ => String::new(),
+        }
+    }
+
     pub(crate) fn answer(&self, id: Uuid, grpc: bool) -> Response<Bytes> {
         let words = self.words();
         let mut response = match grpc {
             true => words.trailers_only(),
-            false => words.problem(id),
+            false => words.problem(id, self.problem_type(words.code), &self.extensions()),
         };
         let headers = response.headers_mut();
         if let Some(seconds) = words.retry_after {
@@ -272,6 +309,9 @@ impl Refusal {
         }
         if let Self::TooManyFailures(seconds) = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+        }
+        if let Self::OverLimit(over) = self {
+            headers.insert(RETRY_AFTER, HeaderValue::from(over.retry_after_s));
         }
         if words.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -286,13 +326,13 @@ impl Refusal {
 }
 
 impl Words {
-    fn problem(&self, id: Uuid) -> Response<Bytes> {
+    fn problem(&self, id: Uuid, kind: Cow<'static, str>, extensions: &str) -> Response<Bytes> {
         let (status, code, title, detail) = (self.status.as_u16(), self.code, self.title, self.detail);
         let id = id.hyphenated();
         // Every text above is a constant without quotes or backslashes.
         let body = format!(
-            "{{\"type\":\"urn:quorumgate:problem:{code}\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\
-             \"instance\":\"urn:uuid:{id}\",\"code\":\"{code}\",\"request_id\":\"{id}\"}}"
+            "{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\
+             \"instance\":\"urn:uuid:{id}\",\"code\":\"{code}\",\"request_id\":\"{id}\"{extensions}}}"
         );
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status;
@@ -341,6 +381,7 @@ impl From<Ended> for Refusal {
             Ended::Revoked => Self::Unauthenticated(AuthFailure::Revoked, Vec::new()),
             Ended::Expired => Self::Unauthenticated(AuthFailure::Expired, Vec::new()),
             Ended::Stale => Self::StateStale,
+            Ended::HeldTooLong => Self::UpstreamTimeout,
         }
     }
 }

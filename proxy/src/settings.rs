@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::limits::Style;
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub node: String,
@@ -64,6 +66,8 @@ pub struct ClientLimits {
     pub connections_per_ip_max: usize,
     /// Of bodies, in the whole node, until no further request is let in; each worker has an equal share.
     pub buffered_bytes_max: u64,
+    /// How answers tell clients where they stand with the limits.
+    pub rate_limit_style: Style,
 }
 
 impl Default for ClientLimits {
@@ -80,6 +84,7 @@ impl Default for ClientLimits {
             uri_bytes_max: 16 << 10,
             connections_per_ip_max: 10_000,
             buffered_bytes_max: 512 << 20,
+            rate_limit_style: Style::default(),
         }
     }
 }

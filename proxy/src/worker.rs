@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access_log::AccessLog,
     connection::{self, Conn, PerIp, Reception},
-    freshness::Freshness,
+    freshness::{self, Freshness},
     identity::{
         Identity,
         directory::Directory,
         ladder::{self, Kept},
     },
     ids::Ids,
+    limits::Limits,
     live::LiveTable,
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
     plan::Plans,
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) per_ip: PerIp,
     /// Stop accepting and ask clients to go.
     pub(crate) drain: CancellationToken,
@@ -216,6 +218,7 @@ fn sweep(worker: &Worker) {
     let gone = |identity: &Identity| ladder::is_over(directory, &facts, identity);
     let changed = worker.kept.swept_index.replace(facts.index) != facts.index;
     let revoked: Option<&dyn Fn(&Identity) -> bool> = if changed { Some(&gone) } else { None };
+    worker.live.sweep_held(freshness::boottime_ns() / 1_000);
     worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), revoked);
 }
 

@@ -56,6 +56,8 @@ pub struct Taken {
     cost: u32,
     /// The instant of admission: what `take` was given, or later if the slots came free after that clock was read.
     pub at_us: u64,
+    /// Free slots that it left.
+    pub left: u64,
 }
 
 /// Too few free slots.
@@ -70,6 +72,28 @@ pub struct Short {
 pub struct Used {
     pub reusable_at_us: u64,
     pub count: u32,
+}
+
+/// A bucket at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub free: u64,
+    pub used: u64,
+    /// When all that is in use has come back.
+    pub whole_us: Option<u64>,
+}
+
+impl Taken {
+    /// A part of what was taken, to put back on its own; the rest stays taken.
+    pub fn part(&mut self, cost: u32) -> Taken {
+        let cost = cost.min(self.cost);
+        self.cost -= cost;
+        Taken { cost, ..*self }
+    }
+
+    pub fn cost(&self) -> u32 {
+        self.cost
+    }
 }
 
 impl Rest {
@@ -154,7 +178,8 @@ impl Bucket {
         }
         // Raised before any slot became free that the exchange above may have got.
         let at_us = now_us.max(self.floor_us.load(Ordering::Acquire));
-        let taken = Taken { epoch: epoch_of(word), grain: rest.grain_after(at_us), cost, at_us };
+        let left = (word & FREE_MASK) - u64::from(cost);
+        let taken = Taken { epoch: epoch_of(word), grain: rest.grain_after(at_us), cost, at_us, left };
         self.record(rest, taken.epoch, rest.grain_at(at_us), taken.grain, cost);
         Ok(taken)
     }
@@ -248,6 +273,18 @@ impl Bucket {
     pub fn free_count(&self, rest: &Rest, now_us: u64) -> u64 {
         self.sweep(rest, rest.grain_at(now_us));
         self.word.load(Ordering::Acquire) & FREE_MASK
+    }
+
+    /// What a client is told of: allocates nothing.
+    pub fn counts(&self, rest: &Rest, now_us: u64) -> Counts {
+        let free = self.free_count(rest, now_us);
+        let (epoch, grain) = (epoch_of(self.word.load(Ordering::Acquire)), rest.grain_at(now_us));
+        let (mut used, mut last) = (0, None);
+        for entry in self.cells().map(|cell| Entry(cell.load(Ordering::Acquire))).filter(|it| it.is_live(epoch)) {
+            used += u64::from(entry.count());
+            last = last.max(Some(grain.saturating_add_signed(entry.ahead_of(grain))));
+        }
+        Counts { free, used, whole_us: last.map(|grain| grain * rest.grain_us) }
     }
 
     /// Resting slots, soonest first.

@@ -4,6 +4,7 @@
 //! to the leader, and hands `Lease`s to workers. Time is this process's own CLOCK_BOOTTIME in microseconds throughout.
 
 mod batch;
+mod evict;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,8 @@ use crate::NodeId;
 pub const POLL_EVERY_US: u64 = 50_000;
 /// How many keys a node may keep accounts of; the idle ones go first.
 pub const ACCOUNTS_MAX: usize = 2_000_000;
+/// After this long a slot may have been recalled from another node.
+const RECALLED_US: u64 = 300_000;
 /// How many attempts to open a session are remembered.
 const OPENS_MAX: usize = 64;
 
@@ -52,6 +55,8 @@ pub struct Holder {
     sent_us: u64,
     draining: bool,
     last_sent: Option<(u64, u64)>,
+    /// Where the last look for idle accounts ended.
+    looked_at: Option<Key>,
 }
 
 #[derive(Debug)]
@@ -109,6 +114,7 @@ impl Holder {
             sent_us: 0,
             draining: false,
             last_sent: None,
+            looked_at: None,
         };
         if mutants::is(Mutant::StaleLedgerAfterRestart) {
             holder.take_over_stale(now_us);
@@ -134,7 +140,8 @@ impl Holder {
             return Some(account.lease.clone());
         }
         let limit = self.ledger.limit(key.limit).filter(|it| it.broken.is_none() && it.removed_us.is_none())?.clone();
-        if !matches!(limit.rule.kind, Kind::Sliding { .. }) || self.accounts.len() >= ACCOUNTS_MAX {
+        let has_slots = matches!(limit.rule.kind, Kind::Sliding { .. } | Kind::Concurrency { .. });
+        if !has_slots || self.accounts.len() >= ACCOUNTS_MAX {
             return None;
         }
         let account = self.account(key, &limit, now_us);
@@ -152,10 +159,12 @@ impl Holder {
         }
     }
 
-    /// What an exchange does that found too few slots of a limit whose slots are lent one by one; None for others.
+    /// What an exchange does that found too few slots of a limit whose slots are lent one by one, or none at all where
+    /// this node has no share yet; None for others.
     pub fn ask(&self, key: &Key, now_us: u64) -> Option<Ask> {
         let limit = self.ledger.limit(key.limit)?;
-        if !limit.is_on_demand(self.ledger.epoch.divisor) {
+        let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
+        if !on_demand && self.accounts.get(key).is_some_and(|it| it.slots > 0) {
             return None;
         }
         let Some(pool) = self.ledger.pool(key) else { return Some(Ask::Wait) };
@@ -164,6 +173,8 @@ impl Holder {
         Some(match home {
             _ if pool.free > 0 => Ask::Wait,
             Some(at) if at <= log_us => Ask::Wait,
+            // Others may have to give some up.
+            _ if !on_demand => Ask::DenyUntil(now_us + RECALLED_US),
             Some(at) => Ask::DenyUntil(now_us + (at - log_us)),
             None => Ask::DenyUntil(now_us + time::rested(limit.window_us())),
         })

@@ -2,11 +2,12 @@
 //!
 //! The contract: a worker reads its clock (CLOCK_BOOTTIME, microseconds), calls `Lease::take` with it and goes by the
 //! answer. It never waits. Slots come and go behind its back: the holder grants and removes them in the same bucket.
-//! Leases outlive sessions, so a worker may keep its handle as long as it likes.
+//! Leases outlive sessions, so a worker may keep its handle as long as it likes; of one that `is_retired` nothing can be
+//! taken any more, and a new handle is to be had from the holder.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use super::{
@@ -29,6 +30,7 @@ pub struct Lease {
     short: AtomicU32,
     /// What exchanges wait for at the moment.
     waiting: AtomicU32,
+    retired: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,8 @@ impl Tenure {
 impl Lease {
     pub(super) fn new(key: Key, window_us: u64, tenure: Arc<Tenure>) -> Self {
         let (short, waiting) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { key, rest: Rest::of_window(window_us), bucket: Bucket::default(), tenure, short, waiting }
+        let (rest, bucket, retired) = (Rest::of_window(window_us), Bucket::default(), AtomicBool::new(false));
+        Self { key, rest, bucket, tenure, short, waiting, retired }
     }
 
     /// Spends `cost` slots at `now_us`, or none.
@@ -93,6 +96,15 @@ impl Lease {
 
     pub fn waiting(&self) -> u64 {
         u64::from(self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// The holder keeps no account of it any more, and it is empty for good.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
     }
 
     pub(super) fn short(&self) -> u64 {

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 pub use dated::Schedule;
+pub use lease::Lease;
 pub use limits::{Limit, Lowered};
 pub use pool::{Held, Pool};
 pub use session::{Epoch, Seat, Session};

@@ -61,7 +61,8 @@ fn rule(limit: &Limit) -> Option<Rule> {
     let kind = match &limit.kind {
         LimitKind::Sliding { limit, window } => Kind::Sliding { limit: *limit, window_us: micros(*window) },
         LimitKind::Bucket { rate, window, burst } => {
-            Kind::Bucket { rate: *rate, window_us: micros(*window), burst: *burst }
+            let window_us = resource::bucket_window_us(*rate, micros(*window), *burst);
+            Kind::Sliding { limit: *burst, window_us }
         }
         LimitKind::Calendar { limit, .. } => Kind::Calendar { limit: *limit },
         LimitKind::Concurrency { limit, max_hold } => {

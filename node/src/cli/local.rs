@@ -118,6 +118,7 @@ fn settings_of(node: &NewNode) -> Outcome<Settings> {
             trusted_proxies: Vec::new(),
             grace: Span::secs(30),
             buffered_max: settings::buffered_default(),
+            rate_limit_headers: Default::default(),
         },
         peer: settings::Peer { listen: node.peer_listen, advertise: node.advertise.clone() },
         admin: settings::Admin { listen: node.admin_listen },

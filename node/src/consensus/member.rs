@@ -180,6 +180,11 @@ impl Member {
 }
 
 impl Consensus {
+    /// Whether this node is the leader, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.member.raft.metrics().borrow_watched().current_leader == Some(self.member.me.node)
+    }
+
     /// Up to where the log is gone: what is older comes by snapshot.
     pub fn purged(&self) -> Option<u64> {
         self.member.raft.metrics().borrow_watched().purged.as_ref().map(|id| id.index)

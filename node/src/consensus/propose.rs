@@ -9,12 +9,14 @@ use openraft::errors::{ClientWriteError, RaftError};
 use quorumgate_model::{
     LEVEL, NodeId,
     command::{Applied, Body, Command, Role, Standing, UpdateNode},
-    convert, membership,
+    convert,
+    ledger::command::LedgerCommand,
+    membership,
 };
 use quorumgate_proto::peer::v1::{self as pb, failure::Reason, request::Call, response::Answer};
 use tokio::time::{timeout, timeout_at};
 
-use super::{Consensus, Draft, ProposeError, member::Member};
+use super::{Consensus, Draft, ProposeError, drive::draft, member::Member};
 use crate::peer::CallError;
 
 /// How often a write that nobody has taken is offered again; a new leader wakes it earlier.
@@ -73,6 +75,19 @@ impl Consensus {
                 return Err(outcome);
             }
             self.member.pause().await;
+        }
+    }
+}
+
+impl Consensus {
+    /// One try, without a request id: the ledger tells repeats apart by itself, and whoever sends repeats what it must.
+    pub async fn propose_for_ledger(&self, command: LedgerCommand, deadline: Duration) -> Result<(), ProposeError> {
+        match self.member.try_to_propose(&draft(Body::Ledger(command)), Instant::now() + deadline).await {
+            Attempt::Done(_) => Ok(()),
+            Attempt::NotAppended(reason) => Err(ProposeError::NoQuorum(reason)),
+            Attempt::Unknown(reason) => Err(ProposeError::OutcomeUnknown(reason)),
+            Attempt::Refused(reason) => Err(ProposeError::Refused(reason)),
+            Attempt::Stopped(reason) => Err(ProposeError::Stopped(reason)),
         }
     }
 }

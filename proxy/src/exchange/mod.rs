@@ -29,6 +29,7 @@ use crate::{
         login::{Whence, cookie},
         shown::{Place, query_without},
     },
+    limits,
     live::{Grant, Live},
     plan::Plan,
     record::{Answer, Logged, Record},
@@ -160,6 +161,8 @@ async fn serve(
         record.live = Some(Live::enter(&conn.worker, Grant { identity, fresh_only, ends_at }));
     }
 
+    within_limits(record, &plan, &parts.headers).await?;
+
     match &plan.rule.route.action {
         Action::Forward { upstream } => {
             let target = forward::target(&parts.uri, path, query(&parts.uri, &used).as_deref(), &plan)?;
@@ -288,6 +291,24 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
     Ok(())
 }
 
+/// Phase 12. A permit ends with its exchange, and the exchange with its permit.
+async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) -> Result<(), Refusal> {
+    let route = &plan.rule.route;
+    if route.limits.is_empty() {
+        return Ok(());
+    }
+    let identity = record.identity.clone();
+    let callers = identity.as_deref().map(|it| Callers { first: Some(&it.caller), also: &it.also }).unwrap_or_default();
+    let asked = limits::Asked { route: &route.name, callers, client_ip: record.client_ip, headers };
+    record.admitted = limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked).await?;
+    if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
+        let worker = &record.conn.worker;
+        let nothing_else = || Live::enter(worker, Grant { identity: None, fresh_only: false, ends_at: None });
+        record.live.get_or_insert_with(nothing_else).hold_until(until_us);
+    }
+    Ok(())
+}
+
 /// The one exit: every answer leaves through here, with its record.
 fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) -> Response<Answer> {
     // Then the connection ends behind the answer, which the client must know before it sends its next request.
@@ -299,8 +320,17 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
         }
         // Nobody needs to end what is said here.
         record.live = None;
-        refusal.answer(record.request_id, record.grpc).map(ResponseBody::Full)
+        let mut answer = refusal.answer(record.request_id, record.grpc).map(ResponseBody::Full);
+        if let Refusal::OverLimit(over) = &refusal {
+            over.fields(record.conn.worker.shared.settings.limits.rate_limit_style, answer.headers_mut());
+        }
+        answer
     });
+    if let Some(admitted) = &mut record.admitted {
+        let shared = &record.conn.worker.shared;
+        admitted.settle(response.headers());
+        admitted.fields(&shared.limits, shared.settings.limits.rate_limit_style, response.headers_mut());
+    }
     if let Some(plan) = &record.plan {
         plan.response.carry_out(response.headers_mut());
     }

@@ -233,6 +233,7 @@ pub(crate) fn over(directory: &Directory, identity: Option<&Identity>, ended: En
         Ended::Revoked => AuthFailure::Revoked,
         Ended::Expired => AuthFailure::Expired,
         Ended::Stale => return Refusal::StateStale,
+        Ended::HeldTooLong => return Refusal::UpstreamTimeout,
     };
     let facts = directory.load_facts();
     let plan = identity.and_then(|identity| facts.auths.find(&identity.caller.auth));

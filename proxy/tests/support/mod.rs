@@ -39,6 +39,7 @@ pub fn state(words: Value) -> State {
             let resource = match kind.as_str() {
                 "upstreams" => Resource::Upstream(Arc::new(serde_json::from_value(it).unwrap())),
                 "routes" => Resource::Route(Arc::new(serde_json::from_value(it).unwrap())),
+                "limits" => Resource::Limit(Arc::new(serde_json::from_value(it).unwrap())),
                 "consumers" => Resource::Consumer(Arc::new(serde_json::from_value(it).unwrap())),
                 "auth" => Resource::Auth(Arc::new(serde_json::from_value(it).unwrap())),
                 "certificate_authorities" => {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::{Account, Holder, small};
 use crate::ledger::{
     Limit,
-    command::{Dated, Key, LeaseBatch, LeaseItem, OpenSession},
+    command::{Dated, Key, Kind, LeaseBatch, LeaseItem, OpenSession},
     mutants::{self, Mutant},
 };
 
@@ -18,6 +18,9 @@ const URGENT_US: u64 = 20_000;
 const CHANGED_US: u64 = 100_000;
 /// Demand is told again when it has moved by this part of itself.
 const DEMAND_MOVED: u64 = 8;
+
+/// A share is low when less than this part of it is free.
+const LOW_PART: u64 = 4;
 
 /// For the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,21 +73,35 @@ impl Holder {
         }
         let mut spoken = self.observe(now_us);
         let since_us = now_us.saturating_sub(self.sent_us);
-        let most = spoken.iter().map(|(why, _)| *why).max().unwrap_or(Why::Renewal);
+        let awaited = if self.is_awaited() { Why::Changed } else { Why::Renewal };
+        let most = spoken.iter().map(|(why, _)| *why).max().unwrap_or(Why::Renewal).max(awaited);
         let wait_us = match most {
             Why::Urgent => URGENT_US,
             Why::Changed => CHANGED_US,
             Why::Renewal => self.length_us / 4,
         };
+        spoken.sort_by_key(|(why, _)| Reverse(*why));
+        let now = if since_us < wait_us { 0 } else { ITEMS_MAX.min(spoken.len()) };
+        // What is not said now must be said later: nobody signals it again.
+        for (_, key) in spoken.split_off(now) {
+            if self.accounts.get(&key).is_some_and(|it| it.implicit) {
+                self.outgrown.insert(key);
+            }
+        }
         if since_us < wait_us {
             return None;
         }
-        spoken.sort_by_key(|(why, _)| Reverse(*why));
-        spoken.truncate(ITEMS_MAX);
         let items = spoken.into_iter().filter_map(|(_, key)| self.item(&key, now_us)).collect();
         let seq = self.session.as_ref().map_or(0, |it| it.seq) + 1;
         self.flight = Some(Flight { seq, sent: vec![now_us], items });
         self.attempt(now_us)
+    }
+
+    /// A change of shares or budgets counts once every session has acknowledged it: better soon than with the renewal.
+    fn is_awaited(&self) -> bool {
+        let acked = self.session.as_ref().and_then(|it| self.ledger.sessions.get(&it.id)).map_or(0, |it| it.acked);
+        let epoch = &self.ledger.epoch;
+        epoch.complete_us.is_none() && epoch.divisor > 0 && acked < epoch.version
     }
 
     /// Reads what clients asked for, and says which keys to speak of.
@@ -95,7 +112,7 @@ impl Holder {
             self.fit_share(&key, &limit, now_us);
             let Some(account) = self.accounts.get_mut(&key).filter(|it| it.implicit) else { continue };
             account.note_demand(now_us);
-            if account.short > 0 || account.lease.waiting() > 0 {
+            if account.short > 0 || account.lease.waiting() > 0 || account.is_low(now_us) {
                 account.demand.at_least((account.slots + account.short) * 1_000);
                 spoken.push((Why::Urgent, key));
             }
@@ -128,11 +145,11 @@ impl Holder {
         match draining || account.is_idle(&limit, now_us) {
             true => {
                 item.demand = 0;
-                account.release(0, 0, now_us, &mut item);
+                account.release(&limit, 0, 0, now_us, &mut item);
             }
             // Used slots go home at once: whoever asks next gets them.
-            false if on_demand => account.release(account.lease.waiting().min(keep), 0, now_us, &mut item),
-            false => account.release(u64::MAX, keep, now_us, &mut item),
+            false if on_demand => account.release(&limit, account.lease.waiting().min(keep), 0, now_us, &mut item),
+            false => account.release(&limit, u64::MAX, keep, now_us, &mut item),
         }
         Some(item)
     }
@@ -161,8 +178,12 @@ impl Holder {
     }
 }
 
+fn is_permits(limit: &Limit) -> bool {
+    matches!(limit.rule.kind, Kind::Concurrency { .. })
+}
+
 impl Account {
-    fn note_demand(&mut self, now_us: u64) {
+    pub(super) fn note_demand(&mut self, now_us: u64) {
         let asked = u64::from(self.lease.bucket.demand());
         if asked > 0 {
             self.active_us = now_us;
@@ -173,6 +194,11 @@ impl Account {
 
     fn want(&self, on_demand: bool) -> u64 {
         if on_demand { self.lease.waiting() } else { self.short }
+    }
+
+    /// Better asked for more before somebody is refused.
+    fn is_low(&self, now_us: u64) -> bool {
+        self.lease.bucket.free_count(&self.lease.rest, now_us) < self.slots / LOW_PART
     }
 
     fn is_idle(&self, limit: &Limit, now_us: u64) -> bool {
@@ -190,7 +216,7 @@ impl Account {
         let idle = self.slots > 0 && (draining || self.is_idle(limit, now_us));
         let spare = on_demand
             && self.slots > 0
-            && (bucket.free_count(rest, now_us) > want || !bucket.used(rest, now_us).is_empty());
+            && (bucket.free_count(rest, now_us) > want || !is_permits(limit) && !bucket.used(rest, now_us).is_empty());
         match self.keep.is_some() || moved || idle || spare || (want == 0 && self.told_want > 0) {
             true => Why::Changed,
             false => Why::Renewal,
@@ -198,7 +224,7 @@ impl Account {
     }
 
     /// Gives back what is free beyond `free_kept` and, together with what is in use, beyond `kept`.
-    fn release(&mut self, free_kept: u64, kept: u64, now_us: u64, item: &mut LeaseItem) {
+    fn release(&mut self, limit: &Limit, free_kept: u64, kept: u64, now_us: u64, item: &mut LeaseItem) {
         let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
         let free = bucket.free_count(rest, now_us);
         let beyond = self.slots.saturating_sub(kept);
@@ -208,7 +234,8 @@ impl Account {
             return;
         }
         item.release_free = u64::from(bucket.release_free(rest, small(from_free), now_us));
-        let from_used = beyond - item.release_free;
+        // A permit in use comes free when its exchange ends, which is sooner than it rests: it goes home from there.
+        let from_used = if is_permits(limit) { 0 } else { beyond - item.release_free };
         for it in bucket.release_used(rest, small(from_used), now_us) {
             let in_us = it.reusable_at_us.saturating_sub(now_us);
             item.release_used.push(Dated { in_us, count: u64::from(it.count) });

@@ -17,6 +17,8 @@ pub const PER_MAX: usize = 8;
 pub const LIMIT_MAX: u64 = 1 << 40;
 /// The longest window of kind sliding or bucket.
 pub const WINDOW_MAX: Span = Span::secs(31 * 24 * 3600);
+/// The longest that a token of a bucket is reckoned to rest: 35 years, so that sums of instants stay within 64 bits.
+const BUCKET_WINDOW_US_MAX: u64 = 1 << 50;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "LimitWords", into = "LimitWords")]
@@ -135,6 +137,13 @@ impl Limit {
     pub fn zone_default() -> String {
         "UTC".into()
     }
+}
+
+/// A token bucket as slots: `burst` of them, each back after the time in which `burst` tokens flow in. That admits at
+/// most `burst` at once and `rate` in the long run, and never more in any time than the bucket would.
+pub fn bucket_window_us(rate: u64, window_us: u64, burst: u64) -> u64 {
+    let long = u128::from(burst) * u128::from(window_us) / u128::from(rate.max(1));
+    u64::try_from(long).unwrap_or(u64::MAX).clamp(1, BUCKET_WINDOW_US_MAX)
 }
 
 impl LimitPart {

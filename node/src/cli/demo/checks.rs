@@ -26,6 +26,10 @@ const EXAMPLE_KEY: [&str; 2] =
 const ACCOUNT: &str = "/account";
 const HOST: &str = "shop.test";
 const PATH: &str = "/orders/1";
+/// The example's limit is 20 in 10 s.
+const LIMIT_PATH: &str = "/window";
+const LIMIT: usize = 20;
+const LIMIT_REQUESTS: usize = 60;
 /// Requests a second over all nodes.
 const LOAD_RATE: u32 = 300;
 const LOAD_BEFORE: Duration = Duration::from_millis(500);
@@ -40,6 +44,7 @@ pub async fn run(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
     apply_example(fleet, &issuer, report).await?;
     through_every_node(fleet, report).await?;
     revoke_a_token(fleet, &issuer, report).await?;
+    global_limit(fleet, report).await?;
     change_and_roll_back(fleet, report).await?;
     let killed = kill_the_leader(fleet, report).await?;
     bring_back(fleet, killed, report).await?;
@@ -204,6 +209,26 @@ async fn timeout_all<T>(all: impl Iterator<Item = impl Future<Output = anyhow::R
 }
 
 /// A route is added through one node, serves on all, and a rollback takes it away again.
+/// As many from everywhere at once as one limit admits, and not one more.
+async fn global_limit(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let asked = (0..LIMIT_REQUESTS).map(|at| {
+        let node = &fleet.nodes[at % fleet.nodes.len()];
+        load::get(node.proxy, HOST, LIMIT_PATH)
+    });
+    let answers = futures_util::future::try_join_all(asked).await?;
+    let count = |status| answers.iter().filter(|answer| answer.status == status).count();
+    let (admitted, refused, nodes) = (count(200), count(429), fleet.nodes.len());
+    ensure!(
+        admitted == LIMIT && refused == LIMIT_REQUESTS - LIMIT,
+        "a limit of {LIMIT}: {admitted} × 200, {refused} × 429 of {LIMIT_REQUESTS}"
+    );
+    let took = figure(began.elapsed());
+    let told = format!("{LIMIT_REQUESTS} requests over {nodes} nodes → {admitted} × 200, {refused} × 429");
+    report.holds(&format!("global limit {LIMIT}/10s: {told}"), took);
+    Ok(())
+}
+
 async fn change_and_roll_back(fleet: &Fleet, report: &mut Report) -> anyhow::Result<()> {
     let last = fleet.nodes.len() - 1;
     let before = export(fleet, 0).await?;

@@ -1,0 +1,54 @@
+//! Lets go of accounts that nobody uses, so that a node's memory follows the keys in use and not all there ever were.
+
+use std::{ops::Bound, sync::Arc};
+
+use super::{Account, Holder, small};
+use crate::ledger::{Lease, Limit};
+
+/// How many accounts one call looks at.
+pub const LOOKED_AT_MAX: usize = 4_096;
+
+impl Holder {
+    /// Looks at some accounts, goes on where the last call ended, and answers the leases that are no more. A key comes
+    /// back with whatever a key has that was never used: so nothing of it may be in use, and two windows must have
+    /// passed without a request.
+    pub fn evict(&mut self, now_us: u64) -> Vec<Arc<Lease>> {
+        let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next: Vec<_> =
+            self.accounts.range((from, Bound::Unbounded)).take(LOOKED_AT_MAX).map(|(key, _)| key.clone()).collect();
+        self.looked_at = next.last().cloned().filter(|_| next.len() == LOOKED_AT_MAX);
+        let mut gone = Vec::new();
+        for key in next {
+            if self.ledger.keys.contains_key(&key) || self.lent.contains(&key) || self.outgrown.contains(&key) {
+                continue;
+            }
+            let limit = self.ledger.limit(key.limit).cloned();
+            let Some(account) = self.accounts.get_mut(&key) else { continue };
+            account.note_demand(now_us);
+            if account.is_left(limit.as_deref(), now_us) {
+                account.lease.retire();
+                gone.extend(self.accounts.remove(&key).map(|account| account.lease));
+            }
+        }
+        gone
+    }
+}
+
+impl Account {
+    /// Whether nobody uses it; then its bucket is empty for good, and a worker that still has the lease finds it so.
+    fn is_left(&mut self, limit: Option<&Limit>, now_us: u64) -> bool {
+        let rest_us = limit.map_or(0, Limit::rest_us);
+        if self.lease.waiting() > 0 || self.active_us + 2 * rest_us > now_us {
+            return false;
+        }
+        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
+        let home = u64::from(bucket.release_free(rest, small(self.slots), now_us));
+        if home < self.slots {
+            // Somebody was faster.
+            bucket.grant(small(home), now_us);
+            return false;
+        }
+        self.slots = 0;
+        true
+    }
+}

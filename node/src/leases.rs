@@ -1,0 +1,174 @@
+//! This node's part in the cluster's budgets: it shows the holder every applied entry and carries what the holder says to
+//! the leader. And the leader's part: what the ledger asks of time.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use futures_util::{FutureExt, future::BoxFuture};
+use quorumgate_model::{
+    ledger::{
+        Ledger,
+        command::LedgerCommand,
+        holder::{Holder, Outgoing, POLL_EVERY_US},
+    },
+    timing::Timing,
+};
+use quorumgate_proxy::{Limits, freshness::boottime_ns};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::consensus::Consensus;
+
+/// How long a session lasts: it must outlast an election.
+const SESSION: Duration = Duration::from_secs(5);
+/// And where voters are far apart.
+const SESSION_FAR: Duration = Duration::from_secs(15);
+const FAR: Duration = Duration::from_millis(100);
+/// One message to the leader, with its way through the log: an answer that takes longer is not waited for.
+const SEND_MAX: Duration = Duration::from_millis(650);
+/// Between two looks at the holder, after a signal and without one.
+const URGENT_EVERY: Duration = Duration::from_millis(20);
+const POLL_EVERY: Duration = Duration::from_micros(POLL_EVERY_US);
+/// Between two looks for keys that nobody uses.
+const EVICT_EVERY: Duration = Duration::from_millis(500);
+/// Between two proposals of another divisor.
+const EPOCH_EVERY: Duration = Duration::from_millis(200);
+/// How long giving back may take at shutdown.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
+
+/// Drives `Limits` until `stop`, then gives back what is held.
+pub struct Leases {
+    pub consensus: Consensus,
+    pub limits: Arc<Limits>,
+}
+
+impl Leases {
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut states = self.consensus.states();
+        let Some(()) = stop.run_until_cancelled(self.admitted()).await else { return Ok(()) };
+        let boot = uuid::Uuid::new_v4().into_bytes();
+        let state = states.borrow_and_update().clone();
+        let length_us = session_length(state.timing()).as_micros() as u64;
+        let (node, now_us) = (self.consensus.view().id, boottime_ns() / 1_000);
+        self.limits.attach(Holder::start(node, boot, length_us, &state.ledger, now_us));
+
+        let mut sending: Option<BoxFuture<'_, ()>> = None;
+        let mut looked = Instant::now();
+        let mut evicted = Instant::now();
+        let mut urgent = false;
+        let mut had_session = false;
+        loop {
+            let next_look = looked + if urgent { URGENT_EVERY } else { POLL_EVERY };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = states.changed() => {
+                    changed.context("the state machine is gone")?;
+                    let state = states.borrow_and_update().clone();
+                    self.limits.applied(&state.ledger);
+                }
+                () = send(&mut sending) => sending = None,
+                () = self.limits.signalled(), if !urgent => urgent = true,
+                () = sleep_until(next_look) => {
+                    looked = Instant::now();
+                    urgent = false;
+                    if sending.is_none() && let Some(outgoing) = self.limits.poll() {
+                        sending = Some(self.send(outgoing).boxed());
+                    }
+                    if evicted.elapsed() >= EVICT_EVERY {
+                        evicted = looked;
+                        self.limits.evict();
+                    }
+                    let has_session = self.limits.spends_until_us() > boottime_ns() / 1_000;
+                    if has_session != had_session {
+                        had_session = has_session;
+                        match has_session {
+                            true => info!("this node has a session and may spend the cluster's budgets"),
+                            false => warn!("this node has no session: limits go by their on_no_quorum"),
+                        }
+                    }
+                }
+            }
+        }
+        drop(sending);
+        self.limits.drain();
+        let _ = tokio::time::timeout(GIVE_BACK_MAX, self.give_back(&mut states)).await;
+        Ok(())
+    }
+
+    /// Until the cluster knows this node: before that it would refuse a session.
+    async fn admitted(&self) {
+        let id = self.consensus.view().id;
+        let mut states = self.consensus.states();
+        // An error means that the state machine is gone, which ends the process by itself.
+        let _ = states.wait_for(|state| state.nodes.contains_key(&id)).await;
+    }
+
+    async fn send(&self, outgoing: Outgoing) {
+        let command = match outgoing {
+            Outgoing::Open(open) => LedgerCommand::OpenSession(open),
+            Outgoing::Batch(batch) => LedgerCommand::Batches(Arc::new([batch])),
+        };
+        // What came of it is learned from the log; what did not arrive is sent again.
+        if let Err(error) = self.consensus.propose_for_ledger(command, SEND_MAX).await {
+            debug!(%error, "a message to the ledger has no answer");
+        }
+    }
+
+    /// Others may use at once what this node does not need any more.
+    async fn give_back(&self, states: &mut tokio::sync::watch::Receiver<Arc<quorumgate_model::state::State>>) {
+        if let Some(outgoing) = self.limits.poll() {
+            self.send(outgoing).await;
+            let state = states.borrow_and_update().clone();
+            self.limits.applied(&state.ledger);
+        }
+    }
+}
+
+/// The leader's part; on the others it only looks.
+pub struct Timekeeper {
+    pub consensus: Consensus,
+}
+
+impl Timekeeper {
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut epoch_asked: Option<Instant> = None;
+        while stop.run_until_cancelled(tokio::time::sleep(POLL_EVERY)).await.is_some() {
+            if !self.consensus.leads() {
+                continue;
+            }
+            let state = self.consensus.state();
+            let may_ask = epoch_asked.is_none_or(|at| at.elapsed() >= EPOCH_EVERY);
+            let Some(command) = due(&state.ledger, self.consensus.clock_us(), may_ask) else { continue };
+            if matches!(command, LedgerCommand::ShareEpoch { .. }) {
+                epoch_asked = Some(Instant::now());
+            }
+            let proposed = self.consensus.propose_for_ledger(command, SEND_MAX);
+            if let Some(Err(error)) = stop.run_until_cancelled(proposed).await {
+                debug!(%error, "the ledger's time was not kept");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What time, and nobody else, asks of the ledger.
+fn due(ledger: &Ledger, clock_us: u64, may_ask: bool) -> Option<LedgerCommand> {
+    let divisor = ledger.wanted_divisor();
+    if may_ask && divisor != ledger.epoch.divisor {
+        return Some(LedgerCommand::ShareEpoch { divisor });
+    }
+    ledger.due_us().is_some_and(|at| at <= clock_us).then_some(LedgerCommand::Tick)
+}
+
+fn session_length(timing: Timing) -> Duration {
+    if timing.max_rtt >= FAR { SESSION_FAR } else { SESSION }
+}
+
+/// Never ends while nothing is on its way.
+async fn send(sending: &mut Option<BoxFuture<'_, ()>>) {
+    match sending {
+        Some(sending) => sending.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,355 @@
+//! Phase 12: all limits of a route admit a request, or none of them counts it.
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::HeaderMap;
+use quorumgate_model::{
+    ledger::{bucket::Taken, command::Key, holder::Ask, lease::Denied},
+    resource::{LimitCost, LimitKind, Name, OnNoQuorum},
+};
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use super::key::Asked;
+use super::{
+    LOCAL_KEYS_MAX, Limits,
+    answer::OverLimit,
+    count::{Counter, Handle},
+    key,
+    plan::{Plan, count},
+};
+use crate::{freshness::boottime_ns, refusal::Refusal};
+
+/// How long an exchange waits where its node has no share of a limit yet.
+const FIRST_WAIT_MAX: Duration = Duration::from_millis(500);
+const SECOND_US: u64 = 1_000_000;
+/// How many exchanges may wait for slots of one key.
+const WAITERS_MAX: u32 = 1_024;
+/// A permit's exchange is ended this long before the permit comes back to others by itself: the clock that ends it ticks.
+const HOLD_SLACK_US: u64 = 200_000;
+/// A share is told to run low below this part of it.
+const LOW_PART: u64 = 4;
+
+thread_local! {
+    /// Where a worker writes keys; used within one poll only.
+    static WHO: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What an exchange has taken. Permits go back when it is dropped, which is when the exchange ends.
+#[derive(Default)]
+pub(crate) struct Admitted {
+    pub(super) grants: Vec<Grant>,
+    /// When the first permit is over, on CLOCK_BOOTTIME.
+    pub(crate) ends_at_us: Option<u64>,
+}
+
+/// Of one limit.
+pub(super) struct Grant {
+    pub(super) plan: Arc<Plan>,
+    pub(super) handle: Arc<Handle>,
+    /// None: the request costs nothing, or was let through without being counted.
+    taken: Option<Taken>,
+}
+
+/// Why one limit does not admit.
+enum Over {
+    /// Slots come back at this instant, as far as is known.
+    Until(Option<u64>),
+    /// The cluster cannot be asked, and the limit denies then.
+    Unavailable,
+}
+
+/// Takes from all limits in their order, or from none.
+pub(crate) async fn admit(
+    limits: &Arc<Limits>,
+    names: &[Name],
+    asked: &Asked<'_>,
+) -> Result<Option<Box<Admitted>>, Refusal> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut admitted = Box::new(Admitted { grants: Vec::with_capacity(names.len()), ends_at_us: None });
+    for name in names {
+        // One load each: a change in between is a change between two limits, which no request can tell.
+        let plan = limits.plans.load().get(name).cloned();
+        let Some(plan) = plan.filter(|it| it.broken.is_none()) else {
+            admitted.undo();
+            return Err(Refusal::BrokenRule);
+        };
+        let cost = cost(&plan.limit.cost, asked.headers);
+        match limits.take(&plan, asked, cost).await {
+            Ok((handle, taken)) => {
+                count(&plan.keys.tally.admitted);
+                if let (LimitKind::Concurrency { .. }, Some(taken)) = (&plan.limit.kind, &taken) {
+                    let ends_us = (taken.at_us + plan.window_us).saturating_sub(HOLD_SLACK_US.min(plan.window_us / 4));
+                    admitted.ends_at_us = Some(admitted.ends_at_us.map_or(ends_us, |it| it.min(ends_us)));
+                }
+                admitted.grants.push(Grant { plan, handle, taken });
+            }
+            Err((_, Over::Until(_))) if plan.limit.soft => count(&plan.keys.tally.let_through),
+            Err((handle, Over::Until(at_us))) => {
+                count(&plan.keys.tally.refused);
+                admitted.undo();
+                let over = OverLimit::new(&plan, handle.as_deref(), limits, at_us, now_us());
+                return Err(Refusal::OverLimit(Box::new(over)));
+            }
+            Err((_, Over::Unavailable)) => {
+                count(&plan.keys.tally.unavailable);
+                admitted.undo();
+                return Err(Refusal::LimitUnavailable);
+            }
+        }
+    }
+    Ok(Some(admitted))
+}
+
+/// What one request costs. A header that is missing or not a number costs 1.
+fn cost(cost: &LimitCost, headers: &HeaderMap) -> u64 {
+    match cost {
+        LimitCost::Fixed(cost) => *cost,
+        LimitCost::RequestHeader(name) => number(headers, name).unwrap_or(1),
+        LimitCost::ResponseHeader { reserve, .. } => *reserve,
+        LimitCost::AiTokens(_) => 1,
+    }
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+impl Admitted {
+    /// The request is not let in after all: nothing of it counts.
+    fn undo(&mut self) {
+        for grant in self.grants.drain(..) {
+            if let Some(taken) = grant.taken {
+                grant.handle.put_back(taken);
+            }
+        }
+    }
+
+    /// The answer says what it cost: what was reserved beyond goes back, and what is missing is taken as far as there is
+    /// something.
+    pub(crate) fn settle(&mut self, headers: &HeaderMap) {
+        for grant in &mut self.grants {
+            let LimitCost::ResponseHeader { header, reserve } = &grant.plan.limit.cost else { continue };
+            let Some(real) = number(headers, header) else { continue };
+            if let Some(taken) = grant.taken.as_mut().filter(|_| real < *reserve) {
+                grant.handle.put_back(taken.part(small(reserve - real)));
+                continue;
+            }
+            let now_us = now_us();
+            let missing = real.saturating_sub(*reserve);
+            if missing > 0 && grant.handle.take(small(missing), now_us).is_err() {
+                let rest = grant.handle.counts(now_us).free.min(missing);
+                // What somebody else was faster to take stays uncounted.
+                let _ = grant.handle.take(small(rest), now_us);
+            }
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        for grant in &mut self.grants {
+            if let (LimitKind::Concurrency { .. }, Some(taken)) = (&grant.plan.limit.kind, grant.taken.take()) {
+                grant.handle.put_back(taken);
+            }
+        }
+    }
+}
+
+type Took = Result<(Arc<Handle>, Option<Taken>), (Option<Arc<Handle>>, Over)>;
+
+impl Limits {
+    async fn take(&self, plan: &Arc<Plan>, asked: &Asked<'_>, cost: u64) -> Took {
+        let Some(mut handle) = self.handle(plan, asked) else { return Err((None, Over::Unavailable)) };
+        if cost == 0 {
+            return Ok((handle, None));
+        }
+        // It could never be admitted.
+        if cost > plan.slots.min(u64::from(plan.slots_u32())) {
+            return Err((Some(handle), Over::Until(None)));
+        }
+        let cost = small(cost);
+        let mut waits: Option<Waits> = None;
+        loop {
+            // Before the first look, so that nothing is missed after it.
+            let mut applied = waits.is_some().then(|| self.applied.subscribe());
+            let now_us = now_us();
+            let next_us = match handle.take(cost, now_us) {
+                Ok(taken) => {
+                    if taken.left < self.low(plan) {
+                        self.signal(&handle);
+                    }
+                    return Ok((handle, Some(taken)));
+                }
+                Err(Denied::Short { next_us }) => next_us,
+                Err(Denied::NoSession) if handle.is_retired() => None,
+                Err(Denied::NoSession) if plan.limit.on_no_quorum == OnNoQuorum::Allow => return Ok((handle, None)),
+                Err(Denied::NoSession) => return Err((Some(handle), Over::Unavailable)),
+            };
+            if handle.is_retired() {
+                forget(plan, &handle);
+                match self.handle(plan, asked) {
+                    Some(fresh) => handle = fresh,
+                    None => return Err((Some(handle), Over::Unavailable)),
+                }
+                continue;
+            }
+            if plan.id.is_none() {
+                return Err((Some(handle), Over::Until(next_us)));
+            }
+            let on_demand = plan.is_on_demand(self.divisor());
+            if !on_demand && handle.holds_any(now_us) {
+                self.signal(&handle);
+                return Err((Some(handle), Over::Until(next_us)));
+            }
+            if let Some(until_us) = self.denied_until(&handle, now_us) {
+                return Err((Some(handle), Over::Until(Some(until_us))));
+            }
+            let waiting = match &waits {
+                Some(waiting) => waiting,
+                None => match Waits::begin(&handle, cost, plan.limit.grant_wait.0.min(longest(on_demand))) {
+                    Some(waiting) => {
+                        count(&plan.keys.tally.waited);
+                        applied = Some(self.applied.subscribe());
+                        self.signal(&handle);
+                        waits.insert(waiting)
+                    }
+                    None => return Err((Some(handle), Over::Unavailable)),
+                },
+            };
+            let Some(applied) = &mut applied else { continue };
+            let until = waiting.until;
+            // It may have come between the look and the subscription.
+            if let Ok(taken) = handle.take(cost, self::now_us()) {
+                return Ok((handle, Some(taken)));
+            }
+            match timeout_at(until, applied.changed()).await {
+                Ok(Ok(())) => {}
+                // There is a cluster, and nothing for this node.
+                Err(_) if !on_demand => return Err((Some(handle), Over::Until(Some(self::now_us() + SECOND_US)))),
+                Ok(Err(_)) | Err(_) if plan.limit.on_no_quorum == OnNoQuorum::Allow => return Ok((handle, None)),
+                Ok(Err(_)) | Err(_) => return Err((Some(handle), Over::Unavailable)),
+            }
+        }
+    }
+
+    /// The count of this request's key, made at its first request.
+    fn handle(&self, plan: &Arc<Plan>, asked: &Asked<'_>) -> Option<Arc<Handle>> {
+        WHO.with_borrow_mut(|who| {
+            key::write(&plan.limit.per, asked, who);
+            if let Some(handle) = plan.keys.handles.pin().get(who.as_str()) {
+                return Some(handle.clone());
+            }
+            self.first_of(plan, who)
+        })
+    }
+
+    #[cold]
+    fn first_of(&self, plan: &Arc<Plan>, who: &str) -> Option<Arc<Handle>> {
+        let who: Arc<str> = who.into();
+        let handle = match plan.id {
+            Some(limit) => {
+                let key = Key { limit, who: who.clone() };
+                let mut holder = self.holder();
+                Handle::leased(holder.as_mut()?.lease(&key, now_us())?)
+            }
+            None if self.local_keys.load(Ordering::Relaxed) >= LOCAL_KEYS_MAX => return None,
+            None => Handle::local(plan.slots_u32(), plan.window_us, now_us()),
+        };
+        let is_local = matches!(handle.counter, Counter::Local(_));
+        let handles = plan.keys.handles.pin();
+        match handles.try_insert(who, Arc::new(handle)) {
+            Ok(handle) => {
+                self.local_keys.fetch_add(usize::from(is_local), Ordering::Relaxed);
+                Some(handle.clone())
+            }
+            // Another worker was faster, with the same lease.
+            Err(taken) => Some(taken.current.clone()),
+        }
+    }
+
+    /// Whether slots that are lent one by one are all out, and until when.
+    fn denied_until(&self, handle: &Handle, now_us: u64) -> Option<u64> {
+        let Counter::Leased(lease) = &handle.counter else { return None };
+        let version = *self.applied.borrow();
+        if let Some(until_us) = handle.denied_until(version, now_us) {
+            return Some(until_us);
+        }
+        match self.holder().as_ref()?.ask(&lease.key, now_us)? {
+            Ask::Wait => None,
+            Ask::DenyUntil(until_us) => {
+                handle.deny_until(version, until_us);
+                Some(until_us)
+            }
+        }
+    }
+
+    /// Below this a share runs low.
+    fn low(&self, plan: &Plan) -> u64 {
+        match self.divisor.load(Ordering::Relaxed) {
+            0 => 0,
+            divisor => plan.slots / divisor / LOW_PART,
+        }
+    }
+
+    /// The holder looks at the key soon; never waits for it.
+    fn signal(&self, handle: &Handle) {
+        let Counter::Leased(lease) = &handle.counter else { return };
+        if !handle.signalled.swap(true, Ordering::Relaxed) && self.signals.try_send(lease.key.clone()).is_err() {
+            handle.signalled.store(false, Ordering::Relaxed);
+        }
+        self.wake.notify_one();
+    }
+}
+
+pub(super) fn forget(plan: &Plan, handle: &Arc<Handle>) {
+    let Counter::Leased(lease) = &handle.counter else { return };
+    // Whoever was faster has put another one there.
+    let _ = plan.keys.handles.pin().remove_if(&*lease.key.who, |_, there| Arc::ptr_eq(there, handle));
+}
+
+/// An exchange's place among those that wait for slots of a key.
+struct Waits {
+    handle: Arc<Handle>,
+    cost: u32,
+    until: Instant,
+}
+
+impl Waits {
+    /// None: too many wait already.
+    fn begin(handle: &Arc<Handle>, cost: u32, longest: Duration) -> Option<Self> {
+        let Counter::Leased(lease) = &handle.counter else { return None };
+        if handle.waiters.fetch_add(1, Ordering::Relaxed) >= WAITERS_MAX {
+            handle.waiters.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        lease.wait(cost);
+        Some(Self { handle: handle.clone(), cost, until: Instant::now() + longest })
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        if let Counter::Leased(lease) = &self.handle.counter {
+            lease.wait_over(self.cost);
+        }
+        self.handle.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn longest(on_demand: bool) -> Duration {
+    if on_demand { Duration::MAX } else { FIRST_WAIT_MAX }
+}
+
+pub(super) fn now_us() -> u64 {
+    boottime_ns() / 1_000
+}
+
+fn small(cost: u64) -> u32 {
+    u32::try_from(cost).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,164 @@
+//! What clients are told of limits: the fields of draft-ietf-httpapi-ratelimit-headers-10 or the older ones, and why a
+//! request was refused.
+
+use std::fmt::Write;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use quorumgate_model::resource::{Limit, LimitKind};
+
+use super::{Admitted, Limits, admit::now_us, count::Handle, plan::Plan};
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const STANDING: HeaderName = HeaderName::from_static("ratelimit");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const SECOND_US: u64 = 1_000_000;
+
+/// Which fields answers carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Style {
+    #[default]
+    Draft10,
+    XRateLimit,
+    Off,
+}
+
+/// A request that a limit refused, as its answer tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OverLimit {
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+    /// The limit's name.
+    pub(crate) policy: String,
+    pub(crate) retry_after_s: u64,
+    terms: String,
+    standing: Standing,
+}
+
+/// Where a client stands with one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    limit: u64,
+    remaining: u64,
+    reset_s: u64,
+}
+
+/// `"free-tier";q=100;w=60`
+pub(super) fn policy(limit: &Limit, slots: u64, window_us: u64) -> String {
+    match limit.kind {
+        LimitKind::Concurrency { .. } => format!("\"{}\";q={slots};qu=\"concurrent-requests\"", limit.name),
+        _ => format!("\"{}\";q={slots};w={}", limit.name, window_us.div_ceil(SECOND_US)),
+    }
+}
+
+fn code(kind: &LimitKind) -> &'static str {
+    match kind {
+        LimitKind::Sliding { .. } | LimitKind::Bucket { .. } => "rate_limited",
+        LimitKind::Calendar { .. } => "quota_exceeded",
+        LimitKind::Concurrency { .. } => "concurrency_limited",
+    }
+}
+
+impl Standing {
+    /// What is left is what this node knows of: the others are taken to have used as much as this one, and what is free
+    /// here is certain.
+    fn of(plan: &Plan, handle: &Handle, limits: &Limits, now_us: u64) -> Self {
+        let counts = handle.counts(now_us);
+        let nodes = match plan.id {
+            Some(_) if !matches!(plan.limit.kind, LimitKind::Concurrency { .. }) => limits.divisor().max(1),
+            _ => 1,
+        };
+        let remaining = plan.slots.saturating_sub(counts.used.saturating_mul(nodes)).max(counts.free).min(plan.slots);
+        let reset_us = counts.whole_us.map_or(0, |at| at.saturating_sub(now_us)).min(plan.window_us);
+        let reset_s = match plan.limit.kind {
+            LimitKind::Concurrency { .. } => 1,
+            _ => reset_us.div_ceil(SECOND_US),
+        };
+        Self { limit: plan.slots, remaining, reset_s }
+    }
+}
+
+impl OverLimit {
+    pub(super) fn new(plan: &Plan, handle: Option<&Handle>, limits: &Limits, at_us: Option<u64>, now_us: u64) -> Self {
+        let known = handle.map(|handle| Standing::of(plan, handle, limits, now_us));
+        let wait_us = match plan.limit.kind {
+            LimitKind::Concurrency { .. } => SECOND_US,
+            // None of this node's slots is in use: the others' come back within a window.
+            _ => at_us.map_or(plan.window_us, |at| at.saturating_sub(now_us)),
+        };
+        let retry_after_s = wait_us.div_ceil(SECOND_US).max(1);
+        Self {
+            status: StatusCode::from_u16(plan.limit.exceeded_status).unwrap_or(StatusCode::TOO_MANY_REQUESTS),
+            code: code(&plan.limit.kind),
+            policy: plan.limit.name.to_string(),
+            retry_after_s,
+            terms: plan.policy.clone(),
+            // Never told to wait longer for the one than for the other.
+            standing: Standing { limit: known.map_or(plan.slots, |it| it.limit), remaining: 0, reset_s: retry_after_s },
+        }
+    }
+
+    pub(crate) fn fields(&self, style: Style, headers: &mut HeaderMap) {
+        let mut words = Words::default();
+        words.add(&self.policy, &self.terms, self.standing);
+        words.write(style, headers);
+    }
+}
+
+impl Admitted {
+    pub(crate) fn fields(&self, limits: &Limits, style: Style, headers: &mut HeaderMap) {
+        if style == Style::Off || self.grants.is_empty() {
+            return;
+        }
+        let now_us = now_us();
+        let mut words = Words::default();
+        for grant in &self.grants {
+            let standing = Standing::of(&grant.plan, &grant.handle, limits, now_us);
+            words.add(&grant.plan.limit.name, &grant.plan.policy, standing);
+        }
+        words.write(style, headers);
+    }
+}
+
+/// Structured fields: lists of the policies and of how the client stands with each (RFC 9651).
+#[derive(Default)]
+struct Words {
+    policies: String,
+    standings: String,
+    /// The older fields know one limit: the one with the least left.
+    least: Option<Standing>,
+}
+
+impl Words {
+    fn add(&mut self, name: &str, policy: &str, standing: Standing) {
+        if !self.policies.is_empty() {
+            self.policies.push_str(", ");
+            self.standings.push_str(", ");
+        }
+        self.policies.push_str(policy);
+        // A String takes whatever is written.
+        let _ = write!(self.standings, "\"{name}\";r={};t={}", standing.remaining, standing.reset_s);
+        if self.least.is_none_or(|least| standing.remaining < least.remaining) {
+            self.least = Some(standing);
+        }
+    }
+
+    fn write(self, style: Style, headers: &mut HeaderMap) {
+        let text = |text: String| HeaderValue::try_from(text).ok();
+        match (style, self.least) {
+            (Style::Off, _) | (_, None) => {}
+            (Style::Draft10, Some(_)) => {
+                if let (Some(policies), Some(standings)) = (text(self.policies), text(self.standings)) {
+                    headers.insert(POLICY, policies);
+                    headers.insert(STANDING, standings);
+                }
+            }
+            (Style::XRateLimit, Some(least)) => {
+                headers.insert(X_LIMIT, HeaderValue::from(least.limit));
+                headers.insert(X_REMAINING, HeaderValue::from(least.remaining));
+                headers.insert(X_RESET, HeaderValue::from(least.reset_s));
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A limit as this node carries it out, with the keys that were seen of it. Both outlive an edit that keeps the limit's
+//! number in the ledger.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use quorumgate_model::{
+    ledger::{bucket::SLOTS_MAX, command::LimitId},
+    resource::{Key, Kind, Limit, LimitCost, LimitKind, LimitMode, Name, Resource, bucket_window_us},
+    state::State,
+    units::Span,
+};
+
+use super::{Limits, count::Handle};
+
+pub(super) struct Plan {
+    pub(super) limit: Arc<Limit>,
+    /// Its number in the ledger; None: each node for itself.
+    pub(super) id: Option<LimitId>,
+    /// The most that is admitted, and in which window.
+    pub(super) slots: u64,
+    pub(super) window_us: u64,
+    /// Why this node cannot carry it out.
+    pub(super) broken: Option<&'static str>,
+    pub(super) keys: Arc<Keys>,
+    /// `"free-tier";q=100;w=60`
+    pub(super) policy: String,
+}
+
+/// What was seen of a limit on this node.
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) handles: papaya::HashMap<Arc<str>, Arc<Handle>>,
+    pub(super) tally: Tally,
+}
+
+/// Counted by all workers.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) admitted: AtomicU64,
+    pub(super) refused: AtomicU64,
+    /// Over a soft limit.
+    pub(super) let_through: AtomicU64,
+    pub(super) unavailable: AtomicU64,
+    pub(super) waited: AtomicU64,
+}
+
+impl Plan {
+    fn new(limit: &Arc<Limit>, id: Option<LimitId>, before: Option<&Arc<Plan>>) -> Self {
+        let micros = |span: &Span| u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX).max(1);
+        let (slots, window_us) = match &limit.kind {
+            LimitKind::Sliding { limit, window } => (*limit, micros(window)),
+            LimitKind::Concurrency { limit, max_hold } => (*limit, micros(max_hold)),
+            LimitKind::Bucket { rate, window, burst } => (*burst, bucket_window_us(*rate, micros(window), *burst)),
+            LimitKind::Calendar { limit, .. } => (*limit, 1),
+        };
+        let broken = match (&limit.kind, &limit.cost) {
+            (LimitKind::Calendar { .. }, _) => Some("calendar limits are not carried out yet"),
+            (_, LimitCost::AiTokens(_)) => Some("costs in AI tokens are not counted yet"),
+            _ if id.is_none() && limit.mode != LimitMode::Local => Some("the ledger does not have it"),
+            _ => None,
+        };
+        // The ledger gives another number to what usage so far says nothing about.
+        let is_like = |it: &&Arc<Plan>| it.id == id && (id.is_some() || (it.slots, it.window_us) == (slots, window_us));
+        let kept = before.filter(is_like).map(|it| it.keys.clone());
+        let policy = super::answer::policy(limit, slots, window_us);
+        Self { limit: limit.clone(), id, slots, window_us, broken, keys: kept.unwrap_or_default(), policy }
+    }
+
+    /// What a node certainly may have at a time.
+    pub(super) fn slots_u32(&self) -> u32 {
+        self.slots.min(u64::from(SLOTS_MAX)) as u32
+    }
+
+    /// Slots are lent one by one.
+    pub(super) fn is_on_demand(&self, divisor: u64) -> bool {
+        self.id.is_some() && (self.limit.mode == LimitMode::Exact || self.slots < 8 * divisor)
+    }
+}
+
+impl Limits {
+    /// Takes over the limits of a state, before the rules that name them are served. Those that are gone stay until
+    /// `prune`: the rules before still name them.
+    pub fn publish(&self, state: &State) {
+        let before = self.plans.load_full();
+        // No name is less than this one.
+        let Ok(first) = "0".parse() else { return };
+        let from = Key { kind: Kind::Limit, name: first };
+        let limits = state.resources.range(from..).map_while(|(_, stored)| match &stored.resource {
+            Resource::Limit(limit) => Some(limit),
+            _ => None,
+        });
+        let mut plans: HashMap<Name, Arc<Plan>> = HashMap::clone(&before);
+        for limit in limits {
+            let id = state.ledger.names.get(&limit.name).copied().filter(|_| limit.mode != LimitMode::Local);
+            let known = before.get(&limit.name);
+            if !known.is_some_and(|it| Arc::ptr_eq(&it.limit, limit) && it.id == id) {
+                plans.insert(limit.name.clone(), Arc::new(Plan::new(limit, id, known)));
+            }
+        }
+        self.plans.store(Arc::new(plans));
+    }
+
+    /// Lets go of limits that are gone, after the rules that do not name them any more are served.
+    pub fn prune(&self, state: &State) {
+        let is_there = |name: &Name| state.resources.contains_key(&Key { kind: Kind::Limit, name: name.clone() });
+        let plans = self.plans.load();
+        if !plans.keys().all(is_there) {
+            let kept = plans.iter().filter(|(name, _)| is_there(name)).map(|(name, plan)| (name.clone(), plan.clone()));
+            self.plans.store(Arc::new(kept.collect()));
+        }
+    }
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,221 @@
+//! Limits as clients meet them, with a ledger of one node driven by the test.
+
+mod support;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use quorumgate_model::{
+    ledger::{
+        Ledger,
+        command::{Kind, LedgerCommand, Mode, NoQuorum, Rule},
+        holder::{Holder, Outgoing},
+    },
+    ruleset::Ruleset,
+    state::State,
+};
+use quorumgate_proxy::{Limits, freshness::boottime_ns};
+use serde_json::{Value, json};
+use support::{Gateway, settings, state};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+struct Answer {
+    status: u16,
+    fields: HashMap<String, String>,
+    body: String,
+}
+
+async fn ask(gateway: &Gateway, path: &str, fields: &str) -> Answer {
+    let asking = async {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    let text = support::soon("an answer", asking).await;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head[9..12].parse().unwrap();
+    let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    Answer { status, fields, body: body.to_owned() }
+}
+
+fn words(limits: Value) -> Value {
+    let names: Vec<_> = limits.as_array().unwrap().iter().map(|limit| limit["name"].clone()).collect();
+    json!({
+        "limits": limits,
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "respond": {"status": 200}, "limits": names}],
+    })
+}
+
+fn gateway(state: &State) -> Gateway {
+    let rules = Arc::new(Ruleset::compile(state, None));
+    let gateway = Gateway::with_rules(settings(), rules);
+    gateway.proxy.limits().publish(state);
+    gateway
+}
+
+/// A cluster of one: what the holder says is applied at once.
+fn lead(limits: Arc<Limits>, mut ledger: Ledger) {
+    let now_us = || boottime_ns() / 1_000;
+    ledger.apply(now_us(), &LedgerCommand::ShareEpoch { divisor: 1 });
+    limits.attach(Holder::start(1, [1; 16], 5_000_000, &ledger, now_us()));
+    tokio::spawn(async move {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            look.tick().await;
+            let command = match limits.poll() {
+                None => LedgerCommand::Tick,
+                Some(Outgoing::Open(open)) => LedgerCommand::OpenSession(open),
+                Some(Outgoing::Batch(batch)) => LedgerCommand::Batches(Arc::new([batch])),
+            };
+            ledger.apply(now_us(), &command);
+            limits.applied(&ledger);
+        }
+    });
+}
+
+fn define(state: &mut State, name: &str, kind: Kind, mode: Mode) {
+    let rule = Rule { name: name.parse().unwrap(), kind, mode, on_no_quorum: NoQuorum::Deny };
+    state.ledger.apply(0, &LedgerCommand::DefineLimit(rule));
+}
+
+async fn with_session(gateway: &Gateway) {
+    let limits = gateway.proxy.limits();
+    support::until("a session", || (limits.spends_until_us() > 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_local_limit_admits_its_number_by_key_and_says_where_the_client_stands() {
+    let limit = json!([{"name": "who", "per": {"header": "x-who"}, "limit": 2, "window": "60s", "mode": "local"}]);
+    let gateway = gateway(&state(words(limit)));
+    let first = ask(&gateway, "/", "x-who: a\r\n").await;
+    assert_eq!(first.status, 200);
+    assert_eq!(first.fields["ratelimit-policy"], "\"who\";q=2;w=60");
+    assert!(first.fields["ratelimit"].starts_with("\"who\";r=1;t="), "{}", first.fields["ratelimit"]);
+    assert_eq!(ask(&gateway, "/", "x-who: a\r\n").await.status, 200);
+    let over = ask(&gateway, "/", "x-who: a\r\n").await;
+    assert_eq!(over.status, 429);
+    assert_eq!(over.fields["content-type"], "application/problem+json");
+    let problem: Value = serde_json::from_str(&over.body).unwrap();
+    assert_eq!(problem["code"], "rate_limited");
+    assert_eq!(problem["violated-policies"], json!(["who"]));
+    assert!(problem["type"].as_str().unwrap().ends_with("#quota-exceeded"));
+    let wait: u64 = over.fields["retry-after"].parse().unwrap();
+    assert!((55..=62).contains(&wait), "{wait}");
+    assert!(over.fields["ratelimit"].starts_with("\"who\";r=0;t="));
+    // Another has a budget of its own, and all who do not say share one.
+    assert_eq!(ask(&gateway, "/", "x-who: b\r\n").await.status, 200);
+    let statuses = [ask(&gateway, "/", "").await, ask(&gateway, "/", "").await, ask(&gateway, "/", "").await];
+    assert_eq!(statuses.map(|it| it.status), [200, 200, 429]);
+}
+
+#[tokio::test]
+async fn what_one_limit_refuses_no_limit_counts() {
+    let limits = json!([
+        {"name": "wide", "per": "global", "limit": 3, "window": "60s", "mode": "local"},
+        {"name": "narrow", "per": {"header": "x-who"}, "limit": 1, "window": "60s", "mode": "local"},
+    ]);
+    let gateway = gateway(&state(words(limits)));
+    assert_eq!(ask(&gateway, "/", "x-who: a\r\n").await.status, 200);
+    for _ in 0..5 {
+        assert_eq!(ask(&gateway, "/", "x-who: a\r\n").await.status, 429);
+    }
+    assert_eq!(ask(&gateway, "/", "x-who: b\r\n").await.status, 200);
+    assert_eq!(ask(&gateway, "/", "x-who: c\r\n").await.status, 200);
+    assert_eq!(ask(&gateway, "/", "x-who: d\r\n").await.status, 429);
+}
+
+#[tokio::test]
+async fn costs_soft_limits_and_other_statuses() {
+    let limits = json!([
+        {"name": "told", "per": "global", "limit": 1, "window": "60s", "mode": "local", "soft": true},
+        {"name": "cost", "per": "global", "limit": 10, "window": "60s", "mode": "local", "exceeded_status": 403,
+         "cost": {"request_header": "x-cost"}},
+    ]);
+    let gateway = gateway(&state(words(limits)));
+    assert_eq!(ask(&gateway, "/", "x-cost: 7\r\n").await.status, 200);
+    assert_eq!(ask(&gateway, "/", "x-cost: 4\r\n").await.status, 403);
+    assert_eq!(ask(&gateway, "/", "x-cost: 3\r\n").await.status, 200);
+    assert_eq!(ask(&gateway, "/", "").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_token_bucket_admits_its_burst_and_then_its_rate() {
+    let limit = json!([{"name": "b", "kind": "bucket", "per": "global", "rate": 100, "window": "1s", "burst": 10,
+                        "mode": "local"}]);
+    let gateway = gateway(&state(words(limit)));
+    let began = std::time::Instant::now();
+    let mut admitted = 0;
+    while admitted < 30 {
+        admitted += u32::from(ask(&gateway, "/", "").await.status == 200);
+    }
+    // Ten at once, and the other twenty at 100 a second.
+    assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_permit_goes_back_with_the_end_of_its_exchange() {
+    let limit = json!([{"name": "few", "kind": "concurrency", "per": "global", "limit": 1, "mode": "local"}]);
+    let gateway = gateway(&state(words(limit)));
+    for _ in 0..5 {
+        assert_eq!(ask(&gateway, "/", "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn without_a_session_a_leased_limit_goes_by_on_no_quorum() {
+    let limit =
+        |word: &str| json!([{"name": "l", "per": "global", "limit": 100, "window": "60s", "on_no_quorum": word}]);
+    for (word, status) in [("deny", 503), ("allow", 200)] {
+        let mut state = state(words(limit(word)));
+        define(&mut state, "l", Kind::Sliding { limit: 100, window_us: 60_000_000 }, Mode::Leased);
+        let gateway = gateway(&state);
+        lead_nobody(&gateway, &state);
+        assert_eq!(ask(&gateway, "/", "").await.status, status, "{word}");
+    }
+}
+
+/// A holder whose messages nobody takes.
+fn lead_nobody(gateway: &Gateway, state: &State) {
+    gateway.proxy.limits().attach(Holder::start(1, [1; 16], 5_000_000, &state.ledger, boottime_ns() / 1_000));
+}
+
+#[tokio::test]
+async fn a_tiny_leased_limit_waits_for_its_slots_and_admits_exactly_its_number() {
+    let mut state = state(words(json!([{"name": "l", "per": "global", "limit": 5, "window": "60s"}])));
+    define(&mut state, "l", Kind::Sliding { limit: 5, window_us: 60_000_000 }, Mode::Leased);
+    let gateway = gateway(&state);
+    lead(gateway.proxy.limits(), state.ledger.clone());
+    with_session(&gateway).await;
+    let asked: Vec<_> = (0..20).map(|_| ask(&gateway, "/", "")).collect();
+    let answers = futures_util::future::join_all(asked).await;
+    let count = |status| answers.iter().filter(|it| it.status == status).count();
+    assert_eq!((count(200), count(429)), (5, 15));
+}
+
+#[tokio::test]
+async fn a_leased_limit_outgrows_its_share_and_admits_its_whole_budget() {
+    let mut state = state(words(json!([{"name": "l", "per": "global", "limit": 100, "window": "60s"}])));
+    define(&mut state, "l", Kind::Sliding { limit: 100, window_us: 60_000_000 }, Mode::Leased);
+    let gateway = gateway(&state);
+    lead(gateway.proxy.limits(), state.ledger.clone());
+    with_session(&gateway).await;
+    let mut admitted = 0;
+    // Whoever comes back after a moment gets what the share had not.
+    support::until("the whole budget", || (gateway.proxy.limits().spends_until_us() > 0).then_some(())).await;
+    for _ in 0..400 {
+        admitted += u32::from(ask(&gateway, "/", "").await.status == 200);
+        if admitted == 100 {
+            break;
+        }
+    }
+    assert_eq!(admitted, 100);
+    for _ in 0..20 {
+        assert_eq!(ask(&gateway, "/", "").await.status, 429);
+    }
+}
