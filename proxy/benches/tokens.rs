@@ -12,7 +12,7 @@ use quorumgate_proxy::identity::{
 };
 use serde_json::json;
 
-#[path = "../tests/tokens/mod.rs"]
+#[path = "../tests/all/tokens/mod.rs"]
 mod tokens;
 
 use tokens::{Signer, jwks};

@@ -15,7 +15,7 @@ use quorumgate_proxy::{
 };
 use tokio::{runtime::Runtime, task::LocalSet};
 
-#[path = "../tests/upstream_support/mod.rs"]
+#[path = "../tests/all/upstream_support/mod.rs"]
 mod upstream_support;
 
 use upstream_support::{NAME, route, ruleset, upstream};

@@ -33,7 +33,7 @@ pub(crate) mod shown;
 pub mod signature;
 mod structured;
 #[cfg(test)]
-#[path = "../../tests/tokens/mod.rs"]
+#[path = "../../tests/all/tokens/mod.rs"]
 mod tokens;
 pub mod verified;
 

@@ -1,14 +1,12 @@
 //! Connections: reuse, staleness, and what must never be reused.
 
-mod upstream_support;
-
 use std::{
     io::{Read, Write},
     sync::{Mutex, atomic::Ordering, mpsc},
 };
 
+use crate::upstream_support::*;
 use quorumgate_proxy::upstream::Failure;
-use upstream_support::*;
 
 #[test]
 fn a_connection_serves_one_exchange_after_the_other() {

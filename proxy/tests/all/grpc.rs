@@ -1,16 +1,14 @@
 //! What gRPC asks of a gateway: deadlines, status in trailers, trailers across protocols.
 
-mod support;
-
 use std::convert::Infallible;
 
+use crate::support::*;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use serde_json::json;
-use support::*;
 use tokio::net::TcpStream;
 
 fn call(timeout: &str) -> Request<Full<Bytes>> {

@@ -1,10 +1,8 @@
 //! Certificates of a few seconds: renewed while in use, and after they have ended.
 
-mod members;
-
 use std::time::Duration;
 
-use members::{Home, Member, SOON};
+use crate::members::{Home, Member, SOON};
 use quorumgate_model::command::{Body, Role};
 use quorumgate_node::{
     consensus::CA_KEY_PURPOSE,

@@ -1,14 +1,12 @@
 //! Clients that ask and then take nothing: their answers end, and their upstream connections with them.
 
-mod support;
-
 use std::{convert::Infallible, time::Duration};
 
+use crate::support::*;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

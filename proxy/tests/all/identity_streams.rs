@@ -1,26 +1,22 @@
 //! What was let in does not outlive what let it in: streams end within a second of a revocation, and on time.
 
-mod support;
-mod tokens;
-mod world;
-
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use crate::support::*;
+use crate::tokens::{Signer, jwks};
+use crate::world::{World, now_s};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use quorumgate_model::{command::Decided, resource::Kind, revocation::SelectorKind};
 use serde_json::{Value, json};
-use support::*;
-use tokens::{Signer, jwks};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use world::{World, now_s};
 
 const KEY: &str = "qg_live_0123456789abcdefghijklmnopqrstuv_00000000";
 const OTHER_KEY: &str = "qg_live_vutsrqponmlkjihgfedcba9876543210_00000000";

@@ -1,14 +1,12 @@
 //! Answers that come before the request's body was read: the client gets them, whoever closed first.
 
-mod support;
-
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
 };
 
+use crate::support::*;
 use serde_json::json;
-use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -1,11 +1,10 @@
 //! Client certificates: who is let in by one, and who is not.
 
-mod support;
-mod tokens;
-mod world;
-
 use std::{path::Path, sync::Arc};
 
+use crate::support::*;
+use crate::tokens::{Signer, jwks};
+use crate::world::{World, now_s};
 use data_encoding::BASE64URL_NOPAD;
 use quorumgate_model::revocation::SelectorKind;
 use quorumgate_proxy::{ClientAuth, Tls};
@@ -17,14 +16,11 @@ use rcgen::{
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use support::*;
-use tokens::{Signer, jwks};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
-use world::{World, now_s};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 

@@ -1,7 +1,5 @@
 //! Bodies in both directions: limited, streamed with back-pressure, cut where they stall.
 
-mod support;
-
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -13,13 +11,13 @@ use std::{
     time::Duration,
 };
 
+use crate::support::*;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

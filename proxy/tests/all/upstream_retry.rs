@@ -1,7 +1,5 @@
 //! What is tried again and what is not, and how long anything may take.
 
-mod upstream_support;
-
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -12,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::upstream_support::*;
 use http::Method;
 use quorumgate_model::{
     resource::{BalancePolicy, RetryOn},
     units::Span,
 };
 use quorumgate_proxy::{body::RequestBody, upstream::Failure};
-use upstream_support::*;
 
 /// Reads each request and resets the connection: RST, as a killed process does it.
 fn resetting() -> Origin {

@@ -1,16 +1,14 @@
 //! HTTP/2 by prior knowledge, and TLS with both protocols.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::*;
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
 use http_body_util::Full;
 use quorumgate_proxy::{ClientAuth, Settings, Tls};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use serde_json::json;
-use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

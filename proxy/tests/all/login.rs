@@ -1,24 +1,20 @@
 //! Browsers that sign in, over real sockets: a provider in this process, gateways of one cluster, and a browser as small as
 //! the tests need.
 
-mod support;
-mod tokens;
-mod world;
-
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
+use crate::support::*;
+use crate::tokens::{Signer, base64url, jwks};
+use crate::world::{World, now_s};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use quorumgate_model::revocation::SelectorKind;
 use serde_json::{Value, json};
-use support::*;
-use tokens::{Signer, base64url, jwks};
-use world::{World, now_s};
 
 const FINGERPRINT: &str = "0011223344556677";
 const HTML: &str = "accept: text/html,application/xhtml+xml";

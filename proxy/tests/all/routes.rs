@@ -1,9 +1,7 @@
 //! Which request goes where, and how it looks when it gets there.
 
-mod support;
-
+use crate::support::*;
 use serde_json::json;
-use support::*;
 
 #[tokio::test]
 async fn a_request_reaches_its_upstream_and_the_answer_comes_back() {

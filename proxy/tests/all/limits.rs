@@ -1,9 +1,8 @@
 //! Limits as clients meet them, with a ledger of one node driven by the test.
 
-mod support;
-
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use crate::support::{Gateway, settings, state};
 use quorumgate_model::{
     ledger::{
         Ledger,
@@ -15,7 +14,6 @@ use quorumgate_model::{
 };
 use quorumgate_proxy::{Limits, freshness::boottime_ns};
 use serde_json::{Value, json};
-use support::{Gateway, settings, state};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -36,7 +34,7 @@ async fn ask(gateway: &Gateway, path: &str, fields: &str) -> Answer {
         stream.read_to_string(&mut text).await.unwrap();
         text
     };
-    let text = support::soon("an answer", asking).await;
+    let text = crate::support::soon("an answer", asking).await;
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head[9..12].parse().unwrap();
     let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
@@ -86,7 +84,7 @@ fn define(state: &mut State, name: &str, kind: Kind, mode: Mode) {
 
 async fn with_session(gateway: &Gateway) {
     let limits = gateway.proxy.limits();
-    support::until("a session", || (limits.spends_until_us() > 0).then_some(())).await;
+    crate::support::until("a session", || (limits.spends_until_us() > 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -207,7 +205,7 @@ async fn a_leased_limit_outgrows_its_share_and_admits_its_whole_budget() {
     with_session(&gateway).await;
     let mut admitted = 0;
     // Whoever comes back after a moment gets what the share had not.
-    support::until("the whole budget", || (gateway.proxy.limits().spends_until_us() > 0).then_some(())).await;
+    crate::support::until("the whole budget", || (gateway.proxy.limits().spends_until_us() > 0).then_some(())).await;
     for _ in 0..400 {
         admitted += u32::from(ask(&gateway, "/", "").await.status == 200);
         if admitted == 100 {

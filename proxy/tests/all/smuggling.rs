@@ -1,8 +1,6 @@
 //! Messages that two parsers could read in two ways: each is refused and its connection closed, or is plainly harmless.
 
-mod support;
-
-use support::*;
+use crate::support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

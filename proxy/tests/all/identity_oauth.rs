@@ -1,7 +1,5 @@
 //! Endpoints of OAuth 2 that are asked by this gateway: introspection, and tokens for upstreams.
 
-mod support;
-
 use std::{
     net::SocketAddr,
     sync::{
@@ -11,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::support::until;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::join_all};
 use http::{HeaderValue, Response};
@@ -24,7 +23,6 @@ use quorumgate_proxy::identity::{
 };
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
-use support::until;
 use tokio::time::Instant;
 
 /// Answers every request alike, and remembers what it was sent.
@@ -40,7 +38,7 @@ impl Server {
         let server =
             Self { answer: Arc::new(Mutex::new((200, answer))), heard: Arc::default(), tokens: Arc::default() };
         let it = server.clone();
-        let address = support::upstream(move |request| {
+        let address = crate::support::upstream(move |request| {
             let it = it.clone();
             async move {
                 let (head, body) = request.into_parts();

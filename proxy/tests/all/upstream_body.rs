@@ -1,7 +1,5 @@
 //! Bodies: streamed with back-pressure both ways, sent again within a bound, cut off cleanly.
 
-mod upstream_support;
-
 use std::{
     io::{Read, Write},
     sync::{
@@ -12,12 +10,12 @@ use std::{
     time::Duration,
 };
 
+use crate::upstream_support::*;
 use http::Method;
 use http_body_util::BodyExt;
 use quorumgate_model::units::Span;
 use quorumgate_proxy::upstream::Failure;
 use tokio::io::AsyncWriteExt;
-use upstream_support::*;
 
 /// The first connection reads one request with its body and resets; the others answer with the length of the body.
 fn resets_once() -> Origin {

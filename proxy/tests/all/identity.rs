@@ -1,11 +1,10 @@
 //! Who may pass, over real sockets: every way in, and the classic ways round.
 
-mod support;
-mod tokens;
-mod world;
-
 use std::time::Duration;
 
+use crate::support::*;
+use crate::tokens::{Signer, jwks};
+use crate::world::{World, now_s};
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, SaltString},
@@ -15,9 +14,6 @@ use data_encoding::BASE64;
 use quorumgate_model::{command::Decided, credential::Grants, resource::Kind, revocation::SelectorKind};
 use quorumgate_proxy::AccessLog;
 use serde_json::{Value, json};
-use support::*;
-use tokens::{Signer, jwks};
-use world::{World, now_s};
 
 const KEY: &str = "qg_live_0123456789abcdefghijklmnopqrstuv_00000000";
 const OTHER_KEY: &str = "qg_live_vutsrqponmlkjihgfedcba9876543210_00000000";
@@ -421,7 +417,7 @@ async fn rules_decide_who_may_do_what_and_the_log_says_which() {
         assert_eq!(status(&answer), expected, "{line} {answer}");
         let said = until("the log line", || {
             let text = std::fs::read_to_string(&log).ok()?;
-            let request_id = support::field(&answer, "x-request-id")?;
+            let request_id = crate::support::field(&answer, "x-request-id")?;
             let line = text.lines().find(|line| line.contains(request_id))?;
             serde_json::from_str::<Value>(line).ok()
         })

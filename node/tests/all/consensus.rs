@@ -1,10 +1,8 @@
 //! Elections, failover, joins, removals: members in one process over real QUIC on loopback.
 
-mod members;
-
 use std::time::{Duration, Instant};
 
-use members::{Home, SOON, actor, leader, three};
+use crate::members::{Home, SOON, actor, leader, three};
 use quorumgate_model::command::{Applied, Body, Reason, Role};
 use quorumgate_node::{
     consensus::{Draft, ProposeError},

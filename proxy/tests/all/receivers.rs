@@ -1,14 +1,10 @@
 //! Standard endpoints by which others say what is over, over real sockets, with a control plane that agrees.
 
-mod support;
-mod tokens;
-mod world;
-
+use crate::support::*;
+use crate::tokens::{Signer, jwks};
+use crate::world::{World, now_s};
 use quorumgate_model::credential::Grants;
 use serde_json::{Value, json};
-use support::*;
-use tokens::{Signer, jwks};
-use world::{World, now_s};
 
 const ISSUER: &str = "https://idp.test";
 const KEY: &str = "qg_live_0123456789abcdefghijklmnopqrstuv_00000000";
@@ -82,7 +78,7 @@ async fn a_client_revokes_its_token() {
     let check = async |fields: &[&str], body: String, expected: u16, error: &str| {
         let answer = post(&world, "/revoke", fields, &body).await;
         assert_eq!(status(&answer), expected, "{answer}");
-        let found = serde_json::from_str::<Value>(support::body(&answer)).unwrap_or_default();
+        let found = serde_json::from_str::<Value>(crate::support::body(&answer)).unwrap_or_default();
         let found = found.get("error").or_else(|| found.get("code")).cloned().unwrap_or(json!(""));
         assert_eq!(found, error, "{answer}");
     };

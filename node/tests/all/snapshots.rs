@@ -1,11 +1,9 @@
 //! A member that was away for longer than the log reaches back gets a snapshot, and nobody is disturbed by it.
 
-mod members;
-
 use std::{sync::Arc, time::Duration};
 
+use crate::members::{SOON, leader, three_with};
 use futures_util::future::join_all;
-use members::{SOON, leader, three_with};
 use quorumgate_model::command::{Actor, Body, Role};
 use quorumgate_node::consensus::Draft;
 use quorumgate_raft_store::Options;

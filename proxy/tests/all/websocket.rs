@@ -1,12 +1,10 @@
 //! WebSocket tunnels: none without a 101, nothing lost at the seam, and an end that the client is told of.
 
-mod support;
-
 use std::{net::SocketAddr, time::Duration};
 
+use crate::support::*;
 use quorumgate_proxy::freshness::boottime_ns;
 use serde_json::json;
-use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -1,8 +1,5 @@
 //! Keys of identity providers: real servers that are slow, huge, gone, or somewhere they must not be.
 
-mod support;
-mod tokens;
-
 use std::{
     net::SocketAddr,
     sync::{
@@ -12,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{soon, until};
+use crate::tokens::{Signer, jwks};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, header};
@@ -32,8 +31,6 @@ use quorumgate_proxy::identity::{
 };
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::json;
-use support::{soon, until};
-use tokens::{Signer, jwks};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -53,7 +50,7 @@ impl Provider {
         let provider = Self::default();
         provider.publish(signers);
         let it = provider.clone();
-        let address = support::upstream(move |request| {
+        let address = crate::support::upstream(move |request| {
             let answer = it.answer(&request);
             async move { answer }
         })
@@ -210,7 +207,7 @@ async fn a_flood_of_unknown_key_ids_is_one_fetch_and_no_wait_for_others() {
     let forged: Vec<String> = (0..3000)
         .map(|id| {
             let header = json!({"alg": "ES256", "kid": format!("made-up-{id}")});
-            format!("{}.e30.AAAA", tokens::base64url(header.to_string()))
+            format!("{}.e30.AAAA", crate::tokens::base64url(header.to_string()))
         })
         .collect();
     for outcome in join_all(forged.iter().map(|it| world.ask(it))).await {

@@ -1,10 +1,8 @@
 //! What a member's peer listener refuses: foreign and borrowed certificates, frames that are too long or cut.
 
-mod members;
-
 use std::{sync::Arc, time::Duration};
 
-use members::{Home, Member, SOON};
+use crate::members::{Home, Member, SOON};
 use quorumgate_model::command::Role;
 use quorumgate_node::{
     peer::{

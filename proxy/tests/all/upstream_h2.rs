@@ -1,20 +1,18 @@
 //! HTTP/2 upstreams: shared connections, refused streams, GOAWAY.
 
-mod upstream_support;
-
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
 };
 
+use crate::upstream_support::*;
 use bytes::Bytes;
 use h2::{Reason, server::SendResponse};
 use http::{Request, Response};
 use quorumgate_model::resource::{Protocol, Upstream};
 use quorumgate_proxy::upstream::Failure;
 use tokio::net::TcpListener;
-use upstream_support::*;
 
 type Handler = dyn Fn(&Seen, Request<h2::RecvStream>, SendResponse<Bytes>);
 

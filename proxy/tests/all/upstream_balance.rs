@@ -1,7 +1,5 @@
 //! Who gets how much, and who gets nothing: policies, weights, health, and what a publish keeps.
 
-mod upstream_support;
-
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -12,13 +10,13 @@ use std::{
     time::Duration,
 };
 
+use crate::upstream_support::*;
 use quorumgate_model::{
     resource::{BalancePolicy, HealthCheck, Protocol, Target, Upstream},
     units::Span,
 };
 use quorumgate_proxy::upstream::{Failure, Registry};
 use tokio_util::sync::CancellationToken;
-use upstream_support::*;
 
 /// Answers after a while, on as many threads as there are connections.
 fn slow(body: &'static str, delay: Duration) -> Origin {

@@ -1,0 +1,9 @@
+//! A node, from its commands to its peers. One program, so that it is linked once.
+
+mod cli;
+mod cli_node;
+mod consensus;
+mod members;
+mod renewal;
+mod snapshots;
+mod strangers;
