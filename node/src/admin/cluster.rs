@@ -153,8 +153,8 @@ impl Cluster for Service {
         if uses > JOIN_USES_MAX {
             return Err(failure::bad_field("uses", &format!("found {uses}; allowed: 1 to {JOIN_USES_MAX}")));
         }
-        let state = self.desk.consensus.state();
-        let facts = state.cluster.as_ref().ok_or_else(not_bootstrapped)?;
+        let state = self.desk.state_of_cluster(&call).await?;
+        let facts = state.cluster.as_ref().ok_or_else(|| Status::internal("a cluster without its facts"))?;
         let token = join::JoinToken::generate(&facts.ca_certificate).map_err(internal)?;
         let secret_hash = token.secret_hash();
         let create = CreateJoinToken { id: token.id.clone(), secret_hash, role, ttl, uses };
@@ -265,10 +265,6 @@ fn ttl(given: Option<prost_types::Duration>, default: Duration, max: Duration) -
 
 fn expires_in(now_us: u64, expires_at_us: u64) -> prost_types::Duration {
     messages::duration(Duration::from_micros(expires_at_us.saturating_sub(now_us)))
-}
-
-fn not_bootstrapped() -> Status {
-    failure::status(Code::Unavailable, "NOT_BOOTSTRAPPED", "this node does not know its cluster yet")
 }
 
 fn internal(error: anyhow::Error) -> Status {

@@ -77,6 +77,16 @@ impl Desk {
         }
     }
 
+    /// The state, once this node knows its cluster: one that has just been begun elects its first leader meanwhile.
+    pub async fn state_of_cluster(&self, call: &Call) -> Result<Arc<State>, Status> {
+        let mut states = self.consensus.states();
+        let known = tokio::time::timeout(call.left(), states.wait_for(|state| state.cluster.is_some())).await;
+        match known {
+            Ok(Ok(state)) => Ok(state.clone()),
+            _ => Err(failure::status(Code::Unavailable, "NOT_BOOTSTRAPPED", "this node does not know its cluster yet")),
+        }
+    }
+
     /// Proposes and waits until it is applied here.
     pub async fn propose(&self, call: &Call, request_id: Uuid, body: Body) -> Result<Applied, Status> {
         self.propose_asked(call, request_id, None, body).await
@@ -91,6 +101,7 @@ impl Desk {
         body: Body,
     ) -> Result<Applied, Status> {
         let id = request_id.to_string();
+        self.state_of_cluster(call).await?;
         let left = call.left();
         if left.is_zero() {
             return Err(failure::unwritten(ProposeError::NoQuorum("the deadline has passed".into()), &id));

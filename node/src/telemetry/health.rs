@@ -86,12 +86,13 @@ impl Health {
     }
 }
 
-/// What the leader had committed when it was first reached.
+/// What the leader had committed when it was first reached. A cluster that has just been begun is empty until its facts
+/// are written, and of no use to anybody before.
 async fn first_contact(consensus: &Consensus) -> u64 {
     loop {
         match consensus.linearize(CONTACT_MAX).await {
-            Ok(state) => return state.index,
-            Err(_) => tokio::time::sleep(LOOK).await,
+            Ok(state) if state.cluster.is_some() => return state.index,
+            Ok(_) | Err(_) => tokio::time::sleep(LOOK).await,
         }
     }
 }
