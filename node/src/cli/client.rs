@@ -47,7 +47,7 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(global: &Global) -> Outcome<Self> {
-        Self::connect_to(global, &global.endpoint).await
+        Self::connect_to(global, global.endpoint()).await
     }
 
     pub async fn connect_to(global: &Global, endpoint: &str) -> Outcome<Self> {
@@ -107,6 +107,11 @@ fn unreachable(endpoint: &str, error: &tonic::transport::Error) -> Failure {
     }
     Failure::new(Exit::Unavailable, format!("cannot reach {endpoint}: {cause}"))
         .help("name a running node with --endpoint or QUORUMGATE_ENDPOINT, such as unix:DATA_DIR/admin.sock")
+}
+
+/// Whether the words and the files could lead to a node; nobody is asked.
+pub fn check(global: &Global, endpoint: &str) -> Outcome {
+    Way::parse(global, endpoint).map(drop)
 }
 
 /// How to get to the node.

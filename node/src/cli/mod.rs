@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod config;
+mod contexts;
 mod demo;
 mod diff;
 mod failure;
@@ -50,8 +51,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Outcome {
-    let global = &cli.global;
+fn dispatch(mut cli: Cli) -> Outcome {
+    let global = &mut cli.global;
     match cli.command {
         Command::Demo(it) => demo::run(global, &it),
         Command::Init(it) => local::init(it),
@@ -60,9 +61,14 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Validate(it) => files::validate(global, &it),
         Command::Fmt(it) => files::fmt(global, &it),
         Command::Schema => output::stdout(&output::pretty(&config::schema::schema())),
+        Command::Context(it) => verbs::contexts::run(global, it),
         Command::Completion { shell } => completion(shell),
+        Command::Man { dir } => man(dir),
         Command::Version => version(global),
-        command => block_on(ask(global, command)),
+        command => {
+            contexts::settle(global)?;
+            block_on(ask(global, command))
+        }
     }
 }
 
@@ -116,4 +122,15 @@ fn completion(shell: clap_complete::Shell) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "quorumgate", &mut script);
     output::stdout(&String::from_utf8_lossy(&script))
+}
+
+fn man(dir: Option<std::path::PathBuf>) -> Outcome {
+    let Some(dir) = dir else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Failure::internal)?;
+        return output::stdout(&String::from_utf8_lossy(&page));
+    };
+    let failed = |error: std::io::Error| Failure::new(failure::Exit::Internal, format!("{}: {error}", dir.display()));
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    clap_mangen::generate_to(Cli::command(), &dir).map_err(failed)
 }

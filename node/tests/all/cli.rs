@@ -247,3 +247,60 @@ fn help_shows_a_newcomer_the_first_five_minutes() {
         assert!(first.contains(verb), "{verb}");
     }
 }
+
+#[test]
+fn contexts_name_clusters_and_one_is_current() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mine/contexts.yaml");
+    let with = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorumgate"));
+        for name in ["QUORUMGATE_ENDPOINT", "QUORUMGATE_CA", "QUORUMGATE_ADMIN_TOKEN_FILE", "QUORUMGATE_CONTEXT"] {
+            command.env_remove(name);
+        }
+        command.env("QUORUMGATE_CONTEXTS", &file).args(args).stdin(Stdio::null()).output().unwrap()
+    };
+    let check = |args: &[&str], code: i32, words: &str| {
+        let output = with(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}\n{stderr}");
+        assert!(stderr.contains(words), "{args:?}: {words:?} is not in\n{stderr}");
+        text(&output.stdout)
+    };
+
+    assert_eq!(json_of(&check(&["context", "ls", "-o", "json"], 0, "")), json!({ "contexts": [] }));
+    check(&["--context", "prod", "node", "ls"], 4, "found \"prod\"; allowed: none is set");
+    check(&["--endpoint", "unix:/nowhere/prod.sock", "context", "set", "prod"], 0, "context prod is set");
+    check(&["--endpoint", "unix:near.sock", "context", "set", "near"], 0, "context near is set");
+    check(&["--endpoint", "https://gw.test:1", "context", "set", "far"], 2, "--ca");
+    check(&["--endpoint", "ftp://x", "context", "set", "far"], 2, "unix:PATH");
+    check(&["context", "use", "far"], 4, "allowed: near, prod");
+
+    // Nothing is current yet: the default endpoint is asked.
+    check(&["node", "ls"], 6, "/var/lib/quorumgate/admin.sock");
+    check(&["context", "use", "prod"], 0, "prod is the current one");
+    check(&["node", "ls"], 6, "cannot reach unix:/nowhere/prod.sock");
+    check(&["--context", "near", "node", "ls"], 6, "/near.sock");
+    check(&["--endpoint", "unix:/else.sock", "node", "ls"], 6, "cannot reach unix:/else.sock");
+    check(&["--endpoint", "unix:/else.sock", "--context", "near", "node", "ls"], 2, "cannot be used with");
+
+    let list = json_of(&check(&["context", "ls", "-o", "json"], 0, ""));
+    let near = &list["contexts"][0];
+    assert_eq!((&near["name"], &near["current"], &near["ca"]), (&json!("near"), &json!(false), &Value::Null));
+    assert!(near["endpoint"].as_str().unwrap().starts_with("unix:/"), "{near}");
+    assert_eq!(list["contexts"][1]["current"], json!(true));
+
+    check(&["context", "rm", "prod"], 2, "--yes");
+    check(&["--yes", "context", "rm", "prod"], 0, "prod is removed");
+    check(&["node", "ls"], 6, "/var/lib/quorumgate/admin.sock");
+    std::fs::write(&file, "contexts: [{name: x, endpont: y}]").unwrap();
+    check(&["context", "ls"], 2, "endpont");
+}
+
+#[test]
+fn manual_pages_are_written_for_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(check(&["man"], "", 0, &[]).contains(".TH quorumgate"));
+    check(&["man", "--dir", dir.path().to_str().unwrap()], "", 0, &[]);
+    let page = std::fs::read_to_string(dir.path().join("quorumgate-node-ls.1")).unwrap();
+    assert!(page.contains("List the nodes"), "{page}");
+}

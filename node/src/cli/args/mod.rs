@@ -8,7 +8,7 @@ mod daemon;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use quorumgate_model::units::Span;
+use quorumgate_model::{resource::Name, units::Span};
 
 pub use cluster::*;
 pub use config::*;
@@ -36,18 +36,20 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Where the packages put a node's data.
+pub const ENDPOINT_DEFAULT: &str = "unix:/var/lib/quorumgate/admin.sock";
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// The node to ask: unix:PATH or https://HOST:PORT.
-    #[arg(
-        long,
-        global = true,
-        env = "QUORUMGATE_ENDPOINT",
-        default_value = "unix:/var/lib/quorumgate/admin.sock",
-        value_name = "E"
-    )]
-    pub endpoint: String,
+    ///
+    /// Left out, it is the current context's (`quorumgate context use`), or unix:/var/lib/quorumgate/admin.sock.
+    #[arg(long, global = true, env = "QUORUMGATE_ENDPOINT", value_name = "E")]
+    pub endpoint: Option<String>,
+    /// A cluster that `quorumgate context set` has named.
+    #[arg(long, global = true, env = "QUORUMGATE_CONTEXT", conflicts_with = "endpoint", value_name = "NAME")]
+    pub context: Option<String>,
     /// How long one call may take.
     #[arg(long, global = true, default_value = "15s", value_name = "D")]
     pub timeout: Span,
@@ -74,6 +76,10 @@ pub struct Global {
 impl Global {
     pub fn timeout(&self) -> Duration {
         self.timeout.0
+    }
+
+    pub fn endpoint(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or(ENDPOINT_DEFAULT)
     }
 }
 
@@ -161,8 +167,28 @@ pub enum Command {
     /// Who changed what.
     #[command(subcommand)]
     Audit(Audit),
+    /// The clusters that you go to, by name.
+    #[command(subcommand)]
+    Context(ContextVerb),
     /// Print a completion script for a shell.
     Completion { shell: clap_complete::Shell },
+    /// Print the manual page, or write one for each command into a directory.
+    Man {
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContextVerb {
+    /// List the contexts.
+    Ls,
+    /// Keep --endpoint, --ca and the other global options under a name.
+    Set { name: Name },
+    /// Make one the current context.
+    Use { name: Name },
+    /// Forget a context.
+    Rm { name: Name },
 }

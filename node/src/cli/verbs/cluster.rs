@@ -69,7 +69,7 @@ const VERIFY_ROUNDS_MAX: usize = 20;
 
 /// Every asked node's hash at one index: each waits for the highest that another has named.
 async fn verify(global: &Global, first: Client, others: &[String]) -> Outcome {
-    let mut clients = vec![(global.endpoint.clone(), first)];
+    let mut clients = vec![(global.endpoint().to_owned(), first)];
     for endpoint in others {
         clients.push((endpoint.clone(), Client::connect_to(global, endpoint).await?));
     }

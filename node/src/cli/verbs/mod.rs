@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod contexts;
 pub mod explain;
 pub mod files;
 pub mod history;
