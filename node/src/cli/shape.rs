@@ -23,11 +23,12 @@ pub fn span(length: Option<&Duration>) -> Value {
 
 pub fn words(length: &Duration) -> String {
     let length = std::time::Duration::try_from(*length).unwrap_or_default();
-    // Microseconds mean nothing to a reader of seconds, nor milliseconds to one of minutes.
+    // Microseconds mean nothing to a reader of seconds, nor milliseconds to one of minutes, nor seconds to one of days.
     let shown = match length.as_millis() {
         0 => length,
         millis @ 1..60_000 => std::time::Duration::from_millis(millis as u64),
-        _ => std::time::Duration::from_secs(length.as_secs()),
+        60_000..86_400_000 => std::time::Duration::from_secs(length.as_secs()),
+        _ => std::time::Duration::from_secs(length.as_secs() / 3600 * 3600),
     };
     Span(shown).to_string()
 }

@@ -139,6 +139,18 @@ fn keys(object: &Value) -> Vec<&str> {
 }
 
 #[test]
+fn certificates_of_nodes_say_until_when() {
+    let node = Node::start();
+    let output = node.run(&["node", "certs", "-o", "json"], "");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let certificate = &json_of(&text(&output.stdout))["certificates"][0];
+    assert_eq!((&certificate["node"], &certificate["state"]), (&json!("n1"), &json!("valid")));
+    let (left, until) = (certificate["expires_in"].as_str().unwrap(), certificate["not_after"].as_str().unwrap());
+    assert_eq!(left, "71h", "3 days, of which a moment is over");
+    assert!(until.ends_with('Z'), "{until}");
+}
+
+#[test]
 fn files_are_applied_exported_and_rolled_back() {
     let node = Node::start();
     let written = node.json(&["apply", "-f", "-", "-m", "the shop"], SHOP);

@@ -78,6 +78,8 @@ pub enum Node {
     Ls,
     /// Show one node.
     Get(NodeName),
+    /// Show until when the nodes' certificates are good. They are renewed by themselves.
+    Certs,
     /// Take a node out of traffic for a while; undrain brings it back.
     Drain(NodeName),
     /// Bring a drained node back.

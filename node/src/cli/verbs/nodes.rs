@@ -38,6 +38,7 @@ pub async fn run(global: &Global, verb: Node) -> Outcome {
     let ask = |it: NodeName| client.ask(NodeRequest { node: it.node });
     let (answer, wrote) = match verb {
         Node::Ls => return ls(global, &client).await,
+        Node::Certs => return certs(global, &client).await,
         Node::Get(it) => return get(global, &client, &it.node).await,
         Node::Drain(it) => (cluster.drain_node(ask(it)).await?, "draining; undo: quorumgate node undrain"),
         Node::Undrain(it) => (cluster.undrain_node(ask(it)).await?, "back in traffic"),
@@ -82,6 +83,40 @@ async fn ls(global: &Global, client: &Client) -> Outcome {
         names: nodes.into_iter().map(|it| it.name).collect(),
         json: json!({ "nodes": shapes }),
         list: Some("nodes"),
+        ..Answer::default()
+    }
+    .print(global.output)
+}
+
+async fn certs(global: &Global, client: &Client) -> Outcome {
+    const COLUMNS: [&str; 4] = ["node", "state", "expires_in", "not_after"];
+    let nodes = nodes(client).await?;
+    let now = std::time::SystemTime::now();
+    let shapes: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let not_after = node.certificate_not_after.filter(|it| it.seconds != 0);
+            let left =
+                not_after.and_then(|it| std::time::SystemTime::try_from(it).ok()).map(|it| it.duration_since(now));
+            let state = match &left {
+                None => "unknown",
+                Some(Ok(_)) => "valid",
+                Some(Err(_)) => "expired",
+            };
+            json!({
+                "node": node.name,
+                "state": state,
+                "expires_in": shape::span(left.and_then(Result::ok).map(shape::to_proto).as_ref()),
+                "not_after": shape::time(not_after.as_ref()),
+            })
+        })
+        .collect();
+    Answer {
+        header: COLUMNS.to_vec(),
+        rows: shapes.iter().map(|it| shape::cells(it, &COLUMNS)).collect(),
+        names: nodes.into_iter().map(|it| it.name).collect(),
+        json: json!({ "certificates": shapes }),
+        list: Some("certificates"),
         ..Answer::default()
     }
     .print(global.output)
