@@ -51,6 +51,7 @@ pub struct Actor {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     Bootstrap(Arc<Bootstrap>),
+    Refound(Arc<Refound>),
     ChangeResources(ChangeResources),
     EndTrial {
         revision: u64,
@@ -95,6 +96,22 @@ pub struct Bootstrap {
     pub ca_certificate: Vec<u8>,
     pub sealed_ca_key: Vec<u8>,
     pub node: NodeRecord,
+}
+
+/// A new cluster that goes on from the state of an old one, by one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refound {
+    pub cluster_id: [u8; 16],
+    pub node: NodeRecord,
+    pub cause: RefoundCause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefoundCause {
+    /// From a backup.
+    Restored,
+    /// After the loss of the quorum, from what this node held.
+    Recovered,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -448,6 +465,7 @@ impl Body {
     pub fn word(&self) -> &'static str {
         match self {
             Body::Bootstrap(_) => "bootstrap",
+            Body::Refound(_) => "refound",
             Body::ChangeResources(_) => "change_resources",
             Body::EndTrial { .. } => "end_trial",
             Body::CreateJoinToken(_) => "create_join_token",

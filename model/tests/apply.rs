@@ -10,8 +10,8 @@ use common::{api_key, auth, bootstrap, command, consumer, key, new_key, node, ro
 use quorumgate_model::{
     command::{
         AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken, Decided,
-        Expect, NewCredential, NewRevocation, ResourceChange, Revoke, Role, RotateCredential, SetSecret, Standing,
-        StoreJwks, TrialEnd, UpdateNode,
+        Expect, NewCredential, NewRevocation, Refound, RefoundCause, ResourceChange, Revoke, Role, RotateCredential,
+        SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
     },
     digest::Digest,
     revocation::SelectorKind,
@@ -74,6 +74,14 @@ impl<'a> Line<'a> {
         let number = |n: usize| word(n).parse().unwrap_or(0);
         match self.verb {
             "bootstrap" => Body::Bootstrap(Arc::new(bootstrap())),
+            "refound" => Body::Refound(Arc::new(Refound {
+                cluster_id: [self.option("cluster").unwrap_or(9); 16],
+                node: node(self.option("node").unwrap_or(state.index + 1), word(0), Role::Voter),
+                cause: match self.options.contains_key("recovered") {
+                    true => RefoundCause::Recovered,
+                    false => RefoundCause::Restored,
+                },
+            })),
             "apply" => Body::ChangeResources(ChangeResources {
                 changes: self.words.iter().map(|word| change(state, word)).collect(),
                 expected_revision: self.option("if"),

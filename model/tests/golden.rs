@@ -6,13 +6,16 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use common::{command, credential_state, full_state, node, route, secs, upstream};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
-    command::{Body, ChangeResources, Command, Expect, ResourceChange, Role, Standing, TrialEnd, UpdateNode},
+    command::{
+        Body, ChangeResources, Command, Expect, Refound, RefoundCause, ResourceChange, Role, Standing, TrialEnd,
+        UpdateNode,
+    },
     convert,
     digest::Digest,
     ledger::{
@@ -90,6 +93,11 @@ fn commands() -> Vec<Command> {
         }),
         Body::RemoveAdminToken { name: "ci".parse().unwrap() },
         Body::SetMaxRtt { max_rtt: secs(1) },
+        Body::Refound(Arc::new(Refound {
+            cluster_id: [5; 16],
+            node: node(30, "n9", Role::Voter),
+            cause: RefoundCause::Recovered,
+        })),
         Body::Tick,
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
     ];

@@ -13,6 +13,7 @@ pub mod pki;
 pub mod providers;
 pub mod publish;
 pub mod receive;
+pub mod refound;
 mod sealed;
 pub mod secrets;
 pub mod settings;

@@ -1,5 +1,6 @@
 //! What must survive: the log, the vote, snapshots and the journal, and `model::State` behind openraft's traits.
 
+pub mod backup;
 mod disk;
 mod due;
 mod health;
@@ -7,6 +8,7 @@ pub mod identity;
 pub mod journal;
 mod log_store;
 mod machine;
+mod salvage;
 mod snapshots;
 pub mod store;
 pub mod types;
@@ -17,8 +19,9 @@ pub use identity::Identity;
 pub use journal::Journal;
 pub use log_store::LogStore;
 pub use machine::{Builder, Machine};
+pub use salvage::{Salvaged, salvage};
 pub use snapshots::{Receiving, SNAPSHOT_BYTES_MAX, SnapshotFile};
-pub use store::{Opened, Options, StoreHealth, open, prepare};
+pub use store::{Opened, Options, StoreHealth, open, prepare, prepare_from};
 pub use types::*;
 pub use wal::{PurgeFloor, RECORD_BYTES_MAX as ENTRY_BYTES_MAX};
 

@@ -1,6 +1,7 @@
 //! Opens a data directory: WAL, snapshots and journal, as openraft's log store and state machine.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
@@ -8,23 +9,25 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
+use openraft::Membership;
 use quorumgate_model::state::State;
 use tokio::sync::watch;
 
 use crate::{
-    Identity, Journal, LogStore, Machine, StoredMembership,
+    Identity, Journal, LogId, LogStore, Machine, RaftNode, SnapshotMeta, StoredMembership,
+    backup::Past,
     disk::{Disk, RealDisk},
     due::Due,
     health::Health,
-    identity,
-    snapshots::Snapshots,
+    identity, journal,
+    snapshots::{self, Snapshots},
     wal::{self, PurgeFloor, WalOptions},
 };
 
 const LOCK: &str = "lock";
 const WAL: &str = "wal";
-const SNAPSHOTS: &str = "snapshots";
-const JOURNAL: &str = "journal";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
+pub(crate) const JOURNAL: &str = "journal";
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -76,6 +79,20 @@ pub(crate) type DirLock = Arc<Flock<File>>;
 /// Prepares an empty directory for this identity: identity file, empty WAL, directories. Refuses one that is in use.
 pub fn prepare(dir: &Path, identity: Identity) -> Result<()> {
     prepare_on(&RealDisk, dir, identity, &Options::default())
+}
+
+/// Prepares an empty directory for a node that goes on alone from this state, which an old cluster has left.
+pub fn prepare_from(dir: &Path, identity: Identity, node: RaftNode, state: &State, past: Past) -> Result<()> {
+    prepare(dir, identity)?;
+    let at = LogId { leader_id: 0.into(), index: state.index };
+    let members = Membership::new(vec![BTreeSet::from([identity.node])], BTreeMap::from([(identity.node, node)]))?;
+    let meta = SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), members) };
+    snapshots::plant(&RealDisk, &dir.join(SNAPSHOTS), &meta, state)?;
+    // What is lost of the past is told by the audit trail's gaps; the state stands without it.
+    if let Err(error) = journal::plant(&dir.join(JOURNAL), state.index, past) {
+        tracing::warn!("the journal starts empty: {error:#}");
+    }
+    Ok(())
 }
 
 /// Recovers everything; errors say what is damaged and how to recover.
@@ -151,7 +168,7 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
     })
 }
 
-fn wal_options(dir: &Path, identity: Identity, options: &Options) -> WalOptions {
+pub(crate) fn wal_options(dir: &Path, identity: Identity, options: &Options) -> WalOptions {
     WalOptions { dir: dir.join(WAL), identity, segment_bytes: options.segment_bytes }
 }
 

@@ -22,8 +22,8 @@ use crate::{
     change::Changed,
     command::{
         Actor, AdmitNode, Applied, Body, Bootstrap, ChangeCounts, ChangeResources, Command, CreateAdminToken,
-        CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Rejected, ResourceChange, SetSecret, Stamp, StoreJwks,
-        UpdateNode,
+        CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Refound, RefoundCause, Rejected, ResourceChange,
+        SetSecret, Stamp, StoreJwks, UpdateNode,
     },
     convert::{key_from, kind_to, ledger, resource_to, stored_resource_from},
     digest::Digest,
@@ -81,6 +81,7 @@ pub fn body_bytes(body: &Body) -> usize {
 fn body_from(body: Wire) -> Result<Body, Invalid> {
     Ok(match body {
         Wire::Bootstrap(it) => Body::Bootstrap(Arc::new(bootstrap_from(it)?)),
+        Wire::Refound(it) => Body::Refound(Arc::new(refound_from(it)?)),
         Wire::ChangeResources(it) => Body::ChangeResources(change_resources_from(it)?),
         Wire::EndTrial(it) => Body::EndTrial { revision: it.revision, end: trial_end_from(it.end)? },
         Wire::CreateJoinToken(it) => Body::CreateJoinToken(CreateJoinToken {
@@ -134,6 +135,7 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
 fn body_to(body: &Body) -> Wire {
     match body {
         Body::Bootstrap(it) => Wire::Bootstrap(bootstrap_to(it)),
+        Body::Refound(it) => Wire::Refound(refound_to(it)),
         Body::ChangeResources(it) => Wire::ChangeResources(change_resources_to(it)),
         Body::EndTrial { revision, end } => {
             Wire::EndTrial(store::EndTrial { revision: *revision, end: trial_end_to(*end).into() })
@@ -207,6 +209,22 @@ fn bootstrap_to(it: &Bootstrap) -> store::Bootstrap {
         ca_certificate: it.ca_certificate.clone(),
         sealed_ca_key: it.sealed_ca_key.clone(),
         node: Some(node_to(&it.node)),
+    }
+}
+
+pub fn refound_from(it: store::Refound) -> Result<Refound, Invalid> {
+    Ok(Refound {
+        cluster_id: array("cluster_id", &it.cluster_id)?,
+        node: node_from(present("node", it.node)?)?,
+        cause: if it.recovered { RefoundCause::Recovered } else { RefoundCause::Restored },
+    })
+}
+
+pub fn refound_to(it: &Refound) -> store::Refound {
+    store::Refound {
+        cluster_id: it.cluster_id.into(),
+        node: Some(node_to(&it.node)),
+        recovered: it.cause == RefoundCause::Recovered,
     }
 }
 

@@ -78,6 +78,7 @@ impl State {
         }
         match &command.body {
             Body::Bootstrap(it) => self.bootstrap(it),
+            Body::Refound(it) => self.refound(it),
             Body::ChangeResources(it) => self.change_resources(&command.actor, it),
             Body::EndTrial { revision, end } => self.end_trial(&command.actor, *revision, *end),
             Body::CreateJoinToken(it) => self.create_join_token(it),

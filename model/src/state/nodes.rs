@@ -6,8 +6,11 @@ use std::{sync::Arc, time::Duration};
 use super::{ClusterFacts, NODES_MAX, REMOVED_MAX, RemovedNode, State, apply::Done};
 use crate::{
     LEVEL, NodeId,
-    command::{AdmitNode, Bootstrap, NodeRecord, Outcome, Reason, Rejected, Role, Standing, UpdateNode},
+    command::{
+        AdmitNode, Bootstrap, NodeRecord, Outcome, Reason, Refound, RefoundCause, Rejected, Role, Standing, UpdateNode,
+    },
     invalid::Invalid,
+    ledger::command::LedgerCommand,
     resource::Authority,
     timing::MAX_RTT_RANGE,
     units::Span,
@@ -37,6 +40,40 @@ impl State {
         }));
         self.nodes.insert(it.node.id, Arc::new(it.node.clone()));
         Ok(Done::changed(format!("cluster {:?} bootstrapped by node {}", it.cluster_name, it.node.name)))
+    }
+
+    /// The nodes of the old cluster are shut out, whatever they hold of the limits is void, and their join tokens end: a
+    /// seed that they name is no longer of this cluster.
+    pub(super) fn refound(&mut self, it: &Refound) -> Result<Done, Rejected> {
+        let cluster = self.cluster.as_ref().expect("apply has refused everything before Bootstrap");
+        if cluster.id == it.cluster_id {
+            return Err(Reason::AlreadyExists.because("the cluster has gone on under this id already"));
+        }
+        let latest = [self.nodes.keys().next_back(), self.removed.keys().next_back()].into_iter().flatten().max();
+        let least = latest.map_or(1, |id| id + 1);
+        if it.node.id < least || it.node.id > self.index {
+            let allowed = format!("{least} to {}", self.index);
+            return Err(Invalid::field("node.id").found(it.node.id).allowed(allowed).into());
+        }
+        check_words(&it.node)?;
+        let facts = ClusterFacts { id: it.cluster_id, ..ClusterFacts::clone(cluster) };
+        self.cluster = Some(Arc::new(facts));
+        let old = std::mem::take(&mut self.nodes);
+        for node in old.values() {
+            let removed = RemovedNode { name: node.name.clone(), spki_sha256: node.spki_sha256 };
+            self.removed.insert(node.id, removed);
+        }
+        self.forget_removed();
+        self.join_tokens.clear();
+        self.nodes.insert(it.node.id, Arc::new(it.node.clone()));
+        if self.ledger.version > 0 {
+            self.ledger.apply(self.clock_us, &LedgerCommand::Restore { incarnation: it.node.incarnation });
+        }
+        let cause = match it.cause {
+            RefoundCause::Restored => "restored from a backup",
+            RefoundCause::Recovered => "recovered after the loss of its quorum",
+        };
+        Ok(Done::changed(format!("cluster {cause} by node {}; {} nodes shut out", it.node.name, old.len())))
     }
 
     pub(super) fn admit_node(&mut self, it: &AdmitNode) -> Result<Done, Rejected> {
@@ -93,11 +130,15 @@ impl State {
         self.nodes.remove(&id);
         self.removed.insert(id, removed);
         self.retire_holder(id);
+        self.forget_removed();
+        Ok(Done::changed(summary))
+    }
+
+    fn forget_removed(&mut self) {
         while self.removed.len() > REMOVED_MAX {
             let (oldest, _) = *self.removed.get_min().expect("it is longer than its bound");
             self.removed.remove(&oldest);
         }
-        Ok(Done::changed(summary))
     }
 
     pub(super) fn set_max_rtt(&mut self, max_rtt: Duration) -> Result<Done, Rejected> {

@@ -91,6 +91,8 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.Observe/ExplainMatch", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Observe/StateHash", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Observe/ListAudit", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Maintenance/Backup", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Maintenance/VerifyState", Access::Scoped(Viewer)),
 ];
 
 /// A call that the table does not know needs the most.

@@ -13,6 +13,7 @@ mod failure;
 mod gate;
 mod identity;
 mod listen;
+mod maintenance;
 mod nodes;
 mod observe;
 mod standard;
@@ -25,8 +26,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
-    cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer, observe_server::ObserveServer,
-    revocation_server::RevocationServer,
+    cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
+    maintenance_server::MaintenanceServer, observe_server::ObserveServer, revocation_server::RevocationServer,
 };
 use quorumgate_proxy::identity::directory::Directory;
 use rustls::server::ResolvesServerCert;
@@ -99,6 +100,7 @@ fn routes(
     let keys = KeyServer::new(credentials.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let revocations = RevocationServer::new(credentials).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut routes = Routes::builder();
+    routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
     routes.add_service(keys).add_service(revocations);
     routes.add_service(config).add_service(ClusterServer::new(cluster::Service::new(consensus))).add_service(observe);
     standard::add_health(&mut routes, ready, tasks);

@@ -33,7 +33,7 @@ pub fn secret(file: &Path) -> Outcome<String> {
 pub fn may_ask(global: &Global) -> Outcome {
     match global.yes || (std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         true => Ok(()),
-        false => Err(Failure::usage("this removes something, and there is no terminal to ask at").help("add --yes")),
+        false => Err(Failure::usage("this cannot be undone, and there is no terminal to ask at").help("add --yes")),
     }
 }
 

@@ -63,7 +63,7 @@ pub fn join(verb: Join) -> Outcome {
 }
 
 /// Who refused, by type; the words are for people.
-fn refused(error: anyhow::Error) -> Failure {
+pub(super) fn refused(error: anyhow::Error) -> Failure {
     let exit = match error.downcast_ref::<NotAdmitted>() {
         Some(NotAdmitted::Refused { reason: Some(Reason::NameTaken | Reason::AlreadyExists), .. }) => Exit::Conflict,
         Some(NotAdmitted::Refused { reason: Some(Reason::LimitReached), .. }) => Exit::Conflict,
@@ -90,14 +90,14 @@ pub fn run(verb: Run) -> Outcome {
     run_in(verb.data_dir.clone().unwrap_or_else(beside), settings)
 }
 
-fn run_in(dir: PathBuf, settings: Settings) -> Outcome {
+pub(super) fn run_in(dir: PathBuf, settings: Settings) -> Outcome {
     boot::run(boot::Run { dir, settings }).map_err(|error| match error.is::<settings::Bad>() {
         true => Failure::new(Exit::Settings, format!("{error:#}")),
         false => Failure::internal(error),
     })
 }
 
-fn settings_of(node: &NewNode) -> Outcome<Settings> {
+pub(super) fn settings_of(node: &NewNode) -> Outcome<Settings> {
     if node.peer_listen.ip().is_unspecified() && node.advertise.is_none() {
         return Err(Failure::usage(format!("other nodes cannot dial {}", node.peer_listen))
             .help("say how they reach this one: --advertise HOST:PORT"));

@@ -22,9 +22,9 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use quorumgate_model::resource::Kind;
 
 use self::{
-    args::{Cli, Command, Global},
+    args::{Backup, Cli, Cluster, Command, Global},
     failure::{Failure, Outcome},
-    verbs::{audit, cluster, files, history, keys, nodes, objects, revocations, tokens, watch},
+    verbs::{audit, backup, cluster, files, history, keys, nodes, objects, revocations, tokens, watch},
 };
 
 /// Parses the arguments, runs the command, and maps its error to an exit code (docs/OPERATING.md).
@@ -65,6 +65,9 @@ fn dispatch(mut cli: Cli) -> Outcome {
         Command::Completion { shell } => completion(shell),
         Command::Man { dir } => man(dir),
         Command::Version => version(global),
+        Command::Cluster(Cluster::Backup(Backup::Inspect { file })) => backup::inspect(global, &file),
+        Command::Cluster(Cluster::Restore(it)) => backup::restore(global, *it),
+        Command::Cluster(Cluster::Recover(it)) => backup::recover(global, &it),
         command => {
             contexts::settle(global)?;
             block_on(ask(global, command))

@@ -45,7 +45,9 @@ pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) -> anyhow:
         let _ = metrics.borrow_and_update();
         member.clock.applied(state.clock_us);
         let glance = member.glance();
-        if glance.leader == Some(member.me.node) && member.stopped().is_none() {
+        // The members of the cluster that this one goes on from are not led.
+        let ours = state.cluster.as_ref().is_none_or(|facts| facts.id == member.me.cluster);
+        if ours && glance.leader == Some(member.me.node) && member.stopped().is_none() {
             stop.run_until_cancelled(member.lead(&state, &glance)).await;
         }
         // Lag and reach change without notice: a look each heartbeat is as often as they do.

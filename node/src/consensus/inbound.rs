@@ -75,6 +75,15 @@ impl Inbound for Consensus {
             Call::AwaitPublished(request) => Ok(self.member.answer_await_published(&request).await),
             Call::Audit(request) => Ok(self.answer_audit(&request).await),
             Call::RevisionDiff(request) => Ok(self.member.answer_revision_diff(request.revision).await),
+            Call::StateHash(request) => {
+                let within = Duration::from_millis(request.deadline_ms).min(DEADLINE_MAX);
+                match self.own_hash(request.index, within).await {
+                    Some((index, hash)) => {
+                        Ok(Answer::StateHash(pb::StateHashResponse { index, hash: hash.0.to_vec() }))
+                    }
+                    None => Err((Reason::NoQuorum, format!("{} is not applied here yet", request.index))),
+                }
+            }
             Call::Membership(request) => self.answer_membership(&request).await,
             Call::Join(request) => self.answer_join(request, from).await,
             Call::Renew(request) => match rights {

@@ -17,7 +17,8 @@ mod verbs;
 
 pub use self::{
     renew::CA_KEY_PURPOSE,
-    start::{write_bootstrap, write_welcome},
+    start::{write_bootstrap, write_refound, write_welcome},
+    survey::NodeHash,
 };
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -14,7 +14,7 @@ use anyhow::Context;
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use prost::Message;
 use quorumgate_model::{
-    command::{Body, Bootstrap},
+    command::{Body, Bootstrap, Refound},
     convert,
     timing::Timing,
 };
@@ -38,6 +38,8 @@ use crate::{
 
 /// A founder's first command, kept until it is applied.
 const BOOTSTRAP_FILE: &str = "bootstrap.bin";
+/// The first command of a cluster that goes on from an old one's state, kept until it is applied.
+const REFOUND_FILE: &str = "refound.bin";
 /// What a joiner was told and needs until it has the state: the cluster's longest round trip, and some nodes.
 const WELCOME_FILE: &str = "welcome.bin";
 
@@ -119,8 +121,13 @@ impl Consensus {
         tasks.start("snapshots", drive::take_snapshots(member.clone(), snapshot_due, purge_floor, stop.clone()));
         tasks.start("freshness", probe::run(member.clone(), stop.clone()));
         tasks.start("certificates", renew::run(member.clone(), stop.clone()));
-        if let Some(bootstrap) = bootstrap {
-            tasks.detach(found(consensus.clone(), bootstrap, stop));
+        let first = match (bootstrap, read_refound(&consensus.member.dir)?) {
+            (_, Some(refound)) => Some((Body::Refound(Arc::new(refound)), REFOUND_FILE)),
+            (Some(bootstrap), None) => Some((Body::Bootstrap(Arc::new(bootstrap)), BOOTSTRAP_FILE)),
+            (None, None) => None,
+        };
+        if let Some((body, file)) = first {
+            tasks.detach(found(consensus.clone(), body, file, stop));
         }
         Ok(consensus)
     }
@@ -159,10 +166,11 @@ async fn initialize(member: &Member, bootstrap: &Bootstrap) -> anyhow::Result<()
     member.raft.initialize(members).await.context("founding the cluster")
 }
 
-/// Proposes the bootstrap until the state has it; applying it twice is refused and does no harm.
-async fn found(consensus: Consensus, bootstrap: Bootstrap, stop: CancellationToken) {
-    let body = Body::Bootstrap(Arc::new(bootstrap));
-    while consensus.state().cluster.is_none() {
+/// Proposes the cluster's first command until the state has it; applying it twice is refused and does no harm.
+async fn found(consensus: Consensus, body: Body, file: &str, stop: CancellationToken) {
+    let me = consensus.member.me.cluster;
+    let founded = || consensus.state().cluster.as_ref().is_some_and(|facts| facts.id == me);
+    while !founded() {
         let proposed = stop.run_until_cancelled(consensus.propose(drive::draft(body.clone()), FOUND_MAX)).await;
         match proposed {
             None => return,
@@ -170,15 +178,14 @@ async fn found(consensus: Consensus, bootstrap: Bootstrap, stop: CancellationTok
             Some(Ok(applied)) => match applied.outcome {
                 Ok(_) => {}
                 // A cluster that was founded before says no to a second time: the loop's condition sees it.
-                Err(_) if consensus.state().cluster.is_some() => {}
+                Err(_) if founded() => {}
                 Err(rejected) => return tracing::error!(%rejected, "the cluster was not founded"),
             },
             Some(Err(error)) => return tracing::error!(%error, "the cluster was not founded"),
         }
     }
-    let file = consensus.member.dir.join(BOOTSTRAP_FILE);
-    if let Err(error) = std::fs::remove_file(&file) {
-        tracing::debug!(%error, "the bootstrap file was not removed");
+    if let Err(error) = std::fs::remove_file(consensus.member.dir.join(file)) {
+        tracing::debug!(%error, file, "the file of the first command was not removed");
     }
 }
 
@@ -215,6 +222,20 @@ fn parse_bootstrap(bytes: &[u8]) -> anyhow::Result<Bootstrap> {
         sealed_ca_key: message.sealed_ca_key,
         node: convert::node_from(message.node.context("a bootstrap names its node")?)?,
     })
+}
+
+pub fn write_refound(dir: &Path, refound: &Refound) -> anyhow::Result<()> {
+    pki::write_private(&dir.join(REFOUND_FILE), &convert::refound_to(refound).encode_to_vec())
+}
+
+fn read_refound(dir: &Path) -> anyhow::Result<Option<Refound>> {
+    let file = dir.join(REFOUND_FILE);
+    let read = |bytes: Vec<u8>| Ok::<_, anyhow::Error>(convert::refound_from(store::Refound::decode(&bytes[..])?)?);
+    match std::fs::read(&file) {
+        Ok(bytes) => read(bytes).map(Some).with_context(|| format!("in {}", file.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+    }
 }
 
 /// Keeps what a joiner needs before it has the state; the secrets lie elsewhere.

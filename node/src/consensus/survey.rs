@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use quorumgate_model::{
-    NodeId, convert,
+    NodeId,
+    command::NodeRecord,
+    convert,
     digest::Digest,
-    state::{AuditEntry, RevisionDiff},
+    state::{AuditEntry, RevisionDiff, State},
 };
 use quorumgate_proto::peer::v1::{self as pb, StatusResponse, request::Call, response::Answer};
+use quorumgate_raft_store::backup::Past;
 use tokio::time::timeout;
 
 use super::{Consensus, Published, Receipt, member::Member, propose::until};
@@ -18,6 +21,9 @@ use crate::peer::Target;
 const SLICE: Duration = Duration::from_millis(500);
 /// Audit entries that a peer gives at a time.
 pub(super) const AUDIT_PAGE: usize = 500;
+/// How often all nodes are asked again while the log moves on, and for how long in all.
+const HASH_ROUNDS_MAX: usize = 20;
+const HASHES_MAX: Duration = Duration::from_secs(8);
 /// For a peer to give the diff of a revision.
 const DIFF_MAX: Duration = Duration::from_secs(2);
 
@@ -64,6 +70,43 @@ impl Consensus {
         join_all(asked).await
     }
 
+    /// What this node's journal adds to the state. Blocks on the disk.
+    pub fn past(&self, state: &State) -> Past {
+        Past::of(&self.member.journal, state)
+    }
+
+    /// Every node's hash of its state, at one index if the log stands still long enough.
+    pub async fn state_hashes(&self, deadline: Duration) -> Vec<NodeHash> {
+        let ends = Instant::now() + deadline.min(HASHES_MAX);
+        let state = self.state();
+        let mut index = state.index;
+        let mut hashes: Vec<NodeHash> = Vec::new();
+        for _ in 0..HASH_ROUNDS_MAX {
+            let asked = state.nodes.values().map(|node| async move {
+                let left = ends.saturating_duration_since(Instant::now());
+                let at = match node.id == self.member.me.node {
+                    true => self.own_hash(index, left).await,
+                    false => self.member.peer_hash(node, index, left).await,
+                };
+                NodeHash { node: node.name.to_string(), at }
+            });
+            hashes = join_all(asked).await;
+            let newest = hashes.iter().filter_map(|it| it.at).map(|(at, _)| at).max().unwrap_or(index);
+            if hashes.iter().all(|it| it.at.is_none_or(|(at, _)| at == newest)) || Instant::now() >= ends {
+                break;
+            }
+            index = newest;
+        }
+        hashes
+    }
+
+    /// Once that index is applied here; None if it is not in time.
+    pub(super) async fn own_hash(&self, index: u64, within: Duration) -> Option<(u64, Digest)> {
+        let state = self.wait_applied(index, within).await.ok()?;
+        // Over a large state this takes longer than a heartbeat may wait.
+        tokio::task::spawn_blocking(move || (state.index, state.hash())).await.ok()
+    }
+
     /// From this node's journal, or from a peer's; checked against nothing: the caller compares hashes.
     pub async fn revision_diff(&self, revision: u64) -> Option<RevisionDiff> {
         if let Some(diff) = self.member.own_revision_diff(revision).await {
@@ -104,6 +147,12 @@ impl Consensus {
     }
 }
 
+/// One node's state; None if it gave no answer.
+pub struct NodeHash {
+    pub node: String,
+    pub at: Option<(u64, Digest)>,
+}
+
 /// Audit entries from the newest down, each proven by the hash that the one above it holds.
 struct Chain {
     /// The sequence number that comes next, 0 at the end, and its hash.
@@ -132,6 +181,15 @@ impl Chain {
 }
 
 impl Member {
+    async fn peer_hash(&self, node: &NodeRecord, index: u64, within: Duration) -> Option<(u64, Digest)> {
+        let target = Target { id: node.id, address: node.peer_address.clone() };
+        let request = pb::StateHashRequest { index, deadline_ms: within.as_millis() as u64 };
+        match self.peers.call(&target, Call::StateHash(request), within).await {
+            Ok(Answer::StateHash(answer)) => Some((answer.index, Digest(answer.hash.try_into().ok()?))),
+            _ => None,
+        }
+    }
+
     /// Of this node's journal, newest first, below that sequence number.
     pub(super) async fn own_audit(&self, before: u64, limit: usize) -> Vec<AuditEntry> {
         let journal = self.journal.clone();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SHOP: &str = "\
+pub const SHOP: &str = "\
 upstreams:
 - {name: shop, owner: team, targets: ['127.0.0.1:9000']}
 routes:
@@ -24,10 +24,10 @@ routes:
 ";
 
 /// A cluster of one, in a directory of its own; ends with the test.
-struct Node {
-    dir: TempDir,
+pub struct Node {
+    pub dir: TempDir,
     process: Child,
-    admin: String,
+    pub admin: String,
 }
 
 impl Drop for Node {
@@ -39,13 +39,13 @@ impl Drop for Node {
 }
 
 /// Three TCP addresses and a UDP one, held together until all are known.
-fn free_ports() -> (Vec<String>, String) {
+pub fn free_ports() -> (Vec<String>, String) {
     let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     (held.iter().map(|it| it.local_addr().unwrap().to_string()).collect(), peer.local_addr().unwrap().to_string())
 }
 
-fn program() -> Command {
+pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorumgate"));
     for name in ["QUORUMGATE_ENDPOINT", "QUORUMGATE_CA", "QUORUMGATE_ADMIN_TOKEN_FILE"] {
         command.env_remove(name);
@@ -54,7 +54,7 @@ fn program() -> Command {
 }
 
 impl Node {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("n1");
         let (ports, peer) = free_ports();
@@ -65,15 +65,20 @@ impl Node {
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout), "", "stdout is for data");
 
+        Self::in_dir(dir, ports[1].clone())
+    }
+
+    /// Of a directory `n1` that was prepared before.
+    pub fn in_dir(dir: TempDir, admin: String) -> Self {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let process = program()
             .args(["run", "--proxy-workers", "1", "--data-dir"])
-            .arg(&data)
+            .arg(dir.path().join("n1"))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut node = Self { dir, process, admin: ports[1].clone() };
+        let mut node = Self { dir, process, admin };
         node.wait_leader();
         node
     }
@@ -83,7 +88,7 @@ impl Node {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let output = self.run(&["cluster", "status", "-o", "json"], "");
-            if output.status.success() && json_of(&text(&output.stdout))["leader"] == "n1" {
+            if output.status.success() && json_of(&text(&output.stdout))["leader"].is_string() {
                 return;
             }
             let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap();
@@ -93,15 +98,15 @@ impl Node {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("n1")
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("unix:{}/admin.sock", self.data().display())
     }
 
-    fn run(&self, args: &[&str], input: &str) -> Output {
+    pub fn run(&self, args: &[&str], input: &str) -> Output {
         let mut command = program();
         command.env("QUORUMGATE_ENDPOINT", self.endpoint()).args(args);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -111,7 +116,7 @@ impl Node {
     }
 
     /// The exit code, and words that stderr must have; returns stdout.
-    fn check(&self, args: &[&str], input: &str, code: i32, words: &[&str]) -> String {
+    pub fn check(&self, args: &[&str], input: &str, code: i32, words: &[&str]) -> String {
         let output = self.run(args, input);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{args:?}\n{stdout}\n{stderr}");
@@ -121,20 +126,20 @@ impl Node {
         stdout
     }
 
-    fn json(&self, args: &[&str], input: &str) -> Value {
+    pub fn json(&self, args: &[&str], input: &str) -> Value {
         json_of(&self.check(&[args, &["-o", "json"]].concat(), input, 0, &[]))
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn json_of(text: &str) -> Value {
+pub fn json_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn keys(object: &Value) -> Vec<&str> {
+pub fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 

@@ -1,5 +1,6 @@
 //! A node, from its commands to its peers. One program, so that it is linked once.
 
+mod backup;
 mod cli;
 mod cli_node;
 mod consensus;

@@ -23,9 +23,9 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use writer::{Gathered, Item, Writer};
+use writer::{Gathered, Item, Records, Writer};
 
-use crate::{store::DirLock, wal::PurgeFloor};
+use crate::{backup::Past, store::DirLock, wal::PurgeFloor};
 
 /// Batches of applied entries that wait to be written.
 const QUEUE_MAX: usize = 1024;
@@ -173,6 +173,21 @@ impl Inner {
         self.books = Some(books);
         Ok(())
     }
+}
+
+/// A journal with this past, as one that was closed in good order.
+pub(crate) fn plant(dir: &Path, synced_index: u64, past: Past) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let books = Books::open(dir)?;
+    let file = file_of(dir)?;
+    guarded(|| {
+        let mut meta = Meta { synced_index, clean: true, ..Meta::default() };
+        let audit = past.audit.into_iter().map(|entry| (entry.sequence, entry)).collect();
+        let diffs = past.diffs.into_iter().map(|diff| (diff.revision, diff)).collect();
+        books.write(&Records { audit, diffs }, &mut meta)?;
+        books.trim(&mut meta)?;
+        books.sync(meta, &file)
+    })
 }
 
 /// Opened, and either closed in good order before or checked against the state.

@@ -176,8 +176,7 @@ impl Snapshots {
     }
 
     fn path(&self, at: Option<LogId>) -> PathBuf {
-        let term = at.map_or(0, |id| id.leader_id.term);
-        self.dir.join(format!("{:016x}-{term:016x}{SUFFIX}", next_index(at)))
+        file_name(&self.dir, at)
     }
 
     fn when_there_is_room<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
@@ -198,6 +197,20 @@ impl Snapshots {
     fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The first snapshot of a directory that goes on from another's state.
+pub(crate) fn plant(disk: &dyn Disk, dir: &Path, meta: &SnapshotMeta, state: &State) -> Result<()> {
+    let path = file_name(dir, meta.last_log_id);
+    format::write(disk, &path, meta, state)?;
+    disk.sync_dir(dir)?;
+    format::verify(disk, &path)?;
+    Ok(())
+}
+
+fn file_name(dir: &Path, at: Option<LogId>) -> PathBuf {
+    let term = at.map_or(0, |id| id.leader_id.term);
+    dir.join(format!("{:016x}-{term:016x}{SUFFIX}", next_index(at)))
 }
 
 /// Files are named by the entry that follows, since a snapshot may hold none at all.

@@ -128,6 +128,16 @@ impl Found {
         self.recovered.view.bytes_after(snapshot.map(|id| id.index))
     }
 
+    /// Up to where the entries were known to be committed when that was last written down.
+    pub fn committed(&self) -> Option<LogId> {
+        self.recovered.view.committed
+    }
+
+    /// Every entry that lies in the segments.
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        read::all(&self.recovered.view)
+    }
+
     /// The vote, and every entry that lies in the segments.
     #[cfg(test)]
     pub fn contents(&self) -> io::Result<(Option<Vote>, Vec<Entry>)> {

@@ -124,11 +124,11 @@ impl Run {
     }
 }
 
-#[cfg(test)]
 pub(super) fn all(view: &super::view::View) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for (index, position) in (view.first..).zip(&view.positions) {
-        let segment = view.segment(position.segment).expect("positions lie in segments");
+        let lost = || io::Error::other(format!("entry {index} lies in no segment"));
+        let segment = view.segment(position.segment).ok_or_else(lost)?;
         Run::new(segment.file.clone(), segment.salt, index, *position).read(&mut entries)?;
     }
     Ok(entries)

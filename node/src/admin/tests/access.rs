@@ -102,6 +102,7 @@ async fn health_and_reflection_are_there() {
             "quorumgate.admin.v1.Cluster",
             "quorumgate.admin.v1.Config",
             "quorumgate.admin.v1.Key",
+            "quorumgate.admin.v1.Maintenance",
             "quorumgate.admin.v1.Observe",
             "quorumgate.admin.v1.Revocation",
         ]

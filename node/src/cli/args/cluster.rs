@@ -1,9 +1,11 @@
 //! The verbs about nodes, tokens and the cluster.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use quorumgate_model::{resource::Name, units::Span};
 
-use super::NodeRole;
+use super::{NewNode, NodeRole};
 
 #[derive(Debug, Subcommand)]
 pub enum JoinToken {
@@ -115,12 +117,62 @@ pub enum Cluster {
         #[arg(long, value_name = "N")]
         to: Option<String>,
     },
-    /// Compare the state of the nodes by its hash.
+    /// Save the cluster to a file, or look into one.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Prepare the first node of a new cluster from a backup.
+    Restore(Box<Restore>),
+    /// Make a new cluster of one stopped node, after its quorum was lost for good.
+    Recover(Recover),
+    /// Compare the state of all nodes, by its hash at one index.
     Verify {
-        /// Further nodes to ask, beside --endpoint.
+        /// Ask these nodes themselves, and --endpoint, instead of all through one.
         #[arg(long = "with", value_name = "E")]
         others: Vec<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Backup {
+    /// Write the cluster's whole state to a file. It holds the cluster's key: keep it like one.
+    Save {
+        file: PathBuf,
+        /// A file with a passphrase that the key in the backup is sealed under; - reads standard input.
+        #[arg(long, value_name = "F")]
+        passphrase_file: Option<PathBuf>,
+        /// What the asked node holds, without asking the others: for a cluster without a quorum.
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Check a backup from end to end, and say what it holds.
+    Inspect { file: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub node: NewNode,
+    /// Go on with revisions that no client of the old cluster can have seen.
+    #[arg(long)]
+    pub bump_revision: bool,
+    /// The passphrase that the backup's key is sealed under; - reads standard input.
+    #[arg(long, value_name = "F")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Run the node at once.
+    #[arg(long)]
+    pub run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Recover {
+    /// Say that the other voters are lost for good: what only they held is lost with them.
+    #[arg(long, required = true)]
+    pub force_new_cluster: bool,
+    /// The directory of this node, which must be stopped.
+    #[arg(long, value_name = "D")]
+    pub data_dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,13 @@
 //! `cluster`: how it is, its settings, its leader, and whether all nodes hold the same state.
 
 use quorumgate_proto::admin::v1::{
-    GetStatusRequest, GetStatusResponse, SetMaxRttRequest, StateHashRequest, TransferLeaderRequest,
+    GetStatusRequest, GetStatusResponse, SetMaxRttRequest, StateHashRequest, TransferLeaderRequest, VerifyStateRequest,
 };
 use serde_json::json;
 
+use super::backup;
 use crate::cli::{
-    args::{Cluster, ClusterSet, Global},
+    args::{self, Cluster, ClusterSet, Global},
     client::Client,
     failure::{Failure, Outcome},
     output::Answer,
@@ -29,7 +30,18 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
             write::print(global.output, Wrote::Other("max_rtt set"), &answer)
         }
         Cluster::TransferLeader { to } => transfer(global, &client, to.unwrap_or_default()).await,
+        Cluster::Verify { others } if others.is_empty() => {
+            let answer = client.maintenance().verify_state(client.ask(VerifyStateRequest {})).await?.into_inner();
+            let nodes = answer.nodes.into_iter().map(|it| Held { node: it.node, index: it.index, hash: it.hash });
+            verdict(global, &answer.verdict, &nodes.collect::<Vec<_>>())
+        }
         Cluster::Verify { others } => verify(global, client, &others).await,
+        Cluster::Backup(args::Backup::Save { file, passphrase_file, stale }) => {
+            backup::save(global, &client, &file, passphrase_file.as_deref(), stale).await
+        }
+        Cluster::Backup(args::Backup::Inspect { .. }) | Cluster::Restore(_) | Cluster::Recover(_) => {
+            unreachable!("dispatch has run what asks no node")
+        }
     }
 }
 
@@ -81,23 +93,37 @@ async fn verify(global: &Global, first: Client, others: &[String]) -> Outcome {
             let answer = client.observe().state_hash(client.ask(StateHashRequest { index })).await?.into_inner();
             index = index.max(answer.index);
             let node = answer.header.map(|it| it.node).filter(|it| !it.is_empty()).unwrap_or_else(|| endpoint.clone());
-            hashes.push((node, answer.index, answer.hash));
+            hashes.push(Held { node, index: answer.index, hash: answer.hash });
         }
-        if hashes.iter().all(|it| it.1 == index) {
+        if hashes.iter().all(|it| it.index == index) {
             break;
         }
     }
-    let verdict = match hashes.iter().all(|it| it.1 == index) {
+    let word = match hashes.iter().all(|it| it.index == index) {
         false => "unknown",
-        true if hashes.iter().all(|it| it.2 == hashes[0].2) => "equal",
+        true if hashes.iter().all(|it| it.hash == hashes[0].hash) => "equal",
         true => "different",
     };
-    let nodes: Vec<_> =
-        hashes.iter().map(|(node, index, hash)| json!({ "name": node, "index": index, "hash": hash })).collect();
+    verdict(global, word, &hashes)
+}
+
+/// What one node's state is; no hash where it did not answer.
+struct Held {
+    node: String,
+    index: u64,
+    hash: String,
+}
+
+fn verdict(global: &Global, verdict: &str, hashes: &[Held]) -> Outcome {
+    let held = |it: &Held| {
+        let index = (!it.hash.is_empty()).then_some(it.index);
+        json!({ "name": it.node, "index": index, "hash": shape::known(&it.hash) })
+    };
+    let nodes: Vec<_> = hashes.iter().map(held).collect();
     Answer {
         header: vec!["name", "index", "hash"],
         rows: nodes.iter().map(|it| shape::cells(it, &["name", "index", "hash"])).collect(),
-        names: hashes.iter().map(|it| it.0.clone()).collect(),
+        names: hashes.iter().map(|it| it.node.clone()).collect(),
         notes: vec![format!("{verdict}: {} nodes asked", nodes.len())],
         json: json!({ "verdict": verdict, "nodes": nodes }),
         list: Some("nodes"),

@@ -1,6 +1,7 @@
 //! The verbs that ask a node: each makes one call and prints its answer.
 
 pub mod audit;
+pub mod backup;
 pub mod cluster;
 pub mod contexts;
 pub mod explain;
