@@ -1,12 +1,23 @@
 //! Without a quorum: traffic flows on, writes say so, readiness stays.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
-use quorumgate_proto::admin::v1::ConfigSet;
+use quorumgate_proto::admin::v1::{ConfigSet, Route, RouteAuth};
 
-use super::{config, route};
-use crate::{Cluster, cluster::until, load, origin::Origin};
+use super::{config, revocation, route};
+use crate::{
+    Cluster,
+    cluster::until,
+    issuer::Issuer,
+    load::{self, Answer, Connection},
+    origin::Origin,
+};
+
+const TOKEN_LIFE: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub struct Outage {
@@ -18,9 +29,13 @@ pub struct Outage {
 pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
     let origin = Origin::start("origin").await?;
     let mut wanted = config(2, origin.address);
-    let mut strict = route("strict", "strict.test", "/");
-    strict.on_stale = "deny".into();
-    wanted.routes.push(strict);
+    let issuer = Issuer::new()?;
+    revocation::guard(cluster, &issuer, origin.address).await?;
+    let token = issuer.token("alice", "outage", TOKEN_LIFE)?;
+    // One that says nothing of staleness, and one that lets it pass; both ask who calls.
+    let auth = Some(RouteAuth { any_of: vec!["idp".into()], ..Default::default() });
+    wanted.routes.push(Route { auth: auth.clone(), ..route("strict", "strict.test", "/") });
+    wanted.routes.push(Route { auth, on_stale: "allow".into(), ..route("lenient", "lenient.test", "/") });
     let leader = cluster.leader().await?;
     cluster.follower(leader).client().await?.apply(wanted).await?;
     let max_staleness =
@@ -35,15 +50,15 @@ pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
     }
     let lost = Instant::now();
     let survivor = &cluster.members[survivor];
-    let fresh = load::get_host(survivor.proxy, "strict.test", "/").await?;
-    ensure!(fresh.status == 200, "a deny route serves for max_staleness: {} {}", fresh.status, fresh.body);
+    let fresh = with_token(survivor.proxy, "strict.test", &token).await?;
+    ensure!(fresh.status == 200, "an authenticated route serves for max_staleness: {} {}", fresh.status, fresh.body);
 
     let output = survivor.cli_output(&["--timeout", "2s", "route", "rm", "load", "--yes"])?;
     let code = output.status.code();
     ensure!(code == Some(6) || code == Some(7), "a write without a quorum exits {code:?}: {output:?}");
 
-    until("the deny route to go stale", async || {
-        let answer = load::get_host(survivor.proxy, "strict.test", "/").await?;
+    until("the authenticated route to go stale", async || {
+        let answer = with_token(survivor.proxy, "strict.test", &token).await?;
         ensure!(answer.status == 503 && answer.body.contains("state_stale"), "{} {}", answer.status, answer.body);
         Ok(())
     })
@@ -51,6 +66,10 @@ pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
     let stale_after = lost.elapsed();
     ensure!(stale_after <= max_staleness + Duration::from_secs(1), "stale only after {stale_after:?}");
 
+    let lenient = with_token(survivor.proxy, "lenient.test", &token).await?;
+    ensure!(lenient.status == 200, "on_stale: allow flows on: {} {}", lenient.status, lenient.body);
+    let nobody = load::get_host(survivor.proxy, "lenient.test", "/").await?;
+    ensure!(nobody.status == 401, "on_stale: allow still asks who calls: {} {}", nobody.status, nobody.body);
     let open = load::get_host(survivor.proxy, "load.test", "/").await?;
     ensure!(open.status == 200, "a route without authentication flows on: {} {}", open.status, open.body);
     let ready = load::get(survivor.telemetry, "/readyz").await?;
@@ -63,4 +82,9 @@ pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
     let codes = [tonic::Code::Unavailable, tonic::Code::DeadlineExceeded];
     ensure!(codes.contains(&refused.code()), "{refused:?}");
     Ok(Outage { stale_after })
+}
+
+async fn with_token(proxy: SocketAddr, host: &str, token: &str) -> anyhow::Result<Answer> {
+    let mut connection = Connection::open(proxy).await?;
+    connection.get_with(host, "/", &[("authorization", &format!("Bearer {token}"))]).await
 }

@@ -62,6 +62,18 @@ pub async fn stop_followers(cluster: &mut Cluster) -> anyhow::Result<Settled> {
     for at in &followers {
         cluster.members[*at].signal(Signal::SIGSTOP)?;
     }
+    // Those above may all have been waiting for the receipts of committed writes: these come while the leader does not
+    // know yet that it is alone.
+    for writer in WRITERS..2 * WRITERS {
+        let client = cluster.members[leader].client().await?;
+        let request = request(writer, 0);
+        let acked = acked.clone();
+        writers.spawn(async move {
+            let refused = create(&client, request.clone()).await.err();
+            acked.fetch_add(usize::from(refused.is_none()), Ordering::Relaxed);
+            refused.map(|refused| (request, refused))
+        });
+    }
     let one = cluster.members[leader].cli_output(&["--timeout", "2s", "join-token", "create", "-q"])?;
     let (exit, stderr) = (one.status.code(), String::from_utf8_lossy(&one.stderr).into_owned());
     ensure!(exit == Some(7), "a write that was appended without a quorum exits {exit:?}: {stderr}");
