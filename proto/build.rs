@@ -3,10 +3,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "quorumgate/admin/v1/resources.proto",
     "quorumgate/admin/v1/admin.proto",
     "quorumgate/admin/v1/credentials.proto",
+    "quorumgate/admin/v1/limits.proto",
     "quorumgate/store/v1/store.proto",
     "quorumgate/peer/v1/peer.proto",
 ];

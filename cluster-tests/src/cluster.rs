@@ -97,6 +97,16 @@ impl Cluster {
         self.admit(member, extra).await
     }
 
+    /// A new cluster of one from a backup; the old nodes must be stopped. It becomes the last member.
+    pub async fn restore(&mut self, file: &str) -> anyhow::Result<()> {
+        let mut member = Member::new("restored", "r1", self.dir.path())?;
+        member.prepare(&["cluster", "restore", file, "--yes"])?;
+        member.run()?;
+        member.wait_ready().await?;
+        self.members.push(member);
+        Ok(())
+    }
+
     /// `init` for the first, `join` for the rest, then `run`; waits until it is ready.
     async fn admit(&mut self, mut member: Member, extra: &[&str]) -> anyhow::Result<()> {
         match self.members.iter().find(|member| member.is_running()) {

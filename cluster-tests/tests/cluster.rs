@@ -1,5 +1,7 @@
 //! The scenarios, small enough for every run of the tests.
 
+use std::time::Duration;
+
 use quorumgate_cluster_tests::{Cluster, Plan, scenarios};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,4 +44,22 @@ async fn a_lost_region_costs_one_election_and_no_wait_for_the_lost() {
     assert!(wan.commit_p50 >= wan.quorum_rtt, "a commit faster than the light: {wan}");
     assert!(wan.follower_p50 >= wan.follower_rtt + wan.quorum_rtt, "{wan}");
     assert!(wan.region_loss <= scenarios::wan::REGION_LOSS_MAX, "{wan}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_window_is_over_its_limit_while_the_leader_dies() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    let killed = scenarios::limits::kill(&mut cluster, true, 120, Duration::from_secs(2)).await.unwrap();
+    println!("{killed}");
+    assert_eq!(killed.overshoot, 0);
+    let tiny = scenarios::limits::tiny(&cluster, 5, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((tiny.admitted, tiny.overshoot), (5, 0), "{tiny:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_adds_up_over_all_nodes_and_a_reset_forgives_exactly_that() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    let operated = scenarios::limits::operator(&mut cluster, Duration::from_secs(60)).await.unwrap();
+    println!("{operated:?}");
+    assert_eq!((operated.few, operated.used_up, operated.after_reset, operated.bonus), (9, 60, 60, 7));
 }

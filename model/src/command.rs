@@ -83,6 +83,10 @@ pub enum Body {
     Revoke(Revoke),
     StoreJwks(StoreJwks),
     Tick,
+    /// What was used of a limit counts no more.
+    ResetLimit(ResetLimit),
+    /// One key may use more than its limit for a while.
+    GrantBonus(GrantBonus),
     /// What nodes hold of the cluster's limits. Never retried by its request id: the ledger tells repeats apart.
     Ledger(LedgerCommand),
 }
@@ -284,6 +288,24 @@ pub struct StoreJwks {
     pub fetched_wall_ms: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetLimit {
+    pub limit: Name,
+    /// None: every key.
+    pub key: Option<Arc<str>>,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantBonus {
+    pub limit: Name,
+    pub key: Arc<str>,
+    pub amount: u64,
+    /// None: one window of the limit.
+    pub lasts: Option<Duration>,
+    pub reason: String,
+}
+
 /// What apply answered; the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -482,6 +504,8 @@ impl Body {
             Body::SetCredentialState { .. } => "set_credential_state",
             Body::Revoke(_) => "revoke",
             Body::StoreJwks(_) => "store_jwks",
+            Body::ResetLimit(_) => "reset_limit",
+            Body::GrantBonus(_) => "grant_bonus",
             Body::Tick => "tick",
             Body::Ledger(_) => "ledger",
         }

@@ -13,8 +13,8 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
-        Body, ChangeResources, Command, Expect, Refound, RefoundCause, ResourceChange, Role, Standing, TrialEnd,
-        UpdateNode,
+        Body, ChangeResources, Command, Expect, GrantBonus, Refound, RefoundCause, ResetLimit, ResourceChange, Role,
+        Standing, TrialEnd, UpdateNode,
     },
     convert,
     digest::Digest,
@@ -99,6 +99,18 @@ fn commands() -> Vec<Command> {
             cause: RefoundCause::Recovered,
         })),
         Body::Tick,
+        Body::ResetLimit(ResetLimit {
+            limit: "free".parse().unwrap(),
+            key: Some("acme".into()),
+            reason: "an outage".into(),
+        }),
+        Body::GrantBonus(GrantBonus {
+            limit: "free".parse().unwrap(),
+            key: "acme".into(),
+            amount: 50,
+            lasts: Some(secs(60)),
+            reason: "a launch".into(),
+        }),
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
     ];
     commands.extend(rest.into_iter().map(command));
@@ -227,6 +239,21 @@ fn an_older_pool_is_still_read() {
     records.into_iter().for_each(|record| rebuild.push(record).unwrap());
     let state = rebuild.finish().unwrap();
     assert!(state.ledger.keys.values().all(|pool| pool.destroyed.is_empty()));
+}
+
+/// A key with a bonus, of a limit that was reset.
+#[test]
+fn what_was_given_and_forgiven_is_stored_as_ever() {
+    let mut state = ledger_state();
+    let key = LedgerKey { limit: 1, who: "acme".into() };
+    state.ledger.reset_usage(7, 1, None).unwrap();
+    state.ledger.grant_bonus(8, &key, 5, 60_000_000).unwrap();
+    let records: Vec<_> = snapshot::records(&state).collect();
+    golden("record.ledger_pool.relief", &records.last().unwrap().encode_to_vec());
+    let mut rebuild = snapshot::Rebuild::default();
+    records.into_iter().for_each(|record| rebuild.push(record).unwrap());
+    let read = rebuild.finish().unwrap();
+    assert_eq!(read.ledger.pool(&key), state.ledger.pool(&key));
 }
 
 /// Before `asked`, an answered request was kept without what it asked for.

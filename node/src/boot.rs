@@ -27,6 +27,7 @@ use crate::{
         listener::{self, Telemetry},
         logs,
     },
+    usage,
 };
 
 /// Raft, peers and the admin API share these threads, apart from the proxy's: a busy proxy cannot lose elections.
@@ -96,9 +97,12 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
 
     providers.start(consensus.clone(), &tasks);
     proxy.limits().publish(&consensus.state());
+    consensus.answer_spent_with(usage::spent(proxy.limits()));
     let leases = Leases { consensus: consensus.clone(), limits: proxy.limits() };
     tasks.start("leases", leases.run(tasks.stop()));
     tasks.start("ledger", Timekeeper { consensus: consensus.clone() }.run(tasks.stop()));
+    let watch = usage::watch::Watch { consensus: consensus.clone(), limits: proxy.limits() };
+    tasks.start("limits near", watch.run(tasks.stop()));
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
     tasks.start("publish", publisher.run(tasks.stop()));
     receive::start(&tasks, consensus.clone(), &proxy.directory());

@@ -105,6 +105,7 @@ impl Leases {
     }
 
     async fn send(&self, outgoing: Outgoing) {
+        self.limits.proposed();
         let command = match outgoing {
             Outgoing::Open(open) => LedgerCommand::OpenSession(open),
             Outgoing::Batch(batch) => LedgerCommand::Batches(Arc::new([batch])),

@@ -19,6 +19,7 @@ pub mod secrets;
 pub mod settings;
 pub mod tasks;
 pub mod telemetry;
+pub mod usage;
 
 /// The build's version, as `version`, `node ls` and the peers' hello show it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -56,6 +56,21 @@ enum Claim {
         #[arg(long, default_value_t = 1_000_000)]
         revocations: usize,
     },
+    /// Limits on a real cluster: load of several shapes, faults, tiny limits, permits, edits, a backup; an independent
+    /// auditor looks at every admission.
+    Limits {
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        /// Of the limits under load; requests are half as many again.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
+        /// Of the limits under load, in seconds.
+        #[arg(long, default_value_t = 30)]
+        window: u64,
+        /// One part alone: shapes, kill, cut, entries, tiny, flights, edits, operator or restored.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
     Wan {
         #[arg(long, default_value_t = 50)]
@@ -140,6 +155,9 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             println!("{bulk}");
             ensure!(bulk.keys_took + bulk.revocations_took < Duration::from_secs(60), "the load took longer than 60 s");
         }
+        Claim::Limits { nodes, limit, window, only } => {
+            limits(nodes, limit, Duration::from_secs(window), only.as_deref()).await?;
+        }
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;
             println!("{wan}");
@@ -149,5 +167,85 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             ensure!(wan.region_loss <= scenarios::wan::REGION_LOSS_MAX, "writing again took too long");
         }
     }
+    Ok(())
+}
+
+/// Each part on a cluster of its own; what does not hold is told at the end, after all the figures.
+async fn limits(nodes: usize, limit: usize, window: Duration, only: Option<&str>) -> anyhow::Result<()> {
+    use scenarios::limits::*;
+    let mut broken = Vec::new();
+    let mut hold = |holds: bool, what: &str| {
+        if !holds {
+            broken.push(what.to_owned());
+        }
+    };
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    if wanted("shapes") {
+        let cluster = Cluster::start(Plan::of(nodes)).await?;
+        for (form, least) in [(Shape::Even, 0.98), (Shape::Skewed, 0.98), (Shape::Moving, 0.97)] {
+            let used = shape(&cluster, form, limit, window, 4).await?;
+            println!("{used}");
+            hold(used.overshoot == 0, "a window was over the limit");
+            hold(used.utilisation() >= least, "too little of the limit was used");
+        }
+    }
+    if wanted("kill") {
+        for leader in [false, true] {
+            let mut cluster = Cluster::start(Plan::of(nodes)).await?;
+            let killed = kill(&mut cluster, leader, limit, window).await?;
+            println!("{killed}");
+            hold(killed.overshoot == 0, "a window was over the limit after a kill");
+            hold(killed.lost <= killed.lost_max, "a kill cost too much");
+            hold(killed.soon_share() >= 0.98 && killed.later_share() >= 0.98, "a kill was felt for too long");
+        }
+    }
+    if wanted("cut") {
+        let plan = Plan { round_trip: Some(|_, _| Duration::from_millis(2)), ..Plan::of(nodes) };
+        let cluster = Cluster::start(plan).await?;
+        for leader in [false, true] {
+            let cut = cut_off(&cluster, leader, limit, window).await?;
+            println!("{cut}");
+            hold(cut.overshoot == 0, "a window was over the limit after a cut");
+        }
+    }
+    if wanted("entries") {
+        let cluster = Cluster::start(Plan::of(nodes)).await?;
+        let measured =
+            entries(&cluster, limit, window, &[100.0, 1_000.0, 5_000.0, 20_000.0], Duration::from_secs(15)).await?;
+        println!("{measured}");
+        hold(measured.overshoot == 0, "a window was over the limit");
+        hold(measured.at.iter().all(|(_, entries)| *entries <= 10.0), "too many log entries");
+    }
+    if wanted("tiny") {
+        let cluster = Cluster::start(Plan::of(nodes)).await?;
+        let tiny = tiny(&cluster, 5, Duration::from_secs(60)).await?;
+        println!("5 a minute over {nodes} nodes, a client that goes round: {tiny:?}");
+        hold(tiny.admitted == 5 && tiny.overshoot == 0, "not exactly 5");
+    }
+    if wanted("flights") {
+        let mut cluster = Cluster::start(Plan::of(nodes)).await?;
+        let flights = concurrency(&mut cluster, 10, Duration::from_secs(5)).await?;
+        println!("10 in flight over {nodes} nodes: {flights:?}");
+        hold(flights.most == 10, "not 10 in flight");
+        hold(flights.back_after <= flights.back_max + Duration::from_secs(2), "permits came back late");
+    }
+    if wanted("edits") {
+        let cluster = Cluster::start(Plan::of(nodes)).await?;
+        let edits = edits(&cluster, Duration::from_secs(60)).await?;
+        println!("50, raised to 80, lowered to 40, rolled back to 80, within one window: {edits:?}");
+        hold(edits.admitted == [50, 30, 0, 0], "an edit or a rollback changed what was used");
+    }
+    if wanted("operator") {
+        let mut cluster = Cluster::start(Plan::of(3)).await?;
+        println!("60 a minute, reset, 7 more: {:?}", operator(&mut cluster, Duration::from_secs(60)).await?);
+    }
+    if wanted("restored") {
+        let mut cluster = Cluster::start(Plan::of(nodes)).await?;
+        let restored = restored(&mut cluster, 200, Duration::from_secs(30)).await?;
+        println!("a backup restored while its limit is used up: {restored:?}");
+        hold(restored.overshoot == 0, "a window was over the limit after a restore");
+        hold(restored.after > 0, "the restored cluster admits nothing");
+    }
+    ensure!(broken.is_empty(), "{}", broken.join("; "));
     Ok(())
 }

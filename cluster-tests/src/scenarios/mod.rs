@@ -4,6 +4,7 @@
 pub mod bulk;
 pub mod configuration;
 pub mod faults;
+pub mod limits;
 pub mod quorum;
 pub mod revocation;
 pub mod unknown;

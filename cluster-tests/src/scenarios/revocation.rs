@@ -206,7 +206,7 @@ async fn mend(cluster: &mut Cluster, fault: Fault, victim: usize) -> anyhow::Res
     Ok(())
 }
 
-fn cut(cluster: &Cluster, victim: usize, inbound: bool, outbound: bool) -> anyhow::Result<()> {
+pub(super) fn cut(cluster: &Cluster, victim: usize, inbound: bool, outbound: bool) -> anyhow::Result<()> {
     let relay = cluster.relay.as_ref().context("a cluster with a relay")?;
     for other in (0..cluster.members.len()).filter(|other| *other != victim) {
         for (from, to, cut) in [(other, victim, inbound), (victim, other, outbound)] {

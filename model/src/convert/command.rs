@@ -127,6 +127,8 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
             body: it.body.into(),
             fetched_wall_ms: it.fetched_wall_ms,
         }),
+        Wire::ResetLimit(it) => Body::ResetLimit(ledger::reset_from(it)?),
+        Wire::GrantBonus(it) => Body::GrantBonus(ledger::bonus_from(it)?),
         Wire::Tick(store::Tick {}) => Body::Tick,
         Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
     })
@@ -185,6 +187,8 @@ fn body_to(body: &Body) -> Wire {
             body: it.body.to_vec(),
             fetched_wall_ms: it.fetched_wall_ms,
         }),
+        Body::ResetLimit(it) => Wire::ResetLimit(ledger::reset_to(it)),
+        Body::GrantBonus(it) => Wire::GrantBonus(ledger::bonus_to(it)),
         Body::Tick => Wire::Tick(store::Tick {}),
         Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
     }

@@ -1,14 +1,15 @@
 //! The ledger's commands and records between model and prost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use quorumgate_proto::store::v1::{self as store, ledger_command::Command as Wire, ledger_rule};
 
-use super::command::words::{array, name, present};
+use super::command::words::{self, array, name, present};
 use crate::{
+    command::{GrantBonus, ResetLimit},
     invalid::Invalid,
     ledger::{
-        Epoch, Held, Ledger, Limit, Lowered, Pool, Schedule, Seat, Session,
+        Epoch, Held, Ledger, Limit, Lowered, Pool, Relief, Schedule, Seat, Session,
         command::{
             Dated, Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule, SessionId,
         },
@@ -62,6 +63,35 @@ pub(super) fn command_to(command: &LedgerCommand) -> store::LedgerCommand {
         }
     };
     store::LedgerCommand { command: Some(command) }
+}
+
+pub(super) fn reset_from(it: store::ResetLimit) -> Result<ResetLimit, Invalid> {
+    Ok(ResetLimit { limit: name("limit", &it.limit)?, key: it.key.map(Arc::from), reason: it.reason })
+}
+
+pub(super) fn reset_to(it: &ResetLimit) -> store::ResetLimit {
+    let key = it.key.as_ref().map(ToString::to_string);
+    store::ResetLimit { limit: it.limit.to_string(), key, reason: it.reason.clone() }
+}
+
+pub(super) fn bonus_from(it: store::GrantBonus) -> Result<GrantBonus, Invalid> {
+    Ok(GrantBonus {
+        limit: name("limit", &it.limit)?,
+        key: it.key.into(),
+        amount: it.amount,
+        lasts: it.lasts_us.map(Duration::from_micros),
+        reason: it.reason,
+    })
+}
+
+pub(super) fn bonus_to(it: &GrantBonus) -> store::GrantBonus {
+    store::GrantBonus {
+        limit: it.limit.to_string(),
+        key: it.key.to_string(),
+        amount: it.amount,
+        lasts_us: it.lasts.map(words::micros),
+        reason: it.reason.clone(),
+    }
 }
 
 /// For the peers' wire as well: what a node sends to the leader.
@@ -289,6 +319,11 @@ pub(crate) fn pool_to(key: &Key, it: &Pool) -> store::LedgerPool {
         recalled_us: it.recalled_us,
         active_us: it.active_us,
         due_us: it.due_us,
+        relief: it.relief.as_deref().map(|it| store::LedgerRelief {
+            bonus: schedule_to(&it.bonus),
+            reset_us: it.reset_us,
+            reset_version: it.reset_version,
+        }),
     }
 }
 
@@ -314,6 +349,10 @@ pub(crate) fn pool_from(it: store::LedgerPool) -> Result<(Key, Pool), Invalid> {
         quarantine: schedule_from(it.quarantine),
         destroyed: schedule_from(it.destroyed),
         holders,
+        relief: it.relief.map(|it| {
+            let bonus = schedule_from(it.bonus);
+            Box::new(Relief { bonus, reset_us: it.reset_us, reset_version: it.reset_version })
+        }),
         recalled_us: it.recalled_us,
         active_us: it.active_us,
         due_us: it.due_us,

@@ -18,10 +18,7 @@ impl Ledger {
     /// Applies a command that the leader stamped with `at_us` of the log clock. Total: what cannot be done is left
     /// undone, and the effects say so. A failed assertion marks its limit broken and the rest stands.
     pub fn apply(&mut self, at_us: u64, command: &LedgerCommand) -> Arc<[Effect]> {
-        self.version += 1;
-        self.now_us = self.now_us.max(at_us);
-        self.settle();
-        let mut effects = Vec::new();
+        let mut effects = self.begin(at_us);
         match command {
             LedgerCommand::DefineLimit(rule) => self.define_limit(rule),
             LedgerCommand::RemoveLimit { name } => self.remove_limit(name),
@@ -32,6 +29,18 @@ impl Ledger {
             LedgerCommand::Restore { .. } => self.restore(),
             LedgerCommand::Tick | LedgerCommand::RollPeriod { .. } => {}
         }
+        self.end(effects)
+    }
+
+    /// Every entry begins with this and ends with `end`.
+    pub(super) fn begin(&mut self, at_us: u64) -> Vec<Effect> {
+        self.version += 1;
+        self.now_us = self.now_us.max(at_us);
+        self.settle();
+        Vec::new()
+    }
+
+    pub(super) fn end(&mut self, mut effects: Vec<Effect>) -> Arc<[Effect]> {
         self.purge_limits();
         self.look_at_due(&mut effects);
         let effects: Arc<[Effect]> = effects.into();
@@ -109,19 +118,20 @@ impl Ledger {
         let now = self.now_us;
         let used = item.release_used.iter().fold(0, |sum: u64, it| sum.saturating_add(it.count));
         let back = item.release_free.saturating_add(used);
-        let length_us = self.sessions.get(&session).map_or(0, |it| it.length_us);
+        let (length_us, acked) = self.sessions.get(&session).map_or((0, 0), |it| (it.length_us, it.acked));
+        let (budget, outdated) = (pool.budget(limit), pool.outdates(acked));
         let held = pool.held_mut(session);
         let Some(kept) = held.slots.checked_sub(back) else {
             return Err(format!("I4: {back} slots given back of {} held", held.slots));
         };
         held.slots = kept;
-        held.demand = item.demand.min(limit.budget().saturating_mul(1_000));
-        held.want = item.want.min(limit.budget());
+        held.demand = item.demand.min(budget.saturating_mul(1_000));
+        held.want = item.want.min(budget);
         if !mutants::is(Mutant::StaleReport) || !item.report.is_empty() {
             held.report = super::Schedule::default();
         }
         held.report_seq = seq;
-        for it in item.report.iter().filter(|it| it.in_us >= length_us) {
+        for it in item.report.iter().filter(|it| it.in_us >= length_us && !outdated) {
             held.report.add(now.saturating_add(it.in_us), it.count.min(kept), limit.window_us());
         }
         if held.report.total() > kept {
@@ -138,7 +148,7 @@ impl Ledger {
     }
 
     /// I9: a key enters the ledger with every share that may be spent counted as lent, or in quarantine.
-    fn materialise(&mut self, key: &Key, limit: &Limit, effects: &mut Vec<Effect>) -> Pool {
+    pub(super) fn materialise(&mut self, key: &Key, limit: &Limit, effects: &mut Vec<Effect>) -> Pool {
         let mut pool = Pool { active_us: self.now_us, ..Pool::default() };
         let share = self.share_counted(limit);
         let mut held = Vec::new();
@@ -170,7 +180,7 @@ impl Ledger {
     }
 
     /// Lends what can be lent, and forgets the key if it is idle.
-    fn look_at(&mut self, key: &Key, effects: &mut Vec<Effect>) {
+    pub(super) fn look_at(&mut self, key: &Key, effects: &mut Vec<Effect>) {
         let (Some(pool), Some(limit)) = (self.keys.get(key), self.limits.get(&key.limit).cloned()) else { return };
         let mut pool = Pool::clone(pool);
         if limit.broken.is_some() {
@@ -218,7 +228,7 @@ impl Ledger {
     }
 
     /// Puts a pool back, and keeps count of the keys of each session.
-    fn store(&mut self, key: &Key, pool: Pool) {
+    pub(super) fn store(&mut self, key: &Key, pool: Pool) {
         let mut counts: BTreeMap<SessionId, bool> = pool.holders.iter().map(|(id, _)| (*id, true)).collect();
         let before = self.keys.get(key).cloned();
         for (id, _) in before.iter().flat_map(|pool| &pool.holders) {
@@ -254,9 +264,8 @@ impl Ledger {
         Ok(self)
     }
 
-    fn keys_of(&self, id: LimitId) -> Vec<Key> {
-        let from = Key { limit: id, who: "".into() };
-        self.keys.range(from..).map(|(key, _)| key).take_while(|key| key.limit == id).cloned().collect()
+    pub(super) fn keys_of(&self, id: LimitId) -> Vec<Key> {
+        self.pools_of(id).map(|(key, _)| key.clone()).collect()
     }
 
     pub(super) fn drop_limit(&mut self, id: LimitId) {

@@ -169,6 +169,11 @@ pub enum Effect {
     Gone {
         key: Key,
     },
+    /// What was used until here no longer rests; of the key, or of every key.
+    Reset {
+        limit: LimitId,
+        who: Option<Arc<str>>,
+    },
     /// An assertion failed: the limit is broken until it is edited.
     Broken {
         limit: LimitId,

@@ -5,6 +5,7 @@
 
 mod batch;
 mod evict;
+mod usage;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -259,6 +260,7 @@ impl Holder {
                 }
             }
             Effect::Gone { key } => self.go_implicit(key, now_us),
+            Effect::Reset { limit, who } => self.reset(*limit, who.as_deref(), now_us),
             _ => {}
         }
     }

@@ -4,6 +4,7 @@
 //! and what it gives back. `bucket` is the admission core of a holder, used as it is by the proxy's workers and by the
 //! simulation. The invariants I1 … I9 that comments name: docs/RATE-LIMITS.md.
 
+mod adjust;
 mod apply;
 pub mod bucket;
 pub mod command;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+pub use adjust::{BONUSES_MAX, Refused, Relief};
 pub use dated::Schedule;
 pub use lease::Lease;
 pub use limits::{Limit, Lowered};
@@ -83,6 +85,12 @@ impl Ledger {
 
     pub fn pool(&self, key: &Key) -> Option<&Arc<Pool>> {
         self.keys.get(key)
+    }
+
+    /// The keys of a limit that are in the ledger.
+    pub fn pools_of(&self, id: LimitId) -> impl Iterator<Item = (&Key, &Arc<Pool>)> {
+        let from = Key { limit: id, who: "".into() };
+        self.keys.range(from..).take_while(move |(key, _)| key.limit == id)
     }
 
     /// When a `Tick` would do something, on the log clock; None: there is nothing to wait for.

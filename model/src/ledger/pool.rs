@@ -3,7 +3,7 @@
 use imbl::OrdMap;
 
 use super::{
-    Limit, Schedule, Session,
+    Limit, Relief, Schedule, Session,
     command::{Dated, SessionId},
     mutants::{self, Mutant},
     share::{self, Target},
@@ -27,6 +27,8 @@ pub struct Pool {
     pub destroyed: Schedule,
     /// By session, ascending.
     pub holders: Vec<(SessionId, Held)>,
+    /// What an operator gave or forgave; of most keys nothing.
+    pub relief: Option<Box<Relief>>,
     pub recalled_us: u64,
     /// When somebody last asked for any.
     pub active_us: u64,
@@ -81,9 +83,10 @@ impl Pool {
 
     /// I1: a slot is never lost and never made.
     pub(super) fn check(&self, limit: &Limit) -> Result<(), Wrong> {
-        match self.total() == limit.budget() + self.excess {
+        let budget = self.budget(limit);
+        match self.total() == budget + self.excess {
             true => Ok(()),
-            false => Err(format!("{} slots, {} + {} expected", self.total(), limit.budget(), self.excess)),
+            false => Err(format!("{} slots, {budget} + {} expected", self.total(), self.excess)),
         }
     }
 
@@ -96,6 +99,9 @@ impl Pool {
 
     /// Slots that were given up in use.
     pub(super) fn recycle(&mut self, at_us: u64, count: u64, limit: &Limit) {
+        if self.is_forgiven(at_us, limit) {
+            return self.come_home(count);
+        }
         let destroyed = self.destroy(at_us, count, limit);
         self.recycling.add(at_us, count - destroyed, limit.window_us());
     }
@@ -150,6 +156,7 @@ impl Pool {
         let home = self.recycling.take_due(now_us) + self.quarantine.take_due(now_us);
         self.come_home(home);
         self.destroyed.take_due(now_us);
+        self.end_relief(now_us, limit);
     }
 
     /// I5: what was reported to rest beyond the session returns on schedule, everything else a rest after its end. The
@@ -172,7 +179,8 @@ impl Pool {
     /// Nobody asks, and every slot is home.
     pub(super) fn is_idle(&self, now_us: u64, limit: &Limit) -> bool {
         let home = self.holders.is_empty() && self.recycling.is_empty() && self.quarantine.is_empty();
-        home && self.destroyed.is_empty() && self.excess == 0 && self.active_us + limit.rest_us() <= now_us
+        let settled = self.destroyed.is_empty() && self.excess == 0 && self.relief.is_none();
+        home && settled && self.active_us + limit.rest_us() <= now_us
     }
 
     /// Lends by demand: what is free, then what comes free, then by recalling from those above their target. Answers
@@ -221,7 +229,7 @@ impl Pool {
         let held = |pool: &Self, n: &usize| pool.holders[*n].1.slots;
         let out_of_reach: u64 =
             self.total() - self.free - self.recycling.total() - live.iter().map(|n| held(self, n)).sum::<u64>();
-        let capacity = limit.budget().saturating_sub(out_of_reach);
+        let capacity = self.budget(limit).saturating_sub(out_of_reach);
         let demands: Vec<u64> = live.iter().map(|n| self.holders[*n].1.demand).collect();
         let targets = share::targets(&demands, capacity);
         let asks = |pool: &Self, n: &usize| pool.holders[*n].1.demand + pool.holders[*n].1.want > 0;
@@ -269,7 +277,8 @@ impl Pool {
 
     /// When to look at it next, if nobody does before.
     pub(super) fn next_us(&self, now_us: u64, limit: &Limit, hungry: bool) -> u64 {
-        let coming = [self.recycling.first_us(), self.quarantine.first_us()].into_iter().flatten().min();
+        let ends = self.bonus_ends_us();
+        let coming = [self.recycling.first_us(), self.quarantine.first_us(), ends].into_iter().flatten().min();
         if hungry {
             let (soonest, latest) = (now_us + HUNGRY_US.start(), now_us + HUNGRY_US.end());
             return coming.unwrap_or(latest).clamp(soonest, latest);
@@ -280,6 +289,7 @@ impl Pool {
             .max()
             .unwrap_or(0);
         let idle = (self.active_us + limit.rest_us()).max(home);
-        if idle > now_us { idle } else { now_us + limit.rest_us().max(*HUNGRY_US.end()) }
+        let next = if idle > now_us { idle } else { now_us + limit.rest_us().max(*HUNGRY_US.end()) };
+        ends.map_or(next, |ends| next.min(ends.max(now_us + 1)))
     }
 }

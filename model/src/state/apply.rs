@@ -95,6 +95,8 @@ impl State {
             Body::SetCredentialState { id, to } => self.set_credential_state(*id, *to),
             Body::Revoke(it) => self.revoke(&command.actor, it),
             Body::StoreJwks(it) => self.store_jwks(it),
+            Body::ResetLimit(it) => self.reset_limit(it),
+            Body::GrantBonus(it) => self.grant_bonus(it),
             Body::Tick => Ok(Done::default()),
             Body::Ledger(it) => self.apply_to_ledger(it),
         }
@@ -105,6 +107,8 @@ impl State {
         let message = match &command.body {
             Body::ChangeResources(it) => it.message.clone(),
             Body::Revoke(it) => it.reason.clone(),
+            Body::ResetLimit(it) => it.reason.clone(),
+            Body::GrantBonus(it) => it.reason.clone(),
             _ => String::new(),
         };
         let entry = AuditEntry {

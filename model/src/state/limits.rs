@@ -1,14 +1,21 @@
 //! Between resources and the ledger: a limit's definition follows its resource, whoever changed it and how; what was
 //! spent of it does not.
 
+use std::{sync::Arc, time::Duration};
+
 use super::{State, apply::Done};
 use crate::{
     NodeId,
     change::Changed,
-    command::{Reason, Rejected},
+    command::{GrantBonus, Reason, Rejected, ResetLimit},
     invalid::Invalid,
-    ledger::command::{Kind, LedgerCommand, Mode, NoQuorum, Rule},
+    ledger::{
+        self, BONUSES_MAX, KEY_BYTES_MAX, Refused,
+        bucket::SLOTS_MAX,
+        command::{Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
+    },
     resource::{self, Limit, LimitKind, LimitMode, OnNoQuorum, Resource},
+    units::Span,
 };
 
 /// How long a session may last.
@@ -52,6 +59,65 @@ impl State {
         }
         self.ledger.apply(self.clock_us, command);
         Ok(Done::default())
+    }
+}
+
+/// The longest that a bonus may last.
+const BONUS_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+impl State {
+    pub(super) fn reset_limit(&mut self, it: &ResetLimit) -> Result<Done, Rejected> {
+        let id = self.limit_of_ledger(&it.limit)?.id;
+        self.ledger.reset_usage(self.clock_us, id, it.key.as_ref()).map_err(|why| refused(why, &it.limit))?;
+        let of = it.key.as_ref().map_or_else(|| "every key".to_owned(), |key| format!("key {key:?}"));
+        Ok(Done::changed(format!("limit {}: what was used of {of} counts no more", it.limit)))
+    }
+
+    pub(super) fn grant_bonus(&mut self, it: &GrantBonus) -> Result<Done, Rejected> {
+        let limit = self.limit_of_ledger(&it.limit)?;
+        if it.amount == 0 || it.amount > u64::from(SLOTS_MAX) {
+            return Err(Invalid::field("amount").found(it.amount).allowed(format!("1 to {SLOTS_MAX}")).into());
+        }
+        let lasts = it.lasts.unwrap_or(Duration::from_micros(limit.window_us()));
+        if lasts.is_zero() || lasts > BONUS_MAX {
+            let allowed = format!("more than 0s, at most {}", Span(BONUS_MAX));
+            return Err(Invalid::field("lasts").found(Span(lasts)).allowed(allowed).into());
+        }
+        let key = Key { limit: limit.id, who: it.key.clone() };
+        let granted = self.ledger.grant_bonus(self.clock_us, &key, it.amount, lasts.as_micros() as u64);
+        granted.map_err(|why| refused(why, &it.limit))?;
+        let (limit, key, amount) = (&it.limit, &it.key, it.amount);
+        Ok(Done::changed(format!("limit {limit}: {amount} more for key {key:?} for {}", Span(lasts))))
+    }
+
+    fn limit_of_ledger(&self, name: &resource::Name) -> Result<Arc<ledger::Limit>, Rejected> {
+        let key = resource::Key { kind: resource::Kind::Limit, name: name.clone() };
+        let Some(Resource::Limit(limit)) = self.resources.get(&key).map(|stored| &stored.resource) else {
+            return Err(Reason::NotFound.because(format!("there is no limit {name:?}")));
+        };
+        if limit.mode == LimitMode::Local {
+            let why = format!("{name} is of mode local: each node counts for itself, and there is no budget to change");
+            return Err(Reason::Invalid.because(why));
+        }
+        let known = self.ledger.names.get(name).and_then(|id| self.ledger.limit(*id)).cloned();
+        known.ok_or_else(|| refused(Refused::NoLimit, name))
+    }
+}
+
+fn refused(why: Refused, name: &resource::Name) -> Rejected {
+    match why {
+        Refused::NoLimit => Reason::NotFound.because(format!("the ledger has no limit {name}")),
+        Refused::Broken => Reason::Invalid.because(format!("{name} is broken until it is edited")),
+        Refused::InFlight => {
+            Reason::Invalid.because(format!("{name} counts what is in flight: it comes back when an exchange ends"))
+        }
+        Refused::NoSlots => Reason::Invalid.because(format!("{name} is of a kind whose budget cannot be changed")),
+        Refused::KeyTooLong => Reason::Invalid.because(format!("the key is longer than {KEY_BYTES_MAX} bytes")),
+        Refused::TooManyKeys => Reason::LimitReached.because("the ledger has no room for another key"),
+        Refused::TooManyBonuses => {
+            Reason::LimitReached.because(format!("the key has {BONUSES_MAX} bonuses already; wait until one ends"))
+        }
+        Refused::TooMuch => Reason::Invalid.because(format!("with that a key would have more than {SLOTS_MAX}")),
     }
 }
 

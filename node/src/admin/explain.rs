@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use quorumgate_model::{
     canonical::{self, Slashes},
-    resource::{Action, EncodedSlash, OnStale, Resources},
+    resource::{Action, EncodedSlash, Name, OnStale, Resources},
     ruleset::{Beaten as Lost, Found, HeaderLookup, Rule, Ruleset, View},
 };
 use quorumgate_proto::admin::v1::{
@@ -27,6 +27,13 @@ pub struct Asked<'a> {
     headers: Fields<'a>,
     client_ip: IpAddr,
     named: Named,
+}
+
+/// A limit that would count the request, the key that it would count it for, and which phase says so.
+pub struct Counted {
+    pub phase: usize,
+    pub limit: Name,
+    pub key: String,
 }
 
 struct Fields<'a>(&'a [HeaderField]);
@@ -59,7 +66,13 @@ impl<'a> Asked<'a> {
         Ok(Self { method, host, uri, headers: Fields(&request.headers), client_ip, named: Named::parse(request)? })
     }
 
-    pub fn explain(&self, rules: &Ruleset, resources: &Resources) -> ExplainMatchResponse {
+    /// And the keys of the limits that would count it, where they are known.
+    pub fn explain(&self, rules: &Ruleset, resources: &Resources) -> (ExplainMatchResponse, Vec<Counted>) {
+        let mut counted = Vec::new();
+        (self.walk(rules, resources, &mut counted), counted)
+    }
+
+    fn walk(&self, rules: &Ruleset, resources: &Resources, counted: &mut Vec<Counted>) -> ExplainMatchResponse {
         let mut walk = Walk::default();
         let path = match canonical::path(self.uri.path(), Slashes::Merge) {
             Ok(path) => path,
@@ -77,7 +90,7 @@ impl<'a> Asked<'a> {
                 let allow = format!("allowed here: {}", allowed.join(", "));
                 walk.refused("route", 405, "method_not_allowed", &allow)
             }
-            Found::Rule(rule) => walk.along(rule, &path, self, resources),
+            Found::Rule(rule) => walk.along(rule, &path, self, resources, counted),
         }
     }
 
@@ -111,7 +124,14 @@ impl Walk {
     }
 
     /// From the route that takes the request to what it does with it.
-    fn along(mut self, rule: &Rule, path: &str, asked: &Asked<'_>, resources: &Resources) -> ExplainMatchResponse {
+    fn along(
+        mut self,
+        rule: &Rule,
+        path: &str,
+        asked: &Asked<'_>,
+        resources: &Resources,
+        counted: &mut Vec<Counted>,
+    ) -> ExplainMatchResponse {
         let route = &rule.route;
         self.response.route = route.name.to_string();
         self.pass("route", "matched", &route.name);
@@ -153,8 +173,11 @@ impl Walk {
                 }
             }
         }
-        for (name, told) in caller::limits(route, resources) {
-            self.pass("limit", &told, name);
+        for (limit, told) in caller::limits(route, resources) {
+            if let Some(key) = caller::limit_key(limit, route, &who, asked.client_ip, &headers) {
+                counted.push(Counted { phase: self.response.phases.len(), limit: limit.name.clone(), key });
+            }
+            self.pass("limit", &told, &limit.name);
         }
         match &route.action {
             Action::Forward { upstream } => {

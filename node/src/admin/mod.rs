@@ -12,9 +12,10 @@ mod explain;
 mod failure;
 mod gate;
 mod identity;
+mod limit_usage;
 mod listen;
 mod maintenance;
-mod nodes;
+pub(crate) mod nodes;
 mod observe;
 mod standard;
 #[cfg(test)]
@@ -27,7 +28,8 @@ use anyhow::Context;
 use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
     cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
-    maintenance_server::MaintenanceServer, observe_server::ObserveServer, revocation_server::RevocationServer,
+    limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer, observe_server::ObserveServer,
+    revocation_server::RevocationServer,
 };
 use quorumgate_proxy::identity::directory::Directory;
 use rustls::server::ResolvesServerCert;
@@ -99,7 +101,9 @@ fn routes(
     let credentials = credentials::Service::new(consensus.clone(), directory);
     let keys = KeyServer::new(credentials.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let revocations = RevocationServer::new(credentials).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let limits = LimitUsageServer::new(limit_usage::Service::new(consensus.clone()));
     let mut routes = Routes::builder();
+    routes.add_service(limits.max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
     routes.add_service(keys).add_service(revocations);
     routes.add_service(config).add_service(ClusterServer::new(cluster::Service::new(consensus))).add_service(observe);

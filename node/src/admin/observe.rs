@@ -1,6 +1,9 @@
 //! The Observe service: what the gateway would do with a request, and what the nodes hold.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use quorumgate_proto::admin::v1::{self as admin, observe_server::Observe};
 use tonic::{Request, Response, Status};
@@ -9,9 +12,13 @@ use super::{
     Serving,
     config::{messages, taken},
     desk::Desk,
-    explain, failure,
+    explain::{self, Counted},
+    failure,
 };
-use crate::consensus::Consensus;
+use crate::{
+    consensus::Consensus,
+    usage::{Question, Usage},
+};
 
 const AUDIT_DEFAULT: u32 = 100;
 const AUDIT_MAX: u32 = 10_000;
@@ -27,13 +34,32 @@ impl Service {
     pub fn new(consensus: Consensus, serving: Serving) -> Self {
         Self { desk: Desk { consensus }, serving }
     }
+
+    /// How much is used of each limit that would count the request, and who holds what of it.
+    async fn tell_usage(&self, explained: &mut admin::ExplainMatchResponse, counted: &[Counted], left: Duration) {
+        if counted.is_empty() {
+            return;
+        }
+        let question = |it: &Counted| Question { limit: it.limit.clone(), keys: Some(vec![it.key.clone()]), top: 1 };
+        let usage = Usage::ask(&self.desk.consensus, counted.iter().map(question).collect(), left).await;
+        for it in counted {
+            let limit = usage.limits.iter().find(|limit| limit.limit.name == it.limit);
+            let key = limit.and_then(|limit| limit.keys.iter().find(|key| key.key == it.key));
+            if let (Some(key), Some(phase)) = (key, explained.phases.get_mut(it.phase)) {
+                phase.decision += &format!("; {key}");
+                if !usage.unanswered.is_empty() {
+                    phase.decision += &format!("; no answer from {}", usage.unanswered.join(", "));
+                }
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl Observe for Service {
     /// By the rules that this node serves right now.
     async fn explain_match(&self, request: Request<admin::ExplainMatchRequest>) -> Answer<admin::ExplainMatchResponse> {
-        let (_, request) = taken(request)?;
+        let (call, request) = taken(request)?;
         let client_ip = match request.client_ip.as_str() {
             "" => IpAddr::V4(Ipv4Addr::LOCALHOST),
             text => text
@@ -42,7 +68,8 @@ impl Observe for Service {
         };
         let asked = explain::Asked::parse(&request, client_ip)?;
         let rules = (self.serving)();
-        let explained = asked.explain(&rules, &self.desk.consensus.state().resources);
+        let (mut explained, counted) = asked.explain(&rules, &self.desk.consensus.state().resources);
+        self.tell_usage(&mut explained, &counted, call.left()).await;
         let explained = admin::ExplainMatchResponse { header: Some(self.desk.header()), ..explained };
         Ok(Response::new(explained))
     }

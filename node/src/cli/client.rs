@@ -13,7 +13,8 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use quorumgate_proto::admin::v1::{
     cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
-    maintenance_client::MaintenanceClient, observe_client::ObserveClient, revocation_client::RevocationClient,
+    limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient, observe_client::ObserveClient,
+    revocation_client::RevocationClient,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
@@ -77,6 +78,10 @@ impl Client {
 
     pub fn revocations(&self) -> RevocationClient<Channel> {
         RevocationClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn limit_usage(&self) -> LimitUsageClient<Channel> {
+        LimitUsageClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn maintenance(&self) -> MaintenanceClient<Channel> {

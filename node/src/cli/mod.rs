@@ -24,7 +24,7 @@ use quorumgate_model::resource::Kind;
 use self::{
     args::{Backup, Cli, Cluster, Command, Global},
     failure::{Failure, Outcome},
-    verbs::{audit, backup, cluster, files, history, keys, nodes, objects, revocations, tokens, watch},
+    verbs::{audit, backup, cluster, files, history, keys, limits, nodes, objects, revocations, tokens, watch},
 };
 
 /// Parses the arguments, runs the command, and maps its error to an exit code (docs/OPERATING.md).
@@ -96,7 +96,7 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Consumer(it) => objects::consumer(global, it).await,
         Command::Auth(it) => objects::of_kind(global, Kind::Auth, it).await,
         Command::CertificateAuthority(it) => objects::of_kind(global, Kind::CertificateAuthority, it).await,
-        Command::Limit(it) => objects::of_kind(global, Kind::Limit, it).await,
+        Command::Limit(it) => limits::run(global, it).await,
         Command::Audit(it) => audit::run(global, it).await,
         _ => unreachable!("dispatch has run every command that asks no node"),
     }

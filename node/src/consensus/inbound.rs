@@ -84,6 +84,7 @@ impl Inbound for Consensus {
                     None => Err((Reason::NoQuorum, format!("{} is not applied here yet", request.index))),
                 }
             }
+            Call::LimitUsage(request) => Ok(Answer::LimitUsage(self.own_usage(request).await)),
             Call::Membership(request) => self.answer_membership(&request).await,
             Call::Join(request) => self.answer_join(request, from).await,
             Call::Renew(request) => match rights {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use quorumgate_proxy::{Freshness, freshness::boottime_ns};
 use quorumgate_raft_store::{Journal, LogId, Machine, RaftNode, StoreHealth, TypeConfig};
 use tokio::sync::watch;
 
-use super::{Consensus, Published, View, clock::LogClock};
+use super::{Consensus, Published, View, clock::LogClock, gather::Gather, survey::Spent};
 use crate::{
     peer::{Peers, Target, hello::Me},
     pki::{ClusterKey, Held},
@@ -54,6 +54,10 @@ pub(super) struct Member {
     pub started: Instant,
     /// CLOCK_BOOTTIME of the last append of a leader.
     pub heard_ns: AtomicU64,
+    /// Set by boot: who knows what this node has spent of limits.
+    pub spent: OnceLock<Spent>,
+    /// On the leader: what nodes have said to the ledger since the last entry.
+    pub gather: Gather,
 }
 
 /// Raft's metrics at one moment, copied: a reference to them must not be held across an await.

@@ -4,6 +4,7 @@
 mod clock;
 mod convert;
 mod drive;
+mod gather;
 mod inbound;
 mod member;
 mod network;
@@ -18,7 +19,7 @@ mod verbs;
 pub use self::{
     renew::CA_KEY_PURPOSE,
     start::{write_bootstrap, write_refound, write_welcome},
-    survey::NodeHash,
+    survey::{NodeHash, Spent},
 };
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -104,8 +104,16 @@ impl Member {
         }
     }
 
-    /// On the leader: stamps and appends. raft refuses it before it is appended when a quorum has not answered lately.
+    /// On the leader. What nodes say to the ledger is gathered first.
     pub(super) async fn propose_here(&self, draft: &Draft, ends: Instant) -> Attempt {
+        match self.gather.submit(&draft.body, ends).await {
+            Some(attempt) => attempt,
+            None => self.append(draft, ends).await,
+        }
+    }
+
+    /// Stamps and appends. raft refuses it before it is appended when a quorum has not answered lately.
+    pub(super) async fn append(&self, draft: &Draft, ends: Instant) -> Attempt {
         if let Err(reason) = self.check_quorum_after(&draft.body) {
             return Attempt::Refused(reason);
         }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64},
     },
     time::{Duration, Instant},
@@ -27,6 +27,7 @@ use super::{
     Consensus, ProposeError, StartOptions,
     clock::LogClock,
     drive,
+    gather::{self, Gather},
     member::{Member, Raft},
     network::Factory,
     probe, renew,
@@ -106,6 +107,8 @@ impl Consensus {
             timing,
             started: Instant::now(),
             heard_ns: AtomicU64::new(0),
+            spent: OnceLock::new(),
+            gather: Gather::default(),
         });
         let consensus = Self { member: member.clone() };
         member.raft.run();
@@ -119,6 +122,7 @@ impl Consensus {
         tasks.start("reach", drive::watch_peers(member.clone(), stop.clone()));
         tasks.start("store health", drive::watch_health(member.clone(), stop.clone()));
         tasks.start("snapshots", drive::take_snapshots(member.clone(), snapshot_due, purge_floor, stop.clone()));
+        tasks.start("ledger batches", gather::run(member.clone(), stop.clone()));
         tasks.start("freshness", probe::run(member.clone(), stop.clone()));
         tasks.start("certificates", renew::run(member.clone(), stop.clone()));
         let first = match (bootstrap, read_refound(&consensus.member.dir)?) {

@@ -1,8 +1,11 @@
 //! Questions to every node: what it serves, how it stands, what it remembers of a revision.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use quorumgate_model::{
     NodeId,
     command::NodeRecord,
@@ -144,6 +147,48 @@ impl Consensus {
         // This node's own entries may go on below a gap.
         chain.extend(self.member.own_audit(chain.next + 1, limit).await);
         chain.entries
+    }
+}
+
+/// Answers what this node has spent of limits.
+pub type Spent = Arc<dyn Fn(pb::LimitUsageRequest) -> BoxFuture<'static, pb::LimitUsageResponse> + Send + Sync>;
+
+impl Consensus {
+    /// To be called once, before anybody asks.
+    pub fn answer_spent_with(&self, spent: Spent) {
+        // A second one would change nothing.
+        let _ = self.member.spent.set(spent);
+    }
+
+    /// Every node of the state with what it has spent of limits; None for those that gave no answer in time.
+    pub async fn limit_usage(
+        &self,
+        request: &pb::LimitUsageRequest,
+        deadline: Duration,
+    ) -> Vec<(NodeId, Option<pb::LimitUsageResponse>)> {
+        let state = self.state();
+        let asked = state.nodes.values().map(|node| async move {
+            if node.id == self.member.me.node {
+                return (node.id, Some(self.own_usage(request.clone()).await));
+            }
+            if self.member.peers.is_silent(node.id) {
+                return (node.id, None);
+            }
+            let target = Target { id: node.id, address: node.peer_address.clone() };
+            let call = Call::LimitUsage(request.clone());
+            match self.member.peers.call(&target, call, deadline).await {
+                Ok(Answer::LimitUsage(answer)) => (node.id, Some(answer)),
+                _ => (node.id, None),
+            }
+        });
+        join_all(asked).await
+    }
+
+    pub(super) async fn own_usage(&self, request: pb::LimitUsageRequest) -> pb::LimitUsageResponse {
+        match self.member.spent.get() {
+            Some(spent) => spent(request).await,
+            None => pb::LimitUsageResponse::default(),
+        }
     }
 }
 

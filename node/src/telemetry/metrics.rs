@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::listener::Telemetry;
-use crate::VERSION;
+use crate::{VERSION, usage};
 
 pub fn text(telemetry: &Telemetry) -> String {
     let mut out = String::with_capacity(16 << 10);
@@ -50,6 +50,7 @@ pub fn text(telemetry: &Telemetry) -> String {
         family(&mut out, name, "gauge", help);
         let _ = writeln!(out, "{name} {value}");
     }
+    usage::metrics::write(&state, view.id, &mut out);
     telemetry.proxy.metrics(&mut out);
     out
 }

@@ -11,6 +11,7 @@ mod drive;
 mod key;
 mod plan;
 mod tally;
+mod usage;
 
 use std::{
     collections::HashMap,
@@ -27,11 +28,14 @@ use quorumgate_model::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
-pub use self::answer::Style;
 use self::plan::Plan;
 pub(crate) use self::{
     admit::{Admitted, Asked, admit},
     answer::OverLimit,
+};
+pub use self::{
+    answer::Style,
+    usage::{Decisions, KeyUse, Keys, LimitUse, key_text},
 };
 
 /// Keys that wait to be looked at by the holder; what does not fit is told again by the next request.
@@ -51,6 +55,8 @@ pub struct Limits {
     signalled: Mutex<mpsc::Receiver<Key>>,
     wake: Notify,
     local_keys: AtomicUsize,
+    /// Messages to the ledger that this node sent.
+    proposals: AtomicU64,
 }
 
 impl Default for Limits {
@@ -65,6 +71,7 @@ impl Default for Limits {
             signalled: Mutex::new(signalled),
             wake: Notify::new(),
             local_keys: AtomicUsize::new(0),
+            proposals: AtomicU64::new(0),
         }
     }
 }

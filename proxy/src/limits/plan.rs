@@ -48,6 +48,9 @@ pub(super) struct Tally {
     pub(super) let_through: AtomicU64,
     pub(super) unavailable: AtomicU64,
     pub(super) waited: AtomicU64,
+    /// Keys that came to 80 and to 100 hundredths, as this node found.
+    pub(super) warned_80: AtomicU64,
+    pub(super) warned_100: AtomicU64,
 }
 
 impl Plan {

@@ -8,7 +8,7 @@ use std::{
 use super::{Limits, admit::now_us, plan::Tally};
 
 impl Tally {
-    fn decisions(&self) -> [(&'static str, &AtomicU64); 4] {
+    fn by_decision(&self) -> [(&'static str, &AtomicU64); 4] {
         [
             ("admitted", &self.admitted),
             ("refused", &self.refused),
@@ -30,10 +30,12 @@ fn write_all(limits: &Limits, region: &str, out: &mut String) -> std::fmt::Resul
     const DECISIONS: &str = "quorumgate_ratelimit_decisions_total";
     const WAITED: &str = "quorumgate_ratelimit_waited_total";
     const KEYS: &str = "quorumgate_ratelimit_keys";
+    const WARNINGS: &str = "quorumgate_ratelimit_warnings_total";
+    const PROPOSALS: &str = "quorumgate_ratelimit_proposals_total";
     const SESSION: &str = "quorumgate_ratelimit_session_seconds";
     writeln!(out, "# HELP {DECISIONS} What limits decided of requests.\n# TYPE {DECISIONS} counter")?;
     for (name, plan) in &plans {
-        for (decision, count) in plan.keys.tally.decisions() {
+        for (decision, count) in plan.keys.tally.by_decision() {
             let count = count.load(Ordering::Relaxed);
             writeln!(out, "{DECISIONS}{{limit=\"{name}\",region=\"{region}\",decision=\"{decision}\"}} {count}")?;
         }
@@ -47,6 +49,16 @@ fn write_all(limits: &Limits, region: &str, out: &mut String) -> std::fmt::Resul
     for (name, plan) in &plans {
         writeln!(out, "{KEYS}{{limit=\"{name}\",region=\"{region}\"}} {}", plan.keys.handles.len())?;
     }
+    writeln!(out, "# HELP {WARNINGS} Keys that came to so many hundredths of a limit.\n# TYPE {WARNINGS} counter")?;
+    for (name, plan) in &plans {
+        let tally = &plan.keys.tally;
+        for (percent, count) in [(80, &tally.warned_80), (100, &tally.warned_100)] {
+            let count = count.load(Ordering::Relaxed);
+            writeln!(out, "{WARNINGS}{{limit=\"{name}\",region=\"{region}\",percent=\"{percent}\"}} {count}")?;
+        }
+    }
+    writeln!(out, "# HELP {PROPOSALS} Messages to the ledger that this node sent.\n# TYPE {PROPOSALS} counter")?;
+    writeln!(out, "{PROPOSALS}{{region=\"{region}\"}} {}", limits.proposals.load(Ordering::Relaxed))?;
     writeln!(out, "# HELP {SESSION} For how long this node may still spend what it holds.\n# TYPE {SESSION} gauge")?;
     let left_us = limits.spends_until_us().saturating_sub(now_us());
     writeln!(out, "{SESSION}{{region=\"{region}\"}} {:.3}", left_us as f64 / 1e6)

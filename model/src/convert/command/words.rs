@@ -29,7 +29,7 @@ pub(in crate::convert) fn name(field: &str, text: &str) -> Result<Name, Invalid>
 }
 
 /// Whole microseconds; what does not fit (580,000 years) is the longest there is.
-pub(super) fn micros(duration: Duration) -> u64 {
+pub(in crate::convert) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

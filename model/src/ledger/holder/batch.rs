@@ -49,8 +49,12 @@ enum Why {
 impl Flight {
     /// What is out of the node and not yet in the ledger.
     pub fn released(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
-        let used = |item: &LeaseItem| item.release_used.iter().map(|it| it.count).sum::<u64>();
-        self.items.iter().map(move |item| (item.key.clone(), item.release_free + used(item)))
+        self.items.iter().map(|item| (item.key.clone(), item.release_free + used(item)))
+    }
+
+    /// Of that, what is in use.
+    pub fn released_used(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
+        self.items.iter().map(|item| (item.key.clone(), used(item))).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -176,6 +180,10 @@ impl Holder {
             items,
         }))
     }
+}
+
+fn used(item: &LeaseItem) -> u64 {
+    item.release_used.iter().map(|it| it.count).sum()
 }
 
 fn is_permits(limit: &Limit) -> bool {

@@ -176,13 +176,33 @@ pub fn authorize(route: &Route, asked: &authorize::Asked<'_>, who: &Who) -> Opti
 }
 
 /// `100 in any 1m, per consumer`
-pub fn limits<'r>(route: &'r Route, resources: &'r Resources) -> impl Iterator<Item = (&'r Name, String)> {
+pub fn limits<'r>(route: &'r Route, resources: &'r Resources) -> impl Iterator<Item = (&'r Limit, String)> {
     route.limits.iter().filter_map(|name| {
         match &resources.get(&Key { kind: Kind::Limit, name: name.clone() })?.resource {
-            Resource::Limit(limit) => Some((name, words(limit))),
+            Resource::Limit(limit) => Some((&**limit, words(limit))),
             _ => None,
         }
     })
+}
+
+/// Whose budget the request counts against; None: that goes with a caller who is not known.
+pub fn limit_key(
+    limit: &Limit,
+    route: &Route,
+    who: &Who,
+    client_ip: std::net::IpAddr,
+    headers: &HeaderMap,
+) -> Option<String> {
+    let asks_who = |part: &LimitPart| match part {
+        LimitPart::Consumer | LimitPart::Credential | LimitPart::Tenant | LimitPart::Claim(_) => true,
+        LimitPart::Route | LimitPart::Global | LimitPart::Ip { .. } | LimitPart::Header(_) => false,
+    };
+    let callers = match who {
+        Who::Known(caller) => Callers { first: caller.as_deref(), also: &[] },
+        Who::Unknown if limit.per.iter().any(asks_who) => return None,
+        Who::Unknown => Callers::default(),
+    };
+    Some(quorumgate_proxy::limits::key_text(&limit.per, &route.name, callers, client_ip, headers))
 }
 
 fn words(limit: &Limit) -> String {

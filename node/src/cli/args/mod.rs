@@ -4,6 +4,7 @@ mod cluster;
 mod config;
 mod credentials;
 mod daemon;
+mod limits;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +15,7 @@ pub use cluster::*;
 pub use config::*;
 pub use credentials::*;
 pub use daemon::*;
+pub use limits::*;
 
 const FIRST_MINUTES: &str = "\
 The first five minutes:
@@ -155,9 +157,9 @@ pub enum Command {
     /// Certificate authorities: whose certificates clients may come with.
     #[command(subcommand)]
     CertificateAuthority(ObjectVerb),
-    /// Limits: how much is admitted.
+    /// Limits: how much is admitted, and what is used.
     #[command(subcommand)]
-    Limit(ObjectVerb),
+    Limit(LimitVerb),
     /// API keys and Basic users.
     #[command(subcommand)]
     Key(Key),

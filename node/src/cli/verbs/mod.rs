@@ -8,6 +8,7 @@ pub mod explain;
 pub mod files;
 pub mod history;
 pub mod keys;
+pub mod limits;
 pub mod nodes;
 pub mod objects;
 pub mod revocations;

@@ -1,0 +1,37 @@
+//! What a node has used of a limit as far as only its holder knows, and how it forgets it.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use super::{Account, Flight, Holder, small};
+use crate::ledger::command::{Key, LimitId, SessionId};
+
+impl Holder {
+    /// Slots of the limit's keys that are in use, out of this node, and not yet in the ledger.
+    pub fn on_their_way(&self, limit: LimitId) -> BTreeMap<Arc<str>, u64> {
+        let under_way = self.flight.iter().flat_map(Flight::released_used);
+        under_way.filter(|(key, _)| key.limit == limit).map(|(key, count)| (key.who, count)).collect()
+    }
+
+    /// The session, and the number of the batch that is under way in it; 0: none is.
+    pub fn flight(&self) -> (SessionId, u64) {
+        (self.session().unwrap_or(0), self.flight.as_ref().map_or(0, |it| it.seq))
+    }
+
+    /// What was used before the operator's word no longer rests here.
+    pub(super) fn reset(&mut self, limit: LimitId, who: Option<&str>, now_us: u64) {
+        let from = Key { limit, who: who.unwrap_or_default().into() };
+        let keys = self.accounts.range_mut((Bound::Included(from), Bound::Unbounded));
+        let of_limit = keys.take_while(|(key, _)| key.limit == limit && who.is_none_or(|who| *key.who == *who));
+        of_limit.for_each(|(_, account)| account.forgive(now_us));
+    }
+}
+
+impl Account {
+    fn forgive(&mut self, now_us: u64) {
+        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
+        let used = bucket.release_used(rest, small(self.slots), now_us);
+        let count: u64 = used.iter().map(|it| u64::from(it.count)).sum();
+        bucket.grant(small(count), now_us);
+        self.shrunk = false;
+    }
+}
