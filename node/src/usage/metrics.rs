@@ -17,6 +17,8 @@ struct Sums {
     quarantined: u64,
 }
 
+type Sum = fn(&Sums) -> u64;
+
 pub fn write(state: &State, node: NodeId, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = write_all(state, node, out);
@@ -37,7 +39,7 @@ fn write_all(state: &State, node: NodeId, out: &mut String) -> std::fmt::Result 
             sums.held_here += if here { held.slots } else { 0 };
         }
     }
-    let families: [(&str, &str, fn(&Sums) -> u64); 6] = [
+    let families: [(&str, &str, Sum); 6] = [
         ("ledger_keys", "Keys of a limit that some node has outgrown its standing share of.", |it| it.keys),
         ("free_slots", "Of those keys: slots that nobody holds.", |it| it.free),
         ("held_slots", "Of those keys: slots that nodes hold, used or not.", |it| it.held),
