@@ -11,13 +11,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::identity::content_digest::Digested;
-
-use crate::{held::Held, metrics::WorkerMetrics};
+use crate::{
+    exchange::hops,
+    held::Held,
+    identity::{content_digest::Digested, fields},
+    metrics::WorkerMetrics,
+};
 
 /// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
 const FLOOR_GRACE: Duration = Duration::from_secs(5);
@@ -193,6 +197,13 @@ impl ClientBody {
         if self.inner.is_end_stream() {
             self.state.ended.set(true);
         }
+        let frame = match frame.into_trailers() {
+            Ok(mut trailers) => {
+                without_identity(&mut trailers);
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            Err(frame) => frame,
+        };
         Poll::Ready(Some(Ok(match &self.metrics {
             Some(metrics) => frame.map_data(|bytes| Bytes::from_owner(Held::new(bytes, metrics))),
             None => frame,
@@ -227,6 +238,19 @@ impl Body for ClientBody {
             Some(exact) => SizeHint::with_exact(exact + digest.held_bytes()),
             None => SizeHint::default(),
         }
+    }
+}
+
+/// Some servers read trailers as if they had stood in the head: nothing in them says who asks, for whom, or how the
+/// message is to be read (RFC 9110 6.5.1).
+fn without_identity(trailers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| fields::is_ours(name.as_str()) || hops::is_of_head(name.as_str()))
+        .cloned()
+        .collect();
+    for name in names {
+        trailers.remove(name);
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) struct Conn {
     pub(crate) tls: bool,
     pub(crate) sni: OnceCell<String>,
     /// The client's certificate and what came with it; that the client has its key is proven, and nothing else.
-    pub(crate) client_chain: OnceCell<Vec<CertificateDer<'static>>>,
+    pub(crate) client_chain: OnceCell<Rc<[CertificateDer<'static>]>>,
     client_sha256: OnceCell<[u8; 32]>,
     /// The last judgement on the certificate: by which auth, and when.
     judged: RefCell<Option<Judged>>,

@@ -156,6 +156,23 @@ fn is_end_to_end(name: &str) -> bool {
         )
 }
 
+/// Fields that mean something in a message's head alone: who asks, on whose behalf, and how it is framed and routed.
+pub(crate) fn is_of_head(name: &str) -> bool {
+    is_end_to_end(name)
+        || matches!(
+            name,
+            "connection"
+                | "keep-alive"
+                | "proxy-authorization"
+                | "proxy-connection"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "max-forwards"
+                | "expect"
+        )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 mod forward;
 mod head;
-mod hops;
+pub(crate) mod hops;
 mod local;
 mod origin;
 mod receive;

@@ -25,7 +25,7 @@ use crate::{
         events::{self, EVENT_TYP, LOGOUT_TYP, Notice, Shut, Wrong},
         form,
         handed::{Asker, NotAgreed},
-        jwt::{JwtPlan, VerifiedToken, signed},
+        jwt::{JwtPlan, OTHER_ISSUER, VerifiedToken, signed},
         ladder,
         login::Whence,
         verified::Keys,
@@ -222,7 +222,7 @@ impl At<'_> {
         let Some(form) = form_of(parts, body) else { return bad("the body is not a form that says each name once") };
         let Some(token) = form.get("logout_token") else { return bad("no logout_token") };
         let Some((plan, keys)) = self.signers(LOGOUT_TYP) else { return Err(Refusal::BrokenRule) };
-        let judge = |set: &_| signed(&plan, set, token).map(|(claims, _)| claims);
+        let judge = |set: &_| signed(&plan, set, token).map(|it| it.claims);
         let claims = match keys.judge(judge).await {
             Ok(claims) => claims,
             Err(AuthFailure::Unavailable(_)) => return Ok(come_again()),
@@ -259,11 +259,12 @@ impl At<'_> {
         }
         let Ok(token) = std::str::from_utf8(body) else { return bad("invalid_request", "the body is no token") };
         let Some((plan, keys)) = self.signers(EVENT_TYP) else { return Err(Refusal::BrokenRule) };
-        let judge = |set: &_| signed(&plan, set, token).map(|(claims, _)| claims);
+        let judge = |set: &_| signed(&plan, set, token).map(|it| it.claims);
         let claims = match keys.judge(judge).await {
             Ok(claims) => claims,
             Err(AuthFailure::Unavailable(_)) => return Ok(come_again()),
             Err(AuthFailure::Invalid(why)) if why.starts_with("no key") => return bad("invalid_key", why),
+            Err(AuthFailure::Invalid(OTHER_ISSUER)) => return bad("invalid_issuer", OTHER_ISSUER),
             Err(AuthFailure::Invalid(why)) => return bad("invalid_request", why),
             Err(_) => return bad("invalid_key", "the signature does not match"),
         };

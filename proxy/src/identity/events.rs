@@ -138,7 +138,8 @@ impl Told<'_> {
                 Ends::Tokens => self.user(Some(self.issuer), text("id")).into_iter().collect(),
             },
             Some("jwt_id") => {
-                let jti = text("jti").and_then(|jti| shut(SelectorKind::Jti, text("iss")?, jti, None));
+                let own = text("iss").filter(|issuer| *issuer == self.issuer);
+                let jti = text("jti").and_then(|jti| shut(SelectorKind::Jti, own?, jti, None));
                 jti.into_iter().collect()
             }
             Some("aliases") => {

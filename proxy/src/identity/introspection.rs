@@ -18,6 +18,7 @@ use super::{
     form,
     jwt::{TOKEN_BYTES_MAX, VerifiedToken, certificate, sha256},
     recent::Recent,
+    twin,
 };
 
 /// The longest that an answer is kept.
@@ -167,12 +168,18 @@ impl Introspection {
             tracing::info!(endpoint = %self.plan.endpoint, "tokens can be introspected again");
         }
         drop(failed);
-        let outcome = self.verified(claims, sha256, now_s).map(Arc::new);
+        let outcome = self.verified(claims, token, sha256, now_s).map(Arc::new);
         self.answers().insert(sha256, Answered { outcome: outcome.clone(), at_s: now_s }, token.len());
         outcome
     }
 
-    fn verified(&self, claims: Claims, sha256: [u8; 32], now_s: u64) -> Result<VerifiedToken, AuthFailure> {
+    fn verified(
+        &self,
+        claims: Claims,
+        token: &str,
+        sha256: [u8; 32],
+        now_s: u64,
+    ) -> Result<VerifiedToken, AuthFailure> {
         if claims.get("active") != Some(&Value::Bool(true)) {
             return Err(AuthFailure::Invalid("the token is not active"));
         }
@@ -193,6 +200,7 @@ impl Introspection {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let marks = TokenMarks {
             sha256,
+            twin_sha256: twin::twin_sha256(token),
             issuer: text("iss").map(Into::into),
             subject: text("sub").map(Into::into),
             jti: text("jti").map(Into::into),

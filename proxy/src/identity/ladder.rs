@@ -29,6 +29,7 @@ use super::{
     login::{self, Login, Whence},
     mtls::Certificate,
     passwords::{Denied, Passwords},
+    presented::Presented,
     shown::{Ambiguous, Place, Shown},
     signature::{self, Message, SignaturePlan},
 };
@@ -219,6 +220,9 @@ fn is_revoked(directory: &Directory, caller: &Caller) -> bool {
 
 /// Whether a stream that was let in with this identity must end: revoked, or its credential or consumer changed or gone.
 pub(crate) fn is_over(directory: &Directory, facts: &Facts, identity: &Identity) -> bool {
+    if identity.presented.as_ref().is_some_and(|it| !it.still_holds(facts, wall_s())) {
+        return true;
+    }
     identity.callers().any(|caller| {
         let stored = matches!(caller.method, AuthMethod::ApiKey | AuthMethod::Basic);
         let credential_gone = stored && caller.credential.as_ref().is_some_and(|it| !directory.is_good(it));
@@ -305,6 +309,7 @@ impl Attempt<'_> {
 
     async fn all_of(&self, plans: &[&Arc<Plan>]) -> Result<Proven, Miss> {
         let (mut callers, mut used, mut missing) = (Vec::new(), Vec::new(), 0);
+        let mut presented = None;
         let mut ends_at: Option<u64> = None;
         let mut covered = false;
         for plan in plans {
@@ -312,6 +317,7 @@ impl Attempt<'_> {
                 Ok(One { identity, place, covers_body }) => {
                     covered |= covers_body;
                     callers.push(identity.caller.clone());
+                    presented = presented.or_else(|| identity.presented.clone());
                     ends_at = ends_at.into_iter().chain(identity.ends_at).min();
                     used.push(place);
                 }
@@ -322,7 +328,7 @@ impl Attempt<'_> {
         match missing {
             0 => {
                 let digest = self.digest(covered)?;
-                let identity = Rc::new(Identity::of_all(callers, ends_at)?);
+                let identity = Rc::new(Identity { presented, ..Identity::of_all(callers, ends_at)? });
                 Ok(Proven { identity, used, digest, cookies: self.cookies.take() })
             }
             all if all == plans.len() => Err(Miss::Failure(AuthFailure::Missing)),
@@ -542,7 +548,9 @@ impl Attempt<'_> {
             claims: None,
             expires: Some(certificate.expires),
         };
-        Ok(Rc::new(Identity::of(caller, 0)))
+        let chain = self.conn.client_chain.get().cloned().unwrap_or_default();
+        let presented = Presented::new(chain, name.clone(), plan.clone());
+        Ok(Rc::new(Identity { presented: Some(Rc::new(presented)), ..Identity::of(caller, 0) }))
     }
 
     fn signature(&self, plan: &Arc<Plan>, wanted: &SignaturePlan) -> Result<One, AuthFailure> {
@@ -660,7 +668,7 @@ impl Identity {
     fn of(caller: Caller, skew_s: u64) -> Self {
         let fields = Fields::of(&caller);
         let ends_at = caller.expires.map(|expires| expires.saturating_add(skew_s));
-        Self { caller, also: Vec::new(), ends_at, fields }
+        Self { caller, also: Vec::new(), ends_at, fields, presented: None }
     }
 
     /// Speaks for one consumer, if for any; scopes are those of all, since each was asked for.
@@ -682,7 +690,7 @@ impl Identity {
             caller.expires = also.iter().filter_map(|it| it.expires).chain(caller.expires).min();
         }
         let fields = Fields::of(&caller);
-        Ok(Self { caller, also, ends_at, fields })
+        Ok(Self { caller, also, ends_at, fields, presented: None })
     }
 
     pub(crate) fn callers(&self) -> impl Iterator<Item = &Caller> {

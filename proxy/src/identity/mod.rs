@@ -26,6 +26,7 @@ pub(crate) mod ladder;
 pub(crate) mod login;
 pub(crate) mod mtls;
 pub(crate) mod passwords;
+mod presented;
 mod recent;
 pub mod revoked;
 pub mod schedule;
@@ -35,9 +36,10 @@ mod structured;
 #[cfg(test)]
 #[path = "../../tests/all/tokens/mod.rs"]
 mod tokens;
+pub mod twin;
 pub mod verified;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, rc::Rc, sync::Arc};
 
 use quorumgate_model::resource::{Consumer, Name};
 
@@ -71,6 +73,8 @@ pub(crate) struct Identity {
     pub(crate) ends_at: Option<u64>,
     /// What the upstream is told.
     pub(crate) fields: fields::Fields,
+    /// By which it is one of the callers.
+    presented: Option<Rc<presented::Presented>>,
 }
 
 /// Which credential, for logs, limits and the upstream; never the secret.
@@ -126,6 +130,8 @@ pub struct RevocationSubject {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenMarks {
     pub sha256: [u8; 32],
+    /// Of the one other text that says the same and is signed as well.
+    pub twin_sha256: Option<[u8; 32]>,
     pub issuer: Option<Box<str>>,
     pub subject: Option<Box<str>>,
     pub jti: Option<Box<str>>,

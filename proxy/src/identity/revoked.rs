@@ -159,6 +159,9 @@ fn each_selector(subject: &RevocationSubject, mut ask: impl FnMut(SelectorParts<
     if let Some(token) = &subject.token {
         let issuer = token.issuer.as_deref().unwrap_or_default().as_bytes();
         part(TokenHash, b"", &token.sha256);
+        if let Some(twin) = &token.twin_sha256 {
+            part(TokenHash, b"", twin);
+        }
         let named = [(Jti, &token.jti), (Sid, &token.sid), (Client, &token.client), (SigningKid, &token.kid)];
         for (kind, value) in named {
             let Some(value) = value.as_deref() else { continue };
@@ -253,6 +256,7 @@ mod tests {
             credential: Some("00000000000000ab".into()),
             token: Some(Arc::new(TokenMarks {
                 sha256: [1; 32],
+                twin_sha256: Some([9; 32]),
                 issuer: Some("i".into()),
                 subject: Some("u".into()),
                 jti: Some("j".into()),
@@ -286,6 +290,8 @@ mod tests {
             check(kind, b"i", b"other", false);
         }
         check(TokenHash, b"", &[1; 32], true);
+        check(TokenHash, b"", &[9; 32], true);
+        check(TokenHash, b"", &[8; 32], false);
         check(Subject, b"i", b"u", true);
         check(Subject, b"other", b"u", false);
         check(Consumer, b"", b"acme", true);

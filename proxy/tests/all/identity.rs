@@ -1,6 +1,10 @@
 //! Who may pass, over real sockets: every way in, and the classic ways round.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::support::*;
 use crate::tokens::{Signer, jwks};
@@ -10,10 +14,16 @@ use argon2::{
     password_hash::{PasswordHasher, SaltString},
 };
 use aws_lc_rs::signature::KeyPair;
+use bytes::Bytes;
 use data_encoding::BASE64;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use quorumgate_model::{command::Decided, credential::Grants, resource::Kind, revocation::SelectorKind};
 use quorumgate_proxy::AccessLog;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 const KEY: &str = "qg_live_0123456789abcdefghijklmnopqrstuv_00000000";
 const OTHER_KEY: &str = "qg_live_vutsrqponmlkjihgfedcba9876543210_00000000";
@@ -161,6 +171,43 @@ async fn nobody_else_says_who_asks() {
 }
 
 #[tokio::test]
+async fn trailers_say_nothing_of_who_asks() {
+    let world = by_keys().await;
+    world.key("other", KEY);
+    let heard = Arc::new(Mutex::new(HeaderMap::new()));
+    let target = {
+        let heard = heard.clone();
+        upstream(move |request| {
+            let heard = heard.clone();
+            async move {
+                let body = request.into_body().collect().await.unwrap();
+                *heard.lock().unwrap() = body.trailers().cloned().unwrap_or_default();
+                Response::new(Full::new(Bytes::from_static(b"ok")))
+            }
+        })
+        .await
+    };
+    world.put(json!({"upstreams": [{"name": "u", "targets": [target.to_string()]}]}));
+    let stream = TokioIo::new(TcpStream::connect(world.gateway.address).await.unwrap());
+    let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let names = ["x-consumer-name", "x_consumer_id", "x-credential-id", "client-cert", "x-forwarded-for", "host"];
+    let spoofed = names.into_iter().chain(["authorization", "cookie", "x-api-key", "x-sum"]);
+    let trailers = spoofed.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("acme"))).collect();
+    let frames = [Frame::data(Bytes::from_static(b"a")), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+    let request = Request::post("http://api.test/")
+        .header("x-api-key", KEY)
+        .header("te", "trailers")
+        .header("trailer", "x-consumer-name, x_consumer_id, x-credential-id, client-cert, x-forwarded-for, x-sum")
+        .body(StreamBody::new(futures_util::stream::iter(frames)))
+        .unwrap();
+    let answer = soon("the answer", client.send_request(request)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let heard: Vec<String> = heard.lock().unwrap().keys().map(ToString::to_string).collect();
+    assert_eq!(heard, ["x-sum"]);
+}
+
+#[tokio::test]
 async fn connection_cannot_take_a_credential_away() {
     let words = json!({"auth": [keys()], "routes": [
         {"name": "all", "match": {"path_prefix": "/"}, "upstream": "u", "auth": {"any_of": ["keys"], "anonymous": "guest"}},
@@ -227,6 +274,84 @@ async fn no_spelling_of_a_path_leads_round_its_route() {
             other => panic!("{path}: {other}"),
         }
     }
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_round_a_rule() {
+    let route = |preserve: &str| {
+        json!({
+            "name": "orders", "match": {"path_prefix": "/orders"}, "upstream": "u", "auth": {"any_of": ["keys"]},
+            "encoded_slash": preserve,
+            "authorize": [
+                {"deny": {"paths": ["/orders/internal"]}},
+                {"allow": {"paths": ["/orders"]}},
+            ],
+        })
+    };
+    let world = World::new(json!({"auth": [keys()], "routes": [route("refuse")]})).await;
+    world.key("acme", KEY);
+    for encoded_slash in ["refuse", "preserve"] {
+        world.put(json!({"routes": [route(encoded_slash)]}));
+        for path in [
+            "/orders/internal",
+            "/orders/internal/x",
+            "/orders/%69nternal",
+            "/orders//internal",
+            "/orders/./internal",
+            "/orders/x/../internal",
+            "/orders/x/%2e%2E/internal",
+            "//orders/internal",
+            "/x/../orders/internal",
+            "/orders/..;/orders/internal",
+            "/orders/internal%2Fx",
+            "/orders/internal%5cx",
+            "/orders%2finternal",
+            "/orders/x%2F..%2Finternal",
+            "/orders/x%5C..%5Cinternal/y",
+            "/orders/x/..%2f..%2F..%2Forders/internal",
+        ] {
+            let answer = ask(world.gateway.address, &format!("GET {path}"), &[&format!("x-api-key: {KEY}")], "").await;
+            assert!(matches!(status(&answer), 400 | 403 | 404), "{encoded_slash} {path}: {answer}");
+        }
+        assert_eq!(world.heard.count(), 0);
+    }
+    for path in ["/orders/internals", "/orders/a%2Fb", "/orders/x%2Finternal"] {
+        let answer = ask(world.gateway.address, &format!("GET {path}"), &[&format!("x-api-key: {KEY}")], "").await;
+        assert_eq!(status(&answer), 200, "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_revoked_by_its_hash_has_no_second_text() {
+    let signer = Signer::es256("k1");
+    let world = World::new(json!({"auth": [idp(&signer)], "routes": [route(json!({"any_of": ["idp"]}))]})).await;
+    let try_token =
+        async |token: &str| ask(world.gateway.address, "GET /", &[&format!("authorization: Bearer {token}")], "").await;
+    let (revoked, other) = (signer.token(&claims()), signer.token(&claims()));
+    // (r, n - s) is as good a signature as (r, s), and needs no key.
+    let rewritten = rewritten(&revoked);
+    assert_eq!(status(&try_token(&rewritten).await), 200);
+    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, revoked.as_bytes());
+    world.revoke(SelectorKind::TokenHash, b"", sha256.as_ref());
+    for text in [&revoked, &rewritten] {
+        check_refused(&try_token(text).await, 401, "token_revoked", "Bearer");
+    }
+    assert_eq!(status(&try_token(&other).await), 200);
+}
+
+/// The same token with n - s of P-256 for s, subtracted as one does by hand.
+fn rewritten(token: &str) -> String {
+    let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let order = data_encoding::HEXLOWER.decode(order.as_bytes()).unwrap();
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = data_encoding::BASE64URL_NOPAD.decode(signature.as_bytes()).unwrap();
+    let mut carried = 0;
+    for at in (0..32).rev() {
+        let left = i32::from(order[at]) - i32::from(signature[32 + at]) - carried;
+        carried = i32::from(left < 0);
+        signature[32 + at] = (left + 256 * carried) as u8;
+    }
+    format!("{message}.{}", crate::tokens::base64url(signature))
 }
 
 #[tokio::test]

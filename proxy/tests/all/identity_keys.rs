@@ -207,7 +207,9 @@ async fn a_flood_of_unknown_key_ids_is_one_fetch_and_no_wait_for_others() {
     let forged: Vec<String> = (0..3000)
         .map(|id| {
             let header = json!({"alg": "ES256", "kid": format!("made-up-{id}")});
-            format!("{}.e30.AAAA", crate::tokens::base64url(header.to_string()))
+            let claims = json!({"iss": "https://idp.test"});
+            let [header, claims] = [header, claims].map(|it| crate::tokens::base64url(it.to_string()));
+            format!("{header}.{claims}.AAAA")
         })
         .collect();
     for outcome in join_all(forged.iter().map(|it| world.ask(it))).await {
@@ -215,6 +217,20 @@ async fn a_flood_of_unknown_key_ids_is_one_fetch_and_no_wait_for_others() {
     }
     world.ask(&token(&signer, 1)).await.unwrap();
     assert_eq!(provider.hits(), 2);
+}
+
+#[tokio::test]
+async fn a_token_of_another_issuer_is_no_reason_to_fetch() {
+    let signer = Signer::es256("k1");
+    let (provider, address) = Provider::start(&[&signer]).await;
+    let world = World::start(format!("http://{address}/jwks"), Timing::default(), None);
+    world.ask(&token(&signer, 0)).await.unwrap();
+    let others = Signer::es256("made-up");
+    for claims in [json!({"iss": "https://other.test"}), json!({"iss": ["https://idp.test"]}), json!({})] {
+        let other = AuthFailure::Invalid("the token is of another issuer");
+        assert_eq!(world.ask(&others.token(&claims)).await, Err(other));
+    }
+    assert_eq!(provider.hits(), 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use crate::identity_streams::{EVENTS, silent_after};
 use crate::support::*;
 use crate::tokens::{Signer, jwks};
 use crate::world::{World, now_s};
@@ -20,7 +21,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -99,7 +100,7 @@ impl Gate {
         Self { world: World::with(settings, words).await, roots, _files: files }
     }
 
-    async fn ask(&self, client: Option<&Client>, fields: &[&str]) -> String {
+    async fn connect(&self, client: Option<&Client>) -> TlsStream<TcpStream> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -110,7 +111,22 @@ impl Gate {
         };
         let stream = TcpStream::connect(self.world.gateway.address).await.unwrap();
         let connector = TlsConnector::from(Arc::new(config));
-        let mut stream = connector.connect("api.test".try_into().unwrap(), stream).await.unwrap();
+        connector.connect("api.test".try_into().unwrap(), stream).await.unwrap()
+    }
+
+    /// A stream of events whose first has come.
+    async fn events(&self, client: &Client) -> TlsStream<TcpStream> {
+        let mut stream = self.connect(Some(client)).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: api.test\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"data: 1\n\n\r\n") {
+            read.push(soon("the first event", stream.read_u8()).await.unwrap_or_else(|_| panic!("{read:?}")));
+        }
+        stream
+    }
+
+    async fn ask(&self, client: Option<&Client>, fields: &[&str]) -> String {
+        let mut stream = self.connect(client).await;
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let request = format!("GET / HTTP/1.1\r\nhost: api.test\r\nconnection: close\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -184,6 +200,28 @@ async fn certificates_are_revoked_by_list_and_by_selector() {
     assert_eq!(status(&gate.ask(Some(&by_key), &[]).await), 200);
     gate.world.revoke(SelectorKind::CertificateKey, b"", &spki);
     check_problem(&gate.ask(Some(&by_key), &[]).await, 401, "token_revoked");
+}
+
+#[tokio::test]
+async fn a_list_that_is_replaced_counts_at_once_on_open_connections_and_streams_too() {
+    let ca = Authority::new("partners");
+    let (client, kept) = (ca.client(5, "spiffe://a/acme"), ca.client(6, "spiffe://a/other"));
+    let gate = Gate::new(words(&ca, Some(ca.crl(&[])))).await;
+    gate.world.put(json!({"upstreams": [{"name": "u", "targets": [silent_after(EVENTS).await.to_string()]}]}));
+    let (mut stream, mut other) = (gate.events(&client).await, gate.events(&kept).await);
+    let listed = words(&ca, Some(ca.crl(&[&client])));
+    gate.world.put(json!({"certificate_authorities": listed["certificate_authorities"]}));
+    let since = std::time::Instant::now();
+    let mut rest = Vec::new();
+    let _ = soon("the stream ends", stream.read_to_end(&mut rest)).await;
+    assert!(rest.ends_with(b"0\r\n\r\n") && since.elapsed() < std::time::Duration::from_secs(1), "{rest:?}");
+    check_problem(&gate.ask(Some(&client), &[]).await, 401, "token_revoked");
+    // The other's goes on, until its authority is another one.
+    gate.world.gateway.metric_becomes("quorumgate_http_requests_in_flight", 1).await;
+    let others = words(&Authority::new("others"), None);
+    gate.world.put(json!({"certificate_authorities": others["certificate_authorities"]}));
+    let _ = soon("the stream ends", other.read_to_end(&mut rest)).await;
+    check_problem(&gate.ask(Some(&kept), &[]).await, 401, "credentials_invalid");
 }
 
 fn sha256(bytes: &[u8]) -> Vec<u8> {

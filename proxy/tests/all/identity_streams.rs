@@ -24,7 +24,7 @@ const OTHER_KEY: &str = "qg_live_vutsrqponmlkjihgfedcba9876543210_00000000";
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Says this and then nothing more, and never closes.
-async fn silent_after(words: &'static str) -> SocketAddr {
+pub async fn silent_after(words: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -44,7 +44,7 @@ async fn silent_after(words: &'static str) -> SocketAddr {
     address
 }
 
-const EVENTS: &str =
+pub const EVENTS: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
 const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
 const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\

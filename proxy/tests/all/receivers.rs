@@ -230,8 +230,12 @@ async fn a_transmitter_pushes_security_events() {
     let (payload, _) = rest.split_once('.').unwrap();
     let (_, other) = token.rsplit_once('.').unwrap();
     check(SET, &format!("{head}.{payload}.{other}"), 400, "invalid_key").await;
-    let unknown = signer.token_with(&json!({"alg": "ES256", "kid": "k9", "typ": "secevent+jwt"}), &json!({}));
+    let unknown =
+        signer.token_with(&json!({"alg": "ES256", "kid": "k9", "typ": "secevent+jwt"}), &json!({"iss": ISSUER}));
     check(SET, &unknown, 400, "invalid_key").await;
+    let other = json!({"iss": "https://evil.test"});
+    let other = signer.token_with(&json!({"alg": "ES256", "kid": "k9", "typ": "secevent+jwt"}), &other);
+    check(SET, &other, 400, "invalid_issuer").await;
     let ping = |it: &mut Value| {
         it["events"] = json!({"https://schemas.openid.net/secevent/ssf/event-type/verification": {"state": "x"}});
     };

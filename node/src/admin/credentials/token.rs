@@ -8,7 +8,7 @@ use quorumgate_model::{
     units::Span,
 };
 use quorumgate_proto::admin::v1::{self as admin, inspect_token_response::Finding};
-use quorumgate_proxy::identity::{RevocationSubject, TokenMarks, directory::Directory};
+use quorumgate_proxy::identity::{RevocationSubject, TokenMarks, directory::Directory, twin::twin_sha256};
 use serde_json::{Map, Value};
 
 use super::{of_kind, reports};
@@ -146,10 +146,12 @@ fn jwt_auths<'r>(resources: &'r Resources, jwt: &Jwt) -> impl Iterator<Item = (&
 
 fn marks(text: &str, jwt: Option<&Jwt>) -> TokenMarks {
     let sha256 = pki::sha256(text.as_bytes());
+    let twin_sha256 = twin_sha256(text);
     let Some(Jwt { header, claims }) = jwt else { return TokenMarks { sha256, ..TokenMarks::default() } };
     let word = |map: &Claims, name: &str| map.get(name).and_then(Value::as_str).map(Box::<str>::from);
     TokenMarks {
         sha256,
+        twin_sha256,
         issuer: word(claims, "iss"),
         subject: word(claims, "sub"),
         jti: word(claims, "jti"),

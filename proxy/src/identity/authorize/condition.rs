@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use quorumgate_model::{
+    canonical::{self, Slashes},
     invalid::Invalid,
-    resource::{self, Name, ParamSource, PathPattern},
+    resource::{self, AuthorizeRule, Effect, Name, ParamSource, PathPattern},
 };
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use crate::identity::{Claims, claims::claim};
 
 #[derive(Debug)]
 pub(super) struct Condition {
+    effect: Effect,
     words: resource::Condition,
     /// The route's template, where parameters are asked for.
     template: Template,
@@ -36,14 +38,15 @@ pub(super) enum Outcome {
 pub(super) struct Template(Box<[Option<Box<str>>]>);
 
 impl Condition {
-    pub(super) fn compile(words: &resource::Condition, path: &PathPattern) -> Result<Self, Invalid> {
+    pub(super) fn compile(rule: &AuthorizeRule, path: &PathPattern) -> Result<Self, Invalid> {
+        let words = &rule.condition;
         let expression = words.cel.as_deref().map(Expression::compile).transpose();
         let expression = expression.map_err(|invalid| invalid.under("cel"))?;
         let template = match path {
             PathPattern::Template(text) => Template::parse(text),
             _ => Template::default(),
         };
-        Ok(Self { words: words.clone(), template, expression })
+        Ok(Self { effect: rule.effect, words: words.clone(), template, expression })
     }
 
     pub(super) fn holds(&self, asked: &Asked<'_>, callers: Callers<'_>) -> Outcome {
@@ -51,7 +54,7 @@ impl Condition {
         if !it.methods.is_empty() && !takes_method(&it.methods, asked.method) {
             return Outcome::Not;
         }
-        if !it.paths.is_empty() && !it.paths.iter().any(|prefix| is_below(asked.path, prefix)) {
+        if !it.paths.is_empty() && !self.takes_path(asked.path) {
             return Outcome::Not;
         }
         if !it.cidrs.is_empty() && !it.cidrs.iter().any(|net| net.contains(&asked.client_ip)) {
@@ -74,6 +77,18 @@ impl Condition {
         let all = it.scopes_all.iter().all(|scope| callers.has_scope(scope));
         let any = it.scopes_any.is_empty() || it.scopes_any.iter().any(|scope| callers.has_scope(scope));
         if all && any { Outcome::Holds } else { Outcome::LacksScope }
+    }
+
+    /// An encoded slash is none to an allow. To a deny it may be one, on a route that preserves it: the upstream decides,
+    /// and what it may take for the forbidden path is forbidden.
+    fn takes_path(&self, path: &str) -> bool {
+        let below = |path: &str| self.words.paths.iter().any(|prefix| is_below(path, prefix));
+        if below(path) {
+            return true;
+        }
+        self.effect == Effect::Deny
+            && canonical::has_encoded_slash(path)
+            && canonical::path(&with_slashes(path), Slashes::Merge).map_or(true, |read| below(&read))
     }
 
     fn takes_consumer(&self, callers: Callers<'_>) -> bool {
@@ -100,6 +115,11 @@ impl Condition {
 fn takes_method(methods: &[String], method: &str) -> bool {
     let named = |method: &str| methods.iter().any(|it| it == method);
     named(method) || (method == "HEAD" && named("GET"))
+}
+
+/// As a server reads it that decodes everything before it looks for segments. A canonical path has its escapes in capitals.
+fn with_slashes(path: &str) -> String {
+    path.replace("%2F", "/").replace("%5C", "/")
 }
 
 /// By whole segments, as routes match prefixes.

@@ -96,7 +96,7 @@ impl Authorization {
     pub fn compile(route: &Route) -> Result<Option<Self>, Invalid> {
         let rule = |(place, rule): (usize, &quorumgate_model::resource::AuthorizeRule)| {
             let field = format!("authorize[{place}]");
-            let condition = Condition::compile(&rule.condition, &route.matches.path)
+            let condition = Condition::compile(rule, &route.matches.path)
                 .map_err(|invalid| invalid.under(rule.effect.word()).under(&field))?;
             let label = rule.name.as_ref().map_or(field, |name| name.to_string());
             Ok(Rule { label: label.into(), effect: rule.effect, condition })

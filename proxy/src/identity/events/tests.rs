@@ -104,6 +104,9 @@ fn security_events_end_what_they_name() {
     check(format!("{RISC}account-disabled"), ann.clone(), "subject=ann before -59");
     // Of another issuer's subjects, and of what no token has, nothing can be said here.
     check(caep("session-revoked"), json!({"format": "iss_sub", "iss": "https://evil.test", "sub": "ann"}), "");
+    check(caep("token-claims-change"), json!({"format": "jwt_id", "iss": "https://evil.test", "jti": "t1"}), "");
+    check(caep("token-claims-change"), json!({"format": "jwt_id", "iss": "", "jti": "t1"}), "");
+    check(caep("token-claims-change"), json!({"format": "jwt_id", "jti": "t1"}), "");
     check(caep("session-revoked"), json!({"format": "email", "email": "a@b.test"}), "");
     check(caep("assurance-level-change"), ann.clone(), "");
     check("https://schemas.openid.net/secevent/ssf/event-type/verification".into(), session, "");

@@ -49,6 +49,7 @@ impl Session {
     pub(super) fn token(&self, issuer: &str, client_id: &str, consumer_claim: Option<&str>) -> VerifiedToken {
         let marks = TokenMarks {
             sha256: sha256(self.id.as_bytes()),
+            twin_sha256: None,
             issuer: Some(issuer.into()),
             subject: Some(self.sub.as_str().into()),
             jti: None,

@@ -179,6 +179,17 @@ impl World {
         self.apply(Body::Revoke(Revoke { entries: [entry].into(), reason: "test".into() }));
     }
 
+    /// Puts resources into the state, in the words of the configuration file, without the checks of apply.
+    pub fn put(&self, words: Value) {
+        let mut state = self.control.state.lock().unwrap();
+        for (key, stored) in crate::support::state(words).resources.iter() {
+            state.resources.insert(key.clone(), stored.clone());
+        }
+        state.index += 1;
+        drop(state);
+        self.control.publish();
+    }
+
     /// Takes a resource out of the state without the checks of apply.
     pub fn remove(&self, kind: Kind, name: &str) {
         let mut state = self.control.state.lock().unwrap();
