@@ -221,14 +221,8 @@ async fn connect(endpoint: &Endpoint, reach: Reach) -> Result<TcpStream, FetchEr
     };
     let mut why = FetchError::Resolve("no address".into());
     for address in found.into_iter().take(ADDRESSES_MAX) {
-        let ip = address.ip();
-        if !reach.takes(ip) {
-            why = FetchError::Address(ip);
-            continue;
-        }
-        // Keys that came in the clear over the open network could be anybody's.
-        if !endpoint.tls && place(ip) == Place::Public {
-            why = FetchError::Cleartext(ip);
+        if let Err(refused) = admissible(address.ip(), reach, endpoint.tls) {
+            why = refused;
             continue;
         }
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -238,6 +232,18 @@ async fn connect(endpoint: &Endpoint, reach: Reach) -> Result<TcpStream, FetchEr
         }
     }
     Err(why)
+}
+
+/// Whether an address may be connected to.
+fn admissible(ip: IpAddr, reach: Reach, tls: bool) -> Result<(), FetchError> {
+    if !reach.takes(ip) {
+        return Err(FetchError::Address(ip));
+    }
+    // Keys that came in the clear over the open network could be anybody's.
+    if !tls && place(ip) == Place::Public {
+        return Err(FetchError::Cleartext(ip));
+    }
+    Ok(())
 }
 
 async fn converse<S>(stream: S, endpoint: &Endpoint, ask: &Ask) -> Result<Outcome, FetchError>
@@ -305,6 +311,21 @@ mod tests {
         for url in ["", "/jwks", "idp.test", "ftp://idp.test", "file:///etc/passwd", "https://a@idp.test", "https://"] {
             check(url, None);
         }
+    }
+
+    #[test]
+    fn the_open_network_wants_https_and_the_own_one_leave() {
+        let check = |ip: &str, reach: Reach, tls: bool, expected: fn(IpAddr) -> Result<(), FetchError>| {
+            let ip = ip.parse().unwrap();
+            assert_eq!(admissible(ip, reach, tls), expected(ip), "{ip} {reach:?} {tls}");
+        };
+        for reach in [Reach::Public, Reach::Private] {
+            check("1.1.1.1", reach, true, |_| Ok(()));
+            check("1.1.1.1", reach, false, |ip| Err(FetchError::Cleartext(ip)));
+            check("169.254.169.254", reach, true, |ip| Err(FetchError::Address(ip)));
+        }
+        check("10.0.0.1", Reach::Public, true, |ip| Err(FetchError::Address(ip)));
+        check("10.0.0.1", Reach::Private, false, |_| Ok(()));
     }
 
     #[test]

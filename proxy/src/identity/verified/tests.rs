@@ -61,6 +61,10 @@ async fn another_plan_or_other_keys_look_again() {
     ask(&verified, &ours, &keys(&signer), &token, NOW).await.unwrap();
     let wrong = AuthFailure::Invalid("the token is for another audience");
     assert_eq!(ask(&verified, &strict, &keys(&signer), &token, NOW).await, Err(wrong));
+    // Auths of one issuer share its keys.
+    let shared = keys(&signer);
+    ask(&verified, &ours, &shared, &token, NOW).await.unwrap();
+    assert_eq!(ask(&verified, &strict, &shared, &token, NOW).await, Err(wrong));
     assert_eq!(ask(&verified, &ours, &keys(&other), &token, NOW).await, Err(AuthFailure::SignatureInvalid));
 }
 
