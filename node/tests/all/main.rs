@@ -2,6 +2,7 @@
 
 mod backup;
 mod cli;
+mod cli_access;
 mod cli_node;
 mod consensus;
 mod members;
