@@ -6,7 +6,7 @@ import http from 'node:http';
 import net from 'node:net';
 import { Provider } from 'oidc-provider';
 
-const [binary, rotationsText] = process.argv.slice(2);
+const [binary, rotationsText, chromiumPath] = process.argv.slice(2);
 const ROTATIONS = Number(rotationsText);
 const BETWEEN_ROTATIONS_MS = 31_000;
 const PATIENCE_MS = 30_000;
@@ -84,6 +84,47 @@ class Browser {
   post(page, pairs) {
     const [, action] = page.body.match(/<form[^>]*action="([^"]+)"/);
     return this.go(new URL(action, page.url).href, { method: 'POST', headers: FORM, body: form(pairs) });
+  }
+}
+
+/** A person at a real browser: what it makes of cookies, redirects and forms is its own affair. */
+async function inChromium(gateway, issuer) {
+  const { chromium } = await import('playwright-core');
+  const browser = await chromium.launch({ executablePath: chromiumPath, args: ['--no-sandbox'] });
+  try {
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    page.setDefaultTimeout(PATIENCE_MS);
+    const requested = [];
+    page.on('request', (request) => request.isNavigationRequest() && requested.push(request.url()));
+    await page.goto(`${gateway}/orders?page=3`);
+    await page.fill('input[name=login]', 'bea');
+    await page.fill('input[name=password]', 'secret');
+    await page.click('button[type=submit]');
+    await page.click('button[type=submit]');
+    await page.waitForURL(`${gateway}/orders?page=3`);
+    const upstreamSaw = JSON.parse(await page.innerText('body'));
+    ensure(upstreamSaw.headers['x-credential-id'] === 'bea', JSON.stringify(upstreamSaw));
+    ensure(!JSON.stringify(upstreamSaw).includes('__Host'), 'the session went on to the upstream');
+    const authorization = new URL(requested.find((url) => url.startsWith(`${issuer}/auth?`)));
+    ensure(authorization.searchParams.get('code_challenge_method') === 'S256', 'no PKCE');
+    const [session] = (await context.cookies()).filter((cookie) => cookie.name.startsWith('__Host-qg-'));
+    ensure(session?.secure && session.httpOnly && session.sameSite === 'Lax' && session.path === '/', JSON.stringify(session));
+    const seen = await page.evaluate(() => document.cookie);
+    ensure(!seen.includes('__Host'), 'a script of the page sees the session');
+    // A script of the page is told 401 without a session, and is not sent away.
+    const other = await (await browser.newContext()).newPage();
+    await other.goto(`${gateway}/open`);
+    const status = await other.evaluate(() => fetch('/orders', { redirect: 'manual' }).then((it) => it.status));
+    ensure(status === 401, `a script without a session is answered ${status}`);
+    await page.goto(`${gateway}/logout`);
+    ensure(page.url().startsWith(`${issuer}/session/end`), page.url());
+    const cookie = `${session.name}=${session.value}`;
+    const refused = await ask(`${gateway}/orders`, { headers: { cookie } });
+    ensure(refused.status === 401 && refused.body.includes('token_revoked'), `${refused.status} ${refused.body}`);
+    return `${browser.version()}, ${requested.length} navigations`;
+  } finally {
+    await browser.close();
   }
 }
 
@@ -169,6 +210,7 @@ routes:
   - { name: api, match: { path_prefix: /api }, upstream: u, auth: { any_of: [idp] }, authorize: [{ allow: { scopes_all: ["orders:read"] } }] }
   - { name: opaque, match: { path_prefix: /opaque }, upstream: u, auth: { any_of: [opaque] } }
   - { name: web, match: { path_prefix: / }, upstream: u, auth: { any_of: [login] } }
+  - { name: open, match: { path_exact: /open }, respond: { body: "<!doctype html><title>open</title>", headers: { content-type: text/html } } }
   - { name: bye, match: { path_exact: /bye }, respond: { receiver: backchannel_logout, auth: login } }
 `);
   cli('apply', '-f', 'gateway.yaml');
@@ -214,6 +256,12 @@ routes:
   const program = await ask(`${gateway}/orders`);
   ensure(program.status === 401 && !program.headers.location, `a program is sent away: ${program.status}`);
   holds('login: a program without a session is told 401, and not sent away', `${program.status}`);
+
+  if (chromiumPath) {
+    holds('login: headless Chromium signs in, keeps the session from scripts, signs out', await inChromium(gateway, issuer));
+  } else {
+    say('-', 'login: headless Chromium is SKIPPED, since it is not installed');
+  }
 
   // Back-channel logout: the person signs out at the provider, which tells the gateway.
   const elsewhere = new Browser();
