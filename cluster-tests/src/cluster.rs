@@ -30,11 +30,13 @@ pub struct Plan {
     pub max_rtt: &'static str,
     /// A relay on the peers' path: the round trip between two nodes, by their places in `regions`.
     pub round_trip: Option<fn(usize, usize) -> Duration>,
+    /// The library by which the nodes' wall clocks can be set (libfaketime).
+    pub clocks: Option<PathBuf>,
 }
 
 impl Plan {
     pub fn of(nodes: usize) -> Self {
-        Self { regions: (1..=nodes).map(|n| format!("r{n}")).collect(), max_rtt: "5ms", round_trip: None }
+        Self { regions: (1..=nodes).map(|n| format!("r{n}")).collect(), max_rtt: "5ms", round_trip: None, clocks: None }
     }
 }
 
@@ -59,6 +61,8 @@ pub struct Member {
     pub admin: SocketAddr,
     pub telemetry: SocketAddr,
     pub advertise: Option<String>,
+    /// What the process's wall clock is read through.
+    clocks: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -77,7 +81,8 @@ impl Cluster {
         let dir = TempDir::new()?;
         let mut planned = Vec::new();
         for (at, region) in plan.regions.iter().enumerate() {
-            planned.push(Member::new(&format!("n{}", at + 1), region, dir.path())?);
+            let member = Member::new(&format!("n{}", at + 1), region, dir.path())?;
+            planned.push(Member { clocks: plan.clocks.clone(), ..member });
         }
         let relay = match plan.round_trip {
             None => None,
@@ -224,6 +229,7 @@ impl Member {
             admin: free_port()?,
             telemetry: free_port()?,
             advertise: None,
+            clocks: None,
             process: None,
         })
     }
@@ -250,7 +256,14 @@ impl Member {
     /// Starts the daemon; its log goes to `<data-dir>.log`.
     pub fn run(&mut self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
-        let child = Command::new(binary()?)
+        let mut command = Command::new(binary()?);
+        if let Some(library) = &self.clocks {
+            self.set_clock(0)?;
+            // Its other clocks never step: nor do those of a machine.
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock_file());
+            command.envs([("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_CACHE_DURATION", "1")]);
+        }
+        let child = command
             .arg("run")
             .arg("--data-dir")
             .arg(&self.dir)
@@ -261,6 +274,17 @@ impl Member {
             .spawn()?;
         self.process = Some(child);
         Ok(())
+    }
+
+    /// Sets the wall clock of the process so many seconds ahead, or behind; it is noticed within a second or so.
+    pub fn set_clock(&self, ahead_s: i64) -> anyhow::Result<()> {
+        let aside = self.clock_file().with_extension("new");
+        std::fs::write(&aside, format!("{ahead_s:+}\n"))?;
+        Ok(std::fs::rename(aside, self.clock_file())?)
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.dir.with_extension("clock")
     }
 
     pub fn log_file(&self) -> PathBuf {
@@ -283,6 +307,12 @@ impl Member {
             // A process that has ended already cannot be killed; it is waited for all the same.
             let _ = process.kill();
             let _ = process.wait();
+            if self.clocks.is_some() {
+                // What the library leaves behind of a process that was killed.
+                for name in ["faketime_shm_", "sem.faketime_sem_"] {
+                    let _ = std::fs::remove_file(format!("/dev/shm/{name}{}", process.id()));
+                }
+            }
         }
     }
 
@@ -350,6 +380,16 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let found = exe.ancestors().skip(1).take(2).map(|dir| dir.join("quorumgate")).find(|path| path.is_file());
     found.context("build the binary first: cargo build --bin quorumgate")
+}
+
+/// Where Debian's package libfaketime puts the library, unless QUORUMGATE_FAKETIME says another place.
+pub fn libfaketime() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("QUORUMGATE_FAKETIME") {
+        return Some(path.into());
+    }
+    let machines = std::fs::read_dir("/usr/lib").ok()?;
+    let libraries = machines.flatten().map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.into_iter().find(|path| path.is_file())
 }
 
 /// A port that was free a moment ago, for TCP and UDP.

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 pub const ISSUER: &str = "https://idp.test";
 pub const AUDIENCE: &str = "orders";
 const KEY_ID: &str = "k1";
+/// How long ago tokens were issued, seconds.
+const AGE_S: i64 = 1_800;
 
 pub struct Issuer {
     signing: EncodingKey,
@@ -36,12 +38,18 @@ impl Issuer {
         json!({ "keys": [{ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": KEY_ID, "x": x, "y": y }] })
     }
 
-    /// A token of `subject`, good for `life` from now on, with `jti` as its id.
+    /// A token of `subject`, good for `life` from now on, with `jti` as its id. It was issued some time ago: a node whose
+    /// clock is behind takes it too.
     pub fn token(&self, subject: &str, jti: &str, life: Duration) -> anyhow::Result<String> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        self.token_until(subject, jti, i64::try_from(life.as_secs())?)
+    }
+
+    /// As `token`; it ends so many seconds from now, or has ended that many ago.
+    pub fn token_until(&self, subject: &str, jti: &str, ends_s: i64) -> anyhow::Result<String> {
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
         let claims = json!({
             "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "jti": jti,
-            "iat": now, "exp": now + life.as_secs(), "scope": "orders:read",
+            "iat": now - AGE_S, "exp": now + ends_s, "scope": "orders:read",
         });
         let header = Header { kid: Some(KEY_ID.into()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, &claims, &self.signing).context("signing a token")

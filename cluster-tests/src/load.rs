@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Connections a node.
@@ -121,6 +122,51 @@ impl Load {
     pub fn total(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.good.load(Ordering::Relaxed)).sum()
     }
+}
+
+/// How long requests take, sorted, while something else is done: `rate` a second over all `nodes`, each counted from when
+/// it was due, so that one that waits for a slow one before it counts in full.
+pub async fn latencies<T>(
+    nodes: &[SocketAddr],
+    host: &'static str,
+    key: &str,
+    rate: u32,
+    meanwhile: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<(T, Vec<Duration>)> {
+    let stop = CancellationToken::new();
+    let pause = Duration::from_secs(1) * (nodes.len() as u32 * LANES) / rate;
+    let mut lanes = JoinSet::new();
+    for address in nodes {
+        for _ in 0..LANES {
+            lanes.spawn(timed_lane(*address, host, key.to_owned(), pause, stop.clone()));
+        }
+    }
+    let done = meanwhile.await;
+    stop.cancel();
+    let mut took = Vec::new();
+    while let Some(lane) = lanes.join_next().await {
+        took.extend(lane??);
+    }
+    took.sort();
+    Ok((done?, took))
+}
+
+async fn timed_lane(
+    address: SocketAddr,
+    host: &'static str,
+    key: String,
+    pause: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut connection = Connection::open(address).await?;
+    let mut ticks = tokio::time::interval(pause);
+    let mut took = Vec::new();
+    while let Some(due) = stop.run_until_cancelled(ticks.tick()).await {
+        let answer = connection.get_with(host, "/", &[("x-api-key", &key)]).await?;
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+        took.push(due.elapsed());
+    }
+    Ok(took)
 }
 
 async fn lane(address: SocketAddr, host: &'static str, path: &'static str, pause: Duration, tally: Arc<Tally>) {

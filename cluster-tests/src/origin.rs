@@ -1,4 +1,4 @@
-//! A small upstream in the test process: answers 200 with its name.
+//! Small upstreams in the test process: one answers 200 with its name, one begins to speak and falls silent.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -6,7 +6,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 
 pub struct Origin {
     pub address: SocketAddr,
@@ -37,4 +41,26 @@ impl Origin {
         });
         Ok(Self { address, accepting })
     }
+
+    /// Says this to whoever has sent a head, then nothing more, and never closes.
+    pub async fn silent_after(words: &'static str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(speak(stream, words));
+            }
+        });
+        Ok(Self { address, accepting })
+    }
+}
+
+async fn speak(mut stream: TcpStream, words: &str) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    stream.write_all(words.as_bytes()).await?;
+    // Until the gateway closes.
+    stream.read_to_end(&mut head).await.map(drop)
 }

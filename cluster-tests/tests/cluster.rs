@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use quorumgate_cluster_tests::{Cluster, Plan, scenarios};
+use quorumgate_cluster_tests::{
+    Cluster, Plan,
+    scenarios::{self, revocation::Fault},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_through_a_follower_is_served_by_every_node() {
@@ -35,6 +38,25 @@ async fn a_write_that_lost_its_quorum_is_settled_by_its_repeat() {
     // Timers long enough for a command line to start before the leader knows that it is alone.
     let mut cluster = Cluster::start(Plan { max_rtt: "200ms", ..Plan::of(3) }).await.unwrap();
     println!("{:?}", scenarios::unknown::stop_followers(&mut cluster).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_is_over_on_every_node_and_so_are_its_streams() {
+    let cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    let propagation = scenarios::revocation::propagation(&cluster, 6).await.unwrap();
+    println!("{propagation:?}");
+    let closed = scenarios::streams::close(&cluster, 3).await.unwrap();
+    println!("{closed:?}");
+    assert_eq!(closed.streams, 27);
+    assert!(closed.worst() <= Duration::from_secs(1), "{closed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_let_in_past_the_bound_by_a_node_that_is_cut_off_or_stopped() {
+    let plan = Plan { round_trip: Some(|_, _| Duration::from_millis(2)), ..Plan::of(3) };
+    let mut cluster = Cluster::start(plan).await.unwrap();
+    let faults = [Fault::Isolated, Fault::Stopped];
+    println!("{:?}", scenarios::revocation::bound(&mut cluster, &faults, 2, 1).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

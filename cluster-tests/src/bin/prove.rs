@@ -4,7 +4,10 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
-use quorumgate_cluster_tests::{Cluster, Plan, scenarios};
+use quorumgate_cluster_tests::{
+    Cluster, Plan,
+    scenarios::{self, revocation::Fault},
+};
 
 #[derive(Parser)]
 struct Words {
@@ -20,6 +23,9 @@ enum Claim {
         routes: usize,
         #[arg(long, default_value_t = 200)]
         changes: usize,
+        /// Loaded before anything is measured.
+        #[arg(long, default_value_t = 0)]
+        consumers: usize,
     },
     /// The leader is killed under load.
     KillLeader {
@@ -49,12 +55,23 @@ enum Claim {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Keys and revocations by the million through the API.
+    /// WebSockets, event streams and gRPC calls are open on every node when their token is revoked.
+    Streams {
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
+    /// Keys and revocations by the million through the API, while requests are measured.
     Bulk {
         #[arg(long, default_value_t = 1_000_000)]
         keys: usize,
         #[arg(long, default_value_t = 1_000_000)]
         revocations: usize,
+        /// A part of them in each, after a time in which nothing is loaded.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Requests a second over all nodes.
+        #[arg(long, default_value_t = 600)]
+        rate: u32,
     },
     /// Limits on a real cluster: load of several shapes, faults, tiny limits, permits, edits, a backup; an independent
     /// auditor looks at every admission.
@@ -92,8 +109,12 @@ fn main() -> ExitCode {
 
 async fn prove(claim: Claim) -> anyhow::Result<()> {
     match claim {
-        Claim::Spread { routes, changes } => {
+        Claim::Spread { routes, changes, consumers } => {
             let cluster = Cluster::start(Plan::of(3)).await?;
+            if consumers > 0 {
+                let took = scenarios::configuration::consumers(&cluster, consumers).await?;
+                println!("{consumers} consumers loaded in {took:.1?}");
+            }
             let spread = scenarios::configuration::spread(&cluster, routes, changes).await?;
             println!("{routes} routes applied through a follower, active on 3/3: {:?}", spread.first_apply);
             println!(
@@ -141,19 +162,36 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             ensure!(p99 <= Duration::from_millis(300), "the p99 is above 300 ms");
         }
         Claim::RevocationBound { rounds, seed } => {
-            let plan = Plan { round_trip: Some(|_, _| Duration::from_millis(2)), ..Plan::of(3) };
+            let clocks = quorumgate_cluster_tests::cluster::libfaketime();
+            if clocks.is_none() {
+                println!("rounds in which a clock steps are SKIPPED, since libfaketime is not installed");
+            }
+            let faults: Vec<_> = Fault::ALL.into_iter().filter(|it| clocks.is_some() || !it.is_of_clock()).collect();
+            let plan = Plan { round_trip: Some(|_, _| Duration::from_millis(2)), clocks, ..Plan::of(3) };
             let mut cluster = Cluster::start(plan).await?;
-            let bound = scenarios::revocation::bound(&mut cluster, rounds, seed).await?;
+            let bound = scenarios::revocation::bound(&mut cluster, &faults, rounds, seed).await?;
+            println!("the faults, in turn: {faults:?}");
             println!(
                 "{rounds} revocations under faults: of {} requests the latest that was let in was sent {:?} after; the bound is {:?}",
                 bound.requests, bound.latest, bound.max_staleness
             );
         }
-        Claim::Bulk { keys, revocations } => {
+        Claim::Streams { rounds } => {
             let cluster = Cluster::start(Plan::of(3)).await?;
-            let bulk = scenarios::bulk::run(&cluster, keys, revocations).await?;
+            let closed = scenarios::streams::close(&cluster, rounds).await?;
+            println!(
+                "{} streams ended after the call that revoked their token; slowest {:?}",
+                closed.streams, closed.slowest
+            );
+            ensure!(closed.worst() <= Duration::from_secs(1), "a stream lived on for longer than 1 s");
+        }
+        Claim::Bulk { keys, revocations, runs, rate } => {
+            let cluster = Cluster::start(Plan::of(3)).await?;
+            let amounts = scenarios::bulk::Amounts { keys, revocations, runs: runs.max(1), rate };
+            let bulk = scenarios::bulk::run(&cluster, amounts).await?;
             println!("{bulk}");
             ensure!(bulk.keys_took + bulk.revocations_took < Duration::from_secs(60), "the load took longer than 60 s");
+            ensure!(bulk.slower() <= 1.10, "the p99 is more than 10 % longer while something is loaded");
         }
         Claim::Limits { nodes, limit, window, only } => {
             limits(nodes, limit, Duration::from_secs(window), only.as_deref()).await?;

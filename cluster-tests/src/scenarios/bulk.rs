@@ -1,5 +1,5 @@
-//! A million keys and a million revocations through the API, then one more revocation: how fast they are taken, and
-//! whether what is there already slows the next one down.
+//! A million keys and a million revocations through the API, in several runs: how fast they are taken, whether requests are
+//! slower meanwhile, and whether what is there already slows the next revocation down.
 
 use std::{
     fmt,
@@ -12,51 +12,116 @@ use std::{
 
 use anyhow::ensure;
 use quorumgate_proto::admin::v1::{self as admin, WaitFor, new_key::Given, selector::By};
+use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::{Cluster, admin::Admin};
+use super::apply_file;
+use crate::{Cluster, admin::Admin, load::latencies, origin::Origin};
 
 /// The most that one call may bring.
 const BATCH: usize = 1_000;
 /// Calls at a time.
 const IN_FLIGHT: usize = 8;
 const CONSUMER: &str = "bulk";
+const HOST: &str = "bulk.test";
+/// Of the requests that are measured.
+const KEY: &str = "the-key-of-those-who-only-measure";
 /// The single ones that are measured after the load.
 const SINGLE: usize = 50;
+/// How long requests are measured while nothing is loaded, in each run.
+const QUIET: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy)]
+pub struct Amounts {
+    pub keys: usize,
+    pub revocations: usize,
+    /// In so many runs, each after a quiet time.
+    pub runs: usize,
+    /// Requests a second over all nodes, all the time.
+    pub rate: u32,
+}
 
 #[derive(Debug)]
 pub struct Bulk {
-    pub keys: usize,
+    pub amounts: Amounts,
     pub keys_took: Duration,
-    pub revocations: usize,
     pub revocations_took: Duration,
+    /// The p99 of requests in each run: while nothing is loaded, and while something is.
+    pub p99s: Vec<(Duration, Duration)>,
     /// One revocation each, until every node has it, sorted.
     pub single: Vec<Duration>,
 }
 
-impl fmt::Display for Bulk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [p50, p99] = [self.single.len() / 2, self.single.len() - 1].map(|at| self.single[at]);
-        write!(
-            f,
-            "{} keys in {:.1?}, {} revocations in {:.1?}; one more revocation is on every node after p50 {p50:.1?}, p99 {p99:.1?}",
-            self.keys, self.keys_took, self.revocations, self.revocations_took
-        )
+impl Bulk {
+    /// How many times as long the p99 is while something is loaded: the median of the runs.
+    pub fn slower(&self) -> f64 {
+        let mut ratios: Vec<f64> =
+            self.p99s.iter().map(|(quiet, loaded)| loaded.as_secs_f64() / quiet.as_secs_f64()).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied().unwrap_or(1.0)
     }
 }
 
-pub async fn run(cluster: &Cluster, keys: usize, revocations: usize) -> anyhow::Result<Bulk> {
+impl fmt::Display for Bulk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Amounts { keys, revocations, runs, rate } = self.amounts;
+        let [p50, p99] = [self.single.len() / 2, self.single.len() - 1].map(|at| self.single[at]);
+        let (keys_took, revocations_took) = (self.keys_took, self.revocations_took);
+        writeln!(f, "{keys} keys in {keys_took:.1?}, {revocations} revocations in {revocations_took:.1?}")?;
+        writeln!(
+            f,
+            "{runs} runs under {rate} requests/s, p99 quiet and loaded: {:.1?}; median of the ratios {:.2}",
+            self.p99s,
+            self.slower()
+        )?;
+        write!(f, "one more revocation is on every node after p50 {p50:.1?}, p99 {p99:.1?}")
+    }
+}
+
+pub async fn run(cluster: &Cluster, amounts: Amounts) -> anyhow::Result<Bulk> {
+    let origin = Origin::start("origin").await?;
     let leader = cluster.leader().await?;
     let client = cluster.follower(leader).client().await?;
-    let consumers = vec![admin::Consumer { name: CONSUMER.into(), ..Default::default() }];
-    client.apply(admin::ConfigSet { consumers, ..Default::default() }).await?;
-    let began = Instant::now();
-    at_once(&client, keys.div_ceil(BATCH), create).await?;
-    let keys_took = began.elapsed();
-    let began = Instant::now();
-    at_once(&client, revocations.div_ceil(BATCH), revoke).await?;
-    let revocations_took = began.elapsed();
-    let mut single = Vec::new();
+    apply_file(cluster, &json!({
+        "upstreams": [{ "name": CONSUMER, "targets": [origin.address.to_string()] }],
+        "consumers": [{ "name": CONSUMER }],
+        "auth": [{ "name": CONSUMER, "api_key": {} }],
+        "routes": [{ "name": CONSUMER, "match": { "hosts": [HOST] }, "upstream": CONSUMER, "auth": { "any_of": [CONSUMER] } }],
+    }))
+    .await?;
+    let key = admin::NewKey { consumer: CONSUMER.into(), given: Some(Given::Text(KEY.into())), ..Default::default() };
+    client.keys().create_key(admin::CreateKeyRequest { key: Some(key), ..Default::default() }).await?;
+    let nodes: Vec<_> = cluster.members.iter().map(|member| member.proxy).collect();
+    let mut bulk = Bulk {
+        amounts,
+        keys_took: Duration::ZERO,
+        revocations_took: Duration::ZERO,
+        p99s: Vec::new(),
+        single: Vec::new(),
+    };
+    let batches = |all: usize, run: usize| {
+        let all = all.div_ceil(BATCH);
+        all * run / amounts.runs..all * (run + 1) / amounts.runs
+    };
+    for run in 0..amounts.runs {
+        let quiet = async {
+            tokio::time::sleep(QUIET).await;
+            Ok(())
+        };
+        let ((), quiet) = latencies(&nodes, HOST, KEY, amounts.rate, quiet).await?;
+        let load = async {
+            let began = Instant::now();
+            at_once(&client, batches(amounts.keys, run), create).await?;
+            let keys_took = began.elapsed();
+            let began = Instant::now();
+            at_once(&client, batches(amounts.revocations, run), revoke).await?;
+            Ok((keys_took, began.elapsed()))
+        };
+        let ((keys_took, revocations_took), loaded) = latencies(&nodes, HOST, KEY, amounts.rate, load).await?;
+        bulk.keys_took += keys_took;
+        bulk.revocations_took += revocations_took;
+        bulk.p99s.push((p99(&quiet)?, p99(&loaded)?));
+    }
     for n in 0..SINGLE {
         let began = Instant::now();
         let revocation = Some(jti(format!("single-{n}")));
@@ -64,26 +129,32 @@ pub async fn run(cluster: &Cluster, keys: usize, revocations: usize) -> anyhow::
         let told = client.revocations().revoke_token(request).await?.into_inner();
         let served = |node: &admin::NodeReceipt| node.applied_revision >= told.revision;
         ensure!(told.nodes.iter().all(served), "a node does not serve it: {:?}", told.nodes);
-        single.push(began.elapsed());
+        bulk.single.push(began.elapsed());
     }
-    single.sort();
+    bulk.single.sort();
     cluster.check_same_state().await?;
-    Ok(Bulk { keys, keys_took, revocations, revocations_took, single })
+    Ok(bulk)
 }
 
-/// `count` batches, some at a time.
-async fn at_once<F>(client: &Admin, count: usize, call: fn(Admin, usize) -> F) -> anyhow::Result<()>
+/// Of sorted times.
+fn p99(sorted: &[Duration]) -> anyhow::Result<Duration> {
+    ensure!(!sorted.is_empty(), "nothing was measured");
+    Ok(sorted[(sorted.len() * 99).div_ceil(100) - 1])
+}
+
+/// These batches, some at a time.
+async fn at_once<F>(client: &Admin, batches: std::ops::Range<usize>, call: fn(Admin, usize) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let next = Arc::new(AtomicUsize::new(0));
+    let next = Arc::new(AtomicUsize::new(batches.start));
     let mut workers = JoinSet::new();
     for _ in 0..IN_FLIGHT {
         let (next, client) = (next.clone(), client.clone());
         workers.spawn(async move {
             loop {
                 match next.fetch_add(1, Ordering::Relaxed) {
-                    n if n < count => call(client.clone(), n).await?,
+                    n if n < batches.end => call(client.clone(), n).await?,
                     _ => return anyhow::Ok(()),
                 }
             }

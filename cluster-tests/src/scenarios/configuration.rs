@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use quorumgate_proto::admin::v1::{ConfigSet, Redirect, WriteResponse, route::Action};
+use quorumgate_proto::admin::v1::{ConfigSet, Consumer, Redirect, WriteResponse, route::Action};
 
 use super::{config, route};
 use crate::{Cluster, load, origin::Origin};
+
+/// Their differences fit into one entry of the log.
+const CONSUMERS_AT_ONCE: usize = 20_000;
 
 #[derive(Debug)]
 pub struct Spread {
@@ -56,6 +59,19 @@ pub async fn spread(cluster: &Cluster, routes: usize, changes: usize) -> anyhow:
     }
     took.sort();
     Ok(Spread { first_apply, changes: took })
+}
+
+/// So many consumers, which a change of a route has nothing to do with. How long it took.
+pub async fn consumers(cluster: &Cluster, count: usize) -> anyhow::Result<Duration> {
+    let leader = cluster.leader().await?;
+    let client = cluster.follower(leader).client().await?;
+    let start = Instant::now();
+    for from in (0..count).step_by(CONSUMERS_AT_ONCE) {
+        let consumer = |n| Consumer { name: format!("consumer-{n}"), ..Default::default() };
+        let consumers = (from..count.min(from + CONSUMERS_AT_ONCE)).map(consumer).collect();
+        client.apply(ConfigSet { consumers, ..Default::default() }).await?;
+    }
+    Ok(start.elapsed())
 }
 
 /// The receipt names every running node, at the revision that was written.

@@ -7,12 +7,25 @@ pub mod faults;
 pub mod limits;
 pub mod quorum;
 pub mod revocation;
+pub mod streams;
 pub mod unknown;
 pub mod wan;
 
 use std::net::SocketAddr;
 
+use anyhow::Context;
 use quorumgate_proto::admin::v1::{ConfigSet, Match, Route, Target, Upstream, r#match, route};
+
+use crate::Cluster;
+
+/// Applies a file through a follower, as an operator does.
+pub async fn apply_file(cluster: &Cluster, words: &serde_json::Value) -> anyhow::Result<()> {
+    let file = cluster.dir.path().join("applied.json");
+    std::fs::write(&file, words.to_string())?;
+    let leader = cluster.leader().await?;
+    let file = file.to_str().context("a path in UTF-8")?;
+    cluster.follower(leader).cli(&["apply", "-f", file]).map(drop)
+}
 
 /// `routes` routes on their own hosts, all to one upstream, plus `load.test` for load.
 pub fn config(routes: usize, origin: SocketAddr) -> ConfigSet {

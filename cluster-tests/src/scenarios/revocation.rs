@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 
+use super::apply_file;
 use crate::{
     Cluster,
     cluster::{Member, until},
@@ -23,6 +24,8 @@ const HOST: &str = "guarded.test";
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 /// Clocks may run apart by this much: parts per million.
 const DRIFT_PPM: u32 = 500;
+/// How far a wall clock steps.
+const CLOCK_STEP_S: i64 = 600;
 /// How long a request may be on its way before its client gives it up.
 const GIVEN_UP: Duration = Duration::from_secs(2);
 /// Between two requests of one client.
@@ -53,12 +56,7 @@ pub async fn guard(cluster: &Cluster, issuer: &Issuer, origin: SocketAddr) -> an
         } }],
         "routes": [{ "name": "guarded", "match": { "hosts": [HOST] }, "upstream": "guarded", "auth": { "any_of": ["idp"] } }],
     });
-    let file = cluster.dir.path().join("guarded.json");
-    std::fs::write(&file, config.to_string())?;
-    let leader = cluster.leader().await?;
-    let file = file.to_str().context("a path in UTF-8")?;
-    cluster.follower(leader).cli(&["apply", "-f", file])?;
-    Ok(())
+    apply_file(cluster, &config).await
 }
 
 pub async fn propagation(cluster: &Cluster, rounds: usize) -> anyhow::Result<Propagation> {
@@ -99,10 +97,14 @@ pub enum Fault {
     Stopped,
     LeaderKilled,
     LeaderIsolated,
+    /// A follower's wall clock steps. It decides about tokens' own times, never about revocations.
+    ClockAhead,
+    ClockBehind,
+    LeaderClockAhead,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 7] = [
+    pub const ALL: [Fault; 10] = [
         Fault::None,
         Fault::Isolated,
         Fault::Deaf,
@@ -110,7 +112,15 @@ impl Fault {
         Fault::Stopped,
         Fault::LeaderKilled,
         Fault::LeaderIsolated,
+        Fault::ClockAhead,
+        Fault::ClockBehind,
+        Fault::LeaderClockAhead,
     ];
+
+    /// Wants a cluster whose clocks can be set.
+    pub fn is_of_clock(self) -> bool {
+        matches!(self, Fault::ClockAhead | Fault::ClockBehind | Fault::LeaderClockAhead)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -121,9 +131,9 @@ pub struct Bound {
     pub max_staleness: Duration,
 }
 
-/// One revocation a round, each under another fault; no request that was sent after the bound may be let in. Wants a
-/// cluster with a relay on its peers' path.
-pub async fn bound(cluster: &mut Cluster, rounds: usize, seed: u64) -> anyhow::Result<Bound> {
+/// One revocation a round, each under the next of the faults; no request that was sent after the bound may be let in.
+/// Wants a cluster with a relay on its peers' path.
+pub async fn bound(cluster: &mut Cluster, faults: &[Fault], rounds: usize, seed: u64) -> anyhow::Result<Bound> {
     let origin = Origin::start("origin").await?;
     let issuer = Issuer::new()?;
     guard(cluster, &issuer, origin.address).await?;
@@ -133,22 +143,22 @@ pub async fn bound(cluster: &mut Cluster, rounds: usize, seed: u64) -> anyhow::R
     let mut result = Bound { max_staleness, ..Bound::default() };
     let mut dice = seed | 1;
     for round in 0..rounds {
-        let fault = Fault::ALL[round % Fault::ALL.len()];
+        let fault = faults[round % faults.len()];
         let jti = format!("bound-{seed}-{round}");
         let token = issuer.token("bob", &jti, TOKEN_LIFE)?;
         let leader = cluster.leader().await?;
         let victim = match fault {
-            Fault::LeaderKilled | Fault::LeaderIsolated => leader,
+            Fault::LeaderKilled | Fault::LeaderIsolated | Fault::LeaderClockAhead => leader,
             _ => (leader + 1 + roll(&mut dice, cluster.members.len() as u64 - 1) as usize) % cluster.members.len(),
         };
         let hammers = Hammers::start(cluster, &token);
         hammers.wait_let_in().await?;
-        break_it(cluster, fault, victim)?;
+        break_it(cluster, &issuer, fault, victim).await?;
         // At any point of the probes' and the heartbeats' round.
         tokio::time::sleep(Duration::from_millis(roll(&mut dice, 700))).await;
         let acknowledged = revoked_somewhere(cluster, victim, &jti).await?;
         tokio::time::sleep(bound + Duration::from_secs(1)).await;
-        mend(cluster, fault, victim).await?;
+        mend(cluster, &issuer, fault, victim).await?;
         hammers.wait_refused_by_all(cluster).await?;
         let log = hammers.stop().await?;
         result.requests += log.seen.len();
@@ -181,7 +191,7 @@ async fn revoked_somewhere(cluster: &Cluster, victim: usize, jti: &str) -> anyho
     acknowledged.context("it was acknowledged")
 }
 
-fn break_it(cluster: &mut Cluster, fault: Fault, victim: usize) -> anyhow::Result<()> {
+async fn break_it(cluster: &mut Cluster, issuer: &Issuer, fault: Fault, victim: usize) -> anyhow::Result<()> {
     match fault {
         Fault::None => {}
         Fault::Isolated | Fault::LeaderIsolated => cut(cluster, victim, true, true)?,
@@ -189,21 +199,42 @@ fn break_it(cluster: &mut Cluster, fault: Fault, victim: usize) -> anyhow::Resul
         Fault::Mute => cut(cluster, victim, false, true)?,
         Fault::Stopped => cluster.members[victim].signal(Signal::SIGSTOP)?,
         Fault::LeaderKilled => cluster.members[victim].kill(),
+        Fault::ClockAhead | Fault::LeaderClockAhead => {
+            step_clock(&cluster.members[victim], issuer, CLOCK_STEP_S).await?;
+        }
+        Fault::ClockBehind => step_clock(&cluster.members[victim], issuer, -CLOCK_STEP_S).await?,
     }
     Ok(())
 }
 
-async fn mend(cluster: &mut Cluster, fault: Fault, victim: usize) -> anyhow::Result<()> {
+async fn mend(cluster: &mut Cluster, issuer: &Issuer, fault: Fault, victim: usize) -> anyhow::Result<()> {
     match fault {
         Fault::None => {}
         Fault::Isolated | Fault::LeaderIsolated | Fault::Deaf | Fault::Mute => cut(cluster, victim, false, false)?,
         Fault::Stopped => cluster.members[victim].signal(Signal::SIGCONT)?,
+        Fault::ClockAhead | Fault::ClockBehind | Fault::LeaderClockAhead => {
+            step_clock(&cluster.members[victim], issuer, 0).await?;
+        }
         Fault::LeaderKilled => {
             cluster.members[victim].run()?;
             cluster.members[victim].wait_ready().await?;
         }
     }
     Ok(())
+}
+
+/// And sees that the node goes by it: for it one token is about to end, and another has ended a moment ago.
+async fn step_clock(member: &Member, issuer: &Issuer, ahead_s: i64) -> anyhow::Result<()> {
+    member.set_clock(ahead_s)?;
+    until("the node's clock to step", async || {
+        for (ends_s, status) in [(ahead_s + CLOCK_STEP_S / 4, 200), (ahead_s - CLOCK_STEP_S / 4, 401)] {
+            let token = format!("Bearer {}", issuer.token_until("clock", "clock", ends_s)?);
+            let answer = ask(&mut None, member.proxy, &token).await?;
+            ensure!(answer.status == status, "{ahead_s} {ends_s}: {} {}", answer.status, answer.body);
+        }
+        Ok(())
+    })
+    .await
 }
 
 pub(super) fn cut(cluster: &Cluster, victim: usize, inbound: bool, outbound: bool) -> anyhow::Result<()> {
