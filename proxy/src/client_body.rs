@@ -11,17 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::{
-    exchange::hops,
-    held::Held,
-    identity::{content_digest::Digested, fields},
-    metrics::WorkerMetrics,
-};
+use crate::{grpc_web::Decoder, held::Held, identity::content_digest::Digested, metrics::WorkerMetrics, trailers};
 
 /// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
 const FLOOR_GRACE: Duration = Duration::from_secs(5);
@@ -38,6 +32,8 @@ pub enum ClientFault {
     Broken,
     /// Not what the digest says that was signed.
     Digest,
+    /// Too many fields, or too much of them, behind the body.
+    TrailersTooLarge,
 }
 
 /// What became of a client's body: shared by the body, which may be given to a connection's task, and its exchange.
@@ -61,8 +57,10 @@ pub enum Patience {
 pub struct ClientBody {
     inner: Incoming,
     digest: Option<Box<Digested>>,
+    /// Of a body that comes in base64.
+    decoder: Option<Box<Decoder>>,
     /// Trailers that wait for the last part.
-    behind: Option<Frame<Bytes>>,
+    behind: Option<Box<Frame<Bytes>>>,
     state: Rc<BodyState>,
     /// 0: no limit.
     bytes_max: u64,
@@ -81,6 +79,7 @@ impl ClientBody {
         Self {
             inner,
             digest: None,
+            decoder: None,
             behind: None,
             state,
             bytes_max,
@@ -95,6 +94,11 @@ impl ClientBody {
     pub(crate) fn counted(mut self, metrics: &Arc<WorkerMetrics>) -> Self {
         self.metrics = Some(metrics.clone());
         self
+    }
+
+    /// What comes in is base64 of what is passed on.
+    pub(crate) fn decode_by(&mut self, decoder: Decoder) {
+        self.decoder = Some(Box::new(decoder));
     }
 
     pub fn state(&self) -> Rc<BodyState> {
@@ -161,14 +165,14 @@ impl ClientBody {
                     }
                     continue;
                 }
-                Some(Ok(Err(trailers))) => self.behind = Some(trailers),
+                Some(Ok(Err(trailers))) => self.behind = Some(Box::new(trailers)),
                 Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
                 None => (),
             }
             return match digest.finish() {
                 Err(_) => self.fail(ClientFault::Digest),
                 Ok(Some(last)) => Poll::Ready(Some(Ok(Frame::data(last)))),
-                Ok(None) => Poll::Ready(self.behind.take().map(Ok)),
+                Ok(None) => Poll::Ready(self.behind.take().map(|trailers| Ok(*trailers))),
             };
         }
     }
@@ -197,11 +201,9 @@ impl ClientBody {
         if self.inner.is_end_stream() {
             self.state.ended.set(true);
         }
-        let frame = match frame.into_trailers() {
-            Ok(mut trailers) => {
-                without_identity(&mut trailers);
-                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-            }
+        let frame = match frame.into_trailers().map(trailers::passed_on) {
+            Ok(Ok(trailers)) => Frame::trailers(trailers),
+            Ok(Err(_)) => return self.fail(ClientFault::TrailersTooLarge),
             Err(frame) => frame,
         };
         Poll::Ready(Some(Ok(match &self.metrics {
@@ -211,27 +213,51 @@ impl ClientBody {
     }
 }
 
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = ClientFault;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+impl ClientBody {
+    fn poll_encoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
         if self.digest.is_none()
             && let Some(trailers) = self.behind.take()
         {
-            return Poll::Ready(Some(Ok(trailers)));
+            return Poll::Ready(Some(Ok(*trailers)));
         }
         match self.digest.take() {
             Some(digest) => self.poll_digested(digest, cx),
             None => self.poll_part(cx),
         }
     }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = ClientFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        loop {
+            let next = ready!(self.poll_encoded(cx));
+            let Some(decoder) = &mut self.decoder else { return Poll::Ready(next) };
+            let decoded = match &next {
+                Some(Ok(frame)) if frame.is_data() => decoder.decode(frame.data_ref().map_or(&[], |bytes| bytes)),
+                Some(Err(_)) => return Poll::Ready(next),
+                _ if decoder.is_empty() => return Poll::Ready(next),
+                _ => return self.fail(ClientFault::Broken),
+            };
+            match decoded {
+                Ok(bytes) if bytes.is_empty() => continue,
+                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Err(_) => return self.fail(ClientFault::Broken),
+            }
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.digest.is_none() && self.behind.is_none() && self.inner.is_end_stream()
+        let decoded = self.decoder.as_ref().is_none_or(|decoder| decoder.is_empty());
+        self.digest.is_none() && self.behind.is_none() && decoded && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.decoder.is_some() {
+            return SizeHint::default();
+        }
         let rest = self.inner.size_hint();
         let Some(digest) = &self.digest else { return rest };
         match rest.exact() {
@@ -241,25 +267,13 @@ impl Body for ClientBody {
     }
 }
 
-/// Some servers read trailers as if they had stood in the head: nothing in them says who asks, for whom, or how the
-/// message is to be read (RFC 9110 6.5.1).
-fn without_identity(trailers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| fields::is_ours(name.as_str()) || hops::is_of_head(name.as_str()))
-        .cloned()
-        .collect();
-    for name in names {
-        trailers.remove(name);
-    }
-}
-
 impl fmt::Display for ClientFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ClientFault::TooLarge => "the body is larger than the route allows",
             ClientFault::Stalled => "the body stalled",
             ClientFault::Broken => "the body was broken off",
+            ClientFault::TrailersTooLarge => "the trailers are larger than allowed",
             ClientFault::Digest => "the body is not what its content-digest says",
         })
     }

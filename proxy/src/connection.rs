@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     exchange,
+    framescan::{FrameScan, LibraryError},
     headscan::HeadScan,
     identity::{
         AuthFailure, auths,
@@ -39,11 +40,14 @@ use crate::{
     record::STALLED_CLIENT,
     settings::ClientLimits,
     tunnel::{self, Tunnel},
+    unread,
     worker::Worker,
 };
 
 /// While draining, a connection that says nothing for this long has no request on the way.
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
+/// What a client that is turned away for its slowness may take to hear it.
+const SLOW_HEADER_SLACK: Duration = Duration::from_secs(2);
 const H2_STREAMS_MAX: u32 = 100;
 const H2_PENDING_RESETS_MAX: usize = 20;
 const H2_LOCAL_RESETS_MAX: usize = 500;
@@ -76,11 +80,17 @@ pub(crate) struct Conn {
     pub(crate) slashes: Slashes,
     http2: Cell<bool>,
     heads: RefCell<HeadScan>,
+    /// Of HTTP/2.
+    frames: RefCell<Option<Box<FrameScan>>>,
+    /// A request's head has not come in whole for as long as it may take.
+    head_is_late: Cell<bool>,
     phase: Cell<Phase>,
     /// When the phase began, on the worker's clock.
     since_ms: Cell<u64>,
     blocked_since_ms: Cell<Option<u64>>,
     in_flight: Cell<usize>,
+    /// That have begun.
+    exchanges: Cell<u64>,
     /// Set by the exchange whose answer is a 101.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
     /// Of the HTTP/2 streams whose tasks live, at most `H2_STREAMS_MAX` and those that were reset just now.
@@ -137,10 +147,13 @@ impl Conn {
             slashes: reception.slashes,
             http2: Cell::new(false),
             heads: RefCell::default(),
+            frames: RefCell::default(),
+            head_is_late: Cell::new(false),
             phase: Cell::new(Phase::Silent),
             since_ms: Cell::new(worker.now_ms()),
             blocked_since_ms: Cell::new(None),
             in_flight: Cell::new(0),
+            exchanges: Cell::new(0),
             tunnel: RefCell::new(None),
             paces: RefCell::default(),
             polled: RefCell::default(),
@@ -166,6 +179,61 @@ impl Conn {
             && self.covered.as_ref().is_some_and(|covered| !covered.has(host))
     }
 
+    /// From here on frames come in.
+    fn begin_http2(&self) {
+        self.http2.set(true);
+        *self.frames.borrow_mut() = Some(Box::new(FrameScan::new(self.worker.now_ms())));
+        self.enter(Phase::Silent);
+    }
+
+    /// Bytes for the HTTP library.
+    pub(crate) fn came_in(&self, bytes: &[u8]) {
+        let mut frames = self.frames.borrow_mut();
+        let Some(frames) = &mut *frames else {
+            self.scan(bytes);
+            return self.heard();
+        };
+        frames.came_in(bytes, self.worker.now_ms());
+        if self.phase.get() == Phase::Silent && frames.has_begun() {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// The first `bytes` bytes of these went to the client.
+    pub(crate) fn went_out<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>, mut bytes: usize) {
+        let mut frames = self.frames.borrow_mut();
+        let Some(frames) = &mut *frames else { return };
+        for part in parts {
+            let n = bytes.min(part.len());
+            frames.went_out(&part[..n], self.worker.now_ms());
+            bytes -= n;
+        }
+    }
+
+    /// Whether this gateway ends the connection by itself now, whatever the HTTP library is about to do.
+    pub(crate) fn parts(&self) -> bool {
+        self.head_is_late.get() || self.frames.borrow().as_ref().is_some_and(|frames| frames.flood().is_some())
+    }
+
+    /// What it then says.
+    pub(crate) fn last_words(&self) -> Vec<u8> {
+        let frames = self.frames.borrow();
+        let Some(frames) = &*frames else { return unread::late(self) };
+        let Some(flood) = frames.flood() else { return Vec::new() };
+        self.worker.metrics.reject("h2_flood");
+        tracing::debug!(peer = %self.peer, flood, "an HTTP/2 connection is ended");
+        frames.go_away(flood).unwrap_or_default()
+    }
+
+    /// The HTTP library has ended an HTTP/2 connection by itself.
+    fn count_library_error(&self) {
+        match self.frames.borrow().as_ref().and_then(|frames| frames.library_error()) {
+            Some(LibraryError::Flood) => self.worker.metrics.reject("h2_flood"),
+            Some(LibraryError::Protocol) => self.worker.metrics.reject("h2_protocol_error"),
+            None => (),
+        }
+    }
+
     /// Bytes came in.
     pub(crate) fn heard(&self) {
         // What comes in behind an answer that did not wait for it is no head.
@@ -174,15 +242,9 @@ impl Conn {
         }
     }
 
-    /// Whether what comes in now may be a request's head.
-    pub(crate) fn wants_scan(&self) -> bool {
-        !self.http2.get() && self.heads.borrow().wants(self.is_between_requests())
-    }
-
-    pub(crate) fn scan(&self, bytes: &[u8]) {
-        if self.wants_scan() {
-            self.heads.borrow_mut().feed(bytes, self.is_between_requests());
-        }
+    fn scan(&self, bytes: &[u8]) {
+        let between = self.is_between_requests().then(|| self.exchanges.get());
+        self.heads.borrow_mut().feed(bytes, between);
     }
 
     /// What comes in next may be the rest of a body.
@@ -202,6 +264,16 @@ impl Conn {
 
     /// Why nothing that this connection sent can be trusted, if so.
     pub(crate) fn ambiguity(&self) -> Option<&'static str> {
+        self.heads.borrow().verdict_within(self.exchanges.get())
+    }
+
+    /// Something is wrong with what came in, if only behind the requests so far.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.heads.borrow().verdict().is_some()
+    }
+
+    /// Why the HTTP library refuses what comes behind the last request, if we know better.
+    pub(crate) fn ambiguity_behind(&self) -> Option<&'static str> {
         self.heads.borrow().verdict()
     }
 
@@ -278,6 +350,7 @@ impl Conn {
     pub(crate) fn exchange_begins(&self) {
         self.worker.metrics.in_flight.add(1);
         self.in_flight.set(self.in_flight.get() + 1);
+        self.exchanges.set(self.exchanges.get() + 1);
         self.flushed.set(false);
         self.lingers.set(false);
         self.enter(Phase::Exchange);
@@ -337,10 +410,14 @@ impl Conn {
                 pace.give_up();
             }
         }
+        let waits_since = self.frames.borrow().as_ref().and_then(|it| it.waits_since_ms(self.in_flight.get()));
+        if self.http2.get() && waits_since.is_some_and(|since| longer(since, limits.header_read)) {
+            return self.close("slow_header");
+        }
         let since = self.since_ms.get();
         match self.phase.get() {
             Phase::Silent if longer(since, limits.header_read) => self.close("silent_connection"),
-            Phase::Head if longer(since, limits.header_read) => self.close("slow_header"),
+            Phase::Head if longer(since, limits.header_read) => self.head_is_slow(since),
             // A client that still takes the last answer is not idle.
             Phase::Idle if self.blocked_since_ms.get().is_none() => {
                 let keep = match (self.is_draining(), self.http2.get()) {
@@ -355,6 +432,17 @@ impl Conn {
             Phase::Tunnel if tunnel::is_idle(now.saturating_sub(since)) => self.close("tunnel_idle"),
             Phase::Silent if self.is_draining() && longer(since, DRAIN_IDLE) => self.tell(Ask::Close),
             _ => (),
+        }
+    }
+
+    /// An answer is due where a request has begun, if the client takes it.
+    fn head_is_slow(&self, since_ms: u64) {
+        if !self.head_is_late.replace(true) {
+            return self.tell(self.ask.get());
+        }
+        let longest = self.worker.shared.settings.limits.header_read + SLOW_HEADER_SLACK;
+        if self.worker.now_ms().saturating_sub(since_ms) > longest.as_millis() as u64 {
+            self.tell(Ask::Close);
         }
     }
 
@@ -438,8 +526,7 @@ async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
 }
 
 async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, io: ClientIo<T>) {
-    conn.http2.set(true);
-    conn.enter(Phase::Idle);
+    conn.begin_http2();
     let service = {
         let conn = conn.clone();
         service_fn(move |request| exchange::handle(conn.clone(), request))
@@ -454,7 +541,10 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
         }
         connection.as_mut().poll(cx).map(drop)
     })
-    .await
+    .await;
+    if !conn.parts() {
+        conn.count_library_error();
+    }
 }
 
 pub(crate) fn http1(limits: &ClientLimits) -> http1::Builder {
@@ -477,6 +567,7 @@ fn http2(limits: &ClientLimits, streams: Streams) -> http2::Builder<Streams> {
         .max_local_error_reset_streams(H2_LOCAL_RESETS_MAX)
         .max_send_buf_size(H2_UNSENT_BYTES_MAX)
         .max_header_list_size(h2_header_list_bytes_max(limits))
+        .enable_connect_protocol()
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -1,73 +1,109 @@
-//! A look at the raw head of HTTP/1 requests, for what the HTTP library tolerates or tidies away before we see it: a
-//! line that ends in a bare LF, Content-Length beside Transfer-Encoding, and Content-Length said twice.
+//! A look at the raw lines of HTTP/1 requests, for what the HTTP library tolerates or tidies away before we see it: a line
+//! that ends in a bare LF, Content-Length beside Transfer-Encoding, and Content-Length said twice.
 //!
-//! It reads heads only. Behind a head with a body it loses track, and starts again with the first bytes that come in
-//! once the exchange is over; a head that is pipelined behind a body is therefore not looked at, nor is any behind a
-//! body that the exchange left unread. The library drops the length of such a request if it is chunked too, and closes
-//! the connection behind it, so that nothing can hide there.
+//! It follows the messages on a connection by itself, and passes over their bodies. Where it cannot (behind a request for
+//! another protocol, and behind what the library is going to refuse), it waits for the first bytes that come in once the
+//! exchange is over; behind a body that the exchange left unread, it gives up, and the connection ends.
 
-const NAME_BYTES_MAX: usize = 18;
+/// Of a line: enough for the name and value of a length or a coding, and for a chunk's size.
+const START_BYTES_MAX: usize = 32;
 
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     /// The first bytes of the line.
-    start: [u8; NAME_BYTES_MAX],
+    start: [u8; START_BYTES_MAX],
     line_bytes: usize,
     /// Of the request line looked at last, as far as it came in.
     request_line_bytes: usize,
     last: u8,
-    in_fields: bool,
-    lengths: usize,
-    encodings: usize,
-    lost: bool,
+    place: Place,
+    /// Of the head under way.
+    framing: Framing,
+    /// Heads that have ended.
+    heads: u64,
     /// For good.
     gave_up: bool,
-    verdict: Option<&'static str>,
+    /// What is wrong, and how many heads had ended before.
+    verdict: Option<(u64, &'static str)>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    #[default]
+    RequestLine,
+    Fields,
+    /// So many bytes of a body are left.
+    Body(u64),
+    ChunkLine,
+    /// So many bytes of a chunk and its CRLF are left.
+    Chunk(u64),
+    Trailers,
+    Lost,
+}
+
+#[derive(Debug, Default)]
+struct Framing {
+    lengths: usize,
+    /// None: it is no number.
+    length: Option<u64>,
+    encodings: usize,
+    chunked: bool,
+    upgrades: bool,
 }
 
 impl HeadScan {
-    /// Whether bytes that come in now should be shown to `feed`.
-    pub(crate) fn wants(&self, between_requests: bool) -> bool {
-        !self.gave_up && (between_requests || !self.lost)
-    }
-
     /// The rest of a body may come in where a head should: nothing that follows can be told apart.
     pub(crate) fn give_up(&mut self) {
         self.gave_up = true;
     }
 
-    /// Why the connection cannot be trusted, once something was wrong.
+    /// Why what the connection sends cannot be trusted, once something was wrong.
     pub(crate) fn verdict(&self) -> Option<&'static str> {
-        self.verdict
+        self.verdict.map(|(_, why)| why)
+    }
+
+    /// The same, if it was in one of the first `heads` requests, or before.
+    pub(crate) fn verdict_within(&self, heads: u64) -> Option<&'static str> {
+        self.verdict.filter(|(before, _)| *before < heads).map(|(_, why)| why)
     }
 
     pub(crate) fn request_line_bytes(&self) -> usize {
         self.request_line_bytes
     }
 
-    pub(crate) fn feed(&mut self, mut bytes: &[u8], between_requests: bool) {
-        if !self.wants(between_requests) {
-            return;
+    /// `between_requests`: after how many exchanges, if none is under way.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], between_requests: Option<u64>) {
+        if let (Place::Lost, Some(heads)) = (self.place, between_requests) {
+            *self = Self { verdict: self.verdict, gave_up: self.gave_up, heads, ..Self::default() };
         }
-        if self.lost && between_requests {
-            *self = Self { verdict: self.verdict, ..Self::default() };
-        }
-        while !self.lost && !bytes.is_empty() {
-            let Some(end) = bytes.iter().position(|b| *b == b'\n') else { return self.part(bytes) };
-            self.part(&bytes[..end]);
-            self.end_line();
-            bytes = &bytes[end + 1..];
+        while !self.gave_up && !bytes.is_empty() {
+            let passed = match &mut self.place {
+                Place::Lost => return,
+                Place::Body(left) | Place::Chunk(left) => pass(left, bytes),
+                _ => {
+                    let Some(end) = bytes.iter().position(|b| *b == b'\n') else { return self.part(bytes) };
+                    self.part(&bytes[..end]);
+                    self.end_line();
+                    end + 1
+                }
+            };
+            bytes = &bytes[passed..];
+            match self.place {
+                Place::Body(0) => self.place = Place::RequestLine,
+                Place::Chunk(0) => self.place = Place::ChunkLine,
+                _ => (),
+            }
         }
     }
 
     fn part(&mut self, part: &[u8]) {
         let Some(last) = part.last() else { return };
-        if self.line_bytes < NAME_BYTES_MAX {
-            let n = part.len().min(NAME_BYTES_MAX - self.line_bytes);
+        if self.line_bytes < START_BYTES_MAX {
+            let n = part.len().min(START_BYTES_MAX - self.line_bytes);
             self.start[self.line_bytes..self.line_bytes + n].copy_from_slice(&part[..n]);
         }
         self.line_bytes += part.len();
-        if !self.in_fields {
+        if self.place == Place::RequestLine {
             self.request_line_bytes = self.line_bytes;
         }
         self.last = *last;
@@ -76,36 +112,93 @@ impl HeadScan {
     fn end_line(&mut self) {
         let line_bytes = std::mem::take(&mut self.line_bytes);
         if line_bytes == 0 || self.last != b'\r' {
-            self.verdict = Some("a line ends without a carriage return");
+            self.wrong("a line ends without a carriage return");
         }
         let empty = line_bytes <= 1;
-        match (self.in_fields, empty) {
+        match (self.place, empty) {
             // Empty lines before a request line are allowed (RFC 9112 2.2).
-            (false, empty) => self.in_fields = !empty,
-            (true, true) => self.end_head(),
-            (true, false) => {
-                let start = &self.start[..line_bytes.min(NAME_BYTES_MAX)];
-                self.lengths += usize::from(is_field(start, b"content-length"));
-                self.encodings += usize::from(is_field(start, b"transfer-encoding"));
-            }
+            (Place::RequestLine, false) => self.place = Place::Fields,
+            (Place::Fields, true) => self.end_head(),
+            (Place::Fields, false) => self.field(line_bytes),
+            (Place::ChunkLine, _) => self.place = self.chunk(line_bytes),
+            (Place::Trailers, true) => self.place = Place::RequestLine,
+            _ => (),
+        }
+    }
+
+    fn wrong(&mut self, why: &'static str) {
+        self.verdict.get_or_insert((self.heads, why));
+    }
+
+    fn field(&mut self, line_bytes: usize) {
+        let line = &self.start[..line_bytes.min(START_BYTES_MAX)];
+        // A value that is longer is no number and no coding that is served.
+        let is_whole = line_bytes <= START_BYTES_MAX;
+        if let Some(value) = value(line, b"content-length") {
+            self.framing.lengths += 1;
+            self.framing.length = number(value).filter(|_| is_whole);
+        } else if let Some(value) = value(line, b"transfer-encoding") {
+            self.framing.encodings += 1;
+            self.framing.chunked = is_whole && value.eq_ignore_ascii_case(b"chunked");
+        } else if value(line, b"upgrade").is_some() {
+            self.framing.upgrades = true;
         }
     }
 
     fn end_head(&mut self) {
-        if self.lengths > 0 && self.encodings > 0 {
-            self.verdict = Some("both Content-Length and Transfer-Encoding");
+        let framing = std::mem::take(&mut self.framing);
+        if framing.lengths > 0 && framing.encodings > 0 {
+            self.wrong("both Content-Length and Transfer-Encoding");
         }
-        if self.lengths > 1 {
-            self.verdict = Some("more than one Content-Length");
+        if framing.lengths > 1 {
+            self.wrong("more than one Content-Length");
         }
-        self.lost = self.lengths + self.encodings > 0;
-        self.in_fields = false;
-        (self.lengths, self.encodings) = (0, 0);
+        self.heads += 1;
+        self.place = match (framing.lengths, framing.encodings) {
+            _ if framing.upgrades => Place::Lost,
+            (0, 0) => Place::RequestLine,
+            (1, 0) => framing.length.map_or(Place::Lost, Place::Body),
+            (0, 1) if framing.chunked => Place::ChunkLine,
+            _ => Place::Lost,
+        };
+    }
+
+    /// What follows a chunk's first line.
+    fn chunk(&self, line_bytes: usize) -> Place {
+        let line = &self.start[..line_bytes.min(START_BYTES_MAX)];
+        let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+        if digits == 0 || digits == START_BYTES_MAX {
+            return Place::Lost;
+        }
+        let size = line[..digits].iter().try_fold(0u64, |size, digit| {
+            let digit = char::from(*digit).to_digit(16)?;
+            size.checked_mul(16)?.checked_add(u64::from(digit))
+        });
+        match size.map(|size| (size, size.checked_add(2))) {
+            Some((0, _)) => Place::Trailers,
+            Some((_, Some(with_end))) => Place::Chunk(with_end),
+            _ => Place::Lost,
+        }
     }
 }
 
-fn is_field(line: &[u8], name: &[u8]) -> bool {
-    line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name)
+/// How many of these bytes belong to what is left.
+fn pass(left: &mut u64, bytes: &[u8]) -> usize {
+    let n = (*left).min(bytes.len() as u64);
+    *left -= n;
+    n as usize
+}
+
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    if line.get(name.len()) != Some(&b':') || !line[..name.len()].eq_ignore_ascii_case(name) {
+        return None;
+    }
+    Some(line[name.len() + 1..].trim_ascii())
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok().filter(|it| it.bytes().all(|b| b.is_ascii_digit()))?;
+    text.parse().ok()
 }
 
 #[cfg(test)]
@@ -113,13 +206,13 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(head: &str, ambiguous: bool) {
+    fn check(stream: &str, ambiguous: bool) {
         // However the bytes are cut into reads.
-        for cut in 0..head.len() {
+        for cut in 0..stream.len() {
             let mut scan = HeadScan::default();
-            scan.feed(&head.as_bytes()[..cut], true);
-            scan.feed(&head.as_bytes()[cut..], false);
-            assert_eq!(scan.verdict().is_some(), ambiguous, "{head:?} cut at {cut}: {:?}", scan.verdict());
+            scan.feed(&stream.as_bytes()[..cut], Some(0));
+            scan.feed(&stream.as_bytes()[cut..], None);
+            assert_eq!(scan.verdict().is_some(), ambiguous, "{stream:?} cut at {cut}: {:?}", scan.verdict());
         }
     }
 
@@ -127,7 +220,7 @@ mod tests {
     fn ambiguous_heads_are_seen() {
         check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false);
         check("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\n", false);
-        check("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\na\nb\nc\n\n\n", false);
+        check("POST / HTTP/1.1\r\nContent-Length: 6\r\n\r\na\nb\nc\n", false);
         check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\r\n\r\n", false);
         check("GET / HTTP/1.1\nHost: a\r\n\r\n", true);
         check("GET / HTTP/1.1\r\nHost: a\r\n\n", true);
@@ -139,20 +232,50 @@ mod tests {
     }
 
     #[test]
-    fn the_next_head_is_looked_at_once_the_exchange_is_over() {
+    fn heads_behind_bodies_are_seen_too() {
+        let bad = "GET / HTTP/1.1\nHost: a\r\n\r\n";
+        let good = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for body in [
+            "POST / HTTP/1.1\r\nContent-Length: 6\r\n\r\na\nb\nc\n",
+            "POST / HTTP/1.1\r\nContent-Length:0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=\"\"\r\n\n\n\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n00A\r\n\n\n\n\n\n\n\n\n\n\n\r\n0\r\nx: y\r\n\r\n",
+        ] {
+            check(&format!("{body}{good}{body}{good}"), false);
+            check(&format!("{body}{bad}"), true);
+            check(&format!("{body}{good}{body}{bad}"), true);
+        }
+        // In the frame of a body itself.
+        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n", true);
+        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nGET / HTTP/1.1\r\n\r\n", true);
+        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\nc: d\r\n\r\n", true);
+    }
+
+    #[test]
+    fn a_verdict_is_about_its_own_head_and_those_behind_it() {
         let mut scan = HeadScan::default();
-        scan.feed(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n\n", true);
-        assert!(!scan.wants(false) && scan.wants(true));
-        scan.feed(b"GET / HTTP/1.1\n\n", true);
-        assert!(scan.verdict().is_some());
+        scan.feed(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\n\r\n", Some(0));
+        assert_eq!(scan.verdict_within(1), None);
+        assert!(scan.verdict_within(2).is_some() && scan.verdict_within(3).is_some());
+    }
+
+    #[test]
+    fn a_lost_track_is_found_again_once_the_exchange_is_over() {
+        let mut scan = HeadScan::default();
+        scan.feed(b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\x01\n\x02\n", Some(0));
+        scan.feed(b"\n\n", None);
+        assert_eq!(scan.verdict(), None);
+        scan.feed(b"GET / HTTP/1.1\n\n", Some(1));
+        assert_eq!((scan.verdict_within(1), scan.verdict_within(2).is_some()), (None, true));
     }
 
     #[test]
     fn the_rest_of_a_body_is_not_taken_for_a_head() {
         let mut scan = HeadScan::default();
-        scan.feed(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n", true);
+        scan.feed(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n", Some(0));
         scan.give_up();
-        scan.feed(b"a\nb\n", true);
-        assert!(scan.verdict().is_none() && !scan.wants(true));
+        scan.feed(b"a\nb\n", Some(1));
+        scan.feed(b"\n\n", None);
+        assert_eq!(scan.verdict(), None);
     }
 }

@@ -1,5 +1,5 @@
-//! A client's byte stream as hyper reads it: the bytes that were read to tell HTTP/2 from HTTP/1 come first, and the
-//! connection hears of what arrives and of what cannot be written.
+//! A client's byte stream as hyper reads it: the bytes that were read to tell HTTP/2 from HTTP/1 come first, the connection
+//! hears of what passes and of what cannot be written, and may have the last word.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use std::{
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time::Sleep,
 };
 
@@ -25,19 +25,39 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// peer, which then loses the answer that it has not read yet (RFC 9112 9.6).
 const LINGER_BYTES_MAX: usize = 32 << 20;
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
+/// The same behind a flood, which may go on.
+const PARTING_BYTES_MAX: usize = 1 << 20;
+const PARTING_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Up to here a copy into one piece costs less than what the kernel does for several.
 const GATHERED_BYTES_MAX: usize = 4 << 10;
 const _: () = assert!(GATHERED_BYTES_MAX <= SCRATCH_BYTES, "the pieces are gathered in the scratch buffer");
 
 pub(crate) struct ClientIo<T> {
-    inner: TokioIo<T>,
+    inner: TokioIo<Tap<T>>,
     conn: Rc<Conn>,
     sniffed: Vec<u8>,
     /// Once the HTTP library has refused a request by itself.
     instead: Option<Instead>,
     /// Since our side has ended.
     lingering: Option<Lingering>,
+    /// Since this gateway ended the connection over the library's head.
+    parting: Option<Parting>,
+}
+
+/// Where all that passes is looked at.
+struct Tap<T> {
+    stream: T,
+    conn: Rc<Conn>,
+}
+
+/// What is still said to a client that is turned away, and the end behind it.
+struct Parting {
+    words: Vec<u8>,
+    written: usize,
+    shut: bool,
+    bytes: usize,
+    timer: Pin<Box<Sleep>>,
 }
 
 struct Lingering {
@@ -53,7 +73,8 @@ pub(crate) enum Protocol {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
     pub(crate) fn new(stream: T, conn: Rc<Conn>) -> Self {
-        Self { inner: TokioIo::new(stream), conn, sniffed: Vec::new(), instead: None, lingering: None }
+        let inner = TokioIo::new(Tap { stream, conn: conn.clone() });
+        Self { inner, conn, sniffed: Vec::new(), instead: None, lingering: None, parting: None }
     }
 
     /// Reads no further than needed to tell; an end of the stream counts as HTTP/1.
@@ -61,7 +82,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
         let mut start = [0; PREFACE.len()];
         let mut len = 0;
         while len < PREFACE.len() && start[..len] == PREFACE[..len] {
-            match self.inner.inner_mut().read(&mut start[len..]).await? {
+            match self.inner.inner_mut().stream.read(&mut start[len..]).await? {
                 0 => break,
                 n => len += n,
             }
@@ -74,36 +95,62 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Read for ClientIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.parts() {
+            return self.poll_part(cx);
+        }
         if !self.sniffed.is_empty() {
             let n = self.sniffed.len().min(buf.remaining());
-            self.conn.scan(&self.sniffed[..n]);
+            self.conn.came_in(&self.sniffed[..n]);
             buf.put_slice(&self.sniffed[..n]);
             self.sniffed.drain(..n);
             return Poll::Ready(Ok(()));
         }
-        if self.conn.wants_scan() {
-            return self.poll_read_scanned(cx, buf);
-        }
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if read.is_ready() {
-            self.conn.heard();
+        match self.parts() {
+            // The library does not see what was too much.
+            true => self.poll_part(cx),
+            false => read,
         }
-        read
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
-    /// Reads by way of the worker's own buffer, where the bytes can be looked at.
-    fn poll_read_scanned(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let worker = self.conn.worker.clone();
-        let mut scratch = worker.scratch.borrow_mut();
-        let n = scratch.len().min(buf.remaining());
-        let mut scratch = tokio::io::ReadBuf::new(&mut scratch[..n]);
-        ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut scratch))?;
-        self.conn.scan(scratch.filled());
-        self.conn.heard();
-        buf.put_slice(scratch.filled());
-        Poll::Ready(Ok(()))
+    /// Whether the connection has the last word.
+    fn parts(&self) -> bool {
+        self.parting.is_some() || self.conn.parts()
+    }
+
+    /// Says the last words, ends our side, and waits until the client has heard it, or for a while. Always an error.
+    fn poll_part<R>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        let parting = self.parting.get_or_insert_with(|| Parting {
+            words: self.conn.last_words(),
+            written: 0,
+            shut: false,
+            bytes: 0,
+            timer: Box::pin(tokio::time::sleep(PARTING_TIME_MAX)),
+        });
+        let stream = &mut self.inner.inner_mut().stream;
+        let mut scratch = self.conn.worker.scratch.borrow_mut();
+        while parting.timer.as_mut().poll(cx).is_pending() && parting.bytes < PARTING_BYTES_MAX {
+            if parting.written < parting.words.len() {
+                match ready!(Pin::new(&mut *stream).poll_write(cx, &parting.words[parting.written..])) {
+                    Ok(n @ 1..) => parting.written += n,
+                    _ => break,
+                }
+            } else if !parting.shut {
+                if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() {
+                    break;
+                }
+                parting.shut = true;
+            } else {
+                let mut scratch = ReadBuf::new(&mut scratch);
+                match ready!(Pin::new(&mut *stream).poll_read(cx, &mut scratch)) {
+                    Ok(()) if !scratch.filled().is_empty() => parting.bytes += scratch.filled().len(),
+                    _ => break,
+                }
+            }
+        }
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
 
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -125,8 +172,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
         });
         let mut scratch = self.conn.worker.scratch.borrow_mut();
         while lingering.bytes < LINGER_BYTES_MAX && lingering.timer.as_mut().poll(cx).is_pending() {
-            let mut scratch = tokio::io::ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut scratch)) {
+            let mut scratch = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.inner.inner_mut().stream).poll_read(cx, &mut scratch)) {
                 Ok(()) if !scratch.filled().is_empty() => lingering.bytes += scratch.filled().len(),
                 _ => break,
             }
@@ -151,6 +198,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.parts() {
+            return self.poll_part(cx);
+        }
         if self.conn.owes_nothing()
             && let Some(poll) = self.poll_instead(cx, &[io::IoSlice::new(buf)])
         {
@@ -161,6 +211,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.parts() {
+            return self.poll_part(cx);
+        }
         let poll = Pin::new(&mut self.inner).poll_flush(cx);
         if poll.is_ready() {
             self.conn.flushed();
@@ -169,6 +222,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.parts() {
+            return self.poll_part(cx);
+        }
         if self.lingering.is_none() {
             let poll = Pin::new(&mut self.inner).poll_shutdown(cx);
             ready!(self.wrote(poll))?;
@@ -188,6 +244,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.parts() {
+            return self.poll_part(cx);
+        }
         if self.conn.owes_nothing()
             && let Some(poll) = self.poll_instead(cx, bufs)
         {
@@ -198,5 +257,44 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
             false => Pin::new(&mut self.inner).poll_write_vectored(cx, bufs),
         };
         self.wrote(poll)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Tap<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.conn.came_in(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Tap<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.conn.went_out([buf], written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.conn.went_out(bufs.iter().map(|buf| &**buf), written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

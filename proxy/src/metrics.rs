@@ -178,7 +178,7 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-const REASONS: [&str; 40] = [
+const REASONS: [&str; 42] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -214,6 +214,8 @@ const REASONS: [&str; 40] = [
     "tls_handshake",
     "silent_connection",
     "slow_header",
+    "h2_flood",
+    "h2_protocol_error",
     "stalled_client",
     "tunnel_idle",
     "drain_grace_over",

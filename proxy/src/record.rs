@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -22,6 +22,7 @@ use crate::{
     client_body::BodyState,
     connection::Conn,
     exchange,
+    grpc_web::{self, GrpcWeb},
     held::Held,
     identity::Identity,
     limits::Admitted,
@@ -48,6 +49,12 @@ pub(crate) struct Record {
     version: Version,
     /// A gRPC call, which is answered in gRPC's own way.
     pub(crate) grpc: bool,
+    /// The client speaks gRPC-Web.
+    pub(crate) grpc_web: Option<GrpcWeb>,
+    /// Its answer is turned into that.
+    pub(crate) web: Option<grpc_web::Encoder>,
+    /// What becomes of the stream of a WebSocket over HTTP/2 (RFC 8441).
+    pub(crate) connect: Option<OnUpgrade>,
     /// The answer is a stream of server-sent events.
     pub(crate) event_stream: bool,
     has_body: bool,
@@ -120,6 +127,9 @@ impl Record {
             method: request.method().clone(),
             version: request.version(),
             grpc: refusal::is_grpc(request.headers()),
+            grpc_web: GrpcWeb::of(request.headers()),
+            web: None,
+            connect: None,
             event_stream: false,
             has_body: !request.body().is_end_stream(),
             plan: None,
@@ -294,10 +304,10 @@ impl Record {
 
 /// A request that the HTTP library could not read, and that we answered all the same: counted, and logged with the little
 /// that is known of it.
-pub(crate) fn unread(conn: &Conn, refusal: &Refusal, request_id: Uuid) {
+pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: Uuid) {
     let words = refusal.words();
     let worker = &conn.worker;
-    worker.metrics.reject(words.code);
+    worker.metrics.reject(reason);
     // As of any method that has no label of its own.
     worker.unmatched.count(&Method::TRACE, words.status.as_u16());
     let settings = &worker.shared.settings;
@@ -483,7 +493,7 @@ impl Answer {
                 let refusal = Refusal::from(error);
                 record.refused(refusal.words().code);
                 record.write();
-                if record.grpc && record.is_http2() {
+                if record.grpc && (record.is_http2() || record.web.is_some()) {
                     this.inner = ResponseBody::Empty;
                     return Poll::Ready(Some(Ok(Frame::trailers(refusal::grpc_trailers(&refusal)))));
                 }
@@ -500,6 +510,10 @@ impl Body for Answer {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Held>, Failure>>> {
         let frame = ready!(self.as_mut().poll_bytes(cx));
         let Some(record) = &self.record else { return Poll::Ready(None) };
+        let frame = match record.web {
+            Some(web) => frame.map(|frame| frame.map(|frame| web.encode(frame))),
+            None => frame,
+        };
         let metrics = &record.conn.worker.metrics;
         Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|bytes| Held::new(bytes, metrics)))))
     }
@@ -509,7 +523,11 @@ impl Body for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self.record.as_ref().is_some_and(|record| record.web.is_some()) {
+            // As a message more, and perhaps in base64.
+            true => SizeHint::default(),
+            false => self.inner.size_hint(),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) enum Refusal {
     /// The methods that are allowed here.
     MethodNotAllowed(Vec<String>),
     RequestTimeout,
+    LateHead,
     BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
@@ -99,6 +100,14 @@ impl Refusal {
                 "request_timeout",
                 "Request timeout",
                 "the request's body came in too slowly",
+                4,
+            )
+            .close(),
+            Self::LateHead => words(
+                S::REQUEST_TIMEOUT,
+                "request_timeout",
+                "Request timeout",
+                "the request's head came in too slowly",
                 4,
             )
             .close(),
@@ -394,6 +403,7 @@ impl From<ClientFault> for Refusal {
             ClientFault::Digest => {
                 Self::Unauthenticated(AuthFailure::Invalid("the body is not what its content-digest says"), Vec::new())
             }
+            ClientFault::TrailersTooLarge => Self::HeadersTooLarge,
             ClientFault::Broken => Self::Malformed("the body is not framed as HTTP wants it"),
         }
     }

@@ -1,8 +1,8 @@
-//! A connection behind a 101: bytes both ways until one side ends, the tunnel stands still, or what let it in no longer
+//! A connection behind a 101, or a stream of one: bytes both ways until one side ends, the tunnel stands still, or what let it in no longer
 //! holds.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     rc::Rc,
@@ -11,9 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -57,6 +59,15 @@ impl Tunnel {
         Self { upstream, record, received }
     }
 
+    /// On a stream of HTTP/2, which is there as soon as the answer's head is out; it never is if the client has left.
+    pub(crate) async fn run_stream(mut self, stream: Option<OnUpgrade>) {
+        let Some(stream) = stream else { return };
+        match stream.await {
+            Ok(stream) => self.run(TokioIo::new(stream), Bytes::new()).await,
+            Err(_) => self.record.ended_by("client_gone"),
+        }
+    }
+
     /// `early`: what the client has sent behind its request already.
     pub(crate) async fn run(mut self, mut client: impl AsyncRead + AsyncWrite + Unpin, early: Bytes) {
         let worker = self.record.conn.worker.clone();
@@ -67,6 +78,10 @@ impl Tunnel {
         };
         let (mut up, mut down) = (Flow::new(&early), Flow::new(&behind));
         let mut last_ms = worker.now_ms();
+        let of_stream = self.record.is_http2();
+        // The connection's own clock looks after a tunnel that has it for itself.
+        let mut idle = of_stream.then(|| Box::pin(sleep(Duration::from_millis(IDLE_MS_MAX))));
+        let mut is_over = false;
         let ended = poll_fn(|cx| {
             if let Some(live) = &self.record.live
                 && let Some(ended) = live.ended(cx)
@@ -78,7 +93,19 @@ impl Tunnel {
             let to_client = down.poll(&worker, &mut target, &mut client, cx);
             if up.bytes + down.bytes != before {
                 last_ms = worker.now_ms();
-                self.record.conn.tunnel_moves();
+                if !of_stream {
+                    self.record.conn.tunnel_moves();
+                }
+            }
+            while let Some(timer) = &mut idle
+                && timer.as_mut().poll(cx).is_ready()
+            {
+                let silent_ms = worker.now_ms().saturating_sub(last_ms);
+                if is_idle(silent_ms + 1) {
+                    is_over = true;
+                    return Poll::Ready(None);
+                }
+                timer.as_mut().reset(Instant::now() + Duration::from_millis(IDLE_MS_MAX - silent_ms));
             }
             self.received.bytes.set(up.bytes);
             self.record.sent(down.bytes);
@@ -102,6 +129,9 @@ impl Tunnel {
             };
             // Whoever does not listen is cut off.
             let _ = timeout(FAREWELL, both).await;
+        }
+        if is_over {
+            self.record.ended_by("tunnel_idle");
         }
         self.record.sent(down.bytes);
     }

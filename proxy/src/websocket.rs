@@ -1,9 +1,10 @@
 //! WebSocket (RFC 6455) as far as a gateway must know it: the handshake's two heads, and where frames begin and end.
 
 use data_encoding::BASE64;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header, request::Parts};
+use hyper::{ext::Protocol, upgrade::OnUpgrade};
 
-use crate::refusal::Refusal;
+use crate::{ids::Ids, refusal::Refusal};
 
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 24;
@@ -14,12 +15,40 @@ const UPGRADE: HeaderValue = HeaderValue::from_static("Upgrade");
 pub(crate) const CLOSE_GOING_AWAY: u16 = 1001;
 pub(crate) const CLOSE_POLICY_VIOLATION: u16 = 1008;
 
+/// A handshake over HTTP/2 (RFC 8441) in the words of one over HTTP/1.1, and what its stream becomes. None: it is none.
+pub(crate) fn extended_connect<B>(request: &mut Request<B>, ids: &Ids) -> Option<OnUpgrade> {
+    let protocol = request.extensions().get::<Protocol>()?;
+    if request.version() != Version::HTTP_2 || request.method() != Method::CONNECT || protocol.as_ref() != b"websocket"
+    {
+        return None;
+    }
+    let upgrade = hyper::upgrade::on(&mut *request);
+    *request.method_mut() = Method::GET;
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&ids.random().to_be_bytes());
+    nonce[8..].copy_from_slice(&ids.random().to_be_bytes());
+    let headers = request.headers_mut();
+    offer(headers);
+    let key = HeaderValue::try_from(BASE64.encode(&nonce)).expect("base64 is ASCII");
+    headers.insert(header::SEC_WEBSOCKET_KEY, key);
+    Some(upgrade)
+}
+
+/// The answer to that in the words of HTTP/2.
+pub(crate) fn connected(head: &mut http::response::Parts) {
+    head.status = StatusCode::OK;
+    for of_http1 in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_ACCEPT] {
+        head.headers.remove(of_http1);
+    }
+}
+
 /// A request that asks for another protocol: a WebSocket handshake as RFC 6455 4.1 wants it, or refused.
 pub(crate) fn check_request(parts: &Parts) -> Result<(), Refusal> {
     if !is_only(&parts.headers, header::UPGRADE, b"websocket") {
         return Err(Refusal::UpgradeNotSupported);
     }
-    if parts.method != Method::GET || parts.version != Version::HTTP_11 {
+    // In HTTP/2 only `extended_connect` can have said Upgrade (RFC 9113 8.2.2).
+    if parts.method != Method::GET || !matches!(parts.version, Version::HTTP_11 | Version::HTTP_2) {
         return Err(Refusal::Malformed("a WebSocket begins with GET in HTTP/1.1"));
     }
     if !names(&parts.headers, header::CONNECTION, b"upgrade") {

@@ -8,7 +8,7 @@ use http::{
 };
 use http_body::Body;
 use hyper::body::Incoming;
-use quorumgate_model::resource::{Name, PathPattern};
+use quorumgate_model::resource::{Name, PathPattern, Protocol};
 use tokio::time::Instant;
 
 use super::{
@@ -204,7 +204,7 @@ pub(super) fn body(
     let Some(body) = body.take().filter(|body| !body.is_end_stream()) else {
         return digest.map_or(Ok(None), Digested::finish).map(|_| RequestBody::Empty);
     };
-    let patience = match record.grpc {
+    let patience = match record.grpc || record.grpc_web.is_some() {
         true => Patience::Idle(STREAM_IDLE),
         false => Patience::Floor(limits.body_idle),
     };
@@ -225,6 +225,14 @@ pub(super) async fn send(
     record.forwarding();
     let accept = if asks == Asks::Upgrade { websocket::accept(request.headers()) } else { None };
     let worker = record.conn.worker.clone();
+    let web = record.grpc_web.filter(|_| worker.pools.speaks(upstream) == Some(Protocol::Http2));
+    if let Some(web) = web {
+        // What speaks HTTP/1 has no trailers to speak gRPC with: it gets what came in.
+        record.grpc = true;
+        if let (Some(decoder), RequestBody::Client(body)) = (web.ask(request.headers_mut()), request.body_mut()) {
+            body.decode_by(decoder);
+        }
+    }
     let shown = bearer(&worker, upstream).await?;
     if let Some((_, bearer)) = &shown {
         request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
@@ -261,6 +269,7 @@ pub(super) async fn send(
         websocket::offer(headers);
     }
     headers.append(header::VIA, via);
+    record.web = web.and_then(|web| web.answer(headers));
     Ok(response)
 }
 

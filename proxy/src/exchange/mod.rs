@@ -36,6 +36,7 @@ use crate::{
     refusal::{self, Refusal},
     tunnel::Tunnel,
     upstream::Asks,
+    websocket,
 };
 
 /// What is read, and for how long, of a body that nobody wants, so that its connection can serve the next request.
@@ -46,8 +47,10 @@ const LOGGED_CHARS_MAX: usize = 1024;
 
 /// Never fails: what goes wrong is an answer too. (That the type says so spares the connection a future around this one,
 /// which would hold it twice and copy it once.)
-pub(crate) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+pub(crate) async fn handle(conn: Rc<Conn>, mut request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+    let connect = websocket::extended_connect(&mut request, &conn.worker.ids);
     let mut record = Record::begin(conn, &request);
+    record.connect = connect;
     let (parts, body) = request.into_parts();
     // To read the body would ask for it.
     let waits = parts.headers.contains_key(header::EXPECT);
@@ -312,7 +315,16 @@ async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) ->
 /// The one exit: every answer leaves through here, with its record.
 fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) -> Response<Answer> {
     // Then the connection ends behind the answer, which the client must know before it sends its next request.
-    let ends = record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none());
+    let ends =
+        record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none()) || record.conn.is_ambiguous();
+    // A success would say that the stream is a WebSocket.
+    let is_none = |response: &Response<ResponseBody>| {
+        response.status().is_success() && !matches!(response.body(), ResponseBody::Tunnel(_))
+    };
+    let outcome = match outcome {
+        Ok(response) if record.connect.is_some() && is_none(&response) => Err(Refusal::UpgradeNotSupported),
+        outcome => outcome,
+    };
     let mut response = outcome.unwrap_or_else(|refusal| {
         record.refused(refusal.words().code);
         if let Some(phase) = refusal.phase() {
@@ -320,7 +332,11 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
         }
         // Nobody needs to end what is said here.
         record.live = None;
-        let mut answer = refusal.answer(record.request_id, record.grpc).map(ResponseBody::Full);
+        let grpc = (record.grpc || record.grpc_web.is_some()) && record.connect.is_none();
+        let mut answer = refusal.answer(record.request_id, grpc).map(ResponseBody::Full);
+        if let Some(web) = record.grpc_web {
+            web.answer(answer.headers_mut());
+        }
         if let Refusal::OverLimit(over) = &refusal {
             over.fields(record.conn.worker.shared.settings.limits.rate_limit_style, answer.headers_mut());
         }
@@ -350,8 +366,15 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
     }
     record.event_stream = is_event_stream(headers);
     record.answered(response.status());
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     match body {
+        ResponseBody::Tunnel(upstream) if record.connect.is_some() => {
+            websocket::connected(&mut head);
+            record.answered(head.status);
+            let stream = record.connect.take();
+            tokio::task::spawn_local(Tunnel::new(upstream, record).run_stream(stream));
+            Response::from_parts(head, Answer::switching())
+        }
         ResponseBody::Tunnel(upstream) => {
             let conn = record.conn.clone();
             conn.tunnel.replace(Some(Tunnel::new(upstream, record)));

@@ -1,10 +1,11 @@
 //! Request and response heads: how a request names what it wants on each protocol, and which responses are refused.
 
 use http::{
-    Request, Response, StatusCode, Uri, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     uri::{Authority, PathAndQuery, Scheme},
 };
+use http_body::Body;
 use quorumgate_model::resource::Protocol;
 
 use super::{Asks, Failure};
@@ -21,6 +22,17 @@ pub(super) fn address<B>(request: &mut Request<B>, uri: &Uri, protocol: Protocol
             let host = request.headers_mut().remove(HOST);
             let authority = host.and_then(|host| Authority::from_maybe_shared(host).ok());
             *request.uri_mut() = absolute_form(uri, authority);
+        }
+    }
+}
+
+/// A body of unknown length behind a method that seldom has one: the library would leave it out unless it is told.
+pub(super) fn frame<B: Body>(request: &mut Request<B>, protocol: Protocol) {
+    let seldom = matches!(*request.method(), Method::GET | Method::HEAD);
+    if seldom && protocol == Protocol::Http1 && !request.body().is_end_stream() {
+        let unknown = request.body().size_hint().exact().is_none() && !request.headers().contains_key(CONTENT_LENGTH);
+        if unknown {
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
 }

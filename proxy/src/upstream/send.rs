@@ -112,6 +112,11 @@ impl Pools {
         outcome
     }
 
+    /// How its targets are spoken to; None: there is no such upstream.
+    pub fn speaks(&self, upstream: &str) -> Option<Protocol> {
+        Some(self.worker.view(upstream)?.origin.config.protocol)
+    }
+
     /// Waits for the first look-up of the upstream's names, at most as long as a connect may take.
     async fn view(&self, name: &str) -> Result<Rc<View>, Failure> {
         let view = self.worker.view(name).ok_or(Failure::NoHealthyTarget)?;
@@ -347,10 +352,13 @@ impl Exchange<'_> {
         let mut request = Request::new(self.body.begin());
         *request.method_mut() = self.head.method.clone();
         *request.headers_mut() = headers;
-        if self.rule.route.rewrite.host == HostRewrite::Target {
+        // Of HTTP/1.0 there may be none, and many servers take an empty one for an error.
+        let no_host = request.headers().get(http::header::HOST).is_none_or(|host| host.is_empty());
+        if no_host || self.rule.route.rewrite.host == HostRewrite::Target {
             request.headers_mut().insert(http::header::HOST, target.clone());
         }
         head::address(&mut request, &self.head.uri, self.config.protocol);
+        head::frame(&mut request, self.config.protocol);
         request
     }
 }

@@ -146,6 +146,34 @@ fn a_bad_response_fails_and_its_connection_is_closed() {
         let both = "protocol error: Content-Length beside Transfer-Encoding";
         let response = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
         check(response, OPEN, Err(both)).await;
+        let old = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+        check(old, OPEN, Err(unparsable)).await;
+        let coding = "protocol error: a Transfer-Encoding other than chunked";
+        for response in [
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ] {
+            check(response, OPEN, Err(coding)).await;
+        }
+        for response in [
+            "HTTP/1.1 200 OK\r\ncontent-length : 2\r\n\r\nhi",
+            "HTTP/1.1 200 OK\r\nx-a: b\r\n c: d\r\ncontent-length: 2\r\n\r\nhi",
+            "HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nhi",
+            "HTTP/1.1 200 OK\r\nx-a: b\0\r\ncontent-length: 2\r\n\r\nhi",
+        ] {
+            check(response, OPEN, Err(unparsable)).await;
+        }
+        for response in [
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhiX\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;a\rb\r\nhi\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;a\nb\r\nhi\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\nhi\r\n0\r\n\r\n",
+        ] {
+            check(response, OPEN, Err(framing)).await;
+        }
+        // Bytes behind an answer that has no body are another answer, for nobody.
+        check("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", OPEN, Ok("")).await;
+        check("HTTP/1.1 304 Not Modified\r\ncontent-length: 4\r\n\r\nevil", OPEN, Ok("")).await;
         check("HTTP/1.1 101 Switching\r\n\r\n", OPEN, Err("protocol error: 101 without an Upgrade")).await;
         check("HTTP/1.1 20", CLOSE, Err("protocol error: the response head broke off")).await;
     });
