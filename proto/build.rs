@@ -3,11 +3,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "quorumgate/admin/v1/resources.proto",
     "quorumgate/admin/v1/admin.proto",
     "quorumgate/admin/v1/credentials.proto",
     "quorumgate/admin/v1/limits.proto",
+    "quorumgate/admin/v1/upstreams.proto",
     "quorumgate/store/v1/store.proto",
     "quorumgate/peer/v1/peer.proto",
 ];

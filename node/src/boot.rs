@@ -135,6 +135,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         certificate: consensus.certificate_resolver(),
         serving: Arc::new(move || serving.ruleset()),
         directory: proxy.directory(),
+        upstreams: proxy.upstreams(),
         ready: health.watch(),
     };
     admin::start(admin, &tasks).await.context("starting the admin API")?;

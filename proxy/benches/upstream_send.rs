@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, task::LocalSet};
 #[path = "../tests/all/upstream_support/mod.rs"]
 mod upstream_support;
 
-use upstream_support::{NAME, route, ruleset, upstream};
+use upstream_support::{CALLER, NAME, route, ruleset, upstream};
 
 #[global_allocator]
 static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
@@ -74,7 +74,8 @@ fn call(bencher: divan::Bencher<'_, '_>, method: &Method) {
     let template = request(method);
     let one = async || {
         let mut trail = Trail::default();
-        let call = Call { rule: &rule, upstream: NAME, deadline: None, asks: Asks::Answer, trail: &mut trail };
+        let (rule, trail) = (&rule, &mut trail);
+        let call = Call { rule, upstream: NAME, deadline: None, asks: Asks::Answer, caller: CALLER, trail };
         let response = pools.send(call, again(&template)).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes().len()
     };

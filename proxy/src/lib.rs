@@ -80,7 +80,7 @@ impl Proxy {
     ) -> anyhow::Result<Self> {
         let (sockets, addresses) = listener::bind(&settings.listeners, settings.workers)?;
         let access_log = access_log::AccessLog::start(settings.access_log.path.clone())?;
-        let registry = Arc::new(Registry::new());
+        let registry = Arc::new(Registry::in_region(&settings.region));
         registry.publish(&rules);
         let shared = Arc::new(Shared {
             running: AtomicUsize::new(settings.workers),

@@ -36,7 +36,13 @@ pub(crate) enum Refusal {
     UpgradeNotSupported,
     UpstreamProtocol,
     UpstreamReset,
+    /// No TLS with the upstream, or not with who it should be.
+    UpstreamTls,
     NoHealthyUpstream,
+    /// Too many of the upstream's answers failed; try again after so many seconds.
+    CircuitOpen(u64),
+    /// Every target of the upstream has as many requests as it may.
+    UpstreamOverloaded,
     StateStale,
     UpstreamTimeout,
     LoopDetected,
@@ -182,6 +188,28 @@ impl Refusal {
                 "the upstream ended the connection before it answered",
                 14,
             ),
+            Self::UpstreamTls => words(
+                S::BAD_GATEWAY,
+                "upstream_tls",
+                "Upstream TLS",
+                "the upstream could not be reached by TLS as it is configured",
+                14,
+            ),
+            Self::CircuitOpen(_) => words(
+                S::SERVICE_UNAVAILABLE,
+                "circuit_open",
+                "Circuit open",
+                "too many of the upstream's answers failed; it is left alone for a while",
+                14,
+            ),
+            Self::UpstreamOverloaded => words(
+                S::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Overloaded",
+                "every target of the upstream has as many requests as it may",
+                14,
+            )
+            .retry_after("1"),
             Self::NoHealthyUpstream => words(
                 S::SERVICE_UNAVAILABLE,
                 "no_healthy_upstream",
@@ -272,6 +300,20 @@ impl Refusal {
         }
     }
 
+    /// What went wrong behind this gateway, in the words of RFC 9209 2.3.
+    fn proxy_status(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::UpstreamProtocol => "quorumgate; error=http_protocol_error",
+            Self::UpstreamReset => "quorumgate; error=connection_terminated",
+            Self::UpstreamTls => "quorumgate; error=tls_protocol_error",
+            Self::UpstreamTimeout => "quorumgate; error=http_response_timeout",
+            Self::NoHealthyUpstream | Self::CircuitOpen(_) => "quorumgate; error=destination_unavailable",
+            Self::UpstreamOverloaded => "quorumgate; error=connection_limit_reached",
+            Self::LoopDetected => "quorumgate; error=proxy_loop_detected",
+            _ => return None,
+        })
+    }
+
     fn challenges(&self) -> &[HeaderValue] {
         match self {
             Self::Unauthenticated(AuthFailure::Unavailable(_), _) => &[],
@@ -316,7 +358,10 @@ impl Refusal {
         for challenge in self.challenges() {
             headers.append(WWW_AUTHENTICATE, challenge.clone());
         }
-        if let Self::TooManyFailures(seconds) = self {
+        if let Some(error) = self.proxy_status() {
+            headers.insert("proxy-status", HeaderValue::from_static(error));
+        }
+        if let Self::TooManyFailures(seconds) | Self::CircuitOpen(seconds) = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
         }
         if let Self::OverLimit(over) = self {
@@ -417,6 +462,9 @@ impl From<&Failure> for Refusal {
                 Self::UpstreamTimeout
             }
             Failure::Reset | Failure::Refused => Self::UpstreamReset,
+            Failure::Tls(_) | Failure::NoTls => Self::UpstreamTls,
+            Failure::CircuitOpen(left) => Self::CircuitOpen(left.as_secs() + 1),
+            Failure::Overloaded => Self::UpstreamOverloaded,
             Failure::Protocol(_) => Self::UpstreamProtocol,
             Failure::CutOff => Self::Unauthenticated(AuthFailure::Revoked, Vec::new()),
             Failure::NoUpgrade => Self::UpgradeNotSupported,

@@ -146,7 +146,7 @@ fn change(index: u64) -> Result<ChangeResources> {
     let upstream = admin::Upstream {
         name: format!("u{}", mixed(index) % 40),
         meta: Some(admin::Meta { description, ..admin::Meta::default() }),
-        targets: vec![admin::Target { address: "a.example:80".into(), weight: 1 }],
+        targets: vec![admin::Target { address: "a.example:80".into(), weight: 1, ..Default::default() }],
         ..admin::Upstream::default()
     };
     let resource = admin::Resource { kind: Some(admin::resource::Kind::Upstream(upstream)) };

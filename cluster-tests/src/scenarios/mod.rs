@@ -41,7 +41,7 @@ pub fn config(routes: usize, origin: SocketAddr) -> ConfigSet {
 }
 
 pub fn upstream(origin: SocketAddr) -> Upstream {
-    let target = Target { address: origin.to_string(), weight: 1 };
+    let target = Target { address: origin.to_string(), weight: 1, ..Default::default() };
     Upstream { name: "origin".into(), targets: vec![target], ..Default::default() }
 }
 

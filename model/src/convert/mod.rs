@@ -7,6 +7,7 @@ pub(crate) mod ledger;
 mod limit;
 mod resource;
 mod smaller;
+mod upstream;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,7 +25,7 @@ const KINDS: &str = "upstream, route, consumer, auth, certificate_authority or l
 /// Checks everything that can be checked of one object alone; field paths are relative to the object.
 pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
     match message.kind {
-        Some(admin::resource::Kind::Upstream(it)) => Ok(Resource::Upstream(Arc::new(resource::upstream_from(it)?))),
+        Some(admin::resource::Kind::Upstream(it)) => Ok(Resource::Upstream(Arc::new(upstream::upstream_from(it)?))),
         Some(admin::resource::Kind::Route(it)) => Ok(Resource::Route(Arc::new(resource::route_from(it)?))),
         Some(admin::resource::Kind::Consumer(it)) => Ok(Resource::Consumer(Arc::new(smaller::consumer_from(it)?))),
         Some(admin::resource::Kind::Auth(it)) => Ok(Resource::Auth(Arc::new(auth::auth_from(it)?))),
@@ -49,7 +50,7 @@ pub fn stored_resource_from(message: admin::Resource) -> Result<Resource, Invali
 
 pub fn resource_to(resource: &Resource) -> admin::Resource {
     let kind = match resource {
-        Resource::Upstream(it) => admin::resource::Kind::Upstream(resource::upstream_to(it)),
+        Resource::Upstream(it) => admin::resource::Kind::Upstream(upstream::upstream_to(it)),
         Resource::Route(it) => admin::resource::Kind::Route(resource::route_to(it)),
         Resource::Consumer(it) => admin::resource::Kind::Consumer(smaller::consumer_to(it)),
         Resource::Auth(it) => admin::resource::Kind::Auth(auth::auth_to(it)),

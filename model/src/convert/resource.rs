@@ -10,94 +10,11 @@ use super::access;
 use crate::{
     invalid::Invalid,
     resource::{
-        Authority, Balance, BalancePolicy, BodyLimit, EncodedSlash, FieldWords, HeaderEdits, HeaderRewrites,
-        HealthCheck, HostRewrite, MatchWords, Name, OnStale, Protocol, Redirect, RespondWords, Retries, RetryOn,
-        Rewrite, Route, RouteRetries, RouteTimeouts, RouteWords, StatusRange, Target, Upstream, UpstreamTimeouts,
-        UpstreamWords, Weight, check::words,
+        BodyLimit, EncodedSlash, FieldWords, HeaderEdits, HeaderRewrites, HostRewrite, MatchWords, Name, OnStale,
+        Redirect, RespondWords, Rewrite, Route, RouteRetries, RouteTimeouts, RouteWords, check::words,
     },
     units::{Size, Span},
 };
-
-pub fn upstream_from(it: admin::Upstream) -> Result<Upstream, Invalid> {
-    let meta = it.meta.unwrap_or_default();
-    let words = UpstreamWords {
-        name: name_from("name", &it.name)?,
-        labels: meta.labels,
-        owner: meta.owner,
-        description: meta.description,
-        targets: listed("targets", it.targets, target_from)?,
-        protocol: word("protocol", &it.protocol, &Protocol::ALL, Protocol::word)?.unwrap_or_default(),
-        balance: balance_from(it.balance.unwrap_or_default()).map_err(|invalid| invalid.under("balance"))?,
-        health: it.health.map(health_from).transpose().map_err(|invalid| invalid.under("health"))?,
-        retries: retries_from(it.retries.unwrap_or_default()).map_err(|invalid| invalid.under("retries"))?,
-        timeouts: timeouts_from(it.timeouts.unwrap_or_default()).map_err(|invalid| invalid.under("timeouts"))?,
-        auth: optional_name("auth", &it.auth)?,
-    };
-    words.try_into()
-}
-
-fn target_from(it: admin::Target) -> Result<Target, Invalid> {
-    let address: Authority = it.address.parse().map_err(|_| {
-        let allowed = "host:port, such as 10.1.0.4:9000, orders.internal:80 or [::1]:80";
-        Invalid::field("address").found(format!("{:?}", it.address)).allowed(allowed)
-    })?;
-    let weight = match it.weight {
-        0 => Weight::default(),
-        weight => Weight::try_from(weight).map_err(|_| Invalid::field("weight").found(weight).allowed("1 to 1000"))?,
-    };
-    Ok(Target { address, weight })
-}
-
-fn balance_from(it: admin::Balance) -> Result<Balance, Invalid> {
-    let policy = word("policy", &it.policy, &BalancePolicy::ALL, BalancePolicy::word)?;
-    Ok(Balance { policy: policy.unwrap_or_default() })
-}
-
-fn health_from(it: admin::HealthCheck) -> Result<HealthCheck, Invalid> {
-    let or = |count: u32, default: u32| if count == 0 { default } else { count };
-    let expect = match it.expect.as_str() {
-        "" => StatusRange::default(),
-        text => text.parse().map_err(|_| {
-            let allowed = "a status or a range within 100-599, such as 200-399";
-            Invalid::field("expect").found(format!("{text:?}")).allowed(allowed)
-        })?,
-    };
-    Ok(HealthCheck {
-        path: it.path,
-        interval: span_from("interval", it.interval)?.unwrap_or_else(HealthCheck::interval_default),
-        timeout: span_from("timeout", it.timeout)?.unwrap_or_else(HealthCheck::timeout_default),
-        unhealthy_after: or(it.unhealthy_after, HealthCheck::unhealthy_after_default()),
-        healthy_after: or(it.healthy_after, HealthCheck::healthy_after_default()),
-        expect,
-    })
-}
-
-fn retries_from(it: admin::Retries) -> Result<Retries, Invalid> {
-    let default = Retries::default();
-    let mut on = Vec::new();
-    for (place, text) in it.on.iter().enumerate() {
-        let field = format!("on[{place}]");
-        let found = word(&field, text, &RetryOn::ALL, RetryOn::word)?;
-        on.push(
-            found.ok_or_else(|| Invalid::field(&field).found("\"\"").allowed(words(&RetryOn::ALL, RetryOn::word)))?,
-        );
-    }
-    Ok(Retries {
-        attempts: it.attempts.unwrap_or(default.attempts),
-        on: if on.is_empty() { default.on } else { on },
-        budget_percent: it.budget_percent.unwrap_or(default.budget_percent),
-    })
-}
-
-fn timeouts_from(it: admin::UpstreamTimeouts) -> Result<UpstreamTimeouts, Invalid> {
-    let default = UpstreamTimeouts::default();
-    Ok(UpstreamTimeouts {
-        connect: span_from("connect", it.connect)?.unwrap_or(default.connect),
-        response_header: span_from("response_header", it.response_header)?.unwrap_or(default.response_header),
-        idle: span_from("idle", it.idle)?.unwrap_or(default.idle),
-        total: span_from("total", it.total)?.unwrap_or(default.total),
-    })
-}
 
 pub fn route_from(it: admin::Route) -> Result<Route, Invalid> {
     route_words(it)?.try_into()
@@ -290,41 +207,6 @@ pub(super) fn span_to(span: Span) -> Option<WireDuration> {
 
 pub(super) fn meta_to(labels: &BTreeMap<String, String>, owner: &str, description: &str) -> Option<admin::Meta> {
     Some(admin::Meta { labels: labels.clone(), owner: owner.to_owned(), description: description.to_owned() })
-}
-
-pub fn upstream_to(it: &Upstream) -> admin::Upstream {
-    let target = |it: &Target| admin::Target { address: it.address.to_string(), weight: it.weight.value() };
-    admin::Upstream {
-        name: it.name.to_string(),
-        meta: meta_to(&it.labels, &it.owner, &it.description),
-        targets: it.targets.iter().map(target).collect(),
-        protocol: it.protocol.word().to_owned(),
-        balance: Some(admin::Balance { policy: it.balance.policy.word().to_owned() }),
-        health: it.health.as_ref().map(health_to),
-        retries: Some(admin::Retries {
-            attempts: Some(it.retries.attempts),
-            on: it.retries.on.iter().map(|on| on.word().to_owned()).collect(),
-            budget_percent: Some(it.retries.budget_percent),
-        }),
-        timeouts: Some(admin::UpstreamTimeouts {
-            connect: span_to(it.timeouts.connect),
-            response_header: span_to(it.timeouts.response_header),
-            idle: span_to(it.timeouts.idle),
-            total: span_to(it.timeouts.total),
-        }),
-        auth: it.auth.as_ref().map(Name::to_string).unwrap_or_default(),
-    }
-}
-
-fn health_to(it: &HealthCheck) -> admin::HealthCheck {
-    admin::HealthCheck {
-        path: it.path.clone(),
-        interval: span_to(it.interval),
-        timeout: span_to(it.timeout),
-        unhealthy_after: it.unhealthy_after,
-        healthy_after: it.healthy_after,
-        expect: it.expect.to_string(),
-    }
 }
 
 pub fn route_to(route: &Route) -> admin::Route {

@@ -5,7 +5,7 @@ use prost_types::Duration;
 use super::*;
 
 fn upstream() -> admin::Upstream {
-    let target = admin::Target { address: "a:1".into(), weight: 0 };
+    let target = admin::Target { address: "a:1".into(), ..Default::default() };
     admin::Upstream { name: "u".into(), targets: vec![target], ..Default::default() }
 }
 
@@ -66,8 +66,9 @@ fn a_mistake_is_named_with_its_place_in_the_set() {
     refused(upstreams(|it| it.targets.clear()), "upstreams[0].targets", "at least one");
     refused(upstreams(|it| it.targets[0].address = "a".into()), "upstreams[0].targets[0].address", "host:port");
     refused(upstreams(|it| it.targets[0].weight = 1001), "upstreams[0].targets[0].weight", "1 to 1000");
-    refused(upstreams(|it| it.protocol = "grpc".into()), "upstreams[0].protocol", "http1, http2");
-    let policy = |it: &mut admin::Upstream| it.balance = Some(admin::Balance { policy: "maglev".into() });
+    refused(upstreams(|it| it.protocol = "spdy".into()), "upstreams[0].protocol", "http1, http2");
+    let policy =
+        |it: &mut admin::Upstream| it.balance = Some(admin::Balance { policy: "spread".into(), hash_on: None });
     refused(upstreams(policy), "upstreams[0].balance.policy", "round_robin");
     let on = |it: &mut admin::Upstream| {
         it.retries = Some(admin::Retries { on: vec!["reset".into(), "".into()], ..Default::default() });

@@ -239,11 +239,13 @@ pub fn route() -> impl Strategy<Value = Route> {
 }
 
 pub fn upstream() -> impl Strategy<Value = Upstream> {
-    let target = (select(&["10.1.0.4", "a.test", "[::1]"][..]), 1..=1000u32);
+    let target = (select(&["10.1.0.4", "a.test", "[::1]"][..]), 1..=1000u32, 0..=100u32, of("[a-z]{1,6}"));
     let targets = vec(target, 1..4).prop_map(|targets| {
-        let named = |(place, (host, weight)): (usize, (&str, u32))| Target {
+        let named = |(place, (host, weight, priority, zone)): (usize, (&str, u32, u32, Option<String>))| Target {
             address: format!("{host}:{}", 9000 + place).parse().unwrap(),
             weight: weight.try_into().unwrap(),
+            priority,
+            zone,
         };
         targets.into_iter().enumerate().map(named).collect::<Vec<_>>()
     });
@@ -256,30 +258,56 @@ pub fn upstream() -> impl Strategy<Value = Upstream> {
         healthy_after,
         expect: StatusRange { first, last: 599 },
     });
-    let retries = (0..=10u32, subsequence(&RetryOn::ALL[..], 1..=3), 0..=100u32);
+    let on = [&RetryOn::WORDS[..], &[RetryOn::Status(429), RetryOn::Status(503)]].concat();
+    let retries = (0..=10u32, subsequence(on, 1..=3), 0..=100u32, any::<bool>());
     let timeouts = (span(), span(), span(), prop_oneof![Just(Span::default()), span()]);
-    let choices = (select(&Protocol::ALL[..]), select(&BalancePolicy::ALL[..]));
-    ((name(), labels(), "\\PC{0,12}", "\\PC{0,12}"), targets, choices, of(health), retries, (timeouts, of(name())))
-        .prop_map(
-            |((name, labels, owner, description), targets, (protocol, policy), health, retries, (timeouts, auth))| {
-                let (connect, response_header, idle, total) = timeouts;
-                let (attempts, on, budget_percent) = retries;
-                let words = UpstreamWords {
-                    name,
-                    labels,
-                    owner,
-                    description,
-                    targets,
-                    protocol,
-                    balance: Balance { policy },
-                    health,
-                    retries: Retries { attempts, on, budget_percent },
-                    timeouts: UpstreamTimeouts { connect, response_header, idle, total },
-                    auth,
-                };
-                words.try_into().unwrap()
-            },
-        )
+    let header = "[a-z]{1,6}".prop_map(HashOn::Header);
+    let cookie = "[A-Za-z]{1,6}".prop_map(HashOn::Cookie);
+    let hash_on = of(prop_oneof![Just(HashOn::Ip), Just(HashOn::Consumer), header, cookie]);
+    let choices = (select(&Protocol::ALL[..]), select(&BalancePolicy::ALL[..]), hash_on);
+    let outlier = (0..=9u32, span(), 0..=100u32);
+    let breaker = of((0..=100u32, span(), 1..=50u32, span(), 0..=9u32));
+    let breaker = breaker.prop_map(|it| {
+        it.map(|(error_percent, window, min_requests, open, max_in_flight)| Breaker {
+            error_percent,
+            window,
+            min_requests,
+            open,
+            max_in_flight,
+        })
+    });
+    let tls = of((of("[a-z]{1,6}\\.test"), of(name()), any::<bool>()));
+    let more = (outlier, breaker, span(), of(select(&ProxyProtocol::ALL[..])), tls);
+    let meta = (name(), labels(), "\\PC{0,12}", "\\PC{0,12}");
+    (meta, targets, choices, of(health), retries, (timeouts, of(name())), more).prop_map(
+        |((name, labels, owner, description), targets, choices, health, retries, (timeouts, auth), more)| {
+            let (protocol, policy, hash_on) = choices;
+            let (connect, response_header, idle, total) = timeouts;
+            let (attempts, on, budget_percent, hedge) = retries;
+            let (outlier, breaker, slow_start, proxy_protocol, tls) = more;
+            let (consecutive_errors, ejection, max_ejected_percent) = outlier;
+            let hashes = matches!(policy, BalancePolicy::Maglev | BalancePolicy::P2cEwma);
+            let words = UpstreamWords {
+                name,
+                labels,
+                owner,
+                description,
+                targets,
+                protocol,
+                balance: Balance { policy, hash_on: hash_on.filter(|_| hashes) },
+                health,
+                retries: Retries { attempts, on, budget_percent, hedge },
+                timeouts: UpstreamTimeouts { connect, response_header, idle, total },
+                auth,
+                outlier: Outlier { consecutive_errors, ejection, max_ejected_percent },
+                breaker,
+                slow_start,
+                proxy_protocol: proxy_protocol.filter(|_| protocol == Protocol::Http1),
+                tls: tls.map(|(server_name, ca, verify)| UpstreamTls { server_name, ca, verify }),
+            };
+            words.try_into().unwrap()
+        },
+    )
 }
 
 /// Words of the other kinds, in which anything that may vary does.

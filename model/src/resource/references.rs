@@ -57,6 +57,8 @@ impl Resource {
         match self {
             Resource::Upstream(it) => {
                 all.extend(it.auth.iter().map(|name| to("auth", Kind::Auth, name, Wants::Ourselves)));
+                let ca = it.tls.iter().filter_map(|tls| tls.ca.as_ref());
+                all.extend(ca.map(|name| to("tls.ca", Kind::CertificateAuthority, name, Wants::Anything)));
             }
             Resource::Route(it) => {
                 match &it.action {

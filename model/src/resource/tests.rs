@@ -168,6 +168,22 @@ fn a_mistake_in_an_upstream_names_its_field_and_what_is_allowed() {
         (json!({ "retries": { "budget_percent": 101 } }), "retries.budget_percent", "0 to 100"),
         (json!({ "timeouts": { "connect": "0s" } }), "timeouts.connect", "1ms to 1d"),
         (json!({ "timeouts": { "idle": "2d" } }), "timeouts.idle", "1ms to 1d"),
+        (json!({ "targets": [{ "address": "a:1", "priority": 101 }] }), "targets[0].priority", "0 to 100"),
+        (json!({ "targets": [{ "address": "a:1", "zone": "" }] }), "targets[0].zone", "a region"),
+        (
+            json!({ "balance": { "policy": "round_robin", "hash_on": "ip" } }),
+            "balance.hash_on",
+            "policy maglev or p2c_ewma",
+        ),
+        (json!({ "balance": { "hash_on": { "header": "a b" } } }), "balance.hash_on.header", "a header name"),
+        (json!({ "outlier": { "ejection": "0s" } }), "outlier.ejection", "1ms to 1d"),
+        (json!({ "outlier": { "max_ejected_percent": 101 } }), "outlier.max_ejected_percent", "0 to 100"),
+        (json!({ "breaker": { "error_percent": 101 } }), "breaker.error_percent", "0 to 100"),
+        (json!({ "breaker": { "min_requests": 0 } }), "breaker.min_requests", "1 to 1000000"),
+        (json!({ "breaker": { "open": "0s" } }), "breaker.open", "1ms to 1d"),
+        (json!({ "slow_start": "2d" }), "slow_start", "0s or 1ms to 1d"),
+        (json!({ "protocol": "grpc", "proxy_protocol": "v2" }), "proxy_protocol", "protocol http1"),
+        (json!({ "tls": { "server_name": "a b" } }), "tls.server_name", "a host name"),
     ] {
         refused(upstream(words), field, mention);
     }
@@ -187,11 +203,28 @@ fn unknown_words_are_errors_at_every_depth() {
     ] {
         assert!(route(words).unwrap_err().contains("unknown field"));
     }
-    for words in
-        [json!({ "tls": {} }), json!({ "balance": { "hash_on": {} } }), json!({ "targets": [{ "zone": "a" }] })]
-    {
+    for words in [
+        json!({ "tls": { "sni": "a" } }),
+        json!({ "breaker": { "errors": 1 } }),
+        json!({ "targets": [{ "region": "a" }] }),
+    ] {
         assert!(upstream(words).unwrap_err().contains("unknown field"));
     }
+}
+
+#[test]
+fn what_is_hashed_and_what_is_retried_is_one_of_a_few() {
+    for on in [json!("cookie"), json!({}), json!({ "header": "a", "cookie": "b" }), json!({ "ip": true }), json!(7)] {
+        assert!(upstream(json!({ "balance": { "hash_on": on } })).is_err(), "{on}");
+    }
+    for on in [json!("4xx"), json!("timeout"), json!(399), json!(600), json!("resets")] {
+        let error = upstream(json!({ "retries": { "on": [on] } })).unwrap_err();
+        assert!(error.contains("connect_failure, reset, refused_stream, 5xx"), "{error}");
+    }
+    let shown = upstream(json!({ "retries": { "on": ["5xx", "503", 429] } })).unwrap();
+    assert_eq!(serde_json::to_value(&shown.retries.on).unwrap(), json!(["5xx", 503, 429]));
+    let shown = upstream(json!({ "balance": { "hash_on": { "header": "X-User" } } })).unwrap();
+    assert_eq!(serde_json::to_value(&shown.balance.hash_on).unwrap(), json!({ "header": "x-user" }));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Upstreams: where requests go, how the targets are chosen and watched, and what is tried again.
 
+mod resilience;
 mod words;
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use words::{HEALTH_COUNT_MAX, UpstreamWords};
+pub use resilience::{Breaker, HashOn, HashOnWords, Outlier, ProxyProtocol, RetryOn, UpstreamTls};
+pub use words::{HEALTH_COUNT_MAX, PRIORITY_MAX, UpstreamWords};
 
 use super::Name;
 use crate::units::Span;
@@ -28,6 +30,14 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     /// The auth of kind client_credentials by which the gateway proves itself to the servers.
     pub auth: Option<Name>,
+    pub outlier: Outlier,
+    /// None: there is none.
+    pub breaker: Option<Breaker>,
+    /// How long a target's share grows once it is new or back; zero: it has its whole share at once.
+    pub slow_start: Span,
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// None: cleartext.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// `host:port`, where the host is an IP address or a DNS name (which stands for every address it resolves to).
@@ -36,6 +46,17 @@ pub struct Upstream {
 pub struct Target {
     pub address: Authority,
     pub weight: Weight,
+    /// The lowest that can serve does.
+    pub priority: u32,
+    /// The region it is in; None: it is near to every node.
+    pub zone: Option<String>,
+}
+
+impl Target {
+    /// With a share of one, first in line, near to all.
+    pub fn new(address: Authority) -> Self {
+        Self { address, weight: Weight::default(), priority: 0, zone: None }
+    }
 }
 
 /// 1..=1000.
@@ -55,14 +76,20 @@ pub struct Authority {
 pub enum Protocol {
     #[default]
     Http1,
-    /// Cleartext by prior knowledge.
+    /// Without TLS by prior knowledge.
     Http2,
+    /// HTTP/2 whose failures may also be told by a `grpc-status`.
+    Grpc,
+    /// What TLS agrees on (ALPN); without TLS it is HTTP/1.
+    Auto,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Balance {
     pub policy: BalancePolicy,
+    /// With `Maglev`: None is the client's address. With `P2cEwma`: each key has its two targets. With others: None.
+    pub hash_on: Option<HashOn>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -73,6 +100,8 @@ pub enum BalancePolicy {
     P2cEwma,
     RoundRobin,
     LeastRequests,
+    /// The same key meets the same target, on every node, for as long as the targets stay (Eisenbud et al., NSDI 2016).
+    Maglev,
     Random,
 }
 
@@ -123,23 +152,13 @@ pub struct Retries {
     pub on: Vec<RetryOn>,
     /// 0..=100: the share of active requests that may be retries; three are always allowed.
     pub budget_percent: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetryOn {
-    ConnectFailure,
-    Reset,
-    RefusedStream,
+    /// Ask a second target once the first takes longer than all but one in twenty do.
+    pub hedge: bool,
 }
 
 impl Default for Retries {
     fn default() -> Self {
-        Self {
-            attempts: 2,
-            on: vec![RetryOn::ConnectFailure, RetryOn::Reset, RetryOn::RefusedStream],
-            budget_percent: 20,
-        }
+        Self { attempts: 2, on: RetryOn::UNLESS_SAID.to_vec(), budget_percent: 20, hedge: false }
     }
 }
 
@@ -248,6 +267,10 @@ struct TargetWords {
     address: Authority,
     #[serde(default)]
     weight: Weight,
+    #[serde(default)]
+    priority: u32,
+    #[serde(default)]
+    zone: Option<String>,
 }
 
 struct TargetVisitor;
@@ -256,16 +279,16 @@ impl<'de> de::Visitor<'de> for TargetVisitor {
     type Value = Target;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("host:port, or an object with address and weight")
+        f.write_str("host:port, or an object with address, weight, priority and zone")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Target, E> {
-        Ok(Target { address: text.parse().map_err(E::custom)?, weight: Weight::default() })
+        Ok(Target::new(text.parse().map_err(E::custom)?))
     }
 
     fn visit_map<M: de::MapAccess<'de>>(self, map: M) -> Result<Target, M::Error> {
         let words = TargetWords::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        Ok(Target { address: words.address, weight: words.weight })
+        Ok(Target { address: words.address, weight: words.weight, priority: words.priority, zone: words.zone })
     }
 }
 

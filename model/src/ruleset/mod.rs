@@ -23,7 +23,7 @@ use self::{
     request::Request,
 };
 use crate::{
-    resource::{Name, Resource, Resources, Upstream},
+    resource::{CertificateAuthority, Name, Resource, Resources, Upstream},
     state::State,
 };
 
@@ -34,6 +34,8 @@ pub struct Ruleset {
     /// The index of the state it was compiled from.
     pub index: u64,
     pub upstreams: OrdMap<Name, Arc<Upstream>>,
+    /// Who may vouch for the upstreams' servers.
+    pub authorities: OrdMap<Name, Arc<CertificateAuthority>>,
     pub rules: OrdMap<Name, Arc<Rule>>,
     hosts: index::Hosts,
     /// What it was compiled from: the next one starts here and follows the differences.
@@ -103,8 +105,9 @@ impl Ruleset {
                 self.hosts.insert(&rule);
                 self.rules.insert(it.name.clone(), rule);
             }
+            Resource::CertificateAuthority(it) => drop(self.authorities.insert(it.name.clone(), it.clone())),
             // Looked up by name where they are needed, never compiled with the routes.
-            Resource::Consumer(_) | Resource::Auth(_) | Resource::CertificateAuthority(_) | Resource::Limit(_) => {}
+            Resource::Consumer(_) | Resource::Auth(_) | Resource::Limit(_) => {}
         }
     }
 
@@ -116,7 +119,8 @@ impl Ruleset {
                     self.hosts.remove(&rule);
                 }
             }
-            Resource::Consumer(_) | Resource::Auth(_) | Resource::CertificateAuthority(_) | Resource::Limit(_) => {}
+            Resource::CertificateAuthority(it) => drop(self.authorities.remove(&it.name)),
+            Resource::Consumer(_) | Resource::Auth(_) | Resource::Limit(_) => {}
         }
     }
 

@@ -96,6 +96,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.Observe/ListAudit", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Maintenance/Backup", Access::Whole(Admin)),
     ("/quorumgate.admin.v1.Maintenance/VerifyState", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Upstreams/GetUpstreamHealth", Access::Scoped(Viewer)),
 ];
 
 /// A call that the table does not know needs the most.

@@ -21,6 +21,7 @@ mod standard;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upstreams;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -29,9 +30,9 @@ use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
     cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
     limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer, observe_server::ObserveServer,
-    revocation_server::RevocationServer,
+    revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
 };
-use quorumgate_proxy::identity::directory::Directory;
+use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -58,6 +59,8 @@ pub struct AdminOptions {
     pub serving: Serving,
     /// What this node's proxy looks credentials and revocations up in (`Proxy::directory`).
     pub directory: Arc<Directory>,
+    /// What this node's proxy knows of the servers behind it (`Proxy::upstreams`).
+    pub upstreams: Arc<Registry>,
     /// What grpc.health.v1 reports.
     pub ready: watch::Receiver<bool>,
 }
@@ -71,14 +74,15 @@ pub struct AdminHandle {
 
 /// Binds both listeners and serves until `tasks` stop.
 pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<AdminHandle> {
-    let AdminOptions { consensus, data_dir, listen, certificate, serving, directory, ready } = options;
+    let AdminOptions { consensus, data_dir, listen, certificate, serving, directory, upstreams, ready } = options;
     let tls = tls::Acceptor::new(certificate, &consensus.cluster_ca_pem())?;
     let socket = data_dir.join(SOCKET);
     let unix = listen::bind_unix(&socket)?;
     let tcp = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("admin.listen: binding {listen}"))?;
     let address = tcp.local_addr()?;
 
-    let gate = Arc::new(gate::Gate::new(consensus.clone(), routes(consensus, serving, directory, ready, tasks)?));
+    let gate =
+        Arc::new(gate::Gate::new(consensus.clone(), routes(consensus, serving, directory, upstreams, ready, tasks)?));
     let door = listen::Door::new(gate, tasks.clone());
     tasks.start("admin unix socket", door.clone().serve_unix(unix));
     tasks.start("admin tls", door.serve_tls(tcp, tls));
@@ -90,6 +94,7 @@ fn routes(
     consensus: Consensus,
     serving: Serving,
     directory: Arc<Directory>,
+    upstreams: Arc<Registry>,
     ready: watch::Receiver<bool>,
     tasks: &Tasks,
 ) -> anyhow::Result<Routes> {
@@ -105,6 +110,7 @@ fn routes(
     let mut routes = Routes::builder();
     routes.add_service(limits.max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
+    routes.add_service(UpstreamsServer::new(upstreams::Service::new(consensus.clone(), upstreams)));
     routes.add_service(keys).add_service(revocations);
     routes.add_service(config).add_service(ClusterServer::new(cluster::Service::new(consensus))).add_service(observe);
     standard::add_health(&mut routes, ready, tasks);

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use quorumgate_proto::admin::v1::{
     cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
     limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient, observe_client::ObserveClient,
-    revocation_client::RevocationClient,
+    revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
@@ -90,6 +90,10 @@ impl Client {
 
     pub fn observe(&self) -> ObserveClient<Channel> {
         ObserveClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn upstreams(&self) -> UpstreamsClient<Channel> {
+        UpstreamsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// A call that is answered once.

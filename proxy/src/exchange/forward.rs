@@ -1,6 +1,6 @@
 //! The request as the upstream gets it, and its answer as the client does.
 
-use std::{borrow::Cow, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{borrow::Cow, future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -8,7 +8,7 @@ use http::{
 };
 use http_body::Body;
 use hyper::body::Incoming;
-use quorumgate_model::resource::{Name, PathPattern, Protocol};
+use quorumgate_model::resource::{Name, PathPattern};
 use tokio::time::Instant;
 
 use super::{
@@ -30,7 +30,7 @@ use crate::{
     record::Record,
     refusal::Refusal,
     settings::ClientLimits,
-    upstream::{Asks, Call},
+    upstream::{Asks, Call, Caller},
     websocket,
     worker::Worker,
 };
@@ -225,7 +225,7 @@ pub(super) async fn send(
     record.forwarding();
     let accept = if asks == Asks::Upgrade { websocket::accept(request.headers()) } else { None };
     let worker = record.conn.worker.clone();
-    let web = record.grpc_web.filter(|_| worker.pools.speaks(upstream) == Some(Protocol::Http2));
+    let web = record.grpc_web.filter(|_| worker.pools.speaks_http2(upstream));
     if let Some(web) = web {
         // What speaks HTTP/1 has no trailers to speak gRPC with: it gets what came in.
         record.grpc = true;
@@ -238,7 +238,13 @@ pub(super) async fn send(
         request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
     }
     let deadline = record.grpc.then(|| grpc_timeout(request.headers())).flatten().map(|left| Instant::now() + left);
-    let call = Call { rule: &plan.rule, upstream, deadline, asks, trail: &mut record.trail };
+    let identity = record.identity.clone();
+    let consumer = identity.as_ref().and_then(|identity| identity.caller.consumer.as_ref());
+    let caller = Caller {
+        address: SocketAddr::new(record.client_ip, record.conn.peer.port()),
+        consumer: consumer.map(|consumer| &*consumer.name),
+    };
+    let call = Call { rule: &plan.rule, upstream, deadline, asks, caller, trail: &mut record.trail };
     let sent = while_granted(record.live.as_ref(), worker.pools.send(call, request)).await;
     let over = |ended| ladder::over(&worker.shared.directory, record.identity.as_deref(), ended);
     let sent = sent.map_err(over)?;

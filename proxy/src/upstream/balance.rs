@@ -1,77 +1,180 @@
-//! Which target takes the next request: each policy over the targets that are healthy and not tried yet.
+//! Which target takes the next request: each policy over the targets that may be asked and were not tried yet, those
+//! of the first rank before those of the next.
 
 use std::{
     cell::{Cell, RefCell},
     collections::hash_map::RandomState,
     hash::BuildHasher,
+    sync::Arc,
     time::Instant,
 };
 
 use quorumgate_model::resource::BalancePolicy;
 
-use super::local::Slot;
+use super::{endpoint::nanos, local::Slot, maglev::Table, origin::Origin};
 
 /// Of two sampled targets the second is taken only if it is cheaper by this much; near equals share by weight.
 const CLEARLY_CHEAPER: f64 = 0.75;
 /// Random draws before the eligible targets are counted instead.
 const DRAWS_MAX: usize = 4;
+/// Turns a key into that of its second choice.
+const SECOND_CHOICE: u32 = 32;
+/// Steps in which a growing share is drawn.
+const SHARE_STEPS: u64 = 1 << 16;
 
 /// The state of one upstream's policy on one worker.
 pub(super) struct Balancer {
     policy: BalancePolicy,
-    /// `cumulative[i]` is the sum of the weights up to and including target i.
+    ranks: Vec<Rank>,
+}
+
+/// Targets that are alike in priority and nearness, by their places among the slots.
+struct Rank {
+    members: Vec<usize>,
+    /// `cumulative[i]` is the sum of the weights up to and including member i.
     cumulative: Vec<u64>,
     /// Smooth weighted round robin's running credits.
     credits: RefCell<Vec<i64>>,
+    table: Option<Arc<Table>>,
+}
+
+/// What one choice is made by.
+pub(super) struct Choice<'a> {
+    pub slots: &'a [Slot],
+    pub origin: &'a Origin,
+    pub tried: &'a [usize],
+    pub now: Instant,
+    /// Of the key that keeps a caller with its target.
+    pub key: Option<u64>,
+    pub random: &'a Random,
+}
+
+/// What is asked of a target beside its turn.
+#[derive(Clone, Copy)]
+struct Filter {
+    now_ns: u64,
+    /// Leave out those that are ejected.
+    ejected: bool,
+    /// Leave out those that are just back, by chance; the length of slow start.
+    slow_start_ns: Option<u64>,
+    in_flight_max: u32,
+}
+
+impl Choice<'_> {
+    fn filter(&self) -> Filter {
+        let now_ns = nanos(self.now);
+        Filter {
+            now_ns,
+            ejected: self.origin.standing.outliers.count(&self.origin.members, now_ns),
+            slow_start_ns: self.origin.slow_start_ns(now_ns),
+            in_flight_max: self.origin.in_flight_max(),
+        }
+    }
+
+    fn may(&self, filter: &Filter, i: usize) -> bool {
+        let endpoint = &self.slots[i].endpoint;
+        endpoint.is_healthy()
+            && !self.tried.contains(&i)
+            && !(filter.ejected && endpoint.is_ejected(filter.now_ns))
+            && (filter.in_flight_max == 0 || endpoint.in_flight() < filter.in_flight_max)
+            && filter.slow_start_ns.is_none_or(|window| self.is_up_to_it(i, filter.now_ns, window))
+    }
+
+    fn is_up_to_it(&self, i: usize, now_ns: u64, window_ns: u64) -> bool {
+        let share = self.slots[i].endpoint.share(now_ns, window_ns);
+        share >= 1.0 || (self.random.below(SHARE_STEPS) as f64) < share * SHARE_STEPS as f64
+    }
 }
 
 impl Balancer {
-    pub fn new(policy: BalancePolicy, slots: &[Slot]) -> Self {
-        let sum = |sum: &mut u64, slot: &Slot| {
-            *sum += u64::from(slot.weight);
+    pub fn new(origin: &Origin, slots: &[Slot]) -> Self {
+        let ranks = origin.ranks.iter().map(|rank| Rank::new(rank.members.clone(), rank.table.clone(), slots));
+        Self { policy: origin.config.balance.policy, ranks: ranks.collect() }
+    }
+
+    /// An index into `slots` that may be asked and is not in `tried`.
+    pub fn choose(&self, it: &Choice<'_>) -> Option<usize> {
+        let filter = it.filter();
+        self.among(it, &filter).or_else(|| {
+            // Chance has left out all of them.
+            let filter = Filter { slow_start_ns: filter.slow_start_ns.map(|_| None)?, ..filter };
+            self.among(it, &filter)
+        })
+    }
+
+    fn among(&self, it: &Choice<'_>, filter: &Filter) -> Option<usize> {
+        self.ranks.iter().find_map(|rank| rank.choose(self.policy, it, filter))
+    }
+
+    /// Whether more room at the targets, and nothing else, would have made a choice possible.
+    pub fn is_full(&self, it: &Choice<'_>) -> bool {
+        let filter = Filter { slow_start_ns: None, ..it.filter() };
+        let roomy = Filter { in_flight_max: 0, ..filter };
+        filter.in_flight_max > 0 && (0..it.slots.len()).any(|i| it.may(&roomy, i))
+    }
+}
+
+impl Rank {
+    fn new(members: Vec<usize>, table: Option<Arc<Table>>, slots: &[Slot]) -> Self {
+        let sum = |sum: &mut u64, i: &usize| {
+            *sum += u64::from(slots[*i].weight);
             Some(*sum)
         };
-        let cumulative = slots.iter().scan(0, sum).collect();
-        Self { policy, cumulative, credits: RefCell::new(vec![0; slots.len()]) }
+        let cumulative = members.iter().scan(0, sum).collect();
+        Self { cumulative, credits: RefCell::new(vec![0; members.len()]), members, table }
     }
 
-    /// An index into `slots` that is healthy and not in `tried`.
-    pub fn choose(&self, slots: &[Slot], tried: &[usize], random: &Random) -> Option<usize> {
-        let eligible = |i: usize| slots[i].endpoint.is_healthy() && !tried.contains(&i);
-        match self.policy {
-            BalancePolicy::P2cEwma => self.two_choices(slots, eligible, random),
-            BalancePolicy::RoundRobin => self.round_robin(slots, eligible),
-            BalancePolicy::LeastRequests => self.least_requests(slots, eligible, random),
-            BalancePolicy::Random => self.draw(slots, eligible, random),
-        }
-    }
-
-    fn two_choices(&self, slots: &[Slot], eligible: impl Fn(usize) -> bool, random: &Random) -> Option<usize> {
-        let first = self.draw(slots, &eligible, random)?;
-        if slots.len() == 1 {
-            return Some(first);
-        }
-        let Some(second) = self.draw(slots, |i| i != first && eligible(i), random) else {
-            return Some(first);
+    fn choose(&self, policy: BalancePolicy, it: &Choice<'_>, filter: &Filter) -> Option<usize> {
+        let eligible = |place: usize| it.may(filter, self.members[place]);
+        let weight = |place: usize| it.slots[self.members[place]].weight;
+        let place = match policy {
+            BalancePolicy::P2cEwma => self.two_choices(it, eligible),
+            BalancePolicy::RoundRobin => self.round_robin(weight, eligible),
+            BalancePolicy::LeastRequests => self.least_requests(it, eligible),
+            BalancePolicy::Maglev => {
+                // Whose home it is does not change with how long a target has been here.
+                let filter = Filter { slow_start_ns: None, ..*filter };
+                let key = it.key.unwrap_or_else(|| it.random.next());
+                self.table.as_ref()?.find(key, |place| it.may(&filter, self.members[place]))
+            }
+            BalancePolicy::Random => self.draw(it, eligible),
         };
-        let now = Instant::now();
-        let cheaper = self.cost(slots, second, now) < CLEARLY_CHEAPER * self.cost(slots, first, now);
+        place.map(|place| self.members[place])
+    }
+
+    fn two_choices(&self, it: &Choice<'_>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        let (first, second) = match (&self.table, it.key) {
+            (Some(table), Some(key)) => {
+                let first = table.find(key, &eligible)?;
+                (first, table.find(key.rotate_left(SECOND_CHOICE), |i| i != first && eligible(i)))
+            }
+            _ => {
+                let first = self.draw(it, &eligible)?;
+                if self.members.len() == 1 {
+                    return Some(first);
+                }
+                (first, self.draw(it, |i| i != first && eligible(i)))
+            }
+        };
+        let Some(second) = second else { return Some(first) };
+        let cheaper = self.cost(it, second) < CLEARLY_CHEAPER * self.cost(it, first);
         Some(if cheaper { second } else { first })
     }
 
-    fn cost(&self, slots: &[Slot], i: usize, now: Instant) -> f64 {
-        let mean = self.total() as f64 / slots.len() as f64;
-        slots[i].endpoint.cost(now, f64::from(slots[i].weight) / mean)
+    fn cost(&self, it: &Choice<'_>, place: usize) -> f64 {
+        let mean = self.total() as f64 / self.members.len() as f64;
+        let slot = &it.slots[self.members[place]];
+        slot.endpoint.cost(it.now, f64::from(slot.weight) / mean)
     }
 
     /// As nginx does it: everyone earns its weight, the richest is taken and pays the sum.
-    fn round_robin(&self, slots: &[Slot], eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    fn round_robin(&self, weight: impl Fn(usize) -> u32, eligible: impl Fn(usize) -> bool) -> Option<usize> {
         let mut credits = self.credits.borrow_mut();
         let mut sum = 0;
         let mut best: Option<usize> = None;
-        for (i, slot) in slots.iter().enumerate().filter(|(i, _)| eligible(*i)) {
-            credits[i] += i64::from(slot.weight);
-            sum += i64::from(slot.weight);
+        for i in (0..self.members.len()).filter(|i| eligible(*i)) {
+            credits[i] += i64::from(weight(i));
+            sum += i64::from(weight(i));
             if best.is_none_or(|best| credits[i] > credits[best]) {
                 best = Some(i);
             }
@@ -81,40 +184,42 @@ impl Balancer {
     }
 
     /// Ties go by chance: the scan begins anywhere.
-    fn least_requests(&self, slots: &[Slot], eligible: impl Fn(usize) -> bool, random: &Random) -> Option<usize> {
-        let start = self.draw(slots, &eligible, random)?;
-        let load = |i: usize| f64::from(slots[i].endpoint.in_flight() + 1) / f64::from(slots[i].weight);
-        (0..slots.len())
-            .map(|step| (start + step) % slots.len())
+    fn least_requests(&self, it: &Choice<'_>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        let start = self.draw(it, &eligible)?;
+        let load = |place: usize| {
+            let slot = &it.slots[self.members[place]];
+            f64::from(slot.endpoint.in_flight() + 1) / f64::from(slot.weight)
+        };
+        // `start` was eligible just now; where chance decides about that it is not asked again.
+        (1..self.members.len())
+            .map(|step| (start + step) % self.members.len())
             .filter(|i| eligible(*i))
-            .min_by(|a, b| load(*a).total_cmp(&load(*b)))
+            .fold(start, |best, i| if load(i) < load(best) { i } else { best })
+            .into()
     }
 
     /// By weight.
-    fn draw(&self, slots: &[Slot], eligible: impl Fn(usize) -> bool, random: &Random) -> Option<usize> {
-        if slots.is_empty() {
+    fn draw(&self, it: &Choice<'_>, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.members.is_empty() {
             return None;
         }
         for _ in 0..DRAWS_MAX {
-            let point = random.below(self.total());
+            let point = it.random.below(self.total());
             let i = self.cumulative.partition_point(|sum| *sum <= point);
             if eligible(i) {
                 return Some(i);
             }
         }
-        let weight = |i: &usize| u64::from(slots[*i].weight);
-        let among = || (0..slots.len()).filter(|i| eligible(*i));
-        let sum: u64 = among().map(|i| weight(&i)).sum();
-        let mut point = random.below(sum.max(1));
-        let mut last = None;
-        for i in among() {
-            if point < weight(&i) {
-                return Some(i);
+        // The last one is by chance too: a reservoir of one, so that nobody is asked twice.
+        let (mut sum, mut drawn) = (0, None);
+        for i in (0..self.members.len()).filter(|i| eligible(*i)) {
+            let weight = u64::from(it.slots[self.members[i]].weight);
+            sum += weight;
+            if it.random.below(sum) < weight {
+                drawn = Some(i);
             }
-            point -= weight(&i);
-            last = Some(i);
         }
-        last
+        drawn
     }
 
     fn total(&self) -> u64 {
@@ -130,92 +235,20 @@ impl Random {
         Self(Cell::new(RandomState::new().hash_one(0) | 1))
     }
 
-    /// `0..limit`; `limit` is at least 1.
-    pub fn below(&self, limit: u64) -> u64 {
+    pub fn next(&self) -> u64 {
         let mut x = self.0.get();
         x ^= x >> 12;
         x ^= x << 25;
         x ^= x >> 27;
         self.0.set(x);
-        let word = x.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        ((u128::from(word) * u128::from(limit)) >> 64) as u64
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// `0..limit`; `limit` is at least 1.
+    pub fn below(&self, limit: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{rc::Rc, sync::Arc, time::Duration};
-
-    use super::*;
-    use crate::upstream::{counters::Gauge, endpoint::Endpoint, pool::Pool};
-
-    /// One slot per weight.
-    fn slots(weights: &[u32]) -> Vec<Slot> {
-        let slot = |(i, weight): (usize, &u32)| {
-            let address = ([127, 0, 0, 1], 9000 + i as u16).into();
-            let endpoint = Arc::new(Endpoint::new(address, address.to_string().into()));
-            let pool = Rc::new(Pool::new(endpoint.clone(), Gauge::new(Arc::default(), 0)));
-            Slot { endpoint, weight: *weight, pool }
-        };
-        weights.iter().enumerate().map(slot).collect()
-    }
-
-    const ROUNDS: usize = 10_000;
-    const POLICIES: [BalancePolicy; 4] =
-        [BalancePolicy::P2cEwma, BalancePolicy::RoundRobin, BalancePolicy::LeastRequests, BalancePolicy::Random];
-
-    /// In percent.
-    fn shares(policy: BalancePolicy, slots: &[Slot], tried: &[usize]) -> Vec<usize> {
-        let (balancer, random) = (Balancer::new(policy, slots), Random::new());
-        let mut counts = vec![0; slots.len()];
-        for _ in 0..ROUNDS {
-            counts[balancer.choose(slots, tried, &random).unwrap()] += 1;
-        }
-        counts.iter().map(|count| (count * 100 + ROUNDS / 2) / ROUNDS).collect()
-    }
-
-    fn answers_in(slot: &Slot, ms: u64) {
-        slot.endpoint.answered(Instant::now(), Duration::from_millis(ms));
-    }
-
-    #[test]
-    fn equally_fast_targets_share_by_weight() {
-        let slots = slots(&[6, 3, 1]);
-        slots.iter().for_each(|slot| answers_in(slot, 10));
-        for policy in [BalancePolicy::P2cEwma, BalancePolicy::RoundRobin, BalancePolicy::Random] {
-            let shares = shares(policy, &slots, &[]);
-            let near = shares.iter().zip([60usize, 30, 10]).all(|(share, weight)| share.abs_diff(weight) <= 3);
-            assert!(near, "{policy:?}: {shares:?}");
-        }
-    }
-
-    #[test]
-    fn two_choices_take_the_clearly_faster_one() {
-        let slots = slots(&[1, 1]);
-        answers_in(&slots[0], 10);
-        answers_in(&slots[1], 100);
-        assert_eq!(shares(BalancePolicy::P2cEwma, &slots, &[]), [100, 0]);
-        // Until so many wait for it that the slower one would be done first.
-        (0..20).for_each(|_| slots[0].endpoint.begin());
-        assert_eq!(shares(BalancePolicy::P2cEwma, &slots, &[]), [0, 100]);
-    }
-
-    #[test]
-    fn least_requests_counts_by_weight() {
-        let slots = slots(&[4, 1]);
-        (0..2).for_each(|_| slots[0].endpoint.begin());
-        slots[1].endpoint.begin();
-        assert_eq!(shares(BalancePolicy::LeastRequests, &slots, &[]), [100, 0]);
-    }
-
-    #[test]
-    fn neither_the_unhealthy_nor_the_tried_are_chosen() {
-        let slots = slots(&[1, 1000, 1]);
-        slots[1].endpoint.set_healthy(false);
-        for policy in POLICIES {
-            assert_eq!(shares(policy, &slots, &[0]), [0, 0, 100], "{policy:?}");
-            assert_eq!(Balancer::new(policy, &slots).choose(&slots, &[0, 2], &Random::new()), None, "{policy:?}");
-            assert_eq!(Balancer::new(policy, &[]).choose(&[], &[], &Random::new()), None, "{policy:?}");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Why an upstream gave no answer, or not all of it.
 
-use std::{error::Error, io};
+use std::{error::Error, io, time::Duration};
 
 use quorumgate_model::resource::RetryOn;
 
@@ -16,6 +16,18 @@ pub enum Failure {
     Connect(io::Error),
     #[error("connect timed out")]
     ConnectTimeout,
+    /// No TLS with the target, or not with who it should be.
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    /// This build or node cannot do what the upstream's `tls` asks.
+    #[error("TLS cannot be spoken as configured")]
+    NoTls,
+    /// Too many calls failed lately; nothing is sent for so long.
+    #[error("circuit open")]
+    CircuitOpen(Duration),
+    /// Every target that may be asked has as many requests as it may.
+    #[error("every target has as many requests as it may")]
+    Overloaded,
     #[error("no response header in time")]
     HeaderTimeout,
     /// Nothing read from the response body for `timeouts.idle`.
@@ -48,8 +60,9 @@ impl Failure {
     /// The word of `retries.on` that covers it.
     pub(super) fn retry_word(&self) -> Option<RetryOn> {
         match self {
-            Self::Connect(_) | Self::ConnectTimeout => Some(RetryOn::ConnectFailure),
-            Self::Reset => Some(RetryOn::Reset),
+            Self::Connect(_) | Self::ConnectTimeout | Self::Tls(_) => Some(RetryOn::ConnectFailure),
+            // A target that is silent is as one that has gone: the stream is given up before anything came of it.
+            Self::Reset | Self::HeaderTimeout => Some(RetryOn::Reset),
             Self::Refused => Some(RetryOn::RefusedStream),
             _ => None,
         }
@@ -57,7 +70,17 @@ impl Failure {
 
     /// Whether it tells something about the target, rather than about the client or our own limits.
     pub(super) fn blames_target(&self) -> bool {
-        !matches!(self, Self::RequestBody | Self::NoHealthyTarget | Self::TotalTimeout | Self::NoUpgrade | Self::CutOff)
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout | Self::Tls(_) | Self::HeaderTimeout | Self::IdleTimeout => true,
+            Self::Reset | Self::Refused | Self::Protocol(_) => true,
+            Self::RequestBody | Self::NoHealthyTarget | Self::TotalTimeout | Self::NoUpgrade | Self::CutOff => false,
+            Self::NoTls | Self::CircuitOpen(_) | Self::Overloaded => false,
+        }
+    }
+
+    /// Whether the upstream as a whole looks worse for it.
+    pub(super) fn blames_upstream(&self) -> bool {
+        self.blames_target() || matches!(self, Self::TotalTimeout)
     }
 }
 

@@ -6,30 +6,38 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body;
-use quorumgate_model::resource::Protocol;
 
 use super::{Asks, Failure};
 
-/// Sets version and target: origin-form beside a Host on HTTP/1, scheme and authority on HTTP/2.
-pub(super) fn address<B>(request: &mut Request<B>, uri: &Uri, protocol: Protocol) {
-    match protocol {
-        Protocol::Http1 => {
+/// How a request names what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Origin-form beside a Host.
+    Http1,
+    /// Scheme and authority.
+    Http2(&'static str),
+}
+
+/// Sets version and target.
+pub(super) fn address<B>(request: &mut Request<B>, uri: &Uri, form: Form) {
+    match form {
+        Form::Http1 => {
             *request.version_mut() = Version::HTTP_11;
             *request.uri_mut() = origin_form(uri);
         }
-        Protocol::Http2 => {
+        Form::Http2(scheme) => {
             *request.version_mut() = Version::HTTP_2;
             let host = request.headers_mut().remove(HOST);
             let authority = host.and_then(|host| Authority::from_maybe_shared(host).ok());
-            *request.uri_mut() = absolute_form(uri, authority);
+            *request.uri_mut() = absolute_form(uri, authority, scheme);
         }
     }
 }
 
 /// A body of unknown length behind a method that seldom has one: the library would leave it out unless it is told.
-pub(super) fn frame<B: Body>(request: &mut Request<B>, protocol: Protocol) {
+pub(super) fn frame<B: Body>(request: &mut Request<B>, form: Form) {
     let seldom = matches!(*request.method(), Method::GET | Method::HEAD);
-    if seldom && protocol == Protocol::Http1 && !request.body().is_end_stream() {
+    if seldom && form == Form::Http1 && !request.body().is_end_stream() {
         let unknown = request.body().size_hint().exact().is_none() && !request.headers().contains_key(CONTENT_LENGTH);
         if unknown {
             request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -44,10 +52,11 @@ fn origin_form(uri: &Uri) -> Uri {
     Uri::from(path(uri))
 }
 
-fn absolute_form(uri: &Uri, host: Option<Authority>) -> Uri {
+fn absolute_form(uri: &Uri, host: Option<Authority>, scheme: &str) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.authority = host.or_else(|| uri.authority().cloned());
-    parts.scheme = parts.authority.is_some().then_some(Scheme::HTTP);
+    let scheme = if scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP };
+    parts.scheme = parts.authority.is_some().then_some(scheme);
     parts.path_and_query = Some(path(uri));
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
@@ -100,16 +109,17 @@ mod tests {
 
     #[test]
     fn each_protocol_names_the_target_its_way() {
-        let check = |protocol, uri: &str, host: &str, expected: &str| {
+        let check = |form, uri: &str, host: &str, expected: &str| {
             let mut request = Request::builder().header(HOST, host).body(()).unwrap();
-            address(&mut request, &uri.parse().unwrap(), protocol);
+            address(&mut request, &uri.parse().unwrap(), form);
             assert_eq!(request.uri().to_string(), expected);
         };
-        check(Protocol::Http1, "/a?b=c", "shop.test", "/a?b=c");
-        check(Protocol::Http1, "http://shop.test/a?b=c", "shop.test", "/a?b=c");
-        check(Protocol::Http1, "http://shop.test", "shop.test", "/");
-        check(Protocol::Http1, "*", "shop.test", "*");
-        check(Protocol::Http2, "/a?b=c", "shop.test:81", "http://shop.test:81/a?b=c");
-        check(Protocol::Http2, "https://other.test/a", "shop.test", "http://shop.test/a");
+        check(Form::Http1, "/a?b=c", "shop.test", "/a?b=c");
+        check(Form::Http1, "http://shop.test/a?b=c", "shop.test", "/a?b=c");
+        check(Form::Http1, "http://shop.test", "shop.test", "/");
+        check(Form::Http1, "*", "shop.test", "*");
+        check(Form::Http2("http"), "/a?b=c", "shop.test:81", "http://shop.test:81/a?b=c");
+        check(Form::Http2("http"), "https://other.test/a", "shop.test", "http://shop.test/a");
+        check(Form::Http2("https"), "/a", "shop.test", "https://shop.test/a");
     }
 }

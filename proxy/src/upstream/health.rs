@@ -14,14 +14,20 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quorumgate_model::resource::{HealthCheck, Name, Protocol};
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Registry, endpoint::Endpoint, resolve};
+use super::{
+    Registry,
+    dialer::{Dialed, Dialer},
+    endpoint::Endpoint,
+    resolve,
+    tls::{Speaks, agreed_on_http2},
+};
 
 /// Checks under way at any one time, over all targets.
 const CHECKS_AT_ONCE_MAX: usize = 256;
@@ -33,17 +39,18 @@ const USER_AGENT: &str = concat!("quorumgate-health/", env!("CARGO_PKG_VERSION")
 
 /// Who is checked, and how: a checker starts over when any of it changes.
 struct Checker {
+    registry: Arc<Registry>,
     endpoint: Arc<Endpoint>,
     upstream: Name,
     check: HealthCheck,
-    protocol: Protocol,
+    dialer: Arc<Dialer>,
     random: RandomState,
 }
 
 /// A checker that runs.
 struct Running {
     check: HealthCheck,
-    protocol: Protocol,
+    dialer: Arc<Dialer>,
     task: AbortHandle,
 }
 
@@ -77,7 +84,7 @@ async fn check_all(registry: Arc<Registry>, stop: CancellationToken) {
 
 /// Starts checkers for new targets, stops those of gone ones, leaves the rest alone.
 fn reconcile(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     running: &mut HashMap<usize, Running>,
     tasks: &mut JoinSet<()>,
     slots: &Arc<Semaphore>,
@@ -85,25 +92,26 @@ fn reconcile(
     let mut before = std::mem::take(running);
     for (name, origin) in registry.origins().iter().filter(|(_, origin)| !origin.retired) {
         let Some(check) = &origin.config.health else { continue };
-        let protocol = origin.config.protocol;
+        let dialer = &origin.dialer;
         for member in &origin.members {
             let key = Arc::as_ptr(&member.endpoint) as usize;
             if let Some(it) = before.remove(&key) {
-                if it.check == *check && it.protocol == protocol {
+                if it.check == *check && Arc::ptr_eq(&it.dialer, dialer) {
                     running.insert(key, it);
                     continue;
                 }
                 it.task.abort();
             }
             let checker = Checker {
+                registry: registry.clone(),
                 endpoint: member.endpoint.clone(),
                 upstream: name.clone(),
                 check: check.clone(),
-                protocol,
+                dialer: dialer.clone(),
                 random: RandomState::new(),
             };
             let task = tasks.spawn(checker.run(slots.clone()));
-            running.insert(key, Running { check: check.clone(), protocol, task });
+            running.insert(key, Running { check: check.clone(), dialer: dialer.clone(), task });
         }
     }
     before.values().for_each(|it| it.task.abort());
@@ -135,6 +143,9 @@ impl Checker {
         }
         if !healthy {
             self.endpoint.forget();
+            if let Some(origin) = self.registry.origin(&self.upstream) {
+                origin.is_back(&self.endpoint, Instant::now().into_std());
+            }
         }
         self.endpoint.set_healthy(!healthy);
         let (upstream, target, address) = (&*self.upstream, &*self.endpoint.target, self.endpoint.address);
@@ -152,20 +163,16 @@ impl Checker {
     }
 
     async fn probe(&self) -> Result<(), &'static str> {
-        let stream = TcpStream::connect(self.endpoint.address).await.map_err(|_| "connect failed")?;
-        let io = TokioIo::new(stream);
-        let status = match self.protocol {
-            Protocol::Http1 => {
-                let (mut sender, connection) = http1::handshake(io).await.map_err(|_| "handshake failed")?;
-                let request = self.request(&self.check.path).ok_or("the path is no URI")?;
-                drive(connection, async move { sender.send_request(request).await }).await?
-            }
-            Protocol::Http2 => {
-                let handshake = http2::handshake(TokioExecutor::new(), io);
-                let (mut sender, connection) = handshake.await.map_err(|_| "handshake failed")?;
-                let uri = format!("http://{}{}", self.endpoint.target, self.check.path);
-                let request = self.request(&uri).ok_or("the path is no URI")?;
-                drive(connection, async move { sender.send_request(request).await }).await?
+        // The whole check has a limit of its own.
+        let limit = self.check.timeout.0;
+        let stream = self.dialer.connect(&self.endpoint, None, limit).await.map_err(|_| "connect failed")?;
+        let dialed = self.dialer.secure(stream, &self.endpoint, Speaks::Configured, limit).await;
+        let by_configuration = matches!(self.dialer.protocol(), Protocol::Http2 | Protocol::Grpc);
+        let status = match dialed.map_err(|_| "TLS failed")? {
+            Dialed::Plain(stream) => self.ask(stream, by_configuration).await?,
+            Dialed::Tls(stream) => {
+                let http2 = agreed_on_http2(&stream);
+                self.ask(*stream, http2 || by_configuration).await?
             }
         };
         let expect = self.check.expect;
@@ -175,13 +182,29 @@ impl Checker {
         }
     }
 
-    fn request(&self, uri: &str) -> Option<Request<Empty<Bytes>>> {
-        let request = Request::builder().method(Method::GET).uri(uri).header(header::USER_AGENT, USER_AGENT);
-        let request = match self.protocol {
-            Protocol::Http1 => request.header(header::HOST, &*self.endpoint.target).header(header::CONNECTION, "close"),
-            Protocol::Http2 => request,
-        };
-        request.body(Empty::new()).ok()
+    async fn ask(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        http2: bool,
+    ) -> Result<u16, &'static str> {
+        let io = TokioIo::new(io);
+        if !http2 {
+            let (mut sender, connection) = http1::handshake(io).await.map_err(|_| "handshake failed")?;
+            let request = self.request(&self.check.path).header(header::HOST, &*self.endpoint.target);
+            let request = request.header(header::CONNECTION, "close").body(Empty::<Bytes>::new());
+            let request = request.map_err(|_| "the path is no URI")?;
+            return drive(connection, async move { sender.send_request(request).await }).await;
+        }
+        let handshake = http2::handshake(TokioExecutor::new(), io);
+        let (mut sender, connection) = handshake.await.map_err(|_| "handshake failed")?;
+        let scheme = if self.dialer.is_tls() { "https" } else { "http" };
+        let uri = format!("{scheme}://{}{}", self.endpoint.target, self.check.path);
+        let request = self.request(&uri).body(Empty::<Bytes>::new()).map_err(|_| "the path is no URI")?;
+        drive(connection, async move { sender.send_request(request).await }).await
+    }
+
+    fn request(&self, uri: &str) -> http::request::Builder {
+        Request::builder().method(Method::GET).uri(uri).header(header::USER_AGENT, USER_AGENT)
     }
 }
 

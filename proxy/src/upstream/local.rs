@@ -15,8 +15,9 @@ use super::{
     balance::{Balancer, Random},
     counters::Gauge,
     endpoint::Endpoint,
+    latencies::Latencies,
+    origin::Origin,
     pool::Pool,
-    registry::Origin,
 };
 
 /// How often idle connections are looked through.
@@ -36,6 +37,10 @@ pub(super) struct View {
     pub slots: Vec<Slot>,
     pub balancer: Balancer,
     pub gauge: Gauge,
+    /// Kept where slow answers are asked for twice.
+    pub latencies: Rc<Latencies>,
+    /// Some answers are tried again for their status.
+    pub retries_statuses: bool,
     /// The registry's version at which this view was last seen to be right.
     version: Cell<u64>,
 }
@@ -116,12 +121,14 @@ impl View {
         let slot = |endpoint: &Arc<Endpoint>, weight| {
             let pool = match known.get(&Arc::as_ptr(endpoint)) {
                 Some(pool) => Rc::clone(pool),
-                None => Rc::new(Pool::new(endpoint.clone(), gauge.clone())),
+                None => Rc::new(Pool::new(endpoint.clone(), origin.dialer.clone(), gauge.clone())),
             };
             Slot { endpoint: endpoint.clone(), weight, pool }
         };
         let slots: Vec<_> = origin.members.iter().map(|member| slot(&member.endpoint, member.weight)).collect();
-        let balancer = Balancer::new(origin.config.balance.policy, &slots);
-        Self { origin, slots, balancer, gauge, version: Cell::new(version) }
+        let balancer = Balancer::new(&origin, &slots);
+        let latencies = before.map(|view| view.latencies.clone()).unwrap_or_default();
+        let retries_statuses = origin.config.retries.on.iter().any(|on| on.is_status());
+        Self { origin, slots, balancer, gauge, latencies, retries_statuses, version: Cell::new(version) }
     }
 }

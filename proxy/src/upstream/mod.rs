@@ -3,25 +3,37 @@
 //! `Registry` is what the process knows of the upstreams, `Pools` is one worker's connections to them. A call goes
 //! `send` → `balance` (which target) → `pool` (which connection) → `body` (which gives the connection back).
 
+mod affinity;
 mod balance;
 mod body;
+mod breaker;
 mod budget;
 mod counters;
+mod dialer;
 mod endpoint;
 mod failure;
 mod head;
 mod health;
+mod latencies;
 mod local;
+mod maglev;
+mod origin;
 mod outgoing;
+mod outlier;
 mod pool;
+mod proxy_header;
 mod registry;
 mod resolve;
 mod send;
 mod socket;
+mod tls;
 mod tunnel;
+mod wire;
 
 pub use body::Body;
+pub use breaker::BreakerState;
 pub use failure::Failure;
-pub use registry::{Registry, TargetHealth};
-pub use send::{Asks, Call, Pools, Trail};
+pub use origin::{TargetHealth, UpstreamHealth};
+pub use registry::Registry;
+pub use send::{Asks, Call, Caller, Pools, Trail};
 pub use tunnel::Tunnel;

@@ -4,6 +4,8 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
+    io,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -21,13 +23,21 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quorumgate_model::resource::Protocol;
 use tokio::{
-    net::TcpStream,
     sync::{Semaphore, oneshot},
     task::AbortHandle,
     time::Instant,
 };
 
-use super::{Failure, counters::Gauge, endpoint::Endpoint, outgoing::Outgoing, socket::Socket};
+use super::{
+    Failure,
+    counters::Gauge,
+    dialer::Dialer,
+    endpoint::Endpoint,
+    outgoing::Outgoing,
+    socket::Socket,
+    tls::Speaks,
+    wire::{Watch, Wire},
+};
 
 /// Below the 60 s after which common servers close.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(55);
@@ -49,6 +59,7 @@ pub(super) struct Pool {
     /// The worker's own copies of `endpoint.target`: cloning them touches no memory of other workers.
     pub target: Arc<str>,
     pub host: HeaderValue,
+    dialer: Arc<Dialer>,
     gauge: Gauge,
     idle: RefCell<VecDeque<Idle>>,
     shared: RefCell<Vec<Rc<Multiplexed>>>,
@@ -56,6 +67,17 @@ pub(super) struct Pool {
     streams_guess: Cell<usize>,
     /// One HTTP/2 dial at a time: those who wait for it find its connection.
     dialing: Semaphore,
+    /// TLS agreed on HTTP/1 the last time, where either would do.
+    settled_for_http1: Cell<bool>,
+}
+
+/// What a new connection is for.
+#[derive(Clone, Copy)]
+pub(super) struct Purpose {
+    /// How long it may take to come about.
+    pub limit: Duration,
+    /// The client that asks.
+    pub whom: Option<SocketAddr>,
 }
 
 struct Idle {
@@ -66,12 +88,12 @@ struct Idle {
 /// An HTTP/1 connection; dropped, it is closed.
 pub(super) struct Connection {
     pub sender: http1::SendRequest<Outgoing>,
-    pub socket: Socket,
+    pub watch: Watch,
     task: AbortHandle,
     gauge: Gauge,
 }
 
-type Handshake = (http1::SendRequest<Outgoing>, Socket, http1::Connection<TokioIo<Socket>, Outgoing>);
+type Handshake = (http1::SendRequest<Outgoing>, Watch, http1::Connection<TokioIo<Wire>, Outgoing>);
 
 /// An HTTP/2 connection; it closes when its last stream and its place in the pool are gone.
 pub(super) struct Multiplexed {
@@ -84,7 +106,7 @@ pub(super) struct Multiplexed {
 }
 
 /// None once it has ended: requests still queued in it are handed back when it is dropped.
-type Driven = Option<http2::Connection<TokioIo<Socket>, Outgoing, Local>>;
+type Driven = Option<http2::Connection<TokioIo<Wire>, Outgoing, Local>>;
 
 /// One stream of an HTTP/2 connection.
 pub(super) struct Stream(pub Rc<Multiplexed>);
@@ -99,19 +121,25 @@ pub(super) enum Checked {
 }
 
 impl Pool {
-    pub fn new(endpoint: Arc<Endpoint>, gauge: Gauge) -> Self {
+    pub fn new(endpoint: Arc<Endpoint>, dialer: Arc<Dialer>, gauge: Gauge) -> Self {
         let target = Arc::from(&*endpoint.target);
         let host = HeaderValue::from_str(&target).expect("an authority is made of letters, digits and .:-_[]");
         Self {
             endpoint,
             target,
             host,
+            dialer,
             gauge,
             idle: RefCell::default(),
             shared: RefCell::default(),
             streams_guess: Cell::new(H2_STREAMS_PER_CONNECTION),
             dialing: Semaphore::new(1),
+            settled_for_http1: Cell::new(false),
         }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.dialer.is_tls()
     }
 
     /// The connection used last that still stands.
@@ -120,7 +148,7 @@ impl Pool {
         while let Some(it) = idle.pop_back() {
             self.gauge.idle(-1);
             let stands = it.connection.sender.is_ready() && now.saturating_duration_since(it.since) < IDLE_MAX;
-            if stands && (checked == Checked::ByUse || it.connection.socket.is_quiet()) {
+            if stands && (checked == Checked::ByUse || it.connection.watch.is_quiet()) {
                 return Some(it.connection);
             }
         }
@@ -129,7 +157,7 @@ impl Pool {
 
     /// Takes a connection back if it has finished its exchange on both sides; else it is closed.
     pub fn give_back(&self, connection: Connection, now: Instant) {
-        if !connection.sender.is_ready() {
+        if !connection.sender.is_ready() || self.dialer.tells_whom() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -141,57 +169,83 @@ impl Pool {
         self.gauge.idle(1);
     }
 
-    pub async fn dial(&self, limit: Duration) -> Result<Connection, Failure> {
-        let (sender, socket, connection) = self.handshake(limit).await?;
-        // Its end shows in `sender`; the error reaches whoever has a request on it.
-        let task = tokio::task::spawn_local(connection).abort_handle();
-        Ok(self.connection(sender, socket, task))
+    pub async fn dial(&self, purpose: Purpose) -> Result<Connection, Failure> {
+        self.single(self.connect(purpose, Speaks::Configured).await?).await
     }
 
-    /// A connection for one request that asks for another protocol; what comes in behind a 101 is handed over.
-    pub async fn dial_upgrade(&self, limit: Duration) -> Result<(Connection, oneshot::Receiver<Bytes>), Failure> {
-        let (sender, socket, connection) = self.handshake(limit).await?;
+    async fn single(&self, wire: Wire) -> Result<Connection, Failure> {
+        let (sender, watch, connection) = handshake(wire).await?;
+        // Its end shows in `sender`; the error reaches whoever has a request on it.
+        let task = tokio::task::spawn_local(connection).abort_handle();
+        Ok(self.connection(sender, watch, task))
+    }
+
+    /// A connection for one request that asks for another protocol; behind a 101 it is handed over, with what came in.
+    pub async fn dial_upgrade(
+        &self,
+        purpose: Purpose,
+    ) -> Result<(Connection, oneshot::Receiver<(Bytes, Wire)>), Failure> {
+        let (sender, watch, connection) = handshake(self.connect(purpose, Speaks::Http1).await?).await?;
         let (tell, rest) = oneshot::channel();
         let work = async move {
             if let Ok(parts) = connection.without_shutdown().await {
                 // Nobody waits any more if the exchange has ended.
-                let _ = tell.send(parts.read_buf);
+                let _ = tell.send((parts.read_buf, parts.io.into_inner()));
             }
         };
         let task = tokio::task::spawn_local(work).abort_handle();
-        Ok((self.connection(sender, socket, task), rest))
+        Ok((self.connection(sender, watch, task), rest))
     }
 
-    async fn handshake(&self, limit: Duration) -> Result<Handshake, Failure> {
-        let stream = self.connect(limit).await?;
-        let socket = Socket::new(stream);
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER_BYTES_MAX);
-        let (sender, connection) = builder.handshake(TokioIo::new(socket.clone())).await?;
-        Ok((sender, socket, connection))
-    }
-
-    fn connection(&self, sender: http1::SendRequest<Outgoing>, socket: Socket, task: AbortHandle) -> Connection {
+    fn connection(&self, sender: http1::SendRequest<Outgoing>, watch: Watch, task: AbortHandle) -> Connection {
         self.gauge.open(1);
-        Connection { sender, socket, task, gauge: self.gauge.clone() }
+        Connection { sender, watch, task, gauge: self.gauge.clone() }
     }
 
-    /// A stream on the least busy connection, on a new one if all are full. The duration is that of a dial.
-    pub async fn stream(&self, limit: Duration) -> Result<(Stream, Option<Duration>), Failure> {
+    /// A stream on the least busy connection, on a new one if all are full; where TLS may agree on either protocol, an
+    /// HTTP/1 connection if it does so. The duration is that of a dial.
+    async fn stream(&self, purpose: Purpose) -> Result<(Link, Option<Duration>), Failure> {
         if let Some(stream) = self.shared_stream() {
-            return Ok((stream, None));
+            return Ok((Link::Http2(stream), None));
         }
         let started = Instant::now();
-        let alone = tokio::time::timeout(limit, self.dialing.acquire()).await.map_err(|_| Failure::ConnectTimeout)?;
-        let _alone = alone.expect("the semaphore is never closed");
+        let either = self.dialer.protocol() == Protocol::Auto;
+        let _alone = match either && self.settled_for_http1.get() {
+            true => None,
+            false => {
+                let alone = tokio::time::timeout(purpose.limit, self.dialing.acquire()).await;
+                Some(alone.map_err(|_| Failure::ConnectTimeout)?.expect("the semaphore is never closed"))
+            }
+        };
         if let Some(stream) = self.shared_stream() {
-            return Ok((stream, None));
+            return Ok((Link::Http2(stream), None));
         }
-        let limit = limit.saturating_sub(started.elapsed());
-        let dial = tokio::time::timeout(limit, self.dial_shared(limit));
-        let connection = Rc::new(dial.await.map_err(|_| Failure::ConnectTimeout)??);
-        self.shared.borrow_mut().push(connection.clone());
-        Ok((Stream::new(connection), Some(started.elapsed())))
+        let rest = Purpose { limit: purpose.limit.saturating_sub(started.elapsed()), ..purpose };
+        let link = tokio::time::timeout(rest.limit, async {
+            let wire = self.connect(rest, Speaks::Configured).await?;
+            match wire.is_http2() {
+                Some(false) if either => {
+                    self.settled_for_http1.set(true);
+                    Ok(Link::Http1(self.single(wire).await?))
+                }
+                Some(false) => Err(Failure::Tls(io::Error::other("the server has no HTTP/2"))),
+                _ => {
+                    self.settled_for_http1.set(false);
+                    Ok(Link::Http2(self.share(self.multiplex(wire).await?)))
+                }
+            }
+        });
+        let link = link.await.map_err(|_| Failure::ConnectTimeout)??;
+        Ok((link, Some(started.elapsed())))
+    }
+
+    fn share(&self, connection: Multiplexed) -> Stream {
+        let connection = Rc::new(connection);
+        let mut shared = self.shared.borrow_mut();
+        if shared.len() < H2_CONNECTIONS_MAX {
+            shared.push(connection.clone());
+        }
+        Stream::new(connection)
     }
 
     fn shared_stream(&self) -> Option<Stream> {
@@ -205,8 +259,7 @@ impl Pool {
         room.then(|| Stream::new(best.clone()))
     }
 
-    async fn dial_shared(&self, limit: Duration) -> Result<Multiplexed, Failure> {
-        let stream = self.connect(limit).await?;
+    async fn multiplex(&self, wire: Wire) -> Result<Multiplexed, Failure> {
         let mut builder = http2::Builder::new(Local);
         builder
             .timer(TokioTimer::new())
@@ -216,7 +269,7 @@ impl Pool {
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(H2_HEADER_LIST_BYTES_MAX);
-        let (sender, connection) = builder.handshake(TokioIo::new(Socket::new(stream))).await?;
+        let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
         let connection = Rc::new(RefCell::new(Some(connection)));
         tokio::task::spawn_local(drive(connection.clone()));
         self.gauge.open(1);
@@ -224,15 +277,11 @@ impl Pool {
         Ok(Multiplexed { sender, connection, streams: Cell::new(0), idle_since, gauge: self.gauge.clone() })
     }
 
-    async fn connect(&self, limit: Duration) -> Result<TcpStream, Failure> {
-        let connect = TcpStream::connect(self.endpoint.address);
-        let stream = match tokio::time::timeout(limit, connect).await {
-            Err(_) => return Err(Failure::ConnectTimeout),
-            Ok(connected) => connected.map_err(Failure::Connect)?,
-        };
-        // Fails only on a connection that is already gone, which the request will find out.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+    async fn connect(&self, purpose: Purpose, speaks: Speaks) -> Result<Wire, Failure> {
+        let started = Instant::now();
+        let stream = self.dialer.connect(&self.endpoint, purpose.whom, purpose.limit).await?;
+        let left = if self.is_tls() { purpose.limit.saturating_sub(started.elapsed()) } else { purpose.limit };
+        Ok(Wire::new(self.dialer.secure(Socket::new(stream), &self.endpoint, speaks, left).await?))
     }
 
     /// Closes what has been idle for too long or was closed by the peer.
@@ -260,22 +309,38 @@ pub(super) enum Link {
 
 impl Pool {
     /// A fresh connection, or a stream of a shared one, and how long a dial took.
-    pub async fn link(&self, protocol: Protocol, limit: Duration) -> Result<(Link, Option<Duration>), Failure> {
-        if protocol == Protocol::Http2 {
-            let (stream, took) = self.stream(limit).await?;
-            return Ok((Link::Http2(stream), took));
+    pub async fn link(&self, purpose: Purpose) -> Result<(Link, Option<Duration>), Failure> {
+        if self.is_single() {
+            let started = Instant::now();
+            let connection = self.dial(purpose).await?;
+            return Ok((Link::Http1(connection), Some(started.elapsed())));
         }
-        let started = Instant::now();
-        let connection = self.dial(limit).await?;
-        Ok((Link::Http1(connection), Some(started.elapsed())))
+        self.stream(purpose).await
     }
+
+    /// Every connection is HTTP/1.
+    pub fn is_single(&self) -> bool {
+        match self.dialer.protocol() {
+            Protocol::Http1 => true,
+            Protocol::Http2 | Protocol::Grpc => false,
+            Protocol::Auto => !self.is_tls(),
+        }
+    }
+}
+
+async fn handshake(wire: Wire) -> Result<Handshake, Failure> {
+    let watch = wire.watch();
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER_BYTES_MAX);
+    let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
+    Ok((sender, watch, connection))
 }
 
 impl Link {
     /// Whether a response has begun can be told on HTTP/1 only, where the connection serves one at a time.
     pub fn bytes_read(&self) -> u64 {
         match self {
-            Self::Http1(connection) => connection.socket.bytes_read(),
+            Self::Http1(connection) => connection.watch.bytes_read(),
             Self::Http2(_) => 0,
         }
     }
@@ -299,9 +364,14 @@ impl Link {
 pub(super) struct InFlight(pub Rc<Pool>);
 
 impl InFlight {
-    pub fn new(pool: &Rc<Pool>) -> Self {
-        pool.endpoint.begin();
-        Self(pool.clone())
+    /// None: there are `max` already; 0 is any number.
+    pub fn new(pool: &Rc<Pool>, max: u32) -> Option<Self> {
+        match max {
+            0 => pool.endpoint.begin(),
+            max if !pool.endpoint.begin_below(max) => return None,
+            _ => (),
+        }
+        Some(Self(pool.clone()))
     }
 }
 

@@ -1,26 +1,27 @@
 //! What all workers share about the upstreams: targets, their health and load, and the counters.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt::Write,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
 use imbl::{OrdMap, ordmap::DiffItem};
 use quorumgate_model::{
-    resource::{Authority, Name, Upstream},
+    resource::{Authority, CertificateAuthority, Name, Upstream},
     ruleset::Ruleset,
 };
 use tokio::sync::watch;
 
 use super::{
-    counters::{Counters, FAMILIES, Family},
-    endpoint::Endpoint,
+    breaker::BreakerState,
+    counters::{FAMILIES, Family},
+    origin::{Origin, TargetHealth, UpstreamHealth, is_ip},
 };
 
 /// Process-wide. Rebuilt on publish; a target that did not change keeps its health, load and connections.
@@ -37,43 +38,17 @@ pub struct Registry {
 
 pub(super) type Origins = OrdMap<Name, Arc<Origin>>;
 
-/// One upstream at one instant.
-pub(super) struct Origin {
-    pub config: Arc<Upstream>,
-    pub members: Vec<Member>,
-    pub counters: Arc<Counters>,
-    /// Retries under way.
-    pub retrying: Arc<AtomicU32>,
-    /// Some name has not been looked up yet for the first time.
-    pub resolving: bool,
-    /// No longer in the ruleset: kept for one more publish, for exchanges that still run on the one before.
-    pub retired: bool,
-}
-
-/// One address of a target.
-pub(super) struct Member {
-    pub endpoint: Arc<Endpoint>,
-    pub weight: u32,
-}
-
 #[derive(Default)]
-struct Book {
+pub(super) struct Book {
+    /// Where this node is.
+    pub region: String,
     /// Of the last publish.
     upstreams: OrdMap<Name, Arc<Upstream>>,
+    authorities: OrdMap<Name, Arc<CertificateAuthority>>,
     /// Those that the last publish retired.
     retired: Vec<Name>,
     /// None: not looked up yet. A failed look-up keeps the last addresses.
     names: BTreeMap<String, Option<Vec<IpAddr>>>,
-}
-
-/// One configured target as `upstream ls` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetHealth {
-    /// As configured: `host:port`.
-    pub target: String,
-    /// How many addresses it stands for now, and how many of those are healthy.
-    pub addresses: usize,
-    pub healthy: usize,
 }
 
 impl Default for Registry {
@@ -93,13 +68,19 @@ impl Registry {
         Self::default()
     }
 
+    /// Of a node that prefers the targets of this region.
+    pub fn in_region(region: &str) -> Self {
+        Self { book: Mutex::new(Book::in_region(region)), ..Self::default() }
+    }
+
     /// When this returns, every worker uses the new upstreams for its next call. The cost goes with the number of
     /// differences. Names are resolved by `run_health_checks`; calls to an upstream whose names were never looked up
     /// wait for that.
     pub fn publish(&self, ruleset: &Ruleset) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut book.upstreams, ruleset.upstreams.clone());
-        if before.ptr_eq(&book.upstreams) {
+        let vouched_by = std::mem::replace(&mut book.authorities, ruleset.authorities.clone());
+        if before.ptr_eq(&book.upstreams) && vouched_by.ptr_eq(&book.authorities) {
             return;
         }
         book.follow_names();
@@ -116,6 +97,12 @@ impl Registry {
                     origins.insert(name.clone(), Arc::new(origin));
                     book.retired.push(name.clone());
                 }
+            }
+        }
+        if !vouched_by.ptr_eq(&book.authorities) {
+            for (name, config) in book.upstreams.iter().filter(|(_, config)| config.tls.is_some()) {
+                let origin = Origin::build(config, origins.get(name), &book);
+                origins.insert(name.clone(), origin);
             }
         }
         for name in retired {
@@ -181,6 +168,11 @@ impl Registry {
         self.workers.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// None: no such upstream is served here.
+    pub fn state(&self, upstream: &str) -> Option<UpstreamHealth> {
+        self.origin(upstream).filter(|origin| !origin.retired).map(|origin| origin.state())
+    }
+
     /// By target, in the order of the configuration. Empty for an unknown upstream.
     pub fn health(&self, upstream: &str) -> Vec<TargetHealth> {
         self.origin(upstream).map(|origin| origin.health()).unwrap_or_default()
@@ -194,18 +186,46 @@ impl Registry {
             family.write_head(out);
             origins().for_each(|(name, origin)| origin.counters.write(family, name, out));
         }
-        Family::HEALTHY.write_head(out);
-        for (name, origin) in origins() {
-            for TargetHealth { target, healthy, .. } in origin.health() {
-                let healthy = u8::from(healthy > 0);
-                let _ =
-                    writeln!(out, "quorumgate_upstream_healthy{{upstream=\"{name}\",target=\"{target}\"}} {healthy}");
+        let targets: Vec<(&Name, Vec<TargetHealth>)> = origins().map(|(name, it)| (name, it.health())).collect();
+        let by_target = |family: Family, value: fn(&TargetHealth) -> usize, out: &mut String| {
+            family.write_head(out);
+            for (name, target) in targets.iter().flat_map(|(name, all)| all.iter().map(move |it| (name, it))) {
+                let (family, value, target) = (family.name, value(target), &target.target);
+                let labels = format!("upstream=\"{name}\",target=\"{target}\"");
+                let _ = writeln!(out, "quorumgate_upstream_{family}{{{labels}}} {value}");
             }
+        };
+        by_target(Family::HEALTHY, |it| usize::from(it.healthy > 0), out);
+        by_target(Family::EJECTED, |it| it.ejected, out);
+        by_target(Family::IN_FLIGHT, |it| it.in_flight as usize, out);
+        let states: Vec<(&Name, UpstreamHealth)> = origins().map(|(name, origin)| (name, origin.state())).collect();
+        Family::BREAKER.write_head(out);
+        for (name, breaker) in states.iter().filter_map(|(name, state)| Some((name, state.breaker?))) {
+            let open = match breaker {
+                BreakerState::Closed => "0",
+                BreakerState::HalfOpen => "0.5",
+                BreakerState::Open => "1",
+            };
+            let _ = writeln!(out, "quorumgate_upstream_breaker_open{{upstream=\"{name}\"}} {open}");
+        }
+        Family::OPENED.write_head(out);
+        for (name, state) in states.iter().filter(|(_, state)| state.breaker.is_some()) {
+            let opened = state.breaker_opened;
+            let _ = writeln!(out, "quorumgate_upstream_breaker_opened_total{{upstream=\"{name}\"}} {opened}");
         }
     }
 }
 
 impl Book {
+    pub fn in_region(region: &str) -> Self {
+        Self { region: region.to_owned(), ..Self::default() }
+    }
+
+    /// Who vouches for the upstream's servers, where the configuration says who.
+    pub fn authority(&self, config: &Upstream) -> Option<&Arc<CertificateAuthority>> {
+        config.tls.as_ref().and_then(|tls| self.authorities.get(tls.ca.as_ref()?))
+    }
+
     /// Forgets names that no upstream has any more, and learns new ones.
     fn follow_names(&mut self) {
         let mut known = std::mem::take(&mut self.names);
@@ -219,7 +239,7 @@ impl Book {
     }
 
     /// Empty if the name is not resolved.
-    fn addresses(&self, target: &Authority) -> Vec<SocketAddr> {
+    pub fn addresses(&self, target: &Authority) -> Vec<SocketAddr> {
         let ips = match target.host.parse() {
             Ok(ip) => vec![ip],
             Err(_) => self.names.get(&target.host).cloned().flatten().unwrap_or_default(),
@@ -227,63 +247,7 @@ impl Book {
         ips.into_iter().map(|ip| SocketAddr::new(ip, target.port)).collect()
     }
 
-    fn is_pending(&self, target: &Authority) -> bool {
+    pub fn is_pending(&self, target: &Authority) -> bool {
         matches!(self.names.get(&target.host), Some(None))
-    }
-}
-
-fn is_ip(target: &Authority) -> bool {
-    target.host.parse::<IpAddr>().is_ok()
-}
-
-impl Origin {
-    /// Members whose target and address are in `before` too keep their endpoint, and with it all that is known of them.
-    fn build(config: &Arc<Upstream>, before: Option<&Arc<Origin>>, book: &Book) -> Arc<Self> {
-        // Connections belong to endpoints, so another protocol needs others.
-        let reusable = before.filter(|before| before.config.protocol == config.protocol);
-        let mut known = HashMap::new();
-        for member in reusable.iter().flat_map(|before| &before.members) {
-            known.insert((&*member.endpoint.target, member.endpoint.address), &member.endpoint);
-        }
-        let mut members = Vec::with_capacity(config.targets.len());
-        for target in &config.targets {
-            let text: Arc<str> = target.address.to_string().into();
-            for address in book.addresses(&target.address) {
-                let endpoint = match known.get(&(&*text, address)) {
-                    Some(endpoint) => Arc::clone(endpoint),
-                    None => Arc::new(Endpoint::new(address, text.clone())),
-                };
-                if config.health.is_none() {
-                    endpoint.set_healthy(true);
-                }
-                members.push(Member { endpoint, weight: target.weight.value() });
-            }
-        }
-        let counters = before.map(|before| before.counters.clone()).unwrap_or_default();
-        let retrying = before.map(|before| before.retrying.clone()).unwrap_or_default();
-        let resolving = config.targets.iter().any(|target| book.is_pending(&target.address));
-        Arc::new(Self { config: config.clone(), members, counters, retrying, resolving, retired: false })
-    }
-
-    fn retire(&self) -> Self {
-        let copy = |member: &Member| Member { endpoint: member.endpoint.clone(), weight: member.weight };
-        Self {
-            config: self.config.clone(),
-            members: self.members.iter().map(copy).collect(),
-            counters: self.counters.clone(),
-            retrying: self.retrying.clone(),
-            resolving: false,
-            retired: true,
-        }
-    }
-
-    fn health(&self) -> Vec<TargetHealth> {
-        let of = |target: &Authority| {
-            let target = target.to_string();
-            let members = || self.members.iter().filter(|member| *member.endpoint.target == *target);
-            let healthy = members().filter(|member| member.endpoint.is_healthy()).count();
-            TargetHealth { addresses: members().count(), healthy, target }
-        };
-        self.config.targets.iter().map(|target| of(&target.address)).collect()
     }
 }

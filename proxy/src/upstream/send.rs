@@ -1,34 +1,43 @@
 //! One exchange's upstream call: attempts, their deadlines, and which of them may be followed by another.
 
 use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use quorumgate_model::{
-    resource::{HostRewrite, Protocol, Upstream},
+    resource::{HashOn, HostRewrite, Protocol, RetryOn, Upstream},
     ruleset::Rule,
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    Body, Failure, Registry,
+    Body, Failure, Registry, affinity,
+    balance::Choice,
     body::Lease,
+    breaker::{IsOpen, Passage},
     budget::Permit,
+    endpoint::nanos,
     head,
     local::{View, Worker},
     outgoing::{Outgoing, Source},
-    pool::{Checked, InFlight, Link, Pool},
+    pool::{Checked, InFlight, Link, Pool, Purpose},
     tunnel::{Rest, Tunnel},
 };
 use crate::body::{RequestBody, ResponseBody};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// How often a request that waits for its answer looks whether its target is still one to wait for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One per worker thread, made and used inside its `LocalSet` or `LocalRuntime`: connections and what they learn.
 pub struct Pools {
@@ -42,7 +51,16 @@ pub struct Call<'a> {
     /// When the client stops waiting, on top of the route's and upstream's `total`.
     pub deadline: Option<Instant>,
     pub asks: Asks,
+    pub caller: Caller<'a>,
     pub trail: &'a mut Trail,
+}
+
+/// Whose request it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The client's address, with the port that its last hop came from.
+    pub address: SocketAddr,
+    pub consumer: Option<&'a str>,
 }
 
 /// What kind of answer the request may get.
@@ -76,30 +94,36 @@ impl Pools {
         let started = Instant::now();
         let view = self.view(call.upstream).await?;
         let config = &*view.origin.config;
-        if call.asks == Asks::Upgrade && config.protocol == Protocol::Http2 {
+        if call.asks == Asks::Upgrade && matches!(config.protocol, Protocol::Http2 | Protocol::Grpc) {
             return Err(Failure::NoUpgrade);
         }
+        let passage = self.passage(&view, started)?;
         let route = &call.rule.route;
         let total = [route.timeouts.total.0, config.timeouts.total.0].into_iter().find(|total| !total.is_zero());
         let deadline = call.deadline.into_iter().chain(total.map(|total| started + total)).min();
+        let key = key(config, &call.caller, request.headers());
         let (head, body) = request.into_parts();
+        let idempotent = head.method.is_idempotent();
         let mut exchange = Exchange {
             worker: &self.worker,
             view: &view,
             config,
             rule: call.rule,
             asks: call.asks,
-            trail: call.trail,
+            whom: call.caller.address,
+            key,
+            trail: RefCell::new(call.trail),
             started,
             deadline,
-            idempotent: head.method.is_idempotent(),
-            head,
+            idempotent,
+            statuses: view.retries_statuses && (idempotent || head.headers.contains_key("idempotency-key")),
+            head: RefCell::new(head),
             body: Source::new(body),
-            tried: Vec::new(),
+            tried: RefCell::default(),
             retries_left: route.retries.attempts.unwrap_or(config.retries.attempts),
             permit: None,
             backoff: BACKOFF_FIRST,
-            spared: false,
+            spared: Cell::new(false),
         };
         let outcome = match deadline {
             None => exchange.run().await,
@@ -107,14 +131,38 @@ impl Pools {
         };
         match &outcome {
             Ok(response) => view.gauge.answered(response.status()),
-            Err(_) => view.gauge.unanswered(),
+            Err(failure) => {
+                view.gauge.unanswered();
+                view.gauge.refused(failure);
+            }
+        }
+        if let Some(passage) = passage {
+            let now_ns = nanos(Instant::now().into_std());
+            match &outcome {
+                Ok(response) => passage.tell(now_ns, is_error(config, response)),
+                Err(failure) if failure.blames_upstream() => passage.tell(now_ns, true),
+                // It says nothing of the upstream.
+                Err(_) => drop(passage),
+            }
         }
         outcome
     }
 
-    /// How its targets are spoken to; None: there is no such upstream.
-    pub fn speaks(&self, upstream: &str) -> Option<Protocol> {
-        Some(self.worker.view(upstream)?.origin.config.protocol)
+    /// Whether its targets are spoken to over HTTP/2, whatever TLS might agree on.
+    pub fn speaks_http2(&self, upstream: &str) -> bool {
+        let protocol = self.worker.view(upstream).map(|view| view.origin.config.protocol);
+        matches!(protocol, Some(Protocol::Http2 | Protocol::Grpc))
+    }
+
+    fn passage(&self, view: &View, now: Instant) -> Result<Option<Passage>, Failure> {
+        let Some(rules) = &view.origin.config.breaker else { return Ok(None) };
+        let admitted = view.origin.standing.breaker.admit(rules, nanos(now.into_std()));
+        admitted.map(Some).map_err(|IsOpen(left)| {
+            let failure = Failure::CircuitOpen(left);
+            view.gauge.unanswered();
+            view.gauge.refused(&failure);
+            failure
+        })
     }
 
     /// Waits for the first look-up of the upstream's names, at most as long as a connect may take.
@@ -144,20 +192,25 @@ struct Exchange<'a> {
     config: &'a Upstream,
     rule: &'a Rule,
     asks: Asks,
-    trail: &'a mut Trail,
+    whom: SocketAddr,
+    /// What keeps the caller with its target.
+    key: Option<u64>,
+    trail: RefCell<&'a mut Trail>,
     started: Instant,
     deadline: Option<Instant>,
     idempotent: bool,
-    head: request::Parts,
+    /// It may be sent again because of an answer's status.
+    statuses: bool,
+    head: RefCell<request::Parts>,
     body: Source,
     /// Slots that failed in this exchange.
-    tried: Vec<usize>,
+    tried: RefCell<Vec<usize>>,
     retries_left: u32,
     /// Held while a retry is under way.
     permit: Option<Permit>,
     backoff: Duration,
     /// The one retry after a stale connection was used.
-    spared: bool,
+    spared: Cell<bool>,
 }
 
 /// An attempt without a response.
@@ -175,27 +228,86 @@ enum Connect {
     Fresh,
 }
 
+/// A target, and the place that the request takes there.
+struct Turn {
+    slot: usize,
+    in_flight: InFlight,
+}
+
+type Answered = Result<Response<ResponseBody>, (usize, Miss)>;
+
 impl Exchange<'_> {
     async fn run(&mut self) -> Result<Response<ResponseBody>, Failure> {
         let mut next = (self.choose()?, Connect::Pooled);
         loop {
-            let (slot, connect) = next;
-            let miss = match self.attempt(slot, connect).await {
-                Ok(response) => return Ok(response),
-                Err(miss) => miss,
+            let (turn, connect) = next;
+            let slot = turn.slot;
+            let answered = match self.config.retries.hedge && self.may_hedge() {
+                true => Box::pin(self.hedged(turn, connect)).await,
+                false => self.attempt(turn, connect).await.map_err(|miss| (slot, miss)),
             };
-            next = self.after(slot, miss).await?;
+            next = match answered {
+                Ok(response) if self.is_unwanted(&response) => match self.again(slot).await {
+                    Some(turn) => {
+                        drop(response);
+                        self.wait().await;
+                        (turn, Connect::Pooled)
+                    }
+                    None => return Ok(self.sealed(response)),
+                },
+                Ok(response) => return Ok(self.sealed(response)),
+                Err((slot, miss)) => self.after(slot, miss).await?,
+            };
         }
     }
 
+    /// Nothing will be sent again.
+    fn sealed(&self, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        self.body.seal();
+        response
+    }
+
     /// A target not tried yet, where there is one.
-    fn choose(&self) -> Result<usize, Failure> {
-        let choose = |tried| self.view.balancer.choose(&self.view.slots, tried, &self.worker.random);
-        choose(&self.tried).or_else(|| choose(&[])).ok_or(Failure::NoHealthyTarget)
+    fn choose(&self) -> Result<Turn, Failure> {
+        if let Some(turn) = self.choose_other(&self.tried.borrow())? {
+            return Ok(turn);
+        }
+        let turn = if self.tried.borrow().is_empty() { None } else { self.choose_other(&[])? };
+        turn.ok_or(Failure::NoHealthyTarget)
+    }
+
+    /// None: every one that may be asked was tried.
+    fn choose_other(&self, tried: &[usize]) -> Result<Option<Turn>, Failure> {
+        let max = self.view.origin.in_flight_max();
+        let now = if self.trail.borrow().attempts == 0 { self.started } else { Instant::now() };
+        loop {
+            let choice = self.choice(tried, now);
+            let Some(slot) = self.view.balancer.choose(&choice) else {
+                return match self.view.balancer.is_full(&choice) {
+                    true => Err(Failure::Overloaded),
+                    false => Ok(None),
+                };
+            };
+            // Else another worker was faster, and the target is full now.
+            if let Some(in_flight) = InFlight::new(&self.view.slots[slot].pool, max) {
+                return Ok(Some(Turn { slot, in_flight }));
+            }
+        }
+    }
+
+    fn choice<'c>(&'c self, tried: &'c [usize], now: Instant) -> Choice<'c> {
+        Choice {
+            slots: &self.view.slots,
+            origin: &self.view.origin,
+            tried,
+            now: now.into_std(),
+            key: self.key,
+            random: &self.worker.random,
+        }
     }
 
     /// Where to go after a miss, or its failure if the request must not, or may not, be sent again.
-    async fn after(&mut self, slot: usize, miss: Miss) -> Result<(usize, Connect), Failure> {
+    async fn after(&mut self, slot: usize, miss: Miss) -> Result<(Turn, Connect), Failure> {
         if self.body.is_broken() {
             return Err(Failure::RequestBody);
         }
@@ -203,27 +315,135 @@ impl Exchange<'_> {
         if stale {
             self.view.gauge.stale_connection();
         }
-        let safe = miss.unprocessed || (self.idempotent && matches!(miss.failure, Failure::Reset));
+        let unanswered = matches!(miss.failure, Failure::Reset | Failure::HeaderTimeout);
+        let safe = miss.unprocessed || (self.idempotent && unanswered);
         if !safe || !self.body.can_begin_again() {
             return Err(miss.failure);
         }
         // The pool's doing, not the target's: neither policy nor budget is asked, and nobody waits.
-        if stale && !self.spared {
-            self.spared = true;
-            return Ok((slot, Connect::Fresh));
+        if stale && !self.spared.replace(true) {
+            let pool = &self.view.slots[slot].pool;
+            let in_flight = InFlight::new(pool, self.view.origin.in_flight_max()).ok_or(Failure::Overloaded)?;
+            return Ok((Turn { slot, in_flight }, Connect::Fresh));
         }
         let covered = miss.failure.retry_word().is_some_and(|word| self.config.retries.on.contains(&word));
-        if !covered || self.retries_left == 0 {
+        if !covered {
             return Err(miss.failure);
         }
+        // To ask one that is silent again would only take as long again.
+        let elsewhere = matches!(miss.failure, Failure::HeaderTimeout);
+        let Some(turn) = self.retry(slot, elsewhere).await else { return Err(miss.failure) };
+        self.wait().await;
+        Ok((turn, Connect::Pooled))
+    }
+
+    /// The answer's status is one that is to be tried again.
+    fn is_unwanted(&self, response: &Response<ResponseBody>) -> bool {
+        let status = response.status().as_u16();
+        self.statuses
+            && self.config.retries.on.iter().any(|on| on.takes(status))
+            && self.body.can_begin_again()
+            && !self.body.is_broken()
+    }
+
+    /// Another target in place of one whose answer is unwanted.
+    async fn again(&mut self, slot: usize) -> Option<Turn> {
+        self.retry(slot, true).await
+    }
+
+    /// One more attempt within number and budget. None: what there is must do.
+    async fn retry(&mut self, slot: usize, elsewhere: bool) -> Option<Turn> {
+        if self.retries_left == 0 {
+            return None;
+        }
         self.permit = None;
-        let Some(permit) = Permit::acquire(&self.view.origin) else { return Err(miss.failure) };
-        self.permit = Some(permit);
+        self.tried.borrow_mut().push(slot);
+        let turn = match elsewhere {
+            true => self.choose_other(&self.tried.borrow()).ok().flatten()?,
+            false => self.choose().ok()?,
+        };
+        self.permit = match Permit::acquire(&self.view.origin) {
+            // It cannot multiply a fault where there is none.
+            None if self.is_sound(turn.slot) => Permit::wait(&self.view.origin).await,
+            permit => permit,
+        };
+        if self.permit.is_none() {
+            self.view.gauge.over_budget();
+            return None;
+        }
         self.retries_left -= 1;
         self.view.gauge.retried();
-        self.tried.push(slot);
-        self.wait().await;
-        Ok((self.choose()?, Connect::Pooled))
+        Some(turn)
+    }
+
+    /// Not tried yet, and its last answer was none to complain of.
+    fn is_sound(&self, slot: usize) -> bool {
+        !self.tried.borrow().contains(&slot) && self.view.slots[slot].endpoint.is_in_good_standing()
+    }
+
+    /// A request with a body is sent once at a time.
+    fn may_hedge(&self) -> bool {
+        self.idempotent && self.asks == Asks::Answer && matches!(self.body, Source::Empty)
+    }
+
+    /// As `attempt`; once that is slower than most are, a second target is asked too, and the first answer counts.
+    async fn hedged(&self, turn: Turn, connect: Connect) -> Answered {
+        let slot = turn.slot;
+        let asked = Instant::now();
+        let mut first = pin!(self.attempt(turn, connect));
+        let Some(patience) = self.view.latencies.p95() else {
+            return first.await.map_err(|miss| (slot, miss));
+        };
+        if let Ok(done) = timeout(patience, first.as_mut()).await {
+            return done.map_err(|miss| (slot, miss));
+        }
+        let other = self.choose_other(&[self.tried.borrow().as_slice(), &[slot]].concat());
+        let (Ok(Some(other)), permit) = (other, Permit::acquire(&self.view.origin)) else {
+            return first.await.map_err(|miss| (slot, miss));
+        };
+        let Some(_permit) = permit else {
+            self.view.gauge.over_budget();
+            drop(other);
+            return first.await.map_err(|miss| (slot, miss));
+        };
+        self.view.gauge.hedged();
+        let other_slot = other.slot;
+        let mut second = pin!(self.attempt(other, Connect::Pooled));
+        let (mut first_miss, mut second_missed) = (None, false);
+        poll_fn(|cx| {
+            if first_miss.is_none()
+                && let Poll::Ready(done) = first.as_mut().poll(cx)
+            {
+                match done {
+                    Ok(response) => return Poll::Ready(Ok(self.won(slot, response))),
+                    Err(miss) => first_miss = Some(miss),
+                }
+            }
+            if !second_missed && let Poll::Ready(done) = second.as_mut().poll(cx) {
+                match done {
+                    Ok(response) => {
+                        // How slow the first is will never be known; it is this slow at least.
+                        let now = Instant::now();
+                        self.view.slots[slot].endpoint.answered(now.into_std(), now - asked);
+                        return Poll::Ready(Ok(self.won(other_slot, response)));
+                    }
+                    Err(_) => {
+                        second_missed = true;
+                        self.tried.borrow_mut().push(other_slot);
+                    }
+                }
+            }
+            match first_miss.take_if(|_| second_missed) {
+                Some(miss) => Poll::Ready(Err((slot, miss))),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn won(&self, slot: usize, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        self.trail.borrow_mut().target = Some(self.view.slots[slot].pool.target.clone());
+        response
     }
 
     /// Full jitter.
@@ -233,21 +453,30 @@ impl Exchange<'_> {
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
-    async fn attempt(&mut self, slot: usize, connect: Connect) -> Result<Response<ResponseBody>, Miss> {
+    async fn attempt(&self, turn: Turn, connect: Connect) -> Result<Response<ResponseBody>, Miss> {
+        let Turn { slot, in_flight } = turn;
         let pool = &self.view.slots[slot].pool;
-        let started = if self.trail.attempts == 0 { self.started } else { Instant::now() };
-        let in_flight = InFlight::new(pool);
-        self.trail.attempts += 1;
-        self.trail.target = Some(pool.target.clone());
-        self.trail.connect = None;
-        let outcome = self.exchange(pool, connect, started).await;
+        let started = {
+            let mut trail = self.trail.borrow_mut();
+            trail.attempts += 1;
+            trail.target = Some(pool.target.clone());
+            trail.connect = None;
+            if trail.attempts == 1 { self.started } else { Instant::now() }
+        };
+        let outcome = self.exchange(slot, connect, started).await;
         let now = Instant::now();
         let took = now - started;
         match outcome {
             Ok((response, link, rest)) => {
-                self.body.seal();
                 pool.endpoint.answered(now.into_std(), took);
-                self.trail.header = Some(now - self.started);
+                match is_error(self.config, &response) {
+                    true => self.blame(pool, now),
+                    false => pool.endpoint.went_well(),
+                }
+                if self.config.retries.hedge {
+                    self.view.latencies.observe(took);
+                }
+                self.trail.borrow_mut().header = Some(now - self.started);
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     let tunnel = Tunnel::new(link, in_flight, rest);
                     return Ok(response.map(|_| ResponseBody::Tunnel(tunnel)));
@@ -258,50 +487,59 @@ impl Exchange<'_> {
             }
             Err(miss) => {
                 self.view.gauge.attempt_failed(&miss.failure);
-                if miss.failure.blames_target() && !miss.reused {
+                // An idle connection that ended says nothing about its target.
+                let stale = miss.reused && matches!(miss.failure, Failure::Reset | Failure::Refused);
+                if miss.failure.blames_target() && !stale {
                     pool.endpoint.failed(now.into_std(), took);
+                    self.blame(pool, now);
                 }
                 Err(miss)
             }
         }
     }
 
+    fn blame(&self, pool: &Pool, now: Instant) {
+        if self.view.origin.failed(&pool.endpoint, now.into_std()) {
+            self.view.gauge.ejected();
+        }
+    }
+
     async fn exchange(
-        &mut self,
-        pool: &Pool,
+        &self,
+        slot: usize,
         connect: Connect,
         started: Instant,
     ) -> Result<(Response<Incoming>, Link, Rest), Miss> {
-        let protocol = self.config.protocol;
-        let limit = self.config.timeouts.connect.0;
-        let pooled = connect == Connect::Pooled && protocol == Protocol::Http1 && self.asks == Asks::Answer;
+        let pool = &self.view.slots[slot].pool;
+        let purpose = Purpose { limit: self.config.timeouts.connect.0, whom: Some(self.whom) };
+        let pooled = connect == Connect::Pooled && self.asks == Asks::Answer;
         let idle = if pooled { pool.take_idle(started, self.check()) } else { None };
         let mut rest = None;
         let (mut link, dialed) = match (idle, self.asks) {
             (Some(connection), _) => (Link::Http1(connection), None),
-            (None, Asks::Answer) => pool.link(protocol, limit).await.map_err(Miss::unconnected)?,
+            (None, Asks::Answer) => pool.link(purpose).await.map_err(Miss::unconnected)?,
             (None, Asks::Upgrade) => {
                 let dialing = Instant::now();
-                let (connection, behind) = pool.dial_upgrade(limit).await.map_err(Miss::unconnected)?;
+                let (connection, behind) = pool.dial_upgrade(purpose).await.map_err(Miss::unconnected)?;
                 rest = Some(behind);
                 (Link::Http1(connection), Some(dialing.elapsed()))
             }
         };
-        self.trail.connect = dialed;
+        self.trail.borrow_mut().connect = dialed;
         let reused = dialed.is_none();
         let sent_at = dialed.map_or(started, |_| Instant::now());
         // Only a request that may have been sent, and may be sent again, needs a copy of its head.
-        let copied = self.idempotent || protocol == Protocol::Http2;
-        let request = self.request(&pool.host, copied);
+        let copied = self.idempotent || self.statuses || matches!(link, Link::Http2(_));
+        let request = self.request(pool, &link, copied);
         let bytes_before = link.bytes_read();
         let failed = |failure, unprocessed| Miss { failure, reused, unprocessed };
-        let sent = self.head_in_time(sent_at, pin!(link.send(request))).await;
+        let sent = self.head_in_time(slot, sent_at, pin!(link.send(request))).await;
         let response = sent.map_err(|failure| failed(failure, false))?.map_err(|mut error| {
             let unsent = error.take_message();
             let unprocessed = unsent.is_some();
             // A head that was not copied comes back.
             if let Some(request) = unsent.filter(|_| !copied) {
-                self.head.headers = request.into_parts().0.headers;
+                self.head.borrow_mut().headers = request.into_parts().0.headers;
             }
             let failure = match Failure::from(error.into_error()) {
                 // The response had begun: what came of it cannot be taken back.
@@ -318,23 +556,33 @@ impl Exchange<'_> {
     /// A request that may be sent twice finds out by use whether its connection was stale, for the price of a rare
     /// second attempt; any other looks first.
     fn check(&self) -> Checked {
-        match self.idempotent && !self.body.is_streamed() && !self.spared {
+        match self.idempotent && !self.body.is_streamed() && !self.spared.get() {
             true => Checked::ByUse,
             false => Checked::ByPeek,
         }
     }
 
-    /// The head may come until `timeouts.response_header` after the upstream took the last part of the request.
+    /// The head may come until `timeouts.response_header` after the upstream took the last part of the request; unless
+    /// the target is found to be gone before, and another can be asked.
     async fn head_in_time<T>(
         &self,
+        slot: usize,
         sent_at: Instant,
         mut sending: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Failure> {
         let limit = self.config.timeouts.response_header.0;
         let mut until = sent_at + limit;
+        let mut look = sent_at + LOOK_INTERVAL;
         loop {
-            if let Ok(sent) = timeout_at(until, sending.as_mut()).await {
+            if let Ok(sent) = timeout_at(until.min(look), sending.as_mut()).await {
                 return Ok(sent);
+            }
+            if look < until {
+                if self.is_better_elsewhere(slot) {
+                    return Err(Failure::HeaderTimeout);
+                }
+                look += LOOK_INTERVAL;
+                continue;
             }
             match self.body.taken_until().map(|taken| taken + limit) {
                 Some(later) if later > until => until = later,
@@ -343,24 +591,64 @@ impl Exchange<'_> {
         }
     }
 
+    /// The target has been taken out since it was asked, and what it was asked may be asked of another.
+    fn is_better_elsewhere(&self, slot: usize) -> bool {
+        let endpoint = &self.view.slots[slot].endpoint;
+        let now = Instant::now();
+        let out = !endpoint.is_healthy() || endpoint.is_ejected(nanos(now.into_std()));
+        let may = || self.idempotent && self.retries_left > 0 && self.body.can_begin_again();
+        let tried = || [self.tried.borrow().as_slice(), &[slot]].concat();
+        out && may()
+            && self.config.retries.on.contains(&RetryOn::Reset)
+            && self.view.balancer.choose(&self.choice(&tried(), now)).is_some()
+    }
+
     /// The request for the next attempt.
-    fn request(&mut self, target: &HeaderValue, copied: bool) -> Request<Outgoing> {
+    fn request(&self, pool: &Pool, link: &Link, copied: bool) -> Request<Outgoing> {
+        let mut head = self.head.borrow_mut();
         let headers = match copied {
-            true => self.head.headers.clone(),
-            false => std::mem::take(&mut self.head.headers),
+            true => head.headers.clone(),
+            false => std::mem::take(&mut head.headers),
         };
         let mut request = Request::new(self.body.begin());
-        *request.method_mut() = self.head.method.clone();
+        *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers;
         // Of HTTP/1.0 there may be none, and many servers take an empty one for an error.
         let no_host = request.headers().get(http::header::HOST).is_none_or(|host| host.is_empty());
         if no_host || self.rule.route.rewrite.host == HostRewrite::Target {
+            let target: &HeaderValue = &pool.host;
             request.headers_mut().insert(http::header::HOST, target.clone());
         }
-        head::address(&mut request, &self.head.uri, self.config.protocol);
-        head::frame(&mut request, self.config.protocol);
+        let form = match link {
+            Link::Http1(_) => head::Form::Http1,
+            Link::Http2(_) => head::Form::Http2(if pool.is_tls() { "https" } else { "http" }),
+        };
+        head::address(&mut request, &head.uri, form);
+        head::frame(&mut request, form);
         request
     }
+}
+
+/// None: nothing keeps this caller with a target.
+fn key(config: &Upstream, caller: &Caller<'_>, headers: &HeaderMap) -> Option<u64> {
+    use quorumgate_model::resource::BalancePolicy;
+    match (&config.balance.hash_on, config.balance.policy) {
+        (Some(on), _) => affinity::key(on, caller, headers),
+        (None, BalancePolicy::Maglev) => affinity::key(&HashOn::Ip, caller, headers),
+        (None, _) => None,
+    }
+}
+
+/// What counts against a target: that it failed, not that the client did. gRPC says so in a field of its own, which an
+/// answer without messages has in its head.
+fn is_error<B>(config: &Upstream, response: &Response<B>) -> bool {
+    /// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+    const GRPC_ERRORS: [&[u8]; 5] = [b"2", b"4", b"13", b"14", b"15"];
+    let grpc = || {
+        let status = response.headers().get("grpc-status");
+        status.is_some_and(|status| GRPC_ERRORS.contains(&status.as_bytes()))
+    };
+    response.status().is_server_error() || (config.protocol == Protocol::Grpc && grpc())
 }
 
 impl Miss {

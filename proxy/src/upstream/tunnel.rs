@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 use super::{
     Failure,
     pool::{InFlight, Link},
-    socket::Socket,
+    wire::Wire,
 };
 
-/// What came in behind the head of a 101, as soon as the connection's task has let go of it.
-pub(super) type Rest = Option<oneshot::Receiver<Bytes>>;
+/// The connection behind the head of a 101 and what came in there, as soon as its task has let go of it.
+pub(super) type Rest = Option<oneshot::Receiver<(Bytes, Wire)>>;
 
 /// Holds the connection, which is closed with it and never used again.
 pub struct Tunnel {
@@ -26,13 +26,12 @@ impl Tunnel {
         Self { link, rest, _in_flight: in_flight }
     }
 
-    /// The bytes that have been read already, then the stream. It lives no longer than the tunnel.
-    pub async fn open(&mut self) -> Result<(Bytes, Socket), Failure> {
-        let (Link::Http1(connection), Some(rest)) = (&self.link, self.rest.take()) else {
+    /// The bytes that have been read already, then the stream.
+    pub async fn open(&mut self) -> Result<(Bytes, Wire), Failure> {
+        let (Link::Http1(_), Some(rest)) = (&self.link, self.rest.take()) else {
             return Err(Failure::Protocol("101 on a connection that cannot switch"));
         };
-        let rest = rest.await.map_err(|_| Failure::Reset)?;
-        Ok((rest, connection.socket.clone()))
+        rest.await.map_err(|_| Failure::Reset)
     }
 }
 

@@ -12,11 +12,10 @@ use std::{
 
 use crate::upstream_support::*;
 use quorumgate_model::{
-    resource::{BalancePolicy, HealthCheck, Protocol, Target, Upstream},
+    resource::{BalancePolicy, Protocol, Target, Upstream},
     units::Span,
 };
-use quorumgate_proxy::upstream::{Failure, Registry};
-use tokio_util::sync::CancellationToken;
+use quorumgate_proxy::upstream::Failure;
 
 /// Answers after a while, on as many threads as there are connections.
 fn slow(body: &'static str, delay: Duration) -> Origin {
@@ -34,8 +33,8 @@ fn weighted(policy: BalancePolicy, targets: &[(&Origin, u32)]) -> Upstream {
     let mut upstream = upstream(&[]);
     upstream.balance.policy = policy;
     let target = |(origin, weight): &(&Origin, u32)| Target {
-        address: origin.address.to_string().parse().unwrap(),
         weight: (*weight).try_into().unwrap(),
+        ..Target::new(origin.address.to_string().parse().unwrap())
     };
     upstream.targets = targets.iter().map(target).collect();
     upstream
@@ -126,49 +125,6 @@ fn checked(body: &'static str) -> Checked {
         }
     });
     Checked { origin, passes, checks }
-}
-
-fn with_checks(mut upstream: Upstream) -> Upstream {
-    upstream.health = Some(HealthCheck {
-        path: "/healthz".into(),
-        interval: Span::millis(10),
-        timeout: Span::secs(5),
-        unhealthy_after: 3,
-        healthy_after: 2,
-        expect: "200-299".parse().unwrap(),
-    });
-    upstream
-}
-
-/// Runs the checks on a runtime of their own, as the control runtime does, until dropped.
-struct Checks(CancellationToken, Option<std::thread::JoinHandle<()>>);
-
-impl Checks {
-    fn start(registry: &Arc<Registry>) -> Self {
-        let (stop, registry) = (CancellationToken::new(), registry.clone());
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            runtime.block_on(registry.run_health_checks(stopped));
-        });
-        Self(stop, Some(thread))
-    }
-}
-
-impl Drop for Checks {
-    fn drop(&mut self) {
-        self.0.cancel();
-        self.1.take().unwrap().join().unwrap();
-    }
-}
-
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never {what}"));
 }
 
 fn healthy(worker: &Worker) -> Vec<usize> {

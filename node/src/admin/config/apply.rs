@@ -84,7 +84,7 @@ pub fn intent(request: ApplyConfigRequest, request_id: Uuid, asked: Digest, stat
     for resource in convert::config_from(config).map_err(|wrong| failure::invalid(&wrong))? {
         changes.insert(resource.key(), upsert(resource));
     }
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = changes.values().filter_map(|change| doubt(change.after.as_ref()?)).collect();
     if request.prune {
         prune(&request.owner, state, &mut changes, &mut warnings)?;
     }
@@ -111,6 +111,16 @@ pub fn intent(request: ApplyConfigRequest, request_id: Uuid, asked: Digest, stat
         rollback_of: None,
         mode: Mode::validate_only(request.validate_only),
         warnings,
+    })
+}
+
+/// What an operator should know about something that is allowed all the same.
+fn doubt(resource: &Resource) -> Option<String> {
+    let Resource::Upstream(upstream) = resource else { return None };
+    let unverified = upstream.tls.as_ref().is_some_and(|tls| !tls.verify);
+    unverified.then(|| {
+        let key = resource.key();
+        format!("{key}: tls.verify is false: whoever is between the gateway and the servers can read and change all")
     })
 }
 

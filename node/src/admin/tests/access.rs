@@ -102,9 +102,11 @@ async fn health_and_reflection_are_there() {
             "quorumgate.admin.v1.Cluster",
             "quorumgate.admin.v1.Config",
             "quorumgate.admin.v1.Key",
+            "quorumgate.admin.v1.LimitUsage",
             "quorumgate.admin.v1.Maintenance",
             "quorumgate.admin.v1.Observe",
             "quorumgate.admin.v1.Revocation",
+            "quorumgate.admin.v1.Upstreams",
         ]
     );
 }

@@ -214,7 +214,8 @@ async fn an_entry_over_eight_mebibytes_is_refused() {
     for upstream in &mut upstreams {
         upstream.meta.as_mut().unwrap().labels = [("k".to_owned(), "x".repeat(200))].into();
         let addresses = (0..500).map(|port| format!("10.0.0.1:{}", port + 1_000));
-        upstream.targets = addresses.map(|address| admin::Target { address, weight: 1 }).collect();
+        upstream.targets =
+            addresses.map(|address| admin::Target { address, weight: 1, ..Default::default() }).collect();
     }
     let refused = client.apply(config(upstreams, vec![])).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "ENTRY_TOO_LARGE"), "{refused}");

@@ -15,9 +15,9 @@ use hyper_util::rt::TokioIo;
 use quorumgate_model::{ruleset::Ruleset, timing};
 use quorumgate_proto::admin::v1::{
     self as admin, cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
-    observe_client::ObserveClient, revocation_client::RevocationClient,
+    observe_client::ObserveClient, revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
 };
-use quorumgate_proxy::identity::directory::Directory;
+use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::{RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tempfile::TempDir;
@@ -45,6 +45,8 @@ use crate::{
 pub struct Fixture {
     pub consensus: Consensus,
     pub directory: Arc<Directory>,
+    /// Filled by the test.
+    pub upstreams: Arc<Registry>,
     handle: AdminHandle,
     _tasks: Tasks,
     _ready: watch::Sender<bool>,
@@ -61,6 +63,7 @@ impl Fixture {
         let looked_up = directory.clone();
         let (ready, is_ready) = watch::channel(true);
         let states = consensus.states();
+        let upstreams = Arc::new(Registry::new());
         let options = AdminOptions {
             consensus: consensus.clone(),
             data_dir: dir.path().to_owned(),
@@ -68,10 +71,11 @@ impl Fixture {
             certificate: consensus.certificate_resolver(),
             serving: Arc::new(move || Arc::new(Ruleset::compile(&states.borrow(), None))),
             directory,
+            upstreams: upstreams.clone(),
             ready: is_ready,
         };
         let handle = start(options, &tasks).await.unwrap();
-        Self { consensus, directory: looked_up, handle, _tasks: tasks, _ready: ready, _dir: dir }
+        Self { consensus, directory: looked_up, upstreams, handle, _tasks: tasks, _ready: ready, _dir: dir }
     }
 
     /// Over the unix socket, as the user who runs the test.
@@ -177,6 +181,10 @@ impl Client {
         ClusterClient::new(self.channel.clone())
     }
 
+    pub fn upstreams(&self) -> UpstreamsClient<Authenticated> {
+        UpstreamsClient::new(self.channel.clone())
+    }
+
     pub fn observe(&self) -> ObserveClient<Authenticated> {
         ObserveClient::new(self.channel.clone())
     }
@@ -202,7 +210,7 @@ pub fn upstream(name: &str, owner: &str) -> admin::Upstream {
     admin::Upstream {
         name: name.into(),
         meta: Some(admin::Meta { owner: owner.into(), ..Default::default() }),
-        targets: vec![admin::Target { address: "127.0.0.1:9000".into(), weight: 1 }],
+        targets: vec![admin::Target { address: "127.0.0.1:9000".into(), weight: 1, ..Default::default() }],
         ..Default::default()
     }
 }

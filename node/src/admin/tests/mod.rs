@@ -5,4 +5,5 @@ mod config;
 mod credentials;
 mod fixture;
 mod identity;
+mod upstreams;
 mod watch;

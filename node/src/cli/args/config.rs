@@ -188,6 +188,8 @@ pub enum UpstreamVerb {
     Ls(ListObjects),
     /// Show one upstream.
     Get { name: Name },
+    /// Show what the asked node knows of its servers: which are up, ejected, busy; and its breaker.
+    Health { name: Name },
     /// Write one upstream, whole.
     Set(SetUpstream),
     /// Remove upstreams.

@@ -139,6 +139,14 @@ impl<'t> Checker<'t> {
                 Value::Int(it) if (min..=max).contains(&it) => it.into(),
                 _ => self.found(path, node, &format!("a whole number from {min} to {max}")),
             },
+            Form::WordOrStatus(words, min, max) => match &node.value {
+                Value::Int(it) if (min..=max).contains(it) => (*it).into(),
+                Value::Text(text) if text.parse::<i64>().is_ok_and(|it| (min..=max).contains(&it)) => {
+                    Json::String(text.clone())
+                }
+                Value::Text(_) => self.one_of(path, node, words),
+                _ => self.found(path, node, &format!("{}, or a status from {min} to {max}", words.join(", "))),
+            },
             Form::Status(allowed) => match node.value {
                 Value::Int(it) if allowed.contains(&it) => it.into(),
                 _ => {

@@ -4,9 +4,11 @@
 mod access;
 mod identity;
 mod limit;
+mod upstream;
 
 pub use identity::{AUTH, CERTIFICATE_AUTHORITY, CONSUMER};
 pub use limit::LIMIT;
+pub use upstream::UPSTREAM;
 
 /// A map with these fields and no others.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub enum Form {
     /// `10.0.0.0/8`
     Cidr,
     Enum(&'static [&'static str]),
+    /// One of these words, or a status in this range.
+    WordOrStatus(&'static [&'static str], i64, i64),
     /// One number of these.
     Status(&'static [i64]),
     List(&'static Form),
@@ -137,85 +141,6 @@ const LABELS: Field = Field::new("labels", Form::Texts, "Words of your own, for 
 const OWNER: Field =
     Field::new("owner", Form::Text, "The team that owns it; tokens may be limited to one.").default("\"\"");
 const DESCRIPTION: Field = Field::new("description", Form::Text, "For people.").default("\"\"");
-
-pub static UPSTREAM: Object = Object {
-    about: "A set of servers that answer the same requests.",
-    fields: &[
-        NAME,
-        LABELS,
-        OWNER,
-        DESCRIPTION,
-        Field::new("targets", Form::List(&Form::AuthorityOr(&TARGET)), "The servers; at least one.").required(),
-        Field::new("protocol", Form::Enum(&["http1", "http2"]), "What the servers speak; http2 is cleartext.")
-            .default("\"http1\""),
-        Field::new("balance", Form::Object(&BALANCE), "How a server is chosen.").default("{}"),
-        Field::new("health", Form::Object(&HEALTH), "How the servers are watched; without it all count as healthy.")
-            .default("null"),
-        Field::new("retries", Form::Object(&RETRIES), "What is tried again.").default("{}"),
-        Field::new("timeouts", Form::Object(&UPSTREAM_TIMEOUTS), "How long the servers may take.").default("{}"),
-        Field::new(
-            "auth",
-            Form::Name,
-            "The auth of kind client_credentials by which we prove ourselves to the servers.",
-        )
-        .default("null"),
-    ],
-};
-
-static TARGET: Object = Object {
-    about: "One server, or every address that a DNS name resolves to.",
-    fields: &[
-        Field::new("address", Form::Authority, "host:port").required(),
-        Field::new("weight", Form::Int(1, 1000), "Its share against the other targets.").default("1"),
-    ],
-};
-
-static BALANCE: Object = Object {
-    about: "How a server is chosen.",
-    fields: &[Field::new(
-        "policy",
-        Form::Enum(&["p2c_ewma", "round_robin", "least_requests", "random"]),
-        "p2c_ewma: the better of two random servers, by latency and requests in flight.",
-    )
-    .default("\"p2c_ewma\"")],
-};
-
-static HEALTH: Object = Object {
-    about: "A request that each server must answer from time to time.",
-    fields: &[
-        Field::new("path", Form::Text, "Begins with a slash.").required(),
-        Field::new("interval", Form::Span, "From one check to the next.").default("\"3s\""),
-        Field::new("timeout", Form::Span, "How long one check may take.").default("\"1s\""),
-        Field::new("unhealthy_after", Form::Int(1, 100), "Failed checks in a row that take a server out.").default("3"),
-        Field::new("healthy_after", Form::Int(1, 100), "Good checks in a row that bring it back.").default("1"),
-        Field::new("expect", Form::StatusRange, "The statuses that count as good.").default("\"200-399\""),
-    ],
-};
-
-static RETRIES: Object = Object {
-    about: "Which failures are tried again, and how often.",
-    fields: &[
-        Field::new("attempts", Form::Int(0, 10), "Extra attempts.").default("2"),
-        Field::new(
-            "on",
-            Form::List(&Form::Enum(&["connect_failure", "reset", "refused_stream"])),
-            "The failures that are tried again.",
-        )
-        .default("[\"connect_failure\",\"reset\",\"refused_stream\"]"),
-        Field::new("budget_percent", Form::Int(0, 100), "The share of active requests that may be retries.")
-            .default("20"),
-    ],
-};
-
-static UPSTREAM_TIMEOUTS: Object = Object {
-    about: "How long a server may take.",
-    fields: &[
-        Field::new("connect", Form::Span, "To accept a connection.").default("\"5s\""),
-        Field::new("response_header", Form::Span, "To begin its answer.").default("\"30s\""),
-        Field::new("idle", Form::Span, "Between two parts of its answer.").default("\"1m\""),
-        Field::new("total", Form::Span, "For the whole exchange; 0s is no limit.").default("\"0s\""),
-    ],
-};
 
 pub static ROUTE: Object = Object {
     about: "Which requests it takes and what becomes of them. Exactly one of upstream, redirect and respond.",

@@ -66,6 +66,9 @@ fn form(form_: Form) -> Json {
         }
         Form::Cidr => json!({ "type": "string" }),
         Form::Enum(words) => json!({ "enum": words }),
+        Form::WordOrStatus(words, min, max) => {
+            json!({ "anyOf": [{ "enum": words }, { "type": "integer", "minimum": min, "maximum": max }] })
+        }
         Form::Status(allowed) => json!({ "enum": allowed }),
         Form::List(inner) => json!({ "type": "array", "items": form(*inner) }),
         Form::Texts => {

@@ -121,8 +121,8 @@ fn every_mistake_of_a_file_is_found_at_once() {
     let expected = [
         "upstreams[0].name: found \"A\"; allowed: a lower-case letter or digit, then at most 62 of a-z 0-9 . _ -",
         "upstreams[0].targets: found \"nine\"; allowed: a list",
-        "upstreams[1]: found 7; allowed: a map of name, labels, owner, description, targets, protocol, balance, health, \
-         retries, timeouts, auth",
+        "upstreams[1]: found 7; allowed: a map of name, labels, owner, description, targets, protocol, tls, balance, \
+         health, retries, timeouts, outlier, breaker, slow_start, proxy_protocol, auth",
         "unknown field `nmae` in routes[0]",
         "routes[0].name: it is missing",
         "routes[1].priority: found \"high\"; allowed: a whole number from -2147483648 to 2147483647",
@@ -198,6 +198,7 @@ fn with_client(url: &str) -> Json {
 fn the_forms_defaults_are_the_models() {
     let minimal = [
         (Kind::Upstream, json!({ "name": "a", "targets": ["127.0.0.1:80"], "health": { "path": "/" } })),
+        (Kind::Upstream, json!({ "name": "a", "targets": ["127.0.0.1:80"], "tls": {}, "breaker": {} })),
         (Kind::Route, json!({ "name": "a", "upstream": "x" })),
         (Kind::Route, json!({ "name": "a", "redirect": { "host": "x" } })),
         (Kind::Route, json!({ "name": "a", "respond": {} })),
@@ -287,6 +288,6 @@ fn the_schema_describes_every_field() {
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert_eq!(schema["properties"]["routes"]["items"]["additionalProperties"], false);
     let protocol = &schema["properties"]["upstreams"]["items"]["properties"]["protocol"];
-    assert_eq!(protocol["enum"], json!(["http1", "http2"]));
+    assert_eq!(protocol["enum"], json!(["http1", "http2", "grpc", "auto"]));
     walk(&schema, "");
 }

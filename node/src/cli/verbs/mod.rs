@@ -13,4 +13,5 @@ pub mod nodes;
 pub mod objects;
 pub mod revocations;
 pub mod tokens;
+pub mod upstream_health;
 pub mod watch;

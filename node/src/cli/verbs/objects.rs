@@ -7,7 +7,7 @@ use quorumgate_model::{
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, ResourceRef};
 use serde_json::{Map, Value, json};
 
-use super::{explain, files::with_request_id};
+use super::{explain, files::with_request_id, upstream_health};
 use crate::cli::{
     args::{
         ConsumerVerb, Global, ListObjects, ObjectVerb, RemoveObjects, RouteVerb, SetRoute, SetUpstream, UpstreamVerb,
@@ -42,6 +42,7 @@ pub async fn upstream(global: &Global, verb: UpstreamVerb) -> Outcome {
     match verb {
         UpstreamVerb::Ls(it) => ls(global, Kind::Upstream, it).await,
         UpstreamVerb::Get { name } => get(global, Kind::Upstream, &name).await,
+        UpstreamVerb::Health { name } => upstream_health::run(global, &name).await,
         UpstreamVerb::Set(it) => {
             let resource = match &it.file {
                 Some(file) => from_file(Kind::Upstream, &it.name, file)?,

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,18 +17,22 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use quorumgate_model::{
     resource::{
-        Action, Balance, BalancePolicy, BodyLimit, EncodedSlash, Match, OnStale, Protocol, Retries, Rewrite, Route,
-        RouteRetries, RouteTimeouts, Target, Upstream, UpstreamTimeouts,
+        Action, Balance, BalancePolicy, BodyLimit, EncodedSlash, HealthCheck, Match, OnStale, Outlier, Protocol,
+        Retries, Rewrite, Route, RouteRetries, RouteTimeouts, Target, Upstream, UpstreamTimeouts,
     },
     ruleset::{Rule, Ruleset},
+    units::Span,
 };
 use quorumgate_proxy::{
     body::{RequestBody, ResponseBody},
     client_body::{ClientBody, Patience},
-    upstream::{Asks, Call, Failure, Pools, Registry, Trail},
+    upstream::{Asks, Call, Caller, Failure, Pools, Registry, Trail},
 };
+use tokio_util::sync::CancellationToken;
 
 pub const NAME: &str = "origin";
+pub const CALLER: Caller<'static> =
+    Caller { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 50_000), consumer: Some("ada") };
 
 /// Long enough for a loaded machine; nothing waits for it when the code is right.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -91,8 +95,7 @@ pub fn closed_address() -> SocketAddr {
 }
 
 pub fn upstream(targets: &[SocketAddr]) -> Upstream {
-    let target =
-        |address: &SocketAddr| Target { address: address.to_string().parse().unwrap(), weight: 1.try_into().unwrap() };
+    let target = |address: &SocketAddr| Target::new(address.to_string().parse().unwrap());
     Upstream {
         name: NAME.parse().unwrap(),
         labels: BTreeMap::new(),
@@ -100,11 +103,17 @@ pub fn upstream(targets: &[SocketAddr]) -> Upstream {
         description: String::new(),
         targets: targets.iter().map(target).collect(),
         protocol: Protocol::Http1,
-        balance: Balance { policy: BalancePolicy::RoundRobin },
+        balance: Balance { policy: BalancePolicy::RoundRobin, hash_on: None },
         health: None,
         retries: Retries::default(),
         timeouts: UpstreamTimeouts::default(),
         auth: None,
+        outlier: Outlier::default(),
+        breaker: None,
+        // So that who gets how much does not depend on when.
+        slow_start: Span::default(),
+        proxy_protocol: None,
+        tls: None,
     }
 }
 
@@ -174,7 +183,8 @@ impl Worker {
 
     pub async fn trace(&self, request: Request<RequestBody>) -> (Result<Response<ResponseBody>, Failure>, Trail) {
         let mut trail = Trail::default();
-        let call = Call { rule: &self.rule, upstream: NAME, deadline: None, asks: Asks::Answer, trail: &mut trail };
+        let (rule, asks) = (&self.rule, Asks::Answer);
+        let call = Call { rule, upstream: NAME, deadline: None, asks, caller: CALLER, trail: &mut trail };
         let sent =
             tokio::time::timeout(PATIENCE, self.pools.send(call, request)).await.expect("an answer or a failure");
         (sent, trail)
@@ -205,6 +215,49 @@ pub async fn read(response: Response<ResponseBody>) -> Result<String, Failure> {
 pub fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never {what}"));
+}
+
+pub fn with_checks(mut upstream: Upstream) -> Upstream {
+    upstream.health = Some(HealthCheck {
+        path: "/healthz".into(),
+        interval: Span::millis(10),
+        timeout: Span::secs(5),
+        unhealthy_after: 3,
+        healthy_after: 2,
+        expect: "200-299".parse().unwrap(),
+    });
+    upstream
+}
+
+/// Runs the checks on a runtime of their own, as the control runtime does, until dropped.
+pub struct Checks(CancellationToken, Option<std::thread::JoinHandle<()>>);
+
+impl Checks {
+    pub fn start(registry: &Arc<Registry>) -> Self {
+        let (stop, registry) = (CancellationToken::new(), registry.clone());
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            runtime.block_on(registry.run_health_checks(stopped));
+        });
+        Self(stop, Some(thread))
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.0.cancel();
+        self.1.take().unwrap().join().unwrap();
+    }
 }
 
 pub fn bytes(length: usize) -> Bytes {
