@@ -265,6 +265,7 @@ async fn limits(nodes: usize, limit: usize, window: Duration, only: Option<&str>
         let flights = concurrency(&mut cluster, 10, Duration::from_secs(5)).await?;
         println!("10 in flight over {nodes} nodes: {flights:?}");
         hold(flights.most == 10, "not 10 in flight");
+        hold(flights.meanwhile <= 10, "the permits of a dead node were lent too soon");
         hold(flights.back_after <= flights.back_max + Duration::from_secs(2), "permits came back late");
     }
     if wanted("edits") {

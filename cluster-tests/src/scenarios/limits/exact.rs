@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::{apply, auditor, auditor::Admission, config, faults::SESSION, micros, once, wait_sessions};
+use super::{Metrics, apply, auditor, auditor::Admission, config, faults::SESSION, micros, once, wait_sessions};
 use crate::{Cluster, cluster::until, load};
 
 /// Between two requests of a client that uses a limit up.
@@ -51,6 +51,8 @@ pub async fn use_up(
                     last = Instant::now();
                 }
                 429 => tokio::time::sleep(PAUSE).await,
+                // A node that has just started has no session yet.
+                503 if answer.body.contains("limit_unavailable") => tokio::time::sleep(PAUSE).await,
                 status => anyhow::bail!("{} answers {status}: {}", member.name, answer.body),
             }
             *connection = Some(open);
@@ -101,6 +103,10 @@ pub struct Flights {
     /// The most that the upstream ever saw at once.
     pub most: usize,
     pub answered: usize,
+    /// By the node that dies, as the ledger knew.
+    pub held: usize,
+    /// In flight at most while its permits were out.
+    pub meanwhile: usize,
     /// From the kill of a node until as many as the limit were in flight again through the others.
     pub back_after: Duration,
     /// h + max_hold, both as the ledger reckons them.
@@ -131,11 +137,20 @@ pub async fn concurrency(cluster: &mut Cluster, limit: usize, max_hold: Duration
     })
     .await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let victim = cluster.leader().await?;
+    let mut held = Vec::new();
+    for member in &cluster.members {
+        let metrics = Metrics::of(member.telemetry).await?;
+        held.push(metrics.sum_where("quorumgate_ratelimit_node_held_slots", &["flights"]) as usize);
+    }
+    let victim = (0..held.len()).max_by_key(|at| held[*at]).context("a node")?;
     cluster.members[victim].kill();
     let killed = Instant::now();
     // What the dead node had under way ends at the upstream now.
     tokio::time::sleep(Duration::from_millis(500)).await;
+    origin.forget();
+    // Nothing of it comes back before its session could be over.
+    tokio::time::sleep(SESSION / 2).await;
+    let meanwhile = origin.most();
     origin.forget();
     until("the permits of the dead node to come back", async || {
         ensure!(origin.most() >= limit, "{} in flight at most", origin.most());
@@ -148,7 +163,8 @@ pub async fn concurrency(cluster: &mut Cluster, limit: usize, max_hold: Duration
     cluster.members[victim].run()?;
     cluster.members[victim].wait_ready().await?;
     let answered = answered.load(Ordering::Relaxed);
-    Ok(Flights { limit, most, answered, back_after, back_max: (SESSION + max_hold) * 1_001 / 1_000 })
+    let held = held[victim];
+    Ok(Flights { limit, most, answered, held, meanwhile, back_after, back_max: (SESSION + max_hold) * 1_001 / 1_000 })
 }
 
 async fn hurry(address: SocketAddr, answered: Arc<AtomicUsize>) {

@@ -34,7 +34,8 @@ pub struct Killed {
     pub quarantined: usize,
     /// What the kill cost over all, against the rate before it.
     pub lost: i64,
-    /// What it may cost: h/W of the victim's share.
+    /// What it may cost: what the victim would use in h, which is h/W of its share, and the same of that again: what has
+    /// come free in that time rests from the session's end, which is up to h later.
     pub lost_max: i64,
     /// Admitted in the window that begins h + 2 s after.
     pub soon: usize,
@@ -109,7 +110,8 @@ pub async fn kill(cluster: &mut Cluster, leader: bool, limit: usize, window: Dur
         (0..nodes).map(|node| if node == victim { 0.0 } else { offered / (nodes - 1) as f64 }).collect();
     crowd.set_rates(&after);
 
-    let end = SESSION + window * 2 + BACK_WITHIN;
+    // Whole windows: slots that were used in a burst come back in one.
+    let end = window * (SESSION + window * 2 + BACK_WITHIN).as_micros().div_ceil(window.as_micros()) as u32;
     let session_over = Duration::from_micros(killed) + SESSION + BACK_WITHIN;
     tokio::time::sleep_until((crowd.since + session_over).into()).await;
     let metrics = Metrics::of(telemetry).await?;
@@ -138,10 +140,15 @@ pub async fn kill(cluster: &mut Cluster, leader: bool, limit: usize, window: Dur
         share,
         quarantined,
         lost: expected - spent,
-        lost_max: (share as u128 * SESSION.as_micros() / window.as_micros()) as i64 + grain,
+        lost_max: lost_max(share, window) + grain,
         soon: one(killed + micros(SESSION + BACK_WITHIN)),
         later: one(killed + micros(SESSION + window)),
     })
+}
+
+fn lost_max(share: usize, window: Duration) -> i64 {
+    let part = SESSION.as_secs_f64() / window.as_secs_f64();
+    (share as f64 * part * (1.0 + part)) as i64
 }
 
 #[derive(Debug)]

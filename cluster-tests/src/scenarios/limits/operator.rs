@@ -51,6 +51,13 @@ pub async fn operator(cluster: &mut Cluster, window: Duration) -> anyhow::Result
     let first = use_up(cluster, HOST, &WHO, since).await?;
     let used_up = used(cluster, 0, "acme")?;
     ensure!(used_up == LIMIT && first.len() + sent == LIMIT, "{used_up} used, {} admitted", first.len() + sent);
+    until("a warning that the key is used up", async || {
+        let told = |at: usize| std::fs::read_to_string(cluster.members[at].log_file()).unwrap_or_default();
+        let lines = (0..cluster.members.len()).map(|at| told(at).matches("a key has come near its limit").count());
+        ensure!(lines.sum::<usize>() > 0, "nobody has told it");
+        Ok(())
+    })
+    .await?;
     let told = explained(cluster)?;
     ensure!(told.contains(&format!("{LIMIT} of {LIMIT} used")), "route match says: {told}");
 

@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use quorumgate_model::{ruleset::Ruleset, timing};
 use quorumgate_proto::admin::v1::{
     self as admin, cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
-    observe_client::ObserveClient, revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
+    limit_usage_client::LimitUsageClient, observe_client::ObserveClient, revocation_client::RevocationClient,
+    upstreams_client::UpstreamsClient,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::{RootCertStore, crypto::aws_lc_rs};
@@ -183,6 +184,10 @@ impl Client {
 
     pub fn upstreams(&self) -> UpstreamsClient<Authenticated> {
         UpstreamsClient::new(self.channel.clone())
+    }
+
+    pub fn limit_usage(&self) -> LimitUsageClient<Authenticated> {
+        LimitUsageClient::new(self.channel.clone())
     }
 
     pub fn observe(&self) -> ObserveClient<Authenticated> {

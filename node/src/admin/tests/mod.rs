@@ -5,5 +5,6 @@ mod config;
 mod credentials;
 mod fixture;
 mod identity;
+mod limits;
 mod upstreams;
 mod watch;
