@@ -276,8 +276,10 @@ impl Holder {
         self.extend(sent_us, now_us);
         let keys: Vec<Key> = self.accounts.keys().cloned().collect();
         for key in keys {
-            if !self.ledger.keys.contains_key(&key) {
-                self.go_implicit(&key, now_us);
+            match self.ledger.keys.contains_key(&key) {
+                // Nothing of it is ours yet; what is asked for here has to be told all the same.
+                true => drop(self.lent.insert(key)),
+                false => self.go_implicit(&key, now_us),
             }
         }
     }

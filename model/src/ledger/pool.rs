@@ -14,6 +14,10 @@ const RECALL_EVERY_US: u64 = 300_000;
 /// A key that somebody waits for is looked at no more and no less often than this.
 const HUNGRY_US: std::ops::RangeInclusive<u64> = 20_000..=1_000_000;
 
+/// What a holder may keep beyond its target where it has use for it. Demands are guesses, and move by a tenth by
+/// themselves: slots that went to and fro with them would rest longer than they must, and 3 % of a limit lie idle.
+const BAND_PERCENT: u64 = 25;
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pool {
     pub free: u64,
@@ -57,6 +61,11 @@ pub(super) struct Given {
 
 /// An assertion that failed, in words.
 pub(super) type Wrong = String;
+
+/// Up to this many slots nothing is recalled; `demand` is in thousandths.
+fn left_alone(target: u64, demand: u64) -> u64 {
+    (target + target.saturating_mul(BAND_PERCENT) / 100).min(demand / 1_000).max(target)
+}
 
 impl Pool {
     pub fn held(&self, session: SessionId) -> Option<&Held> {
@@ -250,8 +259,11 @@ impl Pool {
         self.lend_free(live, &wants, given);
         let unmet: u64 = short_of(self, |it| it.need).iter().sum::<u64>() + self.excess;
         if unmet > 0 && now_us >= self.recalled_us + RECALL_EVERY_US {
-            let above = |(n, target): (&usize, &Target)| held(self, n).saturating_sub(target.target);
-            let surplus: Vec<u64> = live.iter().zip(&targets).map(above).collect();
+            let above = |((n, target), demand): ((&usize, &Target), &u64)| {
+                let held = held(self, n);
+                if held > left_alone(target.target, *demand) { held.saturating_sub(target.target) } else { 0 }
+            };
+            let surplus: Vec<u64> = live.iter().zip(&targets).zip(&demands).map(above).collect();
             // Targets are rounded up: what is beyond the budget has to come from somewhere all the same.
             let (surplus, unmet) = match surplus.iter().sum::<u64>() < self.excess {
                 true => (live.iter().map(|n| held(self, n)).collect(), self.excess),

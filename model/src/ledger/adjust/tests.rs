@@ -144,6 +144,20 @@ fn a_report_from_before_a_reset_is_not_believed_after_it() {
     assert_eq!((world.pool().free, world.pool().quarantine.total()), (0, 100));
 }
 
+/// Seen on a real cluster: a node that was cut off for longer than its session admitted nobody afterwards.
+#[test]
+fn a_node_that_has_lost_its_session_asks_for_its_keys_again() {
+    let mut world = World::new(100);
+    assert_eq!(world.take_all(2 * S), 100);
+    let effects = world.ledger.apply(20 * S, &LedgerCommand::Tick);
+    world.holder.applied(&world.ledger, &effects, 20 * S);
+    assert_eq!(world.holder.session(), None);
+    world.run(20 * S, 22 * S);
+    world.ledger.grant_bonus(22 * S, &world.key, 30, WINDOW).unwrap();
+    world.learn(22 * S);
+    assert_eq!(world.take_all(22 * S), 30);
+}
+
 #[test]
 fn permits_in_flight_and_unknown_limits_are_left_alone() {
     let mut ledger = Ledger::default();
