@@ -82,6 +82,7 @@ pub enum Body {
     },
     Revoke(Revoke),
     StoreJwks(StoreJwks),
+    RotateTicketKeys(RotateTicketKeys),
     Tick,
     /// What was used of a limit counts no more.
     ResetLimit(ResetLimit),
@@ -306,6 +307,14 @@ pub struct GrantBonus {
     pub reason: String,
 }
 
+/// A new key for session tickets, sealed under the cluster's; the oldest goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotateTicketKeys {
+    pub sealed: Arc<[u8]>,
+    /// The index of the newest key that the proposer saw, 0 for none: two leaders do not rotate twice.
+    pub newest: u64,
+}
+
 /// What apply answered; the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -506,6 +515,7 @@ impl Body {
             Body::StoreJwks(_) => "store_jwks",
             Body::ResetLimit(_) => "reset_limit",
             Body::GrantBonus(_) => "grant_bonus",
+            Body::RotateTicketKeys(_) => "rotate_ticket_keys",
             Body::Tick => "tick",
             Body::Ledger(_) => "ledger",
         }

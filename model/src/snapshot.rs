@@ -52,6 +52,7 @@ fn few_records(state: &State) -> impl Iterator<Item = SnapshotRecord> + '_ {
         .chain(prior.map(move |it| Record::TrialPrior(resource(it))))
         .chain(state.secrets.iter().map(|(name, it)| Record::Secret(convert::secret_to(name, it))))
         .chain(state.jwks.iter().map(|(auth, it)| Record::Jwks(convert::jwks_to(auth, it))))
+        .chain(state.ticket_keys.iter().map(|it| Record::TicketKey(convert::ticket_key_to(it))))
         .chain(ledger_records(&state.ledger));
     all.map(|record| SnapshotRecord { record: Some(record) })
 }
@@ -161,6 +162,13 @@ impl Rebuild {
             Some(Record::Secret(secret)) => {
                 let (name, sealed) = convert::secret_from(secret)?;
                 once("secret", state.secrets.insert(name, sealed))?;
+            }
+            Some(Record::TicketKey(key)) => {
+                let key = convert::ticket_key_from(key);
+                if state.ticket_keys.back().is_some_and(|last| last.index >= key.index) {
+                    return Err(Invalid::field("ticket_key").found("out of order").allowed("oldest first"));
+                }
+                state.ticket_keys.push_back(Arc::new(key));
             }
             Some(Record::Jwks(jwks)) => {
                 let (auth, jwks) = convert::jwks_from(jwks)?;

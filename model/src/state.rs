@@ -16,7 +16,7 @@ use imbl::{OrdMap, Vector};
 
 pub use credentials::{CREDENTIAL_REMEMBERED, Credentials};
 pub use revocations::{REVOCATION_REMEMBERED, Revocations};
-pub use secrets::{JWKS_BYTES_MAX, SECRETS_MAX};
+pub use secrets::{JWKS_BYTES_MAX, SECRETS_MAX, TICKET_KEY_EVERY_US, TICKET_KEYS_MAX};
 
 use crate::{
     NodeId,
@@ -81,6 +81,8 @@ pub struct State {
     pub revocations: Revocations,
     /// By the auth that they are for.
     pub jwks: OrdMap<Name, Arc<Jwks>>,
+    /// Of session tickets, oldest first, at most `TICKET_KEYS_MAX`.
+    pub ticket_keys: Vector<Arc<TicketKey>>,
     pub sweep: Sweep,
     /// Follows from `resources`; neither stored nor hashed.
     pub lookups: Lookups,
@@ -178,6 +180,16 @@ pub struct Jwks {
     pub fetched_wall_ms: u64,
     /// Of the entry that stored it.
     pub index: u64,
+}
+
+/// A key that session tickets are made with, sealed under the cluster's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketKey {
+    /// Of the entry that brought it.
+    pub index: u64,
+    /// On the log clock, microseconds.
+    pub made_at_us: u64,
+    pub sealed: Arc<[u8]>,
 }
 
 /// Where the search for what has ended goes on: a bit at a time, by the log clock, the same on every node.

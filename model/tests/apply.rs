@@ -6,12 +6,12 @@ mod common;
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use common::{api_key, auth, bootstrap, command, consumer, key, new_key, node, route, selector, upstream};
+use common::{api_key, auth, bootstrap, command, consumer, full_state, key, new_key, node, route, selector, upstream};
 use quorumgate_model::{
     command::{
         AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken, Decided,
-        Expect, NewCredential, NewRevocation, Refound, RefoundCause, ResourceChange, Revoke, Role, RotateCredential,
-        SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
+        Expect, NewCredential, NewRevocation, Reason, Refound, RefoundCause, ResourceChange, Revoke, Role,
+        RotateCredential, RotateTicketKeys, SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
     },
     digest::Digest,
     revocation::SelectorKind,
@@ -276,4 +276,24 @@ fn the_stories_go_as_written() {
             None => assert_eq!(found, written, "{}", file.display()),
         }
     }
+}
+
+#[test]
+fn ticket_keys_rotate_once_and_the_oldest_goes() {
+    let (mut state, _) = full_state();
+    let rotate = |state: &mut State, byte: u8, newest: u64| {
+        let body = Body::RotateTicketKeys(RotateTicketKeys { sealed: vec![byte].into(), newest });
+        state.apply(state.index + 1, &common::command(body)).0
+    };
+    let mut newest = 0;
+    for byte in 1..=6 {
+        let applied = rotate(&mut state, byte, newest);
+        applied.outcome.unwrap();
+        newest = applied.index;
+    }
+    let kept = |state: &State| state.ticket_keys.iter().map(|key| key.sealed[0]).collect::<Vec<_>>();
+    assert_eq!(kept(&state), [3, 4, 5, 6]);
+    // Another leader has seen the one before it.
+    assert_eq!(rotate(&mut state, 7, newest - 1).outcome.unwrap_err().reason, Reason::Conflict);
+    assert_eq!(kept(&state), [3, 4, 5, 6]);
 }

@@ -14,7 +14,7 @@ use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
         Body, ChangeResources, Command, Expect, GrantBonus, Refound, RefoundCause, ResetLimit, ResourceChange, Role,
-        Standing, TrialEnd, UpdateNode,
+        RotateTicketKeys, Standing, TrialEnd, UpdateNode,
     },
     convert,
     digest::Digest,
@@ -111,11 +111,16 @@ fn commands() -> Vec<Command> {
             lasts: Some(secs(60)),
             reason: "a launch".into(),
         }),
+        ticket_key(3),
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
     ];
     commands.extend(rest.into_iter().map(command));
     commands.extend(credential_state().1.split_off(2));
     commands
+}
+
+fn ticket_key(newest: u64) -> Body {
+    Body::RotateTicketKeys(RotateTicketKeys { sealed: b"sealed".as_slice().into(), newest })
 }
 
 fn batch() -> LeaseBatch {
@@ -204,6 +209,7 @@ fn snapshot_records_are_stored_as_ever() {
         Record::LedgerPool(_) => "ledger_pool",
         Record::Secret(_) => "secret",
         Record::Jwks(_) => "jwks",
+        Record::TicketKey(_) => "ticket_key",
         Record::Credential(_) => "credential",
         Record::RevocationNote(_) => "revocation_note",
         Record::Revocation(_) => "revocation",
@@ -212,7 +218,10 @@ fn snapshot_records_are_stored_as_ever() {
     let (second, _) = credential_state();
     golden("record.head.credentials", &snapshot::records(&second).next().unwrap().encode_to_vec());
     let third = ledger_state();
+    let (mut fourth, _) = credential_state();
+    fourth.apply(fourth.index + 1, &command(ticket_key(0))).0.outcome.unwrap();
     let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));
+    let all = all.chain(snapshot::records(&fourth));
     for record in all {
         let word = word(record.record.as_ref().unwrap());
         if seen.insert(word.to_owned()) {
@@ -385,6 +394,26 @@ fn resources_of_every_kind_are_stored_as_ever() {
                 "name": "c", "pem": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
                 "crl": "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
             }),
+        ),
+        (
+            "certificate",
+            ResourceKind::Certificate,
+            json!({
+                "name": "c", "hosts": ["a.test", "*.b.test"], "key": "sealed:0123456789abcdef", "ocsp": "MAA=",
+                "chain": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            }),
+        ),
+        (
+            "listener.https",
+            ResourceKind::Listener,
+            json!({ "name": "l", "address": "0.0.0.0:8443", "certificates": ["c"], "client_ca": "ca",
+                    "client_auth": "request", "http3": true, "proxy_protocol_from": ["10.0.0.0/8"],
+                    "merge_slashes": false }),
+        ),
+        (
+            "listener.tcp",
+            ResourceKind::Listener,
+            json!({ "name": "l", "address": "[::]:5432", "protocol": "tcp", "upstream": "u" }),
         ),
         (
             "limit.sliding",

@@ -88,12 +88,19 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     let directory = Arc::<Directory>::default();
     let providers = Providers::new(&directory);
     let mut opener = Opener::new(consensus.cluster_key().clone());
-    let (state, opened) = (consensus.state(), opener.open(&consensus.state()));
-    let filled = directory.clone();
-    tokio::task::spawn_blocking(move || filled.publish(&state, opened)).await.context("reading the credentials")?;
+    let state = consensus.state();
+    let opened = opener.open(&state);
+    let (filled, known, secrets) = (directory.clone(), state.clone(), opened.clone());
+    tokio::task::spawn_blocking(move || filled.publish(&known, secrets)).await.context("reading the credentials")?;
     let proxy = Proxy::start_with(proxy_settings(&settings), rules, freshness.clone(), directory);
     let proxy = Arc::new(proxy.context("starting the proxy")?);
     info!(addresses = ?proxy.addresses(), "proxy listening");
+    publish::publish_listeners(&proxy, &state, opened).await?;
+    let (listeners, stop, told) = (proxy.listeners(), tasks.stop(), consensus.clone());
+    tasks.start("listeners", async move {
+        listeners.run(stop, |failed| told.set_problems(failed.iter().map(ToString::to_string).collect())).await;
+        Ok(())
+    });
 
     providers.start(consensus.clone(), &tasks);
     proxy.limits().publish(&consensus.state());

@@ -3,10 +3,13 @@
 
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Auth, AuthKind, JwtKeys, Resource, VerifyingKey},
+    resource::{Auth, AuthKind, JwtKeys, Resource, Secret, VerifyingKey},
     ruleset,
 };
-use quorumgate_proxy::identity::{authorize, jwks::KeySet, signature};
+use quorumgate_proxy::{
+    identity::{authorize, jwks::KeySet, signature},
+    tls,
+};
 
 use crate::pki;
 
@@ -19,7 +22,12 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
         }
         Resource::Auth(auth) => keys(auth),
         Resource::CertificateAuthority(it) => pki::check_authority(it),
-        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Limit(_) => Ok(()),
+        Resource::Certificate(it) => match &it.key {
+            Secret::Plain(key) => tls::Shown::read(it, key.as_bytes()).map(drop),
+            // The node that has the cluster's key looks at it when it is sealed (`sealed::check`).
+            Secret::Sealed { .. } | Secret::Kept(_) => tls::check_chain(it),
+        },
+        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Limit(_) | Resource::Listener(_) => Ok(()),
     }
 }
 

@@ -39,8 +39,8 @@ impl Publisher {
             let now = state.credentials.len() + state.revocations.len();
             let many = now.abs_diff(std::mem::replace(&mut credentials, now)) > CHANGES_INLINE_MAX;
             // First what shuts out: it never waits for a compilation.
-            publish_directory(self.proxy.directory(), state.clone(), opened, many).await?;
-            self.publish(state).await?;
+            publish_directory(self.proxy.directory(), state.clone(), opened.clone(), many).await?;
+            self.publish(state, opened).await?;
             match stop.run_until_cancelled(states.changed()).await {
                 None => return Ok(()),
                 Some(changed) => changed.context("the state machine is gone")?,
@@ -48,7 +48,7 @@ impl Publisher {
         }
     }
 
-    async fn publish(&self, state: Arc<State>) -> anyhow::Result<()> {
+    async fn publish(&self, state: Arc<State>, opened: Arc<Opened>) -> anyhow::Result<()> {
         let serving = self.proxy.ruleset();
         if serving.revision != state.revision || serving.index == 0 {
             let rules = compile(state.clone(), serving.clone()).await?;
@@ -58,6 +58,7 @@ impl Publisher {
             self.proxy.limits().prune(&state);
             info!(revision = state.revision, routes = self.proxy.ruleset().rules.len(), "configuration published");
         }
+        publish_listeners(&self.proxy, &state, opened).await?;
         self.consensus.set_published(Published { index: state.index, revision: state.revision, at_ms: wall_ms() });
         Ok(())
     }
@@ -75,6 +76,17 @@ async fn publish_directory(
         return Ok(());
     }
     tokio::task::spawn_blocking(move || directory.publish(&state, opened)).await.context("publishing credentials")
+}
+
+/// Behind the rules that their requests need. Off the control threads: keys are read and sockets opened.
+pub async fn publish_listeners(proxy: &Proxy, state: &State, opened: Arc<Opened>) -> anyhow::Result<()> {
+    let listeners = proxy.listeners();
+    if !listeners.differ_from(&state.resources, &opened) {
+        return Ok(());
+    }
+    let resources = state.resources.clone();
+    let published = tokio::task::spawn_blocking(move || listeners.publish(&resources, &opened));
+    published.await.context("publishing listeners")
 }
 
 /// Off the control threads: ten thousand routes from scratch take longer than a heartbeat may wait.

@@ -1,13 +1,14 @@
 //! Secrets inside of resources: sealed before they are proposed, opened on every node for its proxy. What an export shows
 //! of one is its fingerprint, which, applied again, keeps it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use anyhow::Context;
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Auth, Fingerprint, Key, Kind, Name, Resource, Resources, Secret, Stored},
+    resource::{Fingerprint, Key, Kind, Name, Resource, Resources, Secret, Stored},
 };
+use quorumgate_proxy::tls::Shown;
 use tracing::error;
 
 use crate::pki::ClusterKey;
@@ -20,18 +21,13 @@ fn purpose(object: &Key, field: &str) -> String {
 
 /// What a client wrote, ready to be proposed: no open secret left, and one that says nothing new is the stored one.
 /// Field paths are relative to the object.
-pub fn seal(key: &ClusterKey, resource: Resource, stored: Option<&Resource>) -> Result<Resource, Invalid> {
-    let Resource::Auth(auth) = &resource else { return Ok(resource) };
-    if auth.secrets().is_empty() {
+pub fn seal(key: &ClusterKey, mut resource: Resource, stored: Option<&Resource>) -> Result<Resource, Invalid> {
+    if resource.secrets().is_empty() {
         return Ok(resource);
     }
     let object = resource.key();
-    let before = match stored {
-        Some(Resource::Auth(before)) => before.secrets(),
-        _ => Vec::new(),
-    };
-    let mut auth = Auth::clone(auth);
-    for (field, secret) in auth.secrets_mut() {
+    let before = stored.map(Resource::secrets).unwrap_or_default();
+    for (field, secret) in resource.secrets_mut() {
         let same_field = || before.iter().find(|(at, _)| *at == field).map(|(_, secret)| *secret);
         let sealed = match &*secret {
             Secret::Plain(plain) => {
@@ -56,7 +52,15 @@ pub fn seal(key: &ClusterKey, resource: Resource, stored: Option<&Resource>) -> 
         };
         *secret = sealed;
     }
-    Ok(Resource::Auth(Arc::new(auth)))
+    Ok(resource)
+}
+
+/// What no state can check: a key that is kept must be the one of a chain that is new.
+pub fn check(key: &ClusterKey, resource: &Resource) -> Result<(), Invalid> {
+    let Resource::Certificate(it) = resource else { return Ok(()) };
+    let opened = open(key, &resource.key(), "key", &it.key);
+    let opened = opened.map_err(|error| Invalid::field("key").allowed(format!("a key that opens ({error:#})")))?;
+    Shown::read(it, &opened).map(drop)
 }
 
 fn sealed(key: &ClusterKey, object: &Key, field: &str, plain: &[u8]) -> Result<Secret, Invalid> {
@@ -78,12 +82,12 @@ fn open(key: &ClusterKey, object: &Key, field: &str, stored: &Secret) -> anyhow:
     }
 }
 
-/// Every secret of every auth, by its fingerprint. One that does not open is left out, and said.
+/// Every secret of every object, by its fingerprint. One that does not open is left out, and said.
 pub fn open_all(key: &ClusterKey, resources: &Resources) -> BTreeMap<Fingerprint, Box<[u8]>> {
     let mut opened = BTreeMap::new();
-    for (object, stored) in of_kind(resources, Kind::Auth) {
-        let Resource::Auth(auth) = &stored.resource else { continue };
-        for (field, secret) in auth.secrets() {
+    let objects = [Kind::Auth, Kind::Certificate].into_iter().flat_map(|kind| of_kind(resources, kind));
+    for (object, stored) in objects {
+        for (field, secret) in stored.resource.secrets() {
             let Some(fingerprint) = secret.fingerprint() else { continue };
             match open(key, object, &field, secret).with_context(|| format!("{object} {field}")) {
                 Ok(plain) => drop(opened.insert(fingerprint, plain.into())),
@@ -102,6 +106,8 @@ fn of_kind(resources: &Resources, kind: Kind) -> impl Iterator<Item = (&Key, &St
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;

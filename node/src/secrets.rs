@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use quorumgate_model::{
-    command::{Body, SetSecret},
+    command::{Body, RotateTicketKeys, SetSecret},
     resource::{Name, Resources},
-    state::State,
+    state::{State, TICKET_KEY_EVERY_US},
 };
-use quorumgate_proxy::identity::directory::Opened;
+use quorumgate_proxy::{identity::directory::Opened, tls::TICKET_KEY_BYTES};
 use tracing::error;
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 pub const KEY_PEPPER: &str = "key-pepper";
 /// Seals the cookies of browser logins.
 pub const COOKIE_KEY: &str = "cookie-key";
+
+/// What a key of session tickets is sealed for.
+const TICKET_KEY: &str = "session ticket key";
 
 const ALL: [&str; 2] = [KEY_PEPPER, COOKIE_KEY];
 const SECRET_BYTES: usize = 32;
@@ -37,6 +40,26 @@ pub fn missing(state: &State, key: &ClusterKey) -> Option<Body> {
     }
 }
 
+/// The next key of session tickets, once the newest is old enough on the log clock.
+pub fn rotated(state: &State, key: &ClusterKey, now_us: u64) -> Option<Body> {
+    state.cluster.as_ref()?;
+    let newest = state.ticket_keys.back();
+    if newest.is_some_and(|newest| now_us < newest.made_at_us + TICKET_KEY_EVERY_US) {
+        return None;
+    }
+    let made = pki::random::<TICKET_KEY_BYTES>().and_then(|secret| key.seal(TICKET_KEY, &secret));
+    match made {
+        Ok(sealed) => {
+            let newest = newest.map_or(0, |newest| newest.index);
+            Some(Body::RotateTicketKeys(RotateTicketKeys { sealed: sealed.into(), newest }))
+        }
+        Err(error) => {
+            error!(%error, "a key of session tickets cannot be made");
+            None
+        }
+    }
+}
+
 /// The pepper of this state; None before the first leader has made it.
 pub fn pepper(state: &State, key: &ClusterKey) -> anyhow::Result<Option<[u8; 32]>> {
     let Some(sealed) = state.secrets.get(KEY_PEPPER) else { return Ok(None) };
@@ -50,6 +73,8 @@ pub struct Opener {
     key: ClusterKey,
     /// Of how many: they are written once and never removed.
     known: usize,
+    /// The index of the newest ticket key.
+    ticket_key: u64,
     /// Whose secrets are open.
     resources: Resources,
     opened: Arc<Opened>,
@@ -57,12 +82,14 @@ pub struct Opener {
 
 impl Opener {
     pub fn new(key: ClusterKey) -> Self {
-        Self { key, known: 0, resources: Resources::default(), opened: Arc::default() }
+        Self { key, known: 0, ticket_key: 0, resources: Resources::default(), opened: Arc::default() }
     }
 
     /// What cannot be opened is left out, and said.
     pub fn open(&mut self, state: &State) -> Arc<Opened> {
-        if self.known != state.secrets.len() || !self.resources.ptr_eq(&state.resources) {
+        let ticket_key = state.ticket_keys.back().map_or(0, |key| key.index);
+        let others = self.known != state.secrets.len() || self.ticket_key != ticket_key;
+        if others || !self.resources.ptr_eq(&state.resources) {
             let of_resources = sealed::open_all(&self.key, &state.resources);
             let mut opened = Opened { of_resources, ..Opened::default() };
             for (name, sealed) in &state.secrets {
@@ -72,6 +99,14 @@ impl Opener {
                 }
             }
             opened.pepper = opened.secrets.get(KEY_PEPPER).and_then(|secret| secret[..].try_into().ok());
+            for sealed in state.ticket_keys.iter().rev().map(|key| &key.sealed) {
+                match self.key.open(TICKET_KEY, sealed).map(|secret| secret.try_into()) {
+                    Ok(Ok(secret)) => opened.ticket_keys.push(secret),
+                    Ok(Err(_)) => error!("a key of session tickets has another length"),
+                    Err(error) => error!(%error, "a key of session tickets cannot be opened on this node"),
+                }
+            }
+            self.ticket_key = ticket_key;
             self.known = state.secrets.len();
             self.resources = state.resources.clone();
             self.opened = Arc::new(opened);

@@ -12,10 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::{grpc_web::Decoder, held::Held, identity::content_digest::Digested, metrics::WorkerMetrics, trailers};
+use crate::{
+    grpc_web::Decoder, held::Held, identity::content_digest::Digested, metrics::WorkerMetrics, received::Received,
+    trailers,
+};
 
 /// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
 const FLOOR_GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +57,7 @@ pub enum Patience {
 }
 
 pub struct ClientBody {
-    inner: Incoming,
+    inner: Received,
     digest: Option<Box<Digested>>,
     /// Of a body that comes in base64.
     decoder: Option<Box<Decoder>>,
@@ -74,10 +76,10 @@ pub struct ClientBody {
 }
 
 impl ClientBody {
-    pub fn new(inner: Incoming, bytes_max: u64, patience: Patience) -> Self {
+    pub fn new(inner: impl Into<Received>, bytes_max: u64, patience: Patience) -> Self {
         let state = Rc::default();
         Self {
-            inner,
+            inner: inner.into(),
             digest: None,
             decoder: None,
             behind: None,

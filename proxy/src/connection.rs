@@ -12,8 +12,10 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderValue, Request};
 use hyper::{
+    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -24,7 +26,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     exchange,
@@ -35,10 +36,14 @@ use crate::{
         mtls::{self, Certificate},
     },
     io::{ClientIo, Protocol},
-    listener::Covered,
     pace::{Pace, Streams},
+    proxy_protocol,
+    received::Received,
+    reception::{Open, Reception, Speaks},
     record::STALLED_CLIENT,
+    relay,
     settings::ClientLimits,
+    tls::Setup,
     tunnel::{self, Tunnel},
     unread,
     worker::Worker,
@@ -48,20 +53,11 @@ use crate::{
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// What a client that is turned away for its slowness may take to hear it.
 const SLOW_HEADER_SLACK: Duration = Duration::from_secs(2);
-const H2_STREAMS_MAX: u32 = 100;
+pub(crate) const H2_STREAMS_MAX: u32 = 100;
 const H2_PENDING_RESETS_MAX: usize = 20;
 const H2_LOCAL_RESETS_MAX: usize = 500;
 /// Of one answer, beyond what its client lets in.
 const H2_UNSENT_BYTES_MAX: usize = 64 << 10;
-
-/// What a listener does with its connections.
-#[derive(Clone)]
-pub(crate) struct Reception {
-    pub(crate) tls: Option<TlsAcceptor>,
-    /// With TLS.
-    pub(crate) covered: Option<Covered>,
-    pub(crate) slashes: Slashes,
-}
 
 /// What is known about one connection, and what it is doing: shared by its task, its exchanges and the worker's clock.
 pub(crate) struct Conn {
@@ -76,8 +72,10 @@ pub(crate) struct Conn {
     client_sha256: OnceCell<[u8; 32]>,
     /// The last judgement on the certificate: by which auth, and when.
     judged: RefCell<Option<Judged>>,
-    covered: Option<Covered>,
     pub(crate) slashes: Slashes,
+    pub(crate) listener: Arc<Open>,
+    /// What it came in by, whatever the listener does by now.
+    pub(crate) reception: Arc<Reception>,
     http2: Cell<bool>,
     heads: RefCell<HeadScan>,
     /// Of HTTP/2.
@@ -114,6 +112,8 @@ enum Phase {
     Exchange,
     /// Behind a 101.
     Tunnel,
+    /// Bytes that are none of ours.
+    Relay,
     /// Between requests.
     Idle,
 }
@@ -133,18 +133,20 @@ enum Ask {
 }
 
 impl Conn {
-    fn new(worker: Rc<Worker>, peer: SocketAddr, reception: &Reception) -> Self {
+    pub(crate) fn new(worker: Rc<Worker>, peer: SocketAddr, listener: Arc<Open>, reception: Arc<Reception>) -> Self {
         let ip = peer.ip().to_canonical().to_string();
+        let leaves = worker.is_draining() || listener.close.is_cancelled();
         Self {
             peer,
             peer_value: HeaderValue::try_from(ip).expect("an address is ASCII"),
-            tls: reception.tls.is_some(),
+            tls: reception.tls().is_some(),
             sni: OnceCell::new(),
             client_chain: OnceCell::new(),
             client_sha256: OnceCell::new(),
             judged: RefCell::new(None),
-            covered: reception.covered.clone(),
             slashes: reception.slashes,
+            listener,
+            reception,
             http2: Cell::new(false),
             heads: RefCell::default(),
             frames: RefCell::default(),
@@ -160,7 +162,7 @@ impl Conn {
             stalled: Cell::new(false),
             lingers: Cell::new(false),
             flushed: Cell::new(true),
-            ask: Cell::new(if worker.is_draining() { Ask::Drain } else { Ask::Nothing }),
+            ask: Cell::new(if leaves { Ask::Drain } else { Ask::Nothing }),
             waker: RefCell::new(None),
             worker,
         }
@@ -174,9 +176,9 @@ impl Conn {
     /// An HTTP/2 client may send here what is for any name of the certificate that it was shown, and for no other: it
     /// asked for one name, and took this connection for another (RFC 9110 7.4).
     pub(crate) fn is_wrong_for(&self, host: &str) -> bool {
+        let shown = || self.reception.tls().map(|setup| &setup.names);
         self.http2.get()
-            && self.sni.get().is_some_and(|sni| sni != host)
-            && self.covered.as_ref().is_some_and(|covered| !covered.has(host))
+            && self.sni.get().is_some_and(|sni| sni != host && shown().is_some_and(|names| !names.covers(sni, host)))
     }
 
     /// From here on frames come in.
@@ -316,6 +318,21 @@ impl Conn {
         self.enter(Phase::Tunnel);
     }
 
+    /// From here on it has streams (HTTP/2, HTTP/3), of which each waits for itself.
+    pub(crate) fn enter_multiplexed(&self) {
+        self.http2.set(true);
+        self.enter(Phase::Idle);
+    }
+
+    #[cfg(feature = "http3")]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    pub(crate) fn enter_relay(&self) {
+        self.enter(Phase::Relay);
+    }
+
     /// Bytes went through the tunnel.
     pub(crate) fn tunnel_moves(&self) {
         self.since_ms.set(self.worker.now_ms());
@@ -429,6 +446,7 @@ impl Conn {
                     self.tell(Ask::Close);
                 }
             }
+            Phase::Relay if relay::is_idle(now.saturating_sub(since)) => self.close("tunnel_idle"),
             Phase::Tunnel if tunnel::is_idle(now.saturating_sub(since)) => self.close("tunnel_idle"),
             Phase::Silent if self.is_draining() && longer(since, DRAIN_IDLE) => self.tell(Ask::Close),
             _ => (),
@@ -447,7 +465,7 @@ impl Conn {
     }
 
     /// Runs until the connection's work is done or it is told to close.
-    async fn until_closed(&self, mut work: Pin<&mut impl Future<Output = ()>>) {
+    pub(crate) async fn until_closed(&self, mut work: Pin<&mut impl Future<Output = ()>>) {
         std::future::poll_fn(|cx| {
             if self.ask.get() == Ask::Close {
                 return Poll::Ready(());
@@ -466,7 +484,15 @@ impl Conn {
 }
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, reception: Rc<Reception>) {
+pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAddr, listener: Arc<Open>) {
+    let reception = listener.reception.load_full();
+    let speaker = peer.ip().to_canonical();
+    if reception.proxy_protocol_from.iter().any(|net| net.contains(&speaker)) {
+        match proxy_protocol::read(&mut stream, worker.shared.settings.limits.header_read).await {
+            Ok(client) => peer = client.unwrap_or(peer),
+            Err(_) => return worker.metrics.reject("proxy_protocol"),
+        }
+    }
     let ip = peer.ip().to_canonical();
     let Some(_place) = worker.shared.per_ip.enter(ip, worker.shared.settings.limits.connections_per_ip_max) else {
         worker.metrics.reject("too_many_connections");
@@ -474,26 +500,37 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     };
     // Latency over packet count; a failure means that the peer is gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
-    let conn = Rc::new(Conn::new(worker, peer, &reception));
+    let conn = Rc::new(Conn::new(worker, peer, listener, reception));
     let _registered = Registered::new(conn.clone());
     // Pinned here: as an argument it would be kept twice.
-    conn.until_closed(pin!(serve_stream(&conn, stream, &reception))).await;
+    conn.until_closed(pin!(serve_stream(&conn, stream))).await;
 }
 
-async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream, reception: &Reception) {
-    let Some(tls) = &reception.tls else {
-        let mut io = ClientIo::new(stream, conn.clone());
-        return match io.sniff().await {
-            Ok(Protocol::Http1) => serve_http1(conn, io).await,
-            Ok(Protocol::Http2) => serve_http2(conn, io).await,
-            Err(_) => (),
-        };
-    };
+async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream) {
+    match &conn.reception.speaks {
+        Speaks::Http => {
+            let mut io = ClientIo::new(stream, conn.clone());
+            match io.sniff().await {
+                Ok(Protocol::Http1) => serve_http1(conn, io).await,
+                Ok(Protocol::Http2) => serve_http2(conn, io).await,
+                Err(_) => (),
+            }
+        }
+        Speaks::Https(setup) => serve_tls(conn, stream, setup).await,
+        Speaks::Passthrough(otherwise) => relay::by_server_name(conn, stream, otherwise.as_ref()).await,
+        Speaks::Tcp(upstream) => relay::to_upstream(conn, stream, upstream, Bytes::new()).await,
+    }
+}
+
+async fn serve_tls(conn: &Rc<Conn>, stream: TcpStream, setup: &Setup) {
     let deadline = conn.worker.shared.settings.limits.tls_handshake;
-    let Ok(Ok(stream)) = tokio::time::timeout(deadline, tls.accept(stream)).await else {
+    let Ok(Ok(stream)) = tokio::time::timeout(deadline, setup.acceptor.accept(stream)).await else {
         return conn.worker.metrics.reject("tls_handshake");
     };
     let session = stream.get_ref().1;
+    if !setup.still_takes(session) {
+        return conn.worker.metrics.reject("tls_handshake");
+    }
     let http2 = session.alpn_protocol() == Some(b"h2");
     if let Some(name) = session.server_name() {
         let _ = conn.sni.set(name.to_ascii_lowercase());
@@ -512,7 +549,7 @@ async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream, reception: &Reception)
 async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, io: ClientIo<T>) {
     let service = {
         let conn = conn.clone();
-        service_fn(move |request| exchange::handle(conn.clone(), request))
+        service_fn(move |request: Request<Incoming>| exchange::handle(conn.clone(), request.map(Received::from)))
     };
     let mut connection = conn.worker.http1.serve_connection(io, service);
     // An error here is the client's: it left, or sent what is not HTTP.
@@ -529,7 +566,7 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
     conn.begin_http2();
     let service = {
         let conn = conn.clone();
-        service_fn(move |request| exchange::handle(conn.clone(), request))
+        service_fn(move |request: Request<Incoming>| exchange::handle(conn.clone(), request.map(Received::from)))
     };
     let http2 = http2(&conn.worker.shared.settings.limits, Streams(conn.clone()));
     let mut connection = pin!(http2.serve_connection(io, service));
@@ -566,7 +603,7 @@ fn http2(limits: &ClientLimits, streams: Streams) -> http2::Builder<Streams> {
         .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
         .max_local_error_reset_streams(H2_LOCAL_RESETS_MAX)
         .max_send_buf_size(H2_UNSENT_BYTES_MAX)
-        .max_header_list_size(h2_header_list_bytes_max(limits))
+        .max_header_list_size(header_list_bytes_max(limits))
         .enable_connect_protocol()
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
@@ -575,16 +612,16 @@ fn http2(limits: &ClientLimits, streams: Streams) -> http2::Builder<Streams> {
 
 /// The library counts pseudo-fields too and adds 32 to each field (RFC 9113 6.5.2); what it refuses gets a bare answer. So
 /// it lets through what is up to us, and somewhat more.
-fn h2_header_list_bytes_max(limits: &ClientLimits) -> u32 {
+pub(crate) fn header_list_bytes_max(limits: &ClientLimits) -> u32 {
     let bytes = limits.header_bytes_max + limits.header_fields_max * 64 + limits.uri_bytes_max * 2;
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// Keeps the connection in its worker's table while it is served.
-struct Registered(Rc<Conn>);
+pub(crate) struct Registered(Rc<Conn>);
 
 impl Registered {
-    fn new(conn: Rc<Conn>) -> Self {
+    pub(crate) fn new(conn: Rc<Conn>) -> Self {
         conn.worker.metrics.connections.add(1);
         conn.worker.metrics.connections_open.add(1);
         conn.worker.conns.borrow_mut().insert(Rc::as_ptr(&conn) as usize, conn.clone());
@@ -612,7 +649,7 @@ pub(crate) struct Place {
 
 impl PerIp {
     /// None: this address has as many as it may.
-    fn enter(&self, ip: IpAddr, max: usize) -> Option<Place> {
+    pub(crate) fn enter(&self, ip: IpAddr, max: usize) -> Option<Place> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
         if *count >= max {

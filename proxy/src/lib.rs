@@ -10,18 +10,27 @@ pub mod freshness;
 mod grpc_web;
 mod headscan;
 mod held;
+#[cfg(feature = "http3")]
+mod http3;
 pub mod identity;
 mod ids;
 mod io;
 pub mod limits;
 mod listener;
+pub mod listeners;
 mod live;
 mod metrics;
 mod pace;
+mod passthrough;
 mod plan;
+mod proxy_protocol;
+mod received;
+mod reception;
 mod record;
 mod refusal;
+mod relay;
 pub mod settings;
+pub mod tls;
 mod trailers;
 mod tunnel;
 mod unread;
@@ -41,14 +50,22 @@ use std::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use quorumgate_model::ruleset::Ruleset;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use freshness::Freshness;
 pub use limits::{Limits, Style as RateLimitStyle};
 pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
 
-use crate::{identity::directory::Directory, metrics::WorkerMetrics, upstream::Registry, worker::Shared};
+use crate::{
+    identity::directory::Directory,
+    listeners::{Listeners, ORDERS_MAX, Order},
+    metrics::WorkerMetrics,
+    reception::{Keys, Open, Reception},
+    tls::TicketKeys,
+    upstream::Registry,
+    worker::Shared,
+};
 
 /// How often `drain` looks whether the workers are done.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -62,6 +79,8 @@ pub struct Proxy {
     shared: Arc<Shared>,
     workers: Vec<Arc<WorkerMetrics>>,
     addresses: Vec<SocketAddr>,
+    listeners: Arc<Listeners>,
+    ticket_keys: Arc<TicketKeys>,
     access_log: access_log::AccessLog,
 }
 
@@ -78,7 +97,18 @@ impl Proxy {
         freshness: Arc<Freshness>,
         directory: Arc<Directory>,
     ) -> anyhow::Result<Self> {
-        let (sockets, addresses) = listener::bind(&settings.listeners, settings.workers)?;
+        let ticket_keys = TicketKeys::own();
+        let (senders, orders): (Vec<_>, Vec<_>) = (0..settings.workers).map(|_| mpsc::channel(ORDERS_MAX)).unzip();
+        let mut addresses = Vec::new();
+        for it in &settings.listeners {
+            let open = Open::new(Reception::of_settings(it, &ticket_keys)?);
+            let bound = listener::bind(it.address, settings.workers);
+            let (sockets, address) = bound.with_context(|| format!("listen on {}", it.address))?;
+            for (worker, socket) in senders.iter().zip(sockets) {
+                worker.try_send(Order::Accept(socket, open.clone())).context("too many listeners")?;
+            }
+            addresses.push(address);
+        }
         let access_log = access_log::AccessLog::start(settings.access_log.path.clone())?;
         let registry = Arc::new(Registry::in_region(&settings.region));
         registry.publish(&rules);
@@ -99,17 +129,34 @@ impl Proxy {
             cut: AtomicUsize::new(0),
         });
         let mut workers = Vec::new();
-        for (number, listeners) in sockets.into_iter().enumerate() {
+        for (number, orders) in orders.into_iter().enumerate() {
             let metrics = Arc::new(WorkerMetrics::default());
             workers.push(metrics.clone());
-            let seed = worker::Seed { shared: shared.clone(), metrics, access_log: access_log.clone(), listeners };
+            let seed = worker::Seed { shared: shared.clone(), metrics, access_log: access_log.clone(), orders };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new()
                 .name(format!("proxy-{number}"))
                 .spawn(move || worker::run(runtime, seed))
                 .context("start a worker thread")?;
         }
-        Ok(Self { shared, workers, addresses, access_log })
+        let keys = Keys {
+            tickets: ticket_keys.clone(),
+            #[cfg(feature = "http3")]
+            tokens: http3::TokenKey::new()?,
+        };
+        let listeners = Arc::new(Listeners::new(senders, keys));
+        Ok(Self { shared, workers, addresses, listeners, ticket_keys, access_log })
+    }
+
+    /// What the cluster's resources ask to be open. Whoever owns the process publishes them behind the rules, and runs
+    /// `Listeners::run`.
+    pub fn listeners(&self) -> Arc<Listeners> {
+        self.listeners.clone()
+    }
+
+    /// The keys of session tickets, which whoever owns the process makes the same on all nodes.
+    pub fn ticket_keys(&self) -> Arc<TicketKeys> {
+        self.ticket_keys.clone()
     }
 
     /// The addresses that are really bound, in the order of `Settings::listeners` (port 0 is resolved).
@@ -153,6 +200,7 @@ impl Proxy {
     pub fn metrics(&self, out: &mut String) {
         metrics::write(&self.workers, out);
         self.access_log.metrics(out);
+        self.listeners.metrics(out);
         self.shared.registry.metrics(out);
         self.shared.limits.metrics(&self.shared.settings.region, out);
     }

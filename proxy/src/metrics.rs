@@ -178,7 +178,7 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-const REASONS: [&str; 42] = [
+const REASONS: [&str; 43] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -212,6 +212,7 @@ const REASONS: [&str; 42] = [
     "client_gone",
     "too_many_connections",
     "tls_handshake",
+    "proxy_protocol",
     "silent_connection",
     "slow_header",
     "h2_flood",
@@ -306,7 +307,12 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
     single("quorumgate_http_connections_open", "gauge", "Client connections that are open.", |it| {
         &it.connections_open
     })?;
-    single("quorumgate_http_tunnels_open", "gauge", "WebSocket tunnels that are open.", |it| &it.tunnels_open)?;
+    single(
+        "quorumgate_http_tunnels_open",
+        "gauge",
+        "WebSocket tunnels and relayed connections that are open.",
+        |it| &it.tunnels_open,
+    )?;
     single("quorumgate_http_buffered_bytes", "gauge", "Body bytes held until clients or upstreams take them.", |it| {
         &it.buffered_bytes
     })?;
@@ -388,7 +394,7 @@ fn write_histogram<'a, const N: usize>(
     writeln!(out, "{name}_count{{route=\"{route}\"}} {count}")
 }
 
-fn escape(label: &str) -> std::borrow::Cow<'_, str> {
+pub(crate) fn escape(label: &str) -> std::borrow::Cow<'_, str> {
     match label.contains(['"', '\\', '\n']) {
         false => label.into(),
         true => label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into(),

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ use crate::{
     live::{Ended, Live},
     pace::Pace,
     plan::Plan,
+    received::Received,
     refusal::{self, Refusal},
     upstream::{Failure, Trail},
     worker::Worker,
@@ -116,7 +117,7 @@ pub(crate) struct Logged {
 }
 
 impl Record {
-    pub(crate) fn begin(conn: Rc<Conn>, request: &Request<Incoming>) -> Self {
+    pub(crate) fn begin(conn: Rc<Conn>, request: &Request<Received>) -> Self {
         conn.exchange_begins();
         let client_ip = conn.peer.ip().to_canonical();
         let pace = conn.polled.take();
@@ -162,8 +163,16 @@ impl Record {
         self.request_id_value.get_or_insert_with(|| exchange::id_value(self.request_id)).clone()
     }
 
-    pub(crate) fn is_http2(&self) -> bool {
-        self.version == Version::HTTP_2
+    /// Over HTTP/2 or HTTP/3: one of several at once on its connection.
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        matches!(self.version, Version::HTTP_2 | Version::HTTP_3)
+    }
+
+    /// What tells a client of another protocol that HTTP/3 is spoken here (RFC 7838).
+    pub(crate) fn offers_http3(&self) -> Option<HeaderValue> {
+        let offered = self.conn.reception.alt_svc.as_ref()?;
+        let open = self.conn.listener.quic.load(Ordering::Relaxed) && !self.conn.is_draining();
+        (self.version != Version::HTTP_3 && open).then(|| offered.clone())
     }
 
     /// The worker's clock gave the client up, and has counted that.
@@ -351,6 +360,7 @@ impl Drop for Record {
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
     }
@@ -493,7 +503,7 @@ impl Answer {
                 let refusal = Refusal::from(error);
                 record.refused(refusal.words().code);
                 record.write();
-                if record.grpc && (record.is_http2() || record.web.is_some()) {
+                if record.grpc && (record.is_multiplexed() || record.web.is_some()) {
                     this.inner = ResponseBody::Empty;
                     return Poll::Ready(Some(Ok(Frame::trailers(refusal::grpc_trailers(&refusal)))));
                 }

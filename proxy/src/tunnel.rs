@@ -78,7 +78,7 @@ impl Tunnel {
         };
         let (mut up, mut down) = (Flow::new(&early), Flow::new(&behind));
         let mut last_ms = worker.now_ms();
-        let of_stream = self.record.is_http2();
+        let of_stream = self.record.is_multiplexed();
         // The connection's own clock looks after a tunnel that has it for itself.
         let mut idle = of_stream.then(|| Box::pin(sleep(Duration::from_millis(IDLE_MS_MAX))));
         let mut is_over = false;

@@ -12,12 +12,12 @@ use std::{
 use arc_swap::ArcSwap;
 use hyper::server::conn::http1;
 use quorumgate_model::ruleset::Ruleset;
-use tokio::{net::TcpListener, runtime::Runtime, task::LocalSet};
+use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, task::LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access_log::AccessLog,
-    connection::{self, Conn, PerIp, Reception},
+    connection::{self, Conn, PerIp},
     freshness::{self, Freshness},
     identity::{
         Identity,
@@ -26,9 +26,12 @@ use crate::{
     },
     ids::Ids,
     limits::Limits,
+    listeners::Order,
     live::LiveTable,
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
+    passthrough,
     plan::Plans,
+    reception::Open,
     settings::Settings,
     upstream::{Pools, Registry},
 };
@@ -68,7 +71,7 @@ pub(crate) struct Seed {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) access_log: AccessLog,
-    pub(crate) listeners: Vec<(std::net::TcpListener, Reception)>,
+    pub(crate) orders: mpsc::Receiver<Order>,
 }
 
 pub(crate) struct Worker {
@@ -87,6 +90,7 @@ pub(crate) struct Worker {
     /// What was looked up for authentication.
     pub(crate) kept: Kept,
     pub(crate) plans: Plans,
+    pub(crate) server_names: passthrough::Cache,
     /// Counts requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
     started: Instant,
@@ -109,6 +113,46 @@ impl Worker {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.drain.is_cancelled()
+    }
+
+    fn take(self: &Rc<Self>, order: Order) {
+        match order {
+            Order::Accept(listener, open) => {
+                self.accepting.set(self.accepting.get() + 1);
+                let worker = self.clone();
+                tokio::task::spawn_local(async move {
+                    let _alarm = Alarm(worker.shared.clone());
+                    match TcpListener::from_std(listener) {
+                        Ok(listener) => accept(&worker, listener, &open).await,
+                        Err(error) => tracing::error!(%error, "a listener cannot be used"),
+                    }
+                    worker.accepting.set(worker.accepting.get() - 1);
+                });
+            }
+            #[cfg(feature = "http3")]
+            Order::Quic(opened) => {
+                self.accepting.set(self.accepting.get() + 1);
+                let worker = self.clone();
+                tokio::task::spawn_local(async move {
+                    let _alarm = Alarm(worker.shared.clone());
+                    crate::http3::listen(&worker, opened).await;
+                    worker.accepting.set(worker.accepting.get() - 1);
+                });
+            }
+            #[cfg(feature = "http3")]
+            Order::Connect(incoming, open) => {
+                tokio::task::spawn_local(crate::http3::serve(self.clone(), *incoming, open));
+            }
+            Order::Recheck(open) => {
+                let now = open.reception.load();
+                self.ask_to_go(&open, |conn| !now.lets_stay(&conn.reception));
+            }
+        }
+    }
+
+    fn ask_to_go(&self, open: &Arc<Open>, which: impl Fn(&Conn) -> bool) {
+        let conns = self.conns.borrow();
+        conns.values().filter(|conn| Arc::ptr_eq(&conn.listener, open) && which(conn)).for_each(|conn| conn.drain());
     }
 }
 
@@ -145,7 +189,7 @@ impl Drop for Running {
 }
 
 async fn run_local(seed: Seed) {
-    let Seed { shared, metrics, access_log, listeners } = seed;
+    let Seed { shared, metrics, access_log, mut orders } = seed;
     let limits = &shared.settings.limits;
     let worker = Rc::new(Worker {
         pools: Pools::new(shared.registry.clone()),
@@ -157,31 +201,34 @@ async fn run_local(seed: Seed) {
         live: LiveTable::default(),
         kept: Kept::default(),
         plans: Plans::new(metrics.clone()),
+        server_names: passthrough::Cache::default(),
         unmatched: metrics.route(NO_ROUTE),
         started: Instant::now(),
         now_ms: Cell::new(0),
-        accepting: Cell::new(listeners.len()),
+        accepting: Cell::new(0),
         shared,
         metrics,
         access_log,
     });
-    for (listener, reception) in listeners {
-        let worker = worker.clone();
-        tokio::task::spawn_local(async move {
-            let _alarm = Alarm(worker.shared.clone());
-            match TcpListener::from_std(listener) {
-                Ok(listener) => accept(&worker, listener, Rc::new(reception)).await,
-                Err(error) => tracing::error!(%error, "a listener cannot be used"),
-            }
-            worker.accepting.set(worker.accepting.get() - 1);
-        });
+    // At once: an early drain must find the sockets.
+    while let Ok(order) = orders.try_recv() {
+        worker.take(order);
     }
+    tokio::task::spawn_local(take_orders(worker.clone(), orders));
     let stop = worker.shared.stop.clone();
     stop.run_until_cancelled(keep_time(&worker)).await;
     let cut: usize = worker.metrics.in_flight.value() as usize;
     worker.shared.cut.fetch_add(cut, Ordering::Relaxed);
     for _ in 0..cut {
         worker.metrics.reject("drain_grace_over");
+    }
+}
+
+/// Opens what comes, until nobody can ask for more.
+async fn take_orders(worker: Rc<Worker>, mut orders: mpsc::Receiver<Order>) {
+    let _alarm = Alarm(worker.shared.clone());
+    while let Some(order) = orders.recv().await {
+        worker.take(order);
     }
 }
 
@@ -227,13 +274,13 @@ pub(crate) fn wall_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Accepts until drained; then first what waits in the queue, so that no client that connected is turned away.
-async fn accept(worker: &Rc<Worker>, listener: TcpListener, reception: Rc<Reception>) {
+/// Accepts until drained or closed; then first what waits in the queue, so that no client that connected is turned away.
+async fn accept(worker: &Rc<Worker>, listener: TcpListener, open: &Arc<Open>) {
     let drain = worker.shared.drain.clone();
     loop {
-        match drain.run_until_cancelled(listener.accept()).await {
+        match drain.run_until_cancelled(open.close.run_until_cancelled(listener.accept())).await.flatten() {
             Some(Ok((stream, peer))) => {
-                tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, reception.clone()));
+                tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, open.clone()));
             }
             Some(Err(error)) if is_of_one_connection(&error) => (),
             Some(Err(error)) => {
@@ -243,11 +290,12 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener, reception: Rc<Recept
             None => break,
         }
     }
+    worker.ask_to_go(open, |_| true);
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
         let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
         if let Ok(stream) = stream {
-            tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, reception.clone()));
+            tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, open.clone()));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Indexes over the resources that make the checks cost by what changed, not by what exists. They follow from the
 //! resources and are rebuilt with them, never stored.
 
+use std::net::SocketAddr;
+
 use imbl::OrdMap;
 
 use super::Changed;
@@ -14,7 +16,7 @@ use crate::{
 /// How many names an error message lists at most.
 const NAMES_SHOWN_MAX: usize = 3;
 /// The kinds whose objects may refer to others.
-const REFERRING: [Kind; 3] = [Kind::Upstream, Kind::Route, Kind::Auth];
+const REFERRING: [Kind; 4] = [Kind::Upstream, Kind::Route, Kind::Auth, Kind::Listener];
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lookups {
@@ -22,6 +24,8 @@ pub struct Lookups {
     matches: OrdMap<Digest, Name>,
     /// How many references lead to an object.
     uses: OrdMap<Key, u32>,
+    /// The listener that has this address.
+    addresses: OrdMap<SocketAddr, Name>,
 }
 
 impl Lookups {
@@ -30,6 +34,9 @@ impl Lookups {
         for stored in resources.values() {
             if let Resource::Route(route) = &stored.resource {
                 lookups.matches.entry(match_fingerprint(route)).or_insert_with(|| route.name.clone());
+            }
+            if let Resource::Listener(listener) = &stored.resource {
+                lookups.addresses.entry(listener.address).or_insert_with(|| listener.name.clone());
             }
             lookups.count_uses(&stored.resource);
         }
@@ -56,6 +63,11 @@ impl Lookups {
                 self.matches.remove(&fingerprint);
             }
         }
+        if let Resource::Listener(listener) = resource
+            && self.addresses.get(&listener.address) == Some(&listener.name)
+        {
+            self.addresses.remove(&listener.address);
+        }
         for reference in resource.references() {
             match self.uses.get_mut(&reference.key) {
                 Some(count) if *count > 1 => *count -= 1,
@@ -67,6 +79,12 @@ impl Lookups {
     fn take(&mut self, resource: &Resource, after: &Resources) -> Result<(), Invalid> {
         if let Resource::Route(route) = resource {
             self.take_match(route)?;
+        }
+        if let Resource::Listener(listener) = resource
+            && let Some(twin) = self.addresses.insert(listener.address, listener.name.clone())
+        {
+            let found = format!("{}, which listener \"{twin}\" has", listener.address);
+            return Err(Invalid::field("address").found(found).allowed("an address that no other listener has"));
         }
         self.count_uses(resource);
         for reference in resource.references() {

@@ -23,7 +23,7 @@ use crate::{
     command::{
         Actor, AdmitNode, Applied, Body, Bootstrap, ChangeCounts, ChangeResources, Command, CreateAdminToken,
         CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Refound, RefoundCause, Rejected, ResourceChange,
-        SetSecret, Stamp, StoreJwks, UpdateNode,
+        RotateTicketKeys, SetSecret, Stamp, StoreJwks, UpdateNode,
     },
     convert::{key_from, kind_to, ledger, resource_to, stored_resource_from},
     digest::Digest,
@@ -129,6 +129,9 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         }),
         Wire::ResetLimit(it) => Body::ResetLimit(ledger::reset_from(it)?),
         Wire::GrantBonus(it) => Body::GrantBonus(ledger::bonus_from(it)?),
+        Wire::RotateTicketKeys(it) => {
+            Body::RotateTicketKeys(RotateTicketKeys { sealed: it.sealed.into(), newest: it.newest })
+        }
         Wire::Tick(store::Tick {}) => Body::Tick,
         Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
     })
@@ -189,6 +192,9 @@ fn body_to(body: &Body) -> Wire {
         }),
         Body::ResetLimit(it) => Wire::ResetLimit(ledger::reset_to(it)),
         Body::GrantBonus(it) => Wire::GrantBonus(ledger::bonus_to(it)),
+        Body::RotateTicketKeys(it) => {
+            Wire::RotateTicketKeys(store::RotateTicketKeys { sealed: it.sealed.to_vec(), newest: it.newest })
+        }
         Body::Tick => Wire::Tick(store::Tick {}),
         Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
     }

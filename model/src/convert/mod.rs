@@ -7,6 +7,7 @@ pub(crate) mod ledger;
 mod limit;
 mod resource;
 mod smaller;
+mod tls;
 mod upstream;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,7 +21,7 @@ use crate::{
     resource::{Key, Kind, Resource},
 };
 
-const KINDS: &str = "upstream, route, consumer, auth, certificate_authority or limit";
+const KINDS: &str = "upstream, route, consumer, auth, certificate_authority, limit, certificate or listener";
 
 /// Checks everything that can be checked of one object alone; field paths are relative to the object.
 pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
@@ -33,6 +34,8 @@ pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
             Ok(Resource::CertificateAuthority(Arc::new(smaller::certificate_authority_from(it)?)))
         }
         Some(admin::resource::Kind::Limit(it)) => Ok(Resource::Limit(Arc::new(limit::limit_from(it)?))),
+        Some(admin::resource::Kind::Certificate(it)) => Ok(Resource::Certificate(Arc::new(tls::certificate_from(it)?))),
+        Some(admin::resource::Kind::Listener(it)) => Ok(Resource::Listener(Arc::new(tls::listener_from(it)?))),
         None => Err(Invalid::field("kind").found("none").allowed(KINDS)),
     }
 }
@@ -58,6 +61,8 @@ pub fn resource_to(resource: &Resource) -> admin::Resource {
             admin::resource::Kind::CertificateAuthority(smaller::certificate_authority_to(it))
         }
         Resource::Limit(it) => admin::resource::Kind::Limit(limit::limit_to(it)),
+        Resource::Certificate(it) => admin::resource::Kind::Certificate(tls::certificate_to(it)),
+        Resource::Listener(it) => admin::resource::Kind::Listener(tls::listener_to(it)),
     };
     admin::Resource { kind: Some(kind) }
 }
@@ -65,8 +70,10 @@ pub fn resource_to(resource: &Resource) -> admin::Resource {
 /// As clients are shown it: sealed secrets by their fingerprints alone.
 pub fn resource_shown(resource: &Resource) -> admin::Resource {
     let mut message = resource_to(resource);
-    if let Some(admin::resource::Kind::Auth(auth)) = &mut message.kind {
-        auth::hide_secrets(auth);
+    match &mut message.kind {
+        Some(admin::resource::Kind::Auth(auth)) => auth::hide_secrets(auth),
+        Some(admin::resource::Kind::Certificate(it)) => it.key.iter_mut().for_each(|key| key.sealed.clear()),
+        _ => {}
     }
     message
 }
@@ -99,10 +106,12 @@ fn entries(config: admin::ConfigSet) -> impl Iterator<Item = (Kind, usize, admin
         .chain(list(Kind::Auth, config.auth, Message::Auth))
         .chain(list(Kind::CertificateAuthority, config.certificate_authorities, Message::CertificateAuthority))
         .chain(list(Kind::Limit, config.limits, Message::Limit))
+        .chain(list(Kind::Certificate, config.certificates, Message::Certificate))
+        .chain(list(Kind::Listener, config.listeners, Message::Listener))
 }
 
 /// The names in each list, in its order.
-pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 6] {
+pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 8] {
     [
         (Kind::Upstream, config.upstreams.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Route, config.routes.iter().map(|it| it.name.as_str()).collect()),
@@ -110,6 +119,8 @@ pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 6] {
         (Kind::Auth, config.auth.iter().map(|it| it.name.as_str()).collect()),
         (Kind::CertificateAuthority, config.certificate_authorities.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Limit, config.limits.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Certificate, config.certificates.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Listener, config.listeners.iter().map(|it| it.name.as_str()).collect()),
     ]
 }
 
@@ -132,6 +143,8 @@ fn collected(resources: impl Iterator<Item = admin::Resource>) -> admin::ConfigS
             admin::resource::Kind::Auth(it) => config.auth.push(it),
             admin::resource::Kind::CertificateAuthority(it) => config.certificate_authorities.push(it),
             admin::resource::Kind::Limit(it) => config.limits.push(it),
+            admin::resource::Kind::Certificate(it) => config.certificates.push(it),
+            admin::resource::Kind::Listener(it) => config.listeners.push(it),
         }
     }
     config
@@ -145,6 +158,8 @@ pub fn kind_from(kind: i32) -> Result<Kind, Invalid> {
         Ok(admin::Kind::Auth) => Ok(Kind::Auth),
         Ok(admin::Kind::CertificateAuthority) => Ok(Kind::CertificateAuthority),
         Ok(admin::Kind::Limit) => Ok(Kind::Limit),
+        Ok(admin::Kind::Certificate) => Ok(Kind::Certificate),
+        Ok(admin::Kind::Listener) => Ok(Kind::Listener),
         Ok(admin::Kind::Unspecified) | Err(_) => Err(Invalid::field("kind").found(kind).allowed(KINDS)),
     }
 }
@@ -157,6 +172,8 @@ pub fn kind_to(kind: Kind) -> admin::Kind {
         Kind::Auth => admin::Kind::Auth,
         Kind::CertificateAuthority => admin::Kind::CertificateAuthority,
         Kind::Limit => admin::Kind::Limit,
+        Kind::Certificate => admin::Kind::Certificate,
+        Kind::Listener => admin::Kind::Listener,
     }
 }
 

@@ -310,6 +310,8 @@ pub fn upstream() -> impl Strategy<Value = Upstream> {
     )
 }
 
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
 /// Words of the other kinds, in which anything that may vary does.
 fn others() -> impl Strategy<Value = Resource> {
     let secret = "[!-~]{32,40}".prop_map(|text| format!("plain:{text}"));
@@ -317,7 +319,7 @@ fn others() -> impl Strategy<Value = Resource> {
     let secret = prop_oneof![secret, sealed];
     let span = (1..=29u64).prop_map(|s| format!("{s}s"));
     let amount = 1..=LIMIT_MAX;
-    let flags = (any::<bool>(), any::<bool>(), 0..=12u8, 0..=3u8);
+    let flags = (any::<bool>(), any::<bool>(), 0..=14u8, 0..=3u8);
     (name(), secret, span, amount, flags).prop_map(|(name, secret, span, amount, (one, two, kind, form))| {
         let client = |url: &str| {
             json!({ url: "https://i.test/x?y", "client_id": "c", "client_secret": secret, "allow_private": one })
@@ -364,6 +366,18 @@ fn others() -> impl Strategy<Value = Resource> {
             9 => (Kind::Limit, json!({ "per": per, "limit": amount, "window": span, "cost": cost, "soft": one })),
             10 => (Kind::Limit, json!({ "per": per, "kind": "bucket", "rate": amount, "mode": "local" })),
             11 => (Kind::Limit, json!({ "per": per, "kind": "calendar", "limit": amount, "every": "month" })),
+            12 => (
+                Kind::Certificate,
+                json!({ "hosts": if one { vec!["a.t", "*.b.t"] } else { vec![] }, "chain": PEM, "key": secret,
+                        "ocsp": two.then_some("MAA=") }),
+            ),
+            13 => (
+                Kind::Listener,
+                json!({ "address": "[::1]:8443", "protocol": "https", "certificates": ["a", "b"], "http3": one,
+                        "client_ca": two.then_some("ca"), "proxy_protocol_from": ["10.0.0.0/8"],
+                        "merge_slashes": one }),
+            ),
+            14 => (Kind::Listener, json!({ "address": "1.2.3.4:5", "protocol": "tcp", "upstream": "u" })),
             _ => (Kind::Limit, json!({ "per": per, "kind": "concurrency", "limit": amount, "max_hold": span })),
         };
         words["name"] = json!(name);

@@ -3,10 +3,12 @@
 #[cfg(test)]
 pub(crate) mod arbitrary;
 mod auth;
+mod certificate;
 mod certificate_authority;
 pub mod check;
 mod consumer;
 mod limit;
+mod listener;
 mod name;
 mod references;
 mod route;
@@ -20,9 +22,11 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 pub use auth::*;
+pub use certificate::*;
 pub use certificate_authority::*;
 pub use consumer::*;
 pub use limit::*;
+pub use listener::*;
 pub use name::Name;
 pub use references::*;
 pub use route::*;
@@ -39,11 +43,21 @@ pub enum Kind {
     Auth,
     CertificateAuthority,
     Limit,
+    Certificate,
+    Listener,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] =
-        [Kind::Upstream, Kind::Route, Kind::Consumer, Kind::Auth, Kind::CertificateAuthority, Kind::Limit];
+    pub const ALL: [Kind; 8] = [
+        Kind::Upstream,
+        Kind::Route,
+        Kind::Consumer,
+        Kind::Auth,
+        Kind::CertificateAuthority,
+        Kind::Limit,
+        Kind::Certificate,
+        Kind::Listener,
+    ];
 
     /// `upstream`
     pub fn word(self) -> &'static str {
@@ -54,6 +68,8 @@ impl Kind {
             Kind::Auth => "auth",
             Kind::CertificateAuthority => "certificate_authority",
             Kind::Limit => "limit",
+            Kind::Certificate => "certificate",
+            Kind::Listener => "listener",
         }
     }
 
@@ -66,6 +82,8 @@ impl Kind {
             Kind::Auth => "auth",
             Kind::CertificateAuthority => "certificate_authorities",
             Kind::Limit => "limits",
+            Kind::Certificate => "certificates",
+            Kind::Listener => "listeners",
         }
     }
 }
@@ -99,6 +117,8 @@ pub enum Resource {
     Auth(Arc<Auth>),
     CertificateAuthority(Arc<CertificateAuthority>),
     Limit(Arc<Limit>),
+    Certificate(Arc<Certificate>),
+    Listener(Arc<Listener>),
 }
 
 impl Resource {
@@ -114,6 +134,8 @@ impl Resource {
             Resource::Auth(_) => Kind::Auth,
             Resource::CertificateAuthority(_) => Kind::CertificateAuthority,
             Resource::Limit(_) => Kind::Limit,
+            Resource::Certificate(_) => Kind::Certificate,
+            Resource::Listener(_) => Kind::Listener,
         }
     }
 
@@ -125,6 +147,8 @@ impl Resource {
             Resource::Auth(it) => &it.name,
             Resource::CertificateAuthority(it) => &it.name,
             Resource::Limit(it) => &it.name,
+            Resource::Certificate(it) => &it.name,
+            Resource::Listener(it) => &it.name,
         }
     }
 
@@ -137,6 +161,8 @@ impl Resource {
             Resource::Auth(it) => &it.owner,
             Resource::CertificateAuthority(it) => &it.owner,
             Resource::Limit(it) => &it.owner,
+            Resource::Certificate(it) => &it.owner,
+            Resource::Listener(it) => &it.owner,
         }
     }
 }
@@ -154,6 +180,8 @@ impl Kind {
             Kind::Auth => Resource::Auth(shared(words)?),
             Kind::CertificateAuthority => Resource::CertificateAuthority(shared(words)?),
             Kind::Limit => Resource::Limit(shared(words)?),
+            Kind::Certificate => Resource::Certificate(shared(words)?),
+            Kind::Listener => Resource::Listener(shared(words)?),
         })
     }
 }
@@ -172,3 +200,5 @@ pub struct Stored {
 mod identity_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

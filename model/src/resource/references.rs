@@ -1,5 +1,7 @@
 //! Which objects name which: a reference must lead somewhere, and what is referred to cannot be deleted.
 
+use std::sync::Arc;
+
 use super::{Action, Auth, AuthKind, Key, Kind, Name, Resource, Secret};
 
 /// One object's mention of another.
@@ -93,15 +95,45 @@ impl Resource {
                 }
                 _ => {}
             },
-            Resource::Consumer(_) | Resource::CertificateAuthority(_) | Resource::Limit(_) => {}
+            Resource::Listener(it) => {
+                let certificates = it.certificates.iter().enumerate();
+                all.extend(certificates.map(|(place, name)| {
+                    to(format!("certificates[{place}]"), Kind::Certificate, name, Wants::Anything)
+                }));
+                let ca = it.client_ca.iter();
+                all.extend(ca.map(|name| to("client_ca", Kind::CertificateAuthority, name, Wants::Anything)));
+                let upstream = it.upstream.iter();
+                all.extend(upstream.map(|name| to("upstream", Kind::Upstream, name, Wants::Anything)));
+            }
+            Resource::Consumer(_)
+            | Resource::CertificateAuthority(_)
+            | Resource::Limit(_)
+            | Resource::Certificate(_) => {}
         }
         all
     }
 
     /// The secrets in it that are not sealed yet, by field: a state takes none.
     pub fn unsealed(&self) -> Option<String> {
-        let Resource::Auth(auth) = self else { return None };
         let open = |(_, secret): &(String, &Secret)| !matches!(secret, Secret::Sealed { .. });
-        auth.secrets().into_iter().find(open).map(|(field, _)| field)
+        self.secrets().into_iter().find(open).map(|(field, _)| field)
+    }
+
+    /// Every secret in it with its field, such as `jwt.secret`.
+    pub fn secrets(&self) -> Vec<(String, &Secret)> {
+        match self {
+            Resource::Auth(it) => it.secrets(),
+            Resource::Certificate(it) => vec![("key".into(), &it.key)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same places as `secrets`, to be written to.
+    pub fn secrets_mut(&mut self) -> Vec<(String, &mut Secret)> {
+        match self {
+            Resource::Auth(it) => Arc::make_mut(it).secrets_mut(),
+            Resource::Certificate(it) => vec![("key".into(), &mut Arc::make_mut(it).key)],
+            _ => Vec::new(),
+        }
     }
 }

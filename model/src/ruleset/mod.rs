@@ -107,7 +107,11 @@ impl Ruleset {
             }
             Resource::CertificateAuthority(it) => drop(self.authorities.insert(it.name.clone(), it.clone())),
             // Looked up by name where they are needed, never compiled with the routes.
-            Resource::Consumer(_) | Resource::Auth(_) | Resource::Limit(_) => {}
+            Resource::Consumer(_)
+            | Resource::Auth(_)
+            | Resource::Limit(_)
+            | Resource::Certificate(_)
+            | Resource::Listener(_) => {}
         }
     }
 
@@ -120,7 +124,11 @@ impl Ruleset {
                 }
             }
             Resource::CertificateAuthority(it) => drop(self.authorities.remove(&it.name)),
-            Resource::Consumer(_) | Resource::Auth(_) | Resource::Limit(_) => {}
+            Resource::Consumer(_)
+            | Resource::Auth(_)
+            | Resource::Limit(_)
+            | Resource::Certificate(_)
+            | Resource::Listener(_) => {}
         }
     }
 

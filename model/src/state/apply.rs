@@ -97,6 +97,7 @@ impl State {
             Body::StoreJwks(it) => self.store_jwks(it),
             Body::ResetLimit(it) => self.reset_limit(it),
             Body::GrantBonus(it) => self.grant_bonus(it),
+            Body::RotateTicketKeys(it) => self.rotate_ticket_keys(it),
             Body::Tick => Ok(Done::default()),
             Body::Ledger(it) => self.apply_to_ledger(it),
         }

@@ -1,11 +1,11 @@
-//! The cluster's own secrets, and the key sets of identity providers.
+//! The cluster's own secrets, the keys of session tickets, and the key sets of identity providers.
 
 use std::sync::Arc;
 
-use super::{Jwks, State, apply::Done};
+use super::{Jwks, State, TicketKey, apply::Done};
 use crate::{
     change::Changed,
-    command::{Reason, Rejected, SetSecret, StoreJwks},
+    command::{Reason, Rejected, RotateTicketKeys, SetSecret, StoreJwks},
     invalid::Invalid,
     resource::{Key, Kind},
 };
@@ -14,6 +14,10 @@ use crate::{
 pub const SECRETS_MAX: usize = 64;
 /// The largest key set, bytes.
 pub const JWKS_BYTES_MAX: usize = 256 << 10;
+/// The newest, which some node may not have yet, the one in use, and those whose tickets are still good.
+pub const TICKET_KEYS_MAX: usize = 4;
+/// On the log clock: how old the newest key is when the next one is made. A ticket is good for two of these at least.
+pub const TICKET_KEY_EVERY_US: u64 = 6 * 3600 * 1_000_000;
 /// The largest sealed secret, bytes.
 const SEALED_BYTES_MAX: usize = 4 << 10;
 
@@ -32,6 +36,24 @@ impl State {
         }
         self.secrets.insert(it.name.clone(), it.sealed.clone());
         Ok(Done::changed(format!("secret {} written", it.name)))
+    }
+
+    /// By the log clock of the leader that proposes it; whoever comes second is refused.
+    pub(super) fn rotate_ticket_keys(&mut self, it: &RotateTicketKeys) -> Result<Done, Rejected> {
+        if !(1..=SEALED_BYTES_MAX).contains(&it.sealed.len()) {
+            let found = format!("{} bytes", it.sealed.len());
+            return Err(Invalid::field("sealed").found(found).allowed("1 to 4096 bytes").into());
+        }
+        let newest = self.ticket_keys.back().map_or(0, |key| key.index);
+        if newest != it.newest {
+            return Err(Reason::Conflict.because(format!("the newest ticket key is of index {newest}")));
+        }
+        let key = TicketKey { index: self.index, made_at_us: self.clock_us, sealed: it.sealed.clone() };
+        self.ticket_keys.push_back(Arc::new(key));
+        while self.ticket_keys.len() > TICKET_KEYS_MAX {
+            self.ticket_keys.pop_front();
+        }
+        Ok(Done::changed("ticket keys rotated".into()))
     }
 
     pub(super) fn store_jwks(&mut self, it: &StoreJwks) -> Result<Done, Rejected> {

@@ -79,6 +79,7 @@ impl Seen {
                 "joining" => findings.push(format!("node {} is still joining", node.name)),
                 _ => {}
             }
+            findings.extend(node.problems.iter().map(|problem| format!("node {}: {problem}", node.name)));
         }
         findings
     }
@@ -107,6 +108,7 @@ impl Seen {
                 .filter(|answer| answer.certificate_not_after > 0)
                 .map(|answer| prost_types::Timestamp { seconds: answer.certificate_not_after, nanos: 0 }),
             applied_index: applied,
+            problems: answer.map(|answer| answer.problems.clone()).unwrap_or_default(),
         }
     }
 

@@ -97,6 +97,8 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Auth(it) => objects::of_kind(global, Kind::Auth, it).await,
         Command::CertificateAuthority(it) => objects::of_kind(global, Kind::CertificateAuthority, it).await,
         Command::Limit(it) => limits::run(global, it).await,
+        Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
+        Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,
         Command::Audit(it) => audit::run(global, it).await,
         _ => unreachable!("dispatch has run every command that asks no node"),
     }

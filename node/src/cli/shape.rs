@@ -53,6 +53,8 @@ pub fn kind(kind: i32) -> &'static str {
         Ok(admin::Kind::Auth) => "auth",
         Ok(admin::Kind::CertificateAuthority) => "certificate_authority",
         Ok(admin::Kind::Limit) => "limit",
+        Ok(admin::Kind::Certificate) => "certificate",
+        Ok(admin::Kind::Listener) => "listener",
         _ => "unknown",
     }
 }
@@ -119,6 +121,7 @@ pub fn node(node: &admin::NodeStatus) -> Value {
         "peer_address": known(&node.peer_address),
         "certificate_not_after": time(node.certificate_not_after.as_ref()),
         "applied_index": node.applied_index,
+        "problems": node.problems,
     })
 }
 

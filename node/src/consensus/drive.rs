@@ -189,6 +189,9 @@ impl Member {
         if let Some(body) = secrets::missing(state, &self.cluster_key) {
             return Some(body);
         }
+        if let Some(body) = secrets::rotated(state, &self.cluster_key, now_us) {
+            return Some(body);
+        }
         let tokens = !state.join_tokens.is_empty() || !state.admin_tokens.is_empty();
         let waits = tokens || !state.credentials.is_empty() || !state.revocations.is_empty();
         (waits && state.clock_us + TICK_EVERY_US <= now_us).then_some(Body::Tick)

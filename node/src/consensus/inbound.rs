@@ -271,6 +271,7 @@ impl Consensus {
             draining,
             certificate_not_after: self.certificate_not_after(),
             last_log_index: view.last_log_index,
+            problems: self.member.problems.borrow().clone(),
         }
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Member {
     /// Set by the network when a peer says that this node was removed.
     pub refused: watch::Sender<Option<String>>,
     pub ready: AtomicBool,
+    /// What does not stand on this node, in words.
+    pub problems: watch::Sender<Vec<String>>,
     pub clock: LogClock,
     pub journal: Journal,
     pub snapshots_dir: PathBuf,

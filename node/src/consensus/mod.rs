@@ -143,6 +143,11 @@ impl Consensus {
         self.member.published.send_replace(published);
     }
 
+    /// What does not stand on this node, in words: shown with its state.
+    pub fn set_problems(&self, problems: Vec<String>) {
+        self.member.problems.send_replace(problems);
+    }
+
     pub fn published(&self) -> watch::Receiver<Published> {
         self.member.published.subscribe()
     }

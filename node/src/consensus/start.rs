@@ -101,6 +101,7 @@ impl Consensus {
             halted: watch::Sender::new(None),
             refused,
             ready: AtomicBool::new(false),
+            problems: watch::Sender::default(),
             journal,
             snapshots_dir,
             freshness,

@@ -7,14 +7,13 @@ use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery,
 };
 use http_body::Body;
-use hyper::body::Incoming;
 use quorumgate_model::resource::{Name, PathPattern};
 use tokio::time::Instant;
 
 use super::{
     hops::{
-        Seen, TRACEPARENT, TRACESTATE, VIA_H1, VIA_H2, VIA_H10, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
-        X_REQUEST_ID,
+        Seen, TRACEPARENT, TRACESTATE, VIA_H1, VIA_H2, VIA_H3, VIA_H10, X_FORWARDED_FOR, X_FORWARDED_HOST,
+        X_FORWARDED_PROTO, X_REQUEST_ID,
     },
     origin,
 };
@@ -27,6 +26,7 @@ use crate::{
     },
     live::{Ended, Live},
     plan::Plan,
+    received::Received,
     record::Record,
     refusal::Refusal,
     settings::ClientLimits,
@@ -104,7 +104,7 @@ pub(super) fn prepare(
         // Answered by this gateway, as soon as the upstream takes the body.
         headers.remove(header::EXPECT);
     }
-    if seen.cookies > 1 && parts.version == Version::HTTP_2 {
+    if seen.cookies > 1 && matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         join_cookies(headers);
     }
     let id = record.request_id_value();
@@ -118,6 +118,7 @@ pub(super) fn prepare(
     }
     let via = match parts.version {
         Version::HTTP_2 => VIA_H2,
+        Version::HTTP_3 => VIA_H3,
         Version::HTTP_10 => VIA_H10,
         _ => VIA_H1,
     };
@@ -196,7 +197,7 @@ fn passes(headers: &HeaderMap) -> usize {
 
 pub(super) fn body(
     record: &mut Record,
-    body: &mut Option<Incoming>,
+    body: &mut Option<Received>,
     plan: &Plan,
     limits: &ClientLimits,
     digest: Option<Digested>,

@@ -36,7 +36,7 @@ pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusa
     if seen.content_length {
         check_content_length(&parts.headers)?;
     }
-    if seen.te && !is_te_trailers(&parts.headers) && parts.version == Version::HTTP_2 {
+    if seen.te && !is_te_trailers(&parts.headers) && matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
         return Err(Refusal::Malformed("TE may only say trailers in HTTP/2"));
     }
     Ok(seen)

@@ -17,6 +17,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// How this gateway names itself to both sides.
 pub(super) const VIA_H1: HeaderValue = HeaderValue::from_static("1.1 quorumgate");
 pub(super) const VIA_H2: HeaderValue = HeaderValue::from_static("2 quorumgate");
+pub(super) const VIA_H3: HeaderValue = HeaderValue::from_static("3 quorumgate");
 pub(super) const VIA_H10: HeaderValue = HeaderValue::from_static("1.0 quorumgate");
 
 /// What is among a message's fields; found in one pass, so that nothing is looked up that is not there.

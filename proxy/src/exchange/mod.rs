@@ -11,7 +11,6 @@ use std::{borrow::Cow, convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, t
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use http_body::Body;
-use hyper::body::Incoming;
 use quorumgate_model::{
     canonical,
     resource::{Action, EncodedSlash, OnStale},
@@ -32,6 +31,7 @@ use crate::{
     limits,
     live::{Grant, Live},
     plan::Plan,
+    received::Received,
     record::{Answer, Logged, Record},
     refusal::{self, Refusal},
     tunnel::Tunnel,
@@ -47,7 +47,7 @@ const LOGGED_CHARS_MAX: usize = 1024;
 
 /// Never fails: what goes wrong is an answer too. (That the type says so spares the connection a future around this one,
 /// which would hold it twice and copy it once.)
-pub(crate) async fn handle(conn: Rc<Conn>, mut request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+pub(crate) async fn handle(conn: Rc<Conn>, mut request: Request<Received>) -> Result<Response<Answer>, Infallible> {
     let connect = websocket::extended_connect(&mut request, &conn.worker.ids);
     let mut record = Record::begin(conn, &request);
     record.connect = connect;
@@ -60,7 +60,7 @@ pub(crate) async fn handle(conn: Rc<Conn>, mut request: Request<Incoming>) -> Re
     if closes {
         record.conn.linger();
     }
-    if let Some(body) = body.filter(|_| record.leaves_body_unread() && !record.is_http2() && !waits && !closes)
+    if let Some(body) = body.filter(|_| record.leaves_body_unread() && !record.is_multiplexed() && !waits && !closes)
         && discard(body).await
     {
         record.body_discarded();
@@ -69,7 +69,7 @@ pub(crate) async fn handle(conn: Rc<Conn>, mut request: Request<Incoming>) -> Re
 }
 
 /// Whether the body came to its end within the bounds.
-async fn discard(mut body: Incoming) -> bool {
+async fn discard(mut body: Received) -> bool {
     if body.size_hint().lower() > DISCARD_BYTES_MAX {
         return false;
     }
@@ -90,7 +90,7 @@ async fn discard(mut body: Incoming) -> bool {
 async fn serve(
     record: &mut Record,
     mut parts: Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Option<Received>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     #[cfg(test)]
     assert!(!parts.headers.contains_key("x-panic"), "as the test of panics asks for");
@@ -356,7 +356,10 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
     let switches = matches!(response.body(), ResponseBody::Tunnel(_));
     let headers = response.headers_mut();
     headers.insert(hops::X_REQUEST_ID, record.request_id_value());
-    match record.is_http2() {
+    if let Some(alt_svc) = record.offers_http3() {
+        headers.insert(header::ALT_SVC, alt_svc);
+    }
+    match record.is_multiplexed() {
         true => drop(headers.remove(header::CONNECTION)),
         false if switches => (),
         false if ends || record.conn.is_draining() => {

@@ -6,7 +6,6 @@ use std::{future::poll_fn, pin::Pin, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use http_body::Body;
-use hyper::body::Incoming;
 use quorumgate_model::{
     command::NewRevocation,
     resource::{AuthKind, JwtKeys, Receive, Receiver},
@@ -31,6 +30,7 @@ use crate::{
         verified::Keys,
     },
     plan::Plan,
+    received::Received,
     record::Record,
     refusal::Refusal,
     worker::wall_s,
@@ -50,7 +50,7 @@ pub(super) async fn receive(
     plan: &Plan,
     receive: &Receive,
     parts: &Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Option<Received>,
     whence: Whence<'_>,
     digest: Option<Digested>,
 ) -> Result<Response<ResponseBody>, Refusal> {
@@ -86,7 +86,7 @@ pub(super) async fn receive(
 async fn read(
     record: &mut Record,
     plan: &Plan,
-    body: &mut Option<Incoming>,
+    body: &mut Option<Received>,
     digest: Option<Digested>,
 ) -> Result<Bytes, Refusal> {
     let limits = record.conn.worker.shared.settings.limits.clone();

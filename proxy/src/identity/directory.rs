@@ -30,7 +30,7 @@ use super::{
     revoked::Revoked,
     verified::Verified,
 };
-use crate::freshness::boottime_ns;
+use crate::{freshness::boottime_ns, tls::TICKET_KEY_BYTES};
 
 /// Reads cost no lock; one publisher writes.
 #[derive(Default)]
@@ -69,6 +69,8 @@ pub struct Opened {
     pub secrets: BTreeMap<Name, Box<[u8]>>,
     /// Those inside of resources.
     pub of_resources: BTreeMap<Fingerprint, Box<[u8]>>,
+    /// Of session tickets, newest first; none: this process makes one for itself.
+    pub ticket_keys: Vec<[u8; TICKET_KEY_BYTES]>,
 }
 
 impl Directory {

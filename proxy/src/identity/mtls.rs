@@ -48,18 +48,7 @@ pub(crate) struct Certificate {
 impl Mtls {
     /// The reason is for the operator.
     pub(crate) fn new(ca: &CertificateAuthority, consumer_from: ConsumerFrom) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca.pem.as_bytes()) {
-            let certificate = certificate.map_err(|error| error.to_string())?;
-            roots.add(certificate).map_err(|error| error.to_string())?;
-        }
-        let crl = ca.crl.as_deref().unwrap_or_default();
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(crl.as_bytes()).collect();
-        let lists = lists.map_err(|error| error.to_string())?;
-        let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
-        // With lists, a certificate that none of them speaks of is refused.
-        let verifier = builder.with_crls(lists).only_check_end_entity_revocation().build();
-        Ok(Self { verifier: verifier.map_err(|error| error.to_string())?, consumer_from })
+        Ok(Self { verifier: verifier(ca, Presence::Mandatory)?, consumer_from })
     }
 
     pub(crate) fn judge(&self, chain: &[CertificateDer<'_>], now_s: u64) -> Result<Certificate, AuthFailure> {
@@ -76,6 +65,34 @@ impl Mtls {
             marks: Arc::new(marks),
         })
     }
+}
+
+/// Whether a client without a certificate is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Mandatory,
+    Optional,
+}
+
+/// Of certificates that come from this authority, are of their time, for clients, and on none of the lists. The reason is
+/// for the operator.
+pub(crate) fn verifier(ca: &CertificateAuthority, presence: Presence) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    let crl = ca.crl.as_deref().unwrap_or_default();
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(crl.as_bytes()).collect();
+    let lists = lists.map_err(|error| error.to_string())?;
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
+    // With lists, a certificate that none of them speaks of is refused.
+    let builder = builder.with_crls(lists).only_check_end_entity_revocation();
+    let builder = match presence {
+        Presence::Mandatory => builder,
+        Presence::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| error.to_string())
 }
 
 fn failure(error: rustls::Error) -> AuthFailure {

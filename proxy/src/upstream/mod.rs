@@ -22,6 +22,7 @@ mod outgoing;
 mod outlier;
 mod pool;
 mod proxy_header;
+mod raw;
 mod registry;
 mod resolve;
 mod send;

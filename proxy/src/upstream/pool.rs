@@ -23,6 +23,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quorumgate_model::resource::Protocol;
 use tokio::{
+    net::TcpStream,
     sync::{Semaphore, oneshot},
     task::AbortHandle,
     time::Instant,
@@ -275,6 +276,11 @@ impl Pool {
         self.gauge.open(1);
         let idle_since = Cell::new(Instant::now());
         Ok(Multiplexed { sender, connection, streams: Cell::new(0), idle_since, gauge: self.gauge.clone() })
+    }
+
+    /// For bytes that are none of ours: no TLS is put around them.
+    pub async fn connect_raw(&self, whom: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
+        self.dialer.connect(&self.endpoint, Some(whom), limit).await
     }
 
     async fn connect(&self, purpose: Purpose, speaks: Speaks) -> Result<Wire, Failure> {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     Body, Failure, Registry, affinity,
-    balance::Choice,
+    balance::{Choice, Random},
     body::Lease,
     breaker::{IsOpen, Passage},
     budget::Permit,
@@ -165,8 +165,12 @@ impl Pools {
         })
     }
 
+    pub(super) fn random(&self) -> &Random {
+        &self.worker.random
+    }
+
     /// Waits for the first look-up of the upstream's names, at most as long as a connect may take.
-    async fn view(&self, name: &str) -> Result<Rc<View>, Failure> {
+    pub(super) async fn view(&self, name: &str) -> Result<Rc<View>, Failure> {
         let view = self.worker.view(name).ok_or(Failure::NoHealthyTarget)?;
         if !view.slots.is_empty() || !view.origin.resolving {
             return Ok(view);

@@ -15,7 +15,7 @@ use crate::{
     revocation::SelectorKey,
     state::{
         AdminToken, Answered, AuditHead, ClusterFacts, JoinToken, Jwks, RemovedNode, RevisionFacts, State, Sweep,
-        Trial, TrialStatus,
+        TicketKey, Trial, TrialStatus,
     },
 };
 
@@ -104,6 +104,14 @@ pub(crate) fn secret_to(name: &Name, sealed: &[u8]) -> store::SetSecret {
 
 pub(crate) fn secret_from(it: store::SetSecret) -> Result<(Name, Arc<[u8]>), Invalid> {
     Ok((name("secret.name", &it.name)?, it.sealed.into()))
+}
+
+pub(crate) fn ticket_key_to(it: &TicketKey) -> store::TicketKeyRecord {
+    store::TicketKeyRecord { index: it.index, made_at_us: it.made_at_us, sealed: it.sealed.to_vec() }
+}
+
+pub(crate) fn ticket_key_from(it: store::TicketKeyRecord) -> TicketKey {
+    TicketKey { index: it.index, made_at_us: it.made_at_us, sealed: it.sealed.into() }
 }
 
 pub(crate) fn jwks_to(auth: &Name, it: &Jwks) -> store::JwksRecord {

@@ -239,11 +239,13 @@ impl Desk {
         if intent.rollback_of.is_some() {
             return Ok(intent);
         }
+        let key = self.consensus.cluster_key();
         for change in &mut intent.changes {
             let Some(resource) = change.after.take() else { continue };
             let stored = state.resources.get(&change.key).map(|stored| &stored.resource);
-            let sealed = sealed::seal(self.consensus.cluster_key(), resource, stored);
+            let sealed = sealed::seal(key, resource, stored);
             let under = |wrong: Invalid| failure::invalid(&wrong.under(intent.places.place(&change.key)));
+            let sealed = sealed.and_then(|sealed| sealed::check(key, &sealed).map(|()| sealed));
             change.after = Some(sealed.map_err(under)?);
         }
         Ok(intent)

@@ -163,6 +163,16 @@ impl Config for Service {
         Limit: get_limit -> GetLimitResponse { limit }, list_limits -> ListLimitsResponse { limits },
         create_limit, update_limit <- WriteLimitRequest, delete_limit
     );
+    typed!(
+        Certificate:
+        get_certificate -> GetCertificateResponse { certificate },
+        list_certificates -> ListCertificatesResponse { certificates },
+        create_certificate, update_certificate <- WriteCertificateRequest, delete_certificate
+    );
+    typed!(
+        Listener: get_listener -> GetListenerResponse { listener }, list_listeners -> ListListenersResponse { listeners },
+        create_listener, update_listener <- WriteListenerRequest, delete_listener
+    );
 }
 
 /// The call that the gate let in, and its message.

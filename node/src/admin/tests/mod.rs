@@ -6,5 +6,6 @@ mod credentials;
 mod fixture;
 mod identity;
 mod limits;
+mod tls;
 mod upstreams;
 mod watch;

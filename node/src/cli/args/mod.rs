@@ -160,6 +160,12 @@ pub enum Command {
     /// Limits: how much is admitted, and what is used.
     #[command(subcommand)]
     Limit(LimitVerb),
+    /// Certificates: what the gateway shows to clients.
+    #[command(subcommand)]
+    Certificate(ObjectVerb),
+    /// Listeners: what the nodes open for clients.
+    #[command(subcommand)]
+    Listener(ObjectVerb),
     /// API keys and Basic users.
     #[command(subcommand)]
     Key(Key),

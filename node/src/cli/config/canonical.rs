@@ -1,7 +1,7 @@
 //! The canonical file: fields in the form's order, defaults left out, equal bytes for equal objects; and its opposite for
 //! JSON, with every field.
 
-use quorumgate_model::resource::{Key, OnStale, Resource};
+use quorumgate_model::resource::{ClientAuth, Key, OnStale, Resource};
 use serde_json::{Map, Value as Json};
 
 use super::{
@@ -38,6 +38,11 @@ pub fn words(resource: &Resource) -> Outcome<Json> {
         && route.on_stale == OnStale::default_with(route.auth.as_ref())
     {
         words.shift_remove("on_stale");
+    }
+    if let (Resource::Listener(listener), Json::Object(words)) = (resource, &mut words)
+        && listener.client_auth == ClientAuth::default_with(listener.client_ca.as_ref())
+    {
+        words.shift_remove("client_auth");
     }
     Ok(words)
 }

@@ -25,10 +25,13 @@ pub fn fill(words: &mut Json, file: &FileWord, source: &Source) -> Result<(), Wr
         },
     };
     let beside = source.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-    let text = read(&beside.join(&file.file)).map_err(wrong)?;
+    let bytes = read(&beside.join(&file.file)).map_err(wrong)?;
+    let text = |bytes| String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8 text".into()));
     let content = match file.content {
-        Content::Text => Json::String(text),
+        Content::Base64 => Json::String(data_encoding::BASE64.encode(&bytes)),
+        Content::Text => Json::String(text(bytes)?),
         Content::Secret => {
+            let text = text(bytes)?;
             let line = text.strip_suffix('\n').unwrap_or(&text);
             let secret = line.strip_suffix('\r').unwrap_or(line);
             if secret.is_empty() {
@@ -36,7 +39,7 @@ pub fn fill(words: &mut Json, file: &FileWord, source: &Source) -> Result<(), Wr
             }
             Json::String(format!("plain:{secret}"))
         }
-        Content::Json => serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?,
+        Content::Json => serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?,
     };
     replace(words, &file.path, file.field, file.target, content);
     Ok(())
@@ -69,12 +72,12 @@ fn replace(words: &mut Json, path: &str, from: &str, to: &str, value: Json) {
     *fields = renamed.collect::<Map<_, _>>();
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    file.take(INNER_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    match text.len() as u64 > INNER_BYTES_MAX {
+    let mut bytes = Vec::new();
+    file.take(INNER_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    match bytes.len() as u64 > INNER_BYTES_MAX {
         true => Err(format!("larger than {} MiB", INNER_BYTES_MAX >> 20)),
-        false => Ok(text),
+        false => Ok(bytes),
     }
 }

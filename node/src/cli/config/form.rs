@@ -4,10 +4,12 @@
 mod access;
 mod identity;
 mod limit;
+mod tls;
 mod upstream;
 
 pub use identity::{AUTH, CERTIFICATE_AUTHORITY, CONSUMER};
 pub use limit::LIMIT;
+pub use tls::{CERTIFICATE, LISTENER};
 pub use upstream::UPSTREAM;
 
 /// A map with these fields and no others.
@@ -79,6 +81,8 @@ pub enum Content {
     /// The last line's end is left off.
     Secret,
     Json,
+    /// Bytes, as base64.
+    Base64,
 }
 
 impl Form {
@@ -133,6 +137,8 @@ pub static FILE: Object = Object {
             "Whose certificates clients may come with.",
         ),
         Field::new("limits", Form::List(&Form::Object(&LIMIT)), "How much is admitted."),
+        Field::new("certificates", Form::List(&Form::Object(&CERTIFICATE)), "What the gateway shows to clients."),
+        Field::new("listeners", Form::List(&Form::Object(&LISTENER)), "What the nodes open for clients."),
     ],
 };
 

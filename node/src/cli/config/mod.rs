@@ -281,6 +281,8 @@ fn form_of(kind: Kind) -> &'static Object {
         Kind::Auth => &form::AUTH,
         Kind::CertificateAuthority => &form::CERTIFICATE_AUTHORITY,
         Kind::Limit => &form::LIMIT,
+        Kind::Certificate => &form::CERTIFICATE,
+        Kind::Listener => &form::LISTENER,
     }
 }
 

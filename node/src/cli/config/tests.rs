@@ -53,7 +53,8 @@ error[invalid]: unknown kind `rotes`
   |
 1 | rotes: []
   | ^^^^^
-help: did you mean `routes`? allowed: upstreams, routes, consumers, auth, certificate_authorities, limits",
+help: did you mean `routes`? allowed: upstreams, routes, consumers, auth, certificate_authorities, limits, \
+certificates, listeners",
     );
 }
 
@@ -219,6 +220,11 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Auth, json!({ "name": "a", "oidc_login": with_client("issuer") })),
         (Kind::Auth, json!({ "name": "a", "client_credentials": with_client("token_endpoint") })),
         (Kind::Limit, json!({ "name": "a", "per": "global", "limit": 5, "window": "1m" })),
+        (
+            Kind::Certificate,
+            json!({ "name": "a", "chain": include_str!("../../../../examples/files/acme.pem"), "key": "sealed:0123456789abcdef" }),
+        ),
+        (Kind::Listener, json!({ "name": "a", "address": "127.0.0.1:80", "protocol": "http" })),
     ];
     for (kind, words) in minimal {
         let resource = resource(kind, words.clone()).unwrap();

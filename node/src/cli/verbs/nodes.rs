@@ -13,7 +13,7 @@ use crate::cli::{
     write::{self, Wrote},
 };
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "name",
     "id",
     "region",
@@ -26,8 +26,9 @@ const COLUMNS: [&str; 12] = [
     "peer_address",
     "applied_index",
     "certificate_not_after",
+    "problems",
 ];
-const WIDE_COLUMNS: usize = 3;
+const WIDE_COLUMNS: usize = 4;
 
 pub async fn run(global: &Global, verb: Node) -> Outcome {
     if matches!(verb, Node::Leave(_) | Node::Rm(_)) {

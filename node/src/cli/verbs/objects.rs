@@ -5,6 +5,7 @@ use quorumgate_model::{
     resource::{Kind, Name, Resource},
 };
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, ResourceRef};
+use quorumgate_proxy::tls;
 use serde_json::{Map, Value, json};
 
 use super::{explain, files::with_request_id, upstream_health};
@@ -173,9 +174,13 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
             set.certificate_authorities = answer.certificate_authorities;
         }
         Kind::Limit => set.limits = config.list_limits(request).await?.into_inner().limits,
+        Kind::Certificate => {
+            set.certificates = config.list_certificates(request).await?.into_inner().certificates;
+        }
+        Kind::Listener => set.listeners = config.list_listeners(request).await?.into_inner().listeners,
     }
     let resources = convert::config_from(set).map_err(Failure::internal)?;
-    let words = resources.iter().map(canonical::complete).collect::<Outcome<Vec<Value>>>()?;
+    let words = resources.iter().map(shown).collect::<Outcome<Vec<Value>>>()?;
     let (header, row): (Vec<_>, fn(&Value) -> Vec<String>) = match kind {
         Kind::Route => (vec!["name", "hosts", "path", "methods", "to", "priority", "owner"], route_row),
         Kind::Upstream => (vec!["name", "targets", "protocol", "balance", "health", "owner"], upstream_row),
@@ -183,6 +188,8 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
         Kind::Auth => (vec!["name", "kind", "from", "owner"], auth_row),
         Kind::CertificateAuthority => (vec!["name", "certificates", "crl", "owner"], authority_row),
         Kind::Limit => (vec!["name", "kind", "per", "limit", "mode", "owner"], limit_row),
+        Kind::Certificate => (vec!["name", "hosts", "not_after", "key", "owner"], certificate_row),
+        Kind::Listener => (vec!["name", "address", "protocol", "certificates", "client_auth", "owner"], listener_row),
     };
     Answer {
         header,
@@ -276,6 +283,33 @@ fn limit_row(it: &Value) -> Vec<String> {
     vec![text("name"), text("kind"), per, limit, text("mode"), text("owner")]
 }
 
+fn certificate_row(it: &Value) -> Vec<String> {
+    let text = |word: &str| shape::cell(&it[word]);
+    vec![text("name"), joined(&it["hosts"], "*"), text("not_after"), text("key"), text("owner")]
+}
+
+fn listener_row(it: &Value) -> Vec<String> {
+    let text = |word: &str| shape::cell(&it[word]);
+    let protocol = match it["http3"].as_bool() {
+        Some(true) => format!("{}, http3", text("protocol")),
+        _ => text("protocol"),
+    };
+    let certificates = joined(&it["certificates"], "");
+    vec![text("name"), text("address"), protocol, certificates, text("client_auth"), text("owner")]
+}
+
+/// The words of an object, and what can be read out of them.
+fn shown(resource: &Resource) -> Outcome<Value> {
+    let mut words = canonical::complete(resource)?;
+    if let Resource::Certificate(it) = resource {
+        words["not_after"] = match tls::chain_not_after(it) {
+            Some(seconds) => shape::time(Some(&prost_types::Timestamp { seconds, nanos: 0 })),
+            None => Value::Null,
+        };
+    }
+    Ok(words)
+}
+
 async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {
     use admin::resource::Kind as Message;
     let client = Client::connect(global).await?;
@@ -294,9 +328,11 @@ async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {
         Kind::Auth => got!(get_auth, auth, Auth),
         Kind::CertificateAuthority => got!(get_certificate_authority, certificate_authority, CertificateAuthority),
         Kind::Limit => got!(get_limit, limit, Limit),
+        Kind::Certificate => got!(get_certificate, certificate, Certificate),
+        Kind::Listener => got!(get_listener, listener, Listener),
     };
     let resource = convert::resource_from(admin::Resource { kind: message }).map_err(Failure::internal)?;
-    let mut json = canonical::complete(&resource)?;
+    let mut json = shown(&resource)?;
     json["etag"] = json!(etag);
     let file = canonical::file([&resource].into_iter())?;
     let names = vec![name.to_string()];

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use quorumgate_model::{change, resource::Resource, ruleset::Ruleset, state::State};
+use quorumgate_model::{change, resource::Kind, ruleset::Ruleset, state::State};
 use quorumgate_proxy::{AccessLog, ClientLimits, Freshness, Listener, Proxy, Settings};
 use serde_json::Value;
 use tokio::{
@@ -36,17 +36,8 @@ pub fn state(words: Value) -> State {
     let mut state = State::default();
     for (kind, list) in words.as_object().unwrap() {
         for it in list.as_array().unwrap().clone() {
-            let resource = match kind.as_str() {
-                "upstreams" => Resource::Upstream(Arc::new(serde_json::from_value(it).unwrap())),
-                "routes" => Resource::Route(Arc::new(serde_json::from_value(it).unwrap())),
-                "limits" => Resource::Limit(Arc::new(serde_json::from_value(it).unwrap())),
-                "consumers" => Resource::Consumer(Arc::new(serde_json::from_value(it).unwrap())),
-                "auth" => Resource::Auth(Arc::new(serde_json::from_value(it).unwrap())),
-                "certificate_authorities" => {
-                    Resource::CertificateAuthority(Arc::new(serde_json::from_value(it).unwrap()))
-                }
-                other => panic!("no kind {other}"),
-            };
+            let kind = Kind::ALL.into_iter().find(|it| it.list() == kind).unwrap_or_else(|| panic!("no kind {kind}"));
+            let resource = kind.parse(it).unwrap();
             state.resources.insert(resource.key(), change::stored(resource));
         }
     }
