@@ -7,8 +7,9 @@ use quorumgate_model::{command::Standing, ruleset::Ruleset};
 use quorumgate_proxy::{Freshness, Proxy, RateLimitStyle, identity::directory::Directory};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -16,9 +17,11 @@ use crate::{
     consensus::{Consensus, StartOptions},
     init,
     leases::{Leases, Timekeeper},
+    notify,
     providers::Providers,
     publish::{self, Publisher},
     receive,
+    reload::Reload,
     secrets::Opener,
     settings::{self, RateLimitHeaders, Settings},
     tasks::{Ended, Tasks},
@@ -65,6 +68,8 @@ pub fn run(options: Run) -> anyhow::Result<()> {
 async fn daemon(options: Run) -> anyhow::Result<()> {
     let settings = Arc::new(options.settings);
     let mut signals = Signals::listen()?;
+    let mut reload_signal = signal(SignalKind::hangup())?;
+    let mut reload = Reload::new(options.dir.clone());
     let (tasks, mut endings) = Tasks::new();
     let freshness = Arc::new(Freshness::default());
     let health = Arc::new(Health::default());
@@ -101,6 +106,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         listeners.run(stop, |failed| told.set_problems(failed.iter().map(ToString::to_string).collect())).await;
         Ok(())
     });
+    consensus.attach_proxy(proxy.clone());
 
     providers.start(consensus.clone(), &tasks);
     proxy.limits().publish(&consensus.state());
@@ -147,7 +153,19 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     };
     admin::start(admin, &tasks).await.context("starting the admin API")?;
 
-    let reason = wait_for_end(&mut signals, &mut endings, &consensus).await;
+    let told = tell_manager(health.watch(), tasks.stop());
+    tasks.start("service manager", told);
+    let reason = loop {
+        tokio::select! {
+            reason = wait_for_end(&mut signals, &mut endings, &consensus) => break reason,
+            _ = reload_signal.recv() => {
+                notify::reloading();
+                reload.reload(&proxy);
+                notify::ready("settings read again");
+            }
+        }
+    };
+    notify::stopping();
     health.stop();
     let grace = settings.proxy.grace.0;
     tokio::select! {
@@ -155,6 +173,15 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         () = signals.next() => warn!("second signal: leaving at once"),
     }
     reason
+}
+
+/// Once the node is ready: whoever started it may go on with what needs it.
+async fn tell_manager(mut ready: watch::Receiver<bool>, stop: CancellationToken) -> anyhow::Result<()> {
+    if let Some(Ok(_)) = stop.run_until_cancelled(ready.wait_for(|ready| *ready)).await {
+        notify::ready("ready");
+    }
+    stop.cancelled().await;
+    Ok(())
 }
 
 /// Why the daemon ends: Ok for what somebody asked for.

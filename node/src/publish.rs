@@ -2,11 +2,11 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use quorumgate_model::{ruleset::Ruleset, state::State};
+use quorumgate_model::{digest::Digest, ruleset::Ruleset, state::State};
 use quorumgate_proxy::{
     Proxy,
     identity::directory::{Directory, Opened},
@@ -32,6 +32,7 @@ impl Publisher {
         let mut states = self.consensus.states();
         let mut opener = Opener::new(self.consensus.cluster_key().clone());
         let mut credentials = 0;
+        let mut revoked: Option<Digest> = None;
         loop {
             // A burst of changes is one compilation: only the newest state counts.
             let state = states.borrow_and_update().clone();
@@ -40,6 +41,11 @@ impl Publisher {
             let many = now.abs_diff(std::mem::replace(&mut credentials, now)) > CHANGES_INLINE_MAX;
             // First what shuts out: it never waits for a compilation.
             publish_directory(self.proxy.directory(), state.clone(), opened.clone(), many).await?;
+            // Not those that were there at the start: nobody has waited for them here.
+            if revoked.replace(state.revocations.hash()).is_some_and(|before| before != state.revocations.hash()) {
+                let took = wall_ms().saturating_sub(state.wall_ms);
+                self.consensus.propagation().observe(Duration::from_millis(took));
+            }
             self.publish(state, opened).await?;
             match stop.run_until_cancelled(states.changed()).await {
                 None => return Ok(()),

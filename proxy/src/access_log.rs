@@ -72,6 +72,10 @@ impl AccessLog {
         }
     }
 
+    pub(crate) fn dropped(&self) -> u64 {
+        self.counts.dropped.load(Relaxed)
+    }
+
     pub(crate) fn metrics(&self, out: &mut String) {
         use std::fmt::Write;
         let _ = write!(

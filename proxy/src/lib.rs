@@ -3,6 +3,7 @@
 mod access_log;
 pub mod body;
 pub mod client_body;
+pub mod codes;
 mod connection;
 mod exchange;
 mod framescan;
@@ -25,12 +26,14 @@ mod passthrough;
 mod plan;
 mod proxy_protocol;
 mod received;
+pub mod recent;
 mod reception;
 mod record;
 mod refusal;
 mod relay;
 pub mod settings;
 pub mod tls;
+mod told;
 mod trailers;
 mod tunnel;
 mod unread;
@@ -50,17 +53,25 @@ use std::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use quorumgate_model::ruleset::Ruleset;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use freshness::Freshness;
 pub use limits::{Limits, Style as RateLimitStyle};
+#[doc(hidden)]
+pub use metrics::metrics_of;
+pub use metrics::{RouteMetrics, RouteStats, Stats};
 pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
 
 use crate::{
     identity::directory::Directory,
     listeners::{Listeners, ORDERS_MAX, Order},
     metrics::WorkerMetrics,
+    recent::{Ask, Exchange, Filter, Tap, Watcher},
     reception::{Keys, Open, Reception},
     tls::TicketKeys,
     upstream::Registry,
@@ -69,6 +80,8 @@ use crate::{
 
 /// How often `drain` looks whether the workers are done.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// How long a worker may take to answer what it remembers.
+const ASK_MAX: Duration = Duration::from_secs(1);
 /// How long workers that were told to stop may take, and then the access log for its last lines.
 const STOP_MAX: Duration = Duration::from_secs(1);
 
@@ -82,6 +95,7 @@ pub struct Proxy {
     listeners: Arc<Listeners>,
     ticket_keys: Arc<TicketKeys>,
     access_log: access_log::AccessLog,
+    asks: Vec<mpsc::Sender<Ask>>,
 }
 
 impl Proxy {
@@ -129,10 +143,14 @@ impl Proxy {
             cut: AtomicUsize::new(0),
         });
         let mut workers = Vec::new();
+        let mut asks = Vec::new();
         for (number, orders) in orders.into_iter().enumerate() {
             let metrics = Arc::new(WorkerMetrics::default());
             workers.push(metrics.clone());
-            let seed = worker::Seed { shared: shared.clone(), metrics, access_log: access_log.clone(), orders };
+            let (ask, asked) = mpsc::channel(recent::ASKS_MAX);
+            asks.push(ask);
+            let (shared, access_log) = (shared.clone(), access_log.clone());
+            let seed = worker::Seed { shared, metrics, access_log, orders, asked };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new()
                 .name(format!("proxy-{number}"))
@@ -145,7 +163,7 @@ impl Proxy {
             tokens: http3::TokenKey::new()?,
         };
         let listeners = Arc::new(Listeners::new(senders, keys));
-        Ok(Self { shared, workers, addresses, listeners, ticket_keys, access_log })
+        Ok(Self { shared, workers, addresses, listeners, ticket_keys, access_log, asks })
     }
 
     /// What the cluster's resources ask to be open. Whoever owns the process publishes them behind the rules, and runs
@@ -189,6 +207,37 @@ impl Proxy {
     /// rules, and drives what is behind them.
     pub fn limits(&self) -> Arc<Limits> {
         self.shared.limits.clone()
+    }
+
+    /// What one of the last exchanges came to, while a worker remembers it.
+    pub async fn exchange(&self, id: Uuid) -> Option<Exchange> {
+        let asked = self.asks.iter().map(|worker| async move {
+            let (told, heard) = oneshot::channel();
+            worker.try_send(Ask::Find(id, told)).ok()?;
+            tokio::time::timeout(ASK_MAX, heard).await.ok()?.ok()?
+        });
+        futures_util::future::join_all(asked).await.into_iter().flatten().max_by_key(|it| it.ended_ms)
+    }
+
+    /// Exchanges as they end, until the receiver is dropped. What nobody takes in time is dropped and counted.
+    pub fn tap(&self, filter: Filter, room: usize) -> Tap {
+        let (shown, exchanges) = mpsc::channel(room);
+        let watcher = Watcher { filter, shown, dropped: Arc::default() };
+        for worker in &self.asks {
+            // A worker with a full queue of questions shows nothing: it is stuck.
+            let _ = worker.try_send(Ask::Tap(watcher.clone()));
+        }
+        Tap { exchanges, dropped: watcher.dropped }
+    }
+
+    /// Lines that the access log has lost.
+    pub fn access_log_dropped(&self) -> u64 {
+        self.access_log.dropped()
+    }
+
+    /// What was counted of each route, by all workers together.
+    pub fn stats(&self) -> Stats {
+        metrics::stats(&self.workers)
     }
 
     /// The next access log lines go to a file that is opened anew.

@@ -18,14 +18,22 @@ use quorumgate_model::{resource::Name, ruleset::Ruleset};
 /// The label of requests that no route took: no route can have this name.
 pub(crate) const NO_ROUTE: &str = "-";
 
+/// The label of routes beyond `ROUTES_MAX`, which no route can have either.
+pub(crate) const OTHER_ROUTES: &str = "_other";
+/// Routes that one worker counts apart.
+const ROUTES_MAX: usize = 16_384;
+/// Auths that one worker counts apart; others go uncounted.
+const AUTHS_MAX: usize = 1_024;
+
 /// Pairs of method and status that one route counts apart; what is beyond is counted under code `other`.
 const SERIES_MAX: usize = 32;
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "other"];
-const DURATION_BOUNDS_US: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000,
+/// Upper bounds in microseconds; close enough that a p99.9 is told to a third.
+const DURATION_BOUNDS_US: [u64; 20] = [
+    500, 750, 1_000, 1_500, 2_500, 4_000, 6_000, 10_000, 15_000, 25_000, 40_000, 60_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_000_000, 3_000_000, 5_000_000, 10_000_000,
 ];
-const OVERHEAD_BOUNDS_US: [u64; 10] = [25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 25_000, 100_000];
+const OVERHEAD_BOUNDS_US: [u64; 12] = [25, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 25_000, 100_000];
 
 /// Written by one thread only.
 #[derive(Debug, Default)]
@@ -70,11 +78,11 @@ impl<const N: usize> Histogram<N> {
 
 /// What one worker counts of one route.
 #[derive(Debug)]
-pub(crate) struct RouteMetrics {
+pub struct RouteMetrics {
     series: [Series; SERIES_MAX],
     other: Counter,
-    pub(crate) duration: Histogram<14>,
-    pub(crate) overhead: Histogram<10>,
+    pub(crate) duration: Histogram<20>,
+    pub(crate) overhead: Histogram<12>,
 }
 
 /// One pair of method and status; key 0 is free.
@@ -85,13 +93,20 @@ struct Series {
 }
 
 impl RouteMetrics {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             series: std::array::from_fn(|_| Series::default()),
             other: Counter::default(),
             duration: Histogram::new(&DURATION_BOUNDS_US),
             overhead: Histogram::new(&OVERHEAD_BOUNDS_US),
         }
+    }
+
+    /// All that is counted of one exchange.
+    pub fn ended(&self, method: &Method, status: u16, took: Duration, overhead: Duration) {
+        self.count(method, status);
+        self.duration.observe(took);
+        self.overhead.observe(overhead);
     }
 
     pub(crate) fn count(&self, method: &Method, status: u16) {
@@ -106,10 +121,42 @@ impl RouteMetrics {
         }
         self.other.add(1);
     }
+
+    fn add_to(&self, stats: &mut RouteStats) {
+        for series in &self.series {
+            let (status, count) = (series.key.load(Relaxed) & 0xffff, series.count.value());
+            match status {
+                400..=499 => stats.client_errors += count,
+                500..=599 => stats.server_errors += count,
+                _ => (),
+            }
+            stats.requests += count;
+        }
+        stats.requests += self.other.value();
+        let counts = self.duration.counts.iter().chain([&self.duration.above]);
+        stats.durations.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.value());
+    }
 }
 
+impl Default for RouteMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The place in `METHODS`.
 fn method_class(method: &Method) -> usize {
-    METHODS.iter().position(|name| *name == method.as_str()).unwrap_or(METHODS.len() - 1)
+    match *method {
+        Method::GET => 0,
+        Method::HEAD => 1,
+        Method::POST => 2,
+        Method::PUT => 3,
+        Method::PATCH => 4,
+        Method::DELETE => 5,
+        Method::OPTIONS => 6,
+        Method::CONNECT => 7,
+        _ => METHODS.len() - 1,
+    }
 }
 
 /// What one worker counts of one auth.
@@ -156,6 +203,8 @@ pub(crate) struct WorkerMetrics {
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
     auths: Mutex<BTreeMap<Name, Arc<AuthMetrics>>>,
     rejects: Rejects,
+    /// Plans whose route is counted under `OTHER_ROUTES`. Not on the way of an exchange.
+    overflow: Counter,
     pub(crate) in_flight: Counter,
     pub(crate) connections: Counter,
     pub(crate) connections_open: Counter,
@@ -178,7 +227,7 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-const REASONS: [&str; 43] = [
+pub(crate) const REASONS: [&str; 45] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -203,6 +252,8 @@ const REASONS: [&str; 43] = [
     "upgrade_not_supported",
     "upstream_protocol_error",
     "upstream_reset",
+    "upstream_tls",
+    "circuit_open",
     "no_healthy_upstream",
     "state_stale",
     "upstream_timeout",
@@ -235,6 +286,14 @@ impl WorkerMetrics {
         if let Some(metrics) = routes.get(name) {
             return metrics.clone();
         }
+        let mut name = name;
+        if routes.len() >= ROUTES_MAX && name != NO_ROUTE {
+            self.overflow.add(1);
+            name = OTHER_ROUTES;
+            if let Some(metrics) = routes.get(name) {
+                return metrics.clone();
+            }
+        }
         let metrics = Arc::new(RouteMetrics::new());
         routes.insert(name.into(), metrics.clone());
         metrics
@@ -242,13 +301,100 @@ impl WorkerMetrics {
 
     pub(crate) fn auth(&self, name: &Name) -> Arc<AuthMetrics> {
         let mut auths = self.auths.lock().unwrap_or_else(PoisonError::into_inner);
+        if auths.len() >= AUTHS_MAX && !auths.contains_key(name) {
+            return Arc::default();
+        }
         auths.entry(name.clone()).or_default().clone()
     }
 
     /// Drops what was counted for routes that are gone: memory follows the configuration. Not on the worker's time.
     pub(crate) fn keep_only(&self, rules: &Ruleset) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.retain(|name, _| &**name == NO_ROUTE || rules.rules.contains_key(&**name));
+        let is_kept = |name: &str| name == NO_ROUTE || name == OTHER_ROUTES || rules.rules.contains_key(name);
+        routes.retain(|name, _| is_kept(name));
+    }
+}
+
+/// What all workers have counted so far, for `top`.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// In the order of their names; `-` are requests that no route took.
+    pub routes: Vec<RouteStats>,
+    pub in_flight: u64,
+    pub connections_open: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// Those that there were any of.
+    pub rejects: Vec<(&'static str, u64)>,
+    /// Upper bounds of `RouteStats::durations`; one more counts what is above.
+    pub bounds_us: &'static [u64],
+}
+
+#[derive(Debug, Clone)]
+pub struct RouteStats {
+    pub route: Arc<str>,
+    pub requests: u64,
+    /// 4xx.
+    pub client_errors: u64,
+    /// 5xx.
+    pub server_errors: u64,
+    /// Not cumulative.
+    pub durations: Vec<u64>,
+}
+
+pub(crate) fn stats(workers: &[Arc<WorkerMetrics>]) -> Stats {
+    let sum = |value: fn(&WorkerMetrics) -> &Counter| {
+        workers.iter().fold(0u64, |sum, it| sum.wrapping_add(value(it).value()))
+    };
+    let mut routes: BTreeMap<Arc<str>, RouteStats> = BTreeMap::new();
+    for worker in workers {
+        for (name, metrics) in &*worker.routes.lock().unwrap_or_else(PoisonError::into_inner) {
+            let empty = || RouteStats {
+                route: name.clone(),
+                requests: 0,
+                client_errors: 0,
+                server_errors: 0,
+                durations: vec![0; DURATION_BOUNDS_US.len() + 1],
+            };
+            metrics.add_to(routes.entry(name.clone()).or_insert_with(empty));
+        }
+    }
+    let rejects = REASONS.iter().enumerate().map(|(slot, reason)| {
+        let count: u64 = workers.iter().map(|it| it.rejects.0[slot].value()).sum();
+        (*reason, count)
+    });
+    Stats {
+        routes: routes.into_values().collect(),
+        in_flight: sum(|it| &it.in_flight),
+        connections_open: sum(|it| &it.connections_open),
+        received_bytes: sum(|it| &it.received_bytes),
+        sent_bytes: sum(|it| &it.sent_bytes),
+        rejects: rejects.filter(|(_, count)| *count > 0).collect(),
+        bounds_us: &DURATION_BOUNDS_US,
+    }
+}
+
+/// What so many workers have counted of so many routes, for the benchmark.
+pub struct Counted(Vec<Arc<WorkerMetrics>>);
+
+/// Every route was asked for on every worker.
+pub fn metrics_of(routes: usize, workers: usize) -> Counted {
+    let worker = |_| {
+        let metrics = WorkerMetrics::default();
+        for number in 0..routes {
+            let took = Duration::from_micros(number as u64 * 37 % 20_000_000);
+            metrics.route(&format!("route-{number}")).ended(&Method::GET, 200, took, took / 100);
+        }
+        Arc::new(metrics)
+    };
+    Counted((0..workers).map(worker).collect())
+}
+
+impl Counted {
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        write(&self.0, &mut out);
+        out
     }
 }
 
@@ -318,6 +464,8 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
     })?;
     single("quorumgate_http_received_bytes_total", "counter", "Body bytes from clients.", |it| &it.received_bytes)?;
     single("quorumgate_http_sent_bytes_total", "counter", "Body bytes to clients.", |it| &it.sent_bytes)?;
+    const OVERFLOW: &str = "Routes counted under route _other: there are more than are counted apart.";
+    single("quorumgate_metrics_overflow_total", "counter", OVERFLOW, |it| &it.overflow)?;
     single("quorumgate_http_panics_total", "counter", "Exchanges that ended in a panic.", |it| &it.panics)
 }
 
@@ -345,6 +493,7 @@ fn family(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Res
 fn write_requests(routes: &BTreeMap<Arc<str>, Vec<Arc<RouteMetrics>>>, out: &mut String) -> std::fmt::Result {
     family(out, "quorumgate_http_requests_total", "counter", "Exchanges that ended.")?;
     for (route, parts) in routes {
+        let route = escape(route);
         let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
         for series in parts.iter().flat_map(|part| &part.series) {
             let key = series.key.load(Relaxed);
@@ -357,16 +506,14 @@ fn write_requests(routes: &BTreeMap<Arc<str>, Vec<Arc<RouteMetrics>>>, out: &mut
             let code = code.as_ref().map_or("other", StatusCode::as_str);
             writeln!(
                 out,
-                "quorumgate_http_requests_total{{route=\"{}\",method=\"{method}\",code=\"{code}\"}} {count}",
-                escape(route)
+                "quorumgate_http_requests_total{{route=\"{route}\",method=\"{method}\",code=\"{code}\"}} {count}"
             )?;
         }
         let other: u64 = parts.iter().map(|part| part.other.value()).sum();
         if other != 0 {
             writeln!(
                 out,
-                "quorumgate_http_requests_total{{route=\"{}\",method=\"other\",code=\"other\"}} {other}",
-                escape(route)
+                "quorumgate_http_requests_total{{route=\"{route}\",method=\"other\",code=\"other\"}} {other}"
             )?;
         }
     }
@@ -381,17 +528,56 @@ fn write_histogram<'a, const N: usize>(
 ) -> std::fmt::Result {
     let Some(bounds) = parts.clone().next().map(|part| part.bounds_us) else { return Ok(()) };
     let route = escape(route);
+    // Ten thousand routes have half a million lines: what is the same in all of one is put together once.
+    let bucket = format!("{name}_bucket{{route=\"{route}\",le=\"");
     let mut count = 0;
     for (slot, bound) in bounds.iter().enumerate() {
         count += parts.clone().map(|part| part.counts[slot].value()).sum::<u64>();
-        let le = Duration::from_micros(*bound).as_secs_f64();
-        writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"{le}\"}} {count}")?;
+        out.push_str(&bucket);
+        write_seconds(out, *bound);
+        out.push_str("\"} ");
+        write_number(out, count);
     }
     count += parts.clone().map(|part| part.above.value()).sum::<u64>();
-    let sum_s = parts.map(|part| part.sum_ns.value()).sum::<u64>() as f64 / 1e9;
-    writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {count}")?;
-    writeln!(out, "{name}_sum{{route=\"{route}\"}} {sum_s}")?;
-    writeln!(out, "{name}_count{{route=\"{route}\"}} {count}")
+    let sum_us = parts.map(|part| part.sum_ns.value()).sum::<u64>() / 1_000;
+    out.push_str(&bucket);
+    out.push_str("+Inf\"} ");
+    write_number(out, count);
+    write!(out, "{name}_sum{{route=\"{route}\"}} ")?;
+    write_seconds(out, sum_us);
+    writeln!(out, "\n{name}_count{{route=\"{route}\"}} {count}")
+}
+
+/// With its line's end.
+fn write_number(out: &mut String, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    digits[at..].iter().for_each(|digit| out.push(char::from(*digit)));
+    out.push('\n');
+}
+
+/// Microseconds as seconds: `0.0025`, `10`.
+fn write_seconds(out: &mut String, micros: u64) {
+    let (seconds, mut rest) = (micros / 1_000_000, micros % 1_000_000);
+    write_number(out, seconds);
+    out.pop();
+    if rest > 0 {
+        out.push('.');
+        let mut unit = 100_000;
+        while rest > 0 {
+            out.push(char::from(b'0' + (rest / unit) as u8));
+            rest %= unit;
+            unit /= 10;
+        }
+    }
 }
 
 pub(crate) fn escape(label: &str) -> std::borrow::Cow<'_, str> {
@@ -423,6 +609,33 @@ mod tests {
         assert!(out.contains("method=\"other\",code=\"other\"} 68\n"), "{out}");
         assert!(out.contains("duration_seconds_bucket{route=\"orders\",le=\"0.0025\"} 1\n"), "{out}");
         assert!(out.contains("duration_seconds_bucket{route=\"orders\",le=\"0.001\"} 0\n"), "{out}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_prometheus_reads_them() {
+        for (micros, expected) in
+            [(0, "0"), (25, "0.000025"), (2_500, "0.0025"), (1_000_000, "1"), (10_050_000, "10.05")]
+        {
+            let mut out = String::new();
+            write_seconds(&mut out, micros);
+            assert_eq!(out, expected);
+        }
+        let mut out = String::new();
+        [0, 7, 1_234_567, u64::MAX].into_iter().for_each(|number| write_number(&mut out, number));
+        assert_eq!(out, format!("0\n7\n1234567\n{}\n", u64::MAX));
+    }
+
+    #[test]
+    fn routes_beyond_the_bound_share_one_label() {
+        let metrics = WorkerMetrics::default();
+        for number in 0..ROUTES_MAX + 3 {
+            metrics.route(&format!("r{number}")).count(&Method::GET, 200);
+        }
+        assert_eq!(metrics.routes.lock().unwrap().len(), ROUTES_MAX + 1);
+        let mut out = String::new();
+        write(&[Arc::new(metrics)], &mut out);
+        assert!(out.contains("quorumgate_http_requests_total{route=\"_other\",method=\"GET\",code=\"200\"} 3\n"));
+        assert!(out.contains("quorumgate_metrics_overflow_total 3\n"));
     }
 
     #[test]

@@ -14,23 +14,27 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
+use quorumgate_model::resource::PathPattern;
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
     body::ResponseBody,
     client_body::BodyState,
+    codes,
     connection::Conn,
     exchange,
     grpc_web::{self, GrpcWeb},
     held::Held,
     identity::Identity,
-    limits::Admitted,
+    limits::{Admitted, Stood},
     live::{Ended, Live},
     pace::Pace,
     plan::Plan,
     received::Received,
+    recent::{self, Entry, Exchange},
     refusal::{self, Refusal},
+    told,
     upstream::{Failure, Trail},
     worker::Worker,
 };
@@ -71,6 +75,8 @@ pub(crate) struct Record {
     /// Who asks, where the route wants to know.
     pub(crate) identity: Option<Rc<Identity>>,
     pub(crate) decision: Option<Decision>,
+    /// What the answer says of it, where it was refused or cut.
+    detail: &'static str,
     /// What the client is to keep, whatever the answer is.
     pub(crate) cookies: Vec<HeaderValue>,
     /// Where it waits to be told that what let it in no longer holds.
@@ -79,8 +85,12 @@ pub(crate) struct Record {
     pub(crate) admitted: Option<Box<Admitted>>,
     /// Until the request was handed to the upstream.
     pub(crate) overhead: Option<Duration>,
-    /// Only kept for routes that are logged.
+    /// Waited for slots of limits.
+    pub(crate) queued: Duration,
+    /// What is asked for, once it was read.
     pub(crate) logged: Option<Box<Logged>>,
+    /// The access log gets a line of it.
+    pub(crate) has_line: bool,
     status: u16,
     code: &'static str,
     sent_bytes: u64,
@@ -106,9 +116,16 @@ pub(crate) struct Decision {
     /// Rules that decide nothing yet and would have held.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) shadow: Vec<Box<str>>,
+    /// What was compared: a limit and what is left of it, a size and how much is allowed.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
+    pub(crate) numbers: Vec<(&'static str, u64)>,
 }
 
-/// What only the access log needs.
+fn as_map<S: serde::Serializer>(numbers: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(numbers.iter().copied())
+}
+
+/// What only the access log and `explain` need.
 #[derive(Debug, Default)]
 pub(crate) struct Logged {
     pub(crate) host: String,
@@ -116,11 +133,18 @@ pub(crate) struct Logged {
     pub(crate) trace_id: String,
 }
 
+impl Logged {
+    pub(crate) fn clear(&mut self) {
+        [&mut self.host, &mut self.path, &mut self.trace_id].into_iter().for_each(String::clear);
+    }
+}
+
 impl Record {
     pub(crate) fn begin(conn: Rc<Conn>, request: &Request<Received>) -> Self {
         conn.exchange_begins();
         let client_ip = conn.peer.ip().to_canonical();
         let pace = conn.polled.take();
+        let conn_logs = conn.worker.shared.settings.access_log.default_on;
         Self {
             conn,
             pace,
@@ -142,11 +166,14 @@ impl Record {
             client_body: None,
             identity: None,
             decision: None,
+            detail: "",
             cookies: Vec::new(),
             live: None,
             admitted: None,
             overhead: None,
+            queued: Duration::ZERO,
             logged: None,
+            has_line: conn_logs,
             status: CLIENT_GONE_STATUS,
             code: CLIENT_GONE,
             sent_bytes: 0,
@@ -188,19 +215,39 @@ impl Record {
     /// Unless something has said so in more detail.
     pub(crate) fn decided(&mut self, phase: &'static str) {
         let policy = self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name));
-        self.decision.get_or_insert(Decision { phase, policy, rule: None, shadow: Vec::new() });
+        self.decision.get_or_insert(Decision { phase, policy, rule: None, shadow: Vec::new(), numbers: Vec::new() });
     }
 
-    /// What the rules of the route said; only for the log.
+    /// What the rules of the route said.
     pub(crate) fn authorized(&mut self, rule: Option<&str>, shadow: &[&str]) {
         let policy = self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name));
         let shadow = shadow.iter().map(|rule| Box::from(*rule)).collect();
-        self.decision = Some(Decision { phase: "authorization", policy, rule: rule.map(Arc::from), shadow });
+        let rule = rule.map(Arc::from);
+        self.decision = Some(Decision { phase: "authorization", policy, rule, shadow, numbers: Vec::new() });
     }
 
     pub(crate) fn refused(&mut self, code: &'static str) {
         self.code = code;
         self.conn.worker.metrics.reject(code);
+    }
+
+    /// The same, with all that is known of why.
+    pub(crate) fn refused_by(&mut self, refusal: &Refusal) {
+        let words = refusal.words();
+        self.refused(words.code);
+        self.detail = words.detail;
+        let phase = refusal.phase().unwrap_or_else(|| codes::phase(words.code));
+        if self.decision.as_ref().is_some_and(|decision| decision.phase != phase) {
+            // The rules let it pass, and something behind them did not.
+            self.decision = None;
+        }
+        self.decided(phase);
+        let told = told::Told::of(refusal, self.plan.as_deref(), &self.conn.worker, &self.trail);
+        if let Some(decision) = &mut self.decision {
+            decision.numbers = told.numbers;
+            decision.policy = told.policy.or(decision.policy.take());
+            decision.rule = told.rule.or(decision.rule.take());
+        }
     }
 
     pub(crate) fn answered(&mut self, status: StatusCode) {
@@ -214,6 +261,8 @@ impl Record {
     /// Cut off behind the head of its answer.
     pub(crate) fn ended_by(&mut self, code: &'static str) {
         self.refused(code);
+        self.decision = None;
+        self.decided(codes::phase(code));
         self.outcome = Outcome::Answered;
     }
 
@@ -244,9 +293,7 @@ impl Record {
         let took = self.started.elapsed();
         let metrics = &self.conn.worker.metrics;
         let route = self.plan.as_ref().map_or(&self.conn.worker.unmatched, |plan| &plan.metrics);
-        route.count(&self.method, self.status);
-        route.duration.observe(took);
-        route.overhead.observe(self.overhead.unwrap_or(took));
+        route.ended(&self.method, self.status, took, self.overhead.unwrap_or(took));
         metrics.sent_bytes.add(self.sent_bytes);
         metrics.received_bytes.add(self.received_bytes());
         if panicked {
@@ -256,7 +303,10 @@ impl Record {
             metrics.reject(CLIENT_GONE);
         }
         if let Some(logged) = self.logged.take() {
-            self.log(&logged, took);
+            if self.has_line {
+                self.log(&logged, took);
+            }
+            self.remember(logged, took);
         }
         if self.leaves_body_unread() {
             self.conn.body_left_unread();
@@ -269,6 +319,49 @@ impl Record {
 
     fn received_bytes(&self) -> u64 {
         self.client_body.as_ref().map_or(0, |state| state.bytes.get())
+    }
+
+    /// For `explain` and `tap`.
+    fn remember(&mut self, text: Box<Logged>, took: Duration) {
+        let caller = self.identity.as_ref().map(|identity| &identity.caller);
+        let decision = self.decision.take();
+        let (phase, policy, rule, shadow, numbers) = match decision {
+            Some(it) => (it.phase, it.policy, it.rule, it.shadow, it.numbers),
+            None => ("", None, None, Vec::new(), Vec::new()),
+        };
+        let rest = Exchange {
+            request_id: self.request_id,
+            trace_id: String::new(),
+            ended_ms: recent::now_ms(),
+            revision: self.revision,
+            route: self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name)),
+            client_ip: self.client_ip,
+            method: self.method.clone(),
+            host: String::new(),
+            path: String::new(),
+            protocol: protocol(self.version),
+            tls: self.conn.tls,
+            status: self.status,
+            code: self.code,
+            detail: self.detail,
+            consumer: caller.and_then(|caller| Some(Arc::from(&caller.consumer.as_ref()?.name))),
+            credential: caller.and_then(|caller| Some(caller.credential.as_ref()?.id.clone())),
+            auth_method: caller.map(|caller| caller.method.word()),
+            phase,
+            policy,
+            rule,
+            shadow,
+            numbers,
+            received_bytes: self.received_bytes(),
+            sent_bytes: self.sent_bytes,
+            gateway: self.overhead.unwrap_or(took),
+            connect: self.trail.connect,
+            ttfb: self.trail.header,
+            total: took,
+            upstream: self.trail.target.clone(),
+            attempts: self.trail.attempts,
+        };
+        self.conn.worker.recent.remember(Entry { text, rest });
     }
 
     fn log(&self, logged: &Logged, took: Duration) {
@@ -288,6 +381,7 @@ impl Record {
             method: self.method.as_str(),
             host: &logged.host,
             path: &logged.path,
+            path_template: rule.and_then(|rule| template(&rule.route.matches.path)),
             protocol: protocol(self.version),
             tls: self.conn.tls,
             status: self.status,
@@ -296,9 +390,11 @@ impl Record {
             credential: caller.and_then(|caller| Some(&*caller.credential.as_ref()?.id)),
             auth_method: caller.map(|caller| caller.method.word()),
             decision: self.decision.as_ref(),
+            limits: self.admitted.as_ref().map(|it| it.stood(&self.conn.worker.shared.limits)).unwrap_or_default(),
             received_bytes: self.received_bytes(),
             sent_bytes: self.sent_bytes,
             timings_us: Timings {
+                queue: micros(self.queued),
                 gateway: micros(self.overhead.unwrap_or(took)),
                 connect: self.trail.connect.map(micros),
                 ttfb: self.trail.header.map(micros),
@@ -320,6 +416,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
     // As of any method that has no label of its own.
     worker.unmatched.count(&Method::TRACE, words.status.as_u16());
     let settings = &worker.shared.settings;
+    worker.recent.remember(unread_entry(conn, &words, request_id));
     if !settings.access_log.default_on {
         return;
     }
@@ -335,6 +432,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
         method: "",
         host: "",
         path: "",
+        path_template: None,
         protocol: protocol(Version::HTTP_11),
         tls: conn.tls,
         status: words.status.as_u16(),
@@ -343,17 +441,64 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
         credential: None,
         auth_method: None,
         decision: None,
+        limits: Vec::new(),
         received_bytes: 0,
         sent_bytes: 0,
-        timings_us: Timings { gateway: 0, connect: None, ttfb: None, total: 0 },
+        timings_us: Timings { queue: 0, gateway: 0, connect: None, ttfb: None, total: 0 },
         upstream: None,
     };
     line.write(worker);
 }
 
+fn unread_entry(conn: &Conn, words: &refusal::Words, request_id: Uuid) -> Entry {
+    let rest = Exchange {
+        request_id,
+        trace_id: String::new(),
+        ended_ms: recent::now_ms(),
+        revision: conn.worker.shared.ruleset.load().revision,
+        route: None,
+        client_ip: conn.peer.ip().to_canonical(),
+        method: Method::default(),
+        host: String::new(),
+        path: String::new(),
+        protocol: protocol(Version::HTTP_11),
+        tls: conn.tls,
+        status: words.status.as_u16(),
+        code: words.code,
+        detail: words.detail,
+        consumer: None,
+        credential: None,
+        auth_method: None,
+        phase: codes::phase(words.code),
+        policy: None,
+        rule: None,
+        shadow: Vec::new(),
+        numbers: Vec::new(),
+        received_bytes: 0,
+        sent_bytes: 0,
+        gateway: Duration::ZERO,
+        connect: None,
+        ttfb: None,
+        total: Duration::ZERO,
+        upstream: None,
+        attempts: 0,
+    };
+    Entry { text: conn.worker.recent.spare(), rest }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         self.write();
+    }
+}
+
+/// What the path was matched by, under which requests for one resource are alike.
+fn template(pattern: &PathPattern) -> Option<&str> {
+    match pattern {
+        PathPattern::Any => None,
+        PathPattern::Prefix(it) | PathPattern::Exact(it) | PathPattern::Template(it) | PathPattern::Regex(it) => {
+            Some(it)
+        }
     }
 }
 
@@ -379,6 +524,7 @@ struct Line<'a> {
     method: &'a str,
     host: &'a str,
     path: &'a str,
+    path_template: Option<&'a str>,
     protocol: &'a str,
     tls: bool,
     status: u16,
@@ -387,6 +533,7 @@ struct Line<'a> {
     credential: Option<&'a str>,
     auth_method: Option<&'static str>,
     decision: Option<&'a Decision>,
+    limits: Vec<Stood>,
     received_bytes: u64,
     sent_bytes: u64,
     timings_us: Timings,
@@ -404,6 +551,7 @@ impl Line<'_> {
 
 #[derive(Serialize)]
 struct Timings {
+    queue: u64,
     gateway: u64,
     connect: Option<u64>,
     ttfb: Option<u64>,
@@ -501,7 +649,7 @@ impl Answer {
             }
             Poll::Ready(Some(Err(error))) => {
                 let refusal = Refusal::from(error);
-                record.refused(refusal.words().code);
+                record.refused_by(&refusal);
                 record.write();
                 if record.grpc && (record.is_multiplexed() || record.web.is_some()) {
                     this.inner = ResponseBody::Empty;

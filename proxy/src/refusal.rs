@@ -63,7 +63,7 @@ pub(crate) struct Words {
     pub status: StatusCode,
     pub code: &'static str,
     title: &'static str,
-    detail: &'static str,
+    pub detail: &'static str,
     grpc_status: u8,
     retry_after: Option<&'static str>,
     pub close: bool,

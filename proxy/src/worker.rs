@@ -31,6 +31,7 @@ use crate::{
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
     passthrough,
     plan::Plans,
+    recent::{Ask, Recent},
     reception::Open,
     settings::Settings,
     upstream::{Pools, Registry},
@@ -72,6 +73,7 @@ pub(crate) struct Seed {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) access_log: AccessLog,
     pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) asked: mpsc::Receiver<Ask>,
 }
 
 pub(crate) struct Worker {
@@ -91,6 +93,8 @@ pub(crate) struct Worker {
     pub(crate) kept: Kept,
     pub(crate) plans: Plans,
     pub(crate) server_names: passthrough::Cache,
+    /// The exchanges that it served last.
+    pub(crate) recent: Recent,
     /// Counts requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
     started: Instant,
@@ -189,7 +193,7 @@ impl Drop for Running {
 }
 
 async fn run_local(seed: Seed) {
-    let Seed { shared, metrics, access_log, mut orders } = seed;
+    let Seed { shared, metrics, access_log, mut orders, asked } = seed;
     let limits = &shared.settings.limits;
     let worker = Rc::new(Worker {
         pools: Pools::new(shared.registry.clone()),
@@ -202,6 +206,7 @@ async fn run_local(seed: Seed) {
         kept: Kept::default(),
         plans: Plans::new(metrics.clone()),
         server_names: passthrough::Cache::default(),
+        recent: Recent::default(),
         unmatched: metrics.route(NO_ROUTE),
         started: Instant::now(),
         now_ms: Cell::new(0),
@@ -216,7 +221,7 @@ async fn run_local(seed: Seed) {
     }
     tokio::task::spawn_local(take_orders(worker.clone(), orders));
     let stop = worker.shared.stop.clone();
-    stop.run_until_cancelled(keep_time(&worker)).await;
+    stop.run_until_cancelled(keep_time(&worker, asked)).await;
     let cut: usize = worker.metrics.in_flight.value() as usize;
     worker.shared.cut.fetch_add(cut, Ordering::Relaxed);
     for _ in 0..cut {
@@ -232,14 +237,18 @@ async fn take_orders(worker: Rc<Worker>, mut orders: mpsc::Receiver<Order>) {
     }
 }
 
-/// Until drained: the clock of all connections.
-async fn keep_time(worker: &Worker) {
+/// Until drained: the clock of all connections, and the answers to those who ask what was served.
+async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;
     loop {
         tokio::select! {
             _ = tick.tick() => (),
+            Some(ask) = asked.recv() => {
+                worker.recent.answer(ask);
+                continue;
+            }
             () = worker.shared.drain.cancelled(), if !draining => {
                 draining = true;
                 worker.conns.borrow().values().for_each(|conn| conn.drain());

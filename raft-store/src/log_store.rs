@@ -14,7 +14,7 @@ use openraft::{
 };
 use tokio::sync::oneshot;
 
-use crate::{Entry, LogId, TypeConfig, Vote, wal::Wal};
+use crate::{Entry, LogId, Syncs, TypeConfig, Vote, wal::Wal};
 
 /// What one read for a follower holds at most, in bytes of entries; one entry is always read.
 const READ_BYTES_MAX: usize = 4 << 20;
@@ -29,6 +29,11 @@ pub struct LogStore {
 impl LogStore {
     pub(crate) fn new(wal: Arc<Wal>) -> Self {
         Self { wal }
+    }
+
+    /// What the log's syncs took.
+    pub fn syncs(&self) -> Arc<Syncs> {
+        self.wal.syncs()
     }
 }
 

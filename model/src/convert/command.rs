@@ -426,7 +426,7 @@ fn actor_from(it: store::Actor) -> Actor {
     Actor { name: it.name, source: it.source, rpc: it.rpc, owner_scope: it.owner_scope }
 }
 
-fn actor_to(it: &Actor) -> store::Actor {
+pub fn actor_to(it: &Actor) -> store::Actor {
     let Actor { name, source, rpc, owner_scope } = it.clone();
     store::Actor { name, source, rpc, owner_scope }
 }

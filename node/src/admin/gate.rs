@@ -11,9 +11,12 @@ use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use hyper::body::Incoming;
 use quorumgate_model::{
     command::{Actor, AdminRole},
+    convert,
     digest::Digest,
 };
+use quorumgate_proto::store::v1 as store;
 use tonic::{Code, Status, body::Body, service::Routes};
+use tonic_types::StatusExt;
 use tower_service::Service;
 
 use super::{
@@ -21,7 +24,7 @@ use super::{
     failure,
     identity::{self, Identity, Peer},
 };
-use crate::consensus::Consensus;
+use crate::{consensus::Consensus, denials::Denials};
 
 /// For a call without a `grpc-timeout`.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
@@ -67,20 +70,26 @@ pub struct Gate {
     consensus: Consensus,
     routes: Routes,
     failures: Mutex<Failures>,
+    denials: Arc<Denials>,
 }
 
 impl Gate {
-    pub fn new(consensus: Consensus, routes: Routes) -> Self {
-        Self { consensus, routes, failures: Mutex::default() }
+    pub fn new(consensus: Consensus, routes: Routes, denials: Arc<Denials>) -> Self {
+        Self { consensus, routes, failures: Mutex::default(), denials }
     }
 
     pub async fn handle(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<Body> {
-        match self.admit(peer, request.uri().path(), request.headers()) {
-            Ok(call) => request.extensions_mut().insert(call),
+        let actor = match self.admit(peer, request.uri().path(), request.headers()) {
+            Ok(call) => request.extensions_mut().insert(call.clone()).map_or(call.actor, |before| before.actor),
             Err(refused) => return refused.into_http(),
         };
         let Ok(response) = self.routes.clone().call(request).await;
-        match Status::from_header_map(response.headers()) {
+        let status = Status::from_header_map(response.headers());
+        // What the service, or apply, did not allow this caller: an object of another owner, say.
+        if let Some(refused) = status.as_ref().filter(|status| status.code() == Code::PermissionDenied) {
+            self.note(peer, convert::actor_to(&actor), refused, true);
+        }
+        match status {
             Some(bare) if bare.code() != Code::Ok && bare.details().is_empty() => failure::complete(bare).into_http(),
             _ => response,
         }
@@ -95,25 +104,30 @@ impl Gate {
             (Access::Open, Err(_)) => anonymous(),
             (_, Err(unknown)) => {
                 let refused = failure::status(Code::Unauthenticated, unknown.reason(), unknown.message());
-                return Err(self.refuse(peer, path, "", refused));
+                return Err(self.refuse(peer, path, &anonymous(), refused));
             }
         };
         if let Err(refused) = permit(&caller, needs, path) {
-            return Err(self.refuse(peer, path, &caller.name, refused));
+            return Err(self.refuse(peer, path, &caller, refused));
         }
         let actor = Arc::new(identity::actor(&caller, peer, path));
         let (deadline, min_revision) = (deadline(headers)?, min_revision(headers)?);
         Ok(Call { actor, deadline, min_revision, token: caller.token, role: caller.role })
     }
 
-    /// Counts and logs a refusal. Those who are let in are never held up by the failures of others at their address.
-    fn refuse(&self, peer: &Peer, path: &str, caller: &str, refused: Status) -> Status {
-        let address = match peer {
-            Peer::Unix { .. } => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Peer::Tls { address, .. } => address.ip(),
-        };
+    fn note(&self, peer: &Peer, actor: store::Actor, refused: &Status, alone: bool) {
+        let reason = refused.get_details_error_info().map(|it| it.reason).unwrap_or_default();
+        self.denials.note(address(peer), &reason, actor, refused.message(), alone);
+    }
+
+    /// Counts, logs and notes a refusal. Those who are let in are never held up by the failures of others at their address.
+    fn refuse(&self, peer: &Peer, path: &str, caller: &Identity, refused: Status) -> Status {
+        let address = address(peer);
         let count = self.failures.lock().unwrap_or_else(PoisonError::into_inner).count(address, Instant::now());
+        let actor = convert::actor_to(&identity::actor(caller, peer, path));
+        self.note(peer, actor, &refused, count < FAILURES_MAX);
         if count < FAILURES_MAX {
+            let caller = &caller.name;
             let (source, why) = (peer.source(), refused.message());
             tracing::info!(%source, rpc = path, caller, why, "admin call refused");
             return refused;
@@ -122,6 +136,13 @@ impl Gate {
             tracing::warn!(%address, "many admin calls refused; the next ones within a minute are not logged");
         }
         failure::too_many_failures(FAILURES_WITHIN)
+    }
+}
+
+fn address(peer: &Peer) -> IpAddr {
+    match peer {
+        Peer::Unix { .. } => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Peer::Tls { address, .. } => address.ip(),
     }
 }
 

@@ -37,7 +37,7 @@ use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-use crate::{consensus::Consensus, tasks::Tasks};
+use crate::{consensus::Consensus, denials::Denials, tasks::Tasks};
 
 /// The largest message that is read or written; more is RESOURCE_EXHAUSTED.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
@@ -81,8 +81,10 @@ pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<Admin
     let tcp = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("admin.listen: binding {listen}"))?;
     let address = tcp.local_addr()?;
 
-    let gate =
-        Arc::new(gate::Gate::new(consensus.clone(), routes(consensus, serving, directory, upstreams, ready, tasks)?));
+    let denials = consensus.denials().clone();
+    tasks.start("denials", denials.clone().run(tasks.stop()));
+    let routes = routes(consensus.clone(), serving, directory, upstreams, ready, denials.clone(), tasks)?;
+    let gate = Arc::new(gate::Gate::new(consensus, routes, denials));
     let door = listen::Door::new(gate, tasks.clone());
     tasks.start("admin unix socket", door.clone().serve_unix(unix));
     tasks.start("admin tls", door.serve_tls(tcp, tls));
@@ -96,12 +98,13 @@ fn routes(
     directory: Arc<Directory>,
     upstreams: Arc<Registry>,
     ready: watch::Receiver<bool>,
+    denials: Arc<Denials>,
     tasks: &Tasks,
 ) -> anyhow::Result<Routes> {
     let config = ConfigServer::new(config::Service::new(consensus.clone(), tasks.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let observe = ObserveServer::new(observe::Service::new(consensus.clone(), serving))
+    let observe = ObserveServer::new(observe::Service::new(consensus.clone(), serving, denials, tasks.clone()))
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let credentials = credentials::Service::new(consensus.clone(), directory);
     let keys = KeyServer::new(credentials.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX);

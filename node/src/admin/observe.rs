@@ -1,38 +1,60 @@
-//! The Observe service: what the gateway would do with a request, and what the nodes hold.
+//! The Observe service: what the gateway would do and did with a request, what the nodes hold, how they are, and who did
+//! what.
+
+mod audit;
+mod doctor;
+mod exchanges;
+mod logs;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
+use futures_util::Stream;
 use quorumgate_proto::admin::v1::{self as admin, observe_server::Observe};
-use tonic::{Request, Response, Status};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     Serving,
-    config::{messages, taken},
+    config::taken,
     desk::Desk,
     explain::{self, Counted},
     failure,
 };
 use crate::{
     consensus::Consensus,
+    denials::Denials,
+    tasks::Tasks,
     usage::{Question, Usage},
 };
 
-const AUDIT_DEFAULT: u32 = 100;
-const AUDIT_MAX: u32 = 10_000;
+/// Streams of this service at once.
+const STREAMS_MAX: usize = 128;
 
 pub struct Service {
     desk: Desk,
     serving: Serving,
+    denials: Arc<Denials>,
+    tasks: Tasks,
+    streams: Arc<Semaphore>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    pub fn new(consensus: Consensus, serving: Serving) -> Self {
-        Self { desk: Desk { consensus }, serving }
+    pub fn new(consensus: Consensus, serving: Serving, denials: Arc<Denials>, tasks: Tasks) -> Self {
+        Self { desk: Desk { consensus }, serving, denials, tasks, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
+
+    fn stream(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let full = format!("{STREAMS_MAX} streams are open on this node");
+        let permit = self.streams.clone().try_acquire_owned();
+        permit.map_err(|_| failure::status(Code::ResourceExhausted, "TOO_MANY_STREAMS", full))
     }
 
     /// How much is used of each limit that would count the request, and who holds what of it.
@@ -57,6 +79,10 @@ impl Service {
 
 #[tonic::async_trait]
 impl Observe for Service {
+    type WatchAuditStream = Answers<admin::AuditEntry>;
+    type TapStream = Answers<admin::TapResponse>;
+    type WatchLogsStream = Answers<admin::WatchLogsResponse>;
+
     /// By the rules that this node serves right now.
     async fn explain_match(&self, request: Request<admin::ExplainMatchRequest>) -> Answer<admin::ExplainMatchResponse> {
         let (call, request) = taken(request)?;
@@ -88,29 +114,58 @@ impl Observe for Service {
         let index = state.index;
         // Over a large state this takes longer than a heartbeat may wait.
         let hash = tokio::task::spawn_blocking(move || state.hash()).await;
-        let hash = hash.map_err(|error| failure::status(tonic::Code::Internal, "INTERNAL", error.to_string()))?;
+        let hash = hash.map_err(|error| failure::status(Code::Internal, "INTERNAL", error.to_string()))?;
         Ok(Response::new(admin::StateHashResponse { header, index, hash: hash.to_string() }))
     }
 
     async fn list_audit(&self, request: Request<admin::ListAuditRequest>) -> Answer<admin::ListAuditResponse> {
-        let (_, request) = taken(request)?;
-        let limit = match request.limit {
-            0 => AUDIT_DEFAULT,
-            limit => limit.min(AUDIT_MAX),
-        };
-        let entries = self.desk.consensus.audit(limit as usize).await;
-        let entries = entries.into_iter().map(|entry| admin::AuditEntry {
-            index: entry.index,
-            revision: entry.revision,
-            time: Some(messages::timestamp_ms(entry.wall_ms)),
-            actor: entry.actor.name.clone(),
-            source: entry.actor.source.clone(),
-            rpc: entry.actor.rpc.clone(),
-            message: entry.message.clone(),
-            summary: entry.summary.clone(),
-            hash: entry.hash().to_string(),
-        });
-        let entries = entries.collect();
-        Ok(Response::new(admin::ListAuditResponse { header: Some(self.desk.header()), entries }))
+        let (call, request) = taken(request)?;
+        self.audit_entries(&call, &request).await.map(Response::new)
+    }
+
+    async fn watch_audit(&self, request: Request<admin::WatchAuditRequest>) -> Answer<Self::WatchAuditStream> {
+        let (call, request) = taken(request)?;
+        let permit = self.stream()?;
+        Ok(Response::new(self.follow_audit(&call, &request, permit)))
+    }
+
+    async fn verify_audit(&self, request: Request<admin::VerifyAuditRequest>) -> Answer<admin::VerifyAuditResponse> {
+        taken(request)?;
+        self.check_audit().await.map(Response::new)
+    }
+
+    async fn doctor(&self, request: Request<admin::DoctorRequest>) -> Answer<admin::DoctorResponse> {
+        let (call, _) = taken(request)?;
+        Ok(Response::new(doctor::examine(&self.desk, call.left()).await))
+    }
+
+    async fn explain_request(
+        &self,
+        request: Request<admin::ExplainRequestRequest>,
+    ) -> Answer<admin::ExplainRequestResponse> {
+        let (call, request) = taken(request)?;
+        exchanges::explain(&self.desk, &call, &request).await.map(Response::new)
+    }
+
+    async fn tap(&self, request: Request<admin::TapRequest>) -> Answer<Self::TapStream> {
+        let (call, request) = taken(request)?;
+        let permit = self.stream()?;
+        Ok(Response::new(exchanges::tap(&self.desk, &call, &request, self.tasks.clone(), permit)?))
+    }
+
+    async fn get_stats(&self, request: Request<admin::GetStatsRequest>) -> Answer<admin::GetStatsResponse> {
+        taken(request)?;
+        exchanges::stats(&self.desk).map(Response::new)
+    }
+
+    async fn watch_logs(&self, request: Request<admin::WatchLogsRequest>) -> Answer<Self::WatchLogsStream> {
+        let (call, request) = taken(request)?;
+        let permit = self.stream()?;
+        Ok(Response::new(logs::watch(&self.desk, &call, &request, self.tasks.clone(), permit)?))
+    }
+
+    async fn set_log_level(&self, request: Request<admin::SetLogLevelRequest>) -> Answer<admin::SetLogLevelResponse> {
+        let (call, request) = taken(request)?;
+        logs::set_level(&self.desk, &call, request, &self.tasks).map(Response::new)
     }
 }

@@ -2,6 +2,7 @@
 
 use quorumgate_model::{convert, resource::Resource};
 use quorumgate_proto::admin::v1 as admin;
+use serde_json::{Value, json};
 
 use super::{
     config::canonical,
@@ -23,6 +24,24 @@ pub fn text(changes: &[admin::Change]) -> Outcome<String> {
         }
     }
     Ok(text)
+}
+
+/// One change in full, in the words of the configuration file.
+pub fn json(change: &admin::Change) -> Outcome<Value> {
+    let words = |resource: &Option<admin::Resource>| match resource {
+        None => Ok(Value::Null),
+        Some(message) => {
+            let resource: Resource = convert::resource_from(message.clone()).map_err(Failure::internal)?;
+            serde_json::to_value(canonical::words(&resource)?).map_err(Failure::internal)
+        }
+    };
+    Ok(json!({
+        "kind": shape::kind(change.kind),
+        "name": change.name,
+        "action": shape::action(change.action),
+        "before": words(&change.before)?,
+        "after": words(&change.after)?,
+    }))
 }
 
 fn lines(resource: Option<&admin::Resource>) -> Outcome<Vec<String>> {

@@ -25,6 +25,9 @@ pub fn init(verb: Init) -> Outcome {
     }
     let settings = settings_of(&verb.node)?;
     let dir = &verb.node.data_dir;
+    if let Some(settings) = prepared(verb.run, &verb.node) {
+        return run_in(dir.clone(), settings);
+    }
     init::init(dir, &settings, verb.max_rtt.0).map_err(refused)?;
     eprintln!("{} is prepared in {}: the first node of a new cluster.", verb.node.name, dir.display());
     match verb.run {
@@ -39,7 +42,17 @@ pub fn init(verb: Init) -> Outcome {
     }
 }
 
+/// `--run` may be repeated, as containers do: a directory that was prepared for this node is run.
+fn prepared(run: bool, node: &NewNode) -> Option<Settings> {
+    let is_ready = run && init::check_prepared(&node.data_dir).is_ok();
+    let settings = Settings::read(&node.data_dir).ok().filter(|_| is_ready)?;
+    (settings.node.name == node.name).then_some(settings)
+}
+
 pub fn join(verb: Join) -> Outcome {
+    if let Some(settings) = prepared(verb.run, &verb.node) {
+        return run_in(verb.node.data_dir.clone(), settings);
+    }
     let token: JoinToken = input::secret(&verb.token_file)?
         .parse()
         .map_err(|error: anyhow::Error| Failure::usage(format!("--token-file: {error:#}")))?;

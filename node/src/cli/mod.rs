@@ -22,9 +22,12 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use quorumgate_model::resource::Kind;
 
 use self::{
-    args::{Backup, Cli, Cluster, Command, Global},
+    args::{Backup, Cli, Cluster, Command, Explain, Form, Global},
     failure::{Failure, Outcome},
-    verbs::{audit, backup, cluster, files, history, keys, limits, nodes, objects, revocations, tokens, watch},
+    verbs::{
+        audit, backup, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes, objects, revocations,
+        tokens, top, watch,
+    },
 };
 
 /// Parses the arguments, runs the command, and maps its error to an exit code (docs/OPERATING.md).
@@ -53,6 +56,9 @@ pub fn main() -> ExitCode {
 
 fn dispatch(mut cli: Cli) -> Outcome {
     let global = &mut cli.global;
+    if global.output == Form::Nagios && !matches!(cli.command, Command::Doctor | Command::Cluster(Cluster::Health)) {
+        return Err(Failure::usage("--output nagios is for `doctor` and `cluster health`"));
+    }
     match cli.command {
         Command::Demo(it) => demo::run(global, &it),
         Command::Init(it) => local::init(it),
@@ -65,6 +71,7 @@ fn dispatch(mut cli: Cli) -> Outcome {
         Command::Completion { shell } => completion(shell),
         Command::Man { dir } => man(dir),
         Command::Version => version(global),
+        Command::Explain(Explain { what: None, code }) => exchanges::code(global, code.as_deref()),
         Command::Cluster(Cluster::Backup(Backup::Inspect { file })) => backup::inspect(global, &file),
         Command::Cluster(Cluster::Restore(it)) => backup::restore(global, *it),
         Command::Cluster(Cluster::Recover(it)) => backup::recover(global, &it),
@@ -100,6 +107,11 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
         Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,
         Command::Audit(it) => audit::run(global, it).await,
+        Command::Doctor => doctor::run(global).await,
+        Command::Explain(it) => exchanges::explain(global, it).await,
+        Command::Tap(it) => exchanges::tap(global, it).await,
+        Command::Top(it) => top::run(global, it).await,
+        Command::Logs(it) => logs::run(global, it).await,
         _ => unreachable!("dispatch has run every command that asks no node"),
     }
 }

@@ -40,6 +40,7 @@ impl Answer {
                 Some(yaml) => yaml.clone(),
                 None => serde_saphyr::to_string(&self.json).map_err(Failure::internal)?,
             },
+            Form::Nagios => return Err(Failure::usage("--output nagios is for `doctor` and `cluster health`")),
             Form::Name => self.names.iter().map(|name| format!("{name}\n")).collect(),
         };
         stdout(&text)?;

@@ -175,7 +175,7 @@ pub fn explanation(answer: &admin::ExplainMatchResponse) -> Value {
 
 pub fn audit(entry: &admin::AuditEntry) -> Value {
     json!({
-        "index": entry.index,
+        "index": match entry.index { 0 => Value::Null, it => it.into() },
         "revision": match entry.revision { 0 => Value::Null, it => it.into() },
         "time": time(entry.time.as_ref()),
         "actor": entry.actor,
@@ -184,6 +184,10 @@ pub fn audit(entry: &admin::AuditEntry) -> Value {
         "message": entry.message,
         "summary": entry.summary,
         "hash": known(&entry.hash),
+        "sequence": entry.sequence,
+        "result": entry.result,
+        "node": known(&entry.node),
+        "count": entry.count,
     })
 }
 

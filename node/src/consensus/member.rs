@@ -13,15 +13,17 @@ use std::{
 use openraft::{Instant as _, async_runtime::watch::WatchReceiver};
 use quorumgate_model::{NodeId, state::State, timing::Timing};
 use quorumgate_proto::peer::v1 as pb;
-use quorumgate_proxy::{Freshness, freshness::boottime_ns};
-use quorumgate_raft_store::{Journal, LogId, Machine, RaftNode, StoreHealth, TypeConfig};
+use quorumgate_proxy::{Freshness, Proxy, freshness::boottime_ns};
+use quorumgate_raft_store::{Journal, LogId, Machine, RaftNode, StoreHealth, Syncs, TypeConfig};
 use tokio::sync::watch;
 
 use super::{Consensus, Published, View, clock::LogClock, gather::Gather, survey::Spent};
 use crate::{
+    denials::Denials,
     peer::{Peers, Target, hello::Me},
     pki::{ClusterKey, Held},
     settings::Settings,
+    telemetry::histogram::Histogram,
 };
 
 pub(super) type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -60,6 +62,13 @@ pub(super) struct Member {
     pub spent: OnceLock<Spent>,
     /// On the leader: what nodes have said to the ledger since the last entry.
     pub gather: Gather,
+    /// Once it runs.
+    pub proxy: OnceLock<Arc<Proxy>>,
+    pub syncs: Arc<Syncs>,
+    /// Admin calls that this node has refused.
+    pub denials: Arc<Denials>,
+    /// From the leader's stamp of a revocation to its being looked up here.
+    pub propagation: Histogram,
 }
 
 /// Raft's metrics at one moment, copied: a reference to them must not be held across an await.

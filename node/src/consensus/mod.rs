@@ -12,12 +12,14 @@ mod probe;
 mod propose;
 mod read;
 mod renew;
+mod report;
 mod start;
 mod survey;
 mod verbs;
 
 pub use self::{
     renew::CA_KEY_PURPOSE,
+    report::Reported,
     start::{write_bootstrap, write_refound, write_welcome},
     survey::{NodeHash, Spent},
 };

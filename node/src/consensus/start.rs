@@ -33,8 +33,10 @@ use super::{
     probe, renew,
 };
 use crate::{
+    denials::Denials,
     peer::{Peers, hello::Me},
     pki::{self, ClusterKey, Held, Names},
+    telemetry::histogram::Histogram,
 };
 
 /// A founder's first command, kept until it is applied.
@@ -63,6 +65,8 @@ impl Consensus {
             pristine,
             purge_floor,
         } = opened;
+        let syncs = log.syncs();
+        let denials = Arc::new(Denials::new(&dir));
         let me = Me { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation };
         let state = states.borrow().clone();
         let bootstrap = read_bootstrap(&dir)?;
@@ -110,6 +114,10 @@ impl Consensus {
             heard_ns: AtomicU64::new(0),
             spent: OnceLock::new(),
             gather: Gather::default(),
+            proxy: Default::default(),
+            syncs,
+            denials,
+            propagation: Histogram::default(),
         });
         let consensus = Self { member: member.clone() };
         member.raft.run();

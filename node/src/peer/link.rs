@@ -122,6 +122,13 @@ impl Link {
         });
     }
 
+    pub(super) fn stats(&self) -> Option<quinn::ConnectionStats> {
+        match &*self.state.borrow() {
+            State::Up(connection) if connection.close_reason().is_none() => Some(connection.stats()),
+            _ => None,
+        }
+    }
+
     pub(super) fn close(&self, reason: &[u8]) {
         if let State::Up(connection) = &*self.state.borrow() {
             connection.close(0u32.into(), reason);

@@ -81,6 +81,8 @@ struct Inner {
     links: Mutex<BTreeMap<(NodeId, Use), Arc<Link>>>,
     accepted: Mutex<BTreeMap<usize, (NodeId, Connection)>>,
     silent: Mutex<BTreeSet<NodeId>>,
+    /// What the system gave the socket, for what comes in and what goes out.
+    buffer_bytes: (Option<u64>, Option<u64>),
 }
 
 impl Peers {
@@ -89,16 +91,33 @@ impl Peers {
         let anchor = Anchor::new(held.ca())?;
         let server = tls::server(held.clone(), anchor.clone())?;
         let member = tls::member(held.clone(), anchor.clone())?;
-        let socket = bind_udp(listen).with_context(|| format!("binding the peer listener {listen} (UDP)"))?;
+        let (socket, buffer_bytes) =
+            bind_udp(listen).with_context(|| format!("binding the peer listener {listen} (UDP)"))?;
         let runtime = quinn::default_runtime().context("the peers need a tokio runtime")?;
         let endpoint = Endpoint::new(endpoint_config(&held), Some(server), socket, runtime)?;
         let (links, accepted, silent) = Default::default();
-        let inner = Inner { endpoint, member, me, anchor, tasks, links, accepted, silent };
+        let inner = Inner { endpoint, member, me, anchor, tasks, links, accepted, silent, buffer_bytes };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     pub fn local_address(&self) -> std::io::Result<SocketAddr> {
         self.inner.endpoint.local_addr()
+    }
+
+    /// Of the socket, as the system counts them: for what comes in and what goes out.
+    pub fn buffer_bytes(&self) -> (Option<u64>, Option<u64>) {
+        self.inner.buffer_bytes
+    }
+
+    /// The round trip to a peer, while there is a connection to it.
+    pub fn rtt(&self, id: NodeId) -> Option<Duration> {
+        Some(self.stats(id)?.path.rtt)
+    }
+
+    /// Of the control connection to a peer, while there is one.
+    pub fn stats(&self, id: NodeId) -> Option<quinn::ConnectionStats> {
+        let links = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(&(id, Use::Control))?.stats()
     }
 
     /// Answers until the tasks are asked to stop.
@@ -288,14 +307,16 @@ fn lost(error: impl std::fmt::Display) -> CallError {
 }
 
 /// Bound with large buffers where the system allows them; the default ones drop packets under load.
-fn bind_udp(listen: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+fn bind_udp(listen: SocketAddr) -> std::io::Result<(std::net::UdpSocket, (Option<u64>, Option<u64>))> {
     const BUFFER_BYTES: usize = 4 << 20;
     let socket = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::DGRAM, None)?;
     let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
     socket.set_nonblocking(true)?;
     socket.bind(&listen.into())?;
-    Ok(socket.into())
+    let bytes = |given: std::io::Result<usize>| given.ok().map(|bytes| bytes as u64);
+    let given = (bytes(socket.recv_buffer_size()), bytes(socket.send_buffer_size()));
+    Ok((socket.into(), given))
 }
 
 /// Resets are derived from a key that survives a restart: peers then learn at once that their connections to the process

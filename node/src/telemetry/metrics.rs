@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::listener::Telemetry;
+use quorumgate_model::state::State;
+use quorumgate_raft_store::SYNC_BOUNDS_US;
+
+use super::{histogram, listener::Telemetry};
 use crate::{VERSION, usage};
 
 pub fn text(telemetry: &Telemetry) -> String {
@@ -51,8 +54,82 @@ pub fn text(telemetry: &Telemetry) -> String {
         let _ = writeln!(out, "{name} {value}");
     }
     usage::metrics::write(&state, view.id, &mut out);
+    between_nodes(telemetry, &mut out);
+    what_is_kept(telemetry, &state, &mut out);
     telemetry.proxy.metrics(&mut out);
     out
+}
+
+/// The connections to the peers. Labels are the nodes' names.
+fn between_nodes(telemetry: &Telemetry, out: &mut String) {
+    let links = telemetry.consensus.links();
+    let mut peer = |name: &str, kind, help, value: fn(&quinn::ConnectionStats) -> f64| {
+        family(out, name, kind, help);
+        for (peer, stats) in links.iter().filter_map(|(peer, stats)| Some((peer, stats.as_ref()?))) {
+            let _ = writeln!(out, "{name}{{peer=\"{peer}\"}} {}", value(stats));
+        }
+    };
+    peer("quorumgate_quic_rtt_seconds", "gauge", "The round trip to a peer.", |it| it.path.rtt.as_secs_f64());
+    peer("quorumgate_quic_sent_bytes_total", "counter", "Bytes to a peer over the connection that is open.", |it| {
+        it.udp_tx.bytes as f64
+    });
+    peer("quorumgate_quic_received_bytes_total", "counter", "Bytes from a peer over that connection.", |it| {
+        it.udp_rx.bytes as f64
+    });
+    peer("quorumgate_quic_lost_packets_total", "counter", "Packets to a peer that were lost.", |it| {
+        it.path.lost_packets as f64
+    });
+    const CONNECTED: &str = "quorumgate_quic_connected";
+    family(out, CONNECTED, "gauge", "1 while there is a connection to the peer.");
+    for (peer, stats) in &links {
+        let _ = writeln!(out, "{CONNECTED}{{peer=\"{peer}\"}} {}", u64::from(stats.is_some()));
+    }
+}
+
+/// What lies on the disk, what is good until when, and who was refused.
+fn what_is_kept(telemetry: &Telemetry, state: &State, out: &mut String) {
+    let consensus = &telemetry.consensus;
+    const FSYNC: &str = "quorumgate_raft_fsync_seconds";
+    family(out, FSYNC, "histogram", "Syncs of the write-ahead log.");
+    let (counts, sum_us) = consensus.syncs().counts();
+    histogram::write(FSYNC, &SYNC_BOUNDS_US, &counts, sum_us, out);
+    const PROPAGATION: &str = "quorumgate_revocation_propagation_seconds";
+    family(
+        out,
+        PROPAGATION,
+        "histogram",
+        "From the leader's stamp of a revocation to its being looked up on every worker.",
+    );
+    consensus.propagation().write(PROPAGATION, out);
+    const NOT_AFTER: &str = "quorumgate_tls_cert_not_after_timestamp_seconds";
+    family(
+        out,
+        NOT_AFTER,
+        "gauge",
+        "When a certificate ends: the node's, the CA's, those of listeners in the settings.",
+    );
+    for (name, not_after) in consensus.certificates() {
+        let _ = writeln!(out, "{NOT_AFTER}{{certificate=\"{name}\"}} {not_after}");
+    }
+    let numbers = [
+        (
+            "quorumgate_journal_degraded",
+            "gauge",
+            "1 while the journal cannot be relied on.",
+            u64::from(consensus.journal_trouble().is_some()),
+        ),
+        ("quorumgate_audit_entries", "gauge", "Entries of the cluster's audit trail.", state.audit.count),
+        (
+            "quorumgate_admin_denied_total",
+            "counter",
+            "Admin calls that this node has refused.",
+            consensus.denials().total(),
+        ),
+    ];
+    for (name, kind, help, value) in numbers {
+        family(out, name, kind, help);
+        let _ = writeln!(out, "{name} {value}");
+    }
 }
 
 fn family(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -6,6 +6,7 @@ mod cli_access;
 mod cli_node;
 mod consensus;
 mod members;
+mod on_call;
 mod renewal;
 mod snapshots;
 mod strangers;

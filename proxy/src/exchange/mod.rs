@@ -7,7 +7,14 @@ mod local;
 mod origin;
 mod receive;
 
-use std::{borrow::Cow, convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use http_body::Body;
@@ -37,6 +44,7 @@ use crate::{
     tunnel::Tunnel,
     upstream::Asks,
     websocket,
+    worker::Worker,
 };
 
 /// What is read, and for how long, of a body that nobody wants, so that its connection can serve the next request.
@@ -104,13 +112,11 @@ async fn serve(
     let (seen, host, path) = match understood(&conn, &parts) {
         Ok(Understood::Request(seen, host, path)) => (seen, host, path),
         other => {
-            record.logged = settings.access_log.default_on.then(|| as_it_came(&parts));
+            record.logged = Some(as_it_came(&parts));
             return other.map(|_server_options| local::options());
         }
     };
-    if settings.access_log.default_on {
-        record.logged = Some(logged(&parts, &host, &path));
-    }
+    record.logged = Some(logged(&conn.worker, &parts, &host, &path));
     let plan = {
         // One ruleset for the whole exchange: a change mid-request is for the next request.
         let rules = conn.worker.shared.ruleset.load();
@@ -131,11 +137,7 @@ async fn serve(
         }
     };
     record.matched(&plan);
-    match plan.rule.route.access_log {
-        Some(false) => record.logged = None,
-        Some(true) if record.logged.is_none() => record.logged = Some(logged(&parts, &host, &path)),
-        _ => (),
-    }
+    record.has_line = plan.rule.route.access_log.unwrap_or(record.has_line);
     admit(record, &plan, &parts.headers, &path)?;
     let route = &plan.rule.route;
     let (mut used, mut digest) = (Vec::new(), None);
@@ -179,7 +181,8 @@ async fn serve(
             cookie::strip(&mut parts.headers);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
             if let Some(logged) = &mut record.logged {
-                logged.trace_id = origin::trace_id(&parts.headers);
+                logged.trace_id.clear();
+                logged.trace_id.push_str(origin::trace_id(&parts.headers));
             }
             let body = forward::body(record, body, &plan, &settings.limits, digest);
             let body = body.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
@@ -235,7 +238,8 @@ fn as_it_came(parts: &Parts) -> Box<Logged> {
     let host = parts.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
     let host = host.or_else(|| parts.uri.authority().map(|it| it.as_str().into())).unwrap_or_default();
     let short = |text: &str| text.chars().take(LOGGED_CHARS_MAX).collect();
-    Box::new(Logged { host: short(&host), path: short(parts.uri.path()), trace_id: origin::trace_id(&parts.headers) })
+    let trace_id = origin::trace_id(&parts.headers).to_owned();
+    Box::new(Logged { host: short(&host), path: short(parts.uri.path()), trace_id })
 }
 
 /// What the route's rules say of this caller and this request.
@@ -246,9 +250,7 @@ fn authorize(record: &mut Record, rules: &Authorization, asked: &Asked<'_>) -> R
         None => Callers::default(),
     };
     let decision = rules.decide(asked, callers);
-    if record.logged.is_some() {
-        record.authorized(decision.rule, &decision.logged);
-    }
+    record.authorized(decision.rule, &decision.logged);
     match decision.verdict {
         Verdict::Allow => Ok(()),
         Verdict::LacksScope => Err(Refusal::InsufficientScope(ladder::lacks_scope(identity.as_deref()))),
@@ -268,9 +270,12 @@ fn query<'a>(uri: &'a Uri, used: &[Place]) -> Option<Cow<'a, str>> {
     query
 }
 
-fn logged(parts: &Parts, host: &Host<'_>, path: &str) -> Box<Logged> {
-    let (host, path) = (host.name.to_string(), path.to_string());
-    Box::new(Logged { host, path, trace_id: origin::trace_id(&parts.headers) })
+fn logged(worker: &Worker, parts: &Parts, host: &Host<'_>, path: &str) -> Box<Logged> {
+    let mut logged = worker.recent.spare();
+    logged.host.push_str(&host.name);
+    logged.path.push_str(path);
+    logged.trace_id.push_str(origin::trace_id(&parts.headers));
+    logged
 }
 
 /// What a route asks before the request may go anywhere.
@@ -303,7 +308,10 @@ async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) ->
     let identity = record.identity.clone();
     let callers = identity.as_deref().map(|it| Callers { first: Some(&it.caller), also: &it.also }).unwrap_or_default();
     let asked = limits::Asked { route: &route.name, callers, client_ip: record.client_ip, headers };
-    record.admitted = limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked).await?;
+    let waits = Instant::now();
+    let admitted = limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked).await;
+    record.queued = waits.elapsed();
+    record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;
         let nothing_else = || Live::enter(worker, Grant { identity: None, fresh_only: false, ends_at: None });
@@ -326,10 +334,7 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
         outcome => outcome,
     };
     let mut response = outcome.unwrap_or_else(|refusal| {
-        record.refused(refusal.words().code);
-        if let Some(phase) = refusal.phase() {
-            record.decided(phase);
-        }
+        record.refused_by(&refusal);
         // Nobody needs to end what is said here.
         record.live = None;
         let grpc = (record.grpc || record.grpc_web.is_some()) && record.connect.is_none();

@@ -77,9 +77,9 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
 }
 
 /// The 32 hex digits of a valid traceparent, else nothing.
-pub(super) fn trace_id(headers: &HeaderMap) -> String {
+pub(super) fn trace_id(headers: &HeaderMap) -> &str {
     let value = headers.get(TRACEPARENT).filter(|value| is_traceparent(value.as_bytes()));
-    value.and_then(|value| Some(value.to_str().ok()?.get(3..35)?.to_string())).unwrap_or_default()
+    value.and_then(|value| value.to_str().ok()?.get(3..35)).unwrap_or_default()
 }
 
 /// W3C Trace Context 3.2: version, trace id, parent id, flags; neither id is all zero.

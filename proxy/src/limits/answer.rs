@@ -4,9 +4,15 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use quorumgate_model::resource::{Limit, LimitKind};
+use quorumgate_model::resource::{Limit, LimitKind, Name};
+use serde::Serialize;
 
-use super::{Admitted, Limits, admit::now_us, count::Handle, plan::Plan};
+use super::{
+    Admitted, Limits,
+    admit::{Grant, now_us},
+    count::Handle,
+    plan::Plan,
+};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
@@ -99,6 +105,13 @@ impl OverLimit {
         }
     }
 
+    /// For `explain` and the access log.
+    pub(crate) fn numbers(&self) -> Vec<(&'static str, u64)> {
+        let Standing { limit, remaining, reset_s } = self.standing;
+        let retry_after = ("retry_after_s", self.retry_after_s);
+        vec![("limit", limit), ("remaining", remaining), ("reset_s", reset_s), retry_after]
+    }
+
     pub(crate) fn fields(&self, style: Style, headers: &mut HeaderMap) {
         let mut words = Words::default();
         words.add(&self.policy, &self.terms, self.standing);
@@ -118,6 +131,25 @@ impl Admitted {
             words.add(&grant.plan.limit.name, &grant.plan.policy, standing);
         }
         words.write(style, headers);
+    }
+}
+
+/// Where the client stood with one limit, for the access log.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stood {
+    name: Name,
+    limit: u64,
+    remaining: u64,
+}
+
+impl Admitted {
+    pub(crate) fn stood(&self, limits: &Limits) -> Vec<Stood> {
+        let now_us = now_us();
+        let stood = |grant: &Grant| {
+            let Standing { limit, remaining, .. } = Standing::of(&grant.plan, &grant.handle, limits, now_us);
+            Stood { name: grant.plan.limit.name.clone(), limit, remaining }
+        };
+        self.grants.iter().map(stood).collect()
     }
 }
 

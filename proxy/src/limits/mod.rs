@@ -31,7 +31,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use self::plan::Plan;
 pub(crate) use self::{
     admit::{Admitted, Asked, admit},
-    answer::OverLimit,
+    answer::{OverLimit, Stood},
 };
 pub use self::{
     answer::Style,

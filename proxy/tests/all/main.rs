@@ -2,6 +2,7 @@
 
 mod bodies;
 mod early_answers;
+mod explained;
 mod grpc;
 mod grpc_web;
 mod h2_floods;

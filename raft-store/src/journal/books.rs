@@ -21,7 +21,7 @@ use super::{meta::Meta, shelf::Shelf, writer::Records};
 /// Diffs of so many revisions are kept: those that the state remembers.
 const DIFFS_MAX: usize = HISTORY_MAX;
 /// So many audit entries are kept, and no more bytes of them than this.
-const AUDIT_MAX: u64 = 1_000_000;
+pub(super) const AUDIT_MAX: u64 = 1_000_000;
 const AUDIT_BYTES_MAX: u64 = 512 << 20;
 const CACHE_BYTES: u64 = 16 << 20;
 const META: &str = "meta";

@@ -3,13 +3,15 @@
 //! Nothing waits for it: what it has not synced, replaying the log after the last snapshot writes again.
 
 mod books;
+mod check;
 mod meta;
+mod raw;
 mod shelf;
 mod writer;
 
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -17,6 +19,7 @@ use std::{
 
 use anyhow::Result;
 use books::{Books, file_of, guarded, set_aside};
+pub use check::{Checked, Flaw, What};
 use meta::Meta;
 use quorumgate_model::state::{AuditEntry, Effects, RevisionDiff, State};
 use tokio::{
@@ -39,6 +42,7 @@ pub struct Journal {
 }
 
 struct Inner {
+    dir: PathBuf,
     books: Option<Books>,
     items: Option<mpsc::Sender<Item>>,
     thread: Option<JoinHandle<()>>,
@@ -73,8 +77,15 @@ impl Journal {
     /// Never fails: a node without its journal still serves.
     pub(crate) fn open(dir: &Path, state: &State, floor: PurgeFloor, lock: DirLock) -> Self {
         let trouble = Trouble { why: Arc::default(), floor: floor.clone() };
-        let mut inner =
-            Inner { books: None, items: None, thread: None, gathered: Gathered::default(), trouble, _lock: lock };
+        let mut inner = Inner {
+            dir: dir.to_owned(),
+            books: None,
+            items: None,
+            thread: None,
+            gathered: Gathered::default(),
+            trouble,
+            _lock: lock,
+        };
         if let Err(error) = inner.start(dir, state, floor) {
             inner.trouble.degrade(format!("it cannot be opened: {error:#}"));
         }
@@ -152,7 +163,11 @@ impl Journal {
 
 impl Inner {
     fn start(&mut self, dir: &Path, state: &State, floor: PurgeFloor) -> Result<()> {
-        let (books, file, meta) = checked(dir, state).or_else(|error| {
+        let scan = raw::scan(dir);
+        let opened = checked(dir, state);
+        let was_closed = opened.as_ref().is_ok_and(|(.., was_closed)| *was_closed);
+        raw::note(dir, scan.altered(was_closed, state.audit.count));
+        let (books, file, meta, _) = opened.or_else(|error| {
             tracing::warn!("the journal cannot be opened and is set aside: {error:#}");
             set_aside(dir)?;
             checked(dir, state)
@@ -190,20 +205,20 @@ pub(crate) fn plant(dir: &Path, synced_index: u64, past: Past) -> Result<()> {
     })
 }
 
-/// Opened, and either closed in good order before or checked against the state.
-fn checked(dir: &Path, state: &State) -> Result<(Books, File, Meta)> {
+/// Opened, and either closed in good order before, which is told, or checked against the state.
+fn checked(dir: &Path, state: &State) -> Result<(Books, File, Meta, bool)> {
     fs::create_dir_all(dir)?;
     let books = Books::open(dir)?;
     let file = file_of(dir)?;
-    let meta = guarded(|| {
+    let (meta, was_closed) = guarded(|| {
         let found = books.meta();
         let meta = if found.clean { found } else { Meta { synced_index: state.index, ..books.verify(state)? } };
         // From now on an end that is not in good order is one after which nothing is trusted.
         let meta = Meta { clean: false, ..meta };
         books.sync(meta, &file)?;
-        Ok(meta)
+        Ok((meta, found.clean))
     })?;
-    Ok((books, file, meta))
+    Ok((books, file, meta, was_closed))
 }
 
 impl Drop for Inner {

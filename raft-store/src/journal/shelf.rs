@@ -3,13 +3,13 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 /// A leaf of sled holds up to some 32 values, and beyond 128 KiB it goes into a file of its own.
-const CHUNK_BYTES: usize = 2 << 10;
+pub(super) const CHUNK_BYTES: usize = 2 << 10;
 /// The longest value.
-const VALUE_BYTES_MAX: usize = 64 << 20;
+pub(super) const VALUE_BYTES_MAX: usize = 64 << 20;
 /// version 1, chunks 4, crc32c 4 of key, version, chunks and bytes.
-const HEAD_BYTES: usize = 9;
+pub(super) const HEAD_BYTES: usize = 9;
 
 #[derive(Clone)]
 pub(super) struct Shelf {
@@ -92,7 +92,7 @@ impl Shelf {
     }
 }
 
-fn key(number: u64, chunk: u32) -> [u8; 12] {
+pub(super) fn key(number: u64, chunk: u32) -> [u8; 12] {
     let mut key = [0; 12];
     key[..8].copy_from_slice(&number.to_be_bytes());
     key[8..].copy_from_slice(&chunk.to_be_bytes());
@@ -120,7 +120,7 @@ fn opened<'v>(key: &[u8], value: &'v [u8]) -> Result<(u32, &'v [u8])> {
     Ok((chunks, bytes))
 }
 
-fn checksum(key: &[u8], chunks: u32, bytes: &[u8]) -> u32 {
+pub(super) fn checksum(key: &[u8], chunks: u32, bytes: &[u8]) -> u32 {
     let sum = crc32c::crc32c_append(crc32c::crc32c(key), &[VERSION]);
     crc32c::crc32c_append(crc32c::crc32c_append(sum, &chunks.to_be_bytes()), bytes)
 }

@@ -167,6 +167,66 @@ async fn it_keeps_as_many_diffs_as_the_state_remembers() {
     assert_eq!(journal.revision_diff(8).unwrap().revision, 8);
 }
 
+/// One byte of entry 17's message, in sled's own file.
+fn flip(dir: &Path) {
+    let file = dir.join("db");
+    let bytes = fs::read(&file).unwrap();
+    let word = b"the message of entry 17,";
+    let places: Vec<usize> =
+        bytes.windows(word.len()).enumerate().filter(|(_, it)| it == word).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "sled keeps values as they are");
+    let mut changed = bytes;
+    places.iter().for_each(|at| changed[at + 4] ^= 0x01);
+    disk_write(&file, &changed);
+}
+
+async fn spoken(it: &mut Kept, journal: &Journal, count: u64) {
+    for _ in 0..count {
+        let Effects { audit, .. } = it.effects();
+        let mut entry = audit.unwrap();
+        entry.message = format!("the message of entry {},", entry.sequence);
+        entry.summary = "upserts route/orders".into();
+        it.state.audit.hash = entry.hash();
+        journal.record(it.state.index, vec![Effects { diff: None, audit: Some(entry) }]).await;
+    }
+    journal.sync().await;
+}
+
+#[tokio::test]
+async fn a_byte_changed_in_the_file_names_its_entry() {
+    let mut it = Kept::new();
+    let journal = it.open("journal");
+    spoken(&mut it, &journal, 40).await;
+    let whole = journal.check_audit(it.state.audit);
+    assert_eq!((whole.checked, whole.first, whole.last, whole.flaws), (40, 1, 40, vec![]));
+    it.copy("journal", "crashed");
+    drop(journal);
+    it.copy("journal", "closed");
+    for name in ["crashed", "closed"] {
+        flip(&it.dir.path().join(name));
+        let journal = it.open(name);
+        let flaws = journal.check_audit(it.state.audit).flaws;
+        let altered: Vec<_> = flaws.iter().filter(|it| it.what == What::Altered).map(|it| it.sequence).collect();
+        assert_eq!(altered, [17], "{name}: {flaws:?}");
+        drop(journal);
+        let again = it.open(name).check_audit(it.state.audit).flaws;
+        assert!(again.iter().any(|it| it.what == What::Altered && it.sequence == 17), "{name}, again: {again:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_written_over_with_a_right_checksum_is_named() {
+    let mut it = Kept::new();
+    let journal = it.open("journal");
+    spoken(&mut it, &journal, 5).await;
+    let mut forged = journal.audit(u64::MAX, usize::MAX)[3].clone();
+    forged.message = "something else".into();
+    journal.record(5, vec![Effects { diff: None, audit: Some(forged) }]).await;
+    journal.sync().await;
+    let flaws = journal.check_audit(it.state.audit).flaws;
+    assert_eq!(flaws.iter().map(|it| (it.sequence, it.what)).collect::<Vec<_>>(), [(2, What::Altered)]);
+}
+
 fn disk_write(path: &Path, bytes: &[u8]) {
     crate::disk::Disk::create(&crate::disk::RealDisk, path).unwrap().write_at(bytes, 0).unwrap();
 }

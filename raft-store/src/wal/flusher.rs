@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -124,7 +124,9 @@ impl Flusher {
             self.shared.grew(framed.len() as u64);
         }
         if needs_sync {
+            let started = Instant::now();
             self.current.file.sync()?;
+            self.shared.syncs.observe(started.elapsed());
             self.current.synced = self.current.offset;
         }
         self.shared.replay(records)

@@ -176,6 +176,10 @@ impl Found {
 }
 
 impl Wal {
+    pub fn syncs(&self) -> Arc<crate::Syncs> {
+        self.shared.syncs.clone()
+    }
+
     /// Readable when this returns, durable when `done` is called. Waits while the queue is full.
     pub async fn append(&self, entries: Vec<Entry>, done: Done) -> io::Result<()> {
         let mut records = Vec::with_capacity(entries.len());

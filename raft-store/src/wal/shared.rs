@@ -15,7 +15,7 @@ use super::{
     record::Kind,
     view::{Position, Segment, View},
 };
-use crate::{due::Due, health::Health};
+use crate::{Syncs, due::Due, health::Health};
 
 /// How long a lazy record waits for another write to ride along with.
 const LAZY_WAIT: Duration = Duration::from_millis(50);
@@ -56,6 +56,7 @@ pub(super) struct Shared {
     pub health: Health,
     floor: PurgeFloor,
     due: Arc<Due>,
+    pub syncs: Arc<Syncs>,
 }
 
 struct Inner {
@@ -73,7 +74,15 @@ impl Shared {
         let memory = Memory::found(&view);
         let inner =
             Inner { memory, view, queue: Vec::new(), queue_bytes: 0, next_ticket: 1, closing: false, failed: None };
-        Self { inner: Mutex::new(inner), work: Condvar::new(), room: Notify::new(), health, floor, due }
+        Self {
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+            room: Notify::new(),
+            health,
+            floor,
+            due,
+            syncs: Arc::default(),
+        }
     }
 
     pub fn memory<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {

@@ -49,7 +49,12 @@ async fn a_bonus_shows_in_the_usage_and_in_the_audit_trail_and_is_given_once() {
     let key = &usage.limits[0].keys[0];
     assert_eq!((key.key.as_str(), key.used, key.limit, key.bonus), ("acme", 0, 150, 50));
     assert!(key.in_ledger && key.free == 150 && key.bonus_ends_in.is_some(), "{key:?}");
-    let audit = client.observe().list_audit(admin::ListAuditRequest { limit: 1 }).await.unwrap().into_inner();
+    let audit = client
+        .observe()
+        .list_audit(admin::ListAuditRequest { limit: 1, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(
         (audit.entries[0].message.as_str(), audit.entries[0].rpc.as_str()),
         ("a launch", "LimitUsage/GrantBonus")

@@ -106,7 +106,7 @@ pub struct NodeName {
 pub enum Cluster {
     /// Show the cluster as the asked node sees it.
     Status,
-    /// Exit 1 unless the cluster is healthy.
+    /// Exit 1 unless the cluster is healthy. With -o nagios, exit 0 to 3 as a plugin.
     Health,
     /// Change a setting of the whole cluster.
     #[command(subcommand)]
@@ -179,14 +179,4 @@ pub struct Recover {
 pub enum ClusterSet {
     /// The longest round trip between two voters; every consensus timer follows from it.
     MaxRtt { max_rtt: Span },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Audit {
-    /// List the changes, newest first.
-    Ls {
-        /// How many at most.
-        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        limit: u32,
-    },
 }

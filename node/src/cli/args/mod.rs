@@ -5,6 +5,7 @@ mod config;
 mod credentials;
 mod daemon;
 mod limits;
+mod observe;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,6 +17,7 @@ pub use config::*;
 pub use credentials::*;
 pub use daemon::*;
 pub use limits::*;
+pub use observe::*;
 
 const FIRST_MINUTES: &str = "\
 The first five minutes:
@@ -96,6 +98,8 @@ pub enum Form {
     Yaml,
     /// Names alone, one a line.
     Name,
+    /// For doctor and cluster health: a line with figures and an exit code of 0 to 3, as monitoring plugins have it.
+    Nagios,
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,9 +176,19 @@ pub enum Command {
     /// What is revoked: tokens, sessions, consumers, certificates.
     #[command(subcommand)]
     Token(Token),
-    /// Who changed what.
+    /// Who changed what, who was refused, and whether that is what was written.
     #[command(subcommand)]
     Audit(Audit),
+    /// Find what is wrong with the nodes, and what to do about it.
+    Doctor,
+    /// Say what a refusal means, or why a request was answered as it was.
+    Explain(Explain),
+    /// Show requests as they end, on the asked node.
+    Tap(Tap),
+    /// Show what the asked node serves, redrawn as it changes.
+    Top(Top),
+    /// Show the asked node's log, or change how much it logs.
+    Logs(Logs),
     /// The clusters that you go to, by name.
     #[command(subcommand)]
     Context(ContextVerb),

@@ -5,9 +5,9 @@ use quorumgate_proto::admin::v1::{
 };
 use serde_json::json;
 
-use super::backup;
+use super::{backup, doctor};
 use crate::cli::{
-    args::{self, Cluster, ClusterSet, Global},
+    args::{self, Cluster, ClusterSet, Form, Global},
     client::Client,
     failure::{Failure, Outcome},
     output::Answer,
@@ -16,6 +16,10 @@ use crate::cli::{
 };
 
 pub async fn run(global: &Global, verb: Cluster) -> Outcome {
+    if let (Cluster::Health, Form::Nagios) = (&verb, global.output) {
+        let asked = async { ask(&Client::connect(global).await?).await };
+        return doctor::nagios(asked.await.map(|status| doctor::of_health(&status)));
+    }
     let client = Client::connect(global).await?;
     match verb {
         Cluster::Status => print(global, &ask(&client).await?),

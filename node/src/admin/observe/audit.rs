@@ -1,0 +1,334 @@
+//! Who did what: the cluster's chain of mutations, and this node's own of calls that it refused.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message;
+use quorumgate_model::state::AuditEntry;
+use quorumgate_proto::admin::v1 as admin;
+use quorumgate_raft_store::journal::{Checked, What};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Answers, Service};
+use crate::{
+    admin::{
+        config::messages,
+        desk::Desk,
+        failure,
+        gate::Call,
+        identity::{self, Unproven},
+    },
+    denials::{Denial, Denials},
+};
+
+const DEFAULT: u32 = 100;
+const MAX: u32 = 10_000;
+/// Entries that are looked at for those that a filter takes.
+const SCAN_MAX: usize = 50_000;
+/// Entries whose changes are shown, and how many bytes of them.
+const CHANGES_MAX: usize = 1_000;
+const CHANGES_BYTES_MAX: usize = 16 << 20;
+const DIFF_WITHIN: Duration = Duration::from_secs(2);
+/// Entries that wait for one who follows; and the pause while the journal has not written the newest.
+const ROOM: usize = 256;
+const JOURNAL_PAUSE: Duration = Duration::from_millis(50);
+
+impl Service {
+    pub(super) async fn audit_entries(
+        &self,
+        call: &Call,
+        request: &admin::ListAuditRequest,
+    ) -> Result<admin::ListAuditResponse, Status> {
+        let filter = Filter::parse(request)?;
+        let limit = match request.limit {
+            0 => DEFAULT,
+            limit => limit.min(MAX),
+        } as usize;
+        let asked = if filter.takes_all() { limit } else { SCAN_MAX };
+        let header = Some(self.desk.header());
+        if request.denials {
+            let entries = denials(&self.denials, u64::MAX, asked).await;
+            let name = self.desk.consensus.view().name;
+            let shown = entries.into_iter().map(|it| shown_denial(it, &name));
+            let entries = shown.filter(|it| filter.takes(it)).take(limit).collect();
+            return Ok(admin::ListAuditResponse { header, entries });
+        }
+        let entries = self.desk.consensus.audit(asked).await;
+        let shown = entries.iter().map(|entry| shown(entry));
+        // Which of them have changed an object is only known with their changes.
+        let looked_at = if filter.object.is_some() { CHANGES_MAX } else { limit };
+        let mut entries: Vec<_> = shown.filter(|it| filter.takes(it)).take(looked_at).collect();
+        if request.changes || filter.object.is_some() {
+            self.add_changes(call, &mut entries).await;
+        }
+        if let Some((kind, name)) = &filter.object {
+            let is_it = |change: &admin::Change| change.kind == *kind && change.name == *name;
+            entries.retain(|it| it.changes.iter().any(is_it));
+            entries.truncate(limit);
+            if !request.changes {
+                entries.iter_mut().for_each(|it| it.changes.clear());
+            }
+        }
+        Ok(admin::ListAuditResponse { header, entries })
+    }
+
+    /// Before and after, as far as nodes in reach hold it and the answer has room.
+    async fn add_changes(&self, call: &Call, entries: &mut [admin::AuditEntry]) {
+        let mut bytes = 0;
+        for entry in entries.iter_mut().filter(|it| it.revision > 0).take(CHANGES_MAX) {
+            if bytes > CHANGES_BYTES_MAX || call.left().is_zero() {
+                return;
+            }
+            if let Ok(diff) = self.desk.diff_of(entry.revision, DIFF_WITHIN.min(call.left())).await {
+                entry.changes = messages::changes(&diff.changes);
+                bytes += entry.changes.iter().map(Message::encoded_len).sum::<usize>();
+            }
+        }
+    }
+
+    pub(super) fn follow_audit(
+        &self,
+        call: &Call,
+        request: &admin::WatchAuditRequest,
+        permit: OwnedSemaphorePermit,
+    ) -> Answers<admin::AuditEntry> {
+        let (entries, received) = mpsc::channel(ROOM);
+        let follower = Follower {
+            desk: self.desk.clone(),
+            denials: self.denials.clone(),
+            token: call.token,
+            entries,
+            _permit: permit,
+        };
+        let (since, own) = (request.since, request.denials);
+        let stop = self.tasks.stop();
+        self.tasks.detach(async move {
+            let follow = async {
+                match own {
+                    true => follower.own(since).await,
+                    false => follower.mutations(since).await,
+                }
+            };
+            stop.run_until_cancelled(follow).await;
+        });
+        Box::pin(ReceiverStream::new(received))
+    }
+
+    pub(super) async fn check_audit(&self) -> Result<admin::VerifyAuditResponse, Status> {
+        let (consensus, denials) = (self.desk.consensus.clone(), self.denials.clone());
+        let header = Some(self.desk.header());
+        let checked = tokio::task::spawn_blocking(move || (consensus.check_audit(), denials.check()));
+        let internal = |error: String| failure::status(tonic::Code::Internal, "INTERNAL", error);
+        let (mutations, own) = checked.await.map_err(|error| internal(error.to_string()))?;
+        // Nothing was ever refused, and so nothing written.
+        let own = own.unwrap_or_default();
+        let any = |what: What| [&mutations, &own].iter().any(|it| it.flaws.iter().any(|flaw| flaw.what == what));
+        let verdict = match () {
+            () if any(What::Altered) || any(What::Unreadable) => "altered",
+            () if any(What::Missing) => "incomplete",
+            () => "whole",
+        };
+        let chains = vec![chain("mutations", mutations), chain("denials", own)];
+        Ok(admin::VerifyAuditResponse { header, verdict: verdict.into(), chains })
+    }
+}
+
+fn chain(name: &str, checked: Checked) -> admin::verify_audit_response::Chain {
+    let altered = checked.flaws.into_iter().map(|flaw| admin::verify_audit_response::Altered {
+        sequence: flaw.sequence,
+        until: flaw.until,
+        what: flaw.what.word().into(),
+        why: flaw.why,
+    });
+    admin::verify_audit_response::Chain {
+        name: name.into(),
+        checked: checked.checked,
+        first: checked.first,
+        last: checked.last,
+        altered: altered.collect(),
+    }
+}
+
+/// One who follows either chain, until it hangs up or its token is gone.
+struct Follower {
+    desk: Desk,
+    denials: Arc<Denials>,
+    token: Option<quorumgate_model::digest::Digest>,
+    entries: mpsc::Sender<Result<admin::AuditEntry, Status>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    async fn mutations(&self, since: Option<u64>) {
+        let mut states = self.desk.consensus.states();
+        let mut last = since.unwrap_or_else(|| states.borrow().audit.count);
+        loop {
+            let count = states.borrow_and_update().audit.count;
+            while last < count {
+                let missing = (count - last).min(u64::from(MAX)) as usize;
+                let mut found = self.desk.consensus.audit(missing).await;
+                found.retain(|it| it.sequence > last);
+                // Nothing yet: what was applied a moment ago is on its way to the journal.
+                if found.is_empty() && self.pause().await.is_none() {
+                    return;
+                }
+                for entry in found.iter().rev() {
+                    last = entry.sequence;
+                    if self.send(shown(entry)).await.is_none() {
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                () = self.entries.closed() => return,
+            }
+            if self.is_over().await {
+                return;
+            }
+        }
+    }
+
+    async fn own(&self, since: Option<u64>) {
+        let mut written = self.denials.written();
+        let name = self.desk.consensus.view().name;
+        let mut last = since.unwrap_or_else(|| *written.borrow());
+        loop {
+            let count = *written.borrow_and_update();
+            if last < count {
+                let found = denials(&self.denials, count + 1, (count - last).min(u64::from(MAX)) as usize).await;
+                for entry in found.into_iter().rev() {
+                    if self.send(shown_denial(entry, &name)).await.is_none() {
+                        return;
+                    }
+                }
+                last = count;
+            }
+            tokio::select! {
+                changed = written.changed() => if changed.is_err() { return },
+                () = self.entries.closed() => return,
+            }
+            if self.is_over().await {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, entry: admin::AuditEntry) -> Option<()> {
+        self.entries.send(Ok(entry)).await.ok()
+    }
+
+    async fn pause(&self) -> Option<()> {
+        tokio::time::sleep(JOURNAL_PAUSE).await;
+        (!self.entries.is_closed()).then_some(())
+    }
+
+    /// The caller's token is gone.
+    async fn is_over(&self) -> bool {
+        let (state, now_us) = (self.desk.consensus.state(), self.desk.consensus.clock_us());
+        let is_gone = self.token.is_some_and(|token| !identity::token_stands(&state, token, now_us));
+        if is_gone {
+            let gone = Unproven::TokenUnknown;
+            let status = failure::status(tonic::Code::Unauthenticated, gone.reason(), gone.message());
+            // It has hung up already: fine.
+            let _ = self.entries.send(Err(status)).await;
+        }
+        is_gone
+    }
+}
+
+async fn denials(denials: &Arc<Denials>, before: u64, limit: usize) -> Vec<Denial> {
+    let denials = denials.clone();
+    tokio::task::spawn_blocking(move || denials.read(before, limit)).await.unwrap_or_default()
+}
+
+fn shown(entry: &AuditEntry) -> admin::AuditEntry {
+    admin::AuditEntry {
+        index: entry.index,
+        revision: entry.revision,
+        time: Some(messages::timestamp_ms(entry.wall_ms)),
+        actor: entry.actor.name.clone(),
+        source: entry.actor.source.clone(),
+        rpc: entry.actor.rpc.clone(),
+        message: entry.message.clone(),
+        summary: entry.summary.clone(),
+        hash: entry.hash().to_string(),
+        sequence: entry.sequence,
+        result: "ok".into(),
+        node: String::new(),
+        count: 1,
+        changes: Vec::new(),
+    }
+}
+
+fn shown_denial(denial: Denial, node: &str) -> admin::AuditEntry {
+    let record = denial.record;
+    let actor = record.actor.unwrap_or_default();
+    admin::AuditEntry {
+        index: 0,
+        revision: 0,
+        time: Some(messages::timestamp_ms(record.wall_ms)),
+        actor: actor.name,
+        source: actor.source,
+        rpc: actor.rpc,
+        message: record.message,
+        summary: record.reason.to_ascii_lowercase(),
+        hash: denial.hash,
+        sequence: denial.sequence,
+        result: "denied".into(),
+        node: node.to_owned(),
+        count: record.count,
+        changes: Vec::new(),
+    }
+}
+
+/// Which entries are asked for.
+struct Filter {
+    actor: String,
+    rpc: String,
+    object: Option<(i32, String)>,
+    since: Option<(i64, i32)>,
+    until: Option<(i64, i32)>,
+}
+
+impl Filter {
+    fn parse(request: &admin::ListAuditRequest) -> Result<Self, Status> {
+        let at = |it: &Option<prost_types::Timestamp>| it.as_ref().map(|it| (it.seconds, it.nanos));
+        let object = match request.object.as_str() {
+            "" => None,
+            text => Some(object(text).ok_or_else(|| {
+                failure::bad_field(
+                    "object",
+                    &format!("found {text:?}; allowed: a kind and a name, such as route/orders"),
+                )
+            })?),
+        };
+        let (actor, rpc) = (request.actor.clone(), request.rpc.clone());
+        Ok(Self { actor, rpc, object, since: at(&request.since), until: at(&request.until) })
+    }
+
+    fn takes_all(&self) -> bool {
+        self.actor.is_empty()
+            && self.rpc.is_empty()
+            && self.object.is_none()
+            && self.since.is_none()
+            && self.until.is_none()
+    }
+
+    /// All but the object, which takes the changes to tell.
+    fn takes(&self, it: &admin::AuditEntry) -> bool {
+        let at = it.time.as_ref().map_or((0, 0), |it| (it.seconds, it.nanos));
+        it.actor.ends_with(&self.actor)
+            && it.rpc.contains(&self.rpc)
+            && self.since.is_none_or(|since| at >= since)
+            && self.until.is_none_or(|until| at <= until)
+            && (self.object.is_none() || it.revision > 0)
+    }
+}
+
+fn object(text: &str) -> Option<(i32, String)> {
+    let (kind, name) = text.split_once('/')?;
+    let kind = admin::Kind::from_str_name(&format!("KIND_{}", kind.to_ascii_uppercase().replace('-', "_")))?;
+    Some((kind.into(), name.to_owned()))
+}

@@ -1,0 +1,117 @@
+//! This node's log: its newest lines, the next ones, and how much is written.
+
+use std::{sync::Arc, time::Duration};
+
+use quorumgate_proto::admin::v1 as admin;
+use tokio::sync::{OwnedSemaphorePermit, broadcast::error::RecvError, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use super::Answers;
+use crate::{
+    admin::{
+        desk::{self, Desk},
+        failure,
+        gate::Call,
+        identity,
+    },
+    tasks::Tasks,
+    telemetry::logs::{self, Logs, PAST_MAX},
+};
+
+const LINES_DEFAULT: u32 = 100;
+const ROOM: usize = 256;
+/// How long a changed level may last before the one of before comes back.
+const HOLD_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+fn of_process() -> Result<&'static Logs, Status> {
+    logs::of_process().ok_or_else(|| failure::status(Code::Unavailable, "NO_LOGS", "this process keeps no log"))
+}
+
+pub fn watch(
+    desk: &Desk,
+    call: &Call,
+    request: &admin::WatchLogsRequest,
+    tasks: Tasks,
+    permit: OwnedSemaphorePermit,
+) -> Result<Answers<admin::WatchLogsResponse>, Status> {
+    let lines = match request.lines {
+        0 => LINES_DEFAULT,
+        lines => lines,
+    };
+    let (past, mut live) = of_process()?.lines((lines as usize).min(PAST_MAX));
+    let (answers, received) = mpsc::channel(ROOM);
+    let (desk, token, follow) = (desk.clone(), call.token, request.follow);
+    let stop = tasks.stop();
+    tasks.detach(async move {
+        let _permit = permit;
+        let mut dropped = 0;
+        let send = |line: Arc<str>, dropped| {
+            let line = line.to_string();
+            answers.send(Ok(admin::WatchLogsResponse { line, dropped }))
+        };
+        for line in past {
+            if send(line, 0).await.is_err() {
+                return;
+            }
+        }
+        while follow {
+            let next = tokio::select! {
+                () = stop.cancelled() => return,
+                () = answers.closed() => return,
+                next = live.recv() => next,
+            };
+            let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
+            if token.is_some_and(|token| !identity::token_stands(&state, token, now_us)) {
+                return;
+            }
+            match next {
+                Ok(line) => {
+                    if send(line, dropped).await.is_err() {
+                        return;
+                    }
+                }
+                Err(RecvError::Lagged(missed)) => dropped += missed,
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(received)))
+}
+
+pub fn set_level(
+    desk: &Desk,
+    call: &Call,
+    request: admin::SetLogLevelRequest,
+    tasks: &Tasks,
+) -> Result<admin::SetLogLevelResponse, Status> {
+    let logs = of_process()?;
+    let before = logs.filter();
+    let header = Some(desk.header());
+    if request.filter.is_empty() {
+        return Ok(admin::SetLogLevelResponse { header, filter: before.clone(), before });
+    }
+    call.may_write()?;
+    let hold = desk::duration("for", request.r#for)?;
+    let filter = request.filter;
+    logs.change(&filter).map_err(|error| failure::bad_field("filter", &format!("{error:#}")))?;
+    tracing::info!(
+        actor = call.actor.name,
+        source = call.actor.source,
+        filter,
+        before,
+        ?hold,
+        "the log's filter is changed"
+    );
+    if let Some(hold) = hold.filter(|hold| !hold.is_zero()) {
+        let (filter, before, stop) = (filter.clone(), before.clone(), tasks.stop());
+        tasks.detach(async move {
+            let waited = stop.run_until_cancelled(tokio::time::sleep(hold.min(HOLD_MAX))).await;
+            // Unless somebody has changed it meanwhile.
+            if waited.is_some() && logs.filter() == filter && logs.change(&before).is_ok() {
+                tracing::info!(filter = before, "the log's filter is what it was");
+            }
+        });
+    }
+    Ok(admin::SetLogLevelResponse { header, filter, before })
+}

@@ -1,0 +1,226 @@
+//! Admin calls that were refused, in this node's own chain: not replicated, since whoever can be refused could fill the
+//! cluster's log. The first of an address within a minute are noted one by one, the rest as a number.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use prost::Message;
+use quorumgate_proto::store::v1::{Actor, DenialRecord};
+use quorumgate_raft_store::{
+    journal::Checked,
+    own_chain::{self, OwnChain},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::publish::wall_ms;
+
+/// The directory inside a data directory.
+const DIR: &str = "denials";
+/// Noted one by one within `WITHIN`, by all addresses together.
+const NOTED_MAX: usize = 600;
+const WITHIN: Duration = Duration::from_secs(60);
+/// Addresses that are counted apart; others are counted together.
+const ADDRESSES_MAX: usize = 1_024;
+/// How long what was noted may wait for the disk.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
+/// Of a message and a source.
+const TEXT_BYTES_MAX: usize = 1_024;
+
+/// One for a node. `note` never waits; `run` writes.
+pub struct Denials {
+    dir: PathBuf,
+    waiting: Mutex<Waiting>,
+    /// Of the last entry that is on disk.
+    written: watch::Sender<u64>,
+    total: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    noted: Vec<DenialRecord>,
+    noted_this_minute: usize,
+    /// Not noted one by one, by address and reason.
+    counted: BTreeMap<(Option<IpAddr>, &'static str), u64>,
+}
+
+/// One entry, as it is shown.
+pub struct Denial {
+    pub sequence: u64,
+    pub hash: String,
+    pub record: DenialRecord,
+}
+
+impl Denials {
+    pub fn new(data_dir: &Path) -> Self {
+        let (dir, waiting) = (data_dir.join(DIR), Mutex::default());
+        Self { dir, waiting, written: watch::Sender::new(0), total: AtomicU64::new(0) }
+    }
+
+    /// How many calls were refused since the start.
+    pub fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
+    }
+
+    /// `alone`: it is among the first of its address, and stands for itself.
+    pub fn note(&self, address: IpAddr, reason: &str, actor: Actor, message: &str, alone: bool) {
+        self.total.fetch_add(1, Relaxed);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if alone && waiting.noted_this_minute < NOTED_MAX {
+            waiting.noted_this_minute += 1;
+            let actor =
+                Actor { name: short(&actor.name), source: short(&actor.source), rpc: short(&actor.rpc), ..actor };
+            let (reason, message) = (reason.to_owned(), short(message));
+            waiting.noted.push(DenialRecord { wall_ms: wall_ms(), actor: Some(actor), reason, message, count: 1 });
+            return;
+        }
+        let room = waiting.counted.len() < ADDRESSES_MAX;
+        let key = (Some(address), TOO_FAST);
+        let key = if room || waiting.counted.contains_key(&key) { key } else { (None, TOO_FAST) };
+        *waiting.counted.entry(key).or_default() += 1;
+    }
+
+    /// A disk that cannot be written is told, and ends nothing: the calls are refused all the same.
+    pub async fn run(self: std::sync::Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let dir = self.dir.clone();
+        let opened = tokio::task::spawn_blocking(move || OwnChain::open(&dir)).await.context("opening the denials")?;
+        let mut chain = match opened {
+            Ok(chain) => Some(chain),
+            Err(error) => {
+                tracing::error!(%error, "denials cannot be written down");
+                None
+            }
+        };
+        self.written.send_replace(chain.as_ref().map_or(0, |chain| chain.head().count));
+        let mut minute = tokio::time::interval(WITHIN);
+        let mut write = tokio::time::interval(WRITE_EVERY);
+        minute.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        write.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let over = tokio::select! {
+                () = stop.cancelled() => true,
+                _ = write.tick() => false,
+                _ = minute.tick() => {
+                    self.minute_over();
+                    false
+                }
+            };
+            if over {
+                self.minute_over();
+            }
+            let noted = std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
+            if let Some(open) = chain.take() {
+                chain = self.write(open, noted).await;
+            }
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write(&self, mut chain: OwnChain, noted: Vec<DenialRecord>) -> Option<OwnChain> {
+        if noted.is_empty() {
+            return Some(chain);
+        }
+        let wrote = tokio::task::spawn_blocking(move || {
+            let payloads: Vec<_> = noted.iter().map(Message::encode_to_vec).collect();
+            chain.append(&payloads).map(|()| chain)
+        });
+        match wrote.await.unwrap_or_else(|panic| Err(panic.into())) {
+            Ok(chain) => {
+                self.written.send_replace(chain.head().count);
+                Some(chain)
+            }
+            Err(error) => {
+                tracing::error!(%error, "denials are no longer written down");
+                None
+            }
+        }
+    }
+
+    fn minute_over(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.noted_this_minute = 0;
+        for ((address, reason), count) in std::mem::take(&mut waiting.counted) {
+            let source = address.map_or_else(|| "many addresses".to_owned(), |address| address.to_string());
+            let message = format!("{count} more calls within a minute");
+            let actor = Some(Actor { source, ..Actor::default() });
+            waiting.noted.push(DenialRecord { wall_ms: wall_ms(), actor, reason: reason.into(), message, count });
+        }
+    }
+
+    /// Newest first, below that sequence number. Blocks on the disk.
+    pub fn read(&self, before: u64, limit: usize) -> Vec<Denial> {
+        // None yet: there is no directory either.
+        let links = own_chain::read(&self.dir, before, limit).unwrap_or_default();
+        let decoded = links.into_iter().filter_map(|it| {
+            let record = DenialRecord::decode(&*it.payload).ok()?;
+            Some(Denial { sequence: it.sequence, hash: it.hash.to_string(), record })
+        });
+        decoded.collect()
+    }
+
+    /// Blocks on the disk.
+    pub fn check(&self) -> anyhow::Result<Checked> {
+        own_chain::check(&self.dir)
+    }
+}
+
+const TOO_FAST: &str = "TOO_MANY_FAILURES";
+
+fn short(text: &str) -> String {
+    text.chars().take(TEXT_BYTES_MAX / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_are_noted_and_the_rest_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let denials = Arc::new(Denials::new(dir.path()));
+        let address = IpAddr::from([10, 0, 0, 7]);
+        denials.note(
+            address,
+            "TOKEN_EXPIRED",
+            Actor { rpc: "Config/ApplyConfig".into(), ..Actor::default() },
+            "no",
+            true,
+        );
+        (0..50).for_each(|_| denials.note(address, "TOKEN_UNKNOWN", Actor::default(), "no", false));
+        let stop = CancellationToken::new();
+        stop.cancel();
+        denials.clone().run(stop).await.unwrap();
+        let found = denials.read(u64::MAX, 10);
+        let told: Vec<_> = found.iter().map(|it| (it.record.reason.as_str(), it.record.count)).collect();
+        assert_eq!(told, [("TOO_MANY_FAILURES", 50), ("TOKEN_EXPIRED", 1)]);
+        assert_eq!(found[0].record.actor.as_ref().unwrap().source, "10.0.0.7");
+        assert_eq!((denials.total(), denials.check().unwrap().flaws), (51, vec![]));
+    }
+
+    #[test]
+    fn a_flood_takes_a_bounded_room() {
+        let denials = Denials::new(Path::new("/nowhere"));
+        for number in 0..5_000u32 {
+            denials.note(IpAddr::from(number.to_be_bytes()), "NO_CREDENTIALS", Actor::default(), "no", true);
+        }
+        let waiting = denials.waiting.lock().unwrap();
+        assert_eq!((waiting.noted.len(), waiting.counted.len()), (NOTED_MAX, ADDRESSES_MAX + 1));
+    }
+}

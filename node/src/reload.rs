@@ -1,0 +1,84 @@
+//! What of the settings may change while the node runs: SIGHUP reads the file again. The rest waits for a restart, and it is
+//! said what.
+
+use std::path::PathBuf;
+
+use quorumgate_proxy::Proxy;
+use tracing::{info, warn};
+
+use crate::{settings::Settings, telemetry::logs};
+
+/// The file, and the settings that the process was started with (flags and environment above the file).
+pub struct Reload {
+    pub dir: PathBuf,
+    /// As the file was when it was read last.
+    pub last: Option<Settings>,
+}
+
+impl Reload {
+    pub fn new(dir: PathBuf) -> Self {
+        let last = Settings::read(&dir).ok();
+        Self { dir, last }
+    }
+
+    /// A file that cannot be read changes nothing.
+    pub fn reload(&mut self, proxy: &Proxy) {
+        proxy.reopen_access_log();
+        let settings = match Settings::read(&self.dir) {
+            Ok(settings) => settings,
+            Err(error) => return warn!(error = format!("{error:#}"), "the settings are not taken: nothing is changed"),
+        };
+        let before = self.last.as_ref().unwrap_or(&settings);
+        if settings.telemetry.log != before.telemetry.log
+            && let Some(logs) = logs::of_process()
+        {
+            match logs.change(&settings.telemetry.log) {
+                Ok(before) => info!(filter = settings.telemetry.log, before, "the log's filter is changed"),
+                Err(error) => warn!(error = format!("{error:#}"), "telemetry.log is not taken"),
+            }
+        }
+        let waiting = needs_restart(before, &settings);
+        match waiting.is_empty() {
+            true => info!("settings read again, the access log opened anew"),
+            false => warn!(?waiting, "settings read again; these wait for a restart"),
+        }
+        self.last = Some(settings);
+    }
+}
+
+/// The tables that differ in something that is only read at the start.
+fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
+    let mut waiting = Vec::new();
+    let differs = [
+        ("node", before.node != after.node),
+        ("proxy", before.proxy != after.proxy),
+        ("peer", before.peer != after.peer),
+        ("admin", before.admin != after.admin),
+        ("telemetry.listen", before.telemetry.listen != after.telemetry.listen),
+    ];
+    waiting.extend(differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
+    waiting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_restart_is_named() {
+        let text = r#"
+            node = { name = "n1", region = "eu" }
+            proxy = { listeners = [{ address = "127.0.0.1:0" }] }
+            peer = { listen = "127.0.0.1:0" }
+            admin = { listen = "127.0.0.1:0" }
+            telemetry = { listen = "127.0.0.1:0" }
+        "#;
+        let before: Settings = toml::from_str(text).unwrap();
+        let mut after = before.clone();
+        after.telemetry.log = "debug".into();
+        assert_eq!(needs_restart(&before, &after), [""; 0]);
+        after.proxy.workers = 3;
+        after.node.region = "us".into();
+        assert_eq!(needs_restart(&before, &after), ["node", "proxy"]);
+    }
+}

@@ -1,0 +1,55 @@
+//! By what a refusal was decided, with the numbers that were compared: for `explain` and the access log.
+
+use std::sync::Arc;
+
+use crate::{plan::Plan, refusal::Refusal, upstream::Trail, worker::Worker};
+
+pub(crate) struct Told {
+    pub(crate) numbers: Vec<(&'static str, u64)>,
+    /// In place of the route, where something else has decided.
+    pub(crate) policy: Option<Arc<str>>,
+    pub(crate) rule: Option<Arc<str>>,
+}
+
+impl Told {
+    pub(crate) fn of(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker, trail: &Trail) -> Self {
+        let mut told = Self { numbers: numbers(refusal, plan, worker), policy: None, rule: None };
+        match refusal {
+            Refusal::OverLimit(over) => told.policy = Some(Arc::from(&*over.policy)),
+            Refusal::MethodNotAllowed(methods) => told.rule = Some(Arc::from(methods.join(", "))),
+            Refusal::BrokenRule => {
+                told.rule = plan.and_then(|plan| plan.rule.broken.as_ref()).map(|why| Arc::from(why.to_string()));
+            }
+            _ => (),
+        }
+        if trail.attempts > 0 {
+            told.numbers.push(("attempts", trail.attempts.into()));
+        }
+        told
+    }
+}
+
+fn numbers(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker) -> Vec<(&'static str, u64)> {
+    let limits = &worker.shared.settings.limits;
+    let millis = |it: std::time::Duration| it.as_millis() as u64;
+    match refusal {
+        Refusal::OverLimit(over) => over.numbers(),
+        Refusal::TooManyFailures(seconds) => vec![("retry_after_s", *seconds)],
+        Refusal::BodyTooLarge => plan.map(|plan| ("body_bytes_max", plan.rule.route.body.max.0)).into_iter().collect(),
+        Refusal::UriTooLong => vec![("uri_bytes_max", limits.uri_bytes_max as u64)],
+        Refusal::HeadersTooLarge => vec![
+            ("header_fields_max", limits.header_fields_max as u64),
+            ("header_bytes_max", limits.header_bytes_max as u64),
+        ],
+        Refusal::RequestTimeout => vec![("body_idle_ms", millis(limits.body_idle))],
+        Refusal::Overloaded => vec![
+            ("buffered_bytes", worker.metrics.buffered_bytes.value()),
+            ("buffered_bytes_max", limits.buffered_bytes_max / worker.shared.settings.workers as u64),
+        ],
+        Refusal::UpstreamTimeout => {
+            let total = plan.map(|plan| millis(plan.rule.route.timeouts.total.0)).filter(|total| *total > 0);
+            total.map(|total| ("route_timeout_ms", total)).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,349 @@
+//! What one node writes down for itself and must not be able to deny: entries in files, each bound to the one before it by
+//! its hash. What they say is not known here.
+//!
+//! A frame is: length of the payload (4), CRC32C of what follows (4), sequence (8), hash of the frame before (32), payload;
+//! numbers are big-endian. A frame's hash is BLAKE3 over sequence, previous hash and payload.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use quorumgate_model::digest::Digest;
+
+use crate::journal::{Checked, What};
+
+/// A file is closed at this size, and so many are kept.
+const FILE_BYTES: u64 = 4 << 20;
+const FILES_MAX: usize = 16;
+/// The longest payload.
+pub const PAYLOAD_BYTES_MAX: usize = 16 << 10;
+const HEAD: &str = "head";
+const PREFIX_BYTES: usize = 8;
+const LINK_BYTES: usize = 40;
+
+/// The newest entry: how many there were, and its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    pub count: u64,
+    pub hash: Digest,
+}
+
+/// One entry as it was read, with the hash of its frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub sequence: u64,
+    pub hash: Digest,
+    pub payload: Vec<u8>,
+}
+
+/// The writing end; one of a directory.
+pub struct OwnChain {
+    dir: PathBuf,
+    file: Option<(File, u64)>,
+    head: Head,
+}
+
+impl OwnChain {
+    /// What a crash left half written is cut off; anything else stays, for `check` to name.
+    pub fn open(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+        let mut chain = Self { dir: dir.to_owned(), file: None, head: read_head(dir).unwrap_or_default() };
+        if let Some((_, path)) = files(dir)?.pop() {
+            let bytes = fs::read(&path)?;
+            let (frames, whole) = frames(&bytes);
+            let file = File::options().append(true).open(&path)?;
+            if whole < bytes.len() {
+                file.set_len(whole as u64)?;
+            }
+            // Written, and the head not yet.
+            for frame in frames.iter().flatten() {
+                if frame.sequence == chain.head.count + 1 && frame.previous == chain.head.hash {
+                    chain.head = Head { count: frame.sequence, hash: frame.hash() };
+                }
+            }
+            chain.file = Some((file, whole as u64));
+        }
+        Ok(chain)
+    }
+
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Durable once it returns.
+    pub fn append(&mut self, payloads: &[Vec<u8>]) -> Result<()> {
+        let mut bytes = Vec::new();
+        let mut head = self.head;
+        for payload in payloads {
+            ensure!(payload.len() <= PAYLOAD_BYTES_MAX, "an entry of {} bytes", payload.len());
+            let frame = Frame { sequence: head.count + 1, previous: head.hash, payload };
+            frame.encode(&mut bytes);
+            head = Head { count: frame.sequence, hash: frame.hash() };
+        }
+        let first = self.head.count + 1;
+        let (file, length) = match self.file.take() {
+            Some((file, length)) if length < FILE_BYTES => (file, length),
+            _ => (self.roll(first)?, 0),
+        };
+        let (file, length) = self.file.insert((file, length));
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        *length += bytes.len() as u64;
+        self.head = head;
+        Ok(write_head(&self.dir, head)?)
+    }
+
+    fn roll(&self, first: u64) -> Result<File> {
+        let file = File::options().append(true).create(true).open(self.dir.join(format!("{first:020}.chain")))?;
+        let files = files(&self.dir)?;
+        for (_, oldest) in files.iter().take(files.len().saturating_sub(FILES_MAX)) {
+            fs::remove_file(oldest)?;
+        }
+        Ok(file)
+    }
+}
+
+/// Newest first, below that sequence number. Blocks on the disk.
+pub fn read(dir: &Path, before: u64, limit: usize) -> Result<Vec<Link>> {
+    let mut links = Vec::new();
+    for (first, path) in files(dir)?.into_iter().rev() {
+        if links.len() >= limit {
+            break;
+        }
+        if first >= before {
+            continue;
+        }
+        let bytes = fs::read(path)?;
+        let sound = frames(&bytes).0.into_iter().flatten().filter(|it| it.sequence < before);
+        let mut of_file: Vec<_> =
+            sound.map(|it| Link { sequence: it.sequence, hash: it.hash(), payload: it.payload.to_vec() }).collect();
+        of_file.reverse();
+        links.extend(of_file);
+    }
+    links.truncate(limit);
+    Ok(links)
+}
+
+/// Follows the chain through all files. Blocks on the disk.
+pub fn check(dir: &Path) -> Result<Checked> {
+    let files = files(dir)?;
+    let head = read_head(dir);
+    let mut checked = Checked { last: head.map_or(0, |it| it.count), ..Checked::default() };
+    let Some((first, _)) = files.first() else { return Ok(checked) };
+    checked.first = *first;
+    let mut next = *first;
+    let mut before: Option<Digest> = None;
+    let mut flaws = Vec::new();
+    for (_, path) in &files {
+        let bytes = fs::read(path)?;
+        for frame in frames(&bytes).0 {
+            let Some(frame) = frame else {
+                flaws.push((next, What::Altered, "its bytes do not match their checksum".to_owned()));
+                (next, before) = (next + 1, None);
+                continue;
+            };
+            checked.checked += 1;
+            if frame.sequence > next {
+                (next..frame.sequence).for_each(|it| flaws.push((it, What::Missing, "it is not there".into())));
+            } else if let Some(hash) = before.filter(|hash| *hash != frame.previous) {
+                let why = format!("its hash is {hash}, and the next entry says {}", frame.previous);
+                flaws.push((frame.sequence - 1, What::Altered, why));
+            }
+            (next, before) = (frame.sequence + 1, Some(frame.hash()));
+        }
+    }
+    if let Some(head) = head {
+        (next..=head.count).for_each(|it| flaws.push((it, What::Missing, "it was cut off".into())));
+        if let Some(hash) = before.filter(|hash| next == head.count + 1 && *hash != head.hash) {
+            flaws.push((head.count, What::Altered, format!("its hash is {hash}, and the head says {}", head.hash)));
+        }
+    }
+    flaws.sort_by_key(|(sequence, what, _)| (std::cmp::Reverse(*sequence), *what));
+    flaws.dedup_by_key(|(sequence, ..)| *sequence);
+    flaws.into_iter().for_each(|(sequence, what, why)| checked.add(sequence, what, why));
+    Ok(checked.done())
+}
+
+struct Frame<'a> {
+    sequence: u64,
+    previous: Digest,
+    payload: &'a [u8],
+}
+
+impl Frame<'_> {
+    fn linked(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(LINK_BYTES + self.payload.len());
+        bytes.extend(self.sequence.to_be_bytes());
+        bytes.extend(self.previous.0);
+        bytes.extend(self.payload);
+        bytes
+    }
+
+    fn hash(&self) -> Digest {
+        Digest::of(&self.linked())
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let linked = self.linked();
+        out.extend((self.payload.len() as u32).to_be_bytes());
+        out.extend(crc32c::crc32c(&linked).to_be_bytes());
+        out.extend(linked);
+    }
+}
+
+/// The frame at the start of the bytes and how many it takes; None where there is none that is right.
+fn frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
+    let (prefix, rest) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
+    let length = length(prefix)?;
+    let linked = rest.get(..LINK_BYTES + length)?;
+    let sum = u32::from_be_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]);
+    if crc32c::crc32c(linked) != sum {
+        return None;
+    }
+    let sequence = u64::from_be_bytes(*linked.first_chunk()?);
+    let previous = Digest::from_bytes(&linked[8..LINK_BYTES])?;
+    Some((Frame { sequence, previous, payload: &linked[LINK_BYTES..] }, PREFIX_BYTES + linked.len()))
+}
+
+fn length(prefix: &[u8; PREFIX_BYTES]) -> Option<usize> {
+    let length = u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]) as usize;
+    (length <= PAYLOAD_BYTES_MAX).then_some(length)
+}
+
+/// All frames, None for each stretch that is damaged; and how far the file is written in whole frames.
+fn frames(bytes: &[u8]) -> (Vec<Option<Frame<'_>>>, usize) {
+    let (mut found, mut at, mut whole) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        if let Some((frame, taken)) = frame(&bytes[at..]) {
+            found.push(Some(frame));
+            at += taken;
+            whole = at;
+            continue;
+        }
+        // Where the next one that is right begins. None: this one was never written to its end, or is the last.
+        match (at + 1..bytes.len()).find(|next| frame(&bytes[*next..]).is_some()) {
+            Some(next) => {
+                found.push(None);
+                at = next;
+            }
+            None => {
+                let prefix = bytes[at..].first_chunk::<PREFIX_BYTES>().and_then(length);
+                let is_whole = prefix.is_some_and(|length| bytes.len() - at >= PREFIX_BYTES + LINK_BYTES + length);
+                if is_whole {
+                    found.push(None);
+                    whole = bytes.len();
+                }
+                break;
+            }
+        }
+    }
+    (found, whole)
+}
+
+/// By their first sequence number.
+fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_ours = path.extension().is_some_and(|it| it == "chain");
+        if let Some(first) = path.file_stem().and_then(|it| it.to_str()?.parse().ok()).filter(|_| is_ours) {
+            files.push((first, path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_head(dir: &Path) -> Option<Head> {
+    let bytes = fs::read(dir.join(HEAD)).ok()?;
+    let (count, hash) = bytes.split_first_chunk::<8>()?;
+    Some(Head { count: u64::from_be_bytes(*count), hash: Digest::from_bytes(hash)? })
+}
+
+/// Written aside and renamed; after a crash the one before is found again from the frames.
+fn write_head(dir: &Path, head: Head) -> io::Result<()> {
+    let fresh = dir.join("head.new");
+    fs::write(&fresh, [&head.count.to_be_bytes()[..], &head.hash.0].concat())?;
+    fs::rename(fresh, dir.join(HEAD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::memory_dir;
+
+    fn payloads(numbers: std::ops::Range<u32>) -> Vec<Vec<u8>> {
+        numbers.map(|number| format!("entry number {number}").into_bytes()).collect()
+    }
+
+    fn altered(dir: &Path) -> Vec<(u64, What)> {
+        check(dir).unwrap().flaws.iter().map(|flaw| (flaw.sequence, flaw.what)).collect()
+    }
+
+    fn path(dir: &Path) -> PathBuf {
+        files(dir).unwrap().pop().unwrap().1
+    }
+
+    #[test]
+    fn entries_come_back_newest_first_and_the_chain_goes_on_after_a_restart() {
+        let dir = memory_dir();
+        OwnChain::open(dir.path()).unwrap().append(&payloads(0..3)).unwrap();
+        let mut chain = OwnChain::open(dir.path()).unwrap();
+        assert_eq!(chain.head().count, 3);
+        chain.append(&payloads(3..5)).unwrap();
+        let links = read(dir.path(), u64::MAX, 10).unwrap();
+        assert_eq!(links.iter().map(|it| it.sequence).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
+        assert_eq!(links[1].payload, b"entry number 3");
+        assert_eq!(read(dir.path(), 3, 1).unwrap()[0].sequence, 2);
+        let checked = check(dir.path()).unwrap();
+        assert_eq!((checked.checked, checked.first, checked.last, checked.flaws), (5, 1, 5, vec![]));
+    }
+
+    #[test]
+    fn any_byte_that_is_changed_names_its_entry() {
+        let dir = memory_dir();
+        OwnChain::open(dir.path()).unwrap().append(&payloads(0..4)).unwrap();
+        let file = path(dir.path());
+        let bytes = fs::read(&file).unwrap();
+        let frame_bytes = bytes.len() / 4;
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x10;
+            fs::write(&file, &changed).unwrap();
+            let sequence = (at / frame_bytes) as u64 + 1;
+            let first = altered(dir.path()).first().map(|(sequence, _)| *sequence);
+            assert_eq!(first, Some(sequence), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_forged_entry_with_a_right_checksum_breaks_the_chain() {
+        let dir = memory_dir();
+        OwnChain::open(dir.path()).unwrap().append(&payloads(0..4)).unwrap();
+        let bytes = fs::read(path(dir.path())).unwrap();
+        let mut forged = Vec::new();
+        for frame in frames(&bytes).0.into_iter().flatten() {
+            let payload = if frame.sequence == 2 { b"something else" } else { frame.payload };
+            Frame { payload, ..frame }.encode(&mut forged);
+        }
+        fs::write(path(dir.path()), forged).unwrap();
+        assert_eq!(altered(dir.path()), [(2, What::Altered)]);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_missed_and_what_a_crash_left_half_written_is_not() {
+        let dir = memory_dir();
+        let mut chain = OwnChain::open(dir.path()).unwrap();
+        chain.append(&payloads(0..3)).unwrap();
+        let bytes = fs::read(path(dir.path())).unwrap();
+        fs::write(path(dir.path()), [&bytes[..], &[0, 0, 0]].concat()).unwrap();
+        let mut chain = OwnChain::open(dir.path()).unwrap();
+        chain.append(&payloads(3..4)).unwrap();
+        assert_eq!(altered(dir.path()), []);
+        fs::write(path(dir.path()), &bytes[..bytes.len() / 3 * 2]).unwrap();
+        assert_eq!(altered(dir.path()), [(3, What::Missing)]);
+    }
+}
