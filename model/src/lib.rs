@@ -16,6 +16,7 @@ pub mod revocation;
 pub mod ruleset;
 pub mod snapshot;
 pub mod state;
+pub mod template;
 pub mod timing;
 pub mod units;
 

@@ -1,8 +1,12 @@
 //! Durations and sizes as operators write them: `250ms`, `10s`, `1m`, `2h`; `512`, `64KiB`, `10MiB`.
 
+mod moment;
+
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use moment::{MOMENT_MAX, Moment};
 
 /// A length of time in words: `250ms`. Shown in the largest unit that loses nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -8,7 +8,7 @@ use quorumgate_model::{
 };
 use quorumgate_proxy::{
     identity::{authorize, jwks::KeySet, signature},
-    tls,
+    tls, traffic,
 };
 
 use crate::pki;
@@ -18,7 +18,8 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
     match resource {
         Resource::Route(route) => {
             ruleset::check(route)?;
-            authorize::check(route)
+            authorize::check(route)?;
+            traffic::check(route)
         }
         Resource::Auth(auth) => keys(auth),
         Resource::CertificateAuthority(it) => pki::check_authority(it),

@@ -29,6 +29,8 @@ pub enum ResponseBody {
     Empty,
     Full(Bytes),
     Upstream(upstream::Body),
+    #[cfg(feature = "compression")]
+    Compressed(Box<crate::traffic::compress::Body>),
     /// Of a 101: what follows is no body.
     Tunnel(upstream::Tunnel),
 }
@@ -78,6 +80,8 @@ impl Body for ResponseBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => whole(bytes),
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            #[cfg(feature = "compression")]
+            Self::Compressed(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -87,6 +91,8 @@ impl Body for ResponseBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Upstream(body) => body.is_end_stream(),
+            #[cfg(feature = "compression")]
+            Self::Compressed(body) => body.is_end_stream(),
             Self::Tunnel(_) => true,
         }
     }
@@ -96,6 +102,8 @@ impl Body for ResponseBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(body) => body.size_hint(),
+            #[cfg(feature = "compression")]
+            Self::Compressed(body) => body.size_hint(),
             Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     grpc_web::Decoder, held::Held, identity::content_digest::Digested, metrics::WorkerMetrics, received::Received,
-    trailers,
+    traffic::mirror::Copy, trailers,
 };
 
 /// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
@@ -61,6 +61,8 @@ pub struct ClientBody {
     digest: Option<Box<Digested>>,
     /// Of a body that comes in base64.
     decoder: Option<Box<Decoder>>,
+    /// For a mirror.
+    copy: Option<Box<Copy>>,
     /// Trailers that wait for the last part.
     behind: Option<Box<Frame<Bytes>>>,
     state: Rc<BodyState>,
@@ -82,6 +84,7 @@ impl ClientBody {
             inner: inner.into(),
             digest: None,
             decoder: None,
+            copy: None,
             behind: None,
             state,
             bytes_max,
@@ -147,6 +150,10 @@ impl ClientBody {
     pub fn digested(mut self, digest: Option<Digested>) -> Self {
         self.digest = digest.map(Box::new);
         self
+    }
+
+    pub(crate) fn copied_to(&mut self, copy: Box<Copy>) {
+        self.copy = Some(copy);
     }
 
     fn poll_digested(
@@ -227,13 +234,9 @@ impl ClientBody {
             None => self.poll_part(cx),
         }
     }
-}
 
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = ClientFault;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+    /// As the upstream gets it.
+    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
         loop {
             let next = ready!(self.poll_encoded(cx));
             let Some(decoder) = &mut self.decoder else { return Poll::Ready(next) };
@@ -249,6 +252,20 @@ impl Body for ClientBody {
                 Err(_) => return self.fail(ClientFault::Broken),
             }
         }
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = ClientFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        let next = ready!(self.poll_decoded(cx));
+        let ended = self.copy.is_some() && self.is_end_stream();
+        if let Some(copy) = &mut self.copy {
+            copy.saw(next.as_ref(), ended);
+        }
+        Poll::Ready(next)
     }
 
     fn is_end_stream(&self) -> bool {

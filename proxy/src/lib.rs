@@ -34,6 +34,7 @@ mod relay;
 pub mod settings;
 pub mod tls;
 mod told;
+pub mod traffic;
 mod trailers;
 mod tunnel;
 mod unread;

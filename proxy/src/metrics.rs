@@ -197,6 +197,28 @@ impl AuthMetrics {
     }
 }
 
+/// What became of a copy for a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MirrorResult {
+    Sent,
+    Failed,
+    /// Too many were under way.
+    Busy,
+    TooLarge,
+    /// The request itself came to no end.
+    Incomplete,
+}
+
+impl MirrorResult {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Sent, "sent"),
+        (Self::Failed, "failed"),
+        (Self::Busy, "busy"),
+        (Self::TooLarge, "too_large"),
+        (Self::Incomplete, "incomplete"),
+    ];
+}
+
 /// Everything that one worker counts.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerMetrics {
@@ -214,6 +236,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
     pub(crate) panics: Counter,
+    mirrors: [Counter; MirrorResult::ALL.len()],
 }
 
 /// In the order of `REASONS`.
@@ -279,6 +302,10 @@ impl WorkerMetrics {
     pub(crate) fn reject(&self, reason: &str) {
         let slot = REASONS.iter().position(|it| *it == reason).unwrap_or(REASONS.len() - 1);
         self.rejects.0[slot].add(1);
+    }
+
+    pub(crate) fn mirrored(&self, result: MirrorResult) {
+        self.mirrors[result as usize].add(1);
     }
 
     pub(crate) fn route(&self, name: &str) -> Arc<RouteMetrics> {
@@ -442,6 +469,11 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
         writeln!(out, "quorumgate_rejects_total{{reason=\"{reason}\"}} {count}")?;
     }
     write_auths(workers, out)?;
+    family(out, "quorumgate_mirror_total", "counter", "Copies of requests for mirrors; those not sent, by reason.")?;
+    for (slot, (_, result)) in MirrorResult::ALL.iter().enumerate() {
+        let count: u64 = workers.iter().map(|it| it.mirrors[slot].value()).sum();
+        writeln!(out, "quorumgate_mirror_total{{result=\"{result}\"}} {count}")?;
+    }
     let mut single = |name, kind, help, value: fn(&WorkerMetrics) -> &Counter| {
         // A sum of differences: a single worker's part of a gauge never wraps.
         let sum = workers.iter().fold(0u64, |sum, it| sum.wrapping_add(value(it).value()));

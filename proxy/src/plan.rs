@@ -1,6 +1,7 @@
 //! One rule as a worker carries it out: header edits parsed once, counters at hand.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
@@ -13,11 +14,13 @@ use quorumgate_model::{
     invalid::Invalid,
     resource::{HeaderEdits, HostRewrite},
     ruleset::{Rule, Ruleset},
+    template::{Template, Variable},
 };
 
 use crate::{
     identity::authorize::Authorization,
     metrics::{RouteMetrics, WorkerMetrics},
+    traffic::Traffic,
 };
 
 /// What this worker made of rules so far. Each plan keeps its rule, so that no other can take its address.
@@ -38,14 +41,32 @@ pub(crate) struct Plan {
     pub(crate) authorization: Result<Option<Authorization>, Invalid>,
     /// `rewrite.host` with a name.
     pub(crate) host: Option<HeaderValue>,
+    /// None: the route asks for nothing of that kind.
+    pub(crate) traffic: Option<Box<Traffic>>,
 }
 
 /// Carried out in the order remove, set, add.
 #[derive(Default)]
 pub(crate) struct Edits {
     remove: Vec<HeaderName>,
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
+    set: Vec<(HeaderName, Text)>,
+    add: Vec<(HeaderName, Text)>,
+}
+
+enum Text {
+    Plain(HeaderValue),
+    /// With values of the request in it.
+    Filled(Template),
+}
+
+impl Text {
+    /// None: what comes of the request's values is no field's value.
+    fn value<'v>(&self, value: impl Fn(&Variable) -> Cow<'v, str>) -> Option<HeaderValue> {
+        match self {
+            Self::Plain(it) => Some(it.clone()),
+            Self::Filled(template) => HeaderValue::try_from(template.fill(value, |out, text| out.push_str(text))).ok(),
+        }
+    }
 }
 
 impl Plans {
@@ -99,20 +120,25 @@ impl Plan {
         Self {
             rule: rule.clone(),
             metrics: metrics.route(&rule.route.name),
-            request: Edits::new(&rewrite.headers.request),
-            response: Edits::new(&rewrite.headers.response),
+            request: Edits::new(&rewrite.headers.request, rule),
+            response: Edits::new(&rewrite.headers.response, rule),
             authorization: Authorization::compile(&rule.route),
             host,
+            traffic: Traffic::new(&rule.route),
         }
     }
 }
 
 impl Edits {
     /// What cannot be a header was refused when the route was applied; what frames the message is never edited.
-    fn new(edits: &HeaderEdits) -> Self {
+    fn new(edits: &HeaderEdits, rule: &Rule) -> Self {
         let name = |name: &str| HeaderName::try_from(name).ok().filter(|name| !frames_the_message(name));
+        let text = |text: &String| match Template::is_one(text) {
+            false => HeaderValue::try_from(text).ok().map(Text::Plain),
+            true => Template::parse("", text, &rule.param_names()).ok().map(Text::Filled),
+        };
         let pairs = |pairs: &std::collections::BTreeMap<String, String>| {
-            pairs.iter().filter_map(|(key, value)| Some((name(key)?, HeaderValue::try_from(value).ok()?))).collect()
+            pairs.iter().filter_map(|(key, value)| Some((name(key)?, text(value)?))).collect()
         };
         Self {
             remove: edits.remove.iter().filter_map(|it| name(it)).collect(),
@@ -121,15 +147,20 @@ impl Edits {
         }
     }
 
-    pub(crate) fn carry_out(&self, headers: &mut HeaderMap) {
+    pub(crate) fn carry_out<'v>(&self, headers: &mut HeaderMap, value: impl Fn(&Variable) -> Cow<'v, str> + Copy) {
         for name in &self.remove {
             headers.remove(name);
         }
-        for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+        for (name, text) in &self.set {
+            match text.value(value) {
+                Some(value) => drop(headers.insert(name, value)),
+                None => drop(headers.remove(name)),
+            }
         }
-        for (name, value) in &self.add {
-            headers.append(name, value.clone());
+        for (name, text) in &self.add {
+            if let Some(value) = text.value(value) {
+                headers.append(name, value);
+            }
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::{
     recent::{self, Entry, Exchange},
     refusal::{self, Refusal},
     told,
+    traffic::Passing,
     upstream::{Failure, Trail},
     worker::Worker,
 };
@@ -81,6 +82,8 @@ pub(crate) struct Record {
     pub(crate) cookies: Vec<HeaderValue>,
     /// Where it waits to be told that what let it in no longer holds.
     pub(crate) live: Option<Live>,
+    /// What its route wants to know of it for later; None: nothing.
+    pub(crate) traffic: Option<Box<Passing>>,
     /// What it took of limits.
     pub(crate) admitted: Option<Box<Admitted>>,
     /// Until the request was handed to the upstream.
@@ -169,6 +172,7 @@ impl Record {
             detail: "",
             cookies: Vec::new(),
             live: None,
+            traffic: None,
             admitted: None,
             overhead: None,
             queued: Duration::ZERO,
@@ -400,6 +404,7 @@ impl Record {
                 ttfb: self.trail.header.map(micros),
                 total: micros(took),
             },
+            arm: self.traffic.as_ref().and_then(|it| it.arm()).map(|arm| &**arm),
             upstream: (self.trail.attempts > 0)
                 .then_some(UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
         };
@@ -445,6 +450,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
         received_bytes: 0,
         sent_bytes: 0,
         timings_us: Timings { queue: 0, gateway: 0, connect: None, ttfb: None, total: 0 },
+        arm: None,
         upstream: None,
     };
     line.write(worker);
@@ -537,6 +543,9 @@ struct Line<'a> {
     received_bytes: u64,
     sent_bytes: u64,
     timings_us: Timings,
+    /// Of a split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arm: Option<&'a str>,
     upstream: Option<UpstreamLine<'a>>,
 }
 

@@ -95,6 +95,8 @@ pub(crate) struct Worker {
     pub(crate) server_names: passthrough::Cache,
     /// The exchanges that it served last.
     pub(crate) recent: Recent,
+    /// Copies of requests for mirrors that are under way.
+    pub(crate) mirrors: Cell<usize>,
     /// Counts requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
     started: Instant,
@@ -207,6 +209,7 @@ async fn run_local(seed: Seed) {
         plans: Plans::new(metrics.clone()),
         server_names: passthrough::Cache::default(),
         recent: Recent::default(),
+        mirrors: Cell::new(0),
         unmatched: metrics.route(NO_ROUTE),
         started: Instant::now(),
         now_ms: Cell::new(0),

@@ -8,6 +8,7 @@ mod limit;
 mod resource;
 mod smaller;
 mod tls;
+mod traffic;
 mod upstream;
 
 use std::{collections::BTreeMap, sync::Arc};

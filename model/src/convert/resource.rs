@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prost_types::Duration as WireDuration;
 use quorumgate_proto::admin::v1 as admin;
 
-use super::access;
+use super::{access, traffic};
 use crate::{
     invalid::Invalid,
     resource::{
@@ -24,7 +24,12 @@ pub fn route_from(it: admin::Route) -> Result<Route, Invalid> {
 pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
     let meta = it.meta.unwrap_or_default();
     let (mut upstream, mut redirect, mut respond) = (None, None, None);
+    let (mut split, mut split_on, mut ramp) = (None, None, None);
     match it.action {
+        Some(admin::route::Action::Split(it)) => {
+            let (arms, on, over) = traffic::split_from(it)?;
+            (split, split_on, ramp) = (Some(arms), on, over);
+        }
         Some(admin::route::Action::Upstream(name)) => upstream = Some(name_from("upstream", &name)?),
         Some(admin::route::Action::Redirect(it)) => {
             redirect = Some(redirect_from(it).map_err(|invalid| invalid.under("redirect"))?);
@@ -38,6 +43,7 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         None => {}
     }
     let total = span_from("timeouts.total", it.timeouts.and_then(|it| it.total))?;
+    let compression = it.compression.map(traffic::compression_from).transpose();
     Ok(RouteWords {
         name: name_from("name", &it.name)?,
         labels: meta.labels,
@@ -46,6 +52,9 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         priority: it.priority,
         matches: match_from(it.r#match.unwrap_or_default()),
         upstream,
+        split,
+        split_on,
+        ramp,
         redirect,
         respond,
         rewrite: rewrite_from(it.rewrite.unwrap_or_default()),
@@ -59,6 +68,9 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         body: it.body.and_then(|it| it.max).map(|max| BodyLimit { max: Size(max) }).unwrap_or_default(),
         timeouts: RouteTimeouts { total: total.unwrap_or_default() },
         retries: RouteRetries { attempts: it.retries.and_then(|it| it.attempts) },
+        mirror: it.mirror.map(traffic::mirror_from).transpose().map_err(|invalid| invalid.under("mirror"))?,
+        cors: it.cors.map(traffic::cors_from).transpose().map_err(|invalid| invalid.under("cors"))?,
+        compression: compression.map_err(|invalid| invalid.under("compression"))?,
     })
 }
 
@@ -128,6 +140,9 @@ fn rewrite_from(it: admin::Rewrite) -> Rewrite {
     Rewrite {
         host: HostRewrite::from(it.host),
         path_prefix: it.path_prefix,
+        path: it.path,
+        path_regex: it.path_regex.map(traffic::path_regex_from),
+        query: traffic::query_from(it.query.unwrap_or_default()),
         headers: HeaderRewrites { request: edits(headers.request), response: edits(headers.response) },
     }
 }
@@ -212,6 +227,9 @@ pub(super) fn meta_to(labels: &BTreeMap<String, String>, owner: &str, descriptio
 pub fn route_to(route: &Route) -> admin::Route {
     let it = RouteWords::from(route.clone());
     let action = match (it.upstream, it.redirect, it.respond) {
+        _ if let Some(arms) = it.split => {
+            Some(admin::route::Action::Split(traffic::split_to((arms, it.split_on, it.ramp))))
+        }
         (Some(name), _, _) => Some(admin::route::Action::Upstream(name.to_string())),
         (_, Some(it), _) => Some(admin::route::Action::Redirect(admin::Redirect {
             status: it.status.into(),
@@ -246,6 +264,9 @@ pub fn route_to(route: &Route) -> admin::Route {
         body: Some(admin::BodyLimit { max: Some(it.body.max.0) }),
         timeouts: Some(admin::RouteTimeouts { total: span_to(it.timeouts.total) }),
         retries: Some(admin::RouteRetries { attempts: it.retries.attempts }),
+        mirror: it.mirror.map(traffic::mirror_to),
+        cors: it.cors.map(traffic::cors_to),
+        compression: it.compression.map(traffic::compression_to),
     }
 }
 
@@ -286,5 +307,8 @@ fn rewrite_to(it: Rewrite) -> admin::Rewrite {
             request: edits(it.headers.request),
             response: edits(it.headers.response),
         }),
+        path: it.path,
+        path_regex: it.path_regex.map(traffic::path_regex_to),
+        query: traffic::query_to(it.query),
     }
 }

@@ -87,6 +87,9 @@ pub fn plain_words(name: &str) -> RouteWords {
         priority: 0,
         matches: MatchWords::default(),
         upstream: Some("u".parse().unwrap()),
+        split: None,
+        split_on: None,
+        ramp: None,
         redirect: None,
         respond: None,
         rewrite: Rewrite::default(),
@@ -99,6 +102,9 @@ pub fn plain_words(name: &str) -> RouteWords {
         body: BodyLimit::default(),
         timeouts: RouteTimeouts::default(),
         retries: RouteRetries::default(),
+        mirror: None,
+        cors: None,
+        compression: None,
     }
 }
 
@@ -114,8 +120,9 @@ fn span() -> impl Strategy<Value = Span> {
     (1_000..=86_400_000_000u64).prop_map(|micros| Span(std::time::Duration::from_micros(micros)))
 }
 
+/// None with `${`, which begins a value of the request.
 fn headers() -> impl Strategy<Value = BTreeMap<String, String>> {
-    btree_map("x-[a-z]{1,6}", "[!-~]([ -~]{0,6}[!-~])?", 0..3)
+    btree_map("x-[a-z]{1,6}", "[!-~]([ -z]{0,6}[!-z])?", 0..3)
 }
 
 fn edits() -> impl Strategy<Value = HeaderEdits> {
@@ -133,10 +140,21 @@ fn redirect() -> impl Strategy<Value = Redirect> {
 
 fn rewrite() -> impl Strategy<Value = Rewrite> {
     let host = select(&["preserve", "target", "in.test", "in.test:81"][..]);
-    (host, of(select(&["/", "/v1", "/v1/x"][..])), edits(), edits()).prop_map(|(host, prefix, request, response)| {
+    let query = of((headers(), headers(), some_of(&["one", "two"])));
+    let query = query.prop_map(|it| it.map(|(set, add, remove)| QueryEdits { set, add, remove }).unwrap_or_default());
+    let prefix = of(select(&["/", "/v1", "/v1/x"][..]));
+    let path = prop_oneof![
+        prefix.prop_map(|it| (it, None, None)),
+        Just((None, Some("/to/${host}".to_owned()), None)),
+        Just((None, None, Some(PathRegex { pattern: "^/(?<a>.)".into(), to: "/b/${a}$1".into() }))),
+    ];
+    (host, path, edits(), edits(), query).prop_map(|(host, (prefix, path, path_regex), request, response, query)| {
         Rewrite {
             host: HostRewrite::from(host.to_owned()),
             path_prefix: prefix.map(str::to_owned),
+            path,
+            path_regex,
+            query,
             headers: HeaderRewrites { request, response },
         }
     })
@@ -188,9 +206,67 @@ fn access() -> impl Strategy<Value = (Option<RouteAuthWords>, Vec<AuthorizeWords
     (of(auth), vec(rule, 0..3), prop_oneof![Just(Vec::new()), names()])
 }
 
+/// Every word of `split`, with and without what may be left out.
+fn split() -> impl Strategy<Value = (Vec<Arm>, Option<SplitOnWords>, Option<Ramp>)> {
+    let on = select(
+        &[
+            r#""consumer""#,
+            r#""credential""#,
+            r#""ip""#,
+            r#"{"header":"x-user"}"#,
+            r#"{"cookie":"arm"}"#,
+            r#"{"cookie":"arm","ttl":"30d"}"#,
+        ][..],
+    );
+    let ramp = (0..=253_402_300_799_999u64, 1..=3600u64, 1..=RAMP_STEPS_MAX).prop_map(|(start, s, steps)| Ramp {
+        start: crate::units::Moment(start),
+        duration: Span::secs(s),
+        steps,
+    });
+    let weights = vec((1..=SPLIT_WEIGHT_MAX, of(1..=SPLIT_WEIGHT_MAX)), 1..4);
+    (weights, of(on), of(ramp)).prop_map(|(weights, on, ramp)| {
+        let arm = |(place, (weight, from)): (usize, (u32, Option<u32>))| Arm {
+            upstream: format!("u{place}").parse().unwrap(),
+            weight,
+            from: from.filter(|_| ramp.is_some()),
+        };
+        let arms = weights.into_iter().enumerate().map(arm).collect();
+        (arms, on.map(|it| serde_json::from_str(it).unwrap()), ramp)
+    })
+}
+
+/// `mirror`, `cors` and `compression` of a route.
+fn traffic() -> impl Strategy<Value = (Option<Mirror>, Option<CorsWords>, Option<Compression>)> {
+    let mirror = (name(), 1..=100u32, 0..=MIRROR_BODY_MAX.0).prop_map(|(upstream, percent, body_max)| Mirror {
+        upstream,
+        percent,
+        body_max: Size(body_max),
+    });
+    let origins = select(&["*", "null", "https://*.a.test:81", "http://[::1]:3000", "app://x"][..]);
+    let cors = (origins, some_of(&["GET", "PUT"]), some_of(&["x-one", "x-two"]), any::<bool>(), of(span()));
+    let cors = cors.prop_map(|(origin, methods, headers, credentials, max_age)| CorsWords {
+        origins: vec![origin.to_owned()],
+        methods,
+        headers: headers.clone(),
+        expose_headers: headers,
+        credentials: credentials && origin != "*",
+        max_age,
+    });
+    let codings = subsequence(Coding::ALL, 1..=3);
+    let compression = (codings, some_of(&["text/*", "application/*+json"]), any::<u64>()).prop_map(
+        |(algorithms, types, min_size)| {
+            let default = Compression::default();
+            let types = if types.is_empty() { default.types } else { types };
+            Compression { algorithms, types, min_size: Size(min_size) }
+        },
+    );
+    (of(mirror), of(cors), of(compression))
+}
+
 #[derive(Debug, Clone)]
 enum Does {
     Forward(Name),
+    Split((Vec<Arm>, Option<SplitOnWords>, Option<Ramp>)),
     Redirect(Redirect),
     Respond(RespondWords),
 }
@@ -198,14 +274,16 @@ enum Does {
 pub fn route() -> impl Strategy<Value = Route> {
     let does = prop_oneof![
         name().prop_map(Does::Forward),
+        split().prop_map(Does::Split),
         redirect().prop_map(Does::Redirect),
         respond().prop_map(Does::Respond)
     ];
     let texts = (name(), labels(), "\\PC{0,12}", "\\PC{0,12}");
     let flags = (select(&OnStale::ALL[..]), select(&EncodedSlash::ALL[..]), of(any::<bool>()));
     let limits = (any::<u64>(), prop_oneof![Just(Span::default()), span()], of(0..=10u32));
-    (texts, any::<i32>(), match_words(), does, rewrite(), flags, (limits, access())).prop_map(
-        |((name, labels, owner, description), priority, (_, matches), does, mut rewrite, flags, (limits, access))| {
+    (texts, any::<i32>(), match_words(), does, rewrite(), flags, (limits, access(), traffic())).prop_map(
+        |((name, labels, owner, description), priority, (_, matches), does, mut rewrite, flags, others)| {
+            let (limits, access, traffic) = others;
             if matches.path_prefix.is_none() && matches.path_exact.is_none() {
                 rewrite.path_prefix = None;
             }
@@ -226,10 +304,18 @@ pub fn route() -> impl Strategy<Value = Route> {
                 body: BodyLimit { max: Size(limits.0) },
                 timeouts: RouteTimeouts { total: limits.1 },
                 retries: RouteRetries { attempts: limits.2 },
+                cors: traffic.1,
+                compression: traffic.2,
                 ..plain_words(&name)
             };
+            if matches!(does, Does::Forward(_) | Does::Split(_)) {
+                words.mirror = traffic.0;
+            }
             match does {
                 Does::Forward(name) => words.upstream = Some(name),
+                Does::Split((arms, on, ramp)) => {
+                    (words.split, words.split_on, words.ramp) = (Some(arms), on, ramp);
+                }
                 Does::Redirect(it) => words.redirect = Some(it),
                 Does::Respond(it) => words.respond = Some(it),
             }

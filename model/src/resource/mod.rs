@@ -202,3 +202,5 @@ mod identity_tests;
 mod tests;
 #[cfg(test)]
 mod tls_tests;
+#[cfg(test)]
+mod traffic_tests;

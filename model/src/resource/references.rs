@@ -67,8 +67,17 @@ impl Resource {
                     Action::Forward { upstream } => {
                         all.push(to("upstream", Kind::Upstream, upstream, Wants::Anything));
                     }
+                    Action::Split(split) => {
+                        let arms = split.arms.iter().enumerate();
+                        all.extend(arms.map(|(place, arm)| {
+                            to(format!("split[{place}].upstream"), Kind::Upstream, &arm.upstream, Wants::Anything)
+                        }));
+                    }
                     Action::Receive(it) => all.push(to("respond.auth", Kind::Auth, &it.auth, Wants::Callers)),
                     Action::Redirect(_) | Action::Respond(_) => {}
+                }
+                if let Some(mirror) = &it.mirror {
+                    all.push(to("mirror.upstream", Kind::Upstream, &mirror.upstream, Wants::Anything));
                 }
                 if let Some(auth) = &it.auth {
                     let list = format!("auth.{}", auth.combine.word());

@@ -1,6 +1,7 @@
 //! Routes: which requests they take and what becomes of those.
 
 mod access;
+mod traffic;
 mod words;
 
 use std::{collections::BTreeMap, fmt};
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 pub use access::*;
+pub use traffic::*;
 pub use words::{FieldWords, MatchWords, RESPOND_BODY_BYTES_MAX, RespondWords, RouteWords};
 
 use super::Name;
@@ -41,6 +43,10 @@ pub struct Route {
     pub body: BodyLimit,
     pub timeouts: RouteTimeouts,
     pub retries: RouteRetries,
+    pub mirror: Option<Mirror>,
+    pub cors: Option<Cors>,
+    /// None: answers stay as the upstream encodes them.
+    pub compression: Option<Compression>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub enum Action {
     Forward {
         upstream: Name,
     },
+    /// To one of several upstreams.
+    Split(Split),
     Redirect(Redirect),
     Respond(Respond),
     /// A standard endpoint that the gateway serves itself.
@@ -148,8 +156,38 @@ impl Respond {
 #[serde(default, deny_unknown_fields)]
 pub struct Rewrite {
     pub host: HostRewrite,
+    /// At most one of the three.
     pub path_prefix: Option<String>,
+    /// A whole path, with values: `/v2/${params.id}`.
+    pub path: Option<String>,
+    pub path_regex: Option<PathRegex>,
+    pub query: QueryEdits,
+    /// Their values may have values of the request in them: `${client_ip}`.
     pub headers: HeaderRewrites,
+}
+
+/// What matches is replaced, wherever in the path it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathRegex {
+    pub pattern: String,
+    /// With `$1` and `${name}` for what groups of the pattern took.
+    pub to: String,
+}
+
+/// Carried out in the order remove, set, add. Names as they are after decoding.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueryEdits {
+    pub set: BTreeMap<String, String>,
+    pub add: BTreeMap<String, String>,
+    pub remove: Vec<String>,
+}
+
+impl QueryEdits {
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
 }
 
 /// `preserve`, `target`, or a host name.

@@ -32,7 +32,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, String>, field: &str, mention: 
 #[test]
 fn a_mistake_in_a_route_names_its_field_and_what_is_allowed() {
     for (words, field, mention) in [
-        (json!({ "upstream": null }), "upstream", "exactly one of upstream, redirect, respond"),
+        (json!({ "upstream": null }), "upstream", "exactly one of upstream, split, redirect, respond"),
         (json!({ "respond": {} }), "respond", "upstream and respond"),
         (json!({ "match": { "path_exact": "/a", "path_prefix": "/a" } }), "match.path_exact", "at most one of"),
         (json!({ "match": { "path_exact": "a" } }), "match.path_exact", "begins with /"),
@@ -192,10 +192,10 @@ fn a_mistake_in_an_upstream_names_its_field_and_what_is_allowed() {
 #[test]
 fn unknown_words_are_errors_at_every_depth() {
     for words in [
-        json!({ "split": [] }),
+        json!({ "splits": [] }),
         json!({ "match": { "host": "a" } }),
         json!({ "match": { "headers": [{ "name": "a", "prefix": "a" }] } }),
-        json!({ "rewrite": { "path": "/" } }),
+        json!({ "rewrite": { "paths": "/" } }),
         json!({ "rewrite": { "headers": { "request": { "append": {} } } } }),
         json!({ "body": { "buffer": false } }),
         json!({ "timeouts": { "connect": "1s" } }),
@@ -255,11 +255,14 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
     let expected = concat!(
         r#"{"name":"r","labels":{},"owner":"","description":"","priority":0,"match":{"hosts":[],"path_prefix":null,"#,
         r#""path_exact":null,"path_template":null,"path_regex":null,"methods":[],"headers":[],"query":[],"cookies":[],"#,
-        r#""client_cidrs":[],"sni":[]},"upstream":"u","redirect":null,"respond":null,"rewrite":{"host":"preserve","#,
-        r#""path_prefix":null,"headers":{"request":{"set":{},"add":{},"remove":[]},"response":{"set":{},"add":{},"#,
+        r#""client_cidrs":[],"sni":[]},"upstream":"u","split":null,"split_on":null,"ramp":null,"#,
+        r#""redirect":null,"respond":null,"rewrite":{"host":"preserve","#,
+        r#""path_prefix":null,"path":null,"path_regex":null,"query":{"set":{},"add":{},"remove":[]},"#,
+        r#""headers":{"request":{"set":{},"add":{},"remove":[]},"response":{"set":{},"add":{},"#,
         r#""remove":[]}}},"auth":null,"authorize":[],"on_stale":"allow","encoded_slash":"refuse","access_log":null,"#,
         r#""limits":[],"body":{"max":"10MiB"},"#,
-        r#""timeouts":{"total":"0s"},"retries":{"attempts":null}}"#
+        r#""timeouts":{"total":"0s"},"retries":{"attempts":null},"#,
+        r#""mirror":null,"cors":null,"compression":null}"#
     );
     assert_eq!(shown, expected);
     assert_eq!(route(json!({ "body": { "max": 0 } })).unwrap().body.max, Size(0));

@@ -91,7 +91,7 @@ impl Test {
 }
 
 /// Percent codes and `+` decoded, as forms and URLs of browsers are written; a stray percent sign stays.
-fn decode(text: &str) -> Cow<'_, [u8]> {
+pub(super) fn decode(text: &str) -> Cow<'_, [u8]> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text.as_bytes());
     }

@@ -8,6 +8,8 @@ mod index;
 mod rank;
 mod request;
 mod rule;
+pub mod split;
+mod transform;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -16,6 +18,7 @@ use imbl::{OrdMap, ordmap::DiffItem};
 pub use explain::{BEATEN_MAX, Beaten, Explanation};
 pub use fingerprint::{match_fingerprint, same_match};
 pub use rule::{REGEX_BYTES_MAX, REGEX_TEXT_BYTES_MAX, Rule, check};
+pub use transform::{BadRewrite, REWRITTEN_PATH_BYTES_MAX, Transform};
 
 use self::{
     index::{Entry, Visitor},
@@ -38,6 +41,7 @@ pub struct Ruleset {
     pub authorities: OrdMap<Name, Arc<CertificateAuthority>>,
     pub rules: OrdMap<Name, Arc<Rule>>,
     hosts: index::Hosts,
+    seed: split::SplitSeed,
     /// What it was compiled from: the next one starts here and follows the differences.
     resources: Resources,
 }
@@ -80,7 +84,10 @@ impl Ruleset {
     /// Never fails: a route that cannot be compiled here is `broken`. `previous` lets unchanged parts be reused: then
     /// the cost goes with the number of differences.
     pub fn compile(state: &State, previous: Option<&Ruleset>) -> Ruleset {
-        let mut next = previous.cloned().unwrap_or_default();
+        let seed = split::SplitSeed::of(state.cluster.as_deref());
+        // Rules keep what they were compiled with.
+        let mut next = previous.filter(|it| it.seed == seed).cloned().unwrap_or_default();
+        next.seed = seed;
         let before = std::mem::replace(&mut next.resources, state.resources.clone());
         next.revision = state.revision;
         next.index = state.index;
@@ -101,7 +108,7 @@ impl Ruleset {
         match resource {
             Resource::Upstream(it) => drop(self.upstreams.insert(it.name.clone(), it.clone())),
             Resource::Route(it) => {
-                let rule = Arc::new(Rule::new(it.clone()));
+                let rule = Arc::new(Rule::seeded(it.clone(), self.seed));
                 self.hosts.insert(&rule);
                 self.rules.insert(it.name.clone(), rule);
             }

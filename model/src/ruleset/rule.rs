@@ -8,10 +8,12 @@ use super::{
     condition::{Condition, Field, Test},
     rank::MethodRank,
     request::Request,
+    split::{Arms, SplitSeed},
+    transform::Transform,
 };
 use crate::{
     invalid::Invalid,
-    resource::{FieldMatch, FieldTest, PathPattern, Route, check},
+    resource::{Action, FieldMatch, FieldTest, PathPattern, Route, Split, check},
 };
 
 /// Bytes that one compiled regular expression may take, and its cache of states beside it.
@@ -27,6 +29,9 @@ pub struct Rule {
     /// and methods match, the other conditions taken as met; where the path itself is what cannot be compiled, every
     /// path. A request must not slip to a lesser route because of a node's age.
     pub broken: Option<String>,
+    /// What becomes of path and query beyond a changed prefix.
+    pub transform: Option<Box<Transform>>,
+    arms: Option<Arms>,
     pub(super) place: Place,
     pub(super) conditions: Vec<Condition>,
 }
@@ -52,6 +57,10 @@ pub(super) enum Segment {
 
 impl Rule {
     pub fn new(route: Arc<Route>) -> Self {
+        Self::seeded(route, SplitSeed::default())
+    }
+
+    pub(super) fn seeded(route: Arc<Route>, seed: SplitSeed) -> Self {
         let (place, path_broken) = match place(&route.matches.path) {
             Ok(place) => (place, None),
             Err(invalid) => (Place::Unknown, Some(invalid)),
@@ -60,8 +69,24 @@ impl Rule {
             Ok(conditions) => (conditions, None),
             Err(invalid) => (Vec::new(), Some(invalid)),
         };
-        let broken = path_broken.or(broken).map(|invalid| invalid.to_string());
-        Self { route, broken, place, conditions }
+        let (transform, unmade) = match Transform::new(&route) {
+            Ok(transform) => (transform, None),
+            Err(invalid) => (None, Some(invalid)),
+        };
+        let arms = match &route.action {
+            Action::Split(split) => Some(Arms::new(split, seed)),
+            _ => None,
+        };
+        let broken = path_broken.or(broken).or(unmade).map(|invalid| invalid.to_string());
+        Self { route, broken, transform, arms, place, conditions }
+    }
+
+    /// Where its traffic is dealt out to.
+    pub fn split(&self) -> Option<(&Split, &Arms)> {
+        match &self.route.action {
+            Action::Split(split) => Some((split, self.arms.as_ref()?)),
+            _ => None,
+        }
     }
 
     /// The values of a template's parameters in a canonical path that the rule matches, as they stand in the path.
@@ -75,6 +100,11 @@ impl Rule {
             Segment::Param(name) => Some((name.as_str(), value)),
             Segment::Literal(_) => None,
         })
+    }
+
+    /// The names of the path's parameters.
+    pub fn param_names(&self) -> Vec<&str> {
+        self.place.params().collect()
     }
 
     /// None: not this method.
@@ -114,10 +144,11 @@ impl Rule {
 pub fn check(route: &Route) -> Result<(), Invalid> {
     place(&route.matches.path)?;
     conditions(route)?;
+    Transform::new(route)?;
     Ok(())
 }
 
-fn place(path: &PathPattern) -> Result<Place, Invalid> {
+pub(super) fn place(path: &PathPattern) -> Result<Place, Invalid> {
     Ok(match path {
         PathPattern::Any => Place::Any,
         PathPattern::Prefix(text) => Place::Prefix(text.clone()),
@@ -205,24 +236,35 @@ fn field(list: &str, place: usize, it: &FieldMatch) -> Result<Field, Invalid> {
 /// Matches the whole text, as Envoy's implementation of the Gateway API does: `/a` does not take `/a/b`.
 fn regex(field: &str, text: &str) -> Result<Regex, Invalid> {
     check::length(field, text, REGEX_TEXT_BYTES_MAX)?;
-    let compile = |pattern: &str| {
-        let mut builder = RegexBuilder::new(pattern);
-        builder.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
-    };
     // Alone first: `a)|(?:b` would otherwise break out of the group that anchors it.
-    match compile(text).and_then(|_| compile(&format!(r"\A(?:{text})\z"))) {
-        Ok(regex) => Ok(regex),
-        Err(regex::Error::CompiledTooBig(_)) => Err(Invalid::field(field).found(format!("{text:?}")).allowed(format!(
+    let compiled = compile(text).and_then(|_| compile(&format!(r"\A(?:{text})\z")));
+    compiled.map_err(|error| bad_regex(field, text, &error, "that matches the whole text"))
+}
+
+/// Matches any part of a text.
+pub(super) fn regex_within(field: &str, text: &str) -> Result<Regex, Invalid> {
+    check::length(field, text, REGEX_TEXT_BYTES_MAX)?;
+    compile(text).map_err(|error| bad_regex(field, text, &error, "that matches a part of the text"))
+}
+
+fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    let mut builder = RegexBuilder::new(pattern);
+    builder.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
+}
+
+fn bad_regex(field: &str, text: &str, error: &regex::Error, matches: &str) -> Invalid {
+    let allowed = match error {
+        regex::Error::CompiledTooBig(_) => format!(
             "a regular expression that compiles to at most {} KiB; [0-9] and [A-Za-z] are smaller than \\d and \\w",
             REGEX_BYTES_MAX >> 10
-        ))),
-        Err(error) => {
+        ),
+        error => {
             let error = error.to_string();
             let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            let allowed = format!("a linear-time regular expression that matches the whole text ({reason})");
-            Err(Invalid::field(field).found(format!("{text:?}")).allowed(allowed))
+            format!("a linear-time regular expression {matches} ({reason})")
         }
-    }
+    };
+    Invalid::field(field).found(format!("{text:?}")).allowed(allowed)
 }
 
 /// The literal text that a pattern surely begins with; empty when in doubt. An alternation could begin otherwise, and

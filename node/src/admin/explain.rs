@@ -1,6 +1,7 @@
 //! `route match`: one imagined request walked through the phases, in the order in which the proxy does.
 
 mod caller;
+mod traffic;
 
 use std::net::IpAddr;
 
@@ -141,6 +142,11 @@ impl Walk {
         if canonical::has_encoded_slash(path) && route.encoded_slash == EncodedSlash::Refuse {
             return self.refused("encoded_slash", 400, "bad_path", "%2F or %5C in the path, and the route refuses it");
         }
+        let headers = caller::header_map(asked.headers.0);
+        if let Some(told) = traffic::preflight(route, &asked.method, &headers) {
+            self.pass("cors", &told, &route.name);
+            return ExplainMatchResponse { status: 204, ..self.response };
+        }
         let mut who = Who::Known(None);
         let query = asked.uri.query();
         if let Some((step, found)) = asked.named.authenticate(route, resources, asked.headers.0, query) {
@@ -155,7 +161,6 @@ impl Walk {
             OnStale::Deny => "refused with 503 state_stale on a stale node",
         };
         self.pass("freshness", on_stale, &route.name);
-        let headers = caller::header_map(asked.headers.0);
         let view = authorize::Asked {
             method: &asked.method,
             host: &asked.host,
@@ -179,10 +184,21 @@ impl Walk {
             }
             self.pass("limit", &told, &limit.name);
         }
+        for (phase, told, rule) in traffic::told(rule, path, query) {
+            self.pass(phase, &told, &rule);
+        }
         match &route.action {
             Action::Forward { upstream } => {
                 self.pass("upstream", "forwarded", upstream);
                 ExplainMatchResponse { upstream: upstream.to_string(), ..self.response }
+            }
+            Action::Split(_) => {
+                let (upstream, told) = traffic::arm(rule, &who, asked.client_ip, &headers);
+                self.pass("split", &told, &route.name);
+                if !upstream.is_empty() {
+                    self.pass("upstream", "forwarded", &upstream);
+                }
+                ExplainMatchResponse { upstream, ..self.response }
             }
             Action::Receive(it) => {
                 self.pass(

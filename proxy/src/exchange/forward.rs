@@ -7,7 +7,11 @@ use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery,
 };
 use http_body::Body;
-use quorumgate_model::resource::{Name, PathPattern};
+use quorumgate_model::{
+    resource::{Name, PathPattern},
+    ruleset::Transform,
+    template::Variable,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -30,6 +34,7 @@ use crate::{
     record::Record,
     refusal::Refusal,
     settings::ClientLimits,
+    traffic,
     upstream::{Asks, Call, Caller},
     websocket,
     worker::Worker,
@@ -41,8 +46,17 @@ const PASSES_MAX: usize = 8;
 const STREAM_IDLE: Duration = Duration::from_secs(300);
 
 /// The origin-form target to ask for; None: the one that came in is it already.
-pub(super) fn target(uri: &Uri, path: Cow<'_, str>, query: Option<&str>, plan: &Plan) -> Result<Option<Uri>, Refusal> {
+pub(super) fn target(
+    record: &Record,
+    uri: &Uri,
+    path: Cow<'_, str>,
+    query: Option<&str>,
+    plan: &Plan,
+) -> Result<Option<Uri>, Refusal> {
     let route = &plan.rule.route;
+    if let Some(transform) = &plan.rule.transform {
+        return transformed(record, transform, path, query, plan).map(Some);
+    }
     let path = match &route.rewrite.path_prefix {
         Some(prefix) => Cow::Owned(replace_prefix(&route.matches.path, &path, prefix)),
         None => path,
@@ -50,12 +64,38 @@ pub(super) fn target(uri: &Uri, path: Cow<'_, str>, query: Option<&str>, plan: &
     if path == uri.path() && query == uri.query() && uri.authority().is_none() && uri.scheme().is_none() {
         return Ok(None);
     }
+    origin_form(path, query).map(Some)
+}
+
+fn origin_form(path: Cow<'_, str>, query: Option<&str>) -> Result<Uri, Refusal> {
     let target = match query {
         Some(query) => Bytes::from(format!("{path}?{query}")),
         None => Bytes::from(path.into_owned()),
     };
     let target = PathAndQuery::from_maybe_shared(target).map_err(|_| Refusal::BadPath("the path is not a URI path"))?;
-    Ok(Some(Uri::from(target)))
+    Ok(Uri::from(target))
+}
+
+fn transformed(
+    record: &Record,
+    transform: &Transform,
+    path: Cow<'_, str>,
+    query: Option<&str>,
+    plan: &Plan,
+) -> Result<Uri, Refusal> {
+    let route = &plan.rule.route;
+    let value = |variable: &Variable| traffic::value(record, variable);
+    let query = match transform.query(query, value) {
+        Some(edited) => edited.map(Cow::Owned),
+        None => query.map(Cow::Borrowed),
+    };
+    let path = match (transform.path(&path, value), &route.rewrite.path_prefix) {
+        (Some(Ok(path)), _) => Cow::Owned(path),
+        (Some(Err(_)), _) => return Err(Refusal::BadPath("the path that the route makes of it cannot be asked for")),
+        (None, Some(prefix)) => Cow::Owned(replace_prefix(&route.matches.path, &path, prefix)),
+        (None, None) => path,
+    };
+    origin_form(path, query.as_deref())
 }
 
 /// Puts `prefix` in the place of what the pattern matched literally: of the prefix, of the whole of an exact path, of
@@ -143,7 +183,7 @@ pub(super) fn prepare(
     }
     parts.version = Version::HTTP_11;
     if let Some(plan) = &record.plan {
-        plan.request.carry_out(headers);
+        plan.request.carry_out(headers, |variable| traffic::value(record, variable));
     }
     Ok(())
 }

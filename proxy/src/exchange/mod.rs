@@ -41,6 +41,7 @@ use crate::{
     received::Received,
     record::{Answer, Logged, Record},
     refusal::{self, Refusal},
+    traffic,
     tunnel::Tunnel,
     upstream::Asks,
     websocket,
@@ -138,7 +139,16 @@ async fn serve(
     };
     record.matched(&plan);
     record.has_line = plan.rule.route.access_log.unwrap_or(record.has_line);
+    if let Some(traffic) = &plan.traffic {
+        record.traffic =
+            Some(traffic.enter(&parts, &host.name, &path, whence(&conn, &parts, trusted, &host, &path).tls));
+    }
     admit(record, &plan, &parts.headers, &path)?;
+    if record.traffic.is_some()
+        && let Some(answer) = traffic::preflight(record)
+    {
+        return Ok(answer);
+    }
     let route = &plan.rule.route;
     let (mut used, mut digest) = (Vec::new(), None);
     if let Some(wanted) = &route.auth {
@@ -169,8 +179,12 @@ async fn serve(
     within_limits(record, &plan, &parts.headers).await?;
 
     match &plan.rule.route.action {
-        Action::Forward { upstream } => {
-            let target = forward::target(&parts.uri, path, query(&parts.uri, &used).as_deref(), &plan)?;
+        Action::Forward { .. } | Action::Split(_) => {
+            let upstream = match &plan.rule.route.action {
+                Action::Forward { upstream } => upstream,
+                _ => traffic::choose(record, &plan.rule, &parts.headers).ok_or(Refusal::BrokenRule)?,
+            };
+            let target = forward::target(record, &parts.uri, path, query(&parts.uri, &used).as_deref(), &plan)?;
             let host = forward::host(&parts, &seen, &plan);
             // Who proved who they are is known behind us by name, not by what could be used again.
             for place in &used {
@@ -185,7 +199,10 @@ async fn serve(
                 logged.trace_id.push_str(origin::trace_id(&parts.headers));
             }
             let body = forward::body(record, body, &plan, &settings.limits, digest);
-            let body = body.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
+            let mut body = body.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
+            if let Some(mirror) = plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket) {
+                traffic::mirror::begin(record, &plan, mirror, &parts, &mut body);
+            }
             let request = Request::from_parts(parts, body);
             let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
             forward::send(record, &plan, upstream, request, asks).await
@@ -352,8 +369,14 @@ fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) ->
         admitted.settle(response.headers());
         admitted.fields(&shared.limits, shared.settings.limits.rate_limit_style, response.headers_mut());
     }
+    if record.traffic.is_some() {
+        traffic::decorate(&record, response.headers_mut());
+    }
     if let Some(plan) = &record.plan {
-        plan.response.carry_out(response.headers_mut());
+        plan.response.carry_out(response.headers_mut(), |variable| traffic::value(&record, variable));
+    }
+    if record.traffic.is_some() {
+        response = traffic::compress(&record, response);
     }
     for cookie in std::mem::take(&mut record.cookies) {
         response.headers_mut().append(header::SET_COOKIE, cookie);

@@ -27,6 +27,7 @@ mod stalled_clients;
 mod support;
 mod tls;
 mod tokens;
+mod traffic;
 mod upstream_balance;
 mod upstream_body;
 mod upstream_faults;

@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{Name, check},
-    AUTHORIZE_RULES_MAX, Action, AuthorizeRule, AuthorizeWords, BodyLimit, EncodedSlash, FieldMatch, FieldTest,
-    HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match, OnStale, PathPattern, ROUTE_LIMITS_MAX, Receive,
-    Receiver, Redirect, Respond, Rewrite, Route, RouteAuth, RouteAuthWords, RouteRetries, RouteTimeouts,
+    AUTHORIZE_RULES_MAX, Action, Arm, AuthorizeRule, AuthorizeWords, BodyLimit, Compression, Cors, CorsWords,
+    EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match, Mirror, OnStale,
+    PathPattern, QueryEdits, ROUTE_LIMITS_MAX, Ramp, Receive, Receiver, Redirect, Respond, Rewrite, Route, RouteAuth,
+    RouteAuthWords, RouteRetries, RouteTimeouts, Split, SplitOn, SplitOnWords,
 };
 use crate::{invalid::Invalid, resource::Authority, ruleset};
 
 /// Bytes of a body that a route answers with.
 pub const RESPOND_BODY_BYTES_MAX: usize = 64 << 10;
 
-const ACTION_FIELDS: &str = "exactly one of upstream, redirect, respond";
+const ACTION_FIELDS: &str = "exactly one of upstream, split, redirect, respond";
 const PATH_FIELDS: &str = "at most one of path_prefix, path_exact, path_template, path_regex";
 const TEST_FIELDS: &str = "exactly one of exact: text, regex: text, present: true, absent: true";
 
@@ -36,6 +37,12 @@ pub struct RouteWords {
     pub matches: MatchWords,
     #[serde(default)]
     pub upstream: Option<Name>,
+    #[serde(default)]
+    pub split: Option<Vec<Arm>>,
+    #[serde(default)]
+    pub split_on: Option<SplitOnWords>,
+    #[serde(default)]
+    pub ramp: Option<Ramp>,
     #[serde(default)]
     pub redirect: Option<Redirect>,
     #[serde(default)]
@@ -61,6 +68,12 @@ pub struct RouteWords {
     pub timeouts: RouteTimeouts,
     #[serde(default)]
     pub retries: RouteRetries,
+    #[serde(default)]
+    pub mirror: Option<Mirror>,
+    #[serde(default)]
+    pub cors: Option<CorsWords>,
+    #[serde(default)]
+    pub compression: Option<Compression>,
 }
 
 /// A fixed answer, or a standard endpoint.
@@ -123,7 +136,14 @@ impl RouteWords {
         let words = self;
         check::meta(&words.labels, &words.owner, &words.description)?;
         let matches = words.matches.parse().map_err(|invalid| invalid.under("match"))?;
-        let action = action(words.upstream, words.redirect, words.respond)?;
+        let split = split(words.split, words.split_on, words.ramp)?;
+        let action = action(words.upstream, split, words.redirect, words.respond)?;
+        let mirror = words.mirror.map(Mirror::checked).transpose().map_err(|invalid| invalid.under("mirror"))?;
+        if let (Some(mirror), Action::Redirect(_) | Action::Respond(_) | Action::Receive(_)) = (&mirror, &action) {
+            return Err(Invalid::field("mirror").found(&mirror.upstream).allowed("only beside upstream or split"));
+        }
+        let cors = words.cors.map(Cors::try_from).transpose().map_err(|invalid| invalid.under("cors"))?;
+        let compression = words.compression.map(Compression::checked).transpose();
         let rewrite = rewrite(words.rewrite, &matches.path).map_err(|invalid| invalid.under("rewrite"))?;
         let auth = words.auth.map(RouteAuth::try_from).transpose().map_err(|invalid| invalid.under("auth"))?;
         let authorize = authorize(words.authorize, &matches.path)?;
@@ -151,8 +171,23 @@ impl RouteWords {
             body: words.body,
             timeouts: words.timeouts,
             retries: words.retries,
+            mirror,
+            cors,
+            compression: compression.map_err(|invalid| invalid.under("compression"))?,
         })
     }
+}
+
+fn split(arms: Option<Vec<Arm>>, on: Option<SplitOnWords>, ramp: Option<Ramp>) -> Result<Option<Split>, Invalid> {
+    let on = on.map(SplitOn::try_from).transpose().map_err(|invalid| invalid.under("split_on"))?;
+    let Some(arms) = arms else {
+        let alone = [("split_on", on.is_some()), ("ramp", ramp.is_some())];
+        return match alone.into_iter().find(|(_, given)| *given) {
+            Some((field, _)) => Err(Invalid::field(field).found("it without split").allowed("only beside split")),
+            None => Ok(None),
+        };
+    };
+    Split::parse(arms, on, ramp).map(Some)
 }
 
 /// A parameter that the path does not have could never be equal to anything.
@@ -175,16 +210,25 @@ fn authorize(words: Vec<AuthorizeWords>, path: &PathPattern) -> Result<Vec<Autho
 
 fn action(
     upstream: Option<Name>,
+    split: Option<Split>,
     redirect: Option<Redirect>,
     respond: Option<RespondWords>,
 ) -> Result<Action, Invalid> {
-    match (upstream, redirect, respond) {
-        (Some(upstream), None, None) => Ok(Action::Forward { upstream }),
-        (None, Some(it), None) => Ok(Action::Redirect(redirect_from(it).map_err(|invalid| invalid.under("redirect"))?)),
-        (None, None, Some(it)) => respond_from(it).map_err(|invalid| invalid.under("respond")),
-        (None, None, None) => Err(Invalid::field("upstream").found("none").allowed(ACTION_FIELDS)),
-        (upstream, redirect, respond) => {
-            let given = [upstream.map(|_| "upstream"), redirect.map(|_| "redirect"), respond.map(|_| "respond")];
+    match (upstream, split, redirect, respond) {
+        (Some(upstream), None, None, None) => Ok(Action::Forward { upstream }),
+        (None, Some(split), None, None) => Ok(Action::Split(split)),
+        (None, None, Some(it), None) => {
+            Ok(Action::Redirect(redirect_from(it).map_err(|invalid| invalid.under("redirect"))?))
+        }
+        (None, None, None, Some(it)) => respond_from(it).map_err(|invalid| invalid.under("respond")),
+        (None, None, None, None) => Err(Invalid::field("upstream").found("none").allowed(ACTION_FIELDS)),
+        (upstream, split, redirect, respond) => {
+            let given = [
+                upstream.map(|_| "upstream"),
+                split.map(|_| "split"),
+                redirect.map(|_| "redirect"),
+                respond.map(|_| "respond"),
+            ];
             let given: Vec<&str> = given.into_iter().flatten().collect();
             Err(Invalid::field(given[1]).found(given.join(" and ")).allowed(ACTION_FIELDS))
         }
@@ -264,7 +308,41 @@ fn rewrite(words: Rewrite, path: &PathPattern) -> Result<Rewrite, Invalid> {
         request: edits("headers.request", words.headers.request)?,
         response: edits("headers.response", words.headers.response)?,
     };
-    Ok(Rewrite { host, path_prefix, headers })
+    let ways = [
+        ("path_prefix", path_prefix.is_some()),
+        ("path", words.path.is_some()),
+        ("path_regex", words.path_regex.is_some()),
+    ];
+    let given: Vec<&str> = ways.into_iter().filter(|(_, given)| *given).map(|(field, _)| field).collect();
+    if let [_, second, ..] = given[..] {
+        let allowed = "at most one of path_prefix, path, path_regex";
+        return Err(Invalid::field(second).found(given.join(" and ")).allowed(allowed));
+    }
+    // What is inside of these two is checked by compiling them: `ruleset::check`.
+    if let Some(path) = &words.path {
+        check::length("path", path, check::PATH_BYTES_MAX)?;
+    }
+    if let Some(it) = &words.path_regex {
+        check::length("path_regex.to", &it.to, check::PATH_BYTES_MAX)?;
+    }
+    let query = query_edits(words.query).map_err(|invalid| invalid.under("query"))?;
+    Ok(Rewrite { host, path_prefix, path: words.path, path_regex: words.path_regex, query, headers })
+}
+
+fn query_edits(words: QueryEdits) -> Result<QueryEdits, Invalid> {
+    for (list, pairs) in [("set", &words.set), ("add", &words.add)] {
+        check::count(list, pairs.len(), check::HEADER_EDITS_MAX)?;
+        for (name, value) in pairs {
+            check::text(list, name, check::WORD_BYTES_MAX)?;
+            check::length(&format!("{list}.{name}"), value, check::VALUE_BYTES_MAX)?;
+        }
+    }
+    check::count("remove", words.remove.len(), check::HEADER_EDITS_MAX)?;
+    for (place, name) in words.remove.iter().enumerate() {
+        check::text(&format!("remove[{place}]"), name, check::WORD_BYTES_MAX)?;
+    }
+    check::once("remove", &words.remove, String::clone)?;
+    Ok(words)
 }
 
 fn host_and_port(text: &str) -> Result<String, Invalid> {
@@ -451,8 +529,13 @@ fn flag(field: &str, given: Option<bool>, test: FieldTest) -> Result<Option<Fiel
 impl From<Route> for RouteWords {
     fn from(route: Route) -> Self {
         let none = RespondWords::default();
+        let (mut split, mut split_on, mut ramp) = (None, None, None);
         let (upstream, redirect, respond) = match route.action {
             Action::Forward { upstream } => (Some(upstream), None, None),
+            Action::Split(it) => {
+                (split, split_on, ramp) = (Some(it.arms), it.on.map(SplitOnWords::from), it.ramp);
+                (None, None, None)
+            }
             Action::Redirect(it) => (None, Some(it), None),
             Action::Respond(it) => {
                 let words = RespondWords { status: Some(it.status), body: it.body, headers: it.headers, ..none };
@@ -471,6 +554,9 @@ impl From<Route> for RouteWords {
             priority: route.priority,
             matches: route.matches.into(),
             upstream,
+            split,
+            split_on,
+            ramp,
             redirect,
             respond,
             rewrite: route.rewrite,
@@ -483,6 +569,9 @@ impl From<Route> for RouteWords {
             body: route.body,
             timeouts: route.timeouts,
             retries: route.retries,
+            mirror: route.mirror,
+            cors: route.cors.map(CorsWords::from),
+            compression: route.compression,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use quorumgate_model::{
     resource::{Authority, Name, Secret, StatusRange},
-    units::{Size, Span},
+    units::{Moment, Size, Span},
 };
 use serde_json::{Map, Value as Json};
 
@@ -118,6 +118,7 @@ impl<'t> Checker<'t> {
             Form::Text => self.text(path, node, |_| Ok(())),
             Form::Name => self.text(path, node, |it| it.parse::<Name>().map(drop)),
             Form::Span => self.text(path, node, |it| it.parse::<Span>().map(drop)),
+            Form::Moment => self.text(path, node, |it| it.parse::<Moment>().map(drop)),
             Form::Authority => self.text(path, node, |it| it.parse::<Authority>().map(drop)),
             Form::StatusRange => self.text(path, node, |it| it.parse::<StatusRange>().map(drop)),
             Form::Cidr => self.text(path, node, |it| {

@@ -5,6 +5,7 @@ mod access;
 mod identity;
 mod limit;
 mod tls;
+mod traffic;
 mod upstream;
 
 pub use identity::{AUTH, CERTIFICATE_AUTHORITY, CONSUMER};
@@ -38,6 +39,8 @@ pub enum Form {
     Int(i64, i64),
     /// `250ms`
     Span,
+    /// `2026-11-25T14:00:00Z`
+    Moment,
     /// `64KiB` or a number of bytes
     Size,
     Name,
@@ -149,7 +152,7 @@ const OWNER: Field =
 const DESCRIPTION: Field = Field::new("description", Form::Text, "For people.").default("\"\"");
 
 pub static ROUTE: Object = Object {
-    about: "Which requests it takes and what becomes of them. Exactly one of upstream, redirect and respond.",
+    about: "Which requests it takes and what becomes of them. Exactly one of upstream, split, redirect and respond.",
     fields: &[
         NAME,
         LABELS,
@@ -159,6 +162,15 @@ pub static ROUTE: Object = Object {
             .default("0"),
         Field::new("match", Form::Object(&MATCH), "Which requests it takes; all of them if left out.").default("{}"),
         Field::new("upstream", Form::Name, "The upstream that answers.").default("null"),
+        Field::new("split", Form::List(&Form::Object(&traffic::ARM)), "Several upstreams, each with its share.")
+            .default("null"),
+        Field::new(
+            "split_on",
+            Form::WordOr(&["consumer", "credential", "ip"], &traffic::SPLIT_ON),
+            "What meets the same arm each time, on every node; if left out, every request draws.",
+        )
+        .default("null"),
+        Field::new("ramp", Form::Object(&traffic::RAMP), "The split's weights are reached bit by bit.").default("null"),
         Field::new("redirect", Form::Object(&REDIRECT), "Send the client elsewhere.").default("null"),
         Field::new("respond", Form::Object(&RESPOND), "Answer from here.").default("null"),
         Field::new("rewrite", Form::Object(&REWRITE), "What is changed on the way.").default("{}"),
@@ -183,6 +195,11 @@ pub static ROUTE: Object = Object {
         Field::new("body", Form::Object(&BODY), "Limits on the request's body.").default("{}"),
         Field::new("timeouts", Form::Object(&ROUTE_TIMEOUTS), "How long an exchange may take.").default("{}"),
         Field::new("retries", Form::Object(&ROUTE_RETRIES), "What is tried again.").default("{}"),
+        Field::new("mirror", Form::Object(&traffic::MIRROR), "A copy of requests for another upstream.")
+            .default("null"),
+        Field::new("cors", Form::Object(&traffic::CORS), "Which pages of other origins may call.").default("null"),
+        Field::new("compression", Form::Object(&traffic::COMPRESSION), "Answers are compressed; {} for the defaults.")
+            .default("null"),
     ],
 };
 
@@ -248,7 +265,15 @@ static REWRITE: Object = Object {
             .default("\"preserve\""),
         Field::new("path_prefix", Form::Text, "Replaces the matched prefix, or the whole of an exact path.")
             .default("null"),
-        Field::new("headers", Form::Object(&HEADER_REWRITES), "Header fields.").default("{}"),
+        Field::new("path", Form::Text, "The whole path anew, such as /v2/${params.id}.").default("null"),
+        Field::new("path_regex", Form::Object(&traffic::PATH_REGEX), "A part of the path anew.").default("null"),
+        Field::new("query", Form::Object(&traffic::QUERY_EDITS), "Query parameters.").default("{}"),
+        Field::new(
+            "headers",
+            Form::Object(&HEADER_REWRITES),
+            "Header fields; values may name ${client_ip} and others.",
+        )
+        .default("{}"),
     ],
 };
 

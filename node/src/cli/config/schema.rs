@@ -57,6 +57,7 @@ fn form(form_: Form) -> Json {
         Form::Bool => json!({ "type": "boolean" }),
         Form::True => json!({ "const": true }),
         Form::Int(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Form::Moment => json!({ "type": "string", "format": "date-time" }),
         Form::Span => json!({ "anyOf": [pattern(SPAN), { "const": 0 }] }),
         Form::Size => json!({ "anyOf": [pattern(SIZE), { "type": "integer", "minimum": 0 }] }),
         Form::Name => pattern(NAME),

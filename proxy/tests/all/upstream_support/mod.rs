@@ -136,6 +136,9 @@ pub fn route() -> Route {
         body: BodyLimit::default(),
         timeouts: RouteTimeouts::default(),
         retries: RouteRetries::default(),
+        mirror: None,
+        cors: None,
+        compression: None,
     }
 }
 

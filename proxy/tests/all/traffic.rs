@@ -1,0 +1,242 @@
+//! Splits, preflights, mirrors, rewrites with values, and answers made smaller.
+
+use std::collections::BTreeMap;
+
+use crate::support::*;
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+/// Answers with its own name.
+async fn named(name: &'static str) -> String {
+    let answer = move |_| async move { Response::new(Full::new(Bytes::from_static(name.as_bytes()))) };
+    upstream(answer).await.to_string()
+}
+
+async fn split(route: Value) -> Gateway {
+    let mut words = json!({
+        "upstreams": [{"name": "a", "targets": [named("a").await]}, {"name": "b", "targets": [named("b").await]}],
+        "routes": [{"name": "r", "split": [{"upstream": "a", "weight": 1}, {"upstream": "b", "weight": 1}]}],
+    });
+    for (name, value) in route.as_object().unwrap() {
+        words["routes"][0][name] = value.clone();
+    }
+    Gateway::start(words)
+}
+
+#[tokio::test]
+async fn one_user_meets_the_same_arm_on_every_gateway() {
+    let on_header = json!({"split_on": {"header": "x-user"}});
+    let (one, two) = (split(on_header.clone()).await, split(on_header).await);
+    let mut arms = BTreeMap::new();
+    for user in 0..24 {
+        let field = format!("x-user: user-{user}");
+        let first = ask(one.address, "GET /", &[&field], "").await;
+        assert_eq!(field_of(&first, "x-split-arm"), body(&first));
+        for gateway in [&one, &two] {
+            let again = ask(gateway.address, "GET /", &[&field], "").await;
+            assert_eq!(body(&again), body(&first), "{field}");
+        }
+        *arms.entry(body(&first).to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(arms.len(), 2, "{arms:?}");
+}
+
+fn field_of<'a>(answer: &'a str, name: &str) -> &'a str {
+    field(answer, name).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_client_without_the_cookie_is_given_one_that_keeps_its_arm() {
+    let gateway = split(json!({"split_on": {"cookie": "arm", "ttl": "1h"}})).await;
+    for _ in 0..8 {
+        let first = ask(gateway.address, "GET /", &[], "").await;
+        let cookie = field_of(&first, "set-cookie").to_owned();
+        assert!(cookie.starts_with("arm=") && cookie.contains("; Max-Age=3600; HttpOnly; SameSite=Lax"), "{cookie}");
+        let cookie = format!("cookie: x=1; {}", cookie.split(';').next().unwrap());
+        let again = ask(gateway.address, "GET /", &[&cookie], "").await;
+        assert_eq!((body(&again), field(&again, "set-cookie")), (body(&first), None));
+    }
+}
+
+#[tokio::test]
+async fn a_ramp_that_is_over_leaves_its_weights_and_one_to_come_the_first_arm() {
+    let arms = json!([{"upstream": "a", "weight": 0}, {"upstream": "b", "weight": 1}]);
+    for (start, expected) in [("2020-01-01T00:00:00Z", "b"), ("9000-01-01T00:00:00Z", "a")] {
+        let gateway = split(json!({"split": arms, "ramp": {"start": start, "duration": "1h"}})).await;
+        for _ in 0..4 {
+            assert_eq!(body(&ask(gateway.address, "GET /", &[], "").await), expected);
+        }
+    }
+}
+
+fn page(target: &str, cors: Value) -> Gateway {
+    Gateway::start(json!({
+        "upstreams": [{"name": "u", "targets": [target]}],
+        "auth": [{"name": "keys", "api_key": {}}],
+        "routes": [
+            {"name": "open", "match": {"path_prefix": "/open"}, "upstream": "u", "cors": cors},
+            {"name": "shut", "match": {"path_prefix": "/shut", "methods": ["GET", "PUT"]}, "upstream": "u", "cors": cors,
+             "auth": {"any_of": ["keys"]}, "on_stale": "allow"},
+            {"name": "denied", "match": {"path_prefix": "/denied"}, "upstream": "u", "cors": cors,
+             "authorize": [{"deny": {}}]},
+        ],
+    }))
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_here_and_asks_nobody_who_he_is() {
+    let (target, heard) = echo().await;
+    let cors = json!({
+        "origins": ["https://app.acme.test", "https://*.shop.test"], "headers": ["X-V"], "expose_headers": ["x-total"],
+        "credentials": true, "max_age": "10m",
+    });
+    let gateway = page(&target.to_string(), cors);
+    let asks = |origin: &'static str| async move {
+        let origin = format!("origin: {origin}");
+        let fields = [&*origin, "access-control-request-method: PUT", "access-control-request-headers: x-v"];
+        ask(gateway.address, "OPTIONS /shut/1", &fields, "").await
+    };
+    for origin in ["https://app.acme.test", "https://a.shop.test"] {
+        let answer = asks(origin).await;
+        assert_eq!(status(&answer), 204, "{answer}");
+        for (name, value) in [
+            ("access-control-allow-origin", origin),
+            ("access-control-allow-methods", "GET, PUT"),
+            ("access-control-allow-headers", "x-v"),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-max-age", "600"),
+        ] {
+            assert_eq!(field(&answer, name), Some(value), "{answer}");
+        }
+        assert!(answer.contains("vary: origin"), "{answer}");
+    }
+    let stranger = asks("https://evil.test").await;
+    assert_eq!(status(&stranger), 204);
+    assert!(!stranger.contains("access-control-allow"), "{stranger}");
+    assert_eq!(heard.count(), 0);
+}
+
+#[tokio::test]
+async fn answers_say_which_origin_may_see_them_and_refusals_too() {
+    let target = upstream(|_| async {
+        let answer = Response::builder().header("access-control-allow-origin", "*").header("vary", "accept");
+        answer.body(Full::new(Bytes::from_static(b"ok"))).unwrap()
+    })
+    .await;
+    let cors = json!({"origins": ["https://app.acme.test"], "expose_headers": ["x-total"], "credentials": true});
+    let gateway = page(&target.to_string(), cors);
+    for (path, expected) in [("/open", 200), ("/denied", 403)] {
+        let answer = ask(gateway.address, &format!("GET {path}"), &["origin: https://app.acme.test"], "").await;
+        assert_eq!(status(&answer), expected, "{answer}");
+        assert_eq!(field(&answer, "access-control-allow-origin"), Some("https://app.acme.test"), "{answer}");
+        assert_eq!(field(&answer, "access-control-expose-headers"), Some("x-total"), "{answer}");
+        assert_eq!(field(&answer, "access-control-allow-credentials"), Some("true"), "{answer}");
+        assert_eq!(answer.matches("access-control-allow-origin").count(), 1, "{answer}");
+    }
+    for fields in [&["origin: https://evil.test"][..], &[]] {
+        let answer = ask(gateway.address, "GET /open", fields, "").await;
+        assert!(!answer.contains("access-control-") && answer.contains("vary: origin"), "{answer}");
+    }
+    let anyone = page(&target.to_string(), json!({"origins": ["*"]}));
+    let answer = ask(anyone.address, "GET /open", &["origin: null"], "").await;
+    assert_eq!(field(&answer, "access-control-allow-origin"), Some("*"));
+    assert!(!answer.contains("vary: origin"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_mirror_hears_what_the_upstream_hears_and_the_client_never_waits_for_it() {
+    let ((target, heard), (mirror, copies)) = (echo().await, echo().await);
+    let gateway = Gateway::start(json!({
+        "upstreams": [
+            {"name": "u", "targets": [target.to_string()]}, {"name": "m", "targets": [mirror.to_string()]},
+            {"name": "gone", "targets": ["127.0.0.1:1"], "retries": {"attempts": 0}},
+        ],
+        "routes": [
+            {"name": "r", "upstream": "u", "mirror": {"upstream": "m", "body_max": 8}, "rewrite": {"path_prefix": "/v1"},
+             "match": {"path_prefix": "/"}},
+            {"name": "dead", "match": {"path_prefix": "/dead"}, "upstream": "u", "mirror": {"upstream": "gone"}},
+        ],
+    }));
+    let at = gateway.address;
+    assert_eq!(body(&ask(at, "GET /a?b", &[], "").await), "ok");
+    until("a copy", || (copies.count() == 1).then_some(())).await;
+    assert_eq!(copies.last(), heard.last());
+    assert!(copies.last().starts_with("GET /v1/a?b\n"), "{}", copies.last());
+    assert_eq!(body(&ask(at, "POST /c", &["content-length: 5"], "hello").await), "ok");
+    until("a second copy", || (copies.count() == 2).then_some(())).await;
+    assert!(copies.last().ends_with("\n\nhello"), "{}", copies.last());
+
+    assert_eq!(body(&ask(at, "POST /d", &["content-length: 9"], "too large").await), "ok");
+    let chunked = "5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
+    assert_eq!(body(&ask(at, "POST /e", &["transfer-encoding: chunked"], chunked).await), "ok");
+    assert_eq!(body(&ask(at, "GET /dead", &[], "").await), "ok");
+    for (result, count) in [("sent", 2), ("too_large", 2), ("failed", 1), ("busy", 0), ("incomplete", 0)] {
+        gateway.metric_becomes(&format!("quorumgate_mirror_total{{result=\"{result}\"}}"), count).await;
+    }
+    assert_eq!(copies.count(), 2);
+}
+
+#[tokio::test]
+async fn rewrites_put_values_where_they_are_named() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(json!({
+        "upstreams": [{"name": "u", "targets": [target.to_string()]}],
+        "routes": [
+            {"name": "t", "match": {"path_template": "/orders/{id}"}, "upstream": "u", "rewrite": {
+                "path": "/v2/${params.id}/order",
+                "query": {"set": {"from": "${client_ip}"}, "remove": ["debug"]},
+                "headers": {
+                    "request": {"set": {"x-was": "${method} ${scheme}://${host}${path}"}},
+                    "response": {"set": {"x-asked": "${params.id} ${request_id}"}},
+                }}},
+            {"name": "x", "match": {"path_prefix": "/old"}, "upstream": "u",
+             "rewrite": {"path_regex": {"pattern": "^/old/([0-9]+)", "to": "/new/n$1"}}},
+        ],
+    }));
+    let answer = ask(gateway.address, "GET /orders/a%20b?debug=1&x=2&from=me", &[], "").await;
+    let heard_of = heard.last();
+    assert!(heard_of.starts_with("GET /v2/a%20b/order?x=2&from=127.0.0.1\n"), "{heard_of}");
+    assert!(heard_of.contains("x-was: GET http://api.test/orders/a%20b\n"), "{heard_of}");
+    let id = field(&answer, "x-request-id").unwrap();
+    assert_eq!(field(&answer, "x-asked"), Some(&*format!("a%20b {id}")));
+    for (asked, arrives) in [("/old/7/x", "/new/n7/x"), ("/old/x", "/old/x")] {
+        assert_eq!(status(&ask(gateway.address, &format!("GET {asked}"), &[], "").await), 200);
+        assert!(heard.last().starts_with(&format!("GET {arrives}\n")), "{}", heard.last());
+    }
+}
+
+#[tokio::test]
+async fn answers_are_compressed_as_the_client_likes_it() {
+    let target = upstream(|_| async {
+        let answer = Response::builder().header("content-type", "application/json").header("etag", "\"1\"");
+        answer.body(Full::new(Bytes::from(vec![b'7'; 50_000]))).unwrap()
+    })
+    .await;
+    let mut words = forward_all(target);
+    words["routes"][0]["compression"] = json!({});
+    let gateway = Gateway::start(words);
+    let mut plain = field_and_size(gateway.address, "").await;
+    assert_eq!((plain.0.as_str(), plain.1), ("", 50_000));
+    for coding in ["gzip", "br", "zstd"] {
+        plain = field_and_size(gateway.address, coding).await;
+        assert_eq!(plain.0, coding);
+        assert!(plain.1 < 500, "{coding}: {}", plain.1);
+    }
+    let head = ask(gateway.address, "HEAD /", &["accept-encoding: gzip"], "").await;
+    assert_eq!((field(&head, "content-encoding"), field(&head, "vary")), (None, Some("accept-encoding")), "{head}");
+}
+
+/// Content-Encoding, and the bytes of the body.
+async fn field_and_size(address: std::net::SocketAddr, accepts: &str) -> (String, usize) {
+    use http_body_util::BodyExt;
+    let mut client = http2(tokio::net::TcpStream::connect(address).await.unwrap()).await;
+    let request = http::Request::get("http://api.test/").header("accept-encoding", accepts);
+    let response = client.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["vary"], "accept-encoding");
+    let coding = response.headers().get("content-encoding").map(|it| it.to_str().unwrap().to_owned());
+    assert_eq!(response.headers()["etag"], if coding.is_some() { "W/\"1\"" } else { "\"1\"" });
+    let size = response.into_body().collect().await.unwrap().to_bytes().len();
+    (coding.unwrap_or_default(), size)
+}
