@@ -109,8 +109,15 @@ impl LiveTable {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends what may not go on. `revoked` is asked of every identity; pass None where nothing has changed.
-    pub(crate) fn sweep(&self, now_s: u64, fresh: bool, revoked: Option<&dyn Fn(&Identity) -> bool>) {
+    /// Ends what may not go on. `revoked` is asked of every identity; pass None where nothing has changed. `spent` is asked
+    /// once a second: a credential may have got an end after it let somebody in.
+    pub(crate) fn sweep(
+        &self,
+        now_s: u64,
+        fresh: bool,
+        revoked: Option<&dyn Fn(&Identity) -> bool>,
+        spent: &dyn Fn(&Identity) -> bool,
+    ) {
         let expiring = self.looked_at.replace(now_s) != now_s;
         let went_stale = self.was_fresh.replace(fresh) && !fresh;
         if !expiring && !went_stale && revoked.is_none() {
@@ -124,7 +131,8 @@ impl LiveTable {
             if revoked.is_some_and(gone) {
                 return Some(Ended::Revoked);
             }
-            grant.ends_at.is_some_and(|at| now_s >= at).then_some(Ended::Expired)
+            let over = grant.ends_at.is_some_and(|at| now_s >= at) || (expiring && gone(spent));
+            over.then_some(Ended::Expired)
         };
         let mut wakers = Vec::new();
         for slot in &mut *self.slots.borrow_mut() {
@@ -230,14 +238,14 @@ mod tests {
         for slot in [short, fresh_only, forever] {
             assert_eq!(table.ended(slot, &mut cx), None);
         }
-        table.sweep(9, true, None);
+        table.sweep(9, true, None, &|_| false);
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
-        table.sweep(10, true, None);
+        table.sweep(10, true, None, &|_| false);
         assert_eq!(table.ended(short, &mut cx), Some(Ended::Expired));
-        table.sweep(10, false, None);
+        table.sweep(10, false, None, &|_| false);
         assert_eq!(table.ended(fresh_only, &mut cx), Some(Ended::Stale));
         assert_eq!(table.ended(forever, &mut cx), None);
-        table.sweep(11, false, None);
+        table.sweep(11, false, None, &|_| false);
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         table.leave(short);
         assert_eq!(table.enter(grant(false, None)), short);

@@ -278,7 +278,8 @@ fn sweep(worker: &Worker) {
     let changed = worker.kept.swept_index.replace(facts.index) != facts.index;
     let revoked: Option<&dyn Fn(&Identity) -> bool> = if changed { Some(&gone) } else { None };
     worker.live.sweep_held(freshness::boottime_ns() / 1_000);
-    worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), revoked);
+    let spent = |identity: &Identity| ladder::is_spent(directory, identity);
+    worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), revoked, &spent);
 }
 
 /// Seconds since 1970.

@@ -223,11 +223,21 @@ pub(crate) fn is_over(directory: &Directory, facts: &Facts, identity: &Identity)
     if identity.presented.as_ref().is_some_and(|it| !it.still_holds(facts, wall_s())) {
         return true;
     }
+    if is_spent(directory, identity) {
+        return true;
+    }
+    identity.callers().any(|caller| {
+        let consumer_gone = || caller.consumer.as_ref().is_some_and(|it| find_consumer(facts, &it.name).is_none());
+        is_revoked(directory, caller) || consumer_gone()
+    })
+}
+
+/// Whether a stored credential that let a stream in is good no more: gone, or at its end, which a rotation may have set
+/// after the stream had begun.
+pub(crate) fn is_spent(directory: &Directory, identity: &Identity) -> bool {
     identity.callers().any(|caller| {
         let stored = matches!(caller.method, AuthMethod::ApiKey | AuthMethod::Basic);
-        let credential_gone = stored && caller.credential.as_ref().is_some_and(|it| !directory.is_good(it));
-        let consumer_gone = || caller.consumer.as_ref().is_some_and(|it| find_consumer(facts, &it.name).is_none());
-        credential_gone || is_revoked(directory, caller) || consumer_gone()
+        stored && caller.credential.as_ref().is_some_and(|it| !directory.is_good(it))
     })
 }
 

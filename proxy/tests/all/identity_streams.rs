@@ -148,6 +148,23 @@ async fn a_stream_ends_when_its_token_does() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_with_its_key_that_was_rotated_meanwhile() {
+    let signer = Signer::es256("k1");
+    let world = world(&signer, silent_after(EVENTS).await).await;
+    let id = world.key("acme", KEY);
+    let mut stream = open(&world, &get(&x_api_key(KEY)), "data: 1\n\n\r\n").await;
+    let since = Instant::now();
+    let overlap = Duration::from_secs(1);
+    world.rotate(id, OTHER_KEY, overlap);
+    // Nothing is written any more: the time alone ends it.
+    assert_eq!(rest(&mut stream).await, b"0\r\n\r\n");
+    assert!((overlap..overlap + 2 * AT_ONCE).contains(&since.elapsed()), "{:?}", since.elapsed());
+    let mut next = open(&world, &get(&x_api_key(OTHER_KEY)), "data: 1\n\n\r\n").await;
+    world.revoke(SelectorKind::Consumer, b"", b"acme");
+    rest(&mut next).await;
+}
+
+#[tokio::test]
 async fn a_tunnel_a_download_and_a_wait_end_each_in_their_own_way() {
     let signer = Signer::es256("k1");
     let tunnels = world(&signer, silent_after(ACCEPTED).await).await;

@@ -8,7 +8,7 @@ use std::{
 
 use quorumgate_model::{
     LEVEL,
-    command::{Actor, Body, Command, Decided, NewCredential, NewRevocation, Revoke, Stamp},
+    command::{Actor, Body, Command, Decided, NewCredential, NewRevocation, Revoke, RotateCredential, Stamp},
     credential::{BasicUser, CredentialId, CredentialKind, Grants},
     resource::{Key, Kind},
     revocation::{SelectorKind, SelectorParts},
@@ -163,6 +163,14 @@ impl World {
         let new = NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: None, ttl: None };
         self.apply(Body::CreateCredentials([new].into()));
         id
+    }
+
+    /// The new key is good at once, the old one until the overlap is over.
+    pub fn rotate(&self, id: CredentialId, text: &str, overlap: Duration) {
+        let hash = key_hash(&PEPPER, text);
+        let kind = CredentialKind::ApiKey { hash, prefix: *b"abcdefgh" };
+        let new_id = CredentialId::of(&hash).unwrap();
+        self.apply(Body::RotateCredential(RotateCredential { id, new_id, kind, overlap }));
     }
 
     pub fn decide(&self, id: CredentialId, to: Decided) {
