@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::apply_file;
@@ -71,16 +71,34 @@ pub async fn propagation(cluster: &Cluster, rounds: usize) -> anyhow::Result<Pro
         hammers.wait_let_in().await?;
         let asked = cluster.members.get(round % cluster.members.len()).context("a node")?;
         let start = Instant::now();
-        revoke(asked, &jti)?;
+        let receipt = revoke(asked, &jti)?;
+        let receipted = Instant::now();
         took.push(hammers.wait_refused().await?.duration_since(start));
-        hammers.stop().await?.check_no_way_back()?;
+        let log = hammers.stop().await?;
+        log.check_no_way_back()?;
+        // The receipt names who enforces it: nobody there lets in what was sent after.
+        check_receipt(cluster, &receipt)?;
+        let late = log.seen.iter().find(|seen| seen.let_in && seen.sent > receipted);
+        ensure!(late.is_none(), "round {round}: a node of the receipt let in a request sent after it");
     }
     took.sort();
     Ok(Propagation { took })
 }
 
-fn revoke(member: &Member, jti: &str) -> anyhow::Result<()> {
-    member.cli(&["token", "revoke", "--issuer", ISSUER, "--jti", jti, "--expires-in", "2h"]).map(drop)
+/// The receipt.
+fn revoke(member: &Member, jti: &str) -> anyhow::Result<Value> {
+    let told =
+        member.cli(&["token", "revoke", "--issuer", ISSUER, "--jti", jti, "--expires-in", "2h", "-o", "json"])?;
+    Ok(serde_json::from_str(&told)?)
+}
+
+fn check_receipt(cluster: &Cluster, receipt: &Value) -> anyhow::Result<()> {
+    let nodes = receipt["nodes"].as_array().context("nodes")?;
+    ensure!(nodes.len() == cluster.members.len(), "not every node is in the receipt: {receipt}");
+    for node in nodes {
+        ensure!(node["applied_revision"].as_u64() >= receipt["revision"].as_u64(), "a node lags: {receipt}");
+    }
+    Ok(())
 }
 
 /// What is done to a cluster while a token is revoked.
@@ -183,7 +201,7 @@ async fn revoked_somewhere(cluster: &Cluster, victim: usize, jti: &str) -> anyho
     let mut acknowledged = None;
     until("a revocation to be acknowledged", async || {
         let able = cluster.members.iter().enumerate().find(|(at, member)| *at != victim && member.is_running());
-        revoke(able.context("another node")?.1, jti)?;
+        drop(revoke(able.context("another node")?.1, jti)?);
         acknowledged = Some(Instant::now());
         Ok(())
     })
