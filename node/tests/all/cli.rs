@@ -223,7 +223,8 @@ fn json_has_every_field_of_an_object() {
     let route = &json["routes"][0];
     assert_eq!(route["match"]["path_regex"], Value::Null);
     assert_eq!((&route["on_stale"], &route["body"]["max"]), (&json!("allow"), &json!("10MiB")));
-    assert_eq!(json["upstreams"][0]["targets"], json!([{ "address": "127.0.0.1:9000", "weight": 1 }]));
+    let target = json!({ "address": "127.0.0.1:9000", "weight": 1, "priority": 0, "zone": null });
+    assert_eq!(json["upstreams"][0]["targets"], json!([target]));
     assert_eq!(json["upstreams"][0]["health"], Value::Null);
 }
 

@@ -252,7 +252,8 @@ fn objects_are_set_shown_matched_and_removed_one_at_a_time() {
     assert_eq!((&route["upstream"], &route["match"]["methods"]), (&json!("shop"), &json!([])));
     assert!(route["etag"].as_str().is_some_and(|it| !it.is_empty()));
     node.check(&["route", "get", "nobody"], "", 4, &["error[not_found]"]);
-    assert_eq!(node.json(&["upstream", "ls"], "")["upstreams"][0]["balance"], json!({ "policy": "round_robin" }));
+    let balance = json!({ "policy": "round_robin", "hash_on": null });
+    assert_eq!(node.json(&["upstream", "ls"], "")["upstreams"][0]["balance"], balance);
 
     let found = node.json(&["route", "match", "GET", "http://shop.test/orders/1"], "");
     assert_eq!(keys(&found), ["status", "code", "route", "upstream", "beaten", "phases", "near_misses"]);
