@@ -53,7 +53,7 @@ impl Watch {
                 continue;
             }
             let state = self.consensus.state();
-            let questions = questions(&state, &mut from, &told);
+            let questions = questions(&state, &mut from, &mut told);
             if questions.is_empty() {
                 continue;
             }
@@ -75,16 +75,24 @@ impl Watch {
 }
 
 /// Keys of which little is left to lend, and those that were told of.
-fn questions(state: &State, from: &mut Option<Key>, told: &Told) -> Vec<Question> {
+fn questions(state: &State, from: &mut Option<Key>, told: &mut Told) -> Vec<Question> {
     let names: BTreeMap<_, _> = limits_of(state)
         .filter(|it| it.mode != LimitMode::Local)
         .filter_map(|it| Some((id_of(state, it)?, it.name.clone())))
         .collect();
+    // A key that has left the ledger is calm.
+    told.keys.retain(|(name, who), _| {
+        let id = state.ledger.names.get(name).copied();
+        id.is_some_and(|limit| state.ledger.pool(&Key { limit, who: who.as_str().into() }).is_some())
+    });
     let start = from.take().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut looked = state.ledger.keys.range((start, Bound::Unbounded)).take(LOOKED_AT_MAX).peekable();
     let mut keys: BTreeMap<Name, Vec<String>> = BTreeMap::new();
-    let mut count = 0;
-    while let Some((key, pool)) = looked.next() {
+    let (mut last, mut count) = (None, 0);
+    for (key, pool) in state.ledger.keys.range((start, Bound::Unbounded)).take(LOOKED_AT_MAX) {
+        if count >= ASKED_MAX {
+            break;
+        }
+        last = Some(key);
         let (Some(name), Some(limit)) = (names.get(&key.limit), state.ledger.limit(key.limit)) else { continue };
         let known = told.keys.contains_key(&(name.clone(), key.who.to_string()));
         // What is free is certainly not used.
@@ -92,14 +100,10 @@ fn questions(state: &State, from: &mut Option<Key>, told: &Told) -> Vec<Question
             keys.entry(name.clone()).or_default().push(key.who.to_string());
             count += 1;
         }
-        if count >= ASKED_MAX && looked.peek().is_some() {
-            *from = Some(key.clone());
-            break;
-        }
-        if looked.peek().is_none() && state.ledger.keys.get_max().is_some_and(|(last, _)| last != key) {
-            *from = Some(key.clone());
-        }
     }
+    // From the last of all it begins anew.
+    let end = state.ledger.keys.get_max().map(|(key, _)| key);
+    *from = last.filter(|last| Some(*last) != end).cloned();
     let question = |(limit, keys): (Name, Vec<String>)| Question { limit, top: keys.len(), keys: Some(keys) };
     keys.into_iter().map(question).collect()
 }
