@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     DUE_MAX, KEYS_MAX, Ledger, Limit, Pool,
-    command::{Effect, Key, LeaseBatch, LeaseItem, LedgerCommand, LimitId, SessionId},
+    command::{Effect, Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, LimitId, SessionId},
     mutants::{self, Mutant},
     pool::Wrong,
     time,
@@ -119,7 +119,9 @@ impl Ledger {
         let used = item.release_used.iter().fold(0, |sum: u64, it| sum.saturating_add(it.count));
         let back = item.release_free.saturating_add(used);
         let (length_us, acked) = self.sessions.get(&session).map_or((0, 0), |it| (it.length_us, it.acked));
-        let (budget, outdated) = (pool.budget(limit), pool.outdates(acked));
+        // Of permits a report says nothing: they come back when exchanges end, and are used again.
+        let permits = matches!(limit.rule.kind, Kind::Concurrency { .. });
+        let (budget, outdated) = (pool.budget(limit), permits || pool.outdates(acked));
         let held = pool.held_mut(session);
         let Some(kept) = held.slots.checked_sub(back) else {
             return Err(format!("I4: {back} slots given back of {} held", held.slots));

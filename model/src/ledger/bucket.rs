@@ -35,6 +35,8 @@ pub struct Bucket {
     swept: AtomicU64,
     /// No slot that is free now was free before this instant: a take that read its clock earlier counts from here.
     floor_us: AtomicU64,
+    /// The last instant up to which uses were reported as certain: they are not undone any more.
+    sealed_us: AtomicU64,
     /// What was asked for, granted or not, since it was last read.
     demand: AtomicU32,
 }
@@ -151,6 +153,7 @@ impl Default for Bucket {
             many: OnceLock::new(),
             swept: AtomicU64::new(0),
             floor_us: AtomicU64::new(0),
+            sealed_us: AtomicU64::new(0),
             demand: AtomicU32::new(0),
         }
     }
@@ -185,19 +188,31 @@ impl Bucket {
     }
 
     /// Undoes a take whose request was not let in after all.
-    pub fn put_back(&self, taken: Taken) {
+    pub fn put_back(&self, rest: &Rest, taken: Taken) {
         for cells in [Some(&self.few[..]), self.many.get().map(|many| &many[..])].into_iter().flatten() {
             let cell = &cells[(taken.grain % cells.len() as u64) as usize];
             let mut entry = Entry(cell.load(Ordering::Acquire));
             // Only out of its own grain: in exchange for another's a slot would come back early.
             while entry.is_live(taken.epoch) && entry.ahead_of(taken.grain) == 0 && entry.count() >= taken.cost {
                 match self.swap(cell, entry, Entry(entry.0 - u64::from(taken.cost))) {
+                    // Looked at after it was taken out: whoever seals reads the cells afterwards, so one of the two
+                    // sees the other.
+                    Ok(()) if self.sealed_us.load(Ordering::SeqCst) >= taken.at_us => {
+                        let now = rest.grain_at(taken.at_us);
+                        return self.record(rest, taken.epoch, now, taken.grain, taken.cost);
+                    }
                     Ok(()) => return self.free(taken.epoch, taken.cost),
                     Err(newer) => entry = newer,
                 }
             }
         }
         // Not found: it comes back by itself.
+    }
+
+    /// What was used up to `now_us` is about to be told to the ledger as certain: it rests from here on, also where a
+    /// request is not let in after all. To be called before the slots in use are read for that.
+    pub fn seal(&self, now_us: u64) {
+        self.sealed_us.fetch_max(now_us, Ordering::SeqCst);
     }
 
     /// Slots that the ledger granted, free from `now_us` on.

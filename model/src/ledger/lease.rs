@@ -74,7 +74,7 @@ impl Lease {
         match self.bucket.take(&self.rest, cost, now_us) {
             // Slots that came free after the session's end are not ours to spend.
             Ok(taken) if !self.tenure.covers(taken.at_us) => {
-                self.bucket.put_back(taken);
+                self.bucket.put_back(&self.rest, taken);
                 Err(Denied::NoSession)
             }
             Ok(taken) => Ok(taken),

@@ -74,8 +74,8 @@ impl Handle {
 
     pub(super) fn put_back(&self, taken: Taken) {
         match &self.counter {
-            Counter::Leased(lease) => lease.bucket.put_back(taken),
-            Counter::Local(local) => local.bucket.put_back(taken),
+            Counter::Leased(lease) => lease.bucket.put_back(&lease.rest, taken),
+            Counter::Local(local) => local.bucket.put_back(&local.rest, taken),
         }
     }
 

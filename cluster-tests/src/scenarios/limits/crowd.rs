@@ -53,8 +53,9 @@ impl Crowd {
         let mut running = JoinSet::new();
         let tallies: Vec<Arc<Tally>> = nodes.iter().map(|_| Arc::default()).collect();
         for (address, tally) in nodes.iter().zip(&tallies) {
-            for _ in 0..LANES {
+            for dice in 1..=LANES {
                 let lane = Lane {
+                    dice: dice * u64::from(address.port()),
                     address: *address,
                     host,
                     since,
@@ -101,6 +102,8 @@ impl Crowd {
 }
 
 struct Lane {
+    /// For gaps between requests that no two lanes share: in step they would all come when a slot has just gone.
+    dice: u64,
     address: SocketAddr,
     host: &'static str,
     since: Instant,
@@ -110,7 +113,7 @@ struct Lane {
 }
 
 impl Lane {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut due = tokio::time::Instant::now();
         let mut connection = None;
         loop {
@@ -120,7 +123,12 @@ impl Lane {
                 due = tokio::time::Instant::now();
                 continue;
             }
-            due += Duration::from_micros(1_000_000_000 * LANES / rate);
+            // xorshift64: from half the gap to one and a half of it.
+            self.dice ^= self.dice << 13;
+            self.dice ^= self.dice >> 7;
+            self.dice ^= self.dice << 17;
+            let thousandths = 500 + self.dice % 1_001;
+            due += Duration::from_micros(1_000_000 * LANES * thousandths / rate);
             tokio::time::sleep_until(due).await;
             due = due.max(tokio::time::Instant::now() - BEHIND_MAX);
             self.ask(&mut connection).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::ledger::{
     Lease,
-    command::{LeaseBatch, LedgerCommand, Mode, NoQuorum, Rule},
+    command::{Dated, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
     holder::{Holder, Outgoing},
 };
 
@@ -156,6 +156,30 @@ fn a_node_that_has_lost_its_session_asks_for_its_keys_again() {
     world.ledger.grant_bonus(22 * S, &world.key, 30, WINDOW).unwrap();
     world.learn(22 * S);
     assert_eq!(world.take_all(22 * S), 30);
+}
+
+/// Seen on a real cluster: the permits of a dead node came back a session too soon, while a node that is only cut off may
+/// have lent them to other exchanges since.
+#[test]
+fn permits_of_a_dead_node_come_back_a_hold_after_its_session() {
+    let mut ledger = Ledger::default();
+    let kind = Kind::Concurrency { limit: 9, max_hold_us: 5 * S };
+    let rule = Rule { name: "busy".parse().unwrap(), kind, mode: Mode::Leased, on_no_quorum: NoQuorum::Deny };
+    ledger.apply(0, &LedgerCommand::DefineLimit(rule));
+    let open = OpenSession { node: 1, boot: [1; 16], open: 1, length_us: 5 * S };
+    ledger.apply(0, &LedgerCommand::OpenSession(open));
+    let key = Key { limit: 1, who: "".into() };
+    let batch = |seq, item| LeaseBatch { node: 1, session: 2, seq, attempt: 0, applied: u64::MAX, items: vec![item] };
+    let asks = LeaseItem { want: 9, demand: 9_000, ..LeaseItem::of(key.clone()) };
+    ledger.apply(S, &LedgerCommand::Batches([batch(1, asks.clone())].into()));
+    let report = vec![Dated { in_us: 5_010_000, count: 9 }];
+    ledger.apply(2 * S, &LedgerCommand::Batches([batch(2, LeaseItem { report, ..asks })].into()));
+    for at in 8..12 {
+        ledger.apply(at * S, &LedgerCommand::Tick);
+        let pool = ledger.pool(&key).unwrap();
+        let out = pool.quarantine.total() + pool.holders.iter().map(|(_, held)| held.slots).sum::<u64>();
+        assert_eq!((pool.free, out), (0, 9), "{at} s: {pool:?}");
+    }
 }
 
 #[test]

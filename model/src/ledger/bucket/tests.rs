@@ -56,9 +56,24 @@ fn what_was_put_back_is_free_at_once_and_only_once() {
     let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
     bucket.grant(2, 0);
     let taken = bucket.take(&rest, 2, 0).unwrap();
-    bucket.put_back(taken);
+    bucket.put_back(&rest, taken);
     assert_eq!(bucket.free_count(&rest, 0), 2);
     assert_eq!(bucket.free_count(&rest, 3 * WINDOW), 2);
+}
+
+/// What the ledger was told to rest must not be used again before: it would be lent to another at that instant.
+#[test]
+fn what_was_reported_is_not_undone() {
+    let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
+    bucket.grant(3, 0);
+    let mut reported = bucket.take(&rest, 2, 5).unwrap();
+    bucket.seal(6);
+    bucket.put_back(&rest, reported.part(1));
+    assert_eq!(bucket.free_count(&rest, 7), 1);
+    let later = bucket.take(&rest, 1, 7).unwrap();
+    bucket.put_back(&rest, later);
+    assert_eq!(bucket.free_count(&rest, 7), 1, "taken after it");
+    assert_eq!(bucket.free_count(&rest, 3 * WINDOW), 3, "nothing is lost");
 }
 
 #[test]
@@ -67,7 +82,7 @@ fn nothing_of_an_old_lease_comes_back_in_a_new_one() {
     bucket.grant(5, 0);
     let taken = bucket.take(&rest, 3, 0).unwrap();
     bucket.void();
-    bucket.put_back(taken);
+    bucket.put_back(&rest, taken);
     assert_eq!(bucket.free_count(&rest, 9 * WINDOW), 0);
     bucket.grant(1, 0);
     assert_eq!(bucket.free_count(&rest, 20 * WINDOW), 1);
@@ -123,7 +138,7 @@ proptest! {
             match step {
                 Step::Wait(us) => now += us * window / WINDOW,
                 Step::Take(cost) => if bucket.take(&rest, cost, now).is_ok() { used.push((now, cost)) },
-                Step::TakeAndPutBack(cost) => if let Ok(taken) = bucket.take(&rest, cost, now) { bucket.put_back(taken) },
+                Step::TakeAndPutBack(cost) => if let Ok(taken) = bucket.take(&rest, cost, now) { bucket.put_back(&rest, taken) },
                 Step::ReleaseFree(count) => held -= bucket.release_free(&rest, count, now),
                 Step::ReleaseUsed(count) => held -= bucket.release_used(&rest, count, now).iter().map(|it| it.count).sum::<u32>(),
                 Step::Void => { bucket.void(); held = 0 }

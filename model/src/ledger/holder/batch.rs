@@ -167,7 +167,9 @@ impl Holder {
             // What was given back before is on its way home all the while: at worst it comes late. What is reported
             // must be as of this attempt, since the session is renewed from its sending.
             let stale = mutants::is(Mutant::StaleReport) && !flight.seq.is_multiple_of(4);
-            if let Some(account) = self.accounts.get(&item.key).filter(|it| !it.implicit && !stale) {
+            // A permit comes back when its exchange ends, and is used again: what it does now says nothing.
+            let permits = self.ledger.limit(item.key.limit).is_some_and(|it| is_permits(it));
+            if let Some(account) = self.accounts.get(&item.key).filter(|it| !it.implicit && !stale && !permits) {
                 item.report = account.report(tenant.length_us, now_us);
             }
         }
@@ -253,6 +255,8 @@ impl Account {
 
     /// Slots in use that rest at least as long as the session will last.
     fn report(&self, length_us: u64, now_us: u64) -> Vec<Dated> {
+        // What is told as certain must stay so: from here on nothing of it is undone.
+        self.lease.bucket.seal(now_us);
         let used = self.lease.bucket.used(&self.lease.rest, now_us);
         let dated =
             used.iter().map(|it| Dated { in_us: it.reusable_at_us.saturating_sub(now_us), count: u64::from(it.count) });
