@@ -35,7 +35,7 @@ pub struct Bucket {
     swept: AtomicU64,
     /// No slot that is free now was free before this instant: a take that read its clock earlier counts from here.
     floor_us: AtomicU64,
-    /// The last instant up to which uses were reported as certain: they are not undone any more.
+    /// Uses before this instant were reported as certain: they are not undone any more.
     sealed_us: AtomicU64,
     /// What was asked for, granted or not, since it was last read.
     demand: AtomicU32,
@@ -197,7 +197,7 @@ impl Bucket {
                 match self.swap(cell, entry, Entry(entry.0 - u64::from(taken.cost))) {
                     // Looked at after it was taken out: whoever seals reads the cells afterwards, so one of the two
                     // sees the other.
-                    Ok(()) if self.sealed_us.load(Ordering::SeqCst) >= taken.at_us => {
+                    Ok(()) if self.sealed_us.load(Ordering::SeqCst) > taken.at_us => {
                         let now = rest.grain_at(taken.at_us);
                         return self.record(rest, taken.epoch, now, taken.grain, taken.cost);
                     }
@@ -212,7 +212,7 @@ impl Bucket {
     /// What was used up to `now_us` is about to be told to the ledger as certain: it rests from here on, also where a
     /// request is not let in after all. To be called before the slots in use are read for that.
     pub fn seal(&self, now_us: u64) {
-        self.sealed_us.fetch_max(now_us, Ordering::SeqCst);
+        self.sealed_us.fetch_max(now_us + 1, Ordering::SeqCst);
     }
 
     /// Slots that the ledger granted, free from `now_us` on.
