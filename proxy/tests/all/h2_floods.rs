@@ -10,43 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::*;
+use crate::{h2_raw::*, support::*};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const ENHANCE_YOUR_CALM: u32 = 0xb;
 /// Streams that one connection may have at once.
 const STREAMS_MAX: usize = 100;
 /// A connection that is flooded must be gone by then.
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// `:method`, `:scheme http`, `:path /`, `:authority a`, all from the static table of HPACK but for the last.
-fn head(stream: u32, method: u8, flags: u8) -> Vec<u8> {
-    frame(HEADERS, flags, stream, &[0x80 | method, 0x86, 0x84, 0x01, 0x01, b'a'])
-}
-
-const GET: u8 = 2;
-const POST: u8 = 3;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// An upstream that never answers, and how often it was asked.
 async fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
@@ -93,20 +67,7 @@ async fn flood(gateway: SocketAddr, before: &[u8], each: impl Fn(u32) -> Vec<u8>
         tokio::select! { () = heard => (), () = send => () }
     })
     .await;
-    End { code: go_away_code(&said), after: started.elapsed() }
-}
-
-fn go_away_code(mut said: &[u8]) -> Option<u32> {
-    let mut code = None;
-    while said.len() >= 9 {
-        let length = usize::from(said[0]) << 16 | usize::from(said[1]) << 8 | usize::from(said[2]);
-        let payload = said.get(9..9 + length)?;
-        if said[3] == GOAWAY {
-            code = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
-        }
-        said = &said[9 + length..];
-    }
-    code
+    End { code: heard_of(&said).go_away, after: started.elapsed() }
 }
 
 async fn check(what: &str, before: &[u8], each: impl Fn(u32) -> Vec<u8>) {

@@ -5,7 +5,9 @@ mod early_answers;
 mod explained;
 mod grpc;
 mod grpc_web;
+mod h2_errors;
 mod h2_floods;
+mod h2_raw;
 #[cfg(feature = "http3")]
 mod http3;
 mod identity;
