@@ -28,7 +28,7 @@ pub async fn run(global: &Global, verb: Audit) -> Outcome {
 }
 
 async fn ls(global: &Global, client: &Client, verb: AuditLs) -> Outcome {
-    let follow = verb.follow.then(|| verb.denials);
+    let follow = verb.follow.then_some(verb.denials);
     let request = ListAuditRequest {
         limit: verb.limit,
         actor: verb.actor.unwrap_or_default(),
