@@ -43,7 +43,13 @@ impl Seen {
         GetStatusResponse {
             header: Some(header),
             cluster: self.state.cluster.as_ref().map(|facts| facts.name.clone()).unwrap_or_default(),
-            leader: self.view.leader.map(|id| name(&self.state, id)).unwrap_or_default(),
+            // Its name: none while this node has yet to apply who that is, as a cluster just begun.
+            leader: self
+                .view
+                .leader
+                .filter(|id| self.state.nodes.contains_key(id))
+                .map(|id| name(&self.state, id))
+                .unwrap_or_default(),
             term: self.view.term,
             voters: self.view.voters.len() as u32,
             failure_tolerance: self.failure_tolerance(),
