@@ -113,6 +113,7 @@ pub(crate) struct Entry {
 pub(crate) struct Recent {
     well: RefCell<VecDeque<Entry>>,
     ill: RefCell<VecDeque<Entry>>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves are handed on")]
     spares: RefCell<Vec<Box<Logged>>>,
     taps: RefCell<Vec<(Watcher, u32)>>,
     is_tapped: Cell<bool>,

@@ -266,7 +266,7 @@ fn read_head(dir: &Path) -> Option<Head> {
 /// Written aside and renamed; after a crash the one before is found again from the frames.
 fn write_head(dir: &Path, head: Head) -> io::Result<()> {
     let fresh = dir.join("head.new");
-    fs::write(&fresh, [&head.count.to_be_bytes()[..], &head.hash.0].concat())?;
+    File::create(&fresh)?.write_all(&[&head.count.to_be_bytes()[..], &head.hash.0].concat())?;
     fs::rename(fresh, dir.join(HEAD))
 }
 

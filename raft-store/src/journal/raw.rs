@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::shelf;
+use crate::disk::{RealDisk, write_atomic};
 
 /// Files of more are not looked at: a start must not wait for it.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -74,7 +75,7 @@ pub(super) fn note(dir: &Path, altered: BTreeSet<u64>) {
     all.extend(altered);
     tracing::error!(entries = ?all, "entries of the audit trail had changed on the disk");
     let lines: String = all.iter().take(NOTED_MAX).map(|sequence| format!("{sequence}\n")).collect();
-    if let Err(error) = fs::write(list(dir), lines) {
+    if let Err(error) = write_atomic(&RealDisk, &list(dir), lines.as_bytes()) {
         tracing::warn!(%error, "the list of them cannot be written");
     }
 }
