@@ -33,7 +33,7 @@ fn workers_together_never_use_a_slot_twice_within_its_rest() {
                     while !done.load(Ordering::Relaxed) {
                         let now = clock.load(Ordering::SeqCst);
                         match bucket.take(rest, 1, now) {
-                            Ok(taken) if worker == 0 && now % 5 == 0 => bucket.put_back(&rest, taken),
+                            Ok(taken) if worker == 0 && now % 5 == 0 => bucket.put_back(rest, taken),
                             Ok(taken) => mine.push((taken.at_us, 1)),
                             Err(_) => std::thread::yield_now(),
                         }

@@ -275,6 +275,10 @@ mod tests {
     use super::*;
     use crate::tests::memory_dir;
 
+    fn overwrite(file: &Path, bytes: &[u8]) {
+        File::create(file).unwrap().write_all(bytes).unwrap();
+    }
+
     fn payloads(numbers: std::ops::Range<u32>) -> Vec<Vec<u8>> {
         numbers.map(|number| format!("entry number {number}").into_bytes()).collect()
     }
@@ -312,7 +316,7 @@ mod tests {
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 0x10;
-            fs::write(&file, &changed).unwrap();
+            overwrite(&file, &changed);
             let sequence = (at / frame_bytes) as u64 + 1;
             let first = altered(dir.path()).first().map(|(sequence, _)| *sequence);
             assert_eq!(first, Some(sequence), "byte {at}");
@@ -329,7 +333,7 @@ mod tests {
             let payload = if frame.sequence == 2 { b"something else" } else { frame.payload };
             Frame { payload, ..frame }.encode(&mut forged);
         }
-        fs::write(path(dir.path()), forged).unwrap();
+        overwrite(&path(dir.path()), &forged);
         assert_eq!(altered(dir.path()), [(2, What::Altered)]);
     }
 
@@ -339,11 +343,11 @@ mod tests {
         let mut chain = OwnChain::open(dir.path()).unwrap();
         chain.append(&payloads(0..3)).unwrap();
         let bytes = fs::read(path(dir.path())).unwrap();
-        fs::write(path(dir.path()), [&bytes[..], &[0, 0, 0]].concat()).unwrap();
+        overwrite(&path(dir.path()), &[&bytes[..], &[0, 0, 0]].concat());
         let mut chain = OwnChain::open(dir.path()).unwrap();
         chain.append(&payloads(3..4)).unwrap();
         assert_eq!(altered(dir.path()), []);
-        fs::write(path(dir.path()), &bytes[..bytes.len() / 3 * 2]).unwrap();
+        overwrite(&path(dir.path()), &bytes[..bytes.len() / 3 * 2]);
         assert_eq!(altered(dir.path()), [(3, What::Missing)]);
     }
 }

@@ -82,7 +82,7 @@ struct Inner {
     accepted: Mutex<BTreeMap<usize, (NodeId, Connection)>>,
     silent: Mutex<BTreeSet<NodeId>>,
     /// What the system gave the socket, for what comes in and what goes out.
-    buffer_bytes: (Option<u64>, Option<u64>),
+    buffer_bytes: BufferBytes,
 }
 
 impl Peers {
@@ -105,7 +105,7 @@ impl Peers {
     }
 
     /// Of the socket, as the system counts them: for what comes in and what goes out.
-    pub fn buffer_bytes(&self) -> (Option<u64>, Option<u64>) {
+    pub fn buffer_bytes(&self) -> BufferBytes {
         self.inner.buffer_bytes
     }
 
@@ -306,8 +306,11 @@ fn lost(error: impl std::fmt::Display) -> CallError {
     CallError::Lost(error.to_string())
 }
 
+/// Of a socket, as far as the system says: for receiving, for sending.
+pub type BufferBytes = (Option<u64>, Option<u64>);
+
 /// Bound with large buffers where the system allows them; the default ones drop packets under load.
-fn bind_udp(listen: SocketAddr) -> std::io::Result<(std::net::UdpSocket, (Option<u64>, Option<u64>))> {
+fn bind_udp(listen: SocketAddr) -> std::io::Result<(std::net::UdpSocket, BufferBytes)> {
     const BUFFER_BYTES: usize = 4 << 20;
     let socket = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::DGRAM, None)?;
     let _ = socket.set_recv_buffer_size(BUFFER_BYTES);

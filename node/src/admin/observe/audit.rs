@@ -55,7 +55,7 @@ impl Service {
             return Ok(admin::ListAuditResponse { header, entries });
         }
         let entries = self.desk.consensus.audit(asked).await;
-        let shown = entries.iter().map(|entry| shown(entry));
+        let shown = entries.iter().map(shown);
         // Which of them have changed an object is only known with their changes.
         let looked_at = if filter.object.is_some() { CHANGES_MAX } else { limit };
         let mut entries: Vec<_> = shown.filter(|it| filter.takes(it)).take(looked_at).collect();

@@ -55,7 +55,10 @@ pub fn watch(
                 return;
             }
         }
-        while follow {
+        if !follow {
+            return;
+        }
+        loop {
             let next = tokio::select! {
                 () = stop.cancelled() => return,
                 () = answers.closed() => return,

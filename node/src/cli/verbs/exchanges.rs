@@ -96,7 +96,7 @@ pub async fn tap(global: &Global, verb: Tap) -> Outcome {
 
 /// The stable JSON of one exchange.
 pub fn shape_of(it: &Exchange) -> Value {
-    let timings = it.timings.clone().unwrap_or_default();
+    let timings = it.timings.unwrap_or_default();
     let span = |it: &Option<prost_types::Duration>| match it {
         None => Value::Null,
         Some(it) => json!(it.seconds * 1_000_000 + i64::from(it.nanos) / 1_000),
