@@ -24,7 +24,7 @@ use quorumgate_model::{
             Dated, Key as LedgerKey, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule,
         },
     },
-    resource::Kind as ResourceKind,
+    resource::{Every, Kind as ResourceKind},
     snapshot,
     state::{RevisionDiff, State},
 };
@@ -135,7 +135,7 @@ fn batch() -> LeaseBatch {
         period: 6,
         ..LeaseItem::of(key)
     };
-    LeaseBatch { node: 1, session: 3, seq: 2, attempt: 1, applied: 4, items: vec![item] }
+    LeaseBatch { node: 1, session: 3, seq: 2, attempt: 1, applied: 4, items: vec![item], wall_ahead_us: 0 }
 }
 
 /// A limit that was lowered, a session that holds slots, a seat, a key.
@@ -308,14 +308,14 @@ fn ledger_commands_are_stored_as_ever() {
     let samples = [
         ("sliding", rule(Kind::Sliding { limit: 9, window_us: 8 }, Mode::Exact, NoQuorum::Reserve)),
         ("concurrency", rule(Kind::Concurrency { limit: 9, max_hold_us: 8 }, Mode::Leased, NoQuorum::Deny)),
-        ("calendar", rule(Kind::Calendar { limit: 9 }, Mode::Leased, NoQuorum::Allow)),
+        ("calendar", rule(Kind::Calendar { limit: 9, every: Every::Minute }, Mode::Leased, NoQuorum::Allow)),
         ("bucket", rule(Kind::Bucket { rate: 9, window_us: 8, burst: 7 }, Mode::Leased, NoQuorum::Deny)),
         ("remove", LedgerCommand::RemoveLimit { name: name() }),
         ("open", LedgerCommand::OpenSession(OpenSession { node: 1, boot: [2; 16], open: 3, length_us: 4 })),
         ("tick", LedgerCommand::Tick),
         ("epoch", LedgerCommand::ShareEpoch { divisor: 5 }),
         ("retire", LedgerCommand::RetireNode { node: 6 }),
-        ("roll", LedgerCommand::RollPeriod { limit: 7, period: 8 }),
+        ("roll", LedgerCommand::RollPeriod { limit: 7, period: 8, ends_us: 0 }),
         ("restore", LedgerCommand::Restore { incarnation: [9; 16] }),
     ];
     for (word, sample) in samples {

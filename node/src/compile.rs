@@ -3,7 +3,7 @@
 
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Auth, AuthKind, JwtKeys, Resource, Secret, VerifyingKey},
+    resource::{Auth, AuthKind, JwtKeys, LimitCost, LimitKind, Resource, Secret, VerifyingKey},
     ruleset,
 };
 use quorumgate_proxy::{
@@ -11,7 +11,7 @@ use quorumgate_proxy::{
     tls, traffic,
 };
 
-use crate::pki;
+use crate::{calendar, pki};
 
 /// Field paths are relative to the object.
 pub fn check(resource: &Resource) -> Result<(), Invalid> {
@@ -28,7 +28,23 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
             // The node that has the cluster's key looks at it when it is sealed (`sealed::check`).
             Secret::Sealed { .. } | Secret::Kept(_) => tls::check_chain(it),
         },
-        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Limit(_) | Resource::Listener(_) => Ok(()),
+        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Listener(_) => Ok(()),
+        Resource::Limit(limit) => match &limit.kind {
+            LimitKind::Calendar { zone, .. } => calendar::check(zone),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// What files may say already and no proxy of this version does: refused before it is served, not when it is met.
+pub fn carried_out(resource: &Resource) -> Result<(), Invalid> {
+    match resource {
+        Resource::Limit(limit) if matches!(limit.cost, LimitCost::AiTokens(_)) => {
+            let allowed =
+                "a number, request_header or response_header: this version does not read AI tokens from answers";
+            Err(Invalid::field("cost.ai_tokens").found("a cost in AI tokens").allowed(allowed))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -74,6 +90,14 @@ mod tests {
     }
 
     #[test]
+    fn what_no_proxy_does_yet_is_refused_before_it_is_served() {
+        let limit = |cost: Value| json!({ "name": "a", "per": "global", "limit": 1, "window": "1s", "cost": cost });
+        let carried_out = |cost: Value| super::carried_out(&Kind::Limit.parse(limit(cost)).unwrap());
+        assert!(carried_out(json!({ "response_header": "x-units" })).is_ok());
+        assert_eq!(carried_out(json!({ "ai_tokens": "total" })).unwrap_err().field, "cost.ai_tokens");
+    }
+
+    #[test]
     fn what_no_proxy_could_use_is_refused() {
         let ca = |pem: &str, crl: Value| json!({ "name": "a", "pem": pem, "crl": crl });
         check(Kind::CertificateAuthority, ca(CA, json!(CRL)), Ok(()));
@@ -82,6 +106,10 @@ mod tests {
         check(Kind::CertificateAuthority, ca(&no_certificate, Value::Null), Err("pem"));
         let no_list = CRL.replacen("MI", "MJ", 1);
         check(Kind::CertificateAuthority, ca(CA, json!(no_list)), Err("crl"));
+
+        let zone = |zone: &str| json!({ "name": "a", "per": "global", "kind": "calendar", "limit": 1, "every": "day", "zone": zone });
+        check(Kind::Limit, zone("America/New_York"), Ok(()));
+        check(Kind::Limit, zone("America/Gotham"), Err("zone"));
 
         let key = |algorithm: &str| {
             let key = json!({ "id": "k", "algorithm": algorithm, "public_key": ED25519, "consumer": "c" });

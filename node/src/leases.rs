@@ -4,13 +4,18 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use quorumgate_model::{
     ledger::{
         Ledger,
         command::LedgerCommand,
         holder::{Holder, Outgoing, POLL_EVERY_US},
     },
+    resource::{Key, Kind, LimitKind, Resource},
+    state::State,
     timing::Timing,
 };
 use quorumgate_proxy::{Limits, freshness::boottime_ns};
@@ -18,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::consensus::Consensus;
+use crate::{calendar, consensus::Consensus};
 
 /// How long a session lasts: it must outlast an election.
 const SESSION: Duration = Duration::from_secs(5);
@@ -34,6 +39,8 @@ const POLL_EVERY: Duration = Duration::from_micros(POLL_EVERY_US);
 const EVICT_EVERY: Duration = Duration::from_millis(500);
 /// Between two proposals of another divisor.
 const EPOCH_EVERY: Duration = Duration::from_millis(200);
+/// How many calendar periods begin at once; the others follow at the next look.
+const ROLLS_MAX: usize = 64;
 /// How long giving back may take at shutdown.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
 
@@ -126,7 +133,7 @@ impl Leases {
     }
 }
 
-/// The leader's part; on the others it only looks.
+/// The leader's part; on the others it only looks. Periods come first: a key that is looked at afterwards has its new one.
 pub struct Timekeeper {
     pub consensus: Consensus,
 }
@@ -139,6 +146,15 @@ impl Timekeeper {
                 continue;
             }
             let state = self.consensus.state();
+            let rolls: Vec<_> = rolls(&state, self.consensus.clock_us()).take(ROLLS_MAX).collect();
+            if !rolls.is_empty() {
+                let proposed = rolls.into_iter().map(|it| self.consensus.propose_for_ledger(it, SEND_MAX));
+                let Some(outcomes) = stop.run_until_cancelled(join_all(proposed)).await else { return Ok(()) };
+                if let Some(Err(error)) = outcomes.into_iter().find(Result::is_err) {
+                    debug!(%error, "a calendar period did not begin");
+                }
+                continue;
+            }
             let may_ask = epoch_asked.is_none_or(|at| at.elapsed() >= EPOCH_EVERY);
             let Some(command) = due(&state.ledger, self.consensus.clock_us(), may_ask) else { continue };
             if matches!(command, LedgerCommand::ShareEpoch { .. }) {
@@ -151,6 +167,19 @@ impl Timekeeper {
         }
         Ok(())
     }
+}
+
+/// The calendar periods that are to begin. One begins where the one before has ended, also where its zone is another now.
+fn rolls(state: &State, clock_us: u64) -> impl Iterator<Item = LedgerCommand> {
+    let wall_us = state.ledger.wall.map_or(0, |wall| wall.ahead_us.saturating_add(clock_us));
+    state.ledger.ended_periods(wall_us).filter_map(move |limit| {
+        let key = Key { kind: Kind::Limit, name: limit.rule.name.clone() };
+        let Resource::Limit(words) = &state.resources.get(&key)?.resource else { return None };
+        let LimitKind::Calendar { every, zone, .. } = &words.kind else { return None };
+        let found = calendar::period(*every, zone, wall_us)?;
+        let number = found.number.max(limit.period.map_or(0, |before| before.ends_us / 1_000_000));
+        Some(LedgerCommand::RollPeriod { limit: limit.id, period: number, ends_us: found.ends_us })
+    })
 }
 
 /// What time, and nobody else, asks of the ledger.

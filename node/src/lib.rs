@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod boot;
+mod calendar;
 pub mod cli;
 mod compile;
 pub mod consensus;

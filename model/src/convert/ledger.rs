@@ -2,18 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorumgate_proto::store::v1::{self as store, ledger_command::Command as Wire, ledger_rule};
+use quorumgate_proto::store::v1::{
+    self as store, ledger_calendar::Every as Cycle, ledger_command::Command as Wire, ledger_rule,
+};
 
 use super::command::words::{self, array, name, present};
 use crate::{
     command::{GrantBonus, ResetLimit},
     invalid::Invalid,
     ledger::{
-        Epoch, Held, Ledger, Limit, Lowered, Pool, Relief, Schedule, Seat, Session,
+        Epoch, Held, Ledger, Limit, Lowered, Period, Pool, Relief, Schedule, Seat, Session, Wall,
         command::{
             Dated, Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule, SessionId,
         },
     },
+    resource::Every,
 };
 
 pub(super) fn command_from(message: store::LedgerCommand) -> Result<LedgerCommand, Invalid> {
@@ -34,7 +37,7 @@ pub(super) fn command_from(message: store::LedgerCommand) -> Result<LedgerComman
         Wire::Tick(store::LedgerTick {}) => LedgerCommand::Tick,
         Wire::ShareEpoch(it) => LedgerCommand::ShareEpoch { divisor: it.divisor },
         Wire::RetireNode(it) => LedgerCommand::RetireNode { node: it.node },
-        Wire::RollPeriod(it) => LedgerCommand::RollPeriod { limit: it.limit, period: it.period },
+        Wire::RollPeriod(it) => LedgerCommand::RollPeriod { limit: it.limit, period: it.period, ends_us: it.ends_us },
         Wire::Restore(it) => LedgerCommand::Restore { incarnation: array("incarnation", &it.incarnation)? },
     })
 }
@@ -55,8 +58,8 @@ pub(super) fn command_to(command: &LedgerCommand) -> store::LedgerCommand {
         LedgerCommand::Tick => Wire::Tick(store::LedgerTick {}),
         LedgerCommand::ShareEpoch { divisor } => Wire::ShareEpoch(store::LedgerShareEpoch { divisor: *divisor }),
         LedgerCommand::RetireNode { node } => Wire::RetireNode(store::LedgerRetireNode { node: *node }),
-        LedgerCommand::RollPeriod { limit, period } => {
-            Wire::RollPeriod(store::LedgerRollPeriod { limit: *limit, period: *period })
+        LedgerCommand::RollPeriod { limit, period, ends_us } => {
+            Wire::RollPeriod(store::LedgerRollPeriod { limit: *limit, period: *period, ends_us: *ends_us })
         }
         LedgerCommand::Restore { incarnation } => {
             Wire::Restore(store::LedgerRestore { incarnation: (*incarnation).into() })
@@ -103,6 +106,7 @@ pub fn batch_from(it: store::LeaseBatch) -> Result<LeaseBatch, Invalid> {
         attempt: it.attempt,
         applied: it.applied,
         items: it.items.into_iter().map(item_from).collect::<Result<_, _>>()?,
+        wall_ahead_us: it.wall_ahead_us,
     })
 }
 
@@ -114,6 +118,7 @@ pub fn batch_to(it: &LeaseBatch) -> store::LeaseBatch {
         attempt: it.attempt,
         applied: it.applied,
         items: it.items.iter().map(item_to).collect(),
+        wall_ahead_us: it.wall_ahead_us,
     }
 }
 
@@ -128,6 +133,9 @@ fn item_from(it: store::LeaseItem) -> Result<LeaseItem, Invalid> {
         report: it.report.into_iter().map(dated).collect(),
         chunk_unused: it.chunk_unused,
         period: it.period,
+        settle: it.settle,
+        refund: it.refund,
+        reserve: it.reserve,
     })
 }
 
@@ -142,6 +150,9 @@ fn item_to(it: &LeaseItem) -> store::LeaseItem {
         report: it.report.iter().map(dated).collect(),
         chunk_unused: it.chunk_unused,
         period: it.period,
+        settle: it.settle,
+        refund: it.refund,
+        reserve: it.reserve,
     }
 }
 
@@ -159,7 +170,10 @@ fn rule_from(it: store::LedgerRule) -> Result<Rule, Invalid> {
     let kind = match it.kind.ok_or_else(|| unknown("rule.kind"))? {
         ledger_rule::Kind::Sliding(it) => Kind::Sliding { limit: it.limit, window_us: it.window_us },
         ledger_rule::Kind::Concurrency(it) => Kind::Concurrency { limit: it.limit, max_hold_us: it.max_hold_us },
-        ledger_rule::Kind::Calendar(it) => Kind::Calendar { limit: it.limit },
+        ledger_rule::Kind::Calendar(it) => {
+            let every = Cycle::try_from(it.every).map_err(|_| unknown("rule.calendar.every"))?;
+            Kind::Calendar { limit: it.limit, every: every_from(every) }
+        }
         ledger_rule::Kind::Bucket(it) => Kind::Bucket { rate: it.rate, window_us: it.window_us, burst: it.burst },
     };
     let mode = match ledger_rule::Mode::try_from(it.mode).map_err(|_| unknown("rule.mode"))? {
@@ -181,7 +195,9 @@ fn rule_to(it: &Rule) -> store::LedgerRule {
         Kind::Concurrency { limit, max_hold_us } => {
             ledger_rule::Kind::Concurrency(store::LedgerConcurrency { limit, max_hold_us })
         }
-        Kind::Calendar { limit } => ledger_rule::Kind::Calendar(store::LedgerCalendar { limit }),
+        Kind::Calendar { limit, every } => {
+            ledger_rule::Kind::Calendar(store::LedgerCalendar { limit, every: every_to(every).into() })
+        }
         Kind::Bucket { rate, window_us, burst } => {
             ledger_rule::Kind::Bucket(store::LedgerBucket { rate, window_us, burst })
         }
@@ -203,6 +219,24 @@ fn rule_to(it: &Rule) -> store::LedgerRule {
     }
 }
 
+fn every_from(it: Cycle) -> Every {
+    match it {
+        Cycle::Minute => Every::Minute,
+        Cycle::Hour => Every::Hour,
+        Cycle::Day => Every::Day,
+        Cycle::Month => Every::Month,
+    }
+}
+
+fn every_to(it: Every) -> Cycle {
+    match it {
+        Every::Minute => Cycle::Minute,
+        Every::Hour => Cycle::Hour,
+        Every::Day => Cycle::Day,
+        Every::Month => Cycle::Month,
+    }
+}
+
 /// None while no ledger command has been applied.
 pub(crate) fn head_to(it: &Ledger) -> Option<store::LedgerHead> {
     (it.version > 0).then_some(store::LedgerHead {
@@ -214,6 +248,10 @@ pub(crate) fn head_to(it: &Ledger) -> Option<store::LedgerHead> {
         epoch_complete_us: it.epoch.complete_us,
         void_us: it.void_us,
         shares_version: it.shares_version,
+        wall_ahead_us: it.wall.map_or(0, |it| it.ahead_us),
+        wall_at_us: it.wall.map_or(0, |it| it.at_us),
+        wall_hold_us: it.wall.map_or(0, |it| it.hold_us),
+        void_wall_us: it.void_wall_us,
     })
 }
 
@@ -224,12 +262,15 @@ pub(crate) fn head_from(it: store::LedgerHead) -> Ledger {
         before: it.divisor_before,
         complete_us: it.epoch_complete_us,
     };
+    let wall = Wall { ahead_us: it.wall_ahead_us, at_us: it.wall_at_us, hold_us: it.wall_hold_us };
     Ledger {
         version: it.version,
         now_us: it.now_us,
         epoch,
         void_us: it.void_us,
         shares_version: it.shares_version,
+        wall: (it.wall_ahead_us > 0).then_some(wall),
+        void_wall_us: it.void_wall_us,
         ..Ledger::default()
     }
 }
@@ -244,6 +285,7 @@ pub(crate) fn limit_to(it: &Limit) -> store::LedgerLimit {
         lowered_complete_us: it.lowered.and_then(|it| it.complete_us),
         removed_us: it.removed_us,
         broken: it.broken.clone(),
+        period: it.period.map(|it| store::LedgerPeriod { number: it.number, ends_us: it.ends_us }),
     }
 }
 
@@ -256,6 +298,7 @@ pub(crate) fn limit_from(it: store::LedgerLimit) -> Result<Limit, Invalid> {
         lowered: (it.lowered_version > 0).then_some(lowered),
         removed_us: it.removed_us,
         broken: it.broken,
+        period: it.period.map(|it| Period { number: it.number, ends_us: it.ends_us }),
     })
 }
 
@@ -271,6 +314,7 @@ pub(crate) fn session_to(id: SessionId, it: &Session) -> store::LedgerSession {
         attempt: it.attempt,
         acked: it.acked,
         fenced: it.fenced,
+        wall_ahead_us: it.wall_ahead_us,
     }
 }
 
@@ -286,6 +330,7 @@ pub(crate) fn session_from(it: store::LedgerSession) -> Result<(SessionId, Sessi
         attempt: it.attempt,
         acked: it.acked,
         fenced: it.fenced,
+        wall_ahead_us: it.wall_ahead_us,
         keys: 0,
     };
     Ok((it.id, session))
@@ -307,6 +352,7 @@ pub(crate) fn pool_to(key: &Key, it: &Pool) -> store::LedgerPool {
         want: it.want,
         report: schedule_to(&it.report),
         report_seq: it.report_seq,
+        reserve: it.reserve,
     };
     store::LedgerPool {
         key: Some(key_to(key)),
@@ -324,6 +370,9 @@ pub(crate) fn pool_to(key: &Key, it: &Pool) -> store::LedgerPool {
             reset_us: it.reset_us,
             reset_version: it.reset_version,
         }),
+        spent: it.spent,
+        burnt: it.burnt,
+        period: it.period,
     }
 }
 
@@ -335,6 +384,7 @@ pub(crate) fn pool_from(it: store::LedgerPool) -> Result<(Key, Pool), Invalid> {
             want: it.want,
             report: schedule_from(it.report),
             report_seq: it.report_seq,
+            reserve: it.reserve,
         };
         (it.session, held)
     };
@@ -356,6 +406,9 @@ pub(crate) fn pool_from(it: store::LedgerPool) -> Result<(Key, Pool), Invalid> {
         recalled_us: it.recalled_us,
         active_us: it.active_us,
         due_us: it.due_us,
+        spent: it.spent,
+        burnt: it.burnt,
+        period: it.period,
     };
     Ok((key_from(it.key)?, pool))
 }

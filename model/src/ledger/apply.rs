@@ -27,7 +27,10 @@ impl Ledger {
             LedgerCommand::ShareEpoch { divisor } => self.share_epoch(*divisor),
             LedgerCommand::RetireNode { node } => self.retire_node(*node),
             LedgerCommand::Restore { .. } => self.restore(),
-            LedgerCommand::Tick | LedgerCommand::RollPeriod { .. } => {}
+            LedgerCommand::RollPeriod { limit, period, ends_us } => {
+                self.roll_period(*limit, *period, *ends_us, &mut effects);
+            }
+            LedgerCommand::Tick => {}
         }
         self.end(effects)
     }
@@ -60,6 +63,7 @@ impl Ledger {
             self.take_batch(batch, &mut touched, effects);
         }
         self.settle();
+        self.keep_calendar();
         for key in touched {
             self.look_at(&key, effects);
         }
@@ -80,6 +84,7 @@ impl Ledger {
         session.attempt = batch.attempt;
         session.renewed_us = now;
         session.acked = session.acked.max(batch.applied);
+        session.note_wall(batch.wall_ahead_us);
         effects.push(Effect::Renewed { session: batch.session, seq: batch.seq, attempt: batch.attempt });
         for item in &batch.items {
             self.take_item(batch.session, batch.seq, item, effects);
@@ -89,7 +94,7 @@ impl Ledger {
 
     fn take_item(&mut self, session: SessionId, seq: u64, item: &LeaseItem, effects: &mut Vec<Effect>) {
         let Some(limit) = self.limits.get(&item.key.limit).cloned() else { return };
-        if limit.broken.is_some() || !limit.has_slots() {
+        if limit.broken.is_some() || !limit.has_slots() && limit.period.is_none() {
             return;
         }
         let asks = item.demand + item.want > 0;
@@ -101,6 +106,7 @@ impl Ledger {
             None => self.materialise(&item.key, &limit, effects),
         };
         pool.advance(self.now_us, &limit, &self.sessions);
+        self.renew_chunks(&mut pool, &limit);
         match self.take_into(&mut pool, session, seq, item, &limit) {
             Ok(()) => self.store(&item.key, pool),
             Err(wrong) => self.break_limit(limit.id, wrong, effects),
@@ -122,11 +128,15 @@ impl Ledger {
         // Of permits a report says nothing: they come back when exchanges end, and are used again.
         let permits = matches!(limit.rule.kind, Kind::Concurrency { .. });
         let (budget, outdated) = (pool.budget(limit), permits || pool.outdates(acked));
+        if limit.is_calendar() {
+            pool.take_chunks(session, item)?;
+        }
         let held = pool.held_mut(session);
         let Some(kept) = held.slots.checked_sub(back) else {
             return Err(format!("I4: {back} slots given back of {} held", held.slots));
         };
         held.slots = kept;
+        held.reserve = item.reserve.min(kept);
         held.demand = item.demand.min(budget.saturating_mul(1_000));
         held.want = item.want.min(budget);
         if !mutants::is(Mutant::StaleReport) || !item.report.is_empty() {
@@ -152,6 +162,11 @@ impl Ledger {
     /// I9: a key enters the ledger with every share that may be spent counted as lent, or in quarantine.
     pub(super) fn materialise(&mut self, key: &Key, limit: &Limit, effects: &mut Vec<Effect>) -> Pool {
         let mut pool = Pool { active_us: self.now_us, ..Pool::default() };
+        if limit.is_calendar() {
+            self.renew_chunks(&mut pool, limit);
+            effects.push(Effect::Materialised { key: key.clone(), held: Arc::default() });
+            return pool;
+        }
         let share = self.share_counted(limit);
         let mut held = Vec::new();
         for seat in self.seats.values().filter(|_| share > 0) {
@@ -190,6 +205,7 @@ impl Ledger {
             return;
         }
         pool.advance(self.now_us, &limit, &self.sessions);
+        self.renew_chunks(&mut pool, &limit);
         if pool.is_idle(self.now_us, &limit) {
             self.forget(key);
             effects.push(Effect::Gone { key: key.clone() });
@@ -197,7 +213,10 @@ impl Ledger {
         }
         let on_demand = limit.is_on_demand(self.epoch.divisor);
         let (given, hungry) = pool.rebalance(self.now_us, &limit, on_demand, &self.sessions);
-        let next = pool.next_us(self.now_us, &limit, hungry);
+        let next = match self.period_end_us(&limit).filter(|end| !hungry && *end > self.now_us && !pool.is_whole()) {
+            Some(end_us) => end_us,
+            None => pool.next_us(self.now_us, &limit, hungry),
+        };
         if let Err(wrong) = pool.check(&limit) {
             self.break_limit(limit.id, wrong, effects);
             return;
@@ -278,9 +297,13 @@ impl Ledger {
     }
 
     pub(super) fn resize_pools(&mut self, id: LimitId, before: u64, after: u64) {
+        let limit = self.limits.get(&id).cloned();
         for key in self.keys_of(id) {
             let mut pool = Pool::clone(&self.keys[&key]);
             pool.resize(before, after);
+            if limit.as_ref().is_some_and(|it| it.period.is_some_and(|period| self.is_void(&period))) {
+                pool.burnt += std::mem::take(&mut pool.free);
+            }
             // Soon: holders above their new target are to hear of it.
             self.due.remove(&(pool.due_us, key.clone()));
             pool.due_us = self.now_us;
@@ -298,11 +321,14 @@ impl Ledger {
     /// defined before is lent until whatever could be in use has rested. The old nodes are stopped by now.
     fn restore(&mut self) {
         let length_us = self.sessions.values().map(|it| it.length_us).max().unwrap_or(0);
-        self.void_us = time::session_end(self.now_us, length_us);
+        // Later than the definition of any limit that the backup has, also of one that was defined at that instant.
+        self.void_us = time::session_end(self.now_us, length_us) + 1;
         let keys: Vec<Key> = self.keys.keys().cloned().collect();
         for key in keys {
             self.forget(&key);
         }
+        self.wall = None;
+        self.void_wall_us = u64::MAX;
         self.sessions.clear();
         self.seats.clear();
         self.epoch = super::Epoch::default();

@@ -16,6 +16,9 @@ const FEW: usize = 8;
 /// A used slot lies at most GRAINS + 2 grains ahead.
 const MANY: usize = 72;
 
+/// The grain of what never comes back.
+const NEVER: u64 = u64::MAX;
+
 const FREE_BITS: u32 = 48;
 const FREE_MASK: u64 = (1 << FREE_BITS) - 1;
 const COUNT_BITS: u32 = 28;
@@ -60,6 +63,8 @@ pub struct Taken {
     pub at_us: u64,
     /// Free slots that it left.
     pub left: u64,
+    /// Out of which of a lease's two buckets.
+    pub(super) reserve: bool,
 }
 
 /// Too few free slots.
@@ -96,6 +101,14 @@ impl Taken {
     pub fn cost(&self) -> u32 {
         self.cost
     }
+
+    pub fn epoch(&self) -> u16 {
+        self.epoch
+    }
+
+    pub(super) fn of_reserve(self) -> Taken {
+        Taken { reserve: true, ..self }
+    }
 }
 
 impl Rest {
@@ -105,9 +118,18 @@ impl Rest {
         Self { grain_us: window_us.div_ceil(GRAINS), rest_us }
     }
 
+    /// What is used never comes back of itself: a chunk of a calendar period.
+    pub fn spent() -> Self {
+        Self { grain_us: NEVER, rest_us: 0 }
+    }
+
+    fn comes_back(&self) -> bool {
+        self.grain_us != NEVER
+    }
+
     /// The first grain that begins when a slot used at `now_us` has rested.
     fn grain_after(&self, now_us: u64) -> u64 {
-        (now_us + self.rest_us).div_ceil(self.grain_us)
+        if self.comes_back() { (now_us + self.rest_us).div_ceil(self.grain_us) } else { NEVER }
     }
 
     /// The first grain that begins at `at_us` or later.
@@ -182,13 +204,19 @@ impl Bucket {
         // Raised before any slot became free that the exchange above may have got.
         let at_us = now_us.max(self.floor_us.load(Ordering::Acquire));
         let left = (word & FREE_MASK) - u64::from(cost);
-        let taken = Taken { epoch: epoch_of(word), grain: rest.grain_after(at_us), cost, at_us, left };
-        self.record(rest, taken.epoch, rest.grain_at(at_us), taken.grain, cost);
+        let (epoch, grain) = (epoch_of(word), rest.grain_after(at_us));
+        let taken = Taken { epoch, grain, cost, at_us, left, reserve: false };
+        if rest.comes_back() {
+            self.record(rest, taken.epoch, rest.grain_at(at_us), taken.grain, cost);
+        }
         Ok(taken)
     }
 
     /// Undoes a take whose request was not let in after all.
     pub fn put_back(&self, rest: &Rest, taken: Taken) {
+        if taken.grain == NEVER {
+            return self.free(taken.epoch, taken.cost);
+        }
         for cells in [Some(&self.few[..]), self.many.get().map(|many| &many[..])].into_iter().flatten() {
             let cell = &cells[(taken.grain % cells.len() as u64) as usize];
             let mut entry = Entry(cell.load(Ordering::Acquire));
@@ -213,6 +241,16 @@ impl Bucket {
     /// request is not let in after all. To be called before the slots in use are read for that.
     pub fn seal(&self, now_us: u64) {
         self.sealed_us.fetch_max(now_us + 1, Ordering::SeqCst);
+    }
+
+    /// Of which lease it is: another one is another number.
+    pub fn epoch(&self) -> u16 {
+        epoch_of(self.word.load(Ordering::Acquire))
+    }
+
+    /// Whether it still is the lease that was taken from: if not, what was taken is void.
+    pub fn is_of(&self, taken: &Taken) -> bool {
+        self.epoch() == taken.epoch
     }
 
     /// Slots that the ledger granted, free from `now_us` on.

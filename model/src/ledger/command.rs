@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{NodeId, resource::Name};
+use crate::{
+    NodeId,
+    resource::{Every, Name},
+};
 
 /// The ledger's version at the command that defined the limit. A limit keeps it through every edit but that of its
 /// kind or window.
@@ -34,7 +37,7 @@ pub enum Kind {
     /// At most `limit` in flight, each for at most `max_hold_us`.
     Concurrency { limit: u64, max_hold_us: u64 },
     /// At most `limit` in a period of the calendar; the periods come with `RollPeriod`.
-    Calendar { limit: u64 },
+    Calendar { limit: u64, every: Every },
     /// `rate` per window, and at most `burst` at once.
     Bucket { rate: u64, window_us: u64, burst: u64 },
 }
@@ -72,10 +75,13 @@ pub enum LedgerCommand {
     RetireNode {
         node: NodeId,
     },
-    /// The calendar period that begins: counted up from 1, never back.
+    /// A period of a calendar limit begins.
     RollPeriod {
         limit: LimitId,
+        /// When it begins, in seconds of Unix time: no period has the number of another, and none comes back.
         period: u64,
+        /// When it ends, in microseconds of Unix time.
+        ends_us: u64,
     },
     /// The state came out of a backup: whatever was lent is void.
     Restore {
@@ -103,6 +109,8 @@ pub struct LeaseBatch {
     /// The ledger's version that the node had applied when it built this attempt.
     pub applied: u64,
     pub items: Vec<LeaseItem>,
+    /// The node's Unix time less the log clock; 0: it did not say.
+    pub wall_ahead_us: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +129,11 @@ pub struct LeaseItem {
     /// What was prepaid of this period and not used (calendar).
     pub chunk_unused: u64,
     pub period: u64,
+    /// What was spent of it since it was last said, and what was said to be spent and was not after all.
+    pub settle: u64,
+    pub refund: u64,
+    /// Of what is held, what it keeps for a time without a quorum (`NoQuorum::Reserve`).
+    pub reserve: u64,
 }
 
 /// `count` slots that may be used `in_us` from now.
@@ -160,6 +173,11 @@ pub enum Effect {
         free: u64,
         dated: Vec<Dated>,
     },
+    /// A period of a calendar limit has begun: whatever was lent of earlier ones is void.
+    Rolled {
+        limit: LimitId,
+        period: u64,
+    },
     Recalled {
         session: SessionId,
         key: Key,
@@ -192,6 +210,9 @@ impl LeaseItem {
             report: Vec::new(),
             chunk_unused: 0,
             period: 0,
+            settle: 0,
+            refund: 0,
+            reserve: 0,
         }
     }
 }
@@ -200,7 +221,7 @@ impl Kind {
     /// The most that may be out at a time.
     pub fn limit(&self) -> u64 {
         match *self {
-            Kind::Sliding { limit, .. } | Kind::Concurrency { limit, .. } | Kind::Calendar { limit } => limit,
+            Kind::Sliding { limit, .. } | Kind::Concurrency { limit, .. } | Kind::Calendar { limit, .. } => limit,
             Kind::Bucket { burst, .. } => burst,
         }
     }
@@ -210,7 +231,8 @@ impl Kind {
         match (self, other) {
             (Kind::Sliding { window_us: a, .. }, Kind::Sliding { window_us: b, .. }) => a == b,
             (Kind::Concurrency { max_hold_us: a, .. }, Kind::Concurrency { max_hold_us: b, .. }) => a == b,
-            (Kind::Calendar { .. }, Kind::Calendar { .. }) | (Kind::Bucket { .. }, Kind::Bucket { .. }) => true,
+            (Kind::Calendar { every: a, .. }, Kind::Calendar { every: b, .. }) => a == b,
+            (Kind::Bucket { .. }, Kind::Bucket { .. }) => true,
             _ => false,
         }
     }

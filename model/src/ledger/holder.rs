@@ -4,7 +4,9 @@
 //! to the leader, and hands `Lease`s to workers. Time is this process's own CLOCK_BOOTTIME in microseconds throughout.
 
 mod batch;
+mod chunks;
 mod evict;
+mod reserve;
 mod usage;
 
 use std::{
@@ -12,13 +14,14 @@ use std::{
     sync::Arc,
 };
 
-use batch::Flight;
 pub use batch::Outgoing;
+use batch::{Flight, Why};
+use chunks::Seen;
 
 use super::{
-    Ledger, Limit,
-    bucket::SLOTS_MAX,
-    command::{Boot, Dated, Effect, Key, Kind, OpenSession, SessionId},
+    Ledger, Limit, RESERVE_US,
+    bucket::{Rest, SLOTS_MAX},
+    command::{Boot, Dated, Effect, Key, LimitId, NoQuorum, OpenSession, SessionId},
     demand::Demand,
     lease::{Lease, Tenure},
     mutants::{self, Mutant},
@@ -43,6 +46,8 @@ pub struct Holder {
     ledger: Ledger,
     applied_us: u64,
     tenure: Arc<Tenure>,
+    /// Until when what is kept for a time without a quorum may be spent.
+    reserve_tenure: Arc<Tenure>,
     session: Option<Tenant>,
     /// When each attempt to open a session was sent.
     opens: BTreeMap<u64, u64>,
@@ -58,6 +63,12 @@ pub struct Holder {
     last_sent: Option<(u64, u64)>,
     /// Where the last look for idle accounts ended.
     looked_at: Option<Key>,
+    /// Until when the period of each calendar limit is spent.
+    periods: BTreeMap<LimitId, Seen>,
+    /// When the renewal was sent that was applied last, and how the log stamped it.
+    synced: Option<(u64, u64)>,
+    /// This process's Unix time less its clock, if it was told.
+    wall_ahead_us: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -72,8 +83,10 @@ struct Tenant {
 #[derive(Debug)]
 struct Account {
     lease: Arc<Lease>,
-    /// What the bucket holds, free and resting.
+    /// What the buckets hold, free and resting.
     slots: u64,
+    /// How many of them are put aside for a time without a quorum.
+    reserved: u64,
     /// Whether `slots` is a share that goes without saying.
     implicit: bool,
     /// Resting slots were dropped when the share shrank: what is given back for them has to rest first.
@@ -84,6 +97,8 @@ struct Account {
     keep: Option<u64>,
     told_demand: u64,
     told_want: u64,
+    /// Of a chunk: what is to be prepaid next.
+    want: u64,
     active_us: u64,
 }
 
@@ -105,6 +120,7 @@ impl Holder {
             ledger: ledger.clone(),
             applied_us: now_us,
             tenure: Arc::default(),
+            reserve_tenure: Arc::default(),
             session: None,
             opens: BTreeMap::new(),
             length_us,
@@ -116,6 +132,9 @@ impl Holder {
             draining: false,
             last_sent: None,
             looked_at: None,
+            periods: BTreeMap::new(),
+            synced: None,
+            wall_ahead_us: None,
         };
         if mutants::is(Mutant::StaleLedgerAfterRestart) {
             holder.take_over_stale(now_us);
@@ -141,12 +160,14 @@ impl Holder {
             return Some(account.lease.clone());
         }
         let limit = self.ledger.limit(key.limit).filter(|it| it.broken.is_none() && it.removed_us.is_none())?.clone();
-        let has_slots = matches!(limit.rule.kind, Kind::Sliding { .. } | Kind::Concurrency { .. });
-        if !has_slots || self.accounts.len() >= ACCOUNTS_MAX {
+        if !limit.has_slots() && !limit.is_calendar() || self.accounts.len() >= ACCOUNTS_MAX {
             return None;
         }
         let account = self.account(key, &limit, now_us);
         let lease = account.lease.clone();
+        if limit.is_calendar() {
+            self.keep_periods();
+        }
         if !self.ledger.keys.contains_key(key) {
             self.fit_share(key, &limit, now_us);
         }
@@ -155,8 +176,11 @@ impl Holder {
 
     /// A take of this key was refused, or its slots run low: `poll` soon.
     pub fn signal(&mut self, key: &Key) {
-        if self.accounts.get(key).is_some_and(|it| it.implicit) {
-            self.outgrown.insert(key.clone());
+        match self.accounts.get(key) {
+            Some(account) if account.implicit => drop(self.outgrown.insert(key.clone())),
+            // It was idle for a while.
+            Some(account) if account.is_chunk() => drop(self.lent.insert(key.clone())),
+            _ => {}
         }
     }
 
@@ -169,6 +193,9 @@ impl Holder {
             return None;
         }
         let Some(pool) = self.ledger.pool(key) else { return Some(Ask::Wait) };
+        if limit.is_calendar() {
+            return Some(self.ask_chunk(pool, limit, now_us));
+        }
         let log_us = self.ledger.now_us + now_us.saturating_sub(self.applied_us);
         let home = [pool.recycling.first_us(), pool.quarantine.first_us()].into_iter().flatten().min();
         Some(match home {
@@ -185,6 +212,7 @@ impl Holder {
     pub fn drain(&mut self) {
         self.draining = true;
         self.tenure.end();
+        self.reserve_tenure.end();
     }
 
     /// One more entry was applied; `ledger` is the replica after it, `effects` what it did.
@@ -196,6 +224,7 @@ impl Holder {
             self.learn(effect, now_us);
         }
         self.check_session();
+        self.keep_periods();
         if shares_changed {
             let implicit: Vec<Key> =
                 self.accounts.iter().filter(|(_, it)| it.implicit).map(|it| it.0.clone()).collect();
@@ -217,6 +246,7 @@ impl Holder {
         if session.seq > tenant.seq {
             self.renewed(session.seq, session.attempt, now_us);
         }
+        self.roll_skipped();
         let under_way: BTreeMap<Key, u64> = self.flight.iter().flat_map(Flight::released).collect();
         let known: BTreeSet<Key> = self.accounts.keys().cloned().collect();
         let pools: Vec<(Key, u64)> =
@@ -224,6 +254,10 @@ impl Holder {
         for (key, held) in pools.into_iter().filter(|(key, held)| *held > 0 || known.contains(key)) {
             let Some(limit) = self.ledger.limit(key.limit).cloned() else { continue };
             let coming = under_way.get(&key).copied().unwrap_or(0);
+            if limit.is_calendar() {
+                self.resync_chunk(&key, &limit, held.saturating_sub(coming), now_us);
+                continue;
+            }
             let account = self.account(&key, &limit, now_us);
             let ours = held.saturating_sub(coming);
             account.implicit = false;
@@ -236,6 +270,7 @@ impl Holder {
                 self.go_implicit(&key, now_us);
             }
         }
+        self.keep_periods();
     }
 
     fn learn(&mut self, effect: &Effect, now_us: u64) {
@@ -259,6 +294,7 @@ impl Holder {
                     account.keep = Some(*keep);
                 }
             }
+            Effect::Rolled { limit, period } => self.rolled(*limit, *period),
             Effect::Gone { key } => self.go_implicit(key, now_us),
             Effect::Reset { limit, who } => self.reset(*limit, who.as_deref(), now_us),
             _ => {}
@@ -286,10 +322,13 @@ impl Holder {
 
     /// I3: from when the attempt that was applied was sent.
     fn extend(&mut self, sent_us: u64, now_us: u64) {
+        self.synced =
+            self.session.as_ref().and_then(|it| self.ledger.sessions.get(&it.id)).map(|it| (sent_us, it.renewed_us));
         let length_us = self.session.as_ref().map_or(0, |it| it.length_us);
         let from_us = if mutants::is(Mutant::TtlFromReceipt) { now_us } else { sent_us };
         if !self.draining {
             self.tenure.extend(from_us + time::spends_for(length_us));
+            self.reserve_tenure.extend(from_us + time::spends_for(RESERVE_US));
         }
     }
 
@@ -308,6 +347,11 @@ impl Holder {
         if let Some(sent_us) = flight.sent.get(attempt as usize) {
             self.extend(*sent_us, now_us);
         }
+        for (key, count) in flight.reserves() {
+            if let Some(account) = self.accounts.get_mut(&key) {
+                account.fill_reserve(count, now_us);
+            }
+        }
     }
 
     fn check_session(&mut self) {
@@ -321,6 +365,7 @@ impl Holder {
     fn lose_session(&mut self) {
         if !mutants::is(Mutant::ExpiryIgnored) {
             self.tenure.end();
+            self.reserve_tenure.end();
         }
         self.session = None;
         self.flight = None;
@@ -328,7 +373,7 @@ impl Holder {
         self.outgrown.clear();
         for account in self.accounts.values_mut() {
             if !mutants::is(Mutant::ExpiryIgnored) {
-                account.lease.bucket.void();
+                account.void();
             }
             account.slots = 0;
             account.implicit = false;
@@ -341,12 +386,24 @@ impl Holder {
     /// The account of a key, made if need be: lent, with nothing in it.
     fn account(&mut self, key: &Key, limit: &Limit, now_us: u64) -> &mut Account {
         let (tenure, window_us) = (&self.tenure, limit.window_us());
+        let reserve = (limit.rule.on_no_quorum == NoQuorum::Reserve).then_some(&self.reserve_tenure);
+        let number = limit.period.map_or(0, |it| it.number);
+        let seen = || Seen { number, ..Seen::default() };
+        let ends = limit.is_calendar().then(|| self.periods.entry(limit.id).or_insert_with(seen).ends.clone());
+        let rest = if ends.is_some() { Rest::spent() } else { Rest::of_window(window_us) };
         if self.ledger.keys.contains_key(key) {
             self.lent.insert(key.clone());
         }
+        let lease = || match (reserve, ends.is_some()) {
+            // What is prepaid is never lent again: all of it may outlast the session.
+            (Some(longer), true) => Lease::new(key.clone(), rest, longer.clone(), ends.clone()),
+            (Some(longer), false) => Lease::new(key.clone(), rest, tenure.clone(), None).with_reserve(longer.clone()),
+            (None, _) => Lease::new(key.clone(), rest, tenure.clone(), ends.clone()),
+        };
         self.accounts.entry(key.clone()).or_insert_with(|| Account {
-            lease: Arc::new(Lease::new(key.clone(), window_us, tenure.clone())),
+            lease: Arc::new(lease()),
             slots: 0,
+            reserved: 0,
             implicit: false,
             shrunk: false,
             demand: Demand::new(window_us, now_us),
@@ -354,6 +411,7 @@ impl Holder {
             keep: None,
             told_demand: 0,
             told_want: 0,
+            want: 0,
             active_us: now_us,
         })
     }
@@ -410,8 +468,12 @@ impl Holder {
 
     fn granted(&mut self, key: &Key, free: u64, dated: &[Dated], now_us: u64) {
         let Some(limit) = self.ledger.limit(key.limit).cloned() else { return };
+        let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
         let account = self.account(key, &limit, now_us);
         account.keep = None;
+        if on_demand {
+            account.told_want = account.told_want.saturating_sub(free);
+        }
         account.add_free(free, now_us);
         for it in dated {
             account.add_dated(it.count, now_us + it.in_us, now_us);
@@ -466,6 +528,9 @@ impl Account {
 
     /// Out of use for good, free ones first.
     fn drop_slots(&mut self, count: u64, now_us: u64) {
+        if count > 0 {
+            self.empty_reserve(now_us);
+        }
         let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
         let free = u64::from(bucket.release_free(rest, small(count), now_us));
         let used = bucket.release_used(rest, small(count - free), now_us);

@@ -11,14 +11,21 @@ use std::sync::{
 };
 
 use super::{
-    bucket::{Bucket, Rest, Taken},
+    bucket::{Bucket, Counts, Rest, Taken},
     command::Key,
     mutants::{self, Mutant},
 };
 
-/// Until when this process may spend what it holds, on its own clock; 0 without a session.
+/// Until when this process may spend what it holds, on its own clock; 0: it may not.
 #[derive(Debug, Default)]
 pub struct Tenure(AtomicU64);
+
+/// Until when the period of a calendar limit is spent, and when it ends, on this process's own clock; 0: none is known.
+#[derive(Debug)]
+pub struct PeriodEnd {
+    pub(super) until_us: AtomicU64,
+    pub(super) ends_us: AtomicU64,
+}
 
 #[derive(Debug)]
 pub struct Lease {
@@ -31,6 +38,27 @@ pub struct Lease {
     /// What exchanges wait for at the moment.
     waiting: AtomicU32,
     retired: AtomicBool,
+    /// What is kept for a time without a quorum, where the limit says so.
+    pub(super) reserve: Option<Box<Reserve>>,
+    /// Of a calendar limit: until when its period is spent.
+    ends: Option<Arc<PeriodEnd>>,
+    /// Fewer free slots than this: more are wanted soon.
+    low: AtomicU64,
+    /// What was free in the cluster's pool when the holder last looked.
+    beside: AtomicU64,
+}
+
+/// A part of the slots that outlasts the session; used with the others while that lasts.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    pub bucket: Bucket,
+    tenure: Arc<Tenure>,
+}
+
+impl Reserve {
+    pub fn new(tenure: Arc<Tenure>) -> Self {
+        Self { bucket: Bucket::default(), tenure }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +88,56 @@ impl Tenure {
 }
 
 impl Lease {
-    pub(super) fn new(key: Key, window_us: u64, tenure: Arc<Tenure>) -> Self {
+    pub(super) fn new(key: Key, rest: Rest, tenure: Arc<Tenure>, ends: Option<Arc<PeriodEnd>>) -> Self {
         let (short, waiting) = (AtomicU32::new(0), AtomicU32::new(0));
-        let (rest, bucket, retired) = (Rest::of_window(window_us), Bucket::default(), AtomicBool::new(false));
-        Self { key, rest, bucket, tenure, short, waiting, retired }
+        let (bucket, retired) = (Bucket::default(), AtomicBool::new(false));
+        let (low, beside) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { key, rest, bucket, tenure, short, waiting, retired, reserve: None, ends, low, beside }
+    }
+
+    pub(super) fn with_reserve(self, tenure: Arc<Tenure>) -> Self {
+        Self { reserve: Some(Box::new(Reserve::new(tenure))), ..self }
     }
 
     /// Spends `cost` slots at `now_us`, or none.
     pub fn take(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
+        match (self.take_lent(cost, now_us), &self.reserve) {
+            (Err(denied), Some(reserve)) => self.take_reserve(reserve, cost, now_us).ok_or(denied),
+            (taken, _) => taken,
+        }
+    }
+
+    /// Undoes a take, or a part of one.
+    pub fn put_back(&self, taken: Taken) {
+        match &self.reserve {
+            Some(reserve) if taken.reserve => reserve.bucket.put_back(&self.rest, taken),
+            _ => self.bucket.put_back(&self.rest, taken),
+        }
+    }
+
+    /// What a client is told of: allocates nothing.
+    pub fn counts(&self, now_us: u64) -> Counts {
+        let lent = self.bucket.counts(&self.rest, now_us);
+        let Some(reserve) = &self.reserve else { return lent };
+        let beside = reserve.bucket.counts(&self.rest, now_us);
+        let whole_us = lent.whole_us.max(beside.whole_us);
+        Counts { free: lent.free + beside.free, used: lent.used + beside.used, whole_us }
+    }
+
+    #[cold]
+    fn take_reserve(&self, reserve: &Reserve, cost: u32, now_us: u64) -> Option<Taken> {
+        if !reserve.tenure.covers(now_us) {
+            return None;
+        }
+        let taken = reserve.bucket.take(&self.rest, cost, now_us).ok()?;
+        if !reserve.tenure.covers(taken.at_us) {
+            reserve.bucket.put_back(&self.rest, taken);
+            return None;
+        }
+        Some(taken.of_reserve())
+    }
+
+    fn take_lent(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
         if !self.tenure.covers(now_us) {
             return Err(Denied::NoSession);
         }
@@ -77,12 +147,41 @@ impl Lease {
                 self.bucket.put_back(&self.rest, taken);
                 Err(Denied::NoSession)
             }
+            Ok(taken) if !self.is_within_period(&taken) => {
+                self.bucket.put_back(&self.rest, taken);
+                Err(Denied::Short { next_us: None })
+            }
             Ok(taken) => Ok(taken),
             Err(short) => {
                 self.note_short(cost);
                 Err(Denied::Short { next_us: short.next_us })
             }
         }
+    }
+
+    /// Asked after the take: a period that began in between has voided it.
+    fn is_within_period(&self, taken: &Taken) -> bool {
+        let Some(ends) = &self.ends else { return true };
+        taken.at_us < ends.spends_until_us() && self.bucket.is_of(taken)
+    }
+
+    /// When the period ends, of a calendar limit.
+    pub fn ends_us(&self) -> Option<u64> {
+        self.ends.as_ref().map(|ends| ends.ends_us())
+    }
+
+    pub fn low(&self) -> u64 {
+        self.low.load(Ordering::Relaxed)
+    }
+
+    /// What is free in the cluster's pool, as far as this node has heard.
+    pub fn beside(&self) -> u64 {
+        self.beside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn tell(&self, low: u64, beside: u64) {
+        self.low.store(low, Ordering::Relaxed);
+        self.beside.store(beside, Ordering::Relaxed);
     }
 
     /// An exchange begins to wait for `cost` slots; it takes them itself when they have come.

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::{
-    Ledger,
-    command::{Kind, LimitId, Mode, Rule},
+    Ledger, Period,
+    calendar::ACTIVE_US,
+    command::{Kind, LimitId, Mode, NoQuorum, Rule},
     time,
 };
 use crate::resource::Name;
@@ -24,9 +25,11 @@ pub struct Limit {
     pub removed_us: Option<u64>,
     /// What was found wrong: the limit lends no more until it is edited.
     pub broken: Option<String>,
+    /// Of a calendar limit: the period that has begun, if one has.
+    pub period: Option<Period>,
 }
 
-/// The budget was larger before; nodes that have not acknowledged the change go by it.
+/// The budget was larger before, or there were shares where there are none now; nodes that have not acknowledged the change go by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lowered {
     pub from: u64,
@@ -45,7 +48,9 @@ impl Limit {
             Kind::Sliding { window_us, .. } => time::rested(window_us),
             // h(1 + 2ρ) in the same words: the exchange is ended by its own node's clock.
             Kind::Concurrency { max_hold_us, .. } => time::session_end(0, max_hold_us),
-            Kind::Calendar { .. } | Kind::Bucket { .. } => 0,
+            // It never may within its period; this long a node keeps what it does not need at the moment.
+            Kind::Calendar { .. } => ACTIVE_US,
+            Kind::Bucket { .. } => 0,
         }
     }
 
@@ -55,23 +60,34 @@ impl Limit {
             Kind::Sliding { window_us, .. } => window_us,
             Kind::Concurrency { max_hold_us, .. } => max_hold_us,
             Kind::Bucket { window_us, .. } => window_us,
-            Kind::Calendar { .. } => 1_000_000,
+            Kind::Calendar { .. } => ACTIVE_US,
         }
     }
 
-    /// Whether what is counted is slots: lent, given back, and in exactly one place.
+    /// Whether what is lent comes back of itself, so that a node may have a share beforehand.
     pub fn has_slots(&self) -> bool {
         matches!(self.rule.kind, Kind::Sliding { .. } | Kind::Concurrency { .. })
     }
 
-    /// Slots are lent one by one, and come back to the pool as they are used.
-    pub fn is_on_demand(&self, divisor: u64) -> bool {
-        self.rule.mode == Mode::Exact || self.budget() < TINY_SLOTS_PER_NODE * divisor
+    /// Whether what is lent is prepaid, of a period of the calendar.
+    pub fn is_calendar(&self) -> bool {
+        matches!(self.rule.kind, Kind::Calendar { .. })
     }
 
+    /// Slots are lent one by one, and come back to the pool as they are used.
+    pub fn is_on_demand(&self, divisor: u64) -> bool {
+        self.rule.mode == Mode::Exact || self.is_calendar() || self.budget() < TINY_SLOTS_PER_NODE * divisor
+    }
+
+    /// Whether nodes have a share beforehand of a key that is not in the ledger. What is kept for a time without a quorum
+    /// is known to the ledger, so there is none of a limit that has that.
+    pub fn has_shares(&self) -> bool {
+        self.has_slots() && self.rule.mode == Mode::Leased && self.rule.on_no_quorum != NoQuorum::Reserve
+    }
+
+    /// By these numbers alone.
     pub(super) fn share_of(&self, budget: u64, divisor: u64) -> u64 {
-        let on_demand = self.rule.mode == Mode::Exact || budget < TINY_SLOTS_PER_NODE * divisor;
-        match on_demand || divisor == 0 || !self.has_slots() {
+        match divisor == 0 || budget < TINY_SLOTS_PER_NODE * divisor {
             true => 0,
             false => (u128::from(budget) * 9 / 10 / u128::from(divisor)) as u64,
         }
@@ -90,7 +106,8 @@ impl Ledger {
         };
         let (before, after) = (known.budget(), rule.kind.limit());
         let mut limit = Limit { rule: rule.clone(), removed_us: None, ..Limit::clone(&known) };
-        if after < before {
+        // Nodes that have not heard of it go on with the shares that they had.
+        if after < before || known.has_shares() && !limit.has_shares() {
             let from = before.max(limit.lowered.map_or(0, |it| it.from));
             limit.lowered = Some(Lowered { from, version: self.version, complete_us: None });
         }
@@ -103,7 +120,8 @@ impl Ledger {
             self.drop_limit(old);
         }
         let (id, defined_us) = (self.version, self.now_us);
-        let limit = Limit { id, rule: rule.clone(), defined_us, lowered: None, removed_us: None, broken: None };
+        let limit =
+            Limit { id, rule: rule.clone(), defined_us, lowered: None, removed_us: None, broken: None, period: None };
         self.limits.insert(id, Arc::new(limit));
         self.names.insert(rule.name.clone(), id);
     }
@@ -115,7 +133,11 @@ impl Ledger {
 
     /// Limits that were removed a rest ago.
     pub(super) fn purge_limits(&mut self) {
-        let over = |limit: &Limit| limit.removed_us.is_some_and(|at| at + limit.rest_us() <= self.now_us);
+        let over = |limit: &Limit| {
+            // A quota that comes back within its period goes on.
+            let counts = limit.period.is_some_and(|it| self.wall_us().is_none_or(|now| now < it.ends_us));
+            limit.removed_us.is_some_and(|at| at + limit.rest_us() <= self.now_us) && !counts
+        };
         let gone: Vec<_> = self.limits.values().filter(|it| over(it)).map(|it| (it.id, it.rule.name.clone())).collect();
         for (id, name) in gone {
             self.drop_limit(id);

@@ -7,6 +7,7 @@
 mod adjust;
 mod apply;
 pub mod bucket;
+mod calendar;
 pub mod command;
 mod dated;
 mod demand;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 pub use adjust::{BONUSES_MAX, Refused, Relief};
+pub use calendar::{Period, Wall};
 pub use dated::Schedule;
 pub use lease::Lease;
 pub use limits::{Limit, Lowered};
@@ -47,6 +49,8 @@ pub const SESSIONS_MAX: usize = 10_000;
 pub const KEYS_MAX: usize = 4_000_000;
 /// How many keys one entry looks at because their time has come; the rest waits for the next entry.
 pub const DUE_MAX: usize = 1_000;
+/// Without a quorum a node with a reserve spends a part of what it holds for so long after it sent its last renewal.
+pub const RESERVE_US: u64 = 60_000_000;
 /// How long the text of a key may be, in bytes.
 pub const KEY_BYTES_MAX: usize = 1_024;
 
@@ -67,6 +71,11 @@ pub struct Ledger {
     pub(crate) due: OrdSet<(u64, Key)>,
     /// After a restore: until then what the backup does not know of may be in use, for limits defined before it.
     pub void_us: u64,
+    /// Unix time as the cluster reckons it; None until a majority of the nodes has said what time it is.
+    pub wall: Option<Wall>,
+    /// After a restore: of calendar periods that had begun by then it is unknown what was spent. 0: there was none;
+    /// `u64::MAX`: what time it is is not known yet.
+    pub void_wall_us: u64,
     /// The last change of what a share is.
     pub shares_version: u64,
     /// What the last commands did, for holders; neither stored nor hashed.

@@ -28,10 +28,14 @@ pub enum Mutant {
     EpochWithoutAck,
     /// Slots are released before they are taken out of use.
     ReleaseBeforeRemove,
+    /// What a lost session had prepaid of a calendar period is lent again.
+    BurntRegranted,
+    /// What a node keeps for a time without a quorum is lent again as if it had stopped with the session.
+    ReserveForgotten,
 }
 
 impl Mutant {
-    pub const ALL: [Mutant; 12] = [
+    pub const ALL: [Mutant; 14] = [
         Mutant::RegrantAtExpiry,
         Mutant::WallClockStamps,
         Mutant::ClockJumpsAhead,
@@ -44,6 +48,8 @@ impl Mutant {
         Mutant::DuplicateAckRenews,
         Mutant::EpochWithoutAck,
         Mutant::ReleaseBeforeRemove,
+        Mutant::BurntRegranted,
+        Mutant::ReserveForgotten,
     ];
 
     /// `regrant_at_expiry`
@@ -61,6 +67,8 @@ impl Mutant {
             Mutant::DuplicateAckRenews => "duplicate_ack_renews",
             Mutant::EpochWithoutAck => "epoch_without_ack",
             Mutant::ReleaseBeforeRemove => "release_before_remove",
+            Mutant::BurntRegranted => "burnt_regranted",
+            Mutant::ReserveForgotten => "reserve_forgotten",
         }
     }
 

@@ -3,14 +3,15 @@
 use imbl::OrdMap;
 
 use super::{
-    Limit, Relief, Schedule, Session,
+    Limit, RESERVE_US, Relief, Schedule, Session,
     command::{Dated, SessionId},
     mutants::{self, Mutant},
     share::{self, Target},
+    time,
 };
 
 /// At most one recall per key in this time.
-const RECALL_EVERY_US: u64 = 300_000;
+pub(super) const RECALL_EVERY_US: u64 = 300_000;
 /// A key that somebody waits for is looked at no more and no less often than this.
 const HUNGRY_US: std::ops::RangeInclusive<u64> = 20_000..=1_000_000;
 
@@ -29,6 +30,10 @@ pub struct Pool {
     pub quarantine: Schedule,
     /// Slots that were destroyed before they had rested: where the budget is raised again, they come back resting.
     pub destroyed: Schedule,
+    /// Of the period of a calendar limit: what was spent, and what was lost with sessions that may have spent it.
+    pub spent: u64,
+    pub burnt: u64,
+    pub period: u64,
     /// By session, ascending.
     pub holders: Vec<(SessionId, Held)>,
     /// What an operator gave or forgave; of most keys nothing.
@@ -49,6 +54,8 @@ pub struct Held {
     /// Slots in use that rest longer than the session lasts, and with which batch that was said.
     pub report: Schedule,
     pub report_seq: u64,
+    /// Slots that the node may use for `RESERVE_US` after its last renewal.
+    pub reserve: u64,
 }
 
 /// What a rebalance gives to one holder, or asks of it.
@@ -87,7 +94,7 @@ impl Pool {
     /// Everything, wherever it is.
     pub fn total(&self) -> u64 {
         let held: u64 = self.holders.iter().map(|(_, held)| held.slots).sum();
-        self.free + self.recycling.total() + self.quarantine.total() + held
+        self.free + self.recycling.total() + self.quarantine.total() + held + self.spent + self.burnt
     }
 
     /// I1: a slot is never lost and never made.
@@ -171,7 +178,16 @@ impl Pool {
     /// I5: what was reported to rest beyond the session returns on schedule, everything else a rest after its end. The
     /// report is good only if it came with the last renewal: an older one knows nothing of uses since.
     fn bury(&mut self, held: &Held, session: &Session, limit: &Limit) {
-        let mut left = held.slots;
+        if limit.is_calendar() {
+            return self.burn(held.slots);
+        }
+        let reserve = held.reserve.min(held.slots);
+        if reserve > 0 && !mutants::is(Mutant::ReserveForgotten) {
+            let at_us = time::session_end(session.renewed_us, RESERVE_US) + limit.rest_us();
+            let destroyed = self.destroy(at_us, reserve, limit);
+            self.quarantine.add(at_us, reserve - destroyed, limit.window_us());
+        }
+        let mut left = if mutants::is(Mutant::ReserveForgotten) { held.slots } else { held.slots - reserve };
         if held.report_seq == session.seq {
             for (at_us, count) in held.report.entries() {
                 let count = left.min(*count);
@@ -189,7 +205,7 @@ impl Pool {
     pub(super) fn is_idle(&self, now_us: u64, limit: &Limit) -> bool {
         let home = self.holders.is_empty() && self.recycling.is_empty() && self.quarantine.is_empty();
         let settled = self.destroyed.is_empty() && self.excess == 0 && self.relief.is_none();
-        home && settled && self.active_us + limit.rest_us() <= now_us
+        home && settled && self.is_whole() && self.active_us + limit.rest_us() <= now_us
     }
 
     /// Lends by demand: what is free, then what comes free, then by recalling from those above their target. Answers
@@ -206,6 +222,11 @@ impl Pool {
         let mut given: Vec<Given> = vec![Given::default(); live.len()];
         if limit.broken.is_some() || limit.removed_us.is_some() {
             return (Vec::new(), false);
+        }
+        if limit.is_calendar() {
+            let hungry = self.lend_chunks(now_us, &live, &mut given);
+            let ids = live.iter().map(|n| self.holders[*n].0);
+            return (ids.zip(given).filter(|(_, it)| *it != Given::default()).collect(), hungry);
         }
         if on_demand {
             let wants: Vec<u64> = live.iter().map(|n| self.holders[*n].1.want).collect();
@@ -226,7 +247,7 @@ impl Pool {
         (ids.zip(given).filter(|(_, it)| *it != Given::default()).collect(), hungry)
     }
 
-    fn lend_free(&mut self, live: &[usize], wanted: &[u64], given: &mut [Given]) {
+    pub(super) fn lend_free(&mut self, live: &[usize], wanted: &[u64], given: &mut [Given]) {
         for ((n, count), given) in live.iter().zip(share::split(self.free, wanted)).zip(given) {
             self.free -= count;
             self.holders[*n].1.slots += count;

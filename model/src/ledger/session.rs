@@ -25,6 +25,8 @@ pub struct Session {
     /// A later session of the node has taken over, or the node was retired: no batch is taken, but it may spend until
     /// its end.
     pub fenced: bool,
+    /// The node's Unix time less the log clock, as it last said it; 0: it never did.
+    pub wall_ahead_us: u64,
     /// Keys that it holds something of.
     pub keys: u64,
 }
@@ -89,6 +91,7 @@ impl Ledger {
             // Its holder has applied all up to here when it learns of it.
             acked: self.version,
             fenced: false,
+            wall_ahead_us: 0,
             keys: 0,
         };
         self.sessions.insert(id, session);
@@ -232,7 +235,8 @@ impl Ledger {
         let settled = epoch.before == 0 || epoch.complete_us.is_some_and(|at| self.is_past(at, limit));
         let before = (!settled).then_some(epoch.before);
         let lowered = limit.lowered.filter(|it| it.complete_us.is_none_or(|at| !self.is_past(at, limit)));
-        let budgets = [Some(limit.budget()), lowered.map(|it| it.from)];
+        let budget = if limit.has_shares() { limit.budget() } else { 0 };
+        let budgets = [Some(budget), lowered.filter(|_| limit.has_slots()).map(|it| it.from)];
         let divisors = [Some(epoch.divisor), before];
         budgets
             .into_iter()

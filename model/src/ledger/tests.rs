@@ -25,7 +25,15 @@ fn item(demand: u64, want: u64) -> LeaseItem {
 }
 
 fn batch(session: u64, node: u64, seq: u64, items: Vec<LeaseItem>) -> LedgerCommand {
-    LedgerCommand::Batches(Arc::new([LeaseBatch { node, session, seq, attempt: 0, applied: u64::MAX, items }]))
+    LedgerCommand::Batches(Arc::new([LeaseBatch {
+        node,
+        session,
+        seq,
+        attempt: 0,
+        applied: u64::MAX,
+        items,
+        wall_ahead_us: 0,
+    }]))
 }
 
 fn held(ledger: &Ledger, session: u64) -> u64 {

@@ -130,7 +130,7 @@ fn rule(limit: &Limit) -> Option<Rule> {
             let window_us = resource::bucket_window_us(*rate, micros(*window), *burst);
             Kind::Sliding { limit: *burst, window_us }
         }
-        LimitKind::Calendar { limit, .. } => Kind::Calendar { limit: *limit },
+        LimitKind::Calendar { limit, every, .. } => Kind::Calendar { limit: *limit, every: *every },
         LimitKind::Concurrency { limit, max_hold } => {
             Kind::Concurrency { limit: *limit, max_hold_us: micros(*max_hold) }
         }
@@ -184,7 +184,8 @@ mod tests {
         state.ledger.apply(0, &LedgerCommand::OpenSession(open));
         let session = state.ledger.version;
         let item = LeaseItem { demand: 40_000, want: 40, ..LeaseItem::of(Key { limit: id, who: "acme".into() }) };
-        let batch = LeaseBatch { node: 1, session, seq: 1, attempt: 0, applied: 0, items: vec![item] };
+        let batch =
+            LeaseBatch { node: 1, session, seq: 1, attempt: 0, applied: 0, items: vec![item], wall_ahead_us: 0 };
         state.ledger.apply(0, &LedgerCommand::Batches([batch].into()));
         let lent = used(&state, id);
         assert!(lent >= 40, "{lent}");

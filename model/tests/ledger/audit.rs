@@ -26,12 +26,14 @@ pub struct Excess {
     pub allowed: u64,
 }
 
+/// Where an admission may be placed.
+const ORDERS: [fn(&Admission) -> u64; 3] =
+    [|it| it.first_us, |it| it.answer_us, |it| it.said_us.clamp(it.first_us, it.answer_us)];
+
 /// The worst window under the kindest of the orders that were tried, or none over the limit.
 pub fn audit(admissions: &[Admission], window_us: u64, budgets: &[Budget], settle_us: u64) -> Option<Excess> {
-    let orders: [fn(&Admission) -> u64; 3] =
-        [|it| it.first_us, |it| it.answer_us, |it| it.said_us.clamp(it.first_us, it.answer_us)];
     let mut kindest = None;
-    for order in orders {
+    for order in ORDERS {
         let mut placed: Vec<(u64, u64)> = admissions.iter().map(|it| (order(it), it.cost)).collect();
         placed.sort_unstable();
         match worst(&placed, window_us, budgets, settle_us) {
@@ -54,6 +56,61 @@ fn worst(placed: &[(u64, u64)], window_us: u64, budgets: &[Budget], settle_us: u
             worst = Some(Excess { window_start_us: *start_us, admitted: sum, allowed });
         }
         sum -= cost;
+    }
+    worst
+}
+
+/// Periods of equal length that begin at multiples of it, each up to `off_us` early or late: whether some placing of
+/// their ends leaves none over the budget; None: it does. A period is closed as late as it may be, which leaves the least
+/// to the next.
+pub fn audit_periods(admissions: &[Admission], length_us: u64, off_us: u64, budgets: &[Budget]) -> Option<Excess> {
+    let mut kindest = None;
+    for order in ORDERS {
+        let mut placed: Vec<(u64, u64)> = admissions.iter().map(|it| (order(it), it.cost)).collect();
+        placed.sort_unstable();
+        match worst_period(&placed, length_us, off_us, budgets) {
+            None => return None,
+            Some(excess) => kindest = Some(excess),
+        }
+    }
+    kindest
+}
+
+fn worst_period(placed: &[(u64, u64)], length_us: u64, off_us: u64, budgets: &[Budget]) -> Option<Excess> {
+    let mut n = 0;
+    for end_us in (1..).map(|k| k * length_us) {
+        let begin_us = end_us - length_us;
+        let allowed = allowed(begin_us.saturating_sub(off_us), length_us + 2 * off_us, budgets, length_us);
+        let mut sum = 0;
+        while let Some((at_us, cost)) = placed.get(n).filter(|(at_us, _)| *at_us < end_us + off_us) {
+            if sum + cost > allowed {
+                if *at_us < end_us - off_us {
+                    return Some(Excess { window_start_us: begin_us, admitted: sum + cost, allowed });
+                }
+                break;
+            }
+            sum += cost;
+            n += 1;
+        }
+        if n == placed.len() {
+            return None;
+        }
+    }
+    None
+}
+
+/// What is in flight: from when it was let in until it ended.
+pub fn audit_in_flight(flights: &[(u64, u64)], budgets: &[Budget], settle_us: u64) -> Option<Excess> {
+    let mut steps: Vec<(u64, i64)> = flights.iter().flat_map(|(from, to)| [(*from, 1), (*to, -1)]).collect();
+    // What ends at an instant is not there any more when another begins.
+    steps.sort_unstable();
+    let (mut sum, mut worst): (i64, Option<Excess>) = (0, None);
+    for (at_us, step) in steps {
+        sum += step;
+        let (admitted, allowed) = (sum.max(0) as u64, allowed(at_us, 1, budgets, settle_us));
+        if admitted > allowed && worst.is_none_or(|it| admitted - allowed > it.admitted - it.allowed) {
+            worst = Some(Excess { window_start_us: at_us, admitted, allowed });
+        }
     }
     worst
 }
@@ -88,6 +145,23 @@ mod tests {
     fn an_admission_may_be_anywhere_up_to_its_answer() {
         let late = Admission { first_us: 9, answer_us: 12, said_us: 10, cost: 1 };
         assert_eq!(audit(&[at(0), at(5), late], 10, &budget(2), 0), None);
+    }
+
+    #[test]
+    fn a_period_may_end_a_little_late_and_then_counts_what_came_before() {
+        let two_and_two = [at(1), at(9), at(11), at(12)];
+        assert_eq!(audit_periods(&two_and_two, 10, 1, &budget(2)), None);
+        let three = [at(1), at(7), at(8)];
+        assert!(audit_periods(&three, 10, 1, &budget(2)).is_some());
+        // The third is of the next period only if that began early; then there is one too many there.
+        let early = [at(1), at(2), at(9), at(15), at(16)];
+        assert!(audit_periods(&early, 10, 1, &budget(2)).is_some());
+    }
+
+    #[test]
+    fn what_has_ended_is_not_in_flight() {
+        assert_eq!(audit_in_flight(&[(0, 5), (5, 9), (2, 4)], &budget(2), 0), None);
+        assert!(audit_in_flight(&[(0, 5), (1, 9), (2, 4)], &budget(2), 0).is_some());
     }
 
     #[test]

@@ -22,6 +22,8 @@ fn schedule(mutant: Mutant, seed: u64) -> Plan {
         Mutant::StaleReport => Plan::cut_off(seed, 20 * S),
         Mutant::RestartedKeepsShare => Plan::crash_loop(seed),
         Mutant::EpochWithoutAck => Plan::join_unheard(seed),
+        Mutant::BurntRegranted => Plan::calendar(seed),
+        Mutant::ReserveForgotten => Plan::cut_off_with_reserve(seed),
         _ => Plan::of(seed),
     }
 }
@@ -88,6 +90,16 @@ fn a_divisor_that_counts_unheard_is_noticed() {
 #[test]
 fn slots_released_before_they_are_out_of_use_are_noticed() {
     check(Mutant::ReleaseBeforeRemove);
+}
+
+#[test]
+fn a_burnt_chunk_that_is_lent_again_is_noticed() {
+    check(Mutant::BurntRegranted);
+}
+
+#[test]
+fn a_reserve_that_is_lent_to_others_is_noticed() {
+    check(Mutant::ReserveForgotten);
 }
 
 const WINDOW: u64 = 5 * S;
@@ -175,10 +187,10 @@ fn repeated_and_cut_off() -> Option<Excess> {
     audit(&admissions, WINDOW, &[Budget { from_us: 0, budget: 100 }], 0)
 }
 
-fn check_directed(mutant: Mutant) {
-    assert_eq!(repeated_and_cut_off(), None);
+fn check_directed(mutant: Mutant, schedule: fn() -> Option<Excess>) {
+    assert_eq!(schedule(), None);
     choose(Some(mutant));
-    let excess = repeated_and_cut_off();
+    let excess = schedule();
     choose(None);
     println!("{}: {excess:?}", mutant.word());
     assert!(excess.is_some());
@@ -186,10 +198,10 @@ fn check_directed(mutant: Mutant) {
 
 #[test]
 fn an_answer_to_a_repeat_that_renews_is_noticed() {
-    check_directed(Mutant::DuplicateAckRenews);
+    check_directed(Mutant::DuplicateAckRenews, repeated_and_cut_off);
 }
 
 #[test]
 fn a_session_counted_from_receipt_is_noticed() {
-    check_directed(Mutant::TtlFromReceipt);
+    check_directed(Mutant::TtlFromReceipt, repeated_and_cut_off);
 }

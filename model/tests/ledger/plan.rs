@@ -15,9 +15,15 @@ pub struct Plan {
     pub delay_us: Vec<Vec<u64>>,
     pub drift_ppm: Vec<i64>,
     pub wall_us: Vec<u64>,
+    pub kind: What,
     pub limit: u64,
+    /// The window, the length of a calendar period, or how long an exchange may hold a permit.
     pub window_us: u64,
+    pub poll_us: u64,
+    pub heartbeat_us: u64,
     pub exact: bool,
+    /// A part is kept for a time without a quorum.
+    pub reserve: bool,
     pub session_us: u64,
     /// When the first request comes.
     pub from_us: u64,
@@ -31,6 +37,15 @@ pub struct Plan {
     pub twice_percent: u64,
     pub stall_percent: u64,
     pub faults: Vec<(u64, Fault)>,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Sliding,
+    /// Periods as long as the window, from the beginning of Unix time on.
+    Calendar,
+    Concurrency,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,16 +72,42 @@ pub enum Load {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    Crash { node: usize, for_us: u64 },
-    Pause { node: usize, for_us: u64 },
-    Partition { group: Vec<u8>, for_us: u64 },
+    Crash {
+        node: usize,
+        for_us: u64,
+    },
+    Pause {
+        node: usize,
+        for_us: u64,
+    },
+    Partition {
+        group: Vec<u8>,
+        for_us: u64,
+    },
     MoveLeader,
-    KillLeader { for_us: u64 },
-    PauseLeader { for_us: u64 },
-    Edit { limit: u64 },
-    Drain { node: usize, for_us: u64 },
-    Retire { node: usize },
-    Join { node: usize },
+    KillLeader {
+        for_us: u64,
+    },
+    PauseLeader {
+        for_us: u64,
+    },
+    Edit {
+        limit: u64,
+    },
+    Drain {
+        node: usize,
+        for_us: u64,
+    },
+    Retire {
+        node: usize,
+    },
+    Join {
+        node: usize,
+    },
+    /// All stop, and a backup of so many entries ago is restored.
+    Restore {
+        entries: usize,
+    },
 }
 
 impl Plan {
@@ -82,9 +123,13 @@ impl Plan {
             delay_us,
             drift_ppm: (0..nodes).map(|_| chance.within(0, 1_000) as i64 - 500).collect(),
             wall_us: vec![0; nodes],
+            kind: What::Sliding,
             limit,
             window_us,
+            poll_us: if window_us >= 20 * S { 100 * MS } else { 50 * MS },
+            heartbeat_us: 200 * MS,
             exact: false,
+            reserve: false,
             session_us: 15 * S,
             from_us: S,
             until_us: 6 * window_us,
@@ -134,9 +179,13 @@ impl Plan {
             delay_us: delays(c, nodes, rtt_us),
             drift_ppm: (0..nodes).map(|_| c.one_of(&[-500, 500, 0, c.clone().within(0, 1_000) as i64 - 500])).collect(),
             wall_us: (0..nodes).map(|_| c.within(0, 10 * S)).collect(),
+            kind: What::Sliding,
             limit,
             window_us,
+            poll_us: if window_us >= 20 * S { 100 * MS } else { 50 * MS },
+            heartbeat_us: 200 * MS,
             exact: c.percent(8),
+            reserve: c.clone().percent(10),
             session_us: c.one_of(&[5, 5, 15]) * S,
             from_us: S,
             until_us,
@@ -150,6 +199,70 @@ impl Plan {
             faults: Vec::new(),
         };
         plan.faults = faults(c, &plan);
+        plan
+    }
+
+    /// A quota by the calendar; what a clock shows is off by up to a tenth of a second.
+    pub fn calendar(seed: u64) -> Self {
+        let mut plan = Self::of(seed);
+        let mut chance = Chance::of(!seed);
+        plan.kind = What::Calendar;
+        plan.window_us = chance.one_of(&[10, 20, 30]) * S;
+        plan.cost = plan.cost.min(1 + plan.limit / 50);
+        plan.until_us = 90 * S;
+        plan.per_second = (plan.limit * chance.one_of(&[1, 2, 3]) * S / plan.window_us) as f64 / plan.cost as f64;
+        plan.per_second = plan.per_second.min(150.0);
+        plan.wall_us = (0..plan.nodes).map(|_| chance.within(0, 200 * MS)).collect();
+        plan.faults = faults(&mut chance, &plan);
+        plan
+    }
+
+    /// Permits; exchanges of all lengths, some longer than they may be.
+    pub fn concurrency(seed: u64) -> Self {
+        let mut plan = Self::of(seed);
+        let mut chance = Chance::of(!seed);
+        plan.kind = What::Concurrency;
+        plan.window_us = chance.one_of(&[2, 5, 10]) * S;
+        plan.limit = chance.one_of(&[5, 10, 10, 30, 100, 400]);
+        plan.cost = 1;
+        plan.until_us = 60 * S;
+        plan.per_second = plan.limit as f64 * chance.one_of(&[1.0, 3.0, 6.0]) * S as f64 / plan.window_us as f64;
+        plan.per_second = plan.per_second.min(150.0);
+        plan.faults = faults(&mut chance, &plan);
+        plan
+    }
+
+    /// Any of the above, and once in its middle a backup is restored.
+    pub fn restored(seed: u64) -> Self {
+        let mut plan = match seed % 3 {
+            0 => Self::calendar(seed),
+            1 => Self::concurrency(seed),
+            _ => Self::of(seed),
+        };
+        let mut chance = Chance::of(seed ^ 0xbac);
+        let entries = chance.within(0, 200) as usize;
+        let at_us = chance.within(plan.until_us / 4, plan.until_us / 2);
+        // Who was retired or has joined since the backup is another story.
+        plan.founders = plan.nodes;
+        plan.faults.retain(|(_, it)| !matches!(it, Fault::Retire { .. } | Fault::Join { .. }));
+        plan.faults.push((at_us, Fault::Restore { entries }));
+        plan.faults.sort_by_key(|(at_us, _)| *at_us);
+        plan
+    }
+
+    /// A million a day over three nodes, asked for a little faster than that, and twenty crashes.
+    pub fn day(seed: u64) -> Self {
+        let day_us = 86_400 * S;
+        let mut plan = Self::calm(seed, 3, 1_000_000, day_us, Load::Even, 110);
+        let mut chance = Chance::of(seed);
+        plan.kind = What::Calendar;
+        (plan.poll_us, plan.heartbeat_us) = (500 * MS, S);
+        plan.cost = 5;
+        plan.per_second /= plan.cost as f64;
+        plan.until_us = day_us;
+        let crash = |n: u64| (n * day_us / 22, Fault::Crash { node: (n % 3) as usize, for_us: 3 * S });
+        plan.faults = (1..=20).map(crash).collect();
+        plan.loss_percent = chance.one_of(&[0, 2]);
         plan
     }
 }
@@ -211,6 +324,18 @@ impl Plan {
         plan.session_us = 5 * S;
         plan.until_us = 80 * S + window_us;
         plan.faults = (0..5).map(isolate).collect();
+        plan
+    }
+
+    /// The same, and a part of what is held outlasts the session.
+    pub fn cut_off_with_reserve(seed: u64) -> Self {
+        let mut plan = Self::cut_off(seed, 2 * S);
+        plan.reserve = true;
+        for (_, fault) in &mut plan.faults {
+            if let Fault::Partition { for_us, .. } = fault {
+                *for_us = 13 * S;
+            }
+        }
         plan
     }
 

@@ -9,7 +9,8 @@ use std::{
 
 use quorumgate_model::ledger::{
     Ledger,
-    command::{Effect, Key, Kind, LeaseBatch, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
+    bucket::Taken,
+    command::{Effect, Key, LeaseBatch, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
     holder::{Ask, Holder, Outgoing},
     lease::{Denied, Lease},
     mutants::{self, Mutant},
@@ -17,13 +18,13 @@ use quorumgate_model::ledger::{
 };
 
 use crate::{
-    audit::{Admission, Budget, Excess, audit},
+    audit::{Admission, Budget, Excess},
     chance::Chance,
-    plan::{Fault, Load, MS, Plan, S},
+    plan::{Fault, Load, MS, Plan, S, What},
 };
 
-const POLL_US: u64 = 50 * MS;
-const HEARTBEAT_US: u64 = 200 * MS;
+mod kinds;
+
 const WATCH_US: u64 = 250 * MS;
 const GRANT_WAIT_US: u64 = 2 * S;
 /// A node that lags this far behind gets a snapshot, sometimes.
@@ -41,6 +42,8 @@ pub struct Outcome {
     /// Of every key and window-long stretch after the first two: what was admitted.
     pub per_window: Vec<u64>,
     pub admissions: Vec<Vec<Admission>>,
+    /// Of a concurrency limit: from when to when each exchange was in flight.
+    pub flights: Vec<Vec<(u64, u64)>>,
 }
 
 impl Outcome {
@@ -72,13 +75,41 @@ struct Entry {
 }
 
 enum Event {
-    Poll { node: usize, boot: u64 },
+    /// What was on its way when a backup was restored.
+    Nothing,
+    Poll {
+        node: usize,
+        boot: u64,
+    },
+    Finish {
+        node: usize,
+        boot: u64,
+        lease: Arc<Lease>,
+        taken: Taken,
+    },
     Request,
-    LateTake { node: usize, boot: u64, key: usize, lease: Arc<Lease>, read_us: u64, first_us: u64 },
-    ToLeader { from: usize, what: Message },
-    Deliver { node: usize, upto: usize },
-    Flush { term: u64 },
-    Commit { term: u64 },
+    LateTake {
+        node: usize,
+        boot: u64,
+        key: usize,
+        lease: Arc<Lease>,
+        read_us: u64,
+        first_us: u64,
+    },
+    ToLeader {
+        from: usize,
+        what: Message,
+    },
+    Deliver {
+        node: usize,
+        upto: usize,
+    },
+    Flush {
+        term: u64,
+    },
+    Commit {
+        term: u64,
+    },
     Heartbeat,
     Watch,
     Fault(usize),
@@ -116,6 +147,8 @@ pub struct World {
     keys: Vec<Key>,
     budgets: Vec<Budget>,
     outcome: Outcome,
+    /// (node, boot, key, place among the key's flights) of what may be in flight.
+    in_flight: Vec<(usize, u64, usize, usize)>,
 }
 
 type Slot = usize;
@@ -151,7 +184,9 @@ impl World {
             leases: vec![None; plan.keys as usize],
             waiting: Vec::new(),
         };
-        let outcome = Outcome { admissions: vec![Vec::new(); plan.keys as usize], ..Outcome::default() };
+        let per_key = plan.keys as usize;
+        let (admissions, flights) = (vec![Vec::new(); per_key], vec![Vec::new(); per_key]);
+        let outcome = Outcome { admissions, flights, ..Outcome::default() };
         Self {
             chance: Chance::of(plan.seed ^ 0x5eed),
             now_us: 0,
@@ -175,6 +210,7 @@ impl World {
             keys: Vec::new(),
             budgets: Vec::new(),
             outcome,
+            in_flight: Vec::new(),
             plan,
         }
     }
@@ -187,7 +223,7 @@ impl World {
         for node in 0..self.plan.founders {
             self.start(node);
         }
-        self.at(HEARTBEAT_US, Event::Heartbeat);
+        self.at(self.plan.heartbeat_us, Event::Heartbeat);
         self.at(WATCH_US, Event::Watch);
         self.at(self.plan.from_us, Event::Request);
         for n in 0..self.plan.faults.len() {
@@ -197,12 +233,7 @@ impl World {
 
     fn end(mut self) -> Outcome {
         let window_us = self.plan.window_us;
-        // A node may hear of a lower budget as late as its session lasts.
-        let settle_us = window_us + self.plan.session_us + 10 * S;
-        for n in 0..self.keys.len() {
-            let admissions = &self.outcome.admissions[n];
-            self.outcome.excess = self.outcome.excess.or(audit(admissions, window_us, &self.budgets, settle_us));
-        }
+        self.audit();
         let windows = self.plan.until_us / window_us;
         for n in 2..windows {
             let within = |it: &&Admission| it.first_us / window_us == n;
@@ -218,8 +249,15 @@ impl World {
             Event::Poll { node, boot } => {
                 if !self.defer(node, boot, |boot| Event::Poll { node, boot }) {
                     self.poll(node);
-                    let every = if self.plan.window_us >= 20 * S { 2 * POLL_US } else { POLL_US };
-                    self.at(every, Event::Poll { node, boot });
+                    self.at(self.plan.poll_us, Event::Poll { node, boot });
+                }
+            }
+            Event::Nothing => {}
+            Event::Finish { node, boot, lease, taken } => {
+                let again = (lease.clone(), taken);
+                let late = |boot| Event::Finish { node, boot, lease: again.0.clone(), taken: again.1 };
+                if !self.defer(node, boot, late) {
+                    lease.put_back(taken);
                 }
             }
             Event::Request => self.request(),
@@ -242,7 +280,7 @@ impl World {
                         self.send_log(node);
                     }
                 }
-                self.at(HEARTBEAT_US, Event::Heartbeat);
+                self.at(self.plan.heartbeat_us, Event::Heartbeat);
             }
             Event::Watch => {
                 self.watch();
@@ -306,9 +344,9 @@ impl World {
     fn rule(&self, limit: u64) -> Rule {
         Rule {
             name: "limit".parse().expect("it is a name"),
-            kind: Kind::Sliding { limit, window_us: self.plan.window_us },
+            kind: self.kind(limit),
             mode: if self.plan.exact { Mode::Exact } else { Mode::Leased },
-            on_no_quorum: NoQuorum::Deny,
+            on_no_quorum: if self.plan.reserve { NoQuorum::Reserve } else { NoQuorum::Deny },
         }
     }
 
@@ -325,13 +363,14 @@ impl World {
         let now = self.local(node);
         let holder = Holder::start(node as u64 + 1, boot, self.plan.session_us, &replica, now);
         self.nodes[node].holder = Some(holder);
-        self.at(self.chance.clone().within(1, POLL_US), Event::Poll { node, boot: boot_number });
+        self.at(self.chance.clone().within(1, self.plan.poll_us), Event::Poll { node, boot: boot_number });
     }
 
     fn stop(&mut self, node: usize) {
         let back = self.chance.within(0, 30) as usize;
         let it = &mut self.nodes[node];
         it.up = false;
+        let boot = it.boot;
         it.boot += 1;
         it.paused_until = 0;
         it.holder = None;
@@ -339,11 +378,15 @@ impl World {
         it.waiting.clear();
         // What it had applied last was not all on its disk.
         it.applied = it.applied.saturating_sub(back);
+        self.end_flights(node, boot);
     }
 
     fn poll(&mut self, node: usize) {
-        let now = self.local(node);
+        let (now, wall) = (self.local(node), self.wall(node));
         let Some(holder) = &mut self.nodes[node].holder else { return };
+        if self.plan.kind == What::Calendar {
+            holder.tell_wall(wall, now);
+        }
         let what = match holder.poll(now) {
             Some(Outgoing::Open(it)) => Message::Open(it),
             Some(Outgoing::Batch(it)) => Message::Batch(it),
@@ -395,11 +438,12 @@ impl World {
         }
     }
 
-    fn take(&mut self, node: usize, key: usize, lease: &Lease, read_us: u64, first_us: u64) {
+    fn take(&mut self, node: usize, key: usize, lease: &Arc<Lease>, read_us: u64, first_us: u64) {
         match lease.take(self.plan.cost as u32, read_us) {
             Ok(taken) => {
                 let said_us = self.real(node, taken.at_us);
                 self.admitted(key, first_us, said_us);
+                self.begin_flight(node, key, lease, taken);
             }
             Err(Denied::NoSession) => {}
             Err(Denied::Short { .. }) => {
@@ -434,6 +478,7 @@ impl World {
                     lease.wait_over(self.plan.cost as u32);
                     let said_us = self.real(node, taken.at_us);
                     self.admitted(it.key, it.since_us, said_us);
+                    self.begin_flight(node, it.key, &lease, taken);
                 }
                 Err(_) => self.nodes[node].waiting.push(it),
             }
@@ -628,6 +673,7 @@ impl World {
             self.epoch_asked_us = self.now_us;
             self.others.push(LedgerCommand::ShareEpoch { divisor });
         }
+        self.roll(stamp);
         if !self.others.is_empty() {
             self.flush_soon();
         }
@@ -693,6 +739,7 @@ impl World {
                 }
             }
             Fault::Join { node } => self.at(0, Event::Restart(node)),
+            Fault::Restore { entries } => self.restore(entries),
         }
     }
 

@@ -142,7 +142,8 @@ mod tests {
 
     fn body(node: u64, want: u64) -> Body {
         let item = LeaseItem { want, ..LeaseItem::of(Key { limit: 1, who: "".into() }) };
-        let batch = LeaseBatch { node, session: 1, seq: 1, attempt: 0, applied: 1, items: vec![item] };
+        let batch =
+            LeaseBatch { node, session: 1, seq: 1, attempt: 0, applied: 1, items: vec![item], wall_ahead_us: 0 };
         Body::Ledger(LedgerCommand::Batches([batch].into()))
     }
 

@@ -79,6 +79,9 @@ pub(crate) async fn admit(
             admitted.undo();
             return Err(Refusal::BrokenRule);
         };
+        if !asked.is_meant(&plan.limit.plans) {
+            continue;
+        }
         let cost = cost(&plan.limit.cost, asked.headers);
         match limits.take(&plan, asked, cost).await {
             Ok((handle, taken)) => {
@@ -106,7 +109,7 @@ pub(crate) async fn admit(
     Ok(Some(admitted))
 }
 
-/// What one request costs. A header that is missing or not a number costs 1.
+/// What one request costs. A header that is missing or not a number costs 1; a number that no limit has is more than any.
 fn cost(cost: &LimitCost, headers: &HeaderMap) -> u64 {
     match cost {
         LimitCost::Fixed(cost) => *cost,
@@ -117,7 +120,9 @@ fn cost(cost: &LimitCost, headers: &HeaderMap) -> u64 {
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+    let text = headers.get(name)?.to_str().ok()?.trim();
+    let digits = !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 impl Admitted {
@@ -130,22 +135,17 @@ impl Admitted {
         }
     }
 
-    /// The answer says what it cost: what was reserved beyond goes back, and what is missing is taken as far as there is
-    /// something.
+    /// The answer says what it cost: what was reserved beyond goes back, and what is missing is taken, now or as soon as
+    /// there is something. An answer that does not say, or that never came, costs what was reserved.
     pub(crate) fn settle(&mut self, headers: &HeaderMap) {
         for grant in &mut self.grants {
             let LimitCost::ResponseHeader { header, reserve } = &grant.plan.limit.cost else { continue };
             let Some(real) = number(headers, header) else { continue };
-            if let Some(taken) = grant.taken.as_mut().filter(|_| real < *reserve) {
-                grant.handle.put_back(taken.part(small(reserve - real)));
-                continue;
-            }
-            let now_us = now_us();
-            let missing = real.saturating_sub(*reserve);
-            if missing > 0 && grant.handle.take(small(missing), now_us).is_err() {
-                let rest = grant.handle.counts(now_us).free.min(missing);
-                // What somebody else was faster to take stays uncounted.
-                let _ = grant.handle.take(small(rest), now_us);
+            let Some(taken) = &mut grant.taken else { continue };
+            match real.checked_sub(*reserve) {
+                None => grant.handle.put_back(taken.part(small(reserve - real))),
+                Some(0) => {}
+                Some(missing) => grant.handle.owe(taken, missing, now_us()),
             }
         }
     }
@@ -181,7 +181,7 @@ impl Limits {
             let now_us = now_us();
             let next_us = match handle.take(cost, now_us) {
                 Ok(taken) => {
-                    if taken.left < self.low(plan) {
+                    if taken.left < self.low(plan, &handle) {
                         self.signal(&handle);
                     }
                     return Ok((handle, Some(taken)));
@@ -290,7 +290,10 @@ impl Limits {
     }
 
     /// Below this a share runs low.
-    fn low(&self, plan: &Plan) -> u64 {
+    fn low(&self, plan: &Plan, handle: &Handle) -> u64 {
+        if let (true, Counter::Leased(lease)) = (plan.is_calendar(), &handle.counter) {
+            return lease.low();
+        }
         match self.divisor.load(Ordering::Relaxed) {
             0 => 0,
             divisor => plan.slots / divisor / LOW_PART,

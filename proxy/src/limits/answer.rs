@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use quorumgate_model::resource::{Limit, LimitKind, Name};
+use quorumgate_model::resource::{Every, Limit, LimitKind, Name};
 use serde::Serialize;
 
 use super::{
@@ -54,6 +54,8 @@ struct Standing {
 pub(super) fn policy(limit: &Limit, slots: u64, window_us: u64) -> String {
     match limit.kind {
         LimitKind::Concurrency { .. } => format!("\"{}\";q={slots};qu=\"concurrent-requests\"", limit.name),
+        // Months differ: how long this one lasts, `t` says.
+        LimitKind::Calendar { every: Every::Month, .. } => format!("\"{}\";q={slots}", limit.name),
         _ => format!("\"{}\";q={slots};w={}", limit.name, window_us.div_ceil(SECOND_US)),
     }
 }
@@ -71,6 +73,11 @@ impl Standing {
     /// here is certain.
     fn of(plan: &Plan, handle: &Handle, limits: &Limits, now_us: u64) -> Self {
         let counts = handle.counts(now_us);
+        if let Some((ends_us, beside)) = handle.of_period() {
+            let remaining = counts.free.saturating_add(beside).min(plan.slots);
+            let reset_us = ends_us.saturating_sub(now_us).min(plan.window_us.saturating_mul(2));
+            return Self { limit: plan.slots, remaining, reset_s: reset_us.div_ceil(SECOND_US) };
+        }
         let nodes = match plan.id {
             Some(_) if !matches!(plan.limit.kind, LimitKind::Concurrency { .. }) => limits.divisor().max(1),
             _ => 1,

@@ -6,9 +6,12 @@ use std::sync::{
 };
 
 use quorumgate_model::ledger::{
-    bucket::{Bucket, Counts, Rest, Taken},
+    bucket::{Bucket, Counts, Rest, SLOTS_MAX, Taken},
     lease::{Denied, Lease},
 };
+
+const OWED_BITS: u32 = 48;
+const OWED_MASK: u64 = (1 << OWED_BITS) - 1;
 
 /// One key of one limit, as workers find it.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(super) struct Handle {
     /// Nothing comes before this instant, as of this version of the ledger: a flood of refusals asks nobody.
     denied_until_us: AtomicU64,
     denied_at: AtomicU64,
+    /// {epoch: 16 | slots: 48}: what answers cost beyond what was there when they came. It is taken before anything else.
+    owed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -60,10 +65,22 @@ impl Handle {
             waiters: AtomicU32::default(),
             denied_until_us: AtomicU64::default(),
             denied_at: AtomicU64::new(u64::MAX),
+            owed: AtomicU64::default(),
         }
     }
 
     pub(super) fn take(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
+        if self.owed.load(Ordering::Relaxed) != 0 && self.pay(now_us) > 0 {
+            // Nobody is let in on what is owed.
+            return self.take_owed(cost, now_us).and_then(|taken| {
+                self.put_back(taken);
+                Err(Denied::Short { next_us: None })
+            });
+        }
+        self.take_owed(cost, now_us)
+    }
+
+    fn take_owed(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
         match &self.counter {
             Counter::Leased(lease) => lease.take(cost, now_us),
             Counter::Local(local) => {
@@ -72,16 +89,68 @@ impl Handle {
         }
     }
 
+    /// The answer to what was `taken` cost `more` than that: taken as far as there is something, and owed beyond.
+    pub(super) fn owe(&self, taken: &Taken, more: u64, now_us: u64) {
+        let bucket = self.bucket();
+        if !bucket.is_of(taken) {
+            // Of a period or a lease that is over.
+            return;
+        }
+        let epoch = u64::from(taken.epoch()) << OWED_BITS;
+        let add = |owed: u64| {
+            let known = if owed & !OWED_MASK == epoch { owed & OWED_MASK } else { 0 };
+            Some(epoch | known.saturating_add(more).min(u64::from(SLOTS_MAX)))
+        };
+        // It always answers something to store.
+        let _ = self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        self.pay(now_us);
+    }
+
+    /// Takes what is owed, as far as there is something; what is left of it.
+    fn pay(&self, now_us: u64) -> u64 {
+        loop {
+            let owed = self.owed.load(Ordering::Acquire);
+            let left = owed & OWED_MASK;
+            if left == 0 {
+                return 0;
+            }
+            if owed >> OWED_BITS != u64::from(self.bucket().epoch()) {
+                // What is owed to a period or a lease that is over is owed no more.
+                let _ = self.owed.compare_exchange(owed, 0, Ordering::AcqRel, Ordering::Acquire);
+                return 0;
+            }
+            let part = left.min(self.counts(now_us).free);
+            if part == 0 {
+                return left;
+            }
+            // Claimed first, so that two workers do not pay the same twice.
+            if self.owed.compare_exchange(owed, owed - part, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                continue;
+            }
+            if self.take_owed(part as u32, now_us).is_err() {
+                self.owed.fetch_add(part, Ordering::AcqRel);
+                return left;
+            }
+        }
+    }
+
+    fn bucket(&self) -> &Bucket {
+        match &self.counter {
+            Counter::Leased(lease) => &lease.bucket,
+            Counter::Local(local) => &local.bucket,
+        }
+    }
+
     pub(super) fn put_back(&self, taken: Taken) {
         match &self.counter {
-            Counter::Leased(lease) => lease.bucket.put_back(&lease.rest, taken),
+            Counter::Leased(lease) => lease.put_back(taken),
             Counter::Local(local) => local.bucket.put_back(&local.rest, taken),
         }
     }
 
     pub(super) fn counts(&self, now_us: u64) -> Counts {
         match &self.counter {
-            Counter::Leased(lease) => lease.bucket.counts(&lease.rest, now_us),
+            Counter::Leased(lease) => lease.counts(now_us),
             Counter::Local(local) => local.bucket.counts(&local.rest, now_us),
         }
     }
@@ -89,6 +158,14 @@ impl Handle {
     pub(super) fn holds_any(&self, now_us: u64) -> bool {
         let counts = self.counts(now_us);
         counts.free + counts.used > 0
+    }
+
+    /// Of a calendar limit: when its period ends, and what is free for whoever asks for it.
+    pub(super) fn of_period(&self) -> Option<(u64, u64)> {
+        match &self.counter {
+            Counter::Leased(lease) => Some((lease.ends_us()?, lease.beside())),
+            Counter::Local(_) => None,
+        }
     }
 
     /// Nothing can be taken of it any more: another has taken its place, or will.

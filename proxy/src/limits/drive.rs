@@ -1,7 +1,10 @@
 //! What the control plane does with the limits: it brings the holder, shows it every applied entry, and carries what it
 //! says to the leader.
 
-use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
+use std::{
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
+    time::SystemTime,
+};
 
 use quorumgate_model::{
     ledger::{
@@ -50,6 +53,7 @@ impl Limits {
         let signalled = self.take_signals();
         let mut held = self.holder();
         let holder = held.as_mut()?;
+        holder.tell_wall(wall_us(), now_us());
         for key in &signalled {
             holder.signal(key);
         }
@@ -128,4 +132,9 @@ impl Limits {
     pub fn metrics(&self, region: &str, out: &mut String) {
         super::tally::write(self, region, out);
     }
+}
+
+/// Unix time, for what the cluster agrees on of the calendar; a clock before 1970 says nothing.
+fn wall_us() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_micros() as u64)
 }

@@ -23,6 +23,15 @@ pub(crate) struct Asked<'a> {
     pub(crate) headers: &'a HeaderMap,
 }
 
+impl Asked<'_> {
+    /// Whether a limit is for this request: of those for some plans alone the consumer's decides.
+    pub(super) fn is_meant(&self, plans: &[String]) -> bool {
+        let all = || self.callers.first.into_iter().chain(self.callers.also);
+        let plan = || all().find_map(|caller: &Caller| caller.consumer.as_ref())?.plan.as_ref();
+        plans.is_empty() || plan().is_some_and(|plan| plans.contains(plan))
+    }
+}
+
 /// Writes the key over whatever `out` holds. A part that the request does not have is empty, so that all without it share
 /// one key. A text that is too long for the ledger is told by its hash.
 pub(super) fn write(parts: &[LimitPart], asked: &Asked<'_>, out: &mut String) {

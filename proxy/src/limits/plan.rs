@@ -11,7 +11,7 @@ use std::{
 
 use quorumgate_model::{
     ledger::{bucket::SLOTS_MAX, command::LimitId},
-    resource::{Key, Kind, Limit, LimitCost, LimitKind, LimitMode, Name, Resource, bucket_window_us},
+    resource::{Every, Key, Kind, Limit, LimitCost, LimitKind, LimitMode, Name, Resource, bucket_window_us},
     state::State,
     units::Span,
 };
@@ -60,11 +60,10 @@ impl Plan {
             LimitKind::Sliding { limit, window } => (*limit, micros(window)),
             LimitKind::Concurrency { limit, max_hold } => (*limit, micros(max_hold)),
             LimitKind::Bucket { rate, window, burst } => (*burst, bucket_window_us(*rate, micros(window), *burst)),
-            LimitKind::Calendar { limit, .. } => (*limit, 1),
+            LimitKind::Calendar { limit, every, .. } => (*limit, nominal_s(*every) * 1_000_000),
         };
-        let broken = match (&limit.kind, &limit.cost) {
-            (LimitKind::Calendar { .. }, _) => Some("calendar limits are not carried out yet"),
-            (_, LimitCost::AiTokens(_)) => Some("costs in AI tokens are not counted yet"),
+        let broken = match &limit.cost {
+            LimitCost::AiTokens(_) => Some("costs in AI tokens are not counted yet"),
             _ if id.is_none() && limit.mode != LimitMode::Local => Some("the ledger does not have it"),
             _ => None,
         };
@@ -80,9 +79,24 @@ impl Plan {
         self.slots.min(u64::from(SLOTS_MAX)) as u32
     }
 
-    /// Slots are lent one by one.
+    /// Slots are lent one by one, or prepaid a little ahead.
     pub(super) fn is_on_demand(&self, divisor: u64) -> bool {
-        self.id.is_some() && (self.limit.mode == LimitMode::Exact || self.slots < 8 * divisor)
+        let tiny = self.limit.mode == LimitMode::Exact || self.slots < 8 * divisor;
+        self.id.is_some() && (tiny || self.is_calendar())
+    }
+
+    pub(super) fn is_calendar(&self) -> bool {
+        matches!(self.limit.kind, LimitKind::Calendar { .. })
+    }
+}
+
+/// How long a period is where no clock is put forward or back; the longest month.
+fn nominal_s(every: Every) -> u64 {
+    match every {
+        Every::Minute => 60,
+        Every::Hour => 3_600,
+        Every::Day => 86_400,
+        Every::Month => 31 * 86_400,
     }
 }
 

@@ -19,13 +19,13 @@ use tokio::{
     net::TcpStream,
 };
 
-struct Answer {
-    status: u16,
-    fields: HashMap<String, String>,
-    body: String,
+pub struct Answer {
+    pub status: u16,
+    pub fields: HashMap<String, String>,
+    pub body: String,
 }
 
-async fn ask(gateway: &Gateway, path: &str, fields: &str) -> Answer {
+pub async fn ask(gateway: &Gateway, path: &str, fields: &str) -> Answer {
     let asking = async {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{fields}\r\n");
@@ -50,7 +50,7 @@ fn words(limits: Value) -> Value {
     })
 }
 
-fn gateway(state: &State) -> Gateway {
+pub fn gateway(state: &State) -> Gateway {
     let rules = Arc::new(Ruleset::compile(state, None));
     let gateway = Gateway::with_rules(settings(), rules);
     gateway.proxy.limits().publish(state);
@@ -58,7 +58,12 @@ fn gateway(state: &State) -> Gateway {
 }
 
 /// A cluster of one: what the holder says is applied at once.
-fn lead(limits: Arc<Limits>, mut ledger: Ledger) {
+fn lead(limits: Arc<Limits>, ledger: Ledger) {
+    lead_by(limits, ledger, 3_600);
+}
+
+/// The same, with periods of so many seconds.
+pub fn lead_by(limits: Arc<Limits>, mut ledger: Ledger, period_s: u64) {
     let now_us = || boottime_ns() / 1_000;
     ledger.apply(now_us(), &LedgerCommand::ShareEpoch { divisor: 1 });
     limits.attach(Holder::start(1, [1; 16], 5_000_000, &ledger, now_us()));
@@ -72,17 +77,24 @@ fn lead(limits: Arc<Limits>, mut ledger: Ledger) {
                 Some(Outgoing::Batch(batch)) => LedgerCommand::Batches(Arc::new([batch])),
             };
             ledger.apply(now_us(), &command);
+            let wall_s = ledger.wall_us().unwrap_or_default() / 1_000_000;
+            let number = wall_s / period_s * period_s;
+            let ended: Vec<_> = ledger.ended_periods(wall_s * 1_000_000).map(|limit| limit.id).collect();
+            for limit in ended {
+                let ends_us = (number + period_s) * 1_000_000;
+                ledger.apply(now_us(), &LedgerCommand::RollPeriod { limit, period: number, ends_us });
+            }
             limits.applied(&ledger);
         }
     });
 }
 
-fn define(state: &mut State, name: &str, kind: Kind, mode: Mode) {
+pub fn define(state: &mut State, name: &str, kind: Kind, mode: Mode) {
     let rule = Rule { name: name.parse().unwrap(), kind, mode, on_no_quorum: NoQuorum::Deny };
     state.ledger.apply(0, &LedgerCommand::DefineLimit(rule));
 }
 
-async fn with_session(gateway: &Gateway) {
+pub async fn with_session(gateway: &Gateway) {
     let limits = gateway.proxy.limits();
     crate::support::until("a session", || (limits.spends_until_us() > 0).then_some(())).await;
 }

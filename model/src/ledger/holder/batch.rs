@@ -40,7 +40,7 @@ pub(super) struct Flight {
 
 /// Why a key is spoken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Why {
+pub(super) enum Why {
     Renewal,
     Changed,
     Urgent,
@@ -49,12 +49,18 @@ enum Why {
 impl Flight {
     /// What is out of the node and not yet in the ledger.
     pub fn released(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
-        self.items.iter().map(|item| (item.key.clone(), item.release_free + used(item)))
+        let chunk = |item: &LeaseItem| (item.settle + item.chunk_unused).saturating_sub(item.refund);
+        self.items.iter().map(move |item| (item.key.clone(), item.release_free + used(item) + chunk(item)))
     }
 
     /// Of that, what is in use.
     pub fn released_used(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
         self.items.iter().map(|item| (item.key.clone(), used(item))).filter(|(_, count)| *count > 0)
+    }
+
+    /// What of each key the ledger knows to be kept for a time without a quorum, once this is applied.
+    pub fn reserves(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
+        self.items.iter().filter(|item| item.reserve > 0).map(|item| (item.key.clone(), item.reserve))
     }
 }
 
@@ -104,6 +110,11 @@ impl Holder {
     /// A change of shares or budgets counts once every session has acknowledged it: better soon than with the renewal.
     fn is_awaited(&self) -> bool {
         let acked = self.session.as_ref().and_then(|it| self.ledger.sessions.get(&it.id)).map_or(0, |it| it.acked);
+        let session = self.session.as_ref().and_then(|it| self.ledger.sessions.get(&it.id));
+        let no_wall = self.ledger.wall.is_none() && self.wall_ahead_us.is_some();
+        if no_wall && session.is_some_and(|it| it.wall_ahead_us == 0) {
+            return true;
+        }
         let epoch = &self.ledger.epoch;
         epoch.complete_us.is_none() && epoch.divisor > 0 && acked < epoch.version
     }
@@ -126,7 +137,12 @@ impl Holder {
                 continue;
             };
             account.note_demand(now_us);
-            let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
+            let divisor = self.ledger.epoch.divisor;
+            if let Some(pool) = self.ledger.pool(key).filter(|_| limit.is_calendar()) {
+                spoken.push((account.chunk_why(limit, pool, divisor, self.draining, now_us), key.clone()));
+                continue;
+            }
+            let on_demand = limit.is_on_demand(divisor);
             spoken.push((account.why(limit, on_demand, self.draining, now_us), key.clone()));
         }
         spoken
@@ -136,7 +152,7 @@ impl Holder {
     fn item(&mut self, key: &Key, now_us: u64) -> Option<LeaseItem> {
         let limit = self.ledger.limit(key.limit)?.clone();
         let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
-        let draining = self.draining;
+        let (draining, number) = (self.draining, self.seen_period(key.limit));
         let account = self.accounts.get_mut(key)?;
         let mut item = LeaseItem::of(key.clone());
         item.demand = if draining { 0 } else { account.demand.milli() };
@@ -146,6 +162,22 @@ impl Holder {
             return Some(item);
         }
         let keep = account.keep.take().unwrap_or(u64::MAX);
+        if limit.is_calendar() {
+            item.want = account.want;
+            account.told_want = item.want;
+            let idle = draining || account.is_idle(&limit, now_us);
+            account.chunk_item(idle || keep == 0, number, now_us, &mut item);
+            if idle {
+                item.demand = 0;
+                account.told_demand = 0;
+                self.lent.remove(key);
+            }
+            return Some(item);
+        }
+        let fewer = account.reserve() < account.reserved;
+        if draining || on_demand || fewer || keep < u64::MAX || account.is_idle(&limit, now_us) {
+            account.empty_reserve(now_us);
+        }
         match draining || account.is_idle(&limit, now_us) {
             true => {
                 item.demand = 0;
@@ -155,6 +187,7 @@ impl Holder {
             false if on_demand => account.release(&limit, account.lease.waiting().min(keep), 0, now_us, &mut item),
             false => account.release(&limit, u64::MAX, keep, now_us, &mut item),
         }
+        item.reserve = if draining || on_demand { 0 } else { account.reserve() };
         Some(item)
     }
 
@@ -170,7 +203,9 @@ impl Holder {
             // A permit comes back when its exchange ends, and is used again: what it does now says nothing.
             let permits = self.ledger.limit(item.key.limit).is_some_and(|it| is_permits(it));
             if let Some(account) = self.accounts.get(&item.key).filter(|it| !it.implicit && !stale && !permits) {
-                item.report = account.report(tenant.length_us, now_us);
+                // Those that are put aside once this is applied are not spoken of: they are used again after the session.
+                let aside = item.reserve.saturating_sub(account.reserved);
+                item.report = account.report(tenant.length_us, aside, now_us);
             }
         }
         Some(Outgoing::Batch(LeaseBatch {
@@ -180,6 +215,7 @@ impl Holder {
             attempt: flight.sent.len() as u32 - 1,
             applied: self.ledger.version,
             items,
+            wall_ahead_us: self.wall_ahead_of_log(now_us),
         }))
     }
 }
@@ -211,7 +247,7 @@ impl Account {
         self.lease.bucket.free_count(&self.lease.rest, now_us) < self.slots / LOW_PART
     }
 
-    fn is_idle(&self, limit: &Limit, now_us: u64) -> bool {
+    pub(super) fn is_idle(&self, limit: &Limit, now_us: u64) -> bool {
         self.lease.waiting() == 0 && self.active_us + limit.rest_us() <= now_us
     }
 
@@ -254,10 +290,18 @@ impl Account {
     }
 
     /// Slots in use that rest at least as long as the session will last.
-    fn report(&self, length_us: u64, now_us: u64) -> Vec<Dated> {
+    fn report(&self, length_us: u64, aside: u64, now_us: u64) -> Vec<Dated> {
         // What is told as certain must stay so: from here on nothing of it is undone.
         self.lease.bucket.seal(now_us);
-        let used = self.lease.bucket.used(&self.lease.rest, now_us);
+        let mut used = self.lease.bucket.used(&self.lease.rest, now_us);
+        let mut aside = small(aside);
+        while let Some(last) = used.last_mut().filter(|_| aside > 0) {
+            let part = aside.min(last.count);
+            (aside, last.count) = (aside - part, last.count - part);
+            if last.count == 0 {
+                used.pop();
+            }
+        }
         let dated =
             used.iter().map(|it| Dated { in_us: it.reusable_at_us.saturating_sub(now_us), count: u64::from(it.count) });
         dated.filter(|it| it.in_us >= length_us).collect()

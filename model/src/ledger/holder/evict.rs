@@ -19,12 +19,19 @@ impl Holder {
         self.looked_at = next.last().cloned().filter(|_| next.len() == LOOKED_AT_MAX);
         let mut gone = Vec::new();
         for key in next {
-            if self.ledger.keys.contains_key(&key) || self.lent.contains(&key) || self.outgrown.contains(&key) {
+            let is_chunk = self.accounts.get(&key).is_some_and(Account::is_chunk);
+            let is_kept = self.ledger.keys.contains_key(&key) && !is_chunk;
+            if is_kept || self.lent.contains(&key) || self.outgrown.contains(&key) {
                 continue;
             }
             let limit = self.ledger.limit(key.limit).cloned();
             let Some(account) = self.accounts.get_mut(&key) else { continue };
             account.note_demand(now_us);
+            if is_chunk && account.lease.bucket.free_count(&account.lease.rest, now_us) > 0 {
+                // Put back by an exchange that ended long after it had begun.
+                self.lent.insert(key);
+                continue;
+            }
             if account.is_left(limit.as_deref(), now_us) {
                 account.lease.retire();
                 gone.extend(self.accounts.remove(&key).map(|account| account.lease));

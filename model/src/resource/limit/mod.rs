@@ -13,6 +13,8 @@ use crate::units::Span;
 
 /// How many parts a limit's key may have.
 pub const PER_MAX: usize = 8;
+/// How many plans of consumers a limit may be for.
+pub const PLANS_MAX: usize = 16;
 /// The most admissions, and the most that one request may cost: sums of many stay within 64 bits.
 pub const LIMIT_MAX: u64 = 1 << 40;
 /// The longest window of kind sliding or bucket.
@@ -29,6 +31,8 @@ pub struct Limit {
     pub description: String,
     /// What is counted apart; at least one part, none twice.
     pub per: Vec<LimitPart>,
+    /// It is for consumers of these plans alone; none: for all requests.
+    pub plans: Vec<String>,
     pub kind: LimitKind,
     pub mode: LimitMode,
     pub cost: LimitCost,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{Name, check},
     AiTokens, Every, LIMIT_MAX, Limit, LimitCost, LimitKind, LimitKindWord, LimitMode, LimitPart, OnNoQuorum, PER_MAX,
-    WINDOW_MAX,
+    PLANS_MAX, WINDOW_MAX,
 };
 use crate::{invalid::Invalid, units::Span};
 
@@ -26,6 +26,8 @@ pub struct LimitWords {
     #[serde(default)]
     pub description: String,
     pub per: PerWords,
+    #[serde(default)]
+    pub plans: Vec<String>,
     #[serde(default)]
     pub kind: LimitKindWord,
     #[serde(default)]
@@ -118,6 +120,11 @@ impl TryFrom<LimitWords> for Limit {
         check::meta(&it.labels, &it.owner, &it.description)?;
         let kind = kind(&it)?;
         let per = per(it.per)?;
+        check::count("plans", it.plans.len(), PLANS_MAX)?;
+        for (place, plan) in it.plans.iter().enumerate() {
+            check::text(&format!("plans[{place}]"), plan, check::WORD_BYTES_MAX)?;
+        }
+        check::once("plans", &it.plans, |plan| plan.clone())?;
         let cost = cost(it.cost).map_err(|invalid| invalid.under("cost"))?;
         if matches!(kind, LimitKind::Concurrency { .. }) && cost != LimitCost::Fixed(1) {
             let allowed = "1 with kind concurrency: a request in flight is one";
@@ -131,6 +138,7 @@ impl TryFrom<LimitWords> for Limit {
             owner: it.owner,
             description: it.description,
             per,
+            plans: it.plans,
             kind,
             mode: it.mode,
             cost,
@@ -190,6 +198,10 @@ fn kind(it: &LimitWords) -> Result<LimitKind, Invalid> {
             if zone.is_empty() || zone.len() > 64 || !zone.bytes().all(plain) {
                 let allowed = "the name of a time zone, such as Europe/Berlin";
                 return Err(Invalid::field("zone").found(format!("{zone:?}")).allowed(allowed));
+            }
+            if it.mode == LimitMode::Local {
+                let allowed = "leased or exact with kind calendar: the cluster agrees on when a period begins";
+                return Err(Invalid::field("mode").found("local").allowed(allowed));
             }
             LimitKind::Calendar { limit: amount("limit", it.limit)?, every, zone }
         }
@@ -323,6 +335,7 @@ impl From<Limit> for LimitWords {
             owner: it.owner,
             description: it.description,
             per,
+            plans: it.plans,
             kind: LimitKindWord::Sliding,
             limit: None,
             window: None,

@@ -222,7 +222,11 @@ fn words(limit: &Limit) -> String {
         LimitPart::Header(name) => format!("header {name}"),
         LimitPart::Claim(name) => format!("claim {name}"),
     };
-    format!("{amount}, per {}", limit.per.iter().map(part).collect::<Vec<_>>().join(" and "))
+    let plans = match limit.plans.is_empty() {
+        true => String::new(),
+        false => format!(", for plan {}", limit.plans.join(" or ")),
+    };
+    format!("{amount}, per {}{plans}", limit.per.iter().map(part).collect::<Vec<_>>().join(" and "))
 }
 
 /// What of the question's fields can be header fields at all.

@@ -19,6 +19,8 @@ pub static LIMIT: Object = Object {
             "What is counted apart.",
         )
         .required(),
+        Field::new("plans", Form::List(&Form::Text), "For consumers of these plans alone; none: for all requests.")
+            .default("[]"),
         Field::new(
             "kind",
             Form::Enum(&["sliding", "bucket", "calendar", "concurrency"]),

@@ -1,0 +1,130 @@
+//! What differs between kinds of limits, and the restoring of a backup.
+
+use std::sync::Arc;
+
+use quorumgate_model::{
+    ledger::{
+        bucket::Taken,
+        command::{Kind, LedgerCommand},
+        lease::Lease,
+        time::LogClock,
+    },
+    resource::Every,
+};
+
+use super::{Event, World};
+use crate::{
+    audit::{audit, audit_in_flight, audit_periods},
+    plan::{MS, S, What},
+};
+
+/// Unix time when the schedule begins: a multiple of all lengths of periods.
+const BEGINS_US: u64 = 1_728_000_000 * S;
+/// The clock that ends an exchange ticks.
+const HOLD_SLACK_US: u64 = 200 * MS;
+
+impl World {
+    pub(super) fn kind(&self, limit: u64) -> Kind {
+        match self.plan.kind {
+            What::Sliding => Kind::Sliding { limit, window_us: self.plan.window_us },
+            What::Calendar => Kind::Calendar { limit, every: Every::Minute },
+            What::Concurrency => Kind::Concurrency { limit, max_hold_us: self.plan.window_us },
+        }
+    }
+
+    /// What the node's wall clock shows.
+    pub(super) fn wall(&self, node: usize) -> u64 {
+        BEGINS_US + self.now_us + self.plan.wall_us[node]
+    }
+
+    pub(super) fn audit(&mut self) {
+        let window_us = self.plan.window_us;
+        // A node may hear of a lower budget as late as its session lasts.
+        let settle_us = window_us + self.plan.session_us + 10 * S;
+        for n in 0..self.keys.len() {
+            let admissions = &self.outcome.admissions[n];
+            let excess = match self.plan.kind {
+                What::Sliding => audit(admissions, window_us, &self.budgets, settle_us),
+                What::Calendar => audit_periods(admissions, window_us, 4 * S, &self.budgets),
+                What::Concurrency => audit_in_flight(&self.outcome.flights[n], &self.budgets, settle_us),
+            };
+            self.outcome.excess = self.outcome.excess.or(excess);
+        }
+    }
+
+    /// The leader begins the periods whose time has come.
+    pub(super) fn roll(&mut self, stamp: u64) {
+        let Some(wall) = self.head.wall else { return };
+        let (wall_us, length_us) = (wall.ahead_us + stamp, self.plan.window_us);
+        let begins_us = wall_us / length_us * length_us;
+        for limit in self.head.ended_periods(wall_us) {
+            let begins_us = begins_us.max(limit.period.map_or(0, |it| it.ends_us));
+            let ends_us = (begins_us / length_us + 1) * length_us;
+            self.others.push(LedgerCommand::RollPeriod { limit: limit.id, period: begins_us / S, ends_us });
+        }
+    }
+
+    /// A permit is held until the exchange ends: by itself, when it has held it for as long as it may, or with its process.
+    pub(super) fn begin_flight(&mut self, node: usize, key: usize, lease: &Arc<Lease>, taken: Taken) {
+        if self.plan.kind != What::Concurrency {
+            return;
+        }
+        let most_us = self.plan.window_us - HOLD_SLACK_US.min(self.plan.window_us / 4);
+        let wanted_us = self.chance.within(MS, self.plan.window_us * 5 / 4);
+        let ends_us = (self.now_us + wanted_us).min(self.real(node, taken.at_us + most_us)).max(self.now_us);
+        self.outcome.flights[key].push((self.now_us, ends_us));
+        let boot = self.nodes[node].boot;
+        let now_us = self.now_us;
+        self.in_flight.retain(|(_, _, key, n)| self.outcome.flights[*key][*n].1 > now_us);
+        self.in_flight.push((node, boot, key, self.outcome.flights[key].len() - 1));
+        self.at(ends_us - self.now_us, Event::Finish { node, boot, lease: lease.clone(), taken });
+    }
+
+    /// The process is gone, and its exchanges with it.
+    pub(super) fn end_flights(&mut self, node: usize, boot: u64) {
+        for (_, _, key, n) in self.in_flight.iter().filter(|it| (it.0, it.1) == (node, boot)) {
+            let ends_us = &mut self.outcome.flights[*key][*n].1;
+            *ends_us = self.now_us.min(*ends_us);
+        }
+        self.in_flight.retain(|it| (it.0, it.1) != (node, boot));
+    }
+
+    /// Every node is stopped, and all begin again with what the state was `entries` ago.
+    pub(super) fn restore(&mut self, entries: usize) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].up {
+                self.stop(node);
+            }
+        }
+        for event in self.slots.iter_mut().flatten() {
+            let gone = matches!(
+                event,
+                Event::ToLeader { .. } | Event::Deliver { .. } | Event::Flush { .. } | Event::Commit { .. }
+            );
+            if gone || matches!(event, Event::Restart(_) | Event::LateTake { .. } | Event::Finish { .. }) {
+                *event = Event::Nothing;
+            }
+        }
+        // The first entry defines the limit.
+        let kept = self.log.len().saturating_sub(entries).max(1);
+        self.log.truncate(kept);
+        self.head = self.log[kept - 1].ledger.clone();
+        self.term += 1;
+        self.leader = 0;
+        self.clock = LogClock::lead(self.head.now_us, self.local(0));
+        (self.flushing, self.leaderless_us, self.epoch_asked_us) = (false, 0, 0);
+        self.gathered.clear();
+        self.others.clear();
+        self.uncommitted.clear();
+        self.group = vec![0; self.nodes.len()];
+        self.commit(self.head.now_us, LedgerCommand::Restore { incarnation: [1; 16] });
+        // An edit that the backup does not know of is undone.
+        let limit = self.head.limits.values().next().map_or(0, |it| it.budget());
+        self.budgets.push(crate::audit::Budget { from_us: self.now_us, budget: limit });
+        for node in 0..self.nodes.len() {
+            let it = &mut self.nodes[node];
+            (it.up, it.gone, it.applied) = (true, false, self.log.len());
+            self.start(node);
+        }
+    }
+}
