@@ -469,8 +469,13 @@ impl Holder {
     fn granted(&mut self, key: &Key, free: u64, dated: &[Dated], now_us: u64) {
         let Some(limit) = self.ledger.limit(key.limit).cloned() else { return };
         let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
+        let beside = self.ledger.pool(key).map_or(0, |pool| pool.free);
         let account = self.account(key, &limit, now_us);
         account.keep = None;
+        if account.is_chunk() {
+            // Before a client is let in by it: it is told what is left.
+            account.lease.tell(account.lease.low(), beside);
+        }
         if on_demand {
             account.told_want = account.told_want.saturating_sub(free);
         }

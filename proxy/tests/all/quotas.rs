@@ -8,10 +8,14 @@ use quorumgate_model::{
 };
 use serde_json::{Value, json};
 
+/// A cluster just begun agrees on what time it is with its second renewal, some 2 s later.
+const CALENDAR_MAX: &str = "20s";
+
 /// A quota per hour in words and per `period_s` in truth.
 async fn quota(limit: u64, mode: Mode, period_s: u64) -> Gateway {
     let words = json!({
-        "limits": [{"name": "q", "kind": "calendar", "per": {"header": "x-who"}, "limit": limit, "every": "hour"}],
+        "limits": [{"name": "q", "kind": "calendar", "per": {"header": "x-who"}, "limit": limit, "every": "hour",
+                    "grant_wait": CALENDAR_MAX}],
         "routes": [{"name": "all", "match": {"path_prefix": "/"}, "respond": {"status": 200}, "limits": ["q"]}],
     });
     let mut state = state(words);
@@ -70,7 +74,7 @@ async fn an_answer_that_costs_less_gives_back_and_one_that_costs_more_is_counted
         let mut limit = json!({"name": "l", "kind": kind, "per": "global", "limit": 10, "cost": cost});
         match kind {
             "sliding" => limit["window"] = json!("60s"),
-            _ => limit["every"] = json!("hour"),
+            _ => (limit["every"], limit["grant_wait"]) = (json!("hour"), json!(CALENDAR_MAX)),
         }
         let routes = json!([route("less", "1"), route("more", "6"), route("silent", "no number"), route("far", "50")]);
         let mut state = state(json!({"limits": [limit], "routes": routes}));

@@ -169,7 +169,15 @@ fn permits_of_a_dead_node_come_back_a_hold_after_its_session() {
     let open = OpenSession { node: 1, boot: [1; 16], open: 1, length_us: 5 * S };
     ledger.apply(0, &LedgerCommand::OpenSession(open));
     let key = Key { limit: 1, who: "".into() };
-    let batch = |seq, item| LeaseBatch { node: 1, session: 2, seq, attempt: 0, applied: u64::MAX, items: vec![item] };
+    let batch = |seq, item| LeaseBatch {
+        node: 1,
+        session: 2,
+        seq,
+        attempt: 0,
+        applied: u64::MAX,
+        wall_ahead_us: 0,
+        items: vec![item],
+    };
     let asks = LeaseItem { want: 9, demand: 9_000, ..LeaseItem::of(key.clone()) };
     ledger.apply(S, &LedgerCommand::Batches([batch(1, asks.clone())].into()));
     let report = vec![Dated { in_us: 5_010_000, count: 9 }];

@@ -62,7 +62,11 @@ impl Holder {
             seen.number = number;
         }
         let from = Key { limit, who: "".into() };
-        for (_, account) in self.accounts.range_mut(from..).take_while(|(key, _)| key.limit == limit) {
+        for (key, account) in self.accounts.range_mut(from..).take_while(|(key, _)| key.limit == limit) {
+            if account.implicit && account.lease.waiting() > 0 {
+                // It was asked for before there was a period to lend of, and nobody signals it again.
+                self.outgrown.insert(key.clone());
+            }
             account.void();
             account.slots = 0;
             account.keep = None;
