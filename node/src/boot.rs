@@ -254,6 +254,7 @@ fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
         trusted_proxies: settings.proxy.trusted_proxies.clone(),
         limits: quorumgate_proxy::ClientLimits {
             buffered_bytes_max: settings.proxy.buffered_max.0,
+            queue_delay_max: settings.proxy.queue_delay_max.0,
             rate_limit_style: match settings.proxy.rate_limit_headers {
                 RateLimitHeaders::Draft10 => RateLimitStyle::Draft10,
                 RateLimitHeaders::XRatelimit => RateLimitStyle::XRateLimit,

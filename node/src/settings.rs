@@ -53,6 +53,10 @@ pub struct Proxy {
     /// Body bytes held for clients and upstreams that have not taken them, until requests are refused as `overloaded`.
     #[serde(default = "buffered_default")]
     pub buffered_max: Size,
+    /// How long a worker's tasks may wait for their turn, for half a second without a break, until it refuses a part of the
+    /// requests as `overloaded`, of the lowest route priorities first; 0s: however long.
+    #[serde(default = "queue_delay_default")]
+    pub queue_delay_max: Span,
     /// How answers tell clients where they stand with limits: draft10, x-ratelimit or off.
     #[serde(default)]
     pub rate_limit_headers: RateLimitHeaders,
@@ -136,6 +140,10 @@ fn grace_default() -> Span {
 
 pub fn buffered_default() -> Size {
     Size(quorumgate_proxy::ClientLimits::default().buffered_bytes_max)
+}
+
+pub fn queue_delay_default() -> Span {
+    Span(quorumgate_proxy::ClientLimits::default().queue_delay_max)
 }
 
 fn log_default() -> String {

@@ -21,6 +21,7 @@ mod listener;
 pub mod listeners;
 mod live;
 mod metrics;
+mod overload;
 mod pace;
 mod passthrough;
 mod plan;

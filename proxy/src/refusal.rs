@@ -244,7 +244,7 @@ impl Refusal {
                 S::SERVICE_UNAVAILABLE,
                 "overloaded",
                 "Overloaded",
-                "this node holds as much for its clients as it may",
+                "this node has as much to do, or to hold for its clients, as it may",
                 14,
             )
             .retry_after("1"),

@@ -66,6 +66,8 @@ pub struct ClientLimits {
     pub connections_per_ip_max: usize,
     /// Of bodies, in the whole node, until no further request is let in; each worker has an equal share.
     pub buffered_bytes_max: u64,
+    /// How long a worker's tasks may wait for their turn until it refuses a part of the requests; zero: however long.
+    pub queue_delay_max: Duration,
     /// How answers tell clients where they stand with the limits.
     pub rate_limit_style: Style,
 }
@@ -84,6 +86,7 @@ impl Default for ClientLimits {
             uri_bytes_max: 16 << 10,
             connections_per_ip_max: 10_000,
             buffered_bytes_max: 512 << 20,
+            queue_delay_max: Duration::from_millis(500),
             rate_limit_style: Style::default(),
         }
     }

@@ -29,6 +29,7 @@ use crate::{
     listeners::Order,
     live::LiveTable,
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
+    overload::Overload,
     passthrough,
     plan::Plans,
     recent::{Ask, Recent},
@@ -99,6 +100,7 @@ pub(crate) struct Worker {
     pub(crate) mirrors: Cell<usize>,
     /// Counts requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
+    pub(crate) overload: Overload,
     started: Instant,
     /// Coarse, advanced by each tick.
     now_ms: Cell<u64>,
@@ -111,10 +113,16 @@ impl Worker {
         self.now_ms.get()
     }
 
-    /// Its clients and upstreams leave more with this worker than its share.
-    pub(crate) fn is_overloaded(&self) -> bool {
+    /// Which part of its share its clients and upstreams leave with this worker.
+    pub(crate) fn held(&self) -> f64 {
         let settings = &self.shared.settings;
-        self.metrics.buffered_bytes.value() > settings.limits.buffered_bytes_max / settings.workers as u64
+        let share = settings.limits.buffered_bytes_max / settings.workers as u64;
+        self.metrics.buffered_bytes.value() as f64 / share.max(1) as f64
+    }
+
+    /// They leave more than that.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.held() > 1.0
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -211,6 +219,7 @@ async fn run_local(seed: Seed) {
         recent: Recent::default(),
         mirrors: Cell::new(0),
         unmatched: metrics.route(NO_ROUTE),
+        overload: Overload::default(),
         started: Instant::now(),
         now_ms: Cell::new(0),
         accepting: Cell::new(0),
@@ -247,7 +256,10 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
     let mut draining = false;
     loop {
         tokio::select! {
-            _ = tick.tick() => (),
+            due = tick.tick() => {
+                let limits = &worker.shared.settings.limits;
+                worker.overload.tick(due.elapsed(), limits.queue_delay_max, worker.held());
+            }
             Some(ask) = asked.recv() => {
                 worker.recent.answer(ask);
                 continue;

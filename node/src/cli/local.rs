@@ -131,6 +131,7 @@ pub(super) fn settings_of(node: &NewNode) -> Outcome<Settings> {
             trusted_proxies: Vec::new(),
             grace: Span::secs(30),
             buffered_max: settings::buffered_default(),
+            queue_delay_max: settings::queue_delay_default(),
             rate_limit_headers: Default::default(),
         },
         peer: settings::Peer { listen: node.peer_listen, advertise: node.advertise.clone() },

@@ -301,7 +301,9 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
     if plan.rule.broken.is_some() || plan.authorization.is_err() {
         return Err(Refusal::BrokenRule);
     }
-    if record.conn.worker.is_overloaded() {
+    let worker = &record.conn.worker;
+    let held = worker.held();
+    if held > 1.0 || !worker.overload.takes(route.priority, held) {
         return Err(Refusal::Overloaded);
     }
     if route.encoded_slash == EncodedSlash::Refuse && canonical::has_encoded_slash(path) {
