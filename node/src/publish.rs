@@ -91,8 +91,12 @@ pub async fn publish_listeners(proxy: &Proxy, state: &State, opened: Arc<Opened>
         return Ok(());
     }
     let resources = state.resources.clone();
-    let published = tokio::task::spawn_blocking(move || listeners.publish(&resources, &opened));
-    published.await.context("publishing listeners")
+    let upstreams = proxy.upstreams();
+    let published = tokio::task::spawn_blocking(move || {
+        listeners.publish(&resources, &opened);
+        upstreams.show(listeners.certificates());
+    });
+    published.await.context("publishing listeners and certificates")
 }
 
 /// Off the control threads: ten thousand routes from scratch take longer than a heartbeat may wait.

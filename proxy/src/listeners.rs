@@ -13,6 +13,7 @@ use quorumgate_model::{
     digest::Digest,
     resource::{self, Certificate, Key, Kind, Name, Resource, Resources, Stored},
 };
+use rustls::sign::CertifiedKey;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -207,6 +208,12 @@ impl Listeners {
         }
         open.quic.store(entry.quic.is_some(), std::sync::atomic::Ordering::Relaxed);
         Ok(())
+    }
+
+    /// All that could be read, for whoever else shows them.
+    pub fn certificates(&self) -> BTreeMap<Name, Arc<CertifiedKey>> {
+        let table = self.table();
+        table.shown.iter().map(|(name, (_, _, shown))| (name.clone(), shown.key.clone())).collect()
     }
 
     /// Tries again what could not be opened.

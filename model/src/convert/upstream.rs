@@ -127,6 +127,7 @@ fn tls_from(it: admin::UpstreamTls) -> Result<UpstreamTls, Invalid> {
     Ok(UpstreamTls {
         server_name: optional(it.server_name),
         ca: optional_name("ca", &it.ca)?,
+        client_certificate: optional_name("client_certificate", &it.client_certificate)?,
         verify: it.verify.unwrap_or(true),
     })
 }
@@ -196,6 +197,7 @@ fn tls_to(it: &UpstreamTls) -> admin::UpstreamTls {
     admin::UpstreamTls {
         server_name: it.server_name.clone().unwrap_or_default(),
         ca: name(&it.ca),
+        client_certificate: name(&it.client_certificate),
         verify: Some(it.verify),
     }
 }

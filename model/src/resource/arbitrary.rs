@@ -362,7 +362,7 @@ pub fn upstream() -> impl Strategy<Value = Upstream> {
             max_in_flight,
         })
     });
-    let tls = of((of("[a-z]{1,6}\\.test"), of(name()), any::<bool>()));
+    let tls = of((of("[a-z]{1,6}\\.test"), of(name()), of(name()), any::<bool>()));
     let more = (outlier, breaker, span(), of(select(&ProxyProtocol::ALL[..])), tls);
     let meta = (name(), labels(), "\\PC{0,12}", "\\PC{0,12}");
     (meta, targets, choices, of(health), retries, (timeouts, of(name())), more).prop_map(
@@ -389,7 +389,12 @@ pub fn upstream() -> impl Strategy<Value = Upstream> {
                 breaker,
                 slow_start,
                 proxy_protocol: proxy_protocol.filter(|_| protocol == Protocol::Http1),
-                tls: tls.map(|(server_name, ca, verify)| UpstreamTls { server_name, ca, verify }),
+                tls: tls.map(|(server_name, ca, client_certificate, verify)| UpstreamTls {
+                    server_name,
+                    ca,
+                    client_certificate,
+                    verify,
+                }),
             };
             words.try_into().unwrap()
         },

@@ -61,6 +61,8 @@ impl Resource {
                 all.extend(it.auth.iter().map(|name| to("auth", Kind::Auth, name, Wants::Ourselves)));
                 let ca = it.tls.iter().filter_map(|tls| tls.ca.as_ref());
                 all.extend(ca.map(|name| to("tls.ca", Kind::CertificateAuthority, name, Wants::Anything)));
+                let shown = it.tls.iter().filter_map(|tls| tls.client_certificate.as_ref());
+                all.extend(shown.map(|name| to("tls.client_certificate", Kind::Certificate, name, Wants::Anything)));
             }
             Resource::Route(it) => {
                 match &it.action {

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quorumgate_model::resource::{CertificateAuthority, Protocol, ProxyProtocol, Upstream, UpstreamTls};
+use rustls::sign::CertifiedKey;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -14,6 +15,7 @@ use super::{
     Failure,
     endpoint::Endpoint,
     proxy_header,
+    registry::Book,
     tls::{Speaks, Tls},
 };
 
@@ -29,8 +31,21 @@ struct Words {
     protocol: Protocol,
     tls: Option<UpstreamTls>,
     authority: Option<Arc<CertificateAuthority>>,
+    shown: Option<Shown>,
     proxy_protocol: Option<ProxyProtocol>,
 }
+
+/// A certificate with its key, as it was read: another reading of the same is another one.
+#[derive(Debug, Clone)]
+pub(super) struct Shown(pub Arc<CertifiedKey>);
+
+impl PartialEq for Shown {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Shown {}
 
 /// A connection that nothing of HTTP was said on yet.
 pub(super) enum Dialed<IO> {
@@ -39,24 +54,24 @@ pub(super) enum Dialed<IO> {
 }
 
 impl Dialer {
-    pub fn build(
-        config: &Upstream,
-        authority: Option<&Arc<CertificateAuthority>>,
-        before: Option<&Arc<Self>>,
-    ) -> Arc<Self> {
+    pub fn build(config: &Upstream, book: &Book, before: Option<&Arc<Self>>) -> Arc<Self> {
         let words = Words {
             protocol: config.protocol,
             tls: config.tls.clone(),
-            authority: authority.cloned(),
+            authority: book.authority(config).cloned(),
+            shown: book.shown(config).cloned(),
             proxy_protocol: config.proxy_protocol,
         };
         if let Some(before) = before.filter(|before| before.words == words) {
             return before.clone();
         }
-        let tls = words.tls.as_ref().map(|tls| Tls::new(tls, words.protocol, words.authority.as_deref()));
+        let tls = words.tls.as_ref().map(|tls| {
+            let shown = words.shown.as_ref().map(|shown| &*shown.0);
+            Tls::new(tls, words.protocol, words.authority.as_deref(), shown)
+        });
         let upstream = &*config.name;
         match (&tls, &words.tls) {
-            (Some(Err(why)), _) => tracing::error!(upstream, why, "TLS to this upstream cannot be spoken"),
+            (Some(Err(why)), _) => tracing::warn!(upstream, why, "TLS to this upstream cannot be spoken"),
             (_, Some(UpstreamTls { verify: false, .. })) => {
                 tracing::warn!(upstream, "who the servers of this upstream are is not verified");
             }

@@ -101,7 +101,7 @@ impl Member {
 impl Origin {
     /// Members whose target and address are in `before` too keep their endpoint, and with it all that is known of them.
     pub fn build(config: &Arc<Upstream>, before: Option<&Arc<Origin>>, book: &Book) -> Arc<Self> {
-        let dialer = Dialer::build(config, book.authority(config), before.map(|before| &before.dialer));
+        let dialer = Dialer::build(config, book, before.map(|before| &before.dialer));
         // Connections belong to endpoints, so another way of making them needs others.
         let reusable = before.filter(|before| Arc::ptr_eq(&before.dialer, &dialer));
         let standing = before.map(|before| before.standing.clone()).unwrap_or_default();

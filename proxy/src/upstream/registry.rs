@@ -16,11 +16,13 @@ use quorumgate_model::{
     resource::{Authority, CertificateAuthority, Name, Upstream},
     ruleset::Ruleset,
 };
+use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
 use super::{
     breaker::BreakerState,
     counters::{FAMILIES, Family},
+    dialer::Shown,
     origin::{Origin, TargetHealth, UpstreamHealth, is_ip},
 };
 
@@ -45,6 +47,8 @@ pub(super) struct Book {
     /// Of the last publish.
     upstreams: OrdMap<Name, Arc<Upstream>>,
     authorities: OrdMap<Name, Arc<CertificateAuthority>>,
+    /// What this node can show.
+    certificates: BTreeMap<Name, Shown>,
     /// Those that the last publish retired.
     retired: Vec<Name>,
     /// None: not looked up yet. A failed look-up keeps the last addresses.
@@ -110,6 +114,23 @@ impl Registry {
             if origins.get(&name).is_some_and(|origin| origin.retired) {
                 origins.remove(&name);
             }
+        }
+        self.swap(origins);
+    }
+
+    /// The certificates that this node can show, all of them: connections made with one that is gone are closed.
+    pub fn show(&self, certificates: BTreeMap<Name, Arc<CertifiedKey>>) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let certificates = certificates.into_iter().map(|(name, key)| (name, Shown(key))).collect();
+        if book.certificates == certificates {
+            return;
+        }
+        book.certificates = certificates;
+        let before = self.origins();
+        let mut origins = Origins::clone(&before);
+        let shows = |origin: &Origin| origin.config.tls.as_ref().is_some_and(|tls| tls.client_certificate.is_some());
+        for (name, origin) in before.iter().filter(|(_, origin)| !origin.retired && shows(origin)) {
+            origins.insert(name.clone(), Origin::build(&origin.config, Some(origin), &book));
         }
         self.swap(origins);
     }
@@ -224,6 +245,11 @@ impl Book {
     /// Who vouches for the upstream's servers, where the configuration says who.
     pub fn authority(&self, config: &Upstream) -> Option<&Arc<CertificateAuthority>> {
         config.tls.as_ref().and_then(|tls| self.authorities.get(tls.ca.as_ref()?))
+    }
+
+    /// What the upstream's servers are shown, where the configuration says what.
+    pub fn shown(&self, config: &Upstream) -> Option<&Shown> {
+        config.tls.as_ref().and_then(|tls| self.certificates.get(tls.client_certificate.as_ref()?))
     }
 
     /// Forgets names that no upstream has any more, and learns new ones.

@@ -10,6 +10,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime, pem::PemObject};
 use rustls_platform_verifier::Verifier;
@@ -40,12 +41,19 @@ impl Tls {
         words: &UpstreamTls,
         protocol: Protocol,
         authority: Option<&CertificateAuthority>,
+        shown: Option<&CertifiedKey>,
     ) -> Result<Self, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = verifier(words, authority, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| error.to_string())?;
-        let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = match (shown, &words.client_certificate) {
+            (Some(shown), _) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown.clone()))),
+            // A server that asks for it would refuse us, and one that does not would not know who asks.
+            (None, Some(name)) => return Err(format!("the certificate {name} cannot be shown on this node")),
+            (None, None) => builder.with_no_client_auth(),
+        };
         let mut http1 = config.clone();
         http1.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
         config.alpn_protocols = match protocol {

@@ -8,11 +8,11 @@ use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use quorumgate_model::resource::{CertificateAuthority, Protocol, ProxyProtocol, Upstream, UpstreamTls};
+use quorumgate_model::resource::{CertificateAuthority, Name, Protocol, ProxyProtocol, Upstream, UpstreamTls};
 use quorumgate_proxy::{body::RequestBody, upstream::Failure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::PrivateKeyDer;
+use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -30,16 +30,37 @@ impl Authority {
         serde_json::from_value(words).unwrap()
     }
 
-    fn server(&self, name: &str, alpn: &[&str]) -> ServerConfig {
+    fn issue(&self, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let chain = vec![params.signed_by(&key, &self.0).unwrap().der().clone()];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        (chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+    }
+
+    fn server(&self, name: &str, alpn: &[&str]) -> ServerConfig {
+        let (chain, key) = self.issue(name);
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
         let mut config = builder.with_single_cert(chain, key).unwrap();
         config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
         config
+    }
+
+    /// One that speaks only with whom this authority vouches for.
+    fn strict_server(&self, name: &str) -> ServerConfig {
+        let (chain, key) = self.issue(name);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        builder.with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap()
+    }
+
+    /// A certificate for the gateway to show.
+    fn shown(&self) -> Arc<CertifiedKey> {
+        let (chain, key) = self.issue("gateway.internal");
+        Arc::new(CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(&key).unwrap()))
     }
 }
 
@@ -159,6 +180,26 @@ fn an_authority_that_is_replaced_counts_for_the_next_connection() {
         assert!(matches!(worker.send(get()).await, Err(Failure::Tls(_))));
         publish(&worker, upstream, &[&after]);
         assert_eq!(worker.fetch(get()).await, "orders.internal HTTP/1.1 -");
+    });
+}
+
+#[test]
+fn a_server_that_asks_is_shown_the_gateways_certificate_and_then_its_next_one() {
+    run(async {
+        let (authority, other) = (Authority::new(), Authority::new());
+        let address = origin(authority.strict_server("orders.internal")).await;
+        let name: Name = "gw-client".parse().unwrap();
+        let tls = UpstreamTls { client_certificate: Some(name.clone()), ..trusting() };
+        let worker = worker(secured(address, Protocol::Http1, tls), &authority);
+        let sent = worker.send(get()).await;
+        assert!(matches!(sent, Err(Failure::NoTls)), "without its key nothing is sent: {sent:?}");
+        let show = |shown| worker.registry.show([(name.clone(), shown)].into());
+        show(other.shown());
+        assert!(worker.send(get()).await.is_err(), "nobody vouches for it");
+        show(authority.shown());
+        assert_eq!(worker.fetch(get()).await, "orders.internal HTTP/1.1 -");
+        worker.registry.show([].into());
+        assert!(matches!(worker.send(get()).await, Err(Failure::NoTls)));
     });
 }
 

@@ -129,12 +129,14 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// Who vouches for the servers. None: those that the machine trusts.
     pub ca: Option<Name>,
+    /// What the gateway shows of itself.
+    pub client_certificate: Option<Name>,
     pub verify: bool,
 }
 
 impl Default for UpstreamTls {
     fn default() -> Self {
-        Self { server_name: None, ca: None, verify: true }
+        Self { server_name: None, ca: None, client_certificate: None, verify: true }
     }
 }
 

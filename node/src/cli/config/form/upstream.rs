@@ -117,6 +117,7 @@ static TLS: Object = Object {
             .default("null"),
         Field::new("ca", Form::Name, "The certificate authority that vouches for them; the machine's own if left out.")
             .default("null"),
+        Field::new("client_certificate", Form::Name, "The certificate that the gateway shows.").default("null"),
         Field::new("verify", Form::Bool, "false takes any certificate: whoever is in between can read and change all.")
             .default("true"),
     ],
