@@ -95,6 +95,8 @@ struct Account {
     /// Refused since it was last told.
     short: u64,
     keep: Option<u64>,
+    /// How many of the slots a lowered budget has too many.
+    surplus: u64,
     told_demand: u64,
     told_want: u64,
     /// Of a chunk: what is to be prepaid next.
@@ -409,6 +411,7 @@ impl Holder {
             demand: Demand::new(window_us, now_us),
             short: 0,
             keep: None,
+            surplus: 0,
             told_demand: 0,
             told_want: 0,
             want: 0,

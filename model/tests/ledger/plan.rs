@@ -341,12 +341,12 @@ impl Plan {
 
     /// One node alone spends its share, and starts anew again and again.
     pub fn crash_loop(seed: u64) -> Self {
-        let mut plan = Self::calm(seed, 3, 300, 60 * S, Load::Alone, 200);
+        let mut plan = Self::calm(seed, 3, 300, 20 * S, Load::Alone, 160);
         plan.session_us = 5 * S;
-        // Later than every seat has its share, so that the key is not in the ledger.
-        plan.from_us = 10 * S;
-        plan.until_us = 110 * S;
-        plan.faults = (2..13).map(|n| (n * 8 * S, Fault::Crash { node: 2, for_us: 50 * MS })).collect();
+        // Later than every seat has its share, which takes a rest after the last one has come: the key is not in the ledger.
+        plan.from_us = 60 * S;
+        plan.until_us = 100 * S;
+        plan.faults = (0..13).map(|n| (plan.from_us + n * 3 * S, Fault::Crash { node: 2, for_us: 50 * MS })).collect();
         plan
     }
 

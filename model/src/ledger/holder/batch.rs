@@ -153,6 +153,7 @@ impl Holder {
         let limit = self.ledger.limit(key.limit)?.clone();
         let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
         let (draining, number) = (self.draining, self.seen_period(key.limit));
+        let excess = self.ledger.pool(key).map_or(0, |pool| pool.excess);
         let account = self.accounts.get_mut(key)?;
         let mut item = LeaseItem::of(key.clone());
         item.demand = if draining { 0 } else { account.demand.milli() };
@@ -162,6 +163,7 @@ impl Holder {
             return Some(item);
         }
         let keep = account.keep.take().unwrap_or(u64::MAX);
+        account.surplus = if draining { 0 } else { excess.min(account.slots) };
         if limit.is_calendar() {
             item.want = account.want;
             account.told_want = item.want;
@@ -280,8 +282,12 @@ impl Account {
             return;
         }
         item.release_free = u64::from(bucket.release_free(rest, small(from_free), now_us));
-        // A permit in use comes free when its exchange ends, which is sooner than it rests: it goes home from there.
-        let from_used = if is_permits(limit) { 0 } else { beyond - item.release_free };
+        // A permit in use comes free when its exchange ends, which is sooner than it rests: it goes home from there. Only
+        // what a lowered budget has too many goes at once, or whoever waits would use it again and again.
+        let from_used = match is_permits(limit) {
+            true => self.surplus.min(beyond).saturating_sub(item.release_free),
+            false => beyond - item.release_free,
+        };
         for it in bucket.release_used(rest, small(from_used), now_us) {
             let in_us = it.reusable_at_us.saturating_sub(now_us);
             item.release_used.push(Dated { in_us, count: u64::from(it.count) });
