@@ -117,10 +117,12 @@ async fn a_node_that_holds_too_much_for_its_clients_lets_no_more_in() {
         stalled.push(soon("an answer", client.send_request(request, true).unwrap().0).await.unwrap());
         assert!(stalled.len() < 100, "nothing is counted");
     }
+    // A part of them was refused already where a tick fell between three quarters and the bound.
+    let shed = stalled.iter().filter(|answer| answer.status() == 503).count() as u64;
     let refused = ask(gateway.address, "GET /", &[], "").await;
     check_problem(&refused, 503, "overloaded");
     assert!(field(&refused, "retry-after").is_some(), "{refused}");
-    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"overloaded\"}"), 1);
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"overloaded\"}"), shed + 1);
     connection.abort();
     gateway.metric_becomes(BUFFERED, 0).await;
     let (target, _) = echo().await;
