@@ -202,7 +202,7 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             let commit_max = wan.quorum_rtt + Duration::from_millis(10);
             ensure!(wan.commit_p50 <= commit_max, "the median commit takes longer than {commit_max:?}");
             ensure!(wan.commit_p99 <= commit_max, "the p99 of a commit is above {commit_max:?}");
-            ensure!(wan.region_loss <= scenarios::wan::REGION_LOSS_MAX, "writing again took too long");
+            ensure!(wan.region_loss <= wan.region_loss_max(), "writing again took too long");
         }
     }
     Ok(())
