@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cluster;
 pub mod issuer;
+pub mod lanes;
 pub mod load;
 pub mod origin;
 pub mod scenarios;

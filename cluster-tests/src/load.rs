@@ -90,7 +90,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn fail(&self, reason: String) {
+    pub fn fail(&self, reason: String) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().expect("no panic while it is held");
         if failures.len() < FAILURES_KEPT {

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -29,7 +29,9 @@ impl Origin {
         let address = listener.local_addr()?;
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let answer = service_fn(move |_: Request<Incoming>| async move {
+                let answer = service_fn(move |request: Request<Incoming>| async move {
+                    // A body that breaks off ends its connection with it.
+                    let _ = request.into_body().collect().await;
                     Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(name.as_bytes()))))
                 });
                 // A client that goes away ends its connection and nothing else.

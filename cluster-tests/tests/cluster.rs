@@ -85,3 +85,17 @@ async fn usage_adds_up_over_all_nodes_and_a_reset_forgives_exactly_that() {
     println!("{operated:?}");
     assert_eq!((operated.few, operated.used_up, operated.after_reset, operated.bonus), (9, 60, 60, 7));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_and_a_rolling_restart_fail_no_request() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    println!("{}", scenarios::rolling::roll(&mut cluster, 12, 4).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_dies_hangs_or_resets_fails_no_request_that_may_be_sent_again() {
+    let cluster = Cluster::start(Plan::of(1)).await.unwrap();
+    for suffered in scenarios::targets::suffer(&cluster, Some(400), Duration::from_millis(500)).await.unwrap() {
+        println!("{suffered}");
+    }
+}

@@ -1,7 +1,9 @@
 //! WebSocket (RFC 6455) as far as a gateway must know it: the handshake's two heads, and where frames begin and end.
 
 use data_encoding::BASE64;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+};
 use hyper::{ext::Protocol, upgrade::OnUpgrade};
 
 use crate::{ids::Ids, refusal::Refusal};
@@ -40,6 +42,24 @@ pub(crate) fn connected(head: &mut http::response::Parts) {
     for of_http1 in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_ACCEPT] {
         head.headers.remove(of_http1);
     }
+}
+
+/// A handshake over HTTP/1.1 in the words of one over HTTP/2, for an upstream; what its answer would have to say there.
+pub(crate) fn connect<B>(request: &mut Request<B>) -> Option<HeaderValue> {
+    let accept = accept(request.headers()).and_then(|accept| HeaderValue::try_from(accept).ok());
+    *request.method_mut() = Method::CONNECT;
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    for of_http1 in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_KEY] {
+        request.headers_mut().remove(of_http1);
+    }
+    accept
+}
+
+/// The upstream's answer to that in the words of HTTP/1.1.
+pub(crate) fn switched<B>(response: &mut Response<B>, accept: HeaderValue) {
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    offer(response.headers_mut());
+    response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
 }
 
 /// A request that asks for another protocol: a WebSocket handshake as RFC 6455 4.1 wants it, or refused.

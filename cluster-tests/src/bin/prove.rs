@@ -88,6 +88,22 @@ enum Claim {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Configuration and certificates change and every node restarts, under load of several kinds: no request fails.
+    Rolling {
+        #[arg(long, default_value_t = 100)]
+        changes: usize,
+        #[arg(long, default_value_t = 20)]
+        certificates: usize,
+    },
+    /// One of three targets is killed, hangs or resets at half load: no request that may be sent again fails.
+    Targets {
+        /// Requests a second; half of what the node can do if left out.
+        #[arg(long)]
+        rate: Option<u32>,
+        /// With each fault.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
     Wan {
         #[arg(long, default_value_t = 50)]
@@ -195,6 +211,16 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
         }
         Claim::Limits { nodes, limit, window, only } => {
             limits(nodes, limit, Duration::from_secs(window), only.as_deref()).await?;
+        }
+        Claim::Rolling { changes, certificates } => {
+            let mut cluster = Cluster::start(Plan::of(3)).await?;
+            print!("{}", scenarios::rolling::roll(&mut cluster, changes, certificates).await?);
+        }
+        Claim::Targets { rate, seconds } => {
+            let cluster = Cluster::start(Plan::of(1)).await?;
+            for suffered in scenarios::targets::suffer(&cluster, rate, Duration::from_secs(seconds)).await? {
+                println!("{suffered}");
+            }
         }
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;

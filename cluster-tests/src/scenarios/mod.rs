@@ -7,7 +7,9 @@ pub mod faults;
 pub mod limits;
 pub mod quorum;
 pub mod revocation;
+pub mod rolling;
 pub mod streams;
+pub mod targets;
 pub mod unknown;
 pub mod wan;
 

@@ -86,6 +86,7 @@ impl Inbound for Consensus {
             }
             Call::LimitUsage(request) => Ok(Answer::LimitUsage(self.own_usage(request).await)),
             Call::Exchange(request) => Ok(self.member.answer_exchange(&request).await),
+            Call::UpstreamHealth(request) => Ok(self.member.answer_upstream_health(&request)),
             Call::Report(_) => Ok(Answer::Report(self.member.report().await)),
             Call::Membership(request) => self.answer_membership(&request).await,
             Call::Join(request) => self.answer_join(request, from).await,

@@ -31,7 +31,7 @@ use crate::{
     denials::Denials,
     peer::Target,
     publish::wall_ms,
-    telemetry::{exchange, histogram::Histogram},
+    telemetry::{exchange, histogram::Histogram, upstream},
 };
 
 /// Synced writes of which the median is reported.
@@ -171,6 +171,13 @@ impl Member {
             Err(_) => None,
         };
         Answer::Exchange(pb::ExchangeResponse { exchange })
+    }
+
+    pub(super) fn answer_upstream_health(&self, request: &pb::UpstreamHealthRequest) -> Answer {
+        let known = |proxy: &Arc<Proxy>| {
+            upstream::shown(&proxy.upstreams(), &request.name, &self.name(), &self.settings.node.region)
+        };
+        Answer::UpstreamHealth(pb::UpstreamHealthResponse { health: self.proxy.get().and_then(known) })
     }
 
     pub(super) async fn report(&self) -> ReportResponse {

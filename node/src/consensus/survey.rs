@@ -13,7 +13,10 @@ use quorumgate_model::{
     digest::Digest,
     state::{AuditEntry, RevisionDiff, State},
 };
-use quorumgate_proto::peer::v1::{self as pb, StatusResponse, request::Call, response::Answer};
+use quorumgate_proto::{
+    admin::v1::NodeUpstreamHealth,
+    peer::v1::{self as pb, StatusResponse, request::Call, response::Answer},
+};
 use quorumgate_raft_store::backup::Past;
 use tokio::time::timeout;
 
@@ -178,6 +181,29 @@ impl Consensus {
             let call = Call::LimitUsage(request.clone());
             match self.member.peers.call(&target, call, deadline).await {
                 Ok(Answer::LimitUsage(answer)) => (node.id, Some(answer)),
+                _ => (node.id, None),
+            }
+        });
+        join_all(asked).await
+    }
+
+    /// Every other node with what it knows of an upstream's servers: None for those that gave no answer in time, None within
+    /// for those that serve no such upstream.
+    pub async fn upstream_healths(
+        &self,
+        upstream: &str,
+        deadline: Duration,
+    ) -> Vec<(NodeId, Option<Option<NodeUpstreamHealth>>)> {
+        let state = self.state();
+        let others = state.nodes.values().filter(|node| node.id != self.member.me.node);
+        let asked = others.map(|node| async move {
+            if self.member.peers.is_silent(node.id) {
+                return (node.id, None);
+            }
+            let target = Target { id: node.id, address: node.peer_address.clone() };
+            let call = Call::UpstreamHealth(pb::UpstreamHealthRequest { name: upstream.to_owned() });
+            match self.member.peers.call(&target, call, deadline).await {
+                Ok(Answer::UpstreamHealth(answer)) => (node.id, Some(answer.health)),
                 _ => (node.id, None),
             }
         });

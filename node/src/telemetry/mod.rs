@@ -6,3 +6,4 @@ pub mod histogram;
 pub mod listener;
 pub mod logs;
 mod metrics;
+pub mod upstream;

@@ -150,6 +150,11 @@ async fn serve(
         return Ok(answer);
     }
     let route = &plan.rule.route;
+    let fresh_only = route.on_stale == OnStale::Deny;
+    // Before anybody proves who he is, which costs more; behind preflights, which let nobody in.
+    if fresh_only && !conn.worker.shared.freshness.is_fresh() {
+        return Err(Refusal::StateStale);
+    }
     let (mut used, mut digest) = (Vec::new(), None);
     if let Some(wanted) = &route.auth {
         let whence = whence(&conn, &parts, trusted, &host, &path);
@@ -168,7 +173,6 @@ async fn serve(
         let asked = Asked { method, host: &host.name, path: &path, query, headers, client_ip: record.client_ip };
         authorize(record, rules, &asked)?;
     }
-    let fresh_only = route.on_stale == OnStale::Deny;
     if fresh_only || record.identity.is_some() {
         let identity = record.identity.clone();
         let ends_at = identity.as_ref().and_then(|identity| identity.ends_at);
@@ -311,9 +315,6 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
     }
     if refusal::declared_too_large(headers, route.body.max.0) {
         return Err(Refusal::BodyTooLarge);
-    }
-    if route.on_stale == OnStale::Deny && !record.conn.worker.shared.freshness.is_fresh() {
-        return Err(Refusal::StateStale);
     }
     Ok(())
 }

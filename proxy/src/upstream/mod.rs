@@ -37,4 +37,5 @@ pub use failure::Failure;
 pub use origin::{TargetHealth, UpstreamHealth};
 pub use registry::Registry;
 pub use send::{Asks, Call, Caller, Pools, Trail};
-pub use tunnel::Tunnel;
+pub use tunnel::{Tunnel, Way};
+pub use wire::Wire;

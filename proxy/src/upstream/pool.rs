@@ -53,6 +53,9 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
+/// For the SETTINGS of a peer that is asked for more than answers, and how often is looked for them.
+const H2_SETTINGS_WAIT: Duration = Duration::from_secs(1);
+const H2_SETTINGS_LOOK: Duration = Duration::from_millis(2);
 const H2_HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 
 pub(super) struct Pool {
@@ -324,6 +327,15 @@ impl Pool {
         self.stream(purpose).await
     }
 
+    /// The same for a stream that becomes something else (RFC 8441), which the peer's SETTINGS must allow.
+    pub async fn link_upgrade(&self, purpose: Purpose) -> Result<(Link, Option<Duration>), Failure> {
+        let (link, dialed) = self.link(purpose).await?;
+        match &link {
+            Link::Http2(stream) if stream.0.takes_connect().await => Ok((link, dialed)),
+            _ => Err(Failure::NoUpgrade),
+        }
+    }
+
     /// Every connection is HTTP/1.
     pub fn is_single(&self) -> bool {
         match self.dialer.protocol() {
@@ -399,6 +411,21 @@ impl Multiplexed {
     fn streams_max(&self) -> usize {
         let allowed = self.connection.borrow().as_ref().map_or(0, |it| it.current_max_send_streams());
         allowed.clamp(1, H2_STREAMS_PER_CONNECTION)
+    }
+
+    /// What a new peer takes shows with its first frame only, of which the library tells nobody.
+    async fn takes_connect(&self) -> bool {
+        let told = async {
+            loop {
+                match self.connection.borrow().as_ref().map(|it| it.is_extended_connect_protocol_enabled()) {
+                    Some(false) => (),
+                    Some(true) => return true,
+                    None => return false,
+                }
+                tokio::time::sleep(H2_SETTINGS_LOOK).await;
+            }
+        };
+        tokio::time::timeout(H2_SETTINGS_WAIT, told).await.unwrap_or(false)
     }
 }
 

@@ -32,7 +32,10 @@ use super::{
     pool::{Checked, InFlight, Link, Pool, Purpose},
     tunnel::{Rest, Tunnel},
 };
-use crate::body::{RequestBody, ResponseBody};
+use crate::{
+    body::{RequestBody, ResponseBody},
+    websocket,
+};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
@@ -94,7 +97,7 @@ impl Pools {
         let started = Instant::now();
         let view = self.view(call.upstream).await?;
         let config = &*view.origin.config;
-        if call.asks == Asks::Upgrade && matches!(config.protocol, Protocol::Http2 | Protocol::Grpc) {
+        if call.asks == Asks::Upgrade && config.protocol == Protocol::Grpc {
             return Err(Failure::NoUpgrade);
         }
         let passage = self.passage(&view, started)?;
@@ -518,14 +521,17 @@ impl Exchange<'_> {
         let purpose = Purpose { limit: self.config.timeouts.connect.0, whom: Some(self.whom) };
         let pooled = connect == Connect::Pooled && self.asks == Asks::Answer;
         let idle = if pooled { pool.take_idle(started, self.check()) } else { None };
-        let mut rest = None;
+        let mut rest = Rest::Nothing;
         let (mut link, dialed) = match (idle, self.asks) {
             (Some(connection), _) => (Link::Http1(connection), None),
             (None, Asks::Answer) => pool.link(purpose).await.map_err(Miss::unconnected)?,
+            (None, Asks::Upgrade) if self.config.protocol == Protocol::Http2 => {
+                pool.link_upgrade(purpose).await.map_err(Miss::unconnected)?
+            }
             (None, Asks::Upgrade) => {
                 let dialing = Instant::now();
                 let (connection, behind) = pool.dial_upgrade(purpose).await.map_err(Miss::unconnected)?;
-                rest = Some(behind);
+                rest = Rest::Connection(behind);
                 (Link::Http1(connection), Some(dialing.elapsed()))
             }
         };
@@ -534,7 +540,9 @@ impl Exchange<'_> {
         let sent_at = dialed.map_or(started, |_| Instant::now());
         // Only a request that may have been sent, and may be sent again, needs a copy of its head.
         let copied = self.idempotent || self.statuses || matches!(link, Link::Http2(_));
-        let request = self.request(pool, &link, copied);
+        let mut request = self.request(pool, &link, copied);
+        let connects = self.asks == Asks::Upgrade && matches!(link, Link::Http2(_));
+        let accept = if connects { websocket::connect(&mut request) } else { None };
         let bytes_before = link.bytes_read();
         let failed = |failure, unprocessed| Miss { failure, reused, unprocessed };
         let sent = self.head_in_time(slot, sent_at, pin!(link.send(request))).await;
@@ -554,6 +562,11 @@ impl Exchange<'_> {
             failed(failure, unprocessed)
         })?;
         head::check(&response, self.asks).map_err(|failure| failed(failure, false))?;
+        let mut response = response;
+        if let Some(accept) = accept.filter(|_| response.status() == StatusCode::OK) {
+            rest = Rest::Stream(hyper::upgrade::on(&mut response));
+            websocket::switched(&mut response, accept);
+        }
         Ok((response, link, rest))
     }
 

@@ -21,6 +21,7 @@ mod listeners;
 mod listeners_tls;
 mod login;
 mod protocols;
+mod proxy_status;
 mod quotas;
 mod receivers;
 mod routes;

@@ -79,6 +79,8 @@ fn page(target: &str, cors: Value) -> Gateway {
             {"name": "open", "match": {"path_prefix": "/open"}, "upstream": "u", "cors": cors},
             {"name": "shut", "match": {"path_prefix": "/shut", "methods": ["GET", "PUT"]}, "upstream": "u", "cors": cors,
              "auth": {"any_of": ["keys"]}, "on_stale": "allow"},
+            {"name": "strict", "match": {"path_prefix": "/strict"}, "upstream": "u", "cors": cors,
+             "auth": {"any_of": ["keys"]}},
             {"name": "denied", "match": {"path_prefix": "/denied"}, "upstream": "u", "cors": cors,
              "authorize": [{"deny": {}}]},
         ],
@@ -115,6 +117,21 @@ async fn a_preflight_is_answered_here_and_asks_nobody_who_he_is() {
     let stranger = asks("https://evil.test").await;
     assert_eq!(status(&stranger), 204);
     assert!(!stranger.contains("access-control-allow"), "{stranger}");
+    assert_eq!(heard.count(), 0);
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_by_a_stale_node_too_and_its_refusals_can_be_read() {
+    let (target, heard) = echo().await;
+    let gateway = page(&target.to_string(), json!({"origins": ["https://app.acme.test"]}));
+    let origin = "origin: https://app.acme.test";
+    let preflight = ask(gateway.address, "OPTIONS /strict", &[origin, "access-control-request-method: GET"], "").await;
+    assert_eq!(status(&preflight), 204, "{preflight}");
+    let refused = ask(gateway.address, "GET /strict", &[origin], "").await;
+    check_problem(&refused, 503, "state_stale");
+    assert_eq!(field(&refused, "access-control-allow-origin"), Some("https://app.acme.test"), "{refused}");
+    // No preflight, for it asks for nothing.
+    check_problem(&ask(gateway.address, "OPTIONS /strict", &[origin], "").await, 503, "state_stale");
     assert_eq!(heard.count(), 0);
 }
 

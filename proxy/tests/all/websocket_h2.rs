@@ -171,3 +171,99 @@ async fn a_tunnel_on_a_deny_route_is_closed_when_the_node_goes_stale() {
     expect(&mut body, &[&[0x88, 13, 0x03, 0xf0][..], b"state_stale"].concat()).await;
     end(&mut body).await;
 }
+
+/// Over HTTP/2: takes the handshake for /chat, says `no` to all else, and sends back what comes in.
+async fn chat_h2(takes_connect: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(|mut request: Request<hyper::body::Incoming>| async move {
+                let protocol = request.extensions().get::<hyper::ext::Protocol>().cloned();
+                let mut answer = Response::new(http_body_util::Full::new(Bytes::from_static(b"no")));
+                if protocol.is_none_or(|it| it.as_str() != "websocket") || request.uri().path() != "/chat" {
+                    *answer.status_mut() = http::StatusCode::FORBIDDEN;
+                    return Ok::<_, std::convert::Infallible>(answer);
+                }
+                assert_eq!(request.uri().authority().unwrap(), "api.test");
+                assert_eq!(request.headers()["sec-websocket-protocol"], "chat");
+                for of_http1 in ["connection", "upgrade", "sec-websocket-key"] {
+                    assert!(!request.headers().contains_key(of_http1), "{of_http1}");
+                }
+                let upgrade = hyper::upgrade::on(&mut request);
+                tokio::spawn(async move {
+                    let stream = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+                    let (mut read, mut write) = tokio::io::split(stream);
+                    write.write_all(b"\x01\x05hello").await.unwrap();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                    let _ = write.shutdown().await;
+                });
+                let mut answer = Response::new(http_body_util::Full::default());
+                answer.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
+                Ok(answer)
+            });
+            let mut server = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+            if takes_connect {
+                server.enable_connect_protocol();
+            }
+            tokio::spawn(server.serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+        }
+    });
+    address
+}
+
+fn over_h2(target: SocketAddr) -> Gateway {
+    Gateway::start(json!({
+        "upstreams": [{"name": "u", "targets": [target.to_string()], "protocol": "http2"}],
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "u"}],
+    }))
+}
+
+const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                         sec-websocket-protocol: chat\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[tokio::test]
+async fn an_upstream_that_speaks_http2_is_asked_for_a_stream_by_clients_of_both_kinds() {
+    let gateway = over_h2(chat_h2(true).await);
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let head = format!("GET /chat HTTP/1.1\r\nhost: api.test\r\n{HANDSHAKE}");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(b"\x82\x03abc").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\x01\x05hello\x82\x03abc") {
+        assert!(soon("the answer", stream.read_buf(&mut answer)).await.unwrap() > 0);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert_eq!(status(&answer), 101, "{answer}");
+    assert_eq!(field(&answer, "sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(field(&answer, "sec-websocket-protocol"), Some("chat"));
+
+    // Beside it on the same connection to the upstream.
+    let mut client = client(&gateway).await;
+    let (answer, mut sends) = connect(&mut client, "/chat", "websocket").await;
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.into_body();
+    sends.send_data(Bytes::from_static(b"\x82\x01x"), false).unwrap();
+    expect(&mut body, b"\x01\x05hello\x82\x01x").await;
+    gateway.metric_becomes("quorumgate_http_tunnels_open", 2).await;
+    sends.send_data(Bytes::new(), true).unwrap();
+    end(&mut body).await;
+    drop(stream);
+    gateway.metric_becomes("quorumgate_http_tunnels_open", 0).await;
+}
+
+#[tokio::test]
+async fn an_http2_upstream_that_says_no_or_takes_no_such_streams_gives_no_tunnel() {
+    let head = format!("HTTP/1.1\r\nhost: api.test\r\n{HANDSHAKE}");
+    let gateway = over_h2(chat_h2(true).await);
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(format!("GET /other {head}").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"no") {
+        assert!(soon("the answer", stream.read_buf(&mut answer)).await.unwrap() > 0);
+    }
+    assert_eq!(status(&String::from_utf8_lossy(&answer)), 403);
+    let gateway = over_h2(chat_h2(false).await);
+    let refused = raw(gateway.address, format!("GET /chat {head}")).await;
+    assert_eq!(status(&refused), 501, "{refused}");
+}

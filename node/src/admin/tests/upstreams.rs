@@ -28,6 +28,9 @@ async fn the_health_of_an_upstream_has_its_targets_and_its_breaker() {
         health.targets.iter().map(|it| (it.address.as_str(), it.addresses, it.healthy, it.ejected)).collect();
     assert_eq!(targets, [("127.0.0.1:1", 1, 1, 0), ("127.0.0.1:2", 1, 1, 0)]);
     assert_eq!((health.targets[1].priority, health.targets[1].zone.as_str()), (1, "us"));
+    let [own] = &health.nodes[..] else { panic!("{:?}", health.nodes) };
+    assert_eq!((&own.targets, own.breaker.as_str(), own.node.as_str()), (&health.targets, "closed", "n1"));
+    assert!(health.unanswered.is_empty());
 }
 
 #[tokio::test]
