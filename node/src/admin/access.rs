@@ -114,6 +114,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.Observe/SetLogLevel", Access::Whole(Viewer)),
     ("/quorumgate.admin.v1.Maintenance/Backup", Access::Whole(Admin)),
     ("/quorumgate.admin.v1.Maintenance/VerifyState", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Maintenance/RotateCa", Access::Whole(Admin)),
     ("/quorumgate.admin.v1.Upstreams/GetUpstreamHealth", Access::Scoped(Viewer)),
 ];
 

@@ -23,6 +23,7 @@ use super::{
     access::{self, Access},
     failure,
     identity::{self, Identity, Peer},
+    json,
 };
 use crate::{consensus::Consensus, denials::Denials};
 
@@ -79,6 +80,9 @@ impl Gate {
     }
 
     pub async fn handle(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<Body> {
+        if request.uri().path().starts_with(json::PREFIX) {
+            return self.answer_json(peer, request).await.unwrap_or_else(|refused| json::refused(&refused));
+        }
         let actor = match self.admit(peer, request.uri().path(), request.headers()) {
             Ok(call) => request.extensions_mut().insert(call.clone()).map_or(call.actor, |before| before.actor),
             Err(refused) => return refused.into_http(),
@@ -93,6 +97,17 @@ impl Gate {
             Some(bare) if bare.code() != Code::Ok && bare.details().is_empty() => failure::complete(bare).into_http(),
             _ => response,
         }
+    }
+
+    async fn answer_json(&self, peer: &Peer, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+        let (asked, rpc) = json::find(request.method(), request.uri().path())?;
+        let call = self.admit(peer, &rpc, request.headers())?;
+        let actor = call.actor.clone();
+        let answered = json::answer(asked, request, json::Local { routes: self.routes.clone(), call }).await;
+        if let Some(refused) = answered.as_ref().err().filter(|status| status.code() == Code::PermissionDenied) {
+            self.note(peer, convert::actor_to(&actor), refused, true);
+        }
+        answered
     }
 
     fn admit(&self, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<Call, Status> {

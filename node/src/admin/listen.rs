@@ -1,4 +1,4 @@
-//! The listeners: sockets, handshakes and HTTP/2 connections, each within bounds.
+//! The listeners: sockets, handshakes and connections, each within bounds: HTTP/2 for gRPC, either HTTP for JSON.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -14,10 +14,13 @@ use std::{
 };
 
 use anyhow::Context;
-use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -32,6 +35,8 @@ const CONNECTIONS_MAX: usize = 512;
 const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 const STREAMS_MAX: u32 = 256;
 const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Head and what is read ahead of a body.
+const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -130,8 +135,15 @@ impl Door {
             let (gate, peer) = (gate.clone(), peer.clone());
             async move { Ok::<_, Infallible>(gate.handle(&peer, request).await) }
         });
-        let mut builder = http2::Builder::new(OnTasks(tasks));
+        // Whoever connects and says nothing is not kept.
+        let mut stream = BufReader::new(stream);
+        if !matches!(timeout(HANDSHAKE_WITHIN, stream.fill_buf()).await, Ok(Ok(first)) if !first.is_empty()) {
+            return;
+        }
+        let mut builder = auto::Builder::new(OnTasks(tasks));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_WITHIN).max_buf_size(HTTP1_BUFFER_BYTES);
         builder
+            .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEADER_BYTES_MAX)

@@ -2,7 +2,7 @@
 
 mod args;
 mod client;
-mod config;
+pub(crate) mod config;
 mod contexts;
 mod demo;
 mod diff;
@@ -11,9 +11,9 @@ mod input;
 mod local;
 mod output;
 pub mod relay;
-mod shape;
+pub(crate) mod shape;
 mod status;
-mod verbs;
+pub(crate) mod verbs;
 mod write;
 
 use std::{future::Future, process::ExitCode};

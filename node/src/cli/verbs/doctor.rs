@@ -19,7 +19,7 @@ pub async fn run(global: &Global) -> Outcome {
     Answer {
         text: Some(text(&answer)),
         names: answer.findings.iter().filter(|it| it.level != "ok").map(name).collect(),
-        json: json!({ "verdict": answer.verdict, "findings": answer.findings.iter().map(finding).collect::<Vec<_>>() }),
+        json: json(&answer),
         list: Some("findings"),
         ..Answer::default()
     }
@@ -29,6 +29,11 @@ pub async fn run(global: &Global) -> Outcome {
 async fn ask(global: &Global) -> Outcome<DoctorResponse> {
     let client = Client::connect(global).await?;
     Ok(client.observe().doctor(client.ask(DoctorRequest {})).await?.into_inner())
+}
+
+/// The stable JSON.
+pub fn json(answer: &DoctorResponse) -> Value {
+    json!({ "verdict": answer.verdict, "findings": answer.findings.iter().map(finding).collect::<Vec<_>>() })
 }
 
 fn finding(it: &Finding) -> Value {

@@ -18,11 +18,17 @@ pub async fn explain(global: &Global, verb: Explain) -> Outcome {
     let request = client.ask(ExplainRequestRequest { request_id: id.to_string() });
     let answer = client.observe().explain_request(request).await?.into_inner();
     let exchange = answer.exchange.clone().unwrap_or_default();
-    let mut json = shape_of(&exchange);
-    json["when"] = shape::known(&answer.when);
-    json["help"] = shape::known(&answer.help);
+    let json = explained(&answer);
     Answer { text: Some(text(&answer, &exchange)), names: vec![exchange.request_id], json, ..Answer::default() }
         .print(global.output)
+}
+
+/// The stable JSON of an exchange that is asked for, with what its code means.
+pub fn explained(answer: &ExplainRequestResponse) -> Value {
+    let mut json = shape_of(&answer.exchange.clone().unwrap_or_default());
+    json["when"] = shape::known(&answer.when);
+    json["help"] = shape::known(&answer.help);
+    json
 }
 
 /// One code, or all of them.

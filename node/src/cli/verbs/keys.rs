@@ -112,12 +112,18 @@ fn list(global: &Global, answer: &admin::ListKeysResponse) -> Outcome {
         rows: shapes.iter().map(|it| shape::cells(it, &FIELDS)).collect(),
         wide_columns: WIDE,
         names: shapes.iter().map(|it| shape::cell(&it["id"])).collect(),
-        json: json!({ "keys": shapes, "next_page_token": shape::known(&answer.next_page_token) }),
+        json: listed(answer),
         list: Some("keys"),
         notes: more.filter(|_| matches!(global.output, Form::Table | Form::Wide)).into_iter().collect(),
         ..Answer::default()
     }
     .print(global.output)
+}
+
+/// The stable JSON of a page.
+pub fn listed(answer: &admin::ListKeysResponse) -> Value {
+    let keys: Vec<Value> = answer.keys.iter().map(key).collect();
+    json!({ "keys": keys, "next_page_token": shape::known(&answer.next_page_token) })
 }
 
 pub(super) fn key(it: &admin::StoredKey) -> Value {

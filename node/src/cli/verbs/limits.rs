@@ -56,6 +56,13 @@ async fn usage(global: &Global, verb: &LimitUsage) -> Outcome {
     }
 }
 
+/// The stable JSON of one limit, with the nodes that gave no answer.
+pub fn used(answer: &admin::GetUsageResponse) -> Value {
+    let mut json = answer.limits.first().map_or(Value::Null, limit_json);
+    json["unanswered"] = json!(answer.unanswered);
+    json
+}
+
 /// Every limit in short.
 fn all(answer: &admin::GetUsageResponse) -> Answer {
     let limits: Vec<Value> = answer.limits.iter().map(limit_json).collect();

@@ -5,10 +5,9 @@ use quorumgate_model::{
     resource::{Kind, Name, Resource},
 };
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, ResourceRef};
-use quorumgate_proxy::tls;
 use serde_json::{Map, Value, json};
 
-use super::{explain, files::with_request_id, upstream_health};
+use super::{explain, fetch, files::with_request_id, upstream_health};
 use crate::cli::{
     args::{
         ConsumerVerb, Global, ListObjects, ObjectVerb, RemoveObjects, RouteVerb, SetRoute, SetUpstream, UpstreamVerb,
@@ -162,25 +161,9 @@ async fn apply(global: &Global, request: ApplyConfigRequest) -> Outcome {
 async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
     let client = Client::connect(global).await?;
     let request = client.ask(admin::ListObjectsRequest { stale: verb.stale, owner: verb.owner.unwrap_or_default() });
-    let mut config = client.config();
-    let mut set = admin::ConfigSet::default();
-    match kind {
-        Kind::Upstream => set.upstreams = config.list_upstreams(request).await?.into_inner().upstreams,
-        Kind::Route => set.routes = config.list_routes(request).await?.into_inner().routes,
-        Kind::Consumer => set.consumers = config.list_consumers(request).await?.into_inner().consumers,
-        Kind::Auth => set.auth = config.list_auths(request).await?.into_inner().auth,
-        Kind::CertificateAuthority => {
-            let answer = config.list_certificate_authorities(request).await?.into_inner();
-            set.certificate_authorities = answer.certificate_authorities;
-        }
-        Kind::Limit => set.limits = config.list_limits(request).await?.into_inner().limits,
-        Kind::Certificate => {
-            set.certificates = config.list_certificates(request).await?.into_inner().certificates;
-        }
-        Kind::Listener => set.listeners = config.list_listeners(request).await?.into_inner().listeners,
-    }
+    let set = fetch::list(&mut client.config(), kind, request).await?;
     let resources = convert::config_from(set).map_err(Failure::internal)?;
-    let words = resources.iter().map(shown).collect::<Outcome<Vec<Value>>>()?;
+    let words = resources.iter().map(fetch::shown).collect::<Outcome<Vec<Value>>>()?;
     let (header, row): (Vec<_>, fn(&Value) -> Vec<String>) = match kind {
         Kind::Route => (vec!["name", "hosts", "path", "methods", "to", "priority", "owner"], route_row),
         Kind::Upstream => (vec!["name", "targets", "protocol", "balance", "health", "owner"], upstream_row),
@@ -298,41 +281,12 @@ fn listener_row(it: &Value) -> Vec<String> {
     vec![text("name"), text("address"), protocol, certificates, text("client_auth"), text("owner")]
 }
 
-/// The words of an object, and what can be read out of them.
-fn shown(resource: &Resource) -> Outcome<Value> {
-    let mut words = canonical::complete(resource)?;
-    if let Resource::Certificate(it) = resource {
-        words["not_after"] = match tls::chain_not_after(it) {
-            Some(seconds) => shape::time(Some(&prost_types::Timestamp { seconds, nanos: 0 })),
-            None => Value::Null,
-        };
-    }
-    Ok(words)
-}
-
 async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {
-    use admin::resource::Kind as Message;
     let client = Client::connect(global).await?;
     let request = client.ask(admin::GetObjectRequest { name: name.to_string(), stale: false });
-    let mut config = client.config();
-    macro_rules! got {
-        ($call:ident, $field:ident, $kind:ident) => {{
-            let answer = config.$call(request).await?.into_inner();
-            (answer.$field.map(Message::$kind), answer.etag)
-        }};
-    }
-    let (message, etag) = match kind {
-        Kind::Upstream => got!(get_upstream, upstream, Upstream),
-        Kind::Route => got!(get_route, route, Route),
-        Kind::Consumer => got!(get_consumer, consumer, Consumer),
-        Kind::Auth => got!(get_auth, auth, Auth),
-        Kind::CertificateAuthority => got!(get_certificate_authority, certificate_authority, CertificateAuthority),
-        Kind::Limit => got!(get_limit, limit, Limit),
-        Kind::Certificate => got!(get_certificate, certificate, Certificate),
-        Kind::Listener => got!(get_listener, listener, Listener),
-    };
-    let resource = convert::resource_from(admin::Resource { kind: message }).map_err(Failure::internal)?;
-    let mut json = shown(&resource)?;
+    let (message, etag) = fetch::one(&mut client.config(), kind, request).await?;
+    let resource = convert::resource_from(message).map_err(Failure::internal)?;
+    let mut json = fetch::shown(&resource)?;
     json["etag"] = json!(etag);
     let file = canonical::file([&resource].into_iter())?;
     let names = vec![name.to_string()];

@@ -36,10 +36,7 @@ pub async fn run(global: &Global, verb: Token) -> Outcome {
                 rows: shapes.iter().map(|it| shape::cells(it, &FIELDS)).collect(),
                 names: answer.revocations.iter().map(|it| it.text.clone()).collect(),
                 notes: vec![format!("{} of {}", shapes.len(), answer.total)],
-                json: json!({
-                    "revocations": shapes, "total": answer.total,
-                    "next_page_token": shape::known(&answer.next_page_token),
-                }),
+                json: listed(&answer),
                 list: Some("revocations"),
                 ..Answer::default()
             }
@@ -136,6 +133,13 @@ async fn inspect(global: &Global, token: String) -> Outcome {
         ..Answer::default()
     }
     .print(global.output)
+}
+
+/// The stable JSON of a page.
+pub fn listed(answer: &admin::ListRevocationsResponse) -> Value {
+    let revocations: Vec<Value> = answer.revocations.iter().map(revocation).collect();
+    let more = shape::known(&answer.next_page_token);
+    json!({ "revocations": revocations, "total": answer.total, "next_page_token": more })
 }
 
 fn revocation(it: &admin::StoredRevocation) -> Value {

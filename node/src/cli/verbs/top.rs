@@ -9,7 +9,7 @@ use crate::cli::{
     args::{Form, Global, Top},
     client::Client,
     failure::Outcome,
-    output,
+    output, shape,
 };
 
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -62,6 +62,30 @@ struct Page {
     rejects: BTreeMap<String, u64>,
     /// The busiest first.
     routes: Vec<Row>,
+}
+
+/// What a node has counted since its start; rates are for who asks twice.
+pub fn counted(answer: &GetStatsResponse) -> Value {
+    let route = |it: &RouteStats| {
+        json!({
+            "route": it.route,
+            "requests": it.requests,
+            "client_errors": it.client_errors,
+            "server_errors": it.server_errors,
+            "durations": it.durations,
+        })
+    };
+    json!({
+        "node": answer.header.as_ref().map(|it| it.node.as_str()),
+        "time": shape::time(answer.time.as_ref()),
+        "in_flight": answer.in_flight,
+        "connections_open": answer.connections_open,
+        "received_bytes": answer.received_bytes,
+        "sent_bytes": answer.sent_bytes,
+        "rejects": answer.rejects.iter().collect::<BTreeMap<_, _>>(),
+        "bounds_us": answer.bounds_us,
+        "routes": answer.routes.iter().map(route).collect::<Vec<_>>(),
+    })
 }
 
 struct Row {

@@ -43,7 +43,7 @@ fn people(event: &Event) -> Outcome {
     }
 }
 
-fn json_of(event: &Event) -> Value {
+pub fn json_of(event: &Event) -> Value {
     match event {
         Event::Changed(it) => {
             let objects: Vec<Value> = it
