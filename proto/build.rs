@@ -3,14 +3,16 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "quorumgate/admin/v1/header.proto",
     "quorumgate/admin/v1/observe.proto",
     "quorumgate/admin/v1/resources.proto",
     "quorumgate/admin/v1/admin.proto",
+    "quorumgate/admin/v1/authority.proto",
     "quorumgate/admin/v1/credentials.proto",
     "quorumgate/admin/v1/limits.proto",
     "quorumgate/admin/v1/upstreams.proto",
+    "quorumgate/telemetry/v1/otlp.proto",
     "quorumgate/store/v1/store.proto",
     "quorumgate/peer/v1/peer.proto",
 ];

@@ -9,6 +9,7 @@ use crate::{
     ledger::command::LedgerCommand,
     resource::{Key, Name, Resource},
     revocation::Selector,
+    state::{AuditHead, ChainKind},
 };
 
 /// 16 random bytes that make a retry safe.
@@ -83,6 +84,8 @@ pub enum Body {
     Revoke(Revoke),
     StoreJwks(StoreJwks),
     RotateTicketKeys(RotateTicketKeys),
+    RotateCa(RotateCa),
+    NoteChain(NoteChain),
     Tick,
     /// What was used of a limit counts no more.
     ResetLimit(ResetLimit),
@@ -315,6 +318,25 @@ pub struct RotateTicketKeys {
     pub newest: u64,
 }
 
+/// One step of the replacement of the cluster's CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RotateCa {
+    /// DER, and its key sealed under the cluster's.
+    Introduce { certificate: Arc<[u8]>, sealed_key: Arc<[u8]> },
+    /// The introduced one signs from now on.
+    Replace,
+    /// The one that does not sign is trusted no more.
+    End,
+}
+
+/// The head of a chain that a node keeps for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoteChain {
+    pub node: NodeId,
+    pub kind: ChainKind,
+    pub head: AuditHead,
+}
+
 /// What apply answered; the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -492,6 +514,14 @@ impl fmt::Display for Rejected {
 impl std::error::Error for Rejected {}
 
 impl Body {
+    /// Which level a node must have to understand it: none of a higher one is proposed while some node is below.
+    pub fn min_level(&self) -> u32 {
+        match self {
+            Body::RotateCa(_) | Body::NoteChain(_) => 2,
+            _ => 1,
+        }
+    }
+
     /// For logs and the audit trail: `change_resources`.
     pub fn word(&self) -> &'static str {
         match self {
@@ -516,6 +546,8 @@ impl Body {
             Body::ResetLimit(_) => "reset_limit",
             Body::GrantBonus(_) => "grant_bonus",
             Body::RotateTicketKeys(_) => "rotate_ticket_keys",
+            Body::RotateCa(_) => "rotate_ca",
+            Body::NoteChain(_) => "note_chain",
             Body::Tick => "tick",
             Body::Ledger(_) => "ledger",
         }

@@ -11,6 +11,7 @@ use quorumgate_proto::store::v1::{SnapshotRecord, snapshot_record::Record};
 
 use crate::{
     change::{self, Lookups},
+    command::NoteChain,
     convert,
     credential::{Credential, Grants},
     digest::Digest,
@@ -53,6 +54,9 @@ fn few_records(state: &State) -> impl Iterator<Item = SnapshotRecord> + '_ {
         .chain(state.secrets.iter().map(|(name, it)| Record::Secret(convert::secret_to(name, it))))
         .chain(state.jwks.iter().map(|(auth, it)| Record::Jwks(convert::jwks_to(auth, it))))
         .chain(state.ticket_keys.iter().map(|it| Record::TicketKey(convert::ticket_key_to(it))))
+        .chain(state.chains.iter().map(|((node, kind), head)| {
+            Record::Chain(convert::note_chain_to(&NoteChain { node: *node, kind: *kind, head: *head }))
+        }))
         .chain(ledger_records(&state.ledger));
     all.map(|record| SnapshotRecord { record: Some(record) })
 }
@@ -169,6 +173,10 @@ impl Rebuild {
                     return Err(Invalid::field("ticket_key").found("out of order").allowed("oldest first"));
                 }
                 state.ticket_keys.push_back(Arc::new(key));
+            }
+            Some(Record::Chain(chain)) => {
+                let NoteChain { node, kind, head } = convert::note_chain_from(chain)?;
+                once("chain", state.chains.insert((node, kind), head))?;
             }
             Some(Record::Jwks(jwks)) => {
                 let (auth, jwks) = convert::jwks_from(jwks)?;

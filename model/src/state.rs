@@ -2,6 +2,8 @@
 //! each keyspace: resources, credentials, revocations, secrets, tokens, nodes.
 
 mod apply;
+mod authority;
+mod chains;
 mod credentials;
 mod limits;
 mod nodes;
@@ -14,6 +16,8 @@ use std::{sync::Arc, time::Duration};
 
 use imbl::{OrdMap, Vector};
 
+pub use authority::{CaStage, OtherCa};
+pub use chains::ChainKind;
 pub use credentials::{CREDENTIAL_REMEMBERED, Credentials};
 pub use revocations::{REVOCATION_REMEMBERED, Revocations};
 pub use secrets::{JWKS_BYTES_MAX, SECRETS_MAX, TICKET_KEY_EVERY_US, TICKET_KEYS_MAX};
@@ -84,6 +88,10 @@ pub struct State {
     /// Of session tickets, oldest first, at most `TICKET_KEYS_MAX`.
     pub ticket_keys: Vector<Arc<TicketKey>>,
     pub sweep: Sweep,
+    /// While the cluster's CA is being replaced.
+    pub other_ca: Option<Arc<OtherCa>>,
+    /// The heads of nodes' own chains, as they were noted last.
+    pub chains: OrdMap<(NodeId, ChainKind), AuditHead>,
     /// Follows from `resources`; neither stored nor hashed.
     pub lookups: Lookups,
 }
@@ -251,6 +259,11 @@ impl State {
     pub fn timing(&self) -> crate::timing::Timing {
         let max_rtt = self.cluster.as_ref().map_or(crate::timing::MAX_RTT_DEFAULT, |facts| facts.max_rtt);
         crate::timing::Timing::from_max_rtt(max_rtt)
+    }
+
+    /// What every node understands: the lowest level of all.
+    pub fn common_level(&self) -> u32 {
+        self.nodes.values().map(|node| node.level).min().unwrap_or(crate::LEVEL)
     }
 
     pub fn node_named(&self, name: &str) -> Option<&Arc<NodeRecord>> {

@@ -10,12 +10,12 @@ use common::{api_key, auth, bootstrap, command, consumer, full_state, key, new_k
 use quorumgate_model::{
     command::{
         AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken, Decided,
-        Expect, NewCredential, NewRevocation, Reason, Refound, RefoundCause, ResourceChange, Revoke, Role,
-        RotateCredential, RotateTicketKeys, SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
+        Expect, NewCredential, NewRevocation, NoteChain, Reason, Refound, RefoundCause, ResourceChange, Revoke, Role,
+        RotateCa, RotateCredential, RotateTicketKeys, SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
     },
     digest::Digest,
     revocation::SelectorKind,
-    state::{Effects, State},
+    state::{AuditHead, CaStage, ChainKind, Effects, State},
     units::Span,
 };
 
@@ -297,3 +297,66 @@ fn ticket_keys_rotate_once_and_the_oldest_goes() {
     assert_eq!(rotate(&mut state, 7, newest - 1).outcome.unwrap_err().reason, Reason::Conflict);
     assert_eq!(kept(&state), [3, 4, 5, 6]);
 }
+
+fn carried(state: &mut State, body: Body) -> Result<String, Reason> {
+    let (applied, effects) = state.apply(state.index + 1, &command(body));
+    let summary = effects.audit.map(|entry| entry.summary).unwrap_or_default();
+    applied.outcome.map(|_| summary).map_err(|rejected| rejected.reason)
+}
+
+#[test]
+fn a_ca_is_introduced_before_it_signs_and_the_old_one_goes_last() {
+    let (mut state, _) = full_state();
+    let old = state.cluster.as_ref().unwrap().ca_certificate.clone();
+    let step = |state: &mut State, step: RotateCa| carried(state, Body::RotateCa(step));
+    let introduce = || RotateCa::Introduce { certificate: vec![9].into(), sealed_key: vec![8].into() };
+    assert_eq!(step(&mut state, RotateCa::Replace), Err(Reason::NotFound));
+    assert_eq!(step(&mut state, RotateCa::End), Err(Reason::NotFound));
+    let empty = RotateCa::Introduce { certificate: [].into(), sealed_key: vec![8].into() };
+    assert_eq!(step(&mut state, empty), Err(Reason::Invalid));
+    step(&mut state, introduce()).unwrap();
+    assert_eq!(state.cluster.as_ref().unwrap().ca_certificate, old, "it does not sign yet");
+    assert_eq!(step(&mut state, introduce()), Err(Reason::AlreadyExists));
+    step(&mut state, RotateCa::Replace).unwrap();
+    assert_eq!(step(&mut state, RotateCa::Replace), Err(Reason::NotFound));
+    let other = state.other_ca.clone().unwrap();
+    assert_eq!((other.stage, &other.certificate), (CaStage::Replaced, &old));
+    assert_eq!(state.cluster.as_ref().unwrap().sealed_ca_key, [8]);
+    assert_eq!(step(&mut state, RotateCa::End).unwrap(), "the old CA is trusted no more");
+    assert_eq!(state.other_ca, None);
+}
+
+#[test]
+fn a_nodes_own_chain_never_gets_shorter() {
+    let (mut state, _) = full_state();
+    let node = *state.nodes.keys().next().unwrap();
+    let note = |state: &mut State, node, count| {
+        let head = AuditHead { count, hash: Digest::of(&[count as u8]) };
+        carried(state, Body::NoteChain(NoteChain { node, kind: ChainKind::Denials, head }))
+    };
+    assert_eq!(note(&mut state, node, 5).unwrap(), "", "nothing is said in the audit trail");
+    assert_eq!(note(&mut state, node, 4), Err(Reason::Conflict));
+    assert_eq!(note(&mut state, 999, 1), Err(Reason::NotFound));
+    assert_eq!(state.chain(node, ChainKind::Denials).unwrap().count, 5);
+    assert_eq!(state.chain(node, ChainKind::Access), None);
+}
+
+#[test]
+fn builds_below_what_is_in_use_are_not_let_in() {
+    let (mut state, _) = full_state();
+    assert_eq!(state.cluster.as_ref().unwrap().level, 1);
+    let introduce = RotateCa::Introduce { certificate: vec![9].into(), sealed_key: vec![8].into() };
+    carried(&mut state, Body::RotateCa(introduce)).unwrap();
+    assert_eq!(state.cluster.as_ref().unwrap().level, 2);
+    let secret = Digest::of(b"s");
+    let token = CreateJoinToken { id: "t9".into(), secret_hash: secret, role: Role::Voter, ttl: LONG, uses: 2 };
+    carried(&mut state, Body::CreateJoinToken(token)).unwrap();
+    let admit = |level| {
+        let node = quorumgate_model::command::NodeRecord { level, ..node(0, "n77", Role::Voter) };
+        Body::AdmitNode(AdmitNode { token_id: "t9".into(), token_secret_hash: secret, node })
+    };
+    assert_eq!(carried(&mut state, admit(1)), Err(Reason::Invalid));
+    carried(&mut state, admit(2)).unwrap();
+}
+
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);

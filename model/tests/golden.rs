@@ -13,8 +13,8 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
-        Body, ChangeResources, Command, Expect, GrantBonus, Refound, RefoundCause, ResetLimit, ResourceChange, Role,
-        RotateTicketKeys, Standing, TrialEnd, UpdateNode,
+        Body, ChangeResources, Command, Expect, GrantBonus, NoteChain, Refound, RefoundCause, ResetLimit,
+        ResourceChange, Role, RotateCa, RotateTicketKeys, Standing, TrialEnd, UpdateNode,
     },
     convert,
     digest::Digest,
@@ -26,7 +26,7 @@ use quorumgate_model::{
     },
     resource::{Every, Kind as ResourceKind},
     snapshot,
-    state::{RevisionDiff, State},
+    state::{AuditHead, ChainKind, RevisionDiff, State},
 };
 use quorumgate_proto::{
     DESCRIPTORS,
@@ -112,6 +112,8 @@ fn commands() -> Vec<Command> {
             reason: "a launch".into(),
         }),
         ticket_key(3),
+        introduce(),
+        note(7),
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
     ];
     commands.extend(rest.into_iter().map(command));
@@ -121,6 +123,18 @@ fn commands() -> Vec<Command> {
 
 fn ticket_key(newest: u64) -> Body {
     Body::RotateTicketKeys(RotateTicketKeys { sealed: b"sealed".as_slice().into(), newest })
+}
+
+fn introduce() -> Body {
+    Body::RotateCa(RotateCa::Introduce {
+        certificate: b"certificate".as_slice().into(),
+        sealed_key: b"sealed".as_slice().into(),
+    })
+}
+
+fn note(node: u64) -> Body {
+    let head = AuditHead { count: 12, hash: Digest::of(b"head") };
+    Body::NoteChain(NoteChain { node, kind: ChainKind::Denials, head })
 }
 
 fn batch() -> LeaseBatch {
@@ -209,6 +223,7 @@ fn snapshot_records_are_stored_as_ever() {
         Record::LedgerPool(_) => "ledger_pool",
         Record::Secret(_) => "secret",
         Record::Jwks(_) => "jwks",
+        Record::Chain(_) => "chain",
         Record::TicketKey(_) => "ticket_key",
         Record::Credential(_) => "credential",
         Record::RevocationNote(_) => "revocation_note",
@@ -220,6 +235,14 @@ fn snapshot_records_are_stored_as_ever() {
     let third = ledger_state();
     let (mut fourth, _) = credential_state();
     fourth.apply(fourth.index + 1, &command(ticket_key(0))).0.outcome.unwrap();
+    let node = *fourth.nodes.keys().next().unwrap();
+    fourth.apply(fourth.index + 1, &command(note(node))).0.outcome.unwrap();
+    let mut rotating = fourth.clone();
+    rotating.apply(rotating.index + 1, &command(introduce())).0.outcome.unwrap();
+    golden("record.head.rotating", &snapshot::records(&rotating).next().unwrap().encode_to_vec());
+    let mut rebuild = snapshot::Rebuild::default();
+    snapshot::records(&rotating).for_each(|record| rebuild.push(record).unwrap());
+    assert_eq!(rebuild.finish().unwrap(), rotating);
     let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));
     let all = all.chain(snapshot::records(&fourth));
     for record in all {

@@ -14,10 +14,11 @@ use std::{
 
 use anyhow::Context;
 use prost::Message;
+use quorumgate_model::state::AuditHead;
 use quorumgate_proto::store::v1::{Actor, DenialRecord};
 use quorumgate_raft_store::{
     journal::Checked,
-    own_chain::{self, OwnChain},
+    own_chain::{self, Head, OwnChain},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ pub struct Denials {
     waiting: Mutex<Waiting>,
     /// Of the last entry that is on disk.
     written: watch::Sender<u64>,
+    head: Mutex<Option<Head>>,
     total: AtomicU64,
 }
 
@@ -63,7 +65,7 @@ pub struct Denial {
 impl Denials {
     pub fn new(data_dir: &Path) -> Self {
         let (dir, waiting) = (data_dir.join(DIR), Mutex::default());
-        Self { dir, waiting, written: watch::Sender::new(0), total: AtomicU64::new(0) }
+        Self { dir, waiting, written: watch::Sender::new(0), head: Mutex::default(), total: AtomicU64::new(0) }
     }
 
     /// How many calls were refused since the start.
@@ -73,6 +75,12 @@ impl Denials {
 
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
+    }
+
+    /// The head of the chain; None before it was opened, or where it cannot be.
+    pub fn head(&self) -> Option<AuditHead> {
+        let head = *self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        head.map(|it| AuditHead { count: it.count, hash: it.hash })
     }
 
     /// `alone`: it is among the first of its address, and stands for itself.
@@ -104,7 +112,7 @@ impl Denials {
                 None
             }
         };
-        self.written.send_replace(chain.as_ref().map_or(0, |chain| chain.head().count));
+        self.set_head(chain.as_ref().map(OwnChain::head));
         let mut minute = tokio::time::interval(WITHIN);
         let mut write = tokio::time::interval(WRITE_EVERY);
         minute.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -141,7 +149,7 @@ impl Denials {
         });
         match wrote.await.unwrap_or_else(|panic| Err(panic.into())) {
             Ok(chain) => {
-                self.written.send_replace(chain.head().count);
+                self.set_head(Some(chain.head()));
                 Some(chain)
             }
             Err(error) => {
@@ -149,6 +157,11 @@ impl Denials {
                 None
             }
         }
+    }
+
+    fn set_head(&self, head: Option<Head>) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
+        self.written.send_replace(head.map_or(0, |head| head.count));
     }
 
     fn minute_over(&self) {
@@ -174,8 +187,9 @@ impl Denials {
     }
 
     /// Blocks on the disk.
-    pub fn check(&self) -> anyhow::Result<Checked> {
-        own_chain::check(&self.dir)
+    /// Against what the cluster has noted of the chain.
+    pub fn check(&self, noted: Option<AuditHead>) -> anyhow::Result<Checked> {
+        own_chain::check(&self.dir, noted.map(|it| Head { count: it.count, hash: it.hash }))
     }
 }
 
@@ -211,7 +225,7 @@ mod tests {
         let told: Vec<_> = found.iter().map(|it| (it.record.reason.as_str(), it.record.count)).collect();
         assert_eq!(told, [("TOO_MANY_FAILURES", 50), ("TOKEN_EXPIRED", 1)]);
         assert_eq!(found[0].record.actor.as_ref().unwrap().source, "10.0.0.7");
-        assert_eq!((denials.total(), denials.check().unwrap().flaws), (51, vec![]));
+        assert_eq!((denials.total(), denials.check(None).unwrap().flaws), (51, vec![]));
     }
 
     #[test]

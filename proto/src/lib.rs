@@ -19,5 +19,11 @@ pub mod store {
     }
 }
 
+pub mod telemetry {
+    pub mod v1 {
+        tonic::include_proto!("quorumgate.telemetry.v1");
+    }
+}
+
 /// The serialized FileDescriptorSet of every package, for gRPC reflection and the golden test.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quorumgate.bin"));

@@ -127,16 +127,22 @@ pub fn read(dir: &Path, before: u64, limit: usize) -> Result<Vec<Link>> {
     Ok(links)
 }
 
-/// Follows the chain through all files. Blocks on the disk.
-pub fn check(dir: &Path) -> Result<Checked> {
-    let files = files(dir)?;
+/// Follows the chain through all files, and holds it against what others have noted of it. Blocks on the disk.
+pub fn check(dir: &Path, noted: Option<Head>) -> Result<Checked> {
+    let files = if dir.exists() { files(dir)? } else { Vec::new() };
     let head = read_head(dir);
     let mut checked = Checked { last: head.map_or(0, |it| it.count), ..Checked::default() };
-    let Some((first, _)) = files.first() else { return Ok(checked) };
+    let Some((first, _)) = files.first() else {
+        if let Some(noted) = noted {
+            checked.add(noted.count, What::Missing, "the cluster knows of it".into());
+        }
+        return Ok(checked.done());
+    };
     checked.first = *first;
     let mut next = *first;
     let mut before: Option<Digest> = None;
     let mut flaws = Vec::new();
+    let mut at_noted = None;
     for (_, path) in &files {
         let bytes = fs::read(path)?;
         for frame in frames(&bytes).0 {
@@ -153,12 +159,22 @@ pub fn check(dir: &Path) -> Result<Checked> {
                 flaws.push((frame.sequence - 1, What::Altered, why));
             }
             (next, before) = (frame.sequence + 1, Some(frame.hash()));
+            if noted.is_some_and(|noted| noted.count == frame.sequence) {
+                at_noted = before;
+            }
         }
     }
     if let Some(head) = head {
         (next..=head.count).for_each(|it| flaws.push((it, What::Missing, "it was cut off".into())));
         if let Some(hash) = before.filter(|hash| next == head.count + 1 && *hash != head.hash) {
             flaws.push((head.count, What::Altered, format!("its hash is {hash}, and the head says {}", head.hash)));
+        }
+    }
+    if let Some(noted) = noted.filter(|noted| noted.count >= *first) {
+        (next..=noted.count).for_each(|it| flaws.push((it, What::Missing, "the cluster knows of it".into())));
+        if let Some(hash) = at_noted.filter(|hash| *hash != noted.hash) {
+            let why = format!("its hash is {hash}, and the cluster knows {}", noted.hash);
+            flaws.push((noted.count, What::Altered, why));
         }
     }
     flaws.sort_by_key(|(sequence, what, _)| (std::cmp::Reverse(*sequence), *what));
@@ -284,7 +300,7 @@ mod tests {
     }
 
     fn altered(dir: &Path) -> Vec<(u64, What)> {
-        check(dir).unwrap().flaws.iter().map(|flaw| (flaw.sequence, flaw.what)).collect()
+        check(dir, None).unwrap().flaws.iter().map(|flaw| (flaw.sequence, flaw.what)).collect()
     }
 
     fn path(dir: &Path) -> PathBuf {
@@ -302,7 +318,7 @@ mod tests {
         assert_eq!(links.iter().map(|it| it.sequence).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
         assert_eq!(links[1].payload, b"entry number 3");
         assert_eq!(read(dir.path(), 3, 1).unwrap()[0].sequence, 2);
-        let checked = check(dir.path()).unwrap();
+        let checked = check(dir.path(), None).unwrap();
         assert_eq!((checked.checked, checked.first, checked.last, checked.flaws), (5, 1, 5, vec![]));
     }
 
@@ -335,6 +351,25 @@ mod tests {
         }
         overwrite(&path(dir.path()), &forged);
         assert_eq!(altered(dir.path()), [(2, What::Altered)]);
+    }
+
+    #[test]
+    fn a_chain_that_was_written_anew_contradicts_what_others_have_noted() {
+        let dir = memory_dir();
+        let mut chain = OwnChain::open(dir.path()).unwrap();
+        chain.append(&payloads(0..3)).unwrap();
+        let noted = chain.head();
+        chain.append(&payloads(3..5)).unwrap();
+        let against = |noted| {
+            let flaws = check(dir.path(), noted).unwrap().flaws;
+            flaws.iter().map(|flaw| (flaw.sequence, flaw.what)).collect::<Vec<_>>()
+        };
+        assert_eq!(against(Some(noted)), []);
+        assert_eq!(against(Some(Head { count: 6, ..noted })), [(6, What::Missing)]);
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert_eq!(against(Some(noted)), [(3, What::Missing)]);
+        OwnChain::open(dir.path()).unwrap().append(&payloads(10..14)).unwrap();
+        assert_eq!(against(Some(noted)), [(3, What::Altered)]);
     }
 
     #[test]

@@ -132,6 +132,8 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         Wire::RotateTicketKeys(it) => {
             Body::RotateTicketKeys(RotateTicketKeys { sealed: it.sealed.into(), newest: it.newest })
         }
+        Wire::RotateCa(it) => Body::RotateCa(rotate_ca_from(it)?),
+        Wire::NoteChain(it) => Body::NoteChain(note_chain_from(it)?),
         Wire::Tick(store::Tick {}) => Body::Tick,
         Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
     })
@@ -195,6 +197,8 @@ fn body_to(body: &Body) -> Wire {
         Body::RotateTicketKeys(it) => {
             Wire::RotateTicketKeys(store::RotateTicketKeys { sealed: it.sealed.to_vec(), newest: it.newest })
         }
+        Body::RotateCa(it) => Wire::RotateCa(rotate_ca_to(it)),
+        Body::NoteChain(it) => Wire::NoteChain(note_chain_to(it)),
         Body::Tick => Wire::Tick(store::Tick {}),
         Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
     }

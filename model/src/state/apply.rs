@@ -1,8 +1,10 @@
 //! One log entry: clocks, repeats, the command itself, the audit chain.
 
+use std::sync::Arc;
+
 use prost::Message;
 
-use super::{Answered, AuditEntry, DEDUP_MAX, Effects, RevisionDiff, State};
+use super::{Answered, AuditEntry, ClusterFacts, DEDUP_MAX, Effects, RevisionDiff, State};
 use crate::{
     LEVEL,
     command::{Applied, Body, Command, Outcome, Reason, Rejected, RequestId},
@@ -49,6 +51,7 @@ impl State {
         }
         let (outcome, effects) = match self.carry_out(command) {
             Ok(done) => {
+                self.raise_level(command.min_level);
                 let audit = (!done.summary.is_empty()).then(|| self.audited(command, done.summary, &done.diff));
                 (Ok(done.outcome), Effects { diff: done.diff, audit })
             }
@@ -59,6 +62,13 @@ impl State {
             self.remember(id, Answered { asked: Some(asked), applied: applied.clone() });
         }
         (applied, effects)
+    }
+
+    /// Older builds are let in no more once something was applied that they do not know.
+    fn raise_level(&mut self, level: u32) {
+        if let Some(facts) = self.cluster.as_ref().filter(|facts| facts.level < level) {
+            self.cluster = Some(Arc::new(ClusterFacts { level, ..ClusterFacts::clone(facts) }));
+        }
     }
 
     /// An entry that carries no command.
@@ -98,6 +108,8 @@ impl State {
             Body::ResetLimit(it) => self.reset_limit(it),
             Body::GrantBonus(it) => self.grant_bonus(it),
             Body::RotateTicketKeys(it) => self.rotate_ticket_keys(it),
+            Body::RotateCa(it) => self.rotate_ca(it),
+            Body::NoteChain(it) => self.note_chain(it),
             Body::Tick => Ok(Done::default()),
             Body::Ledger(it) => self.apply_to_ledger(it),
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{ClusterFacts, NODES_MAX, REMOVED_MAX, RemovedNode, State, apply::Done};
 use crate::{
-    LEVEL, NodeId,
+    NodeId,
     command::{
         AdmitNode, Bootstrap, NodeRecord, Outcome, Reason, Refound, RefoundCause, Rejected, Role, Standing, UpdateNode,
     },
@@ -36,7 +36,8 @@ impl State {
             max_rtt: it.max_rtt,
             ca_certificate: it.ca_certificate.clone(),
             sealed_ca_key: it.sealed_ca_key.clone(),
-            level: LEVEL,
+            // Raised by the first command that needs more.
+            level: 1,
         }));
         self.nodes.insert(it.node.id, Arc::new(it.node.clone()));
         Ok(Done::changed(format!("cluster {:?} bootstrapped by node {}", it.cluster_name, it.node.name)))
@@ -65,6 +66,9 @@ impl State {
         }
         self.forget_removed();
         self.join_tokens.clear();
+        // Those chains and certificates were the old nodes'.
+        self.chains.clear();
+        self.other_ca = None;
         self.nodes.insert(it.node.id, Arc::new(it.node.clone()));
         if self.ledger.version > 0 {
             self.ledger.apply(self.clock_us, &LedgerCommand::Restore { incarnation: it.node.incarnation });
@@ -88,6 +92,11 @@ impl State {
             );
         }
         check_words(&node)?;
+        let level = self.cluster.as_ref().map_or(1, |facts| facts.level);
+        if node.level < level {
+            let allowed = format!("{level} or more: the cluster uses what an older build does not know");
+            return Err(Invalid::field("node.level").found(node.level).allowed(allowed).into());
+        }
         let summary =
             format!("node {} admitted as {} by join token {}", node.name, node.wanted_role.word(), it.token_id);
         let id = node.id;
@@ -130,6 +139,7 @@ impl State {
         self.nodes.remove(&id);
         self.removed.insert(id, removed);
         self.retire_holder(id);
+        self.forget_chains_of(id);
         self.forget_removed();
         Ok(Done::changed(summary))
     }

@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use quorumgate_model::{
-    LEVEL,
     command::{
         Actor, AdminRole, AdmitNode, Body, Bootstrap, ChangeResources, Command, CreateAdminToken, CreateJoinToken,
         Decided, Expect, NewCredential, NewRevocation, NodeRecord, ResourceChange, Revoke, Role, RotateCredential,
@@ -119,7 +118,7 @@ pub fn node(id: u64, name: &str, wanted_role: Role) -> NodeRecord {
         spki_sha256: Digest::of(name.as_bytes()).0,
         wanted_role,
         standing: Standing::Active,
-        level: LEVEL,
+        level: 1,
         version: "0.1.0".into(),
     }
 }
@@ -137,7 +136,7 @@ pub fn bootstrap() -> Bootstrap {
 
 pub fn command(body: Body) -> Command {
     Command {
-        min_level: LEVEL,
+        min_level: body.min_level(),
         request_id: None,
         asked: None,
         stamp: Stamp { clock_us: 1_000_000, wall_ms: 1_700_000_000_000 },

@@ -78,6 +78,11 @@ impl Maintenance for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(received))))
     }
 
+    async fn rotate_ca(&self, request: Request<admin::RotateCaRequest>) -> Answer<admin::RotateCaResponse> {
+        let (call, request) = taken(request)?;
+        self.desk.rotate_ca(&call, request.step()).await.map(Response::new)
+    }
+
     async fn verify_state(&self, request: Request<admin::VerifyStateRequest>) -> Answer<admin::VerifyStateResponse> {
         let (call, _) = taken(request)?;
         let hashes = self.desk.consensus.state_hashes(call.left()).await;

@@ -1,6 +1,7 @@
 //! The cluster as the rest of the process sees it: propose, read, wait, and who is where. The only module of this crate
 //! that names openraft.
 
+mod authority;
 mod clock;
 mod convert;
 mod drive;
@@ -15,9 +16,11 @@ mod renew;
 mod report;
 mod start;
 mod survey;
+mod tell;
 mod verbs;
 
 pub use self::{
+    authority::{CaProgress, may_go_on},
     renew::CA_KEY_PURPOSE,
     report::Reported,
     start::{write_bootstrap, write_refound, write_welcome},

@@ -7,7 +7,7 @@ use std::{
 
 use openraft::errors::{ClientWriteError, RaftError};
 use quorumgate_model::{
-    LEVEL, NodeId,
+    NodeId,
     command::{Applied, Body, Command, Role, Standing, UpdateNode},
     convert,
     ledger::command::LedgerCommand,
@@ -117,12 +117,15 @@ impl Member {
         if let Err(reason) = self.check_quorum_after(&draft.body) {
             return Attempt::Refused(reason);
         }
+        if let Some(reason) = self.too_new(draft) {
+            return Attempt::Refused(reason);
+        }
         let glance = self.glance();
         if glance.applied_term != glance.term {
             return Attempt::NotAppended("the new leader has yet to apply what was decided before it".into());
         }
         let command = Command {
-            min_level: LEVEL,
+            min_level: draft.body.min_level(),
             request_id: draft.request_id,
             asked: draft.asked,
             stamp: self.clock.stamp(glance.term, self.states.borrow().clock_us),
@@ -150,12 +153,23 @@ impl Member {
         }
     }
 
+    /// A node that does not understand a command stops before it: nobody proposes one while such a node is there.
+    fn too_new(&self, draft: &Draft) -> Option<String> {
+        let (state, needs) = (self.states.borrow().clone(), draft.body.min_level());
+        let behind = state.nodes.values().find(|node| node.level < needs)?;
+        let what = draft.body.word();
+        Some(format!(
+            "{what} needs level {needs} of every node; {} has {}: upgrade it first",
+            behind.name, behind.level
+        ))
+    }
+
     async fn propose_there(&self, leader: NodeId, draft: &Draft, ends: Instant) -> Attempt {
         let Some(target) = self.target(leader) else {
             return Attempt::NotAppended(format!("the address of the leader, node {leader}, is not known yet"));
         };
         let command = Command {
-            min_level: LEVEL,
+            min_level: draft.body.min_level(),
             request_id: draft.request_id,
             asked: draft.asked,
             stamp: Default::default(),

@@ -24,10 +24,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) -> anyhow::Result<()> {
     let lifetime = pki::lifetime();
+    let mut states = member.states.clone();
     loop {
+        states.borrow_and_update();
+        member.follow_cas();
         let due = member.held.renewal_in(now(), lifetime);
-        if !due.is_zero() {
-            let Some(()) = stop.run_until_cancelled(tokio::time::sleep(due.min(LOOK_EVERY))).await else {
+        if !due.is_zero() && !member.is_by_another_ca() {
+            let wait = async {
+                tokio::select! {
+                    () = tokio::time::sleep(due.min(LOOK_EVERY)) => {}
+                    // The CA may have been replaced.
+                    Ok(()) = states.changed() => {}
+                }
+            };
+            let Some(()) = stop.run_until_cancelled(wait).await else {
                 return Ok(());
             };
             continue;

@@ -30,6 +30,7 @@ use super::{Consensus, member::Member};
 use crate::{
     denials::Denials,
     peer::Target,
+    pki,
     publish::wall_ms,
     telemetry::{exchange, histogram::Histogram, upstream},
 };
@@ -150,7 +151,7 @@ impl Consensus {
 
 impl Member {
     fn certificates(&self) -> Vec<(String, i64)> {
-        let ca = not_after(self.held.ca()).unwrap_or_default();
+        let ca = self.held.cas().first().and_then(not_after).unwrap_or_default();
         let mut all = vec![("node".to_owned(), self.held.not_after()), ("ca".to_owned(), ca)];
         let listeners = self.settings.proxy.listeners.iter();
         all.extend(listeners.filter_map(|it| {
@@ -217,6 +218,8 @@ impl Member {
             applied_index: glance.applied,
             published_index: self.published.borrow().index,
             round_trips,
+            certificate_issuer: self.held.issuer_sha256().to_vec(),
+            trusted_cas: self.held.cas().iter().map(|ca| pki::sha256(ca).to_vec()).collect(),
             access_log_dropped: self.proxy.get().map_or(0, |proxy| proxy.access_log_dropped()),
             // Last: what came before took its time.
             wall_ms: wall_ms(),

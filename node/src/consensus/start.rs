@@ -30,7 +30,7 @@ use super::{
     gather::{self, Gather},
     member::{Member, Raft},
     network::Factory,
-    probe, renew,
+    probe, renew, tell,
 };
 use crate::{
     denials::Denials,
@@ -134,6 +134,8 @@ impl Consensus {
         tasks.start("ledger batches", gather::run(member.clone(), stop.clone()));
         tasks.start("freshness", probe::run(member.clone(), stop.clone()));
         tasks.start("certificates", renew::run(member.clone(), stop.clone()));
+        tasks.start("own build", tell::build(consensus.clone(), stop.clone()));
+        tasks.start("own chains", tell::chains(consensus.clone(), stop.clone()));
         let first = match (bootstrap, read_refound(&consensus.member.dir)?) {
             (_, Some(refound)) => Some((Body::Refound(Arc::new(refound)), REFOUND_FILE)),
             (Some(bootstrap), None) => Some((Body::Bootstrap(Arc::new(bootstrap)), BOOTSTRAP_FILE)),

@@ -88,7 +88,7 @@ struct Inner {
 impl Peers {
     /// Binds the endpoint; `serve` answers.
     pub fn bind(listen: SocketAddr, me: Me, held: Arc<Held>, tasks: Tasks) -> anyhow::Result<Self> {
-        let anchor = Anchor::new(held.ca())?;
+        let anchor = Anchor::of(&held.cas())?;
         let server = tls::server(held.clone(), anchor.clone())?;
         let member = tls::member(held.clone(), anchor.clone())?;
         let (socket, buffer_bytes) =
@@ -102,6 +102,11 @@ impl Peers {
 
     pub fn local_address(&self) -> std::io::Result<SocketAddr> {
         self.inner.endpoint.local_addr()
+    }
+
+    /// The CAs whose certificates are taken, from the next handshake on.
+    pub fn trust(&self, cas: &[CertificateDer<'_>]) -> anyhow::Result<()> {
+        self.inner.anchor.trust(cas)
     }
 
     /// Of the socket, as the system counts them: for what comes in and what goes out.

@@ -6,13 +6,14 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use rustls::{
     client::ResolvesClientCert,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, UnixTime, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use webpki::KeyUsage;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{NodeKey, TLS_DIR, files, verify::provider};
+use super::{Anchor, NodeKey, TLS_DIR, files, sha256, verify::provider};
 
 const CA_FILE: &str = "ca.pem";
 const CERTIFICATE_FILE: &str = "node.pem";
@@ -22,7 +23,8 @@ const KEY_FILE: &str = "node.key";
 pub struct Held {
     dir: PathBuf,
     key: NodeKey,
-    ca: CertificateDer<'static>,
+    /// Those that are trusted, the one that signs first.
+    cas: ArcSwap<Vec<CertificateDer<'static>>>,
     current: ArcSwap<Current>,
 }
 
@@ -31,6 +33,8 @@ struct Current {
     /// Seconds since 1970.
     not_before: i64,
     not_after: i64,
+    /// SHA-256 of the certificate of the CA that has signed it; zeros if it is none of those that are trusted.
+    issuer_sha256: [u8; 32],
 }
 
 impl Held {
@@ -41,11 +45,14 @@ impl Held {
         let key = NodeKey::from_pem(std::str::from_utf8(&key).context("node.key is not PEM")?)?;
         let pem = |name: &str| {
             let file = dir.join(name);
-            CertificateDer::from_pem_file(&file).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))
+            let all = CertificateDer::pem_file_iter(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let all = all.map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+            anyhow::ensure!(!all.is_empty(), "{}: it holds no certificate", file.display());
+            Ok(all)
         };
-        let ca = pem(CA_FILE)?;
-        let current = Current::new(&key, pem(CERTIFICATE_FILE)?, &ca)?;
-        Ok(Self { dir, key, ca, current: ArcSwap::from_pointee(current) })
+        let cas = pem(CA_FILE)?;
+        let current = Current::new(&key, pem(CERTIFICATE_FILE)?.swap_remove(0), &cas)?;
+        Ok(Self { dir, key, cas: ArcSwap::from_pointee(cas), current: ArcSwap::from_pointee(current) })
     }
 
     /// Writes a node's first files.
@@ -74,7 +81,7 @@ impl Held {
 
     /// Takes a renewed certificate into use, and writes it down.
     pub fn swap(&self, certificate: CertificateDer<'static>) -> anyhow::Result<()> {
-        let current = Current::new(&self.key, certificate.clone(), &self.ca)?;
+        let current = Current::new(&self.key, certificate.clone(), &self.cas.load())?;
         files::write_atomic(&self.dir.join(CERTIFICATE_FILE), to_pem(&certificate).as_bytes())?;
         self.current.store(Arc::new(current));
         Ok(())
@@ -84,12 +91,26 @@ impl Held {
         &self.key
     }
 
-    pub fn ca(&self) -> &CertificateDer<'static> {
-        &self.ca
+    /// The one that signs first.
+    pub fn cas(&self) -> Arc<Vec<CertificateDer<'static>>> {
+        self.cas.load_full()
+    }
+
+    /// Writes down which CAs are trusted from now on, the one that signs first.
+    pub fn trust(&self, cas: Vec<CertificateDer<'static>>) -> anyhow::Result<()> {
+        let pem: String = cas.iter().map(to_pem).collect();
+        files::write_atomic(&self.dir.join(CA_FILE), pem.as_bytes())?;
+        self.cas.store(Arc::new(cas));
+        Ok(())
     }
 
     pub fn ca_pem(&self) -> String {
-        to_pem(&self.ca)
+        self.cas.load().iter().map(to_pem).collect()
+    }
+
+    /// SHA-256 of the certificate of the CA that has signed this node's.
+    pub fn issuer_sha256(&self) -> [u8; 32] {
+        self.current.load().issuer_sha256
     }
 
     /// Seconds since 1970.
@@ -114,15 +135,34 @@ impl Held {
 
 impl Current {
     /// The CA goes with the certificate, so that a joiner can pin it.
-    fn new(key: &NodeKey, certificate: CertificateDer<'static>, ca: &CertificateDer<'static>) -> anyhow::Result<Self> {
+    fn new(
+        key: &NodeKey,
+        certificate: CertificateDer<'static>,
+        cas: &[CertificateDer<'static>],
+    ) -> anyhow::Result<Self> {
+        let signed_by = issuer(&certificate, cas);
+        let ca = signed_by.or(cas.first()).context("no CA is trusted")?;
         let (_, parsed) = X509Certificate::from_der(&certificate).context("the node's certificate")?;
         let (not_before, not_after) =
             (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
         let signer = provider().key_provider.load_private_key(key.to_der())?;
         let certified = CertifiedKey::new(vec![certificate, ca.clone()], signer);
         certified.keys_match().context("the node's key and certificate")?;
-        Ok(Self { certified: Arc::new(certified), not_before, not_after })
+        let issuer_sha256 = signed_by.map_or([0; 32], |ca| sha256(ca));
+        Ok(Self { certified: Arc::new(certified), not_before, not_after, issuer_sha256 })
     }
+}
+
+/// Which of them has signed it.
+fn issuer<'a>(
+    certificate: &CertificateDer<'_>,
+    cas: &'a [CertificateDer<'static>],
+) -> Option<&'a CertificateDer<'static>> {
+    // One that has ended is verified as of its last instant.
+    let signed = |ca: &&CertificateDer<'static>| {
+        Anchor::new(ca).is_ok_and(|it| it.verify(certificate, KeyUsage::client_auth(), UnixTime::now()).is_ok())
+    };
+    cas.iter().find(signed)
 }
 
 impl ResolvesServerCert for Held {

@@ -2,6 +2,7 @@
 
 mod authority;
 mod clients;
+pub mod expiry;
 mod files;
 mod held;
 mod seal;

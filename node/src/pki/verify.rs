@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use quorumgate_model::NodeId;
 use rustls::{
     CertificateError,
@@ -19,10 +20,10 @@ pub fn provider() -> Arc<CryptoProvider> {
     PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())).clone()
 }
 
-/// The cluster's CA, as the root of trust.
+/// The cluster's CA as the root of trust; two of them while it is being replaced. What is trusted changes for all clones.
 #[derive(Debug, Clone)]
 pub struct Anchor {
-    anchor: TrustAnchor<'static>,
+    anchors: Arc<ArcSwap<Vec<TrustAnchor<'static>>>>,
 }
 
 /// What a verified certificate says of its holder.
@@ -43,13 +44,22 @@ pub enum Presented {
 
 impl Anchor {
     pub fn new(ca: &CertificateDer<'_>) -> anyhow::Result<Self> {
-        let anchor = webpki::anchor_from_trusted_cert(ca).context("the cluster CA's certificate")?;
-        Ok(Self { anchor: anchor.to_owned() })
+        Self::of(std::slice::from_ref(ca))
     }
 
-    /// What join tokens pin.
+    pub fn of(cas: &[CertificateDer<'_>]) -> anyhow::Result<Self> {
+        Ok(Self { anchors: Arc::new(ArcSwap::from_pointee(anchors(cas)?)) })
+    }
+
+    /// These and no others, from the next handshake on.
+    pub fn trust(&self, cas: &[CertificateDer<'_>]) -> anyhow::Result<()> {
+        self.anchors.store(Arc::new(anchors(cas)?));
+        Ok(())
+    }
+
+    /// What join tokens pin; of the first.
     pub fn spki_sha256(&self) -> [u8; 32] {
-        sha256(&webpki::spki_for_anchor(&self.anchor))
+        self.anchors.load().first().map_or([0; 32], |anchor| sha256(&webpki::spki_for_anchor(anchor)))
     }
 
     /// Verifies the chain at `now`; an expired one is told apart, everything else is an error.
@@ -62,11 +72,10 @@ impl Anchor {
         let bad = |error: CertificateError| rustls::Error::InvalidCertificate(error);
         let certificate = EndEntityCert::try_from(end_entity).map_err(|_| bad(CertificateError::BadEncoding))?;
         let identity = identity(&certificate).ok_or(bad(CertificateError::NotValidForName))?;
+        let anchors = self.anchors.load();
         let chain = |time| {
             let algorithms = provider().signature_verification_algorithms.all;
-            certificate
-                .verify_for_usage(algorithms, std::slice::from_ref(&self.anchor), &[], time, usage, None, None)
-                .map(|_| ())
+            certificate.verify_for_usage(algorithms, &anchors, &[], time, usage, None, None).map(|_| ())
         };
         match chain(now) {
             Ok(()) => Ok(Presented::Valid(identity)),
@@ -81,6 +90,11 @@ impl Anchor {
             Err(error) => Err(bad(other(&error))),
         }
     }
+}
+
+fn anchors(cas: &[CertificateDer<'_>]) -> anyhow::Result<Vec<TrustAnchor<'static>>> {
+    let anchor = |ca| Ok(webpki::anchor_from_trusted_cert(ca).context("the cluster CA's certificate")?.to_owned());
+    cas.iter().map(anchor).collect()
 }
 
 fn other(error: &webpki::Error) -> CertificateError {

@@ -58,7 +58,7 @@ async fn only_a_members_own_certificate_and_directory_let_it_in() {
     let key = NodeKey::generate().unwrap();
     let request = key.request(&Names::default()).unwrap();
     let signed = Authority::generate(me.cluster).unwrap().sign(&request, me.cluster, me.node, SOON).unwrap();
-    let ca = Held::read(other.path()).unwrap().ca().clone();
+    let ca = Held::read(other.path()).unwrap().cas()[0].clone();
     Held::write(foreign.path(), &key, &ca, &signed).unwrap();
     let error = status(&dial_as(me, &foreign), &founder, 1).await.unwrap_err();
     assert!(matches!(&error, CallError::Unreachable(_)), "{error}");

@@ -7,15 +7,15 @@ use quorumgate_proto::store::v1 as store;
 use super::{applied_from, applied_to, words::*};
 use crate::{
     NodeId,
-    command::{ChangeCounts, RequestId},
+    command::{ChangeCounts, NoteChain, RequestId, RotateCa},
     credential::CredentialId,
     digest::Digest,
     invalid::Invalid,
     resource::Name,
     revocation::SelectorKey,
     state::{
-        AdminToken, Answered, AuditHead, ClusterFacts, JoinToken, Jwks, RemovedNode, RevisionFacts, State, Sweep,
-        TicketKey, Trial, TrialStatus,
+        AdminToken, Answered, AuditHead, CaStage, ChainKind, ClusterFacts, JoinToken, Jwks, OtherCa, RemovedNode,
+        RevisionFacts, State, Sweep, TicketKey, Trial, TrialStatus,
     },
 };
 
@@ -34,6 +34,15 @@ pub(crate) fn head_to(state: &State) -> store::StateHead {
         sweep_credential: state.sweep.credential.map_or(0, |id| id.number()),
         sweep_revocation: state.sweep.revocation.map(|key| key.0.to_vec()).unwrap_or_default(),
         ..Default::default()
+    };
+    let head = match state.other_ca.as_deref() {
+        None => head,
+        Some(other) => store::StateHead {
+            other_ca_certificate: other.certificate.clone(),
+            other_sealed_ca_key: other.sealed_key.clone(),
+            other_ca_replaced: other.stage == CaStage::Replaced,
+            ..head
+        },
     };
     let Some(cluster) = &state.cluster else { return head };
     store::StateHead {
@@ -74,6 +83,11 @@ pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
             level: head.level,
         })),
     };
+    let other_ca = (!head.other_ca_certificate.is_empty()).then(|| OtherCa {
+        stage: if head.other_ca_replaced { CaStage::Replaced } else { CaStage::Introduced },
+        certificate: head.other_ca_certificate,
+        sealed_key: head.other_sealed_ca_key,
+    });
     let audit = AuditHead { count: head.audit_count, hash: digest("audit_head", &head.audit_head)? };
     if (audit.count == 0) != (audit == AuditHead::default()) {
         return Err(Invalid::field("audit_head").found(audit.hash).allowed("zeros with no entry"));
@@ -86,6 +100,7 @@ pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
         cluster,
         resources_hash: digest("resources_hash", &head.resources_hash)?,
         audit,
+        other_ca: other_ca.map(Arc::new),
         sweep: Sweep {
             clock_us: head.sweep_clock_us,
             credential: CredentialId::new(head.sweep_credential),
@@ -96,6 +111,41 @@ pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
         },
         ..State::default()
     })
+}
+
+pub(crate) fn rotate_ca_to(it: &RotateCa) -> store::RotateCa {
+    use store::rotate_ca::Step;
+    match it {
+        RotateCa::Introduce { certificate, sealed_key } => store::RotateCa {
+            step: Step::Introduce.into(),
+            certificate: certificate.to_vec(),
+            sealed_key: sealed_key.to_vec(),
+        },
+        RotateCa::Replace => store::RotateCa { step: Step::Replace.into(), ..Default::default() },
+        RotateCa::End => store::RotateCa { step: Step::End.into(), ..Default::default() },
+    }
+}
+
+pub(crate) fn rotate_ca_from(it: store::RotateCa) -> Result<RotateCa, Invalid> {
+    use store::rotate_ca::Step;
+    Ok(match it.step() {
+        Step::Introduce => RotateCa::Introduce { certificate: it.certificate.into(), sealed_key: it.sealed_key.into() },
+        Step::Replace => RotateCa::Replace,
+        Step::End => RotateCa::End,
+        Step::Unspecified => return Err(Invalid::field("step").found(it.step).allowed("a known step")),
+    })
+}
+
+/// In a command and in a snapshot.
+pub(crate) fn note_chain_to(it: &NoteChain) -> store::NoteChain {
+    let NoteChain { node, kind, head } = it;
+    store::NoteChain { node: *node, kind: kind.word().into(), count: head.count, hash: head.hash.0.into() }
+}
+
+pub(crate) fn note_chain_from(it: store::NoteChain) -> Result<NoteChain, Invalid> {
+    let unknown = || Invalid::field("kind").found(format!("{:?}", it.kind)).allowed("denials or access");
+    let kind = ChainKind::from_word(&it.kind).ok_or_else(unknown)?;
+    Ok(NoteChain { node: it.node, kind, head: AuditHead { count: it.count, hash: digest("hash", &it.hash)? } })
 }
 
 pub(crate) fn secret_to(name: &Name, sealed: &[u8]) -> store::SetSecret {

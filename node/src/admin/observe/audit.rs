@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
-use quorumgate_model::state::AuditEntry;
+use quorumgate_model::state::{AuditEntry, ChainKind};
 use quorumgate_proto::admin::v1 as admin;
 use quorumgate_raft_store::journal::{Checked, What};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -118,7 +118,8 @@ impl Service {
     pub(super) async fn check_audit(&self) -> Result<admin::VerifyAuditResponse, Status> {
         let (consensus, denials) = (self.desk.consensus.clone(), self.denials.clone());
         let header = Some(self.desk.header());
-        let checked = tokio::task::spawn_blocking(move || (consensus.check_audit(), denials.check()));
+        let noted = consensus.noted_chain(ChainKind::Denials);
+        let checked = tokio::task::spawn_blocking(move || (consensus.check_audit(), denials.check(noted)));
         let internal = |error: String| failure::status(tonic::Code::Internal, "INTERNAL", error);
         let (mutations, own) = checked.await.map_err(|error| internal(error.to_string()))?;
         // Nothing was ever refused, and so nothing written.

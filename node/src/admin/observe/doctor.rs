@@ -9,6 +9,7 @@ use quorumgate_proto::{admin::v1 as admin, peer::v1::ReportResponse};
 use crate::{
     admin::desk::Desk,
     consensus::{NodeHash, Reported, View},
+    pki::expiry,
     publish::wall_ms,
 };
 
@@ -56,6 +57,8 @@ struct Seen {
     leader: Option<String>,
     timing: Timing,
     hashes: Vec<NodeHash>,
+    /// Of resources: what they are, and when they end.
+    certificates: Vec<(String, i64)>,
     now_ms: u64,
 }
 
@@ -68,7 +71,15 @@ pub async fn examine(desk: &Desk, left: Duration) -> admin::DoctorResponse {
     let (view, state) = (consensus.view(), consensus.state());
     let leader =
         view.leader.map(|id| state.nodes.get(&id).map_or_else(|| id.to_string(), |node| node.name.to_string()));
-    let seen = Seen { reports, view, leader, timing: state.timing(), hashes, now_ms: wall_ms() };
+    let seen = Seen {
+        reports,
+        view,
+        leader,
+        timing: state.timing(),
+        hashes,
+        certificates: expiry::of(&state),
+        now_ms: wall_ms(),
+    };
     let mut findings = judge(&seen).0;
     findings.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
     let verdict = findings.iter().map(|(level, _)| *level).max().unwrap_or(Level::Ok);
@@ -81,6 +92,7 @@ fn judge(seen: &Seen) -> Findings {
     findings.quorum(seen);
     findings.state_hash(seen);
     findings.versions(seen);
+    findings.resource_certificates(seen);
     let names: BTreeMap<NodeId, &str> = seen.reports.iter().map(|it| (it.id, it.name.as_str())).collect();
     let newest = seen.reports.iter().filter_map(|it| Some(it.report.as_ref()?.applied_index)).max().unwrap_or_default();
     for reported in &seen.reports {
@@ -294,11 +306,27 @@ impl Findings {
                 "node" => {
                     "it renews itself while a leader is in reach; is one? An ended one is good for the renewal alone"
                 }
-                "ca" => "make a new cluster from a backup in time: quorumgate cluster backup save",
+                "ca" => "quorumgate cluster rotate-ca",
                 _ => "put a new certificate and key in the listener's files and restart the node",
             };
             let allowed = format!("{} h or more", warn.as_secs() / 3_600);
             self.judged(level, "certificate", node, found, &allowed, fix);
+        }
+    }
+
+    /// The same on every node: said once.
+    fn resource_certificates(&mut self, seen: &Seen) {
+        for (name, not_after) in &seen.certificates {
+            let left = Duration::from_millis(((*not_after).max(0) as u64 * 1_000).saturating_sub(seen.now_ms));
+            let level = match left {
+                left if left < CERTIFICATE_CRITICAL => Some(Level::Critical),
+                left if left < CERTIFICATE_WARN => Some(Level::Warning),
+                _ => None,
+            };
+            let found = format!("{name}: good for {} h", left.as_secs() / 3_600);
+            let allowed = format!("{} h or more", CERTIFICATE_WARN.as_secs() / 3_600);
+            let fix = "write its new chain and key (or CA file) into the configuration: quorumgate apply -f F";
+            self.judged(level, "certificate", "", found, &allowed, fix);
         }
     }
 
@@ -383,6 +411,7 @@ mod tests {
             leader: Some("n1".into()),
             timing: Timing::from_max_rtt(MAX_RTT_DEFAULT),
             hashes: vec![hash(1), hash(2), hash(3)],
+            certificates: vec![("certificate/shop".into(), 190 * DAY_S)],
             now_ms: 100 * DAY_S as u64 * 1_000,
         }
     }
@@ -431,6 +460,8 @@ mod tests {
         check(|it| of(it, 0).disk_free_bytes = Some(1 << 20), &[("disk", "n1", "critical")]);
         check(|it| of(it, 0).certificates[2].not_after = 110 * DAY_S, &[("certificate", "n1", "warning")]);
         check(|it| of(it, 0).certificates[0].not_after = 90 * DAY_S, &[("certificate", "n1", "critical")]);
+        check(|it| it.certificates[0].1 = 110 * DAY_S, &[("certificate", "", "warning")]);
+        check(|it| it.certificates[0].1 = 90 * DAY_S, &[("certificate", "", "critical")]);
         check(|it| of(it, 0).journal_trouble = "damaged".into(), &[("journal", "n1", "warning")]);
         check(|it| of(it, 0).broken_routes = vec!["orders".into()], &[("routes", "n1", "warning")]);
         check(|it| of(it, 0).udp_receive_bytes = Some(425_984), &[("udp_buffers", "n1", "warning")]);

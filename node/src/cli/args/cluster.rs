@@ -102,6 +102,19 @@ pub struct NodeName {
     pub node: String,
 }
 
+#[derive(Debug, Args)]
+pub struct RotateCa {
+    /// Show how far it is, and change nothing.
+    #[arg(long, conflicts_with = "abandon")]
+    pub status: bool,
+    /// Give up a new CA that does not sign yet.
+    #[arg(long)]
+    pub abandon: bool,
+    /// How long nodes may take to carry out the steps.
+    #[arg(long, default_value = "60s", value_name = "D")]
+    pub within: Span,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// Show the cluster as the asked node sees it.
@@ -117,6 +130,8 @@ pub enum Cluster {
         #[arg(long, value_name = "N")]
         to: Option<String>,
     },
+    /// Give the cluster a new CA while it serves. What was begun is gone on with.
+    RotateCa(RotateCa),
     /// Save the cluster to a file, or look into one.
     #[command(subcommand)]
     Backup(Backup),

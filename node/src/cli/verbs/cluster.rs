@@ -5,7 +5,7 @@ use quorumgate_proto::admin::v1::{
 };
 use serde_json::json;
 
-use super::{backup, doctor};
+use super::{backup, doctor, rotate_ca};
 use crate::cli::{
     args::{self, Cluster, ClusterSet, Form, Global},
     client::Client,
@@ -39,6 +39,7 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
             let nodes = answer.nodes.into_iter().map(|it| Held { node: it.node, index: it.index, hash: it.hash });
             verdict(global, &answer.verdict, &nodes.collect::<Vec<_>>())
         }
+        Cluster::RotateCa(verb) => rotate_ca::run(global, &client, &verb).await,
         Cluster::Verify { others } => verify(global, client, &others).await,
         Cluster::Backup(args::Backup::Save { file, passphrase_file, stale }) => {
             backup::save(global, &client, &file, passphrase_file.as_deref(), stale).await
