@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use quorumgate_model::units::Span;
 use quorumgate_proxy::Proxy;
 use tracing::{info, warn};
 
@@ -55,9 +56,15 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("peer", before.peer != after.peer),
         ("admin", before.admin != after.admin),
         ("telemetry.listen", before.telemetry.listen != after.telemetry.listen),
+        ("telemetry.otlp", otlp(before) != otlp(after)),
     ];
     waiting.extend(differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
     waiting
+}
+
+fn otlp(settings: &Settings) -> (&Option<String>, f64, Span) {
+    let telemetry = &settings.telemetry;
+    (&telemetry.otlp_endpoint, telemetry.trace_ratio, telemetry.otlp_metrics_every)
 }
 
 #[cfg(test)]

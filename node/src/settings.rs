@@ -13,6 +13,8 @@ use quorumgate_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::otlp::Collector;
+
 /// The file's name inside a data directory.
 pub const FILE: &str = "settings.toml";
 
@@ -128,6 +130,22 @@ pub struct Telemetry {
     /// A tracing filter: `info`, `quorumgate_node=debug`.
     #[serde(default = "log_default")]
     pub log: String,
+    /// An OpenTelemetry collector nearby, `http://127.0.0.1:4318`: it gets traces and metrics over HTTP.
+    #[serde(default)]
+    pub otlp_endpoint: Option<String>,
+    /// Which part of the traces that begin here it gets, 0 to 1; 0: no traces.
+    #[serde(default = "trace_ratio_default")]
+    pub trace_ratio: f64,
+    /// How often it gets the metrics; 0s: never.
+    #[serde(default = "otlp_metrics_every_default")]
+    pub otlp_metrics_every: Span,
+}
+
+impl Telemetry {
+    pub fn at(listen: SocketAddr) -> Self {
+        let (trace_ratio, otlp_metrics_every) = (trace_ratio_default(), otlp_metrics_every_default());
+        Self { listen, log: log_default(), otlp_endpoint: None, trace_ratio, otlp_metrics_every }
+    }
 }
 
 fn yes() -> bool {
@@ -144,6 +162,14 @@ pub fn buffered_default() -> Size {
 
 pub fn queue_delay_default() -> Span {
     Span(quorumgate_proxy::ClientLimits::default().queue_delay_max)
+}
+
+fn trace_ratio_default() -> f64 {
+    0.01
+}
+
+fn otlp_metrics_every_default() -> Span {
+    Span::secs(60)
 }
 
 fn log_default() -> String {
@@ -186,6 +212,11 @@ impl Settings {
             self.proxy.buffered_max.0 > 0,
             "proxy.buffered_max: found 0; allowed: 1 byte or more, such as 512MiB"
         );
+        if let Some(endpoint) = &self.telemetry.otlp_endpoint {
+            endpoint.parse::<Collector>()?;
+        }
+        let ratio = self.telemetry.trace_ratio;
+        anyhow::ensure!((0.0..=1.0).contains(&ratio), "telemetry.trace_ratio: found {ratio}; allowed: 0 to 1");
         for (at, listener) in self.proxy.listeners.iter().enumerate() {
             anyhow::ensure!(
                 listener.certificate_file.is_some() == listener.key_file.is_some(),

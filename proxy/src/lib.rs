@@ -64,6 +64,7 @@ use uuid::Uuid;
 
 pub use freshness::Freshness;
 pub use limits::{Limits, Style as RateLimitStyle};
+pub use listener::{hand_over, handed};
 #[doc(hidden)]
 pub use metrics::metrics_of;
 pub use metrics::{RouteMetrics, RouteStats, Stats};
@@ -137,6 +138,7 @@ impl Proxy {
             registry,
             limits: Default::default(),
             per_ip: Default::default(),
+            trace_below: Default::default(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             broken: CancellationToken::new(),
@@ -230,6 +232,12 @@ impl Proxy {
             let _ = worker.try_send(Ask::Tap(watcher.clone()));
         }
         Tap { exchanges, dropped: watcher.dropped }
+    }
+
+    /// Takes part in traces from now on, of those that begin here in this part of them, 0 to 1; 0: in none.
+    pub fn sample_traces(&self, ratio: f64) {
+        let below = (ratio.clamp(0.0, 1.0) * (1u64 << 62) as f64) as u64;
+        self.shared.trace_below.store(below, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Lines that the access log has lost.

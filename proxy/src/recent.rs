@@ -31,11 +31,21 @@ pub(crate) const ASKS_MAX: usize = 64;
 /// Taps at a time.
 const TAPS_MAX: usize = 16;
 
+/// What an exchange is in its trace; all of it zero while traces are not sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traced {
+    pub span_id: u64,
+    /// None: the trace begins here.
+    pub parent_id: Option<u64>,
+    pub sampled: bool,
+}
+
 /// One exchange that has ended, for people.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     pub request_id: Uuid,
     pub trace_id: String,
+    pub traced: Traced,
     /// Milliseconds since 1970 at its end.
     pub ended_ms: u64,
     pub revision: u64,
@@ -81,6 +91,8 @@ pub struct Filter {
     pub consumer: Option<String>,
     /// Of those that match, every so-manieth; at least 1.
     pub every: u32,
+    /// Those alone whose trace is sampled.
+    pub sampled_only: bool,
 }
 
 /// One who watches. Both queue and number of taps are bounded: what does not fit is counted and not shown.
@@ -128,7 +140,8 @@ impl Exchange {
 impl Filter {
     fn takes(&self, it: &Exchange) -> bool {
         let is = |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|it| Some(it) == found);
-        (self.status.0..=self.status.1).contains(&it.status)
+        (it.traced.sampled || !self.sampled_only)
+            && (self.status.0..=self.status.1).contains(&it.status)
             && is(&self.route, it.route.as_deref())
             && is(&self.code, Some(it.code))
             && is(&self.consumer, it.consumer.as_deref())
@@ -239,6 +252,7 @@ mod tests {
         Exchange {
             request_id,
             trace_id: String::new(),
+            traced: Traced::default(),
             ended_ms: 1,
             revision: 7,
             route: Some("orders".into()),
@@ -300,7 +314,8 @@ mod tests {
         let recent = Recent::default();
         let (shown, mut seen) = mpsc::channel(1);
         let dropped = Arc::<AtomicU64>::default();
-        let filter = Filter { route: None, status: (500, 599), code: None, consumer: None, every: 1 };
+        let filter =
+            Filter { route: None, status: (500, 599), code: None, consumer: None, every: 1, sampled_only: false };
         recent.answer(Ask::Tap(Watcher { filter, shown, dropped: dropped.clone() }));
         for (id, status) in [(1, 200), (2, 500), (3, 503), (4, 404)] {
             recent.remember(entry(id, status, "/"));
@@ -317,7 +332,8 @@ mod tests {
     fn one_of_so_many_is_shown() {
         let recent = Recent::default();
         let (shown, mut seen) = mpsc::channel(8);
-        let filter = Filter { route: Some("orders".into()), status: (0, 999), code: None, consumer: None, every: 3 };
+        let (route, sampled_only) = (Some("orders".into()), false);
+        let filter = Filter { route, status: (0, 999), code: None, consumer: None, every: 3, sampled_only };
         recent.answer(Ask::Tap(Watcher { filter, shown, dropped: Arc::default() }));
         (1..=7).for_each(|id| recent.remember(entry(id, 200, "/")));
         let ids: Vec<_> = std::iter::from_fn(|| seen.try_recv().ok()).map(|it| it.request_id.as_u128()).collect();

@@ -32,7 +32,7 @@ use crate::{
     pace::Pace,
     plan::Plan,
     received::Received,
-    recent::{self, Entry, Exchange},
+    recent::{self, Entry, Exchange, Traced},
     refusal::{self, Refusal},
     told,
     traffic::Passing,
@@ -90,6 +90,8 @@ pub(crate) struct Record {
     pub(crate) overhead: Option<Duration>,
     /// Waited for slots of limits.
     pub(crate) queued: Duration,
+    /// What it is in its trace, where traces are sampled.
+    pub(crate) traced: Traced,
     /// What is asked for, once it was read.
     pub(crate) logged: Option<Box<Logged>>,
     /// The access log gets a line of it.
@@ -176,6 +178,7 @@ impl Record {
             admitted: None,
             overhead: None,
             queued: Duration::ZERO,
+            traced: Traced::default(),
             logged: None,
             has_line: conn_logs,
             status: CLIENT_GONE_STATUS,
@@ -336,6 +339,7 @@ impl Record {
         let rest = Exchange {
             request_id: self.request_id,
             trace_id: String::new(),
+            traced: self.traced,
             ended_ms: recent::now_ms(),
             revision: self.revision,
             route: self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name)),
@@ -460,6 +464,7 @@ fn unread_entry(conn: &Conn, words: &refusal::Words, request_id: Uuid) -> Entry 
     let rest = Exchange {
         request_id,
         trace_id: String::new(),
+        traced: Traced::default(),
         ended_ms: recent::now_ms(),
         revision: conn.worker.shared.ruleset.load().revision,
         route: None,

@@ -5,7 +5,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
-    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -53,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) per_ip: PerIp,
+    /// Traces whose id is below it are sampled, of 2^62; 0: none is looked at.
+    pub(crate) trace_below: AtomicU64,
     /// Stop accepting and ask clients to go.
     pub(crate) drain: CancellationToken,
     /// End at once.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{health::Health, metrics};
-use crate::{consensus::Consensus, settings::Settings};
+use crate::{consensus::Consensus, handed, settings::Settings};
 
 #[derive(Clone)]
 pub struct Telemetry {
@@ -40,7 +40,7 @@ impl Telemetry {
 }
 
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("telemetry.listen {address}"))
+    handed::bind(address).await.with_context(|| format!("telemetry.listen {address}"))
 }
 
 async fn livez() -> &'static str {

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use quorumgate_model::state::State;
 use quorumgate_raft_store::SYNC_BOUNDS_US;
 
-use super::{histogram, listener::Telemetry};
-use crate::{VERSION, usage};
+use super::{histogram, listener::Telemetry, otlp};
+use crate::{VERSION, pki, usage};
 
 pub fn text(telemetry: &Telemetry) -> String {
     let mut out = String::with_capacity(16 << 10);
@@ -57,6 +57,7 @@ pub fn text(telemetry: &Telemetry) -> String {
     between_nodes(telemetry, &mut out);
     what_is_kept(telemetry, &state, &mut out);
     telemetry.proxy.metrics(&mut out);
+    otlp::write_metrics(&mut out);
     out
 }
 
@@ -106,9 +107,9 @@ fn what_is_kept(telemetry: &Telemetry, state: &State, out: &mut String) {
         out,
         NOT_AFTER,
         "gauge",
-        "When a certificate ends: the node's, the CA's, those of listeners in the settings.",
+        "When a certificate ends: the node's, the CA's, those of listeners in the settings and of the configuration.",
     );
-    for (name, not_after) in consensus.certificates() {
+    for (name, not_after) in consensus.certificates().into_iter().chain(pki::expiry::of(state)) {
         let _ = writeln!(out, "{NOT_AFTER}{{certificate=\"{name}\"}} {not_after}");
     }
     let numbers = [

@@ -6,4 +6,5 @@ pub mod histogram;
 pub mod listener;
 pub mod logs;
 mod metrics;
+pub mod otlp;
 pub mod upstream;

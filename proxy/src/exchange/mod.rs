@@ -13,6 +13,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     rc::Rc,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -109,6 +110,10 @@ async fn serve(
     // Before anything can be refused: every answer names its request.
     let trusted = origin::is_trusted(conn.peer.ip(), &settings.trusted_proxies);
     record.request_id = origin::request_id(&parts.headers, trusted, &conn.worker.ids);
+    let trace_below = conn.worker.shared.trace_below.load(Relaxed);
+    if trace_below > 0 {
+        record.traced = origin::join_trace(&mut parts.headers, trace_below, &conn.worker.ids);
+    }
     record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), trusted, &settings.trusted_proxies);
     let (seen, host, path) = match understood(&conn, &parts) {
         Ok(Understood::Request(seen, host, path)) => (seen, host, path),

@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use super::hops::{TRACEPARENT, X_FORWARDED_FOR, X_REQUEST_ID};
-use crate::ids::Ids;
+use super::hops::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::{ids::Ids, recent::Traced};
 
 pub(super) fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     let ip = ip.to_canonical();
@@ -103,6 +103,37 @@ pub(super) fn is_traceparent(value: &[u8]) -> bool {
         && hex(flags)
 }
 
+/// Takes part in the trace that the request is of, or begins one: those behind see this exchange as their parent. Whether a
+/// trace is sampled was decided where it began; of those that begin here, by their id.
+pub(super) fn join_trace(headers: &mut HeaderMap, below: u64, ids: &Ids) -> Traced {
+    let mut text = *b"00-................................-................-00";
+    let came = headers.get(TRACEPARENT).map(|value| value.as_bytes()).filter(|value| is_traceparent(value));
+    let (parent_id, sampled) = match came {
+        Some(value) => {
+            text[3..35].copy_from_slice(&value[3..35]);
+            // Its lowest bit; of a hex digit that is the lowest bit of what it stands for.
+            let digit = char::from(value[54]).to_digit(16).unwrap_or_default();
+            (number(&value[36..52]), digit & 1 == 1)
+        }
+        None => {
+            headers.remove(TRACESTATE);
+            let low = ids.random() | 1;
+            hex(ids.random(), &mut text[3..19]);
+            hex(low, &mut text[19..35]);
+            (None, low >> 2 < below)
+        }
+    };
+    let span_id = ids.random() | 1;
+    hex(span_id, &mut text[36..52]);
+    text[54] = if sampled { b'1' } else { b'0' };
+    headers.insert(TRACEPARENT, HeaderValue::from_bytes(&text).expect("hex digits are ASCII"));
+    Traced { span_id, parent_id, sampled }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
 /// A trace that begins here; not sampled.
 pub(super) fn traceparent(ids: &Ids) -> HeaderValue {
     let mut text = *b"00-................................-................-00";
@@ -158,6 +189,30 @@ mod tests {
         let spoofed = HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"))]);
         let peer = "192.0.2.1".parse().unwrap();
         assert_eq!(client_ip(&spoofed, peer, false, &[]), peer);
+    }
+
+    #[test]
+    fn a_trace_goes_on_with_this_exchange_as_the_parent_of_what_is_behind() {
+        let ids = Ids::new();
+        let joined = |came: Option<&'static str>, below| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACESTATE, HeaderValue::from_static("a=1"));
+            came.map(|came| headers.insert(TRACEPARENT, HeaderValue::from_static(came)));
+            let traced = join_trace(&mut headers, below, &ids);
+            (traced, headers[TRACEPARENT].to_str().unwrap().to_owned(), headers.contains_key(TRACESTATE))
+        };
+        let came = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let (traced, sent, stated) = joined(Some(came), 1);
+        assert_eq!((traced.parent_id, traced.sampled, stated), (Some(0x00f0_67aa_0ba9_02b7), true, true));
+        assert_eq!(sent, format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{:016x}-01", traced.span_id));
+        let unsampled = came.replace("-01", "-00");
+        let unsampled: &'static str = unsampled.leak();
+        assert!(!joined(Some(unsampled), u64::MAX).0.sampled, "decided where it began");
+        let (begun, sent, stated) = joined(None, u64::MAX);
+        assert_eq!((begun.parent_id, begun.sampled, stated), (None, true, false), "no state of another trace");
+        assert!(is_traceparent(sent.as_bytes()) && sent.ends_with("-01"), "{sent}");
+        let sampled = (0..1_000).filter(|_| joined(None, (1 << 62) / 10).0.sampled).count();
+        assert!((30..300).contains(&sampled), "a tenth of a thousand: {sampled}");
     }
 
     #[test]

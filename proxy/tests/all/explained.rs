@@ -186,7 +186,7 @@ async fn an_exchange_that_went_well_is_remembered_with_where_its_time_went() {
 #[tokio::test]
 async fn a_tap_shows_exchanges_as_they_end() {
     let it = World::start().await;
-    let filter = Filter { route: None, status: (400, 499), code: None, consumer: None, every: 1 };
+    let filter = Filter { route: None, status: (400, 499), code: None, consumer: None, every: 1, sampled_only: false };
     let mut tap = it.gateway.proxy.tap(filter, 8);
     let deadline = tokio::time::Instant::now() + PATIENCE;
     // A worker takes it up when it looks next.

@@ -68,6 +68,7 @@ pub fn tap(
         code: known(&request.code),
         consumer: known(&request.consumer),
         every: request.one_in.max(1),
+        sampled_only: false,
     };
     let mut tap = proxy(desk)?.tap(filter, ROOM);
     let (answers, received) = mpsc::channel(ROOM);
