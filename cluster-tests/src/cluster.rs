@@ -32,11 +32,19 @@ pub struct Plan {
     pub round_trip: Option<fn(usize, usize) -> Duration>,
     /// The library by which the nodes' wall clocks can be set (libfaketime).
     pub clocks: Option<PathBuf>,
+    /// What the nodes run: another build than the one beside this program, perhaps.
+    pub binary: Option<PathBuf>,
 }
 
 impl Plan {
     pub fn of(nodes: usize) -> Self {
-        Self { regions: (1..=nodes).map(|n| format!("r{n}")).collect(), max_rtt: "5ms", round_trip: None, clocks: None }
+        Self {
+            regions: (1..=nodes).map(|n| format!("r{n}")).collect(),
+            max_rtt: "5ms",
+            round_trip: None,
+            clocks: None,
+            binary: None,
+        }
     }
 }
 
@@ -63,6 +71,8 @@ pub struct Member {
     pub advertise: Option<String>,
     /// What the process's wall clock is read through.
     clocks: Option<PathBuf>,
+    /// The build that it runs from the next start on; None: the one beside this program.
+    pub binary: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -82,7 +92,7 @@ impl Cluster {
         let mut planned = Vec::new();
         for (at, region) in plan.regions.iter().enumerate() {
             let member = Member::new(&format!("n{}", at + 1), region, dir.path())?;
-            planned.push(Member { clocks: plan.clocks.clone(), ..member });
+            planned.push(member.with(&plan));
         }
         let relay = match plan.round_trip {
             None => None,
@@ -230,13 +240,24 @@ impl Member {
             telemetry: free_port()?,
             advertise: None,
             clocks: None,
+            binary: None,
             process: None,
         })
     }
 
+    fn with(mut self, plan: &Plan) -> Self {
+        self.clocks = plan.clocks.clone();
+        self.binary = plan.binary.clone();
+        self
+    }
+
+    fn program(&self) -> anyhow::Result<PathBuf> {
+        self.binary.clone().map_or_else(binary, Ok)
+    }
+
     /// `init` or `join` with this node's directory and addresses; the rest comes in `verb`.
     fn prepare(&self, verb: &[&str]) -> anyhow::Result<()> {
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(self.program()?);
         command.args(verb).arg("--data-dir").arg(&self.dir).args(["--name", &self.name, "--region", &self.region]);
         for (flag, address) in [
             ("--proxy-listen", self.proxy),
@@ -256,7 +277,7 @@ impl Member {
     /// Starts the daemon; its log goes to `<data-dir>.log`.
     pub fn run(&mut self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(self.program()?);
         if let Some(library) = &self.clocks {
             self.set_clock(0)?;
             // Its other clocks never step: nor do those of a machine.
@@ -361,7 +382,7 @@ impl Member {
     pub fn cli_output(&self, args: &[&str]) -> anyhow::Result<Output> {
         let endpoint = format!("unix:{}", self.socket().display());
         let output =
-            Command::new(binary()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
+            Command::new(self.program()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
         output.with_context(|| format!("quorumgate {}", args.join(" ")))
     }
 }

@@ -104,6 +104,15 @@ enum Claim {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
+    /// Three nodes go from an older build to this one, one by one, under load.
+    Upgrade {
+        /// The older build's binary.
+        #[arg(long)]
+        old: std::path::PathBuf,
+        /// Requests a second over all nodes.
+        #[arg(long, default_value_t = 600)]
+        rate: u32,
+    },
     /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
     Wan {
         #[arg(long, default_value_t = 50)]
@@ -221,6 +230,10 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             for suffered in scenarios::targets::suffer(&cluster, rate, Duration::from_secs(seconds)).await? {
                 println!("{suffered}");
             }
+        }
+        Claim::Upgrade { old, rate } => {
+            let new = quorumgate_cluster_tests::cluster::binary()?;
+            println!("{}", scenarios::upgrade::roll(&old, &new, rate).await?);
         }
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;

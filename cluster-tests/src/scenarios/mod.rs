@@ -11,6 +11,7 @@ pub mod rolling;
 pub mod streams;
 pub mod targets;
 pub mod unknown;
+pub mod upgrade;
 pub mod wan;
 
 use std::net::SocketAddr;
