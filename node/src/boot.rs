@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::{
     VERSION, admin,
     consensus::{Consensus, StartOptions},
-    init,
+    handed, init,
     leases::{Leases, Timekeeper},
     notify,
     providers::Providers,
@@ -29,6 +29,7 @@ use crate::{
         health::Health,
         listener::{self, Telemetry},
         logs,
+        otlp::Exporter,
     },
     usage,
 };
@@ -67,6 +68,7 @@ pub fn run(options: Run) -> anyhow::Result<()> {
 
 async fn daemon(options: Run) -> anyhow::Result<()> {
     let settings = Arc::new(options.settings);
+    handed::take(&settings);
     let mut signals = Signals::listen()?;
     let mut reload_signal = signal(SignalKind::hangup())?;
     let mut reload = Reload::new(options.dir.clone());
@@ -139,6 +141,15 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         consensus: consensus.clone(),
         proxy: proxy.clone(),
     };
+    if let Some(endpoint) = &settings.telemetry.otlp_endpoint {
+        let exporter = Exporter {
+            telemetry: telemetry.clone(),
+            collector: endpoint.parse()?,
+            trace_ratio: settings.telemetry.trace_ratio,
+            metrics_every: settings.telemetry.otlp_metrics_every.0,
+        };
+        tasks.start("otlp", exporter.run(tasks.stop()));
+    }
     tasks.start("telemetry", telemetry.run(telemetry_listener, tasks.stop()));
     let serving = proxy.clone();
     let admin = admin::AdminOptions {

@@ -7,6 +7,7 @@ pub mod cli;
 mod compile;
 pub mod consensus;
 mod denials;
+mod handed;
 pub mod init;
 pub mod join;
 pub mod leases;

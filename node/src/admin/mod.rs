@@ -4,6 +4,7 @@
 //! services (`config`, `credentials`, `cluster`, `observe`), which know the cluster only through `Consensus`.
 
 mod access;
+mod authority;
 mod cluster;
 mod config;
 mod credentials;
@@ -12,6 +13,7 @@ mod explain;
 mod failure;
 mod gate;
 mod identity;
+mod json;
 mod limit_usage;
 mod listen;
 mod maintenance;
@@ -37,7 +39,7 @@ use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-use crate::{consensus::Consensus, denials::Denials, tasks::Tasks};
+use crate::{consensus::Consensus, denials::Denials, handed, tasks::Tasks};
 
 /// The largest message that is read or written; more is RESOURCE_EXHAUSTED.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
@@ -75,10 +77,11 @@ pub struct AdminHandle {
 /// Binds both listeners and serves until `tasks` stop.
 pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<AdminHandle> {
     let AdminOptions { consensus, data_dir, listen, certificate, serving, directory, upstreams, ready } = options;
-    let tls = tls::Acceptor::new(certificate, &consensus.cluster_ca_pem())?;
+    let trusting = consensus.clone();
+    let tls = tls::Acceptor::new(certificate, Arc::new(move || trusting.cluster_cas()))?;
     let socket = data_dir.join(SOCKET);
     let unix = listen::bind_unix(&socket)?;
-    let tcp = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("admin.listen: binding {listen}"))?;
+    let tcp = handed::bind(listen).await.with_context(|| format!("admin.listen: binding {listen}"))?;
     let address = tcp.local_addr()?;
 
     let denials = consensus.denials().clone();

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quorumgate_node::settings::Settings;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -55,6 +56,18 @@ pub fn program() -> Command {
 
 impl Node {
     pub fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    /// With other settings than `init` writes.
+    pub fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let dir = Self::prepare(change);
+        let admin = Settings::read(&dir.path().join("n1")).unwrap().admin.listen.to_string();
+        Self::in_dir(dir, admin)
+    }
+
+    /// A directory with `n1` in it, which has not run yet.
+    pub fn prepare(change: impl FnOnce(&mut Settings)) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("n1");
         let (ports, peer) = free_ports();
@@ -64,8 +77,10 @@ impl Node {
         let output = init.args(["--peer-listen", &peer]).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout), "", "stdout is for data");
-
-        Self::in_dir(dir, ports[1].clone())
+        let mut settings = Settings::read(&data).unwrap();
+        change(&mut settings);
+        settings.write(&data).unwrap();
+        dir
     }
 
     /// Of a directory `n1` that was prepared before.

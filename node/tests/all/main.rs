@@ -1,12 +1,16 @@
 //! A node, from its commands to its peers. One program, so that it is linked once.
 
+mod authority;
 mod backup;
 mod cli;
 mod cli_access;
 mod cli_node;
 mod consensus;
+mod handed;
+mod json_api;
 mod members;
 mod on_call;
+mod otlp;
 mod renewal;
 mod snapshots;
 mod strangers;

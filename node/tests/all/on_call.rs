@@ -152,7 +152,14 @@ fn the_audit_trail_is_filtered_followed_and_tells_of_those_who_were_refused() {
     following.kill().unwrap();
     following.wait().unwrap();
 
+    let file = node.dir.path().join("trail.jsonl");
+    let export = ["audit", "export", file.to_str().unwrap()];
+    let first = node.json(&export, "")["written"].as_u64().unwrap();
     node.json(&["apply", "-f", "-", "-m", "moved"], &SHOP.replace("/orders", "/order"));
+    assert_eq!(node.json(&export, "")["written"], 1, "what is new alone");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let sequences: Vec<u64> = lines.lines().map(|line| json_of(line)["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, (1..=first + 1).collect::<Vec<_>>());
     node.json(&["route", "set", "other", "--host", "x.test", "--upstream", "shop"], "");
     let of_orders = node.json(&["audit", "ls", "--object", "route/orders", "--diff"], "");
     let messages: Vec<_> = of_orders["entries"].as_array().unwrap().iter().map(|it| it["message"].clone()).collect();

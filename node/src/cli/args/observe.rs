@@ -1,5 +1,7 @@
 //! The verbs of somebody on call.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use quorumgate_model::units::Span;
 use uuid::Uuid;
@@ -88,6 +90,20 @@ pub enum Audit {
     Ls(AuditLs),
     /// Check that the audit trail is what was written; exit 1 and name the entries that are not.
     Verify,
+    /// Write the trail to a file, a JSON object a line; the next time what has come since.
+    Export(AuditExport),
+}
+
+#[derive(Debug, Args)]
+pub struct AuditExport {
+    /// Where to: it is added to.
+    pub file: PathBuf,
+    /// The calls that the asked node has refused, from its own chain.
+    #[arg(long)]
+    pub denials: bool,
+    /// Go on with entries as they are made.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 #[derive(Debug, Args)]

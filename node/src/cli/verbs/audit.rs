@@ -7,6 +7,7 @@ use quorumgate_proto::admin::v1::{AuditEntry, ListAuditRequest, VerifyAuditReque
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::audit_export;
 use crate::cli::{
     args::{Audit, AuditLs, Form, Global},
     client::Client,
@@ -24,6 +25,7 @@ pub async fn run(global: &Global, verb: Audit) -> Outcome {
     match verb {
         Audit::Ls(verb) => ls(global, &client, verb).await,
         Audit::Verify => verify(global, &client).await,
+        Audit::Export(verb) => audit_export::run(global, &client, &verb).await,
     }
 }
 
