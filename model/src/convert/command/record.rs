@@ -83,7 +83,7 @@ pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
             level: head.level,
         })),
     };
-    let other_ca = (!head.other_ca_certificate.is_empty()).then(|| OtherCa {
+    let other_ca = (!head.other_ca_certificate.is_empty()).then_some(OtherCa {
         stage: if head.other_ca_replaced { CaStage::Replaced } else { CaStage::Introduced },
         certificate: head.other_ca_certificate,
         sealed_key: head.other_sealed_ca_key,
