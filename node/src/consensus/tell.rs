@@ -25,14 +25,14 @@ pub(super) async fn build(consensus: Consensus, stop: CancellationToken) -> anyh
     loop {
         let due = consensus.member.outdated(&states.borrow_and_update());
         let told = async {
-            match due {
-                Some(update) => {
-                    if !consensus.member.tell(&consensus, Body::UpdateNode(update)).await {
-                        tokio::time::sleep(RETRY).await;
-                    }
+            let Some(update) = due else {
+                if states.changed().await.is_err() {
+                    std::future::pending::<()>().await;
                 }
-                None if states.changed().await.is_err() => std::future::pending().await,
-                None => {}
+                return;
+            };
+            if !consensus.member.tell(&consensus, Body::UpdateNode(update)).await {
+                tokio::time::sleep(RETRY).await;
             }
         };
         if stop.run_until_cancelled(told).await.is_none() {
