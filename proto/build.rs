@@ -3,12 +3,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "quorumgate/admin/v1/header.proto",
     "quorumgate/admin/v1/observe.proto",
     "quorumgate/admin/v1/resources.proto",
     "quorumgate/admin/v1/admin.proto",
     "quorumgate/admin/v1/authority.proto",
+    "quorumgate/admin/v1/caches.proto",
     "quorumgate/admin/v1/credentials.proto",
     "quorumgate/admin/v1/limits.proto",
     "quorumgate/admin/v1/upstreams.proto",

@@ -1,6 +1,13 @@
 //! Small upstreams in the test process: one answers 200 with its name, one begins to speak and falls silent.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -14,6 +21,8 @@ use tokio::{
 
 pub struct Origin {
     pub address: SocketAddr,
+    /// By `start`: how many requests it has answered.
+    pub asked: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -27,12 +36,18 @@ impl Origin {
     pub async fn start(name: &'static str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
+        let asked = Arc::<AtomicUsize>::default();
+        let counted = asked.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let answer = service_fn(move |request: Request<Incoming>| async move {
-                    // A body that breaks off ends its connection with it.
-                    let _ = request.into_body().collect().await;
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(name.as_bytes()))))
+                let counted = counted.clone();
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    counted.fetch_add(1, SeqCst);
+                    async move {
+                        // A body that breaks off ends its connection with it.
+                        let _ = request.into_body().collect().await;
+                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(name.as_bytes()))))
+                    }
                 });
                 // A client that goes away ends its connection and nothing else.
                 tokio::spawn(async move {
@@ -41,7 +56,7 @@ impl Origin {
                 });
             }
         });
-        Ok(Self { address, accepting })
+        Ok(Self { address, asked, accepting })
     }
 
     /// Says this to whoever has sent a head, then nothing more, and never closes.
@@ -53,7 +68,7 @@ impl Origin {
                 tokio::spawn(speak(stream, words));
             }
         });
-        Ok(Self { address, accepting })
+        Ok(Self { address, asked: Arc::default(), accepting })
     }
 }
 

@@ -16,6 +16,13 @@ async fn a_change_through_a_follower_is_served_by_every_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_purged_is_kept_by_no_node_any_more() {
+    let cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    println!("{:?}", scenarios::caches::purge(&cluster).await.unwrap());
+    cluster.check_same_state().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_costs_no_request_and_no_acknowledged_write() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     println!("{:?}", scenarios::faults::kill_leader(&mut cluster, 2, 300).await.unwrap());

@@ -7,6 +7,7 @@ use crate::{
     credential::{CredentialId, CredentialKind, Grants},
     digest::Digest,
     ledger::command::LedgerCommand,
+    purge::PurgeTarget,
     resource::{Key, Name, Resource},
     revocation::Selector,
     state::{AuditHead, ChainKind},
@@ -91,6 +92,8 @@ pub enum Body {
     ResetLimit(ResetLimit),
     /// One key may use more than its limit for a while.
     GrantBonus(GrantBonus),
+    /// Every node lets go of answers that it keeps.
+    PurgeCache(PurgeCache),
     /// What nodes hold of the cluster's limits. Never retried by its request id: the ledger tells repeats apart.
     Ledger(LedgerCommand),
 }
@@ -307,6 +310,13 @@ pub struct GrantBonus {
     pub amount: u64,
     /// None: one window of the limit.
     pub lasts: Option<Duration>,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgeCache {
+    /// 1 to `PURGE_TARGETS_MAX`.
+    pub targets: Arc<[PurgeTarget]>,
     pub reason: String,
 }
 
@@ -545,6 +555,7 @@ impl Body {
             Body::StoreJwks(_) => "store_jwks",
             Body::ResetLimit(_) => "reset_limit",
             Body::GrantBonus(_) => "grant_bonus",
+            Body::PurgeCache(_) => "purge_cache",
             Body::RotateTicketKeys(_) => "rotate_ticket_keys",
             Body::RotateCa(_) => "rotate_ca",
             Body::NoteChain(_) => "note_chain",

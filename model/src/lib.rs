@@ -11,6 +11,7 @@ pub mod digest;
 pub mod invalid;
 pub mod ledger;
 pub mod membership;
+pub mod purge;
 pub mod resource;
 pub mod revocation;
 pub mod ruleset;

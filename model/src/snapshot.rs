@@ -57,6 +57,7 @@ fn few_records(state: &State) -> impl Iterator<Item = SnapshotRecord> + '_ {
         .chain(state.chains.iter().map(|((node, kind), head)| {
             Record::Chain(convert::note_chain_to(&NoteChain { node: *node, kind: *kind, head: *head }))
         }))
+        .chain(state.purges.entries().iter().map(|it| Record::Purge(convert::purge::entry_to(it))))
         .chain(ledger_records(&state.ledger));
     all.map(|record| SnapshotRecord { record: Some(record) })
 }
@@ -177,6 +178,13 @@ impl Rebuild {
             Some(Record::Chain(chain)) => {
                 let NoteChain { node, kind, head } = convert::note_chain_from(chain)?;
                 once("chain", state.chains.insert((node, kind), head))?;
+            }
+            Some(Record::Purge(purge)) => {
+                let entry = convert::purge::entry_from(purge)?;
+                if entry.index <= state.purges.newest() {
+                    return Err(Invalid::field("purge").found("out of order").allowed("oldest first"));
+                }
+                state.purges.push(entry);
             }
             Some(Record::Jwks(jwks)) => {
                 let (auth, jwks) = convert::jwks_from(jwks)?;

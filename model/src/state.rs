@@ -7,6 +7,7 @@ mod chains;
 mod credentials;
 mod limits;
 mod nodes;
+mod purges;
 mod resources;
 mod revocations;
 mod secrets;
@@ -29,6 +30,7 @@ use crate::{
     credential::CredentialId,
     digest::Digest,
     ledger::Ledger,
+    purge::Purges,
     resource::{Name, Resources},
     revocation::SelectorKey,
 };
@@ -87,6 +89,8 @@ pub struct State {
     pub jwks: OrdMap<Name, Arc<Jwks>>,
     /// Of session tickets, oldest first, at most `TICKET_KEYS_MAX`.
     pub ticket_keys: Vector<Arc<TicketKey>>,
+    /// Of the nodes' caches.
+    pub purges: Purges,
     pub sweep: Sweep,
     /// While the cluster's CA is being replaced.
     pub other_ca: Option<Arc<OtherCa>>,

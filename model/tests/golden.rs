@@ -13,7 +13,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
-        Body, ChangeResources, Command, Expect, GrantBonus, NoteChain, Refound, RefoundCause, ResetLimit,
+        Body, ChangeResources, Command, Expect, GrantBonus, NoteChain, PurgeCache, Refound, RefoundCause, ResetLimit,
         ResourceChange, Role, RotateCa, RotateTicketKeys, Standing, TrialEnd, UpdateNode,
     },
     convert,
@@ -24,6 +24,7 @@ use quorumgate_model::{
             Dated, Key as LedgerKey, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule,
         },
     },
+    purge::PurgeTarget,
     resource::{Every, Kind as ResourceKind},
     snapshot,
     state::{AuditHead, ChainKind, RevisionDiff, State},
@@ -111,6 +112,7 @@ fn commands() -> Vec<Command> {
             lasts: Some(secs(60)),
             reason: "a launch".into(),
         }),
+        purge(),
         ticket_key(3),
         introduce(),
         note(7),
@@ -119,6 +121,16 @@ fn commands() -> Vec<Command> {
     commands.extend(rest.into_iter().map(command));
     commands.extend(credential_state().1.split_off(2));
     commands
+}
+
+fn purge() -> Body {
+    let targets = [
+        PurgeTarget::Everything,
+        PurgeTarget::key("api.test/a?b").unwrap(),
+        PurgeTarget::prefix("api.test/a/").unwrap(),
+        PurgeTarget::tag("red").unwrap(),
+    ];
+    Body::PurgeCache(PurgeCache { targets: targets.into(), reason: "a release".into() })
 }
 
 fn ticket_key(newest: u64) -> Body {
@@ -225,6 +237,7 @@ fn snapshot_records_are_stored_as_ever() {
         Record::Jwks(_) => "jwks",
         Record::Chain(_) => "chain",
         Record::TicketKey(_) => "ticket_key",
+        Record::Purge(_) => "purge",
         Record::Credential(_) => "credential",
         Record::RevocationNote(_) => "revocation_note",
         Record::Revocation(_) => "revocation",
@@ -243,6 +256,7 @@ fn snapshot_records_are_stored_as_ever() {
     let mut rebuild = snapshot::Rebuild::default();
     snapshot::records(&rotating).for_each(|record| rebuild.push(record).unwrap());
     assert_eq!(rebuild.finish().unwrap(), rotating);
+    fourth.apply(fourth.index + 1, &command(purge())).0.outcome.unwrap();
     let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));
     let all = all.chain(snapshot::records(&fourth));
     for record in all {

@@ -33,6 +33,7 @@ impl Publisher {
         let mut opener = Opener::new(self.consensus.cluster_key().clone());
         let mut credentials = 0;
         let mut revoked: Option<Digest> = None;
+        let mut purged = None;
         loop {
             // A burst of changes is one compilation: only the newest state counts.
             let state = states.borrow_and_update().clone();
@@ -41,6 +42,7 @@ impl Publisher {
             let many = now.abs_diff(std::mem::replace(&mut credentials, now)) > CHANGES_INLINE_MAX;
             // First what shuts out: it never waits for a compilation.
             publish_directory(self.proxy.directory(), state.clone(), opened.clone(), many).await?;
+            self.proxy.follow_purges(&state.purges, purged.replace(state.purges.newest()));
             // Not those that were there at the start: nobody has waited for them here.
             if revoked.replace(state.revocations.hash()).is_some_and(|before| before != state.revocations.hash()) {
                 let took = wall_ms().saturating_sub(state.wall_ms);

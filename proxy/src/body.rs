@@ -31,6 +31,8 @@ pub enum ResponseBody {
     Upstream(upstream::Body),
     #[cfg(feature = "compression")]
     Compressed(Box<crate::traffic::compress::Body>),
+    /// On its way into the cache too.
+    Keeping(Box<crate::cache::Keeping>),
     /// Of a 101: what follows is no body.
     Tunnel(upstream::Tunnel),
 }
@@ -82,6 +84,7 @@ impl Body for ResponseBody {
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
             #[cfg(feature = "compression")]
             Self::Compressed(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Keeping(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -93,6 +96,7 @@ impl Body for ResponseBody {
             Self::Upstream(body) => body.is_end_stream(),
             #[cfg(feature = "compression")]
             Self::Compressed(body) => body.is_end_stream(),
+            Self::Keeping(body) => body.is_end_stream(),
             Self::Tunnel(_) => true,
         }
     }
@@ -104,6 +108,7 @@ impl Body for ResponseBody {
             Self::Upstream(body) => body.size_hint(),
             #[cfg(feature = "compression")]
             Self::Compressed(body) => body.size_hint(),
+            Self::Keeping(body) => body.size_hint(),
             Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -90,6 +90,7 @@ pub const ALL: &[Code] = &[
     code("not_ready", 503, 14, "accept", "the node is still starting or is draining", "ask another node; `/readyz` says when it is ready"),
     code("limit_unavailable", 503, 14, "limits", "the cluster cannot be asked for slots of a limit, and its on_no_quorum is deny", "`cluster status`; `on_no_quorum: reserve` or `allow` let requests through meanwhile"),
     code("auth_unavailable", 503, 14, "authentication", "what is needed to check the credential is out of reach: the identity provider, its keys", "`detail` says what; is the provider up, and may this node reach it?"),
+    code("not_cached", 504, 14, "cache", "the client asked with `Cache-Control: only-if-cached`, and no answer is kept that may be given", "ask without it"),
     code("upstream_timeout", 504, 4, "upstream", "the upstream did not answer in time, or a permit's time was over", "`timings` and `attempts` say where the time went; `timeouts` of the route and the upstream set it"),
     code("loop_detected", 508, 13, "forward", "the request has passed through gateways of this kind too often (Via)", "an upstream or a DNS name leads back to the gateway"),
     code("client_gone", 0, 0, "response", "the client left before it had the whole answer", "its own timeout, most often: compare `total` with it"),

@@ -2,6 +2,7 @@
 
 mod access_log;
 pub mod body;
+pub mod cache;
 pub mod client_body;
 pub mod codes;
 mod connection;
@@ -54,7 +55,10 @@ use std::{
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use quorumgate_model::ruleset::Ruleset;
+use quorumgate_model::{
+    purge::{PurgeTarget, Purges},
+    ruleset::Ruleset,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -137,6 +141,7 @@ impl Proxy {
             directory,
             registry,
             limits: Default::default(),
+            cache: Default::default(),
             per_ip: Default::default(),
             trace_below: Default::default(),
             drain: CancellationToken::new(),
@@ -207,6 +212,16 @@ impl Proxy {
         self.shared.registry.clone()
     }
 
+    /// Lets go of answers that are kept; says of how many URLs.
+    pub fn purge(&self, targets: &[PurgeTarget]) -> u64 {
+        self.shared.cache.purge(targets)
+    }
+
+    /// Lets go of what the cluster has agreed to purge since the index `seen`; None: at the start, when nothing is kept.
+    pub fn follow_purges(&self, purges: &Purges, seen: Option<u64>) {
+        self.shared.cache.follow(purges, seen);
+    }
+
     /// What this node spends of the cluster's budgets. Whoever owns the process publishes the limits of a state before its
     /// rules, and drives what is behind them.
     pub fn limits(&self) -> Arc<Limits> {
@@ -262,6 +277,7 @@ impl Proxy {
         self.listeners.metrics(out);
         self.shared.registry.metrics(out);
         self.shared.limits.metrics(&self.shared.settings.region, out);
+        self.shared.cache.metrics(out);
     }
 
     /// Stops accepting (after emptying the accept queues), asks clients to go (GOAWAY, Connection: close), waits for

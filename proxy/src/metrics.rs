@@ -219,6 +219,36 @@ impl MirrorResult {
     ];
 }
 
+/// What a cache made of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheResult {
+    Hit,
+    /// Answered from what is stale: the upstream is asked beside, or fails.
+    Stale,
+    /// Answered by what another request has brought.
+    Collapsed,
+    Miss,
+    /// The upstream said that what is kept is good still.
+    Revalidated,
+    /// Of a kind that no cache answers.
+    Bypass,
+}
+
+impl CacheResult {
+    const ALL: [Self; 6] = [Self::Hit, Self::Stale, Self::Collapsed, Self::Miss, Self::Revalidated, Self::Bypass];
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Collapsed => "collapsed",
+            Self::Miss => "miss",
+            Self::Revalidated => "revalidated",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
 /// Everything that one worker counts.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerMetrics {
@@ -237,6 +267,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) sent_bytes: Counter,
     pub(crate) panics: Counter,
     mirrors: [Counter; MirrorResult::ALL.len()],
+    caches: [Counter; CacheResult::ALL.len()],
 }
 
 /// In the order of `REASONS`.
@@ -250,7 +281,7 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 45] = [
+pub(crate) const REASONS: [&str; 46] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -282,6 +313,7 @@ pub(crate) const REASONS: [&str; 45] = [
     "upstream_timeout",
     "loop_detected",
     "misdirected_request",
+    "not_cached",
     "overloaded",
     "client_gone",
     "too_many_connections",
@@ -302,6 +334,10 @@ impl WorkerMetrics {
     pub(crate) fn reject(&self, reason: &str) {
         let slot = REASONS.iter().position(|it| *it == reason).unwrap_or(REASONS.len() - 1);
         self.rejects.0[slot].add(1);
+    }
+
+    pub(crate) fn cached(&self, result: CacheResult) {
+        self.caches[result as usize].add(1);
     }
 
     pub(crate) fn mirrored(&self, result: MirrorResult) {
@@ -469,6 +505,11 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
         writeln!(out, "quorumgate_rejects_total{{reason=\"{reason}\"}} {count}")?;
     }
     write_auths(workers, out)?;
+    family(out, "quorumgate_cache_requests_total", "counter", "Requests on routes with a cache.")?;
+    for (slot, result) in CacheResult::ALL.iter().enumerate() {
+        let count: u64 = workers.iter().map(|it| it.caches[slot].value()).sum();
+        writeln!(out, "quorumgate_cache_requests_total{{result=\"{}\"}} {count}", result.word())?;
+    }
     family(out, "quorumgate_mirror_total", "counter", "Copies of requests for mirrors; those not sent, by reason.")?;
     for (slot, (_, result)) in MirrorResult::ALL.iter().enumerate() {
         let count: u64 = workers.iter().map(|it| it.mirrors[slot].value()).sum();

@@ -409,6 +409,7 @@ impl Record {
                 total: micros(took),
             },
             arm: self.traffic.as_ref().and_then(|it| it.arm()).map(|arm| &**arm),
+            cache: self.traffic.as_ref().and_then(|it| it.cached).map(|it| it.word()),
             upstream: (self.trail.attempts > 0)
                 .then_some(UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
         };
@@ -455,6 +456,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
         sent_bytes: 0,
         timings_us: Timings { queue: 0, gateway: 0, connect: None, ttfb: None, total: 0 },
         arm: None,
+        cache: None,
         upstream: None,
     };
     line.write(worker);
@@ -551,6 +553,8 @@ struct Line<'a> {
     /// Of a split.
     #[serde(skip_serializing_if = "Option::is_none")]
     arm: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
     upstream: Option<UpstreamLine<'a>>,
 }
 

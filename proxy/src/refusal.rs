@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
     UpstreamOverloaded,
     StateStale,
     UpstreamTimeout,
+    /// The client wants nothing but what is kept, and that is not.
+    NotCached,
     LoopDetected,
     Misdirected,
     /// This node holds as many bytes for clients as it may.
@@ -232,6 +234,13 @@ impl Refusal {
                 "Upstream timeout",
                 "the upstream did not answer in time",
                 4,
+            ),
+            Self::NotCached => words(
+                S::GATEWAY_TIMEOUT,
+                "not_cached",
+                "Not cached",
+                "only-if-cached was asked for, and no answer is kept that may be given",
+                14,
             ),
             Self::Misdirected => words(
                 S::MISDIRECTED_REQUEST,

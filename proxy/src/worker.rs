@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access_log::AccessLog,
+    cache::{Flights, Store},
     connection::{self, Conn, PerIp},
     freshness::{self, Freshness},
     identity::{
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) directory: Arc<Directory>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) cache: Store,
     pub(crate) per_ip: PerIp,
     /// Traces whose id is below it are sampled, of 2^62; 0: none is looked at.
     pub(crate) trace_below: AtomicU64,
@@ -103,6 +105,8 @@ pub(crate) struct Worker {
     pub(crate) recent: Recent,
     /// Copies of requests for mirrors that are under way.
     pub(crate) mirrors: Cell<usize>,
+    /// What is asked for a cache.
+    pub(crate) cache_flights: Flights,
     /// Counts requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
     pub(crate) overload: Overload,
@@ -223,6 +227,7 @@ async fn run_local(seed: Seed) {
         server_names: passthrough::Cache::default(),
         recent: Recent::default(),
         mirrors: Cell::new(0),
+        cache_flights: Flights::default(),
         unmatched: metrics.route(NO_ROUTE),
         overload: Overload::default(),
         started: Instant::now(),

@@ -2,6 +2,7 @@
 //! `tests/` runs them small; `prove` runs them in full.
 
 pub mod bulk;
+pub mod caches;
 pub mod configuration;
 pub mod faults;
 pub mod limits;

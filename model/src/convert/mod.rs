@@ -5,6 +5,7 @@ mod auth;
 mod command;
 pub(crate) mod ledger;
 mod limit;
+pub(crate) mod purge;
 mod resource;
 mod smaller;
 mod tls;

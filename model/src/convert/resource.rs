@@ -71,6 +71,7 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         mirror: it.mirror.map(traffic::mirror_from).transpose().map_err(|invalid| invalid.under("mirror"))?,
         cors: it.cors.map(traffic::cors_from).transpose().map_err(|invalid| invalid.under("cors"))?,
         compression: compression.map_err(|invalid| invalid.under("compression"))?,
+        cache: it.cache.map(traffic::cache_from).transpose().map_err(|invalid| invalid.under("cache"))?,
     })
 }
 
@@ -267,6 +268,7 @@ pub fn route_to(route: &Route) -> admin::Route {
         mirror: it.mirror.map(traffic::mirror_to),
         cors: it.cors.map(traffic::cors_to),
         compression: it.compression.map(traffic::compression_to),
+        cache: it.cache.map(traffic::cache_to),
     }
 }
 

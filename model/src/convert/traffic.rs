@@ -6,7 +6,7 @@ use super::resource::{listed, name_from, span_from, span_to, word};
 use crate::{
     invalid::Invalid,
     resource::{
-        Arm, Coding, Compression, CorsWords, Mirror, PathRegex, QueryEdits, Ramp, SplitOnObject, SplitOnWord,
+        Arm, Cache, Coding, Compression, CorsWords, Mirror, PathRegex, QueryEdits, Ramp, SplitOnObject, SplitOnWord,
         SplitOnWords, check::words,
     },
     units::Size,
@@ -127,6 +127,24 @@ pub(super) fn compression_to(it: Compression) -> admin::Compression {
         algorithms: it.algorithms.iter().map(|it| it.word().to_owned()).collect(),
         types: it.types,
         min_size: Some(it.min_size.0),
+    }
+}
+
+pub(super) fn cache_from(it: admin::Cache) -> Result<Cache, Invalid> {
+    Ok(Cache {
+        default_ttl: span_from("default_ttl", it.default_ttl)?,
+        object_max: it.object_max.map_or(Cache::default().object_max, Size),
+        stale_while_revalidate: span_from("stale_while_revalidate", it.stale_while_revalidate)?,
+        stale_if_error: span_from("stale_if_error", it.stale_if_error)?,
+    })
+}
+
+pub(super) fn cache_to(it: Cache) -> admin::Cache {
+    admin::Cache {
+        default_ttl: it.default_ttl.and_then(span_to),
+        object_max: Some(it.object_max.0),
+        stale_while_revalidate: it.stale_while_revalidate.and_then(span_to),
+        stale_if_error: it.stale_if_error.and_then(span_to),
     }
 }
 

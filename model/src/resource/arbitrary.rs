@@ -105,6 +105,7 @@ pub fn plain_words(name: &str) -> RouteWords {
         mirror: None,
         cors: None,
         compression: None,
+        cache: None,
     }
 }
 
@@ -235,8 +236,8 @@ fn split() -> impl Strategy<Value = (Vec<Arm>, Option<SplitOnWords>, Option<Ramp
     })
 }
 
-/// `mirror`, `cors` and `compression` of a route.
-fn traffic() -> impl Strategy<Value = (Option<Mirror>, Option<CorsWords>, Option<Compression>)> {
+/// `mirror`, `cors`, `compression` and `cache` of a route.
+fn traffic() -> impl Strategy<Value = (Option<Mirror>, Option<CorsWords>, Option<Compression>, Option<Cache>)> {
     let mirror = (name(), 1..=100u32, 0..=MIRROR_BODY_MAX.0).prop_map(|(upstream, percent, body_max)| Mirror {
         upstream,
         percent,
@@ -260,7 +261,13 @@ fn traffic() -> impl Strategy<Value = (Option<Mirror>, Option<CorsWords>, Option
             Compression { algorithms, types, min_size: Size(min_size) }
         },
     );
-    (of(mirror), of(cors), of(compression))
+    let cache = (of(span()), of(span()), 0..=CACHE_OBJECT_MAX.0).prop_map(|(ttl, window, object_max)| Cache {
+        default_ttl: ttl,
+        object_max: Size(object_max),
+        stale_while_revalidate: window,
+        stale_if_error: ttl,
+    });
+    (of(mirror), of(cors), of(compression), of(cache))
 }
 
 #[derive(Debug, Clone)]
@@ -306,6 +313,7 @@ pub fn route() -> impl Strategy<Value = Route> {
                 retries: RouteRetries { attempts: limits.2 },
                 cors: traffic.1,
                 compression: traffic.2,
+                cache: traffic.3,
                 ..plain_words(&name)
             };
             if matches!(does, Does::Forward(_) | Does::Split(_)) {

@@ -47,6 +47,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// None: answers stay as the upstream encodes them.
     pub compression: Option<Compression>,
+    /// None: every request goes to the upstream.
+    pub cache: Option<Cache>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -86,6 +86,8 @@ fn a_mistake_in_mirror_cors_or_compression_names_its_field() {
         (json!({ "cors": { "origins": ["null"], "methods": ["GET", "get"] } }), "cors.methods[1]", "each entry once"),
         (json!({ "compression": { "algorithms": [] } }), "compression.algorithms", "gzip, br, zstd"),
         (json!({ "compression": { "types": ["*/*"] } }), "compression.types[0]", "text/*"),
+        (json!({ "cache": { "object_max": "5MiB" } }), "cache.object_max", "at most 4MiB"),
+        (json!({ "cache": { "default_ttl": "366d" } }), "cache.default_ttl", "0s to 365d"),
         (json!({ "compression": { "types": ["text"] } }), "compression.types[0]", "text/*"),
     ] {
         refused(words, field, mention);

@@ -107,6 +107,7 @@ impl State {
             Body::StoreJwks(it) => self.store_jwks(it),
             Body::ResetLimit(it) => self.reset_limit(it),
             Body::GrantBonus(it) => self.grant_bonus(it),
+            Body::PurgeCache(it) => self.purge_cache(it),
             Body::RotateTicketKeys(it) => self.rotate_ticket_keys(it),
             Body::RotateCa(it) => self.rotate_ca(it),
             Body::NoteChain(it) => self.note_chain(it),
@@ -122,6 +123,7 @@ impl State {
             Body::Revoke(it) => it.reason.clone(),
             Body::ResetLimit(it) => it.reason.clone(),
             Body::GrantBonus(it) => it.reason.clone(),
+            Body::PurgeCache(it) => it.reason.clone(),
             _ => String::new(),
         };
         let entry = AuditEntry {

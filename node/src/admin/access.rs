@@ -101,6 +101,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.LimitUsage/GetUsage", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.LimitUsage/ResetUsage", Access::Whole(Operator)),
     ("/quorumgate.admin.v1.LimitUsage/GrantBonus", Access::Whole(Operator)),
+    ("/quorumgate.admin.v1.Caches/Purge", Access::Whole(Operator)),
     ("/quorumgate.admin.v1.Observe/ExplainMatch", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Observe/StateHash", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Observe/ListAudit", Access::Scoped(Viewer)),

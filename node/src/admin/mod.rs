@@ -5,6 +5,7 @@
 
 mod access;
 mod authority;
+mod caches;
 mod cluster;
 mod config;
 mod credentials;
@@ -30,7 +31,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
-    cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
+    caches_server::CachesServer, cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
     limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer, observe_server::ObserveServer,
     revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
 };
@@ -116,6 +117,7 @@ fn routes(
     let mut routes = Routes::builder();
     routes.add_service(limits.max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
+    routes.add_service(CachesServer::new(caches::Service::new(consensus.clone())));
     routes.add_service(UpstreamsServer::new(upstreams::Service::new(consensus.clone(), upstreams)));
     routes.add_service(keys).add_service(revocations);
     routes.add_service(config).add_service(ClusterServer::new(cluster::Service::new(consensus))).add_service(observe);

@@ -12,7 +12,7 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use quorumgate_proto::admin::v1::{
-    cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
+    caches_client::CachesClient, cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
     limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient, observe_client::ObserveClient,
     revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
 };
@@ -78,6 +78,10 @@ impl Client {
 
     pub fn revocations(&self) -> RevocationClient<Channel> {
         RevocationClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn caches(&self) -> CachesClient<Channel> {
+        CachesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn limit_usage(&self) -> LimitUsageClient<Channel> {

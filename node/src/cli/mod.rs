@@ -25,8 +25,8 @@ use self::{
     args::{Backup, Cli, Cluster, Command, Explain, Form, Global},
     failure::{Failure, Outcome},
     verbs::{
-        audit, backup, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes, objects, revocations,
-        tokens, top, watch,
+        audit, backup, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes, objects,
+        revocations, tokens, top, watch,
     },
 };
 
@@ -104,6 +104,7 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Auth(it) => objects::of_kind(global, Kind::Auth, it).await,
         Command::CertificateAuthority(it) => objects::of_kind(global, Kind::CertificateAuthority, it).await,
         Command::Limit(it) => limits::run(global, it).await,
+        Command::Cache(it) => cache::run(global, it).await,
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
         Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,
         Command::Audit(it) => audit::run(global, it).await,

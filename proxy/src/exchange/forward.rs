@@ -35,7 +35,7 @@ use crate::{
     refusal::Refusal,
     settings::ClientLimits,
     traffic,
-    upstream::{Asks, Call, Caller},
+    upstream::{Asks, Call, Caller, Trail},
     websocket,
     worker::Worker,
 };
@@ -320,6 +320,30 @@ pub(super) async fn send(
     Ok(response)
 }
 
+/// Asks an upstream for nobody who waits: for a mirror, or for the cache. None: it has nothing to say.
+pub(crate) async fn quietly(
+    worker: &Worker,
+    plan: &Plan,
+    upstream: &Name,
+    mut request: Request<RequestBody>,
+    caller: Caller<'_>,
+    deadline: Instant,
+) -> Option<Response<ResponseBody>> {
+    let shown = bearer(worker, upstream).await.ok()?;
+    if let Some((_, bearer)) = &shown {
+        request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+    }
+    let (deadline, asks, mut trail) = (Some(deadline), Asks::Answer, Trail::default());
+    let call = Call { rule: &plan.rule, upstream, deadline, asks, caller, trail: &mut trail };
+    let mut response = worker.pools.send(call, request).await.ok()?;
+    let via = if response.version() == Version::HTTP_2 { VIA_H2 } else { VIA_H1 };
+    *response.version_mut() = Version::HTTP_11;
+    let headers = response.headers_mut();
+    Seen::look(headers).strip(headers);
+    headers.append(header::VIA, via);
+    Some(response)
+}
+
 /// Who we are to this upstream, where its `auth` says that it wants to know.
 async fn bearer(worker: &Worker, upstream: &str) -> Result<Option<(Arc<ClientCredentials>, HeaderValue)>, Refusal> {
     let Some(plan) = worker.shared.directory.load_facts().auths.for_upstream(upstream).cloned() else {
@@ -333,6 +357,13 @@ async fn bearer(worker: &Worker, upstream: &str) -> Result<Option<(Arc<ClientCre
         (credentials, Ok(bearer)) => Ok(Some((credentials.clone(), bearer))),
         (_, Err(failure)) => Err(Refusal::Unauthenticated(failure, Vec::new())),
     }
+}
+
+/// Waits for something else than the upstream's answer, as long as what lets the request in holds.
+pub(crate) async fn while_admitted<T>(record: &Record, work: impl Future<Output = T>) -> Result<T, Refusal> {
+    let directory = &record.conn.worker.shared.directory;
+    let waited = while_granted(record.live.as_ref(), work).await;
+    waited.map_err(|ended| ladder::over(directory, record.identity.as_deref(), ended))
 }
 
 /// What lets the request in may end before the upstream answers.

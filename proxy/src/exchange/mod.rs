@@ -26,9 +26,13 @@ use quorumgate_model::{
 };
 
 use self::hops::Seen;
-pub(crate) use self::origin::id_value;
+pub(crate) use self::{
+    forward::{quietly, while_admitted},
+    origin::id_value,
+};
 use crate::{
     body::ResponseBody,
+    cache::{self, Consulted},
     connection::Conn,
     identity::{
         authorize::{Asked, Authorization, Callers, Verdict},
@@ -193,6 +197,15 @@ async fn serve(
                 Action::Forward { upstream } => upstream,
                 _ => traffic::choose(record, &plan.rule, &parts.headers).ok_or(Refusal::BrokenRule)?,
             };
+            let policy = plan.traffic.as_ref().and_then(|it| it.cache.as_ref()).filter(|_| !seen.websocket);
+            let question = policy.map(|policy| {
+                let Whence { tls, .. } = whence(&conn, &parts, trusted, &host, &path);
+                let query = query(&parts.uri, &used);
+                let place =
+                    cache::Place { tls, host: &host.name, port: host.port, path: &path, query: query.as_deref() };
+                let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+                (policy, cache::Question::new(record, upstream, &parts, &place, has_body))
+            });
             let target = forward::target(record, &parts.uri, path, query(&parts.uri, &used).as_deref(), &plan)?;
             let host = forward::host(&parts, &seen, &plan);
             // Who proved who they are is known behind us by name, not by what could be used again.
@@ -207,6 +220,21 @@ async fn serve(
                 logged.trace_id.clear();
                 logged.trace_id.push_str(origin::trace_id(&parts.headers));
             }
+            let mut known = None;
+            if let Some((policy, question)) = question {
+                match cache::consult(record, question, policy, &parts).await? {
+                    Consulted::Answer(answer) => return Ok(answer),
+                    Consulted::AnswerAndRefresh(answer, ticket) => {
+                        cache::refresh(record, &plan, upstream, parts, ticket);
+                        return Ok(answer);
+                    }
+                    Consulted::Ask(mut ticket) => {
+                        ticket.condition(&mut parts.headers);
+                        known = Some(Consulted::Ask(ticket));
+                    }
+                    other => known = Some(other),
+                }
+            }
             let body = forward::body(record, body, &plan, &settings.limits, digest);
             let mut body = body.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
             if let Some(mirror) = plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket) {
@@ -214,7 +242,11 @@ async fn serve(
             }
             let request = Request::from_parts(parts, body);
             let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
-            forward::send(record, &plan, upstream, request, asks).await
+            let sent = forward::send(record, &plan, upstream, request, asks).await;
+            match known {
+                Some(known) => known.settle(record, sent),
+                None => sent,
+            }
         }
         Action::Redirect(redirect) => {
             local::redirect(redirect, conn.tls, &host, &path, query(&parts.uri, &used).as_deref())

@@ -66,7 +66,7 @@ fn may_change(response: &Response<ResponseBody>) -> bool {
         && !encoded
         && !headers.contains_key(header::CONTENT_RANGE)
         && !has(header::CACHE_CONTROL, b"no-transform")
-        && matches!(response.body(), ResponseBody::Full(_) | ResponseBody::Upstream(_))
+        && matches!(response.body(), ResponseBody::Full(_) | ResponseBody::Upstream(_) | ResponseBody::Keeping(_))
 }
 
 fn is_wanted(compression: &Compression, response: &Response<ResponseBody>) -> bool {

@@ -11,10 +11,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     body::{RequestBody, ResponseBody},
     client_body::ClientFault,
+    exchange::quietly,
     metrics::MirrorResult,
     plan::Plan,
     record::Record,
-    upstream::{Asks, Call, Caller, Trail},
+    upstream::Caller,
     worker::Worker,
 };
 
@@ -171,21 +172,13 @@ impl Launch {
         let Some(mirror) = plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()) else { return };
         let worker = &place.0;
         let deadline = Instant::now() + TIME_MAX;
-        let mut trail = Trail::default();
-        let call = Call {
-            rule: &plan.rule,
-            upstream: &mirror.upstream,
-            deadline: Some(deadline),
-            asks: Asks::Answer,
-            caller: asker.caller(),
-            trail: &mut trail,
-        };
-        let result = match worker.pools.send(call, head.map(|()| body)).await {
-            Ok(response) => {
+        let request = head.map(|()| body);
+        let result = match quietly(worker, &plan, &mirror.upstream, request, asker.caller(), deadline).await {
+            Some(response) => {
                 let _ = timeout_at(deadline, read(response.into_body())).await;
                 MirrorResult::Sent
             }
-            Err(_) => MirrorResult::Failed,
+            None => MirrorResult::Failed,
         };
         worker.metrics.mirrored(result);
     }

@@ -12,14 +12,15 @@ mod split;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, request::Parts};
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Coding, Mirror, Name, Route},
+    resource::{Cache, Coding, Mirror, Name, Route},
     template::Template,
 };
 
+pub(crate) use self::mirror::Asker;
 pub use self::split::split_key;
 use self::{cors::Cors, scene::Scene};
 pub(crate) use self::{scene::value, split::choose};
-use crate::{body::ResponseBody, record::Record};
+use crate::{body::ResponseBody, metrics::CacheResult, record::Record};
 
 /// Which arm of a split answered.
 const X_SPLIT_ARM: HeaderName = HeaderName::from_static("x-split-arm");
@@ -28,6 +29,7 @@ const X_SPLIT_ARM: HeaderName = HeaderName::from_static("x-split-arm");
 pub(crate) struct Traffic {
     cors: Option<Cors>,
     pub(crate) mirror: Option<Mirror>,
+    pub(crate) cache: Option<Cache>,
     #[cfg(feature = "compression")]
     compression: Option<quorumgate_model::resource::Compression>,
     /// Values of the request are put somewhere.
@@ -41,6 +43,7 @@ pub(crate) struct Passing {
     origin: Option<HeaderValue>,
     preflight: bool,
     arm: Option<Name>,
+    pub(crate) cached: Option<CacheResult>,
     /// What the answer may be compressed by, the client's liking counted in.
     #[cfg_attr(not(feature = "compression"), allow(dead_code))]
     coding: Option<Coding>,
@@ -66,11 +69,17 @@ impl Traffic {
             || route.rewrite.path.is_some()
             || !route.rewrite.query.is_empty();
         let splits = matches!(route.action, quorumgate_model::resource::Action::Split(_));
-        let asks = fills || splits || route.cors.is_some() || route.mirror.is_some() || route.compression.is_some();
+        let asks = fills
+            || splits
+            || route.cors.is_some()
+            || route.mirror.is_some()
+            || route.compression.is_some()
+            || route.cache.is_some();
         asks.then(|| {
             Box::new(Self {
                 cors: route.cors.as_ref().map(|cors| Cors::new(cors, &route.matches.methods)),
                 mirror: route.mirror.clone(),
+                cache: route.cache.clone(),
                 #[cfg(feature = "compression")]
                 compression: route.compression.clone(),
                 fills,
@@ -90,6 +99,7 @@ impl Traffic {
             origin: self.cors.as_ref().and_then(|_| headers.get(header::ORIGIN).cloned()),
             preflight: self.cors.is_some() && asks_first(),
             arm: None,
+            cached: None,
             coding: self.coding(headers),
             scene: self.fills.then(|| Box::new(Scene::new(host, path, tls))),
         })

@@ -1,6 +1,7 @@
 //! The proxy over real sockets. One program, so that it is linked once.
 
 mod bodies;
+mod cache;
 mod early_answers;
 mod explained;
 mod grpc;

@@ -20,6 +20,9 @@ pub const CORS_ORIGINS_MAX: usize = 256;
 /// The largest request body that may be sent a second time, to a mirror.
 pub const MIRROR_BODY_MAX: Size = Size(1 << 20);
 pub const MIRROR_BODY_DEFAULT: Size = Size(64 << 10);
+/// The largest answer that a cache may be told to keep.
+pub const CACHE_OBJECT_MAX: Size = Size(4 << 20);
+pub const CACHE_OBJECT_MAX_DEFAULT: Size = Size(1 << 20);
 pub const COMPRESSION_MIN_SIZE_DEFAULT: Size = Size(1 << 10);
 
 /// Traffic dealt out to several upstreams.
@@ -153,6 +156,19 @@ pub struct Compression {
     pub types: Vec<String>,
     /// Answers that are known to be smaller stay as they are.
     pub min_size: Size,
+}
+
+/// Answers that every node keeps for the next who asks (RFC 9111).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// How long answers are fresh that do not say so. None: they are asked about each time, or not kept.
+    pub default_ttl: Option<Span>,
+    /// Larger answers are not kept.
+    pub object_max: Size,
+    /// Windows of RFC 5861, where the answer does not say longer ones and does not forbid them.
+    pub stale_while_revalidate: Option<Span>,
+    pub stale_if_error: Option<Span>,
 }
 
 word_enum!(Coding {
@@ -449,6 +465,38 @@ impl Default for Compression {
             algorithms: vec![Coding::Zstd, Coding::Br, Coding::Gzip],
             types: TYPES_DEFAULT.map(str::to_owned).to_vec(),
             min_size: COMPRESSION_MIN_SIZE_DEFAULT,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            default_ttl: None,
+            object_max: CACHE_OBJECT_MAX_DEFAULT,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+        }
+    }
+}
+
+impl Cache {
+    pub(super) fn checked(self) -> Result<Self, Invalid> {
+        let spans = [
+            ("default_ttl", self.default_ttl),
+            ("stale_while_revalidate", self.stale_while_revalidate),
+            ("stale_if_error", self.stale_if_error),
+        ];
+        for (field, span) in spans {
+            if let Some(span) = span {
+                check::span_up_to(field, span, Span::default(), RAMP_MAX)?;
+            }
+        }
+        match self.object_max <= CACHE_OBJECT_MAX {
+            true => Ok(self),
+            false => {
+                Err(Invalid::field("object_max").found(self.object_max).allowed(format!("at most {CACHE_OBJECT_MAX}")))
+            }
         }
     }
 }

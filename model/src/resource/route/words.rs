@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{Name, check},
-    AUTHORIZE_RULES_MAX, Action, Arm, AuthorizeRule, AuthorizeWords, BodyLimit, Compression, Cors, CorsWords,
+    AUTHORIZE_RULES_MAX, Action, Arm, AuthorizeRule, AuthorizeWords, BodyLimit, Cache, Compression, Cors, CorsWords,
     EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match, Mirror, OnStale,
     PathPattern, QueryEdits, ROUTE_LIMITS_MAX, Ramp, Receive, Receiver, Redirect, Respond, Rewrite, Route, RouteAuth,
     RouteAuthWords, RouteRetries, RouteTimeouts, Split, SplitOn, SplitOnWords,
@@ -74,6 +74,8 @@ pub struct RouteWords {
     pub cors: Option<CorsWords>,
     #[serde(default)]
     pub compression: Option<Compression>,
+    #[serde(default)]
+    pub cache: Option<Cache>,
 }
 
 /// A fixed answer, or a standard endpoint.
@@ -174,6 +176,7 @@ impl RouteWords {
             mirror,
             cors,
             compression: compression.map_err(|invalid| invalid.under("compression"))?,
+            cache: words.cache.map(Cache::checked).transpose().map_err(|invalid| invalid.under("cache"))?,
         })
     }
 }
@@ -572,6 +575,7 @@ impl From<Route> for RouteWords {
             mirror: route.mirror,
             cors: route.cors.map(CorsWords::from),
             compression: route.compression,
+            cache: route.cache,
         }
     }
 }

@@ -47,6 +47,10 @@ pub fn told(rule: &Rule, path: &str, query: Option<&str>) -> Vec<(&'static str, 
         let query = transform.query(query, value).unwrap_or(query.map(str::to_owned));
         told.push(("rewrite", format!("{to}{}", query.map(|it| format!("?{it}")).unwrap_or_default()), String::new()));
     }
+    if let Some(cache) = &route.cache {
+        let by_default = cache.default_ttl.map_or("as answers say".to_owned(), |ttl| format!("{ttl} by default"));
+        told.push(("cache", format!("answers are kept: {by_default}, up to {}", cache.object_max), String::new()));
+    }
     if let Some(mirror) = &route.mirror {
         told.push(("mirror", format!("{}% copied", mirror.percent), mirror.upstream.to_string()));
     }

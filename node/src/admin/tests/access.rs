@@ -99,6 +99,7 @@ async fn health_and_reflection_are_there() {
         [
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
+            "quorumgate.admin.v1.Caches",
             "quorumgate.admin.v1.Cluster",
             "quorumgate.admin.v1.Config",
             "quorumgate.admin.v1.Key",

@@ -1,5 +1,6 @@
 //! The command line's grammar: every verb, its flags and their help texts.
 
+mod cache;
 mod cluster;
 mod config;
 mod credentials;
@@ -12,6 +13,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorumgate_model::{resource::Name, units::Span};
 
+pub use cache::*;
 pub use cluster::*;
 pub use config::*;
 pub use credentials::*;
@@ -164,6 +166,9 @@ pub enum Command {
     /// Limits: how much is admitted, and what is used.
     #[command(subcommand)]
     Limit(LimitVerb),
+    /// Caches: what the nodes keep of answers.
+    #[command(subcommand)]
+    Cache(CacheVerb),
     /// Certificates: what the gateway shows to clients.
     #[command(subcommand)]
     Certificate(ObjectVerb),

@@ -200,6 +200,8 @@ pub static ROUTE: Object = Object {
         Field::new("cors", Form::Object(&traffic::CORS), "Which pages of other origins may call.").default("null"),
         Field::new("compression", Form::Object(&traffic::COMPRESSION), "Answers are compressed; {} for the defaults.")
             .default("null"),
+        Field::new("cache", Form::Object(&traffic::CACHE), "Answers are kept; {} for what they say themselves.")
+            .default("null"),
     ],
 };
 

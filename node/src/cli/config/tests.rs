@@ -40,7 +40,7 @@ error[invalid]: unknown field `upstrem` in routes[0]
   |     ^^^^^^^
 help: did you mean `upstream`? allowed: name, labels, owner, description, priority, match, upstream, split, split_on, \
 ramp, redirect, respond, rewrite, auth, authorize, on_stale, encoded_slash, access_log, limits, body, timeouts, retries, \
-mirror, cors, compression",
+mirror, cors, compression, cache",
     );
 }
 
@@ -202,7 +202,10 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Upstream, json!({ "name": "a", "targets": ["127.0.0.1:80"], "health": { "path": "/" } })),
         (Kind::Upstream, json!({ "name": "a", "targets": ["127.0.0.1:80"], "tls": {}, "breaker": {} })),
         (Kind::Route, json!({ "name": "a", "upstream": "x" })),
-        (Kind::Route, json!({ "name": "a", "upstream": "x", "compression": {}, "mirror": { "upstream": "y" } })),
+        (
+            Kind::Route,
+            json!({ "name": "a", "upstream": "x", "compression": {}, "cache": {}, "mirror": { "upstream": "y" } }),
+        ),
         (Kind::Route, json!({ "name": "a", "split": [{ "upstream": "x", "weight": 1 }], "split_on": "ip" })),
         (Kind::Route, json!({ "name": "a", "upstream": "x", "cors": { "origins": ["*"] } })),
         (Kind::Route, json!({ "name": "a", "redirect": { "host": "x" } })),

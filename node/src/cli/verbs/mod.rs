@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod audit_export;
 pub mod backup;
+pub mod cache;
 pub mod cluster;
 pub mod contexts;
 pub mod doctor;

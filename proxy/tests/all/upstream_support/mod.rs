@@ -139,6 +139,7 @@ pub fn route() -> Route {
         mirror: None,
         cors: None,
         compression: None,
+        cache: None,
     }
 }
 

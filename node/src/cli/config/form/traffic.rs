@@ -85,6 +85,22 @@ pub static COMPRESSION: Object = Object {
     ],
 };
 
+pub static CACHE: Object = Object {
+    about: "Answers are kept by every node for the next who asks, as far as they allow it themselves (RFC 9111).",
+    fields: &[
+        Field::new("default_ttl", Form::Span, "How long answers are fresh that do not say so.").default("null"),
+        Field::new("object_max", Form::Size, "Larger answers are not kept; at most 4MiB.").default("\"1MiB\""),
+        Field::new(
+            "stale_while_revalidate",
+            Form::Span,
+            "How long a stale answer may be given while the upstream is asked beside.",
+        )
+        .default("null"),
+        Field::new("stale_if_error", Form::Span, "How long a stale answer may be given while the upstream fails.")
+            .default("null"),
+    ],
+};
+
 pub static PATH_REGEX: Object = Object {
     about: "What matches is replaced, wherever in the path it stands.",
     fields: &[
