@@ -115,6 +115,8 @@ pub struct Refound {
     pub cluster_id: [u8; 16],
     pub node: NodeRecord,
     pub cause: RefoundCause,
+    /// Calendar periods that have begun count as unspent, and not as spent.
+    pub reset_budgets: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

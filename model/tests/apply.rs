@@ -81,6 +81,7 @@ impl<'a> Line<'a> {
                     true => RefoundCause::Recovered,
                     false => RefoundCause::Restored,
                 },
+                reset_budgets: self.options.contains_key("reset-budgets"),
             })),
             "apply" => Body::ChangeResources(ChangeResources {
                 changes: self.words.iter().map(|word| change(state, word)).collect(),

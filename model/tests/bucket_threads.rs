@@ -23,18 +23,21 @@ fn densest(mut at: Vec<(u64, u32)>, window: u64) -> u64 {
 fn workers_together_never_use_a_slot_twice_within_its_rest() {
     for (window, slots) in [(20_000, 7), (2_000, 50), (300, 3)] {
         let (rest, bucket) = (Rest::of_window(window), Bucket::default());
-        let (clock, done) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (clock, done, admitted) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
         bucket.grant(slots, 0);
         let used = std::thread::scope(|scope| {
             let work = |worker| {
-                let (bucket, rest, clock, done) = (&bucket, &rest, &clock, &done);
+                let (bucket, rest, clock, done, admitted) = (&bucket, &rest, &clock, &done, &admitted);
                 scope.spawn(move || {
                     let mut mine = Vec::new();
                     while !done.load(Ordering::Relaxed) {
                         let now = clock.load(Ordering::SeqCst);
                         match bucket.take(rest, 1, now) {
                             Ok(taken) if worker == 0 && now % 5 == 0 => bucket.put_back(rest, taken),
-                            Ok(taken) => mine.push((taken.at_us, 1)),
+                            Ok(taken) => {
+                                mine.push((taken.at_us, 1));
+                                admitted.fetch_add(1, Ordering::Relaxed);
+                            }
                             Err(_) => std::thread::yield_now(),
                         }
                     }
@@ -45,6 +48,10 @@ fn workers_together_never_use_a_slot_twice_within_its_rest() {
             for _ in 0..200_000 {
                 clock.fetch_add(1, Ordering::SeqCst);
                 std::hint::spin_loop();
+            }
+            // On a busy machine the workers may not have begun by then.
+            while admitted.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
             }
             done.store(true, Ordering::Relaxed);
             workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect::<Vec<_>>()

@@ -98,6 +98,7 @@ fn commands() -> Vec<Command> {
             cluster_id: [5; 16],
             node: node(30, "n9", Role::Voter),
             cause: RefoundCause::Recovered,
+            reset_budgets: false,
         })),
         Body::Tick,
         Body::ResetLimit(ResetLimit {
@@ -353,7 +354,7 @@ fn ledger_commands_are_stored_as_ever() {
         ("epoch", LedgerCommand::ShareEpoch { divisor: 5 }),
         ("retire", LedgerCommand::RetireNode { node: 6 }),
         ("roll", LedgerCommand::RollPeriod { limit: 7, period: 8, ends_us: 0 }),
-        ("restore", LedgerCommand::Restore { incarnation: [9; 16] }),
+        ("restore", LedgerCommand::Restore { incarnation: [9; 16], reset_budgets: false }),
     ];
     for (word, sample) in samples {
         let sample = command(Body::Ledger(sample));

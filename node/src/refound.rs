@@ -38,6 +38,8 @@ pub struct Legacy {
     pub past: Past,
     pub cluster_key: ClusterKey,
     pub cause: RefoundCause,
+    /// Calendar periods that have begun count as unspent.
+    pub reset_budgets: bool,
 }
 
 /// The cluster that was made.
@@ -61,7 +63,7 @@ impl Legacy {
     pub fn settle(self, dir: &Path, settings: &Settings) -> anyhow::Result<Made> {
         let preparing = Preparing::begin(dir)?;
         preparing.clear(&[])?;
-        let Self { state, past, cluster_key, cause } = self;
+        let Self { state, past, cluster_key, cause, reset_budgets } = self;
         let facts = state.cluster.clone().context("the old cluster had not been bootstrapped")?;
         let authority =
             Authority::from_der(&facts.ca_certificate, &cluster_key.open(CA_KEY_PURPOSE, &facts.sealed_ca_key)?)?;
@@ -86,7 +88,7 @@ impl Legacy {
             version: VERSION.into(),
         };
         let member = RaftNode { name: record.name.to_string(), address: record.peer_address.clone(), incarnation };
-        write_refound(dir, &Refound { cluster_id: cluster, node: record, cause })?;
+        write_refound(dir, &Refound { cluster_id: cluster, node: record, cause, reset_budgets })?;
         let identity = Identity { cluster, node, incarnation };
         quorumgate_raft_store::prepare_from(dir, identity, member, &state, past)?;
         settings.write(dir)?;
@@ -107,7 +109,9 @@ pub fn recover(dir: &Path, settings: &Settings, salvaged: Salvaged) -> anyhow::R
     );
     let new = dir.join(RECOVERING);
     let Salvaged { state, past, .. } = salvaged;
-    let made = Legacy { state, past, cluster_key: key, cause: RefoundCause::Recovered }.settle(&new, settings)?;
+    let cause = RefoundCause::Recovered;
+    let legacy = Legacy { state, past, cluster_key: key, cause, reset_budgets: false };
+    let made = legacy.settle(&new, settings)?;
     fs::rename(&new, dir.join(RECOVERED))?;
     take_over(dir)?;
     Ok(made)

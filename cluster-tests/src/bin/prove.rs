@@ -84,7 +84,7 @@ enum Claim {
         /// Of the limits under load, in seconds.
         #[arg(long, default_value_t = 30)]
         window: u64,
-        /// One part alone: shapes, kill, cut, entries, tiny, flights, edits, operator or restored.
+        /// One part alone: shapes, kill, cut, reserve, entries, tiny, flights, calendar, edits, operator or restored.
         #[arg(long)]
         only: Option<String>,
     },
@@ -280,10 +280,18 @@ async fn limits(nodes: usize, limit: usize, window: Duration, only: Option<&str>
         let plan = Plan { round_trip: Some(|_, _| Duration::from_millis(2)), ..Plan::of(nodes) };
         let cluster = Cluster::start(plan).await?;
         for leader in [false, true] {
-            let cut = cut_off(&cluster, leader, limit, window).await?;
+            let cut = cut_off(&cluster, leader, false, limit, window).await?;
             println!("{cut}");
             hold(cut.overshoot == 0, "a window was over the limit after a cut");
         }
+    }
+    if wanted("reserve") {
+        let plan = Plan { round_trip: Some(|_, _| Duration::from_millis(2)), ..Plan::of(nodes) };
+        let cluster = Cluster::start(plan).await?;
+        let cut = cut_off(&cluster, false, true, limit, window).await?;
+        println!("with a reserve: {cut}");
+        hold(cut.overshoot == 0, "a window was over the limit while a reserve was spent");
+        hold(cut.meanwhile > 0, "nothing was spent of the reserve");
     }
     if wanted("entries") {
         let cluster = Cluster::start(Plan::of(nodes)).await?;
@@ -306,6 +314,14 @@ async fn limits(nodes: usize, limit: usize, window: Duration, only: Option<&str>
         hold(flights.most == 10, "not 10 in flight");
         hold(flights.meanwhile <= 10, "the permits of a dead node were lent too soon");
         hold(flights.back_after <= flights.back_max + Duration::from_secs(2), "permits came back late");
+    }
+    if wanted("calendar") {
+        let mut cluster = Cluster::start(Plan::of(nodes)).await?;
+        let counted = calendar(&mut cluster, limit).await?;
+        println!("{counted}");
+        hold(counted.overshoot == 0, "a minute was over its quota");
+        hold(counted.minutes[2] >= limit * 99 / 100, "too little of a quiet minute's quota was used");
+        hold(counted.around_reset[1] > 0, "a reset gave nothing");
     }
     if wanted("edits") {
         let cluster = Cluster::start(Plan::of(nodes)).await?;

@@ -233,6 +233,7 @@ pub fn refound_from(it: store::Refound) -> Result<Refound, Invalid> {
         cluster_id: array("cluster_id", &it.cluster_id)?,
         node: node_from(present("node", it.node)?)?,
         cause: if it.recovered { RefoundCause::Recovered } else { RefoundCause::Restored },
+        reset_budgets: it.reset_budgets,
     })
 }
 
@@ -241,6 +242,7 @@ pub fn refound_to(it: &Refound) -> store::Refound {
         cluster_id: it.cluster_id.into(),
         node: Some(node_to(&it.node)),
         recovered: it.cause == RefoundCause::Recovered,
+        reset_budgets: it.reset_budgets,
     }
 }
 

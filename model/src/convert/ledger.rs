@@ -38,7 +38,10 @@ pub(super) fn command_from(message: store::LedgerCommand) -> Result<LedgerComman
         Wire::ShareEpoch(it) => LedgerCommand::ShareEpoch { divisor: it.divisor },
         Wire::RetireNode(it) => LedgerCommand::RetireNode { node: it.node },
         Wire::RollPeriod(it) => LedgerCommand::RollPeriod { limit: it.limit, period: it.period, ends_us: it.ends_us },
-        Wire::Restore(it) => LedgerCommand::Restore { incarnation: array("incarnation", &it.incarnation)? },
+        Wire::Restore(it) => LedgerCommand::Restore {
+            incarnation: array("incarnation", &it.incarnation)?,
+            reset_budgets: it.reset_budgets,
+        },
     })
 }
 
@@ -61,8 +64,8 @@ pub(super) fn command_to(command: &LedgerCommand) -> store::LedgerCommand {
         LedgerCommand::RollPeriod { limit, period, ends_us } => {
             Wire::RollPeriod(store::LedgerRollPeriod { limit: *limit, period: *period, ends_us: *ends_us })
         }
-        LedgerCommand::Restore { incarnation } => {
-            Wire::Restore(store::LedgerRestore { incarnation: (*incarnation).into() })
+        LedgerCommand::Restore { incarnation, reset_budgets } => {
+            Wire::Restore(store::LedgerRestore { incarnation: (*incarnation).into(), reset_budgets: *reset_budgets })
         }
     };
     store::LedgerCommand { command: Some(command) }
@@ -286,6 +289,7 @@ pub(crate) fn limit_to(it: &Limit) -> store::LedgerLimit {
         removed_us: it.removed_us,
         broken: it.broken.clone(),
         period: it.period.map(|it| store::LedgerPeriod { number: it.number, ends_us: it.ends_us }),
+        forgiven_period: it.forgiven_period,
     }
 }
 
@@ -299,6 +303,7 @@ pub(crate) fn limit_from(it: store::LedgerLimit) -> Result<Limit, Invalid> {
         removed_us: it.removed_us,
         broken: it.broken,
         period: it.period.map(|it| Period { number: it.number, ends_us: it.ends_us }),
+        forgiven_period: it.forgiven_period,
     })
 }
 

@@ -36,6 +36,8 @@ pub enum Refused {
     InFlight,
     /// The kind of limit has no slots.
     NoSlots,
+    /// No period of the calendar has begun yet.
+    NoPeriod,
     KeyTooLong,
     TooManyKeys,
     TooManyBonuses,
@@ -68,6 +70,7 @@ impl Ledger {
             None => self.materialise(key, &limit, &mut effects),
         };
         pool.advance(self.now_us, &limit, &self.sessions);
+        self.renew_chunks(&mut pool, &limit);
         let budget = pool.budget(&limit);
         pool.resize(budget, budget + amount);
         pool.relief_mut().bonus.push(self.now_us.saturating_add(lasts_us), amount);
@@ -91,9 +94,21 @@ impl Ledger {
             Some(who) => vec![Key { limit: id, who: who.clone() }],
             None => self.keys_of(id),
         };
+        let is_void = self.is_void(&limit);
+        if who.is_none() && limit.is_calendar() {
+            // Also of keys that are not in the ledger.
+            self.limit_mut(id).forgiven_period = limit.period.map_or(0, |it| it.number);
+        }
         for key in keys {
-            let Some(mut pool) = self.keys.get(&key).map(|pool| Pool::clone(pool)) else { continue };
+            let room = self.keys.len() < KEYS_MAX && key.who.len() <= KEY_BYTES_MAX;
+            let mut pool = match self.keys.get(&key) {
+                Some(pool) => Pool::clone(pool),
+                // It would enter the ledger spent.
+                None if is_void && room => self.materialise(&key, &limit, &mut effects),
+                None => continue,
+            };
             pool.advance(self.now_us, &limit, &self.sessions);
+            self.renew_chunks(&mut pool, &limit);
             pool.forgive(self.now_us, self.version, &limit);
             self.store(&key, pool);
             self.look_at(&key, &mut effects);
@@ -106,7 +121,8 @@ impl Ledger {
         let limit = self.limit(id).filter(|it| it.removed_us.is_none()).ok_or(Refused::NoLimit)?;
         match limit.broken {
             Some(_) => Err(Refused::Broken),
-            None if !limit.has_slots() => Err(Refused::NoSlots),
+            None if !limit.has_slots() && !limit.is_calendar() => Err(Refused::NoSlots),
+            None if limit.is_calendar() && limit.period.is_none() => Err(Refused::NoPeriod),
             None => Ok(limit.clone()),
         }
     }
@@ -131,7 +147,10 @@ impl Pool {
         let budget = self.budget(limit);
         let Some(relief) = &mut self.relief else { return };
         let over = relief.bonus.take_due(now_us);
-        if relief.bonus.is_empty() && relief.reset_us.saturating_add(limit.rest_us()) <= now_us {
+        // Of a calendar limit it counts until the period ends, for whoever hears of it late.
+        let past =
+            relief.reset_us == 0 || !limit.is_calendar() && relief.reset_us.saturating_add(limit.rest_us()) <= now_us;
+        if relief.bonus.is_empty() && past {
             self.relief = None;
         }
         if over > 0 {
@@ -145,6 +164,9 @@ impl Pool {
     }
 
     fn forgive(&mut self, now_us: u64, version: u64, limit: &Limit) {
+        if limit.is_calendar() {
+            self.start_over(limit);
+        }
         let rested_us = now_us.saturating_add(limit.rest_us());
         let home = self.recycling.take_due(rested_us) + self.quarantine.take_due(rested_us);
         self.destroyed.take_due(rested_us);
@@ -154,6 +176,14 @@ impl Pool {
         }
         let relief = self.relief_mut();
         (relief.reset_us, relief.reset_version) = (now_us, version);
+    }
+
+    /// A new period: what was forgiven of the one before is past.
+    pub(super) fn end_reset(&mut self) {
+        if let Some(relief) = &mut self.relief {
+            (relief.reset_us, relief.reset_version) = (0, 0);
+        }
+        self.relief.take_if(|it| it.bonus.is_empty());
     }
 
     /// Whether what has rested at that instant was used before the last reset.

@@ -26,7 +26,7 @@ impl Ledger {
             LedgerCommand::Batches(batches) => self.take_batches(batches, &mut effects),
             LedgerCommand::ShareEpoch { divisor } => self.share_epoch(*divisor),
             LedgerCommand::RetireNode { node } => self.retire_node(*node),
-            LedgerCommand::Restore { .. } => self.restore(),
+            LedgerCommand::Restore { reset_budgets, .. } => self.restore(*reset_budgets),
             LedgerCommand::RollPeriod { limit, period, ends_us } => {
                 self.roll_period(*limit, *period, *ends_us, &mut effects);
             }
@@ -129,7 +129,7 @@ impl Ledger {
         let permits = matches!(limit.rule.kind, Kind::Concurrency { .. });
         let (budget, outdated) = (pool.budget(limit), permits || pool.outdates(acked));
         if limit.is_calendar() {
-            pool.take_chunks(session, item)?;
+            pool.take_chunks(session, item, pool.outdates(acked))?;
         }
         let held = pool.held_mut(session);
         let Some(kept) = held.slots.checked_sub(back) else {
@@ -301,8 +301,11 @@ impl Ledger {
         for key in self.keys_of(id) {
             let mut pool = Pool::clone(&self.keys[&key]);
             pool.resize(before, after);
-            if limit.as_ref().is_some_and(|it| it.period.is_some_and(|period| self.is_void(&period))) {
-                pool.burnt += std::mem::take(&mut pool.free);
+            if limit.as_ref().is_some_and(|it| self.is_void(it)) {
+                // What is more by this edit is not known to be unspent either; a bonus is.
+                let made = pool.free.min(after.saturating_sub(before));
+                pool.free -= made;
+                pool.burnt += made;
             }
             // Soon: holders above their new target are to hear of it.
             self.due.remove(&(pool.due_us, key.clone()));
@@ -319,7 +322,7 @@ impl Ledger {
 
     /// What is newer than the backup is unknown: every session is over, every key is forgotten, and nothing of what was
     /// defined before is lent until whatever could be in use has rested. The old nodes are stopped by now.
-    fn restore(&mut self) {
+    fn restore(&mut self, reset_budgets: bool) {
         let length_us = self.sessions.values().map(|it| it.length_us).max().unwrap_or(0);
         // Later than the definition of any limit that the backup has, also of one that was defined at that instant.
         self.void_us = time::session_end(self.now_us, length_us) + 1;
@@ -328,7 +331,7 @@ impl Ledger {
             self.forget(&key);
         }
         self.wall = None;
-        self.void_wall_us = u64::MAX;
+        self.void_wall_us = if reset_budgets { 0 } else { u64::MAX };
         self.sessions.clear();
         self.seats.clear();
         self.epoch = super::Epoch::default();

@@ -7,14 +7,14 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-/// A window is cut into this many grains: a slot comes back at most one of them late (1.6 % of the window).
-pub const GRAINS: u64 = 64;
+/// A window is cut into this many grains: a slot comes back at most one of them late (1 % of the window).
+pub const GRAINS: u64 = 100;
 /// How far clocks may drift against real time, in parts per million; a used slot rests for that much longer.
 pub const DRIFT_PPM: u64 = 500;
 /// Live grains of a key that is seldom used lie within the bucket itself.
 const FEW: usize = 8;
 /// A used slot lies at most GRAINS + 2 grains ahead.
-const MANY: usize = 72;
+const MANY: usize = 108;
 
 /// The grain of what never comes back.
 const NEVER: u64 = u64::MAX;

@@ -64,9 +64,11 @@ impl Ledger {
         self.wall.map(|wall| wall.ahead_us.saturating_add(self.now_us))
     }
 
-    /// Whether nothing may be lent of a period, because it is unknown what was spent of it before a restore.
-    pub fn is_void(&self, period: &Period) -> bool {
-        period.begins_us() <= self.void_wall_us && self.void_wall_us > 0
+    /// Whether nothing may be lent of a limit's period, because it is unknown what was spent of it before a restore.
+    pub fn is_void(&self, limit: &Limit) -> bool {
+        let Some(period) = limit.period else { return false };
+        let forgiven = limit.forgiven_period == period.number;
+        period.begins_us() <= self.void_wall_us && self.void_wall_us > 0 && !forgiven
     }
 
     /// Calendar limits whose next period is to begin at `wall_us` of Unix time; how soon it may, the ledger says.
@@ -135,15 +137,20 @@ impl Ledger {
             return;
         }
         pool.period = period.number;
-        pool.holders.retain(|(_, held)| held.demand + held.want > 0);
-        for (_, held) in &mut pool.holders {
-            held.slots = 0;
+        pool.end_reset();
+        pool.start_over(limit);
+        if self.is_void(limit) {
+            pool.burnt = limit.budget();
+            pool.free -= pool.burnt;
         }
-        (pool.spent, pool.burnt, pool.excess) = (0, 0, 0);
-        (pool.free, pool.burnt) = match self.is_void(&period) {
-            true => (0, limit.budget()),
-            false => (limit.budget(), 0),
-        };
+    }
+
+    /// For how long a bonus lasts unless its giver says so: a window, or what is left of the period.
+    pub fn bonus_lasts_us(&self, limit: &Limit) -> u64 {
+        match self.period_end_us(limit) {
+            Some(end_us) => end_us.saturating_sub(self.now_us).max(1),
+            None => limit.window_us(),
+        }
     }
 
     /// When the period ends, on the log clock.
@@ -153,9 +160,20 @@ impl Ledger {
 }
 
 impl Pool {
-    /// What a batch says of a chunk. Of another period it says nothing any more.
-    pub(super) fn take_chunks(&mut self, session: SessionId, item: &LeaseItem) -> Result<(), Wrong> {
-        if item.period != self.period {
+    /// A period's budget, whole: whatever was lent of it is void, and who asks for some asks still.
+    pub(super) fn start_over(&mut self, limit: &Limit) {
+        self.holders.retain(|(_, held)| held.demand + held.want > 0);
+        for (_, held) in &mut self.holders {
+            held.slots = 0;
+        }
+        (self.spent, self.burnt, self.excess) = (0, 0, 0);
+        self.free = self.budget(limit);
+    }
+
+    /// What a batch says of a chunk. Of another period, or from before a reset (`outdated`), it says nothing any more.
+    pub(super) fn take_chunks(&mut self, session: SessionId, item: &LeaseItem, outdated: bool) -> Result<(), Wrong> {
+        let outdated = outdated && !mutants::is(Mutant::StaleChunk);
+        if item.period != self.period || outdated {
             return Ok(());
         }
         let held = self.held_mut(session);

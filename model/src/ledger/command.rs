@@ -86,6 +86,8 @@ pub enum LedgerCommand {
     /// The state came out of a backup: whatever was lent is void.
     Restore {
         incarnation: [u8; 16],
+        /// Calendar periods that have begun count as unspent, and not as spent.
+        reset_budgets: bool,
     },
 }
 

@@ -2,6 +2,8 @@
 
 /// A sample is this long, or a quarter of a short window.
 const SAMPLE_US: u64 = 1_400_000;
+/// After this part of a sample a change may be seen that is large.
+const EARLY_PART: u64 = 7;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
@@ -21,10 +23,22 @@ impl Demand {
     pub fn add(&mut self, count: u64, now_us: u64) {
         self.count += count;
         let past_us = now_us.saturating_sub(self.since_us);
-        if past_us < SAMPLE_US.min(self.window_us / 4).max(1) {
+        let sample_us = SAMPLE_US.min(self.window_us / 4).max(1);
+        if past_us < (sample_us / EARLY_PART).max(1) {
             return;
         }
         let per_window = |n: u64| (u128::from(n) * 1_000 * u128::from(self.window_us) / u128::from(past_us)) as u64;
+        if past_us < sample_us {
+            // Looked at often, so it has to be beyond doubt: twice the deviation, and the sample goes on.
+            let deviation = (16 * self.count).isqrt() + 4;
+            let (at_least, at_most) = (self.count.saturating_sub(deviation), self.count + deviation);
+            match (per_window(at_least), per_window(at_most)) {
+                (at_least, _) if at_least > self.milli.saturating_mul(5) / 4 => self.milli = at_least,
+                (_, at_most) if at_most < self.milli / 4 * 3 => self.milli = at_most,
+                _ => {}
+            }
+            return;
+        }
         let seen = per_window(self.count);
         // Two standard deviations of a count below it and above it.
         let deviation = (4 * self.count).isqrt() + 1;

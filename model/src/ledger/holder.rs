@@ -97,6 +97,9 @@ struct Account {
     keep: Option<u64>,
     /// How many of the slots a lowered budget has too many.
     surplus: u64,
+    /// What is free and others ask for, and when some of that was given last.
+    spare: u64,
+    gave_us: u64,
     told_demand: u64,
     told_want: u64,
     /// Of a chunk: what is to be prepaid next.
@@ -240,6 +243,7 @@ impl Holder {
 
     /// The replica was replaced by a snapshot, and entries were skipped: what they lent is found by comparison.
     pub fn resync(&mut self, ledger: &Ledger, now_us: u64) {
+        let seen = self.ledger.version;
         self.ledger = ledger.clone();
         self.applied_us = now_us;
         self.check_session();
@@ -249,6 +253,7 @@ impl Holder {
             self.renewed(session.seq, session.attempt, now_us);
         }
         self.roll_skipped();
+        self.reset_skipped(seen);
         let under_way: BTreeMap<Key, u64> = self.flight.iter().flat_map(Flight::released).collect();
         let known: BTreeSet<Key> = self.accounts.keys().cloned().collect();
         let pools: Vec<(Key, u64)> =
@@ -412,6 +417,8 @@ impl Holder {
             short: 0,
             keep: None,
             surplus: 0,
+            spare: 0,
+            gave_us: 0,
             told_demand: 0,
             told_want: 0,
             want: 0,

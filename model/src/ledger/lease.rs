@@ -162,7 +162,8 @@ impl Lease {
     /// Asked after the take: a period that began in between has voided it.
     fn is_within_period(&self, taken: &Taken) -> bool {
         let Some(ends) = &self.ends else { return true };
-        taken.at_us < ends.spends_until_us() && self.bucket.is_of(taken)
+        let runs = taken.at_us < ends.spends_until_us() || mutants::is(Mutant::SpendsPastPeriod);
+        runs && self.bucket.is_of(taken)
     }
 
     /// When the period ends, of a calendar limit.

@@ -27,6 +27,8 @@ pub struct Limit {
     pub broken: Option<String>,
     /// Of a calendar limit: the period that has begun, if one has.
     pub period: Option<Period>,
+    /// The period whose use an operator has forgiven though it is unknown since a restore; 0: none.
+    pub forgiven_period: u64,
 }
 
 /// The budget was larger before, or there were shares where there are none now; nodes that have not acknowledged the change go by it.
@@ -120,8 +122,16 @@ impl Ledger {
             self.drop_limit(old);
         }
         let (id, defined_us) = (self.version, self.now_us);
-        let limit =
-            Limit { id, rule: rule.clone(), defined_us, lowered: None, removed_us: None, broken: None, period: None };
+        let limit = Limit {
+            id,
+            rule: rule.clone(),
+            defined_us,
+            lowered: None,
+            removed_us: None,
+            broken: None,
+            period: None,
+            forgiven_period: 0,
+        };
         self.limits.insert(id, Arc::new(limit));
         self.names.insert(rule.name.clone(), id);
     }

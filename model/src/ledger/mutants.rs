@@ -32,10 +32,14 @@ pub enum Mutant {
     BurntRegranted,
     /// What a node keeps for a time without a quorum is lent again as if it had stopped with the session.
     ReserveForgotten,
+    /// A chunk is spent though its period is over.
+    SpendsPastPeriod,
+    /// What a node said of its chunk before it heard of a reset is believed after it.
+    StaleChunk,
 }
 
 impl Mutant {
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 16] = [
         Mutant::RegrantAtExpiry,
         Mutant::WallClockStamps,
         Mutant::ClockJumpsAhead,
@@ -50,6 +54,8 @@ impl Mutant {
         Mutant::ReleaseBeforeRemove,
         Mutant::BurntRegranted,
         Mutant::ReserveForgotten,
+        Mutant::SpendsPastPeriod,
+        Mutant::StaleChunk,
     ];
 
     /// `regrant_at_expiry`
@@ -69,6 +75,8 @@ impl Mutant {
             Mutant::ReleaseBeforeRemove => "release_before_remove",
             Mutant::BurntRegranted => "burnt_regranted",
             Mutant::ReserveForgotten => "reserve_forgotten",
+            Mutant::SpendsPastPeriod => "spends_past_period",
+            Mutant::StaleChunk => "stale_chunk",
         }
     }
 

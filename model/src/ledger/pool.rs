@@ -4,7 +4,7 @@ use imbl::OrdMap;
 
 use super::{
     Limit, RESERVE_US, Relief, Schedule, Session,
-    command::{Dated, SessionId},
+    command::{Dated, Kind, SessionId},
     mutants::{self, Mutant},
     share::{self, Target},
     time,
@@ -89,6 +89,12 @@ impl Pool {
 
     fn position(&self, session: SessionId) -> Result<usize, usize> {
         self.holders.binary_search_by_key(&session, |(id, _)| *id)
+    }
+
+    /// Whether others ask for more than they have, and nothing is free for them.
+    pub(super) fn is_short_beside(&self, mine: Option<SessionId>) -> bool {
+        let short = |held: &Held| held.want > 0 || held.demand > held.slots.saturating_mul(1_000);
+        self.free == 0 && self.holders.iter().any(|(id, held)| Some(*id) != mine && short(held))
     }
 
     /// Everything, wherever it is.
@@ -278,7 +284,12 @@ impl Pool {
         // Work-conserving: better lent beyond its target to who could use it than idle.
         let wants: Vec<u64> = live.iter().map(|n| self.holders[*n].1.want).collect();
         self.lend_free(live, &wants, given);
-        let unmet: u64 = short_of(self, |it| it.need).iter().sum::<u64>() + self.excess;
+        // What is free with those who do not need it they give back by themselves (`Holder`); a permit that is recalled
+        // comes when its exchange ends.
+        let unmet = match limit.rule.kind {
+            Kind::Concurrency { .. } => short_of(self, |it| it.need).iter().sum::<u64>() + self.excess,
+            _ => self.excess,
+        };
         if unmet > 0 && now_us >= self.recalled_us + RECALL_EVERY_US {
             let above = |((n, target), demand): ((&usize, &Target), &u64)| {
                 let held = held(self, n);

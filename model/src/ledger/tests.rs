@@ -179,7 +179,7 @@ fn a_restarted_node_has_no_share_until_its_old_session_has_rested() {
 #[test]
 fn a_restore_lends_nothing_until_all_that_may_be_in_use_has_rested() {
     let mut ledger = three(100);
-    ledger.apply(10 * S, &LedgerCommand::Restore { incarnation: [1; 16] });
+    ledger.apply(10 * S, &LedgerCommand::Restore { incarnation: [1; 16], reset_budgets: false });
     let opened = ledger.apply(11 * S, &open(1, 9, 1));
     let Effect::Opened { session, .. } = opened[0] else { panic!("{opened:?}") };
     ledger.apply(12 * S, &LedgerCommand::ShareEpoch { divisor: 1 });

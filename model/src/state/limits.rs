@@ -78,7 +78,7 @@ impl State {
         if it.amount == 0 || it.amount > u64::from(SLOTS_MAX) {
             return Err(Invalid::field("amount").found(it.amount).allowed(format!("1 to {SLOTS_MAX}")).into());
         }
-        let lasts = it.lasts.unwrap_or(Duration::from_micros(limit.window_us()));
+        let lasts = it.lasts.unwrap_or(Duration::from_micros(self.ledger.bonus_lasts_us(&limit)));
         if lasts.is_zero() || lasts > BONUS_MAX {
             let allowed = format!("more than 0s, at most {}", Span(BONUS_MAX));
             return Err(Invalid::field("lasts").found(Span(lasts)).allowed(allowed).into());
@@ -112,6 +112,7 @@ fn refused(why: Refused, name: &resource::Name) -> Rejected {
             Reason::Invalid.because(format!("{name} counts what is in flight: it comes back when an exchange ends"))
         }
         Refused::NoSlots => Reason::Invalid.because(format!("{name} is of a kind whose budget cannot be changed")),
+        Refused::NoPeriod => Reason::Invalid.because(format!("no period of {name} has begun yet; try again")),
         Refused::KeyTooLong => Reason::Invalid.because(format!("the key is longer than {KEY_BYTES_MAX} bytes")),
         Refused::TooManyKeys => Reason::LimitReached.because("the ledger has no room for another key"),
         Refused::TooManyBonuses => {

@@ -71,7 +71,10 @@ impl State {
         self.other_ca = None;
         self.nodes.insert(it.node.id, Arc::new(it.node.clone()));
         if self.ledger.version > 0 {
-            self.ledger.apply(self.clock_us, &LedgerCommand::Restore { incarnation: it.node.incarnation });
+            self.ledger.apply(
+                self.clock_us,
+                &LedgerCommand::Restore { incarnation: it.node.incarnation, reset_budgets: it.reset_budgets },
+            );
         }
         let cause = match it.cause {
             RefoundCause::Restored => "restored from a backup",

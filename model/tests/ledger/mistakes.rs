@@ -3,15 +3,19 @@
 
 use std::sync::Arc;
 
-use quorumgate_model::ledger::{
-    Ledger,
-    command::{Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
-    holder::{Holder, Outgoing},
-    mutants::{Mutant, choose},
+use quorumgate_model::{
+    ledger::{
+        Ledger,
+        command::{Effect, Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
+        holder::{Holder, Outgoing},
+        lease::Lease,
+        mutants::{Mutant, choose},
+    },
+    resource::Every,
 };
 
 use super::*;
-use crate::audit::{Admission, Budget, Excess, audit};
+use crate::audit::{Admission, Allowed, Budget, audit, audit_periods};
 
 /// Of each mistake's schedules this many are tried; one has to notice.
 const TRIES: u64 = 100;
@@ -102,6 +106,16 @@ fn a_reserve_that_is_lent_to_others_is_noticed() {
     check(Mutant::ReserveForgotten);
 }
 
+#[test]
+fn a_reset_that_does_not_void_what_was_said_before_is_noticed() {
+    check_directed(Mutant::StaleChunk, said_before_a_reset);
+}
+
+#[test]
+fn a_chunk_that_is_spent_after_its_period_is_noticed() {
+    check_directed(Mutant::SpendsPastPeriod, cut_off_over_midnight);
+}
+
 const WINDOW: u64 = 5 * S;
 
 fn deliver(
@@ -128,7 +142,7 @@ fn command_of(outgoing: Option<Outgoing>) -> LedgerCommand {
 /// Node 1 repeats a batch four times before it hears of it; the ledger took the first attempt, and says of the others
 /// that they are repeats. Then node 1 is cut off and spends until what it takes for its end; node 2 gets the slots when
 /// the ledger thinks they have rested. Random schedules miss this.
-fn repeated_and_cut_off() -> Option<Excess> {
+fn repeated_and_cut_off() -> Option<String> {
     let (mut ledger, key) = (Ledger::default(), Key { limit: 1, who: "k".into() });
     let mut holders: Vec<Holder> = (1..=2).map(|n| Holder::start(n, [n as u8; 16], 5 * S, &ledger, 0)).collect();
     let rule = Rule {
@@ -147,9 +161,9 @@ fn repeated_and_cut_off() -> Option<Excess> {
     // Without a divisor there are no shares: every slot is lent by the ledger.
     let lease = holders[0].lease(&key, t(0)).expect("the limit is known");
     let mut admissions = Vec::new();
-    let spend = |lease: &quorumgate_model::ledger::lease::Lease, now: u64, admissions: &mut Vec<Admission>| {
+    let spend = |lease: &Lease, now: u64, admissions: &mut Vec<Admission>| {
         while lease.take(1, now).is_ok() {
-            admissions.push(Admission { first_us: now, answer_us: now, said_us: now, cost: 1 });
+            admissions.push(Admission { first_us: now, answer_us: now, said_us: now, cost: 1, node: 0 });
         }
     };
     spend(&lease, t(10), &mut admissions);
@@ -184,16 +198,115 @@ fn repeated_and_cut_off() -> Option<Excess> {
         }
     }
     assert!(admissions.iter().any(|it| it.first_us > t(10_000)), "node 2 never got any");
-    audit(&admissions, WINDOW, &[Budget { from_us: 0, budget: 100 }], 0)
+    let budgets = vec![Budget { from_us: 0, budget: 100 }];
+    audit(&admissions, WINDOW, &Allowed { budgets, ..Allowed::default() }).map(|it| format!("{it:?}"))
 }
 
-fn check_directed(mutant: Mutant, schedule: fn() -> Option<Excess>) {
+/// Calendar time when the log clock and the nodes' clocks show 0: a multiple of all lengths of periods.
+const UNIX_US: u64 = 1_728_000_000 * S;
+const PERIOD: u64 = 10 * S;
+
+/// Two nodes with a calendar limit of 100, and a first period that began at 10 s of all clocks.
+struct Calendar {
+    ledger: Ledger,
+    holders: Vec<Holder>,
+    key: Key,
+}
+
+impl Calendar {
+    fn begun() -> Self {
+        let mut ledger = Ledger::default();
+        let holders = (1..=2).map(|n| Holder::start(n, [n as u8; 16], 5 * S, &ledger, 0)).collect();
+        let kind = Kind::Calendar { limit: 100, every: Every::Minute };
+        let name = "limit".parse().expect("it is a name");
+        let rule = Rule { name, kind, mode: Mode::Leased, on_no_quorum: NoQuorum::Deny };
+        ledger.apply(PERIOD, &LedgerCommand::DefineLimit(rule));
+        let mut world = Self { ledger, holders, key: Key { limit: 1, who: "k".into() } };
+        for now in (PERIOD..PERIOD + S).step_by(100_000) {
+            world.turn(now, &[0, 1]);
+        }
+        world.roll(PERIOD, PERIOD + S, &[0, 1]);
+        world
+    }
+
+    /// Each of them sends what it has to say, and all of them hear of it.
+    fn turn(&mut self, now: u64, which: &[usize]) {
+        for n in which {
+            self.holders[*n].tell_wall(UNIX_US + now, now);
+            if let Some(outgoing) = self.holders[*n].poll(now) {
+                deliver(&mut self.ledger, &mut self.holders, now, command_of(Some(outgoing)), which, now);
+            }
+        }
+    }
+
+    fn roll(&mut self, begins: u64, now: u64, heard: &[usize]) {
+        let unix_us = UNIX_US + begins;
+        let roll = LedgerCommand::RollPeriod { limit: 1, period: unix_us / S, ends_us: unix_us + PERIOD };
+        deliver(&mut self.ledger, &mut self.holders, now, roll, heard, now);
+        assert_eq!(self.ledger.limit(1).and_then(|it| it.period).map(|it| it.number), Some(unix_us / S));
+    }
+
+    fn lease(&mut self, n: usize, now: u64) -> Arc<Lease> {
+        self.holders[n].lease(&self.key, now).expect("the limit is known")
+    }
+
+    /// Node `n` gets at least `count` of the period.
+    fn prepay(&mut self, n: usize, count: u32, now: u64) -> Arc<Lease> {
+        let lease = self.lease(n, now);
+        lease.wait(count);
+        self.holders[n].signal(&self.key);
+        self.turn(now, &[n]);
+        lease.wait_over(count);
+        lease
+    }
+}
+
+/// Node 1 has prepaid half of a period, and is cut off when the next begins; node 2 uses all of that.
+fn cut_off_over_midnight() -> Option<String> {
+    let mut world = Calendar::begun();
+    for now in (11 * S..16 * S).step_by(250_000) {
+        world.turn(now, &[0, 1]);
+    }
+    let first = world.prepay(0, 50, 16 * S);
+    assert!(first.counts(16 * S).free >= 50, "{:?}", first.counts(16 * S));
+    let (begins, mut admissions) = (2 * PERIOD, Vec::new());
+    let mut spend = |lease: &Lease, now: u64| {
+        while lease.take(1, now).is_ok() {
+            admissions.push(Admission { first_us: now, answer_us: now, said_us: now, cost: 1, node: 0 });
+        }
+    };
+    for now in (17 * S..begins).step_by(250_000) {
+        world.turn(now, &[1]);
+    }
+    world.roll(begins, begins, &[1]);
+    for now in (begins + 100_000..begins + 4 * S).step_by(50_000) {
+        let second = world.prepay(1, 5, now);
+        spend(&second, now);
+        spend(&first, now);
+    }
+    assert!(admissions.len() >= 100, "node 2 got only {} of a period", admissions.len());
+    let allowed = Allowed { budgets: vec![Budget { from_us: 0, budget: 100 }], ..Allowed::default() };
+    audit_periods(&admissions, PERIOD, 50_000, &allowed).map(|it| format!("{it:?}"))
+}
+
+/// A node says what it has spent, and a reset comes before it in the log.
+fn said_before_a_reset() -> Option<String> {
+    let mut world = Calendar::begun();
+    let lease = world.prepay(0, 40, 12 * S);
+    assert!(lease.take(10, 12 * S).is_ok());
+    let said = command_of((12 * S..15 * S).step_by(100_000).find_map(|now| world.holders[0].poll(now)));
+    world.ledger.reset_usage(15 * S, 1, None).expect("a period has begun");
+    let effects = world.ledger.apply(15 * S, &said);
+    effects.iter().find(|it| matches!(it, Effect::Broken { .. })).map(|it| format!("{it:?}"))
+}
+
+fn check_directed(mutant: Mutant, schedule: fn() -> Option<String>) {
     assert_eq!(schedule(), None);
     choose(Some(mutant));
-    let excess = schedule();
+    let noticed = schedule();
     choose(None);
-    println!("{}: {excess:?}", mutant.word());
-    assert!(excess.is_some());
+    println!("{}: {noticed:?}", mutant.word());
+    assert!(noticed.is_some());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use crate::chance::Chance;
 
 pub const S: u64 = 1_000_000;
 pub const MS: u64 = 1_000;
+/// When a schedule of `Plan::killed` kills, or up to 2 s later.
+pub const KILLED_US: u64 = 61 * S;
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -36,6 +38,10 @@ pub struct Plan {
     pub loss_percent: u64,
     pub twice_percent: u64,
     pub stall_percent: u64,
+    /// Of `Load::Killed`: how much is on that node.
+    pub killed_percent: u64,
+    /// Whether it is noted where slots are.
+    pub sampled: bool,
     pub faults: Vec<(u64, Fault)>,
 }
 
@@ -60,6 +66,11 @@ pub enum Load {
     /// All at once, then nothing, then all at once.
     Bursts {
         every_us: u64,
+    },
+    /// A part of it on one node until that is killed, and then all on the others.
+    Killed {
+        node: usize,
+        at_us: u64,
     },
     /// One node only.
     Alone,
@@ -108,6 +119,15 @@ pub enum Fault {
     Restore {
         entries: usize,
     },
+    /// What was used counts no more, of one key or of all.
+    Reset {
+        key: Option<usize>,
+    },
+    Bonus {
+        key: usize,
+        amount: u64,
+        lasts_us: u64,
+    },
 }
 
 impl Plan {
@@ -140,8 +160,25 @@ impl Plan {
             loss_percent: 0,
             twice_percent: 0,
             stall_percent: 0,
+            killed_percent: 0,
+            sampled: true,
             faults: Vec::new(),
         }
+    }
+
+    /// Nodes that are near each other, and all ask for half as much again as there is: the leader is killed, or another one
+    /// that half of the clients are on. Its clients go to the others.
+    pub fn killed(seed: u64, nodes: usize, leader: bool) -> Self {
+        let at_us = KILLED_US + seed % 7 * 300 * MS;
+        let node = if leader { 0 } else { 1 };
+        let window_us = 30 * S;
+        let mut plan = Self::calm(seed, nodes, 1_000, window_us, Load::Killed { node, at_us }, 150);
+        plan.delay_us = vec![vec![500; nodes]; nodes];
+        (plan.poll_us, plan.heartbeat_us, plan.session_us) = (50 * MS, 100 * MS, 5 * S);
+        plan.killed_percent = if leader { 100 / nodes as u64 } else { 50 };
+        plan.until_us = at_us + 5 * window_us;
+        plan.faults = vec![(at_us, Fault::Crash { node, for_us: 10 * window_us })];
+        plan
     }
 
     pub fn of(seed: u64) -> Self {
@@ -196,6 +233,8 @@ impl Plan {
             loss_percent: c.one_of(&[0, 2, 10, 30]),
             twice_percent: c.one_of(&[0, 5, 30]),
             stall_percent: c.one_of(&[0, 1, 5]),
+            killed_percent: 0,
+            sampled: false,
             faults: Vec::new(),
         };
         plan.faults = faults(c, &plan);
@@ -304,11 +343,32 @@ fn faults(chance: &mut Chance, plan: &Plan) -> Vec<(u64, Fault)> {
         };
         faults.push((at_us, fault));
     }
+    faults.extend(reliefs(plan));
     if plan.founders < plan.nodes {
         faults.push((chance.within(2 * S, plan.until_us / 2), Fault::Join { node: plan.nodes - 1 }));
     }
     faults.sort_by_key(|(at_us, _)| *at_us);
     faults
+}
+
+/// In one schedule of eight an operator gives and forgives; what the auditor allows is less sharp there.
+fn reliefs(plan: &Plan) -> Vec<(u64, Fault)> {
+    let mut chance = Chance::of(plan.seed ^ 0xb0);
+    let count = if plan.seed.is_multiple_of(8) { chance.within(1, 3) } else { 0 };
+    let mut reliefs = Vec::new();
+    for _ in 0..count {
+        let key = chance.within(0, plan.keys - 1) as usize;
+        let at_us = chance.within(2 * S, plan.until_us / 2);
+        reliefs.push(match chance.within(0, 2) {
+            0 => (at_us, Fault::Reset { key: Some(key) }),
+            1 => (at_us, Fault::Reset { key: None }),
+            _ => {
+                let (amount, lasts_us) = (chance.within(1, plan.limit), chance.within(S, 2 * plan.window_us));
+                (at_us, Fault::Bonus { key, amount, lasts_us })
+            }
+        });
+    }
+    reliefs
 }
 
 /// Schedules made for one mistake each.

@@ -18,12 +18,17 @@ use quorumgate_model::ledger::{
 };
 
 use crate::{
-    audit::{Admission, Budget, Excess},
+    audit::{Admission, Budget, Excess, Extra},
     chance::Chance,
     plan::{Fault, Load, MS, Plan, S, What},
 };
 
 mod kinds;
+mod places;
+mod relief;
+
+pub use places::Places;
+use relief::Said;
 
 const WATCH_US: u64 = 250 * MS;
 const GRANT_WAIT_US: u64 = 2 * S;
@@ -42,6 +47,7 @@ pub struct Outcome {
     /// Of every key and window-long stretch after the first two: what was admitted.
     pub per_window: Vec<u64>,
     pub admissions: Vec<Vec<Admission>>,
+    pub places: Places,
     /// Of a concurrency limit: from when to when each exchange was in flight.
     pub flights: Vec<Vec<(u64, u64)>>,
 }
@@ -139,13 +145,14 @@ pub struct World {
     term: u64,
     clock: LogClock,
     gathered: Vec<LeaseBatch>,
-    others: Vec<LedgerCommand>,
+    others: Vec<Said>,
     flushing: bool,
-    uncommitted: VecDeque<(u64, u64, LedgerCommand)>,
+    uncommitted: VecDeque<(u64, u64, Said)>,
     leaderless_us: u64,
     epoch_asked_us: u64,
     keys: Vec<Key>,
     budgets: Vec<Budget>,
+    extras: Vec<Extra>,
     outcome: Outcome,
     /// (node, boot, key, place among the key's flights) of what may be in flight.
     in_flight: Vec<(usize, u64, usize, usize)>,
@@ -209,6 +216,7 @@ impl World {
             epoch_asked_us: 0,
             keys: Vec::new(),
             budgets: Vec::new(),
+            extras: Vec::new(),
             outcome,
             in_flight: Vec::new(),
             plan,
@@ -218,7 +226,7 @@ impl World {
     fn begin(&mut self) {
         self.clock = LogClock::lead(0, self.local(0));
         let rule = self.rule(self.plan.limit);
-        self.commit(0, LedgerCommand::DefineLimit(rule));
+        self.commit(0, LedgerCommand::DefineLimit(rule).into());
         self.keys = (0..self.plan.keys).map(|n| Key { limit: 1, who: format!("k{n}").into() }).collect();
         for node in 0..self.plan.founders {
             self.start(node);
@@ -283,6 +291,7 @@ impl World {
                 self.at(self.plan.heartbeat_us, Event::Heartbeat);
             }
             Event::Watch => {
+                self.sample_places();
                 self.watch();
                 self.at(WATCH_US, Event::Watch);
             }
@@ -442,7 +451,7 @@ impl World {
         match lease.take(self.plan.cost as u32, read_us) {
             Ok(taken) => {
                 let said_us = self.real(node, taken.at_us);
-                self.admitted(key, first_us, said_us);
+                self.admitted(node, key, first_us, said_us);
                 self.begin_flight(node, key, lease, taken);
             }
             Err(Denied::NoSession) => {}
@@ -459,9 +468,9 @@ impl World {
         }
     }
 
-    fn admitted(&mut self, key: usize, first_us: u64, said_us: u64) {
+    fn admitted(&mut self, node: usize, key: usize, first_us: u64, said_us: u64) {
         self.outcome.admitted += self.plan.cost;
-        let admission = Admission { first_us, answer_us: self.now_us, said_us, cost: self.plan.cost };
+        let admission = Admission { first_us, answer_us: self.now_us, said_us, cost: self.plan.cost, node };
         self.outcome.admissions[key].push(admission);
     }
 
@@ -477,7 +486,7 @@ impl World {
                 Ok(taken) => {
                     lease.wait_over(self.plan.cost as u32);
                     let said_us = self.real(node, taken.at_us);
-                    self.admitted(it.key, it.since_us, said_us);
+                    self.admitted(node, it.key, it.since_us, said_us);
                     self.begin_flight(node, it.key, &lease, taken);
                 }
                 Err(_) => self.nodes[node].waiting.push(it),
@@ -494,6 +503,11 @@ impl World {
             Load::Even => (gap, any),
             Load::Skewed => (gap, if mostly { 1 } else { any }),
             Load::Alone => (gap, 2),
+            Load::Killed { node, at_us } if self.now_us < at_us => {
+                let others = (node + 1 + self.chance.within(0, n - 2) as usize) % n as usize;
+                (gap, if self.chance.percent(self.plan.killed_percent) { node } else { others })
+            }
+            Load::Killed { node, .. } => (gap, (node + 1 + self.chance.within(0, n - 2) as usize) % n as usize),
             Load::Surge { at_us } if self.now_us < at_us => (gap, self.chance.one_of(&[0, 1, 1, 1, 0])),
             Load::Surge { .. } => (gap / 3, any),
             Load::Moving { every_us } => {
@@ -520,7 +534,7 @@ impl World {
             return;
         }
         match what {
-            Message::Open(it) => self.others.push(LedgerCommand::OpenSession(it)),
+            Message::Open(it) => self.others.push(LedgerCommand::OpenSession(it).into()),
             Message::Batch(it) => self.gathered.push(it),
         }
         self.flush_soon();
@@ -546,7 +560,7 @@ impl World {
         }
         let mut commands = std::mem::take(&mut self.others);
         if !self.gathered.is_empty() {
-            commands.push(LedgerCommand::Batches(std::mem::take(&mut self.gathered).into()));
+            commands.push(LedgerCommand::Batches(std::mem::take(&mut self.gathered).into()).into());
         }
         let mut stamp = self.clock.stamp(self.local(self.leader));
         if mutants::is(Mutant::WallClockStamps) {
@@ -586,11 +600,11 @@ impl World {
         }
     }
 
-    fn commit(&mut self, stamp: u64, command: LedgerCommand) {
-        if let LedgerCommand::DefineLimit(rule) = &command {
+    fn commit(&mut self, stamp: u64, said: Said) {
+        if let Said::Command(LedgerCommand::DefineLimit(rule)) = &said {
             self.budgets.push(Budget { from_us: self.now_us, budget: rule.kind.limit() });
         }
-        let effects = self.head.apply(stamp, &command);
+        let Some(effects) = self.apply(stamp, &said) else { return };
         for effect in effects.iter() {
             if let Effect::Broken { what, .. } = effect {
                 self.outcome.broken = Some(what.clone());
@@ -666,12 +680,12 @@ impl World {
         let stamp = self.clock.stamp(self.local(self.leader));
         let idle = self.head.now_us + S < stamp;
         if self.head.due_us().is_some_and(|at| at <= stamp) || idle {
-            self.others.push(LedgerCommand::Tick);
+            self.others.push(LedgerCommand::Tick.into());
         }
         let divisor = self.head.wanted_divisor();
         if divisor != self.head.epoch.divisor && self.epoch_asked_us + 2 * S <= self.now_us {
             self.epoch_asked_us = self.now_us;
-            self.others.push(LedgerCommand::ShareEpoch { divisor });
+            self.others.push(LedgerCommand::ShareEpoch { divisor }.into());
         }
         self.roll(stamp);
         if !self.others.is_empty() {
@@ -721,7 +735,7 @@ impl World {
             }
             Fault::Edit { limit } => {
                 let rule = self.rule(limit);
-                self.others.push(LedgerCommand::DefineLimit(rule));
+                self.others.push(LedgerCommand::DefineLimit(rule).into());
                 self.flush_soon();
             }
             Fault::Drain { node, for_us } => {
@@ -734,12 +748,14 @@ impl World {
                 if self.nodes.iter().filter(|it| !it.gone).count() > self.plan.nodes - 1 {
                     self.crash(node, 0);
                     self.nodes[node].gone = true;
-                    self.others.push(LedgerCommand::RetireNode { node: node as u64 + 1 });
+                    self.others.push(LedgerCommand::RetireNode { node: node as u64 + 1 }.into());
                     self.flush_soon();
                 }
             }
             Fault::Join { node } => self.at(0, Event::Restart(node)),
             Fault::Restore { entries } => self.restore(entries),
+            Fault::Reset { key } => self.say(Said::Reset { key }),
+            Fault::Bonus { key, amount, lasts_us } => self.say(Said::Bonus { key, amount, lasts_us }),
         }
     }
 

@@ -238,6 +238,16 @@ impl Limits {
         }
     }
 
+    /// Decides one request of a key by what is here, without waiting for more; None: the limit is unknown, or has no room
+    /// for the key.
+    pub fn decide(&self, limit: &Name, who: &str, cost: u32) -> Option<bool> {
+        let plans = self.plans.load();
+        let plan = plans.get(limit)?;
+        let found = plan.keys.handles.pin().get(who).cloned();
+        let handle = found.or_else(|| self.first_of(plan, who))?;
+        Some(handle.take(cost, now_us()).is_ok())
+    }
+
     /// The count of this request's key, made at its first request.
     fn handle(&self, plan: &Arc<Plan>, asked: &Asked<'_>) -> Option<Arc<Handle>> {
         WHO.with_borrow_mut(|who| {

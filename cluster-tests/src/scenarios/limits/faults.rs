@@ -34,8 +34,7 @@ pub struct Killed {
     pub quarantined: usize,
     /// What the kill cost over all, against the rate before it.
     pub lost: i64,
-    /// What it may cost: what the victim would use in h, which is h/W of its share, and the same of that again: what has
-    /// come free in that time rests from the session's end, which is up to h later.
+    /// What it may cost: what the victim would use in h, which is h/W of its share.
     pub lost_max: i64,
     /// Admitted in the window that begins h + 2 s after.
     pub soon: usize,
@@ -129,7 +128,6 @@ pub async fn kill(cluster: &mut Cluster, leader: bool, limit: usize, window: Dur
     let before = one(killed - w);
     let spent = admissions.iter().filter(|it| (killed..measured).contains(&it.answer_us)).count() as i64;
     let expected = (before as u128 * u128::from(measured - killed) / u128::from(w)) as i64;
-    let grain = before as i64 / 50;
     Ok(Killed {
         nodes,
         leader,
@@ -140,20 +138,17 @@ pub async fn kill(cluster: &mut Cluster, leader: bool, limit: usize, window: Dur
         share,
         quarantined,
         lost: expected - spent,
-        lost_max: lost_max(share, window) + grain,
+        lost_max: (share as f64 * SESSION.as_secs_f64() / window.as_secs_f64()) as i64,
         soon: one(killed + micros(SESSION + BACK_WITHIN)),
         later: one(killed + micros(SESSION + window)),
     })
 }
 
-fn lost_max(share: usize, window: Duration) -> i64 {
-    let part = SESSION.as_secs_f64() / window.as_secs_f64();
-    (share as f64 * part * (1.0 + part)) as i64
-}
-
 #[derive(Debug)]
 pub struct Cut {
     pub leader: bool,
+    /// Admitted by the node that was cut off after its session's end, of what it keeps for that.
+    pub meanwhile: u64,
     pub limit: usize,
     pub window: Duration,
     pub overshoot: u64,
@@ -169,21 +164,30 @@ impl fmt::Display for Cut {
         write!(
             f,
             "{} in {:?}, {} cut off for longer than its session: overshoot {} of {} admitted; it refused with 503 after \
-             {:.1} s and admitted again {:.1} s after the mending",
+             {:.1} s, admitted {} between its session's end and the mending, and again {:.1} s after that",
             self.limit,
             self.window,
             if self.leader { "the leader" } else { "a follower" },
             self.overshoot,
             self.admitted,
             self.stopped_after.as_secs_f64(),
+            self.meanwhile,
             self.back_after.as_secs_f64()
         )
     }
 }
 
 /// One node can reach nobody for a session and a half, and its clients stay with it. Wants a relay on the peers' path.
-pub async fn cut_off(cluster: &Cluster, leader: bool, limit: usize, window: Duration) -> anyhow::Result<Cut> {
-    let words = json!({ "limit": limit, "window": format!("{}ms", window.as_millis()) });
+pub async fn cut_off(
+    cluster: &Cluster,
+    leader: bool,
+    reserve: bool,
+    limit: usize,
+    window: Duration,
+) -> anyhow::Result<Cut> {
+    let on_no_quorum = if reserve { "reserve" } else { "deny" };
+    let window_text = format!("{}ms", window.as_millis());
+    let words = json!({ "limit": limit, "window": window_text, "on_no_quorum": on_no_quorum });
     apply(cluster, &config(NAME, words)).await?;
     wait_sessions(cluster).await?;
     let at_leader = cluster.leader().await?;
@@ -205,9 +209,14 @@ pub async fn cut_off(cluster: &Cluster, leader: bool, limit: usize, window: Dura
     })
     .await?;
     let stopped_after = cut.elapsed();
-    tokio::time::sleep_until((cut + SESSION * 3 / 2).into()).await;
+    // What is kept for this is spent bit by bit: some of it rests when the session ends.
+    let over = if reserve { SESSION + window } else { SESSION * 3 / 2 };
+    tokio::time::sleep_until((cut + SESSION + Duration::from_secs(1)).into()).await;
+    let at_end = count(&there().admitted);
+    tokio::time::sleep_until((cut + over).into()).await;
     revocation::cut(cluster, victim, false, false)?;
     let (mended, admitted) = (Instant::now(), count(&there().admitted));
+    let meanwhile = admitted - at_end;
     until("the node that was cut off to admit again", async || {
         ensure!(count(&there().admitted) > admitted, "it admits nobody");
         Ok(())
@@ -217,5 +226,5 @@ pub async fn cut_off(cluster: &Cluster, leader: bool, limit: usize, window: Dura
     tokio::time::sleep(window).await;
     let admissions = crowd.stop().await?;
     let overshoot = auditor::audit(&admissions, micros(window), limit).overshoot;
-    Ok(Cut { leader, limit, window, overshoot, admitted: admissions.len(), stopped_after, back_after })
+    Ok(Cut { leader, meanwhile, limit, window, overshoot, admitted: admissions.len(), stopped_after, back_after })
 }

@@ -1,6 +1,7 @@
 //! The promise of the limits on real clusters: no window over the limit, whatever happens, and little of it unused.
 
 pub mod auditor;
+mod calendar;
 mod crowd;
 mod entries;
 mod exact;
@@ -17,6 +18,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 pub use self::{
+    calendar::{Counted, calendar},
     crowd::Crowd,
     entries::{Entries, entries},
     exact::{Edits, Flights, Restored, Tiny, concurrency, edits, restored, tiny},

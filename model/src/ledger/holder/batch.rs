@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::{Account, Holder, small};
 use crate::ledger::{
     Limit,
+    bucket::GRAINS,
     command::{Dated, Key, Kind, LeaseBatch, LeaseItem, OpenSession},
     mutants::{self, Mutant},
 };
@@ -21,6 +22,10 @@ const DEMAND_MOVED: u64 = 8;
 
 /// A share is low when less than this part of it is free.
 const LOW_PART: u64 = 4;
+/// What lies idle is given to those who ask for more than they have no more often than this.
+const GIVE_EVERY_US: u64 = 300_000;
+/// But for what clients here will ask for within two grains, and no longer than this.
+const KEPT_US_MAX: u64 = 2_000_000;
 
 /// For the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,13 @@ impl Flight {
     /// Of that, what is in use.
     pub fn released_used(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
         self.items.iter().map(|item| (item.key.clone(), used(item))).filter(|(_, count)| *count > 0)
+    }
+
+    /// Attempts from here on are of a node that knows that its chunks are void.
+    pub fn forget_chunks(&mut self, of: impl Fn(&Key) -> bool) {
+        for item in self.items.iter_mut().filter(|item| of(&item.key)) {
+            (item.settle, item.refund, item.chunk_unused) = (0, 0, 0);
+        }
     }
 
     /// What of each key the ledger knows to be kept for a time without a quorum, once this is applied.
@@ -143,6 +155,12 @@ impl Holder {
                 continue;
             }
             let on_demand = limit.is_on_demand(divisor);
+            let may_give = !on_demand && account.gave_us + GIVE_EVERY_US <= now_us;
+            let mine = self.session.as_ref().map(|it| it.id);
+            account.spare = match may_give && self.ledger.pool(key).is_some_and(|it| it.is_short_beside(mine)) {
+                true => account.spare(limit, now_us),
+                false => 0,
+            };
             spoken.push((account.why(limit, on_demand, self.draining, now_us), key.clone()));
         }
         spoken
@@ -177,17 +195,27 @@ impl Holder {
             return Some(item);
         }
         let fewer = account.reserve() < account.reserved;
-        if draining || on_demand || fewer || keep < u64::MAX || account.is_idle(&limit, now_us) {
+        let spare = std::mem::take(&mut account.spare);
+        if draining || on_demand || fewer || keep < u64::MAX || spare > 0 || account.is_idle(&limit, now_us) {
             account.empty_reserve(now_us);
         }
         match draining || account.is_idle(&limit, now_us) {
             true => {
                 item.demand = 0;
-                account.release(&limit, 0, 0, now_us, &mut item);
+                account.release(&limit, 0, 0, true, now_us, &mut item);
             }
             // Used slots go home at once: whoever asks next gets them.
-            false if on_demand => account.release(&limit, account.lease.waiting().min(keep), 0, now_us, &mut item),
-            false => account.release(&limit, u64::MAX, keep, now_us, &mut item),
+            false if on_demand => {
+                let kept = account.lease.waiting().min(keep);
+                account.release(&limit, kept, 0, true, now_us, &mut item);
+            }
+            false => {
+                let kept = keep.min(account.slots.saturating_sub(spare));
+                account.release(&limit, 0, kept, false, now_us, &mut item);
+                if spare > 0 {
+                    account.gave_us = now_us;
+                }
+            }
         }
         item.reserve = if draining || on_demand { 0 } else { account.reserve() };
         Some(item)
@@ -265,28 +293,41 @@ impl Account {
         let spare = on_demand
             && self.slots > 0
             && (bucket.free_count(rest, now_us) > want || !is_permits(limit) && !bucket.used(rest, now_us).is_empty());
-        match self.keep.is_some() || moved || idle || spare || (want == 0 && self.told_want > 0) {
+        match self.keep.is_some() || self.spare > 0 || moved || idle || spare || (want == 0 && self.told_want > 0) {
             true => Why::Changed,
             false => Why::Renewal,
         }
     }
 
-    /// Gives back what is free beyond `free_kept` and, together with what is in use, beyond `kept`.
-    fn release(&mut self, limit: &Limit, free_kept: u64, kept: u64, now_us: u64, item: &mut LeaseItem) {
+    /// What is free here and not needed soon. What rests stays where it was used until it is free: each move makes it rest
+    /// longer, by rounding and by its time under way, and by then clients may be back.
+    fn spare(&self, limit: &Limit, now_us: u64) -> u64 {
+        if is_permits(limit) {
+            return 0;
+        }
+        let kept_us = (2 * limit.window_us() / GRAINS).min(KEPT_US_MAX);
+        let ahead = self.demand.milli().saturating_mul(kept_us) / limit.window_us();
+        // Two standard deviations more than on average.
+        let kept = (ahead + 2 * ahead.saturating_mul(1_000).isqrt()).div_ceil(1_000);
+        self.lease.bucket.free_count(&self.lease.rest, now_us).saturating_sub(kept)
+    }
+
+    /// Gives back what is free beyond `free_kept`, as long as `kept` are left; and of what is in use the rest beyond `kept`
+    /// if it is `used_too`, or as far as a lowered budget has too many: what rests helps nobody before it is free.
+    fn release(&mut self, limit: &Limit, free_kept: u64, kept: u64, used_too: bool, now_us: u64, item: &mut LeaseItem) {
         let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
         let free = bucket.free_count(rest, now_us);
         let beyond = self.slots.saturating_sub(kept);
-        let from_free = beyond.min(if free_kept == u64::MAX { free } else { free.saturating_sub(free_kept) });
+        let from_free = beyond.min(free.saturating_sub(free_kept));
         if mutants::is(Mutant::ReleaseBeforeRemove) {
             item.release_free = from_free;
             return;
         }
         item.release_free = u64::from(bucket.release_free(rest, small(from_free), now_us));
-        // A permit in use comes free when its exchange ends, which is sooner than it rests: it goes home from there. Only
-        // what a lowered budget has too many goes at once, or whoever waits would use it again and again.
-        let from_used = match is_permits(limit) {
-            true => self.surplus.min(beyond).saturating_sub(item.release_free),
-            false => beyond - item.release_free,
+        // A permit in use comes free when its exchange ends, which is sooner than it rests: it goes home from there.
+        let from_used = match used_too && !is_permits(limit) {
+            true => beyond - item.release_free,
+            false => self.surplus.min(beyond).saturating_sub(item.release_free),
         };
         for it in bucket.release_used(rest, small(from_used), now_us) {
             let in_us = it.reusable_at_us.saturating_sub(now_us);

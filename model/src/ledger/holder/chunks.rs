@@ -61,8 +61,17 @@ impl Holder {
             seen.ends.set(0, 0);
             seen.number = number;
         }
-        let from = Key { limit, who: "".into() };
-        for (key, account) in self.accounts.range_mut(from..).take_while(|(key, _)| key.limit == limit) {
+        self.start_over(limit, None);
+    }
+
+    /// Nothing of what was lent may be spent any more, nor is anything that was said of it believed: of one key, or of all.
+    pub(super) fn start_over(&mut self, limit: LimitId, who: Option<&str>) {
+        let is_meant = |key: &Key| key.limit == limit && who.is_none_or(|who| *key.who == *who);
+        if let Some(flight) = &mut self.flight {
+            flight.forget_chunks(is_meant);
+        }
+        let from = Key { limit, who: who.unwrap_or_default().into() };
+        for (key, account) in self.accounts.range_mut(from..).take_while(|(key, _)| is_meant(key)) {
             if account.implicit && account.lease.waiting() > 0 {
                 // It was asked for before there was a period to lend of, and nobody signals it again.
                 self.outgrown.insert(key.clone());
@@ -82,6 +91,14 @@ impl Holder {
         for (id, _, now) in rolled {
             self.rolled(id, now);
         }
+    }
+
+    /// And where a reset was among them that came after `seen`.
+    pub(super) fn reset_skipped(&mut self, seen: u64) {
+        let is_chunk = |key: &Key| self.accounts.get(key).is_some_and(Account::is_chunk);
+        let keys = self.ledger.keys.iter().filter(|(key, pool)| pool.outdates(seen) && is_chunk(key));
+        let keys: Vec<Key> = keys.map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.start_over(key.limit, Some(&key.who)));
     }
 
     /// `ours` of the period's chunk is lent to us in the ledger, after the batch that is under way.

@@ -19,6 +19,9 @@ impl Holder {
 
     /// What was used before the operator's word no longer rests here.
     pub(super) fn reset(&mut self, limit: LimitId, who: Option<&str>, now_us: u64) {
+        if self.ledger.limit(limit).is_some_and(|it| it.is_calendar()) {
+            return self.start_over(limit, who);
+        }
         let from = Key { limit, who: who.unwrap_or_default().into() };
         let keys = self.accounts.range_mut((Bound::Included(from), Bound::Unbounded));
         let of_limit = keys.take_while(|(key, _)| key.limit == limit && who.is_none_or(|who| *key.who == *who));

@@ -14,7 +14,7 @@ use quorumgate_model::{
 
 use super::{Event, World};
 use crate::{
-    audit::{audit, audit_in_flight, audit_periods},
+    audit::{Allowed, audit, audit_in_flight, audit_periods},
     plan::{MS, S, What},
 };
 
@@ -43,10 +43,12 @@ impl World {
         let settle_us = window_us + self.plan.session_us + 10 * S;
         for n in 0..self.keys.len() {
             let admissions = &self.outcome.admissions[n];
+            let extras = self.extras.iter().filter(|it| it.key.is_none_or(|key| key == n)).copied().collect();
+            let allowed = |settle_us| Allowed { budgets: self.budgets.clone(), settle_us, extras };
             let excess = match self.plan.kind {
-                What::Sliding => audit(admissions, window_us, &self.budgets, settle_us),
-                What::Calendar => audit_periods(admissions, window_us, 4 * S, &self.budgets),
-                What::Concurrency => audit_in_flight(&self.outcome.flights[n], &self.budgets, settle_us),
+                What::Sliding => audit(admissions, window_us, &allowed(settle_us)),
+                What::Calendar => audit_periods(admissions, window_us, 4 * S, &allowed(window_us)),
+                What::Concurrency => audit_in_flight(&self.outcome.flights[n], &allowed(settle_us)),
             };
             self.outcome.excess = self.outcome.excess.or(excess);
         }
@@ -60,7 +62,8 @@ impl World {
         for limit in self.head.ended_periods(wall_us) {
             let begins_us = begins_us.max(limit.period.map_or(0, |it| it.ends_us));
             let ends_us = (begins_us / length_us + 1) * length_us;
-            self.others.push(LedgerCommand::RollPeriod { limit: limit.id, period: begins_us / S, ends_us });
+            let period = begins_us / S;
+            self.others.push(LedgerCommand::RollPeriod { limit: limit.id, period, ends_us }.into());
         }
     }
 
@@ -117,7 +120,8 @@ impl World {
         self.others.clear();
         self.uncommitted.clear();
         self.group = vec![0; self.nodes.len()];
-        self.commit(self.head.now_us, LedgerCommand::Restore { incarnation: [1; 16] });
+        let restore = LedgerCommand::Restore { incarnation: [1; 16], reset_budgets: false };
+        self.commit(self.head.now_us, restore.into());
         // An edit that the backup does not know of is undone.
         let limit = self.head.limits.values().next().map_or(0, |it| it.budget());
         self.budgets.push(crate::audit::Budget { from_us: self.now_us, budget: limit });

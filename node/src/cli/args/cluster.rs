@@ -163,6 +163,13 @@ pub enum Backup {
     Inspect { file: PathBuf },
 }
 
+/// After a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Budgets {
+    Spent,
+    Reset,
+}
+
 #[derive(Debug, Args)]
 pub struct Restore {
     /// The backup.
@@ -172,6 +179,10 @@ pub struct Restore {
     /// Go on with revisions that no client of the old cluster can have seen.
     #[arg(long)]
     pub bump_revision: bool,
+    /// What is taken to be left of calendar budgets whose period has begun: nothing, since it is unknown what was spent after
+    /// the backup, or all.
+    #[arg(long, value_enum, default_value_t = Budgets::Spent, value_name = "B")]
+    pub budgets: Budgets,
     /// The passphrase that the backup's key is sealed under; - reads standard input.
     #[arg(long, value_name = "F")]
     pub passphrase_file: Option<PathBuf>,

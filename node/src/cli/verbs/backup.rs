@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        args::{Global, Recover, Restore},
+        args::{Budgets, Global, Recover, Restore},
         client::Client,
         failure::{Exit, Failure, Outcome},
         input, local,
@@ -84,13 +84,20 @@ pub fn restore(global: &Global, verb: Restore) -> Outcome {
         time_of(head.wall_ms),
     );
     input::confirm(global, &preview)?;
-    let mut legacy = Legacy { state, past, cluster_key: key, cause: RefoundCause::Restored };
+    let reset_budgets = verb.budgets == Budgets::Reset;
+    let mut legacy = Legacy { state, past, cluster_key: key, cause: RefoundCause::Restored, reset_budgets };
     if verb.bump_revision {
         legacy.bump();
     }
     let made = legacy.settle(dir, &settings).map_err(local::refused)?;
     eprintln!("restored in {}", dir.display());
     eprintln!("what the nodes of the old cluster held of the limits is void: budgets come back as their windows pass");
+    match verb.budgets {
+        Budgets::Spent => {
+            eprintln!("calendar periods that have begun count as spent; `limit reset` makes an exception")
+        }
+        Budgets::Reset => eprintln!("calendar periods that have begun count as unspent: they may be spent twice"),
+    }
     if verb.run {
         return local::run_in(dir.clone(), settings);
     }

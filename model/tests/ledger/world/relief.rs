@@ -1,0 +1,73 @@
+//! What is said to the log: commands of the ledger, and what operators give and forgive.
+
+use std::sync::Arc;
+
+use quorumgate_model::ledger::{
+    RESERVE_US,
+    command::{Effect, LedgerCommand},
+};
+
+use super::World;
+use crate::{audit::Extra, plan::S};
+
+pub(super) enum Said {
+    Command(LedgerCommand),
+    /// Of one key, or of all.
+    Reset {
+        key: Option<usize>,
+    },
+    Bonus {
+        key: usize,
+        amount: u64,
+        lasts_us: u64,
+    },
+}
+
+impl From<LedgerCommand> for Said {
+    fn from(command: LedgerCommand) -> Self {
+        Self::Command(command)
+    }
+}
+
+impl World {
+    pub(super) fn say(&mut self, said: Said) {
+        self.others.push(said);
+        self.flush_soon();
+    }
+
+    /// None: it was refused, and left no trace.
+    pub(super) fn apply(&mut self, stamp: u64, said: &Said) -> Option<Arc<[Effect]>> {
+        match said {
+            Said::Command(command) => return Some(self.head.apply(stamp, command)),
+            Said::Reset { key } => {
+                let who = key.map(|key| self.keys[key].who.clone());
+                self.head.reset_usage(stamp, 1, who.as_ref()).ok()?;
+            }
+            Said::Bonus { key, amount, lasts_us } => {
+                self.head.grant_bonus(stamp, &self.keys[*key], *amount, *lasts_us).ok()?;
+            }
+        }
+        self.allow_extra(said);
+        let effects = self.head.effects_since(self.head.version - 1).expect("it was just applied");
+        Some(effects.into())
+    }
+
+    /// A node that is cut off hears of nothing until its session is over: what it spends until then is between what was
+    /// spent before a reset and what is spent after it.
+    fn allow_extra(&mut self, said: &Said) {
+        let unheard_us = S + if self.plan.reserve { RESERVE_US } else { self.plan.session_us };
+        let most = self.budgets.iter().map(|it| it.budget).max().unwrap_or(0);
+        let bonuses: u64 = self.extras.iter().map(|it| it.amount).sum();
+        self.extras.push(match said {
+            Said::Bonus { key, amount, lasts_us } => {
+                let until_us = self.now_us + lasts_us + self.plan.window_us + unheard_us + 10 * S;
+                Extra { key: Some(*key), from_us: self.now_us, until_us, amount: *amount }
+            }
+            Said::Reset { key } => {
+                let amount = 2 * (most + bonuses);
+                Extra { key: *key, from_us: self.now_us, until_us: self.now_us + unheard_us, amount }
+            }
+            Said::Command(_) => return,
+        });
+    }
+}
