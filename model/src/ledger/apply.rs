@@ -143,7 +143,7 @@ impl Ledger {
             held.report = super::Schedule::default();
         }
         held.report_seq = seq;
-        for it in item.report.iter().filter(|it| it.in_us >= length_us && !outdated) {
+        for it in item.report.iter().filter(|it| it.in_us >= time::certain_in(length_us) && !outdated) {
             held.report.add(now.saturating_add(it.in_us), it.count.min(kept), limit.window_us());
         }
         if held.report.total() > kept {

@@ -186,8 +186,13 @@ impl Bucket {
     /// thread that stops between reading its clock and here may find slots that came free meanwhile: then the instant
     /// of admission is when they did, which is before the answer.
     pub fn take(&self, rest: &Rest, cost: u32, now_us: u64) -> Result<Taken, Short> {
+        self.take_of(rest, cost, now_us, now_us)
+    }
+
+    /// The same, of what has come free by `home_us`, which is `now_us` or before; every other call goes by that instant then.
+    pub(super) fn take_of(&self, rest: &Rest, cost: u32, now_us: u64, home_us: u64) -> Result<Taken, Short> {
         self.want(cost);
-        let grain = rest.grain_at(now_us);
+        let grain = rest.grain_at(home_us);
         if self.swept.load(Ordering::Relaxed) < grain {
             self.sweep(rest, grain);
         }
@@ -207,7 +212,7 @@ impl Bucket {
         let (epoch, grain) = (epoch_of(word), rest.grain_after(at_us));
         let taken = Taken { epoch, grain, cost, at_us, left, reserve: false };
         if rest.comes_back() {
-            self.record(rest, taken.epoch, rest.grain_at(at_us), taken.grain, cost);
+            self.record(rest, taken.epoch, taken.grain, cost);
         }
         Ok(taken)
     }
@@ -226,8 +231,7 @@ impl Bucket {
                     // Looked at after it was taken out: whoever seals reads the cells afterwards, so one of the two
                     // sees the other.
                     Ok(()) if self.sealed_us.load(Ordering::SeqCst) > taken.at_us => {
-                        let now = rest.grain_at(taken.at_us);
-                        return self.record(rest, taken.epoch, now, taken.grain, taken.cost);
+                        return self.record(rest, taken.epoch, taken.grain, taken.cost);
                     }
                     Ok(()) => return self.free(taken.epoch, taken.cost),
                     Err(newer) => entry = newer,
@@ -267,7 +271,8 @@ impl Bucket {
         let (now, due) = (rest.grain_at(now_us), rest.grain_from(reusable_at_us));
         let reaches = due < now + MANY as u64;
         if reaches {
-            self.record(rest, epoch, now, due, count);
+            self.sweep(rest, now);
+            self.record(rest, epoch, due, count);
         }
         reaches
     }
@@ -390,7 +395,7 @@ impl Bucket {
                 }
             }
         }
-        self.swept.fetch_max(grain, Ordering::Relaxed);
+        self.swept.fetch_max(grain, Ordering::AcqRel);
     }
 
     /// Adds free slots, unless the lease they belong to is over.
@@ -409,18 +414,18 @@ impl Bucket {
         }
     }
 
-    /// Notes that `count` slots come back when grain `due` begins; it is `now` when that is asked.
-    fn record(&self, rest: &Rest, epoch: u16, now: u64, due: u64, count: u32) {
-        if self.many.get().is_none() && self.record_in(&self.few, rest, epoch, now, due, count) {
+    /// Notes that `count` slots come back when grain `due` begins. Used slots were brought home before.
+    fn record(&self, rest: &Rest, epoch: u16, due: u64, count: u32) {
+        if self.many.get().is_none() && self.record_in(&self.few, rest, epoch, due, count, false) {
             return;
         }
         let many = self.many.get_or_init(|| Box::new([const { AtomicU64::new(0) }; MANY]));
-        let there = self.record_in(&many[..], rest, epoch, now, due, count);
-        assert!(there, "a slot rests for more grains than the ring has");
+        self.record_in(&many[..], rest, epoch, due, count, true);
     }
 
-    /// False: its place is taken by a grain that is yet to come.
-    fn record_in(&self, cells: &[AtomicU64], rest: &Rest, epoch: u16, now: u64, due: u64, count: u32) -> bool {
+    /// False: its place is taken by a grain that is yet to come. In the last place there is, which reaches further than a
+    /// rest, those are slots that have rested and may not come home yet: they come with the new ones, and late is safe.
+    fn record_in(&self, cells: &[AtomicU64], rest: &Rest, epoch: u16, due: u64, count: u32, last: bool) -> bool {
         let cell = &cells[(due % cells.len() as u64) as usize];
         let mut entry = Entry(cell.load(Ordering::Acquire));
         loop {
@@ -429,16 +434,19 @@ impl Bucket {
             }
             // A later lap's entry takes ours along: late is safe.
             let joins = entry.is_live(epoch) && entry.ahead_of(due) >= 0;
-            let old = entry.is_live(epoch) && entry.ahead_of(due) < 0;
-            if old && entry.ahead_of(now) > 0 {
+            let before = entry.is_live(epoch) && entry.ahead_of(due) < 0;
+            let home = self.swept.load(Ordering::Acquire);
+            let old = before && entry.ahead_of(home) <= 0;
+            if before && !old && !last {
                 return false;
             }
-            assert!(!joins || entry.count() + count <= SLOTS_MAX, "more used slots than any limit has");
-            let next = if joins { Entry(entry.0 + u64::from(count)) } else { Entry::new(epoch, due, count) };
+            let more = if joins || before && !old { entry.count() + count } else { count };
+            assert!(more <= SLOTS_MAX, "more used slots than any limit has");
+            let next = if joins { Entry(entry.0 + u64::from(count)) } else { Entry::new(epoch, due, more) };
             match self.swap(cell, entry, next) {
                 Ok(()) => {
                     if old {
-                        self.floor_us.fetch_max(now * rest.grain_us, Ordering::AcqRel);
+                        self.floor_us.fetch_max(home * rest.grain_us, Ordering::AcqRel);
                         self.free(epoch, entry.count());
                     }
                     return true;

@@ -21,7 +21,7 @@ use chunks::Seen;
 use super::{
     Ledger, Limit, RESERVE_US,
     bucket::{Rest, SLOTS_MAX},
-    command::{Boot, Dated, Effect, Key, LimitId, NoQuorum, OpenSession, SessionId},
+    command::{Boot, Dated, Effect, Key, Kind, LimitId, NoQuorum, OpenSession, SessionId},
     demand::Demand,
     lease::{Lease, Tenure},
     mutants::{self, Mutant},
@@ -289,7 +289,8 @@ impl Holder {
             Effect::Fenced { session, seq } if self.is_mine(*session) && mutants::is(Mutant::DuplicateAckRenews) => {
                 if let Some((last, sent_us)) = self.last_sent.filter(|(last, _)| last == seq) {
                     self.last_sent = Some((last, sent_us));
-                    self.tenure.extend(sent_us + time::spends_for(self.length_us));
+                    self.tenure
+                        .extend(sent_us + time::spends_for(self.length_us), sent_us + time::reuses_for(self.length_us));
                 }
             }
             Effect::Materialised { key, held } => self.materialised(key, held, now_us),
@@ -334,8 +335,8 @@ impl Holder {
         let length_us = self.session.as_ref().map_or(0, |it| it.length_us);
         let from_us = if mutants::is(Mutant::TtlFromReceipt) { now_us } else { sent_us };
         if !self.draining {
-            self.tenure.extend(from_us + time::spends_for(length_us));
-            self.reserve_tenure.extend(from_us + time::spends_for(RESERVE_US));
+            self.tenure.extend(from_us + time::spends_for(length_us), from_us + time::reuses_for(length_us));
+            self.reserve_tenure.extend(from_us + time::spends_for(RESERVE_US), 0);
         }
     }
 
@@ -398,6 +399,9 @@ impl Holder {
         let seen = || Seen { number, ..Seen::default() };
         let ends = limit.is_calendar().then(|| self.periods.entry(limit.id).or_insert_with(seen).ends.clone());
         let rest = if ends.is_some() { Rest::spent() } else { Rest::of_window(window_us) };
+        // Of a shorter window all has rested by then, and a reserve outlasts the session.
+        let slides = matches!(limit.rule.kind, Kind::Sliding { .. }) && reserve.is_none();
+        let is_certain = slides && window_us > self.length_us;
         if self.ledger.keys.contains_key(key) {
             self.lent.insert(key.clone());
         }
@@ -408,7 +412,7 @@ impl Holder {
             (None, _) => Lease::new(key.clone(), rest, tenure.clone(), ends.clone()),
         };
         self.accounts.entry(key.clone()).or_insert_with(|| Account {
-            lease: Arc::new(lease()),
+            lease: Arc::new(lease().with_certainty(is_certain)),
             slots: 0,
             reserved: 0,
             implicit: false,
@@ -500,7 +504,7 @@ impl Holder {
         let mine = self.ledger.sessions.iter().filter(|(_, it)| it.node == self.node);
         let Some((id, session)) = mine.max_by_key(|(id, _)| **id).map(|(id, it)| (*id, it.clone())) else { return };
         self.session = Some(Tenant { id, length_us: session.length_us, seq: session.seq });
-        self.tenure.extend(now_us + time::spends_for(session.length_us));
+        self.tenure.extend(now_us + time::spends_for(session.length_us), now_us + time::reuses_for(session.length_us));
         let keys: Vec<(Key, u64)> =
             self.ledger.keys.iter().filter_map(|(key, pool)| Some((key.clone(), pool.held(id)?.slots))).collect();
         for (key, slots) in keys {
@@ -527,7 +531,7 @@ impl Account {
 
     fn add_dated(&mut self, count: u64, at_us: u64, now_us: u64) {
         // Beyond the ring's reach it stays unused here until it is recalled or the session ends: late is safe.
-        if count > 0 && self.lease.bucket.grant_at(&self.lease.rest, small(count), at_us, now_us) {
+        if count > 0 && self.lease.bucket.grant_at(&self.lease.rest, small(count), at_us, self.lease.home_us(now_us)) {
             self.slots += count;
         }
     }
@@ -546,9 +550,9 @@ impl Account {
         if count > 0 {
             self.empty_reserve(now_us);
         }
-        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
-        let free = u64::from(bucket.release_free(rest, small(count), now_us));
-        let used = bucket.release_used(rest, small(count - free), now_us);
+        let (bucket, rest, home_us) = (&self.lease.bucket, &self.lease.rest, self.lease.home_us(now_us));
+        let free = u64::from(bucket.release_free(rest, small(count), home_us));
+        let used = bucket.release_used(rest, small(count - free), home_us);
         self.slots -= free + used.iter().map(|it| u64::from(it.count)).sum::<u64>();
     }
 }

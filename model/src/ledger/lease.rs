@@ -14,11 +14,16 @@ use super::{
     bucket::{Bucket, Counts, Rest, Taken},
     command::Key,
     mutants::{self, Mutant},
+    time,
 };
 
 /// Until when this process may spend what it holds, on its own clock; 0: it may not.
 #[derive(Debug, Default)]
-pub struct Tenure(AtomicU64);
+pub struct Tenure {
+    spends_us: AtomicU64,
+    /// Until when it uses again what has come free; 0: this does not hold it back.
+    reuses_us: AtomicU64,
+}
 
 /// Until when the period of a calendar limit is spent, and when it ends, on this process's own clock; 0: none is known.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub struct Lease {
     pub(super) reserve: Option<Box<Reserve>>,
     /// Of a calendar limit: until when its period is spent.
     ends: Option<Arc<PeriodEnd>>,
+    /// Whether what rests longer than `time::reuses_for` is told to the ledger as certain, and kept to.
+    is_certain: bool,
     /// Fewer free slots than this: more are wanted soon.
     low: AtomicU64,
     /// What was free in the cluster's pool when the holder last looked.
@@ -71,15 +78,18 @@ pub enum Denied {
 
 impl Tenure {
     pub fn spends_until_us(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.spends_us.load(Ordering::Acquire)
     }
 
-    pub(super) fn extend(&self, until_us: u64) {
-        self.0.fetch_max(until_us, Ordering::AcqRel);
+    pub(super) fn extend(&self, until_us: u64, reuses_us: u64) {
+        self.spends_us.fetch_max(until_us, Ordering::AcqRel);
+        self.reuses_us.fetch_max(reuses_us, Ordering::AcqRel);
     }
 
+    /// In this order: what comes home afterwards is not spent.
     pub(super) fn end(&self) {
-        self.0.store(0, Ordering::Release);
+        self.spends_us.store(0, Ordering::SeqCst);
+        self.reuses_us.store(0, Ordering::SeqCst);
     }
 
     fn covers(&self, at_us: u64) -> bool {
@@ -92,7 +102,24 @@ impl Lease {
         let (short, waiting) = (AtomicU32::new(0), AtomicU32::new(0));
         let (bucket, retired) = (Bucket::default(), AtomicBool::new(false));
         let (low, beside) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { key, rest, bucket, tenure, short, waiting, retired, reserve: None, ends, low, beside }
+        Self { key, rest, bucket, tenure, short, waiting, retired, reserve: None, ends, is_certain: false, low, beside }
+    }
+
+    pub(super) fn with_certainty(self, is_certain: bool) -> Self {
+        Self { is_certain, ..self }
+    }
+
+    /// In how long a slot comes free at the soonest that is certain to rest until the session is over, or is renewed.
+    pub(super) fn certain_in_us(&self, length_us: u64) -> u64 {
+        if self.is_certain { time::certain_in(length_us) } else { length_us }
+    }
+
+    /// What has rested by this instant may be used again at `now_us`.
+    pub(super) fn home_us(&self, now_us: u64) -> u64 {
+        match self.tenure.reuses_us.load(Ordering::Acquire) {
+            until_us if self.is_certain && until_us > 0 && !mutants::is(Mutant::ReusesTooLate) => now_us.min(until_us),
+            _ => now_us,
+        }
     }
 
     pub(super) fn with_reserve(self, tenure: Arc<Tenure>) -> Self {
@@ -117,7 +144,7 @@ impl Lease {
 
     /// What a client is told of: allocates nothing.
     pub fn counts(&self, now_us: u64) -> Counts {
-        let lent = self.bucket.counts(&self.rest, now_us);
+        let lent = self.bucket.counts(&self.rest, self.home_us(now_us));
         let Some(reserve) = &self.reserve else { return lent };
         let beside = reserve.bucket.counts(&self.rest, now_us);
         let whole_us = lent.whole_us.max(beside.whole_us);
@@ -141,7 +168,7 @@ impl Lease {
         if !self.tenure.covers(now_us) {
             return Err(Denied::NoSession);
         }
-        match self.bucket.take(&self.rest, cost, now_us) {
+        match self.bucket.take_of(&self.rest, cost, now_us, self.home_us(now_us)) {
             // Slots that came free after the session's end are not ours to spend.
             Ok(taken) if !self.tenure.covers(taken.at_us) => {
                 self.bucket.put_back(&self.rest, taken);

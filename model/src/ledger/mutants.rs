@@ -36,10 +36,12 @@ pub enum Mutant {
     SpendsPastPeriod,
     /// What a node said of its chunk before it heard of a reset is believed after it.
     StaleChunk,
+    /// What was told to rest until after the session is used again under it.
+    ReusesTooLate,
 }
 
 impl Mutant {
-    pub const ALL: [Mutant; 16] = [
+    pub const ALL: [Mutant; 17] = [
         Mutant::RegrantAtExpiry,
         Mutant::WallClockStamps,
         Mutant::ClockJumpsAhead,
@@ -56,6 +58,7 @@ impl Mutant {
         Mutant::ReserveForgotten,
         Mutant::SpendsPastPeriod,
         Mutant::StaleChunk,
+        Mutant::ReusesTooLate,
     ];
 
     /// `regrant_at_expiry`
@@ -77,6 +80,7 @@ impl Mutant {
             Mutant::ReserveForgotten => "reserve_forgotten",
             Mutant::SpendsPastPeriod => "spends_past_period",
             Mutant::StaleChunk => "stale_chunk",
+            Mutant::ReusesTooLate => "reuses_too_late",
         }
     }
 

@@ -23,6 +23,18 @@ pub fn spends_for(length_us: u64) -> u64 {
     length_us - (length_us * DRIFT_PPM).div_ceil(MILLION)
 }
 
+/// How long after it sent a renewal a holder uses again what has come free: seven tenths of what `spends_for` says. What
+/// rests longer than that is certain not to be used again before the session ends, so a dead node takes less with it; and it
+/// is longer than an election takes.
+pub fn reuses_for(length_us: u64) -> u64 {
+    spends_for(length_us) / 10 * 7
+}
+
+/// A slot that rests so long from the sending of a renewal on is not used again under it.
+pub fn certain_in(length_us: u64) -> u64 {
+    length_us / 10 * 7
+}
+
 /// The log clock of one leadership. It goes on from the last stamp that was applied before, by the leader's own
 /// monotonic time, so it may lag and never runs fast.
 ///

@@ -23,7 +23,7 @@ const TRIES: u64 = 100;
 fn schedule(mutant: Mutant, seed: u64) -> Plan {
     match mutant {
         Mutant::RegrantAtExpiry | Mutant::ExpiryIgnored => Plan::cut_off(seed, 2 * S),
-        Mutant::StaleReport => Plan::cut_off(seed, 20 * S),
+        Mutant::StaleReport | Mutant::ReusesTooLate => Plan::cut_off(seed, 20 * S),
         Mutant::RestartedKeepsShare => Plan::crash_loop(seed),
         Mutant::EpochWithoutAck => Plan::join_unheard(seed),
         Mutant::BurntRegranted => Plan::calendar(seed),
@@ -104,6 +104,11 @@ fn a_burnt_chunk_that_is_lent_again_is_noticed() {
 #[test]
 fn a_reserve_that_is_lent_to_others_is_noticed() {
     check(Mutant::ReserveForgotten);
+}
+
+#[test]
+fn a_slot_that_is_used_again_though_it_was_told_to_rest_is_noticed() {
+    check(Mutant::ReusesTooLate);
 }
 
 #[test]

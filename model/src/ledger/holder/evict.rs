@@ -49,7 +49,7 @@ impl Account {
             return false;
         }
         let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
-        let home = u64::from(bucket.release_free(rest, small(self.slots), now_us));
+        let home = u64::from(bucket.release_free(rest, small(self.slots), self.lease.home_us(now_us)));
         if home < self.slots {
             // Somebody was faster.
             bucket.grant(small(home), now_us);

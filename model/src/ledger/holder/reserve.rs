@@ -17,9 +17,9 @@ impl Account {
     /// The ledger knows of `count`: as many are put aside, those in use that come back last before all others.
     pub(super) fn fill_reserve(&mut self, count: u64, now_us: u64) {
         let Some(reserve) = &self.lease.reserve else { return };
-        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
+        let (bucket, rest, home_us) = (&self.lease.bucket, &self.lease.rest, self.lease.home_us(now_us));
         let more = count.saturating_sub(self.reserved);
-        let used = bucket.release_used(rest, super::small(more), now_us);
+        let used = bucket.release_used(rest, super::small(more), home_us);
         let moved: u64 = used.iter().map(|it| u64::from(it.count)).sum();
         self.reserved += moved;
         for it in used {
@@ -27,7 +27,7 @@ impl Account {
                 (self.slots, self.reserved) = (self.slots - u64::from(it.count), self.reserved - u64::from(it.count));
             }
         }
-        let free = bucket.release_free(rest, super::small(more - moved), now_us);
+        let free = bucket.release_free(rest, super::small(more - moved), home_us);
         reserve.bucket.grant(free, now_us);
         self.reserved += u64::from(free);
     }
@@ -40,7 +40,7 @@ impl Account {
         bucket.grant(free, now_us);
         for it in reserve.bucket.release_used(rest, super::small(u64::MAX), now_us) {
             // What rests longer than the ring reaches stays unused until the session ends.
-            if !bucket.grant_at(rest, it.count, it.reusable_at_us, now_us) {
+            if !bucket.grant_at(rest, it.count, it.reusable_at_us, self.lease.home_us(now_us)) {
                 self.slots -= u64::from(it.count);
             }
         }
