@@ -87,6 +87,8 @@ pub enum Body {
     RotateTicketKeys(RotateTicketKeys),
     RotateCa(RotateCa),
     NoteChain(NoteChain),
+    /// The hash of its name, under the cluster's key.
+    EraseActor(Digest),
     Tick,
     /// What was used of a limit counts no more.
     ResetLimit(ResetLimit),
@@ -529,7 +531,7 @@ impl Body {
     /// Which level a node must have to understand it: none of a higher one is proposed while some node is below.
     pub fn min_level(&self) -> u32 {
         match self {
-            Body::RotateCa(_) | Body::NoteChain(_) => 2,
+            Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) => 2,
             _ => 1,
         }
     }
@@ -561,6 +563,7 @@ impl Body {
             Body::RotateTicketKeys(_) => "rotate_ticket_keys",
             Body::RotateCa(_) => "rotate_ca",
             Body::NoteChain(_) => "note_chain",
+            Body::EraseActor(_) => "erase_actor",
             Body::Tick => "tick",
             Body::Ledger(_) => "ledger",
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use prost::Message;
-use quorumgate_proto::store::v1::{SnapshotRecord, snapshot_record::Record};
+use quorumgate_proto::store::v1::{ErasedActor, SnapshotRecord, snapshot_record::Record};
 
 use crate::{
     change::{self, Lookups},
@@ -41,24 +41,28 @@ fn few_records(state: &State) -> impl Iterator<Item = SnapshotRecord> + '_ {
     let resource = |stored: &Stored| convert::resource_to(&stored.resource);
     let outcome = |id| state.dedup.get(id).expect("both tables hold the same ids");
     let prior = state.trial.iter().flat_map(|trial| trial.prior.values());
-    let all = std::iter::once(Record::Head(convert::head_to(state)))
-        .chain(state.resources.values().map(move |it| Record::Resource(resource(it))))
-        .chain(state.history.iter().map(|it| Record::Revision(convert::revision_to(it))))
-        .chain(state.nodes.values().map(|it| Record::Node(convert::node_to(it))))
-        .chain(state.removed.iter().map(|(id, it)| Record::RemovedNode(convert::removed_to(*id, it))))
-        .chain(state.join_tokens.iter().map(|(id, it)| Record::JoinToken(convert::join_token_to(id, it))))
-        .chain(state.admin_tokens.iter().map(|(name, it)| Record::AdminToken(convert::admin_token_to(name, it))))
-        .chain(state.dedup_order.values().map(move |id| Record::Dedup(convert::dedup_to(id, outcome(id)))))
-        .chain(state.trial.iter().map(|it| Record::Trial(convert::trial_to(it))))
-        .chain(prior.map(move |it| Record::TrialPrior(resource(it))))
-        .chain(state.secrets.iter().map(|(name, it)| Record::Secret(convert::secret_to(name, it))))
-        .chain(state.jwks.iter().map(|(auth, it)| Record::Jwks(convert::jwks_to(auth, it))))
-        .chain(state.ticket_keys.iter().map(|it| Record::TicketKey(convert::ticket_key_to(it))))
-        .chain(state.chains.iter().map(|((node, kind), head)| {
-            Record::Chain(convert::note_chain_to(&NoteChain { node: *node, kind: *kind, head: *head }))
-        }))
-        .chain(state.purges.entries().iter().map(|it| Record::Purge(convert::purge::entry_to(it))))
-        .chain(ledger_records(&state.ledger));
+    let all =
+        std::iter::once(Record::Head(convert::head_to(state)))
+            .chain(state.resources.values().map(move |it| Record::Resource(resource(it))))
+            .chain(state.history.iter().map(|it| Record::Revision(convert::revision_to(it))))
+            .chain(state.nodes.values().map(|it| Record::Node(convert::node_to(it))))
+            .chain(state.removed.iter().map(|(id, it)| Record::RemovedNode(convert::removed_to(*id, it))))
+            .chain(state.join_tokens.iter().map(|(id, it)| Record::JoinToken(convert::join_token_to(id, it))))
+            .chain(state.admin_tokens.iter().map(|(name, it)| Record::AdminToken(convert::admin_token_to(name, it))))
+            .chain(state.dedup_order.values().map(move |id| Record::Dedup(convert::dedup_to(id, outcome(id)))))
+            .chain(state.trial.iter().map(|it| Record::Trial(convert::trial_to(it))))
+            .chain(prior.map(move |it| Record::TrialPrior(resource(it))))
+            .chain(state.secrets.iter().map(|(name, it)| Record::Secret(convert::secret_to(name, it))))
+            .chain(state.jwks.iter().map(|(auth, it)| Record::Jwks(convert::jwks_to(auth, it))))
+            .chain(state.ticket_keys.iter().map(|it| Record::TicketKey(convert::ticket_key_to(it))))
+            .chain(state.chains.iter().map(|((node, kind), head)| {
+                Record::Chain(convert::note_chain_to(&NoteChain { node: *node, kind: *kind, head: *head }))
+            }))
+            .chain(state.purges.entries().iter().map(|it| Record::Purge(convert::purge::entry_to(it))))
+            .chain(state.erased.iter().map(|(actor, wall_ms)| {
+                Record::ErasedActor(ErasedActor { actor_hash: actor.0.into(), wall_ms: *wall_ms })
+            }))
+            .chain(ledger_records(&state.ledger));
     all.map(|record| SnapshotRecord { record: Some(record) })
 }
 
@@ -185,6 +189,11 @@ impl Rebuild {
                     return Err(Invalid::field("purge").found("out of order").allowed("oldest first"));
                 }
                 state.purges.push(entry);
+            }
+            Some(Record::ErasedActor(it)) => {
+                let unlike = || Invalid::field("erased_actor").found("another length").allowed("32 bytes");
+                let actor = Digest::from_bytes(&it.actor_hash).ok_or_else(unlike)?;
+                once("erased_actor", state.erased.insert(actor, it.wall_ms))?;
             }
             Some(Record::Jwks(jwks)) => {
                 let (auth, jwks) = convert::jwks_from(jwks)?;

@@ -51,6 +51,8 @@ pub const REVOCATIONS_MAX: usize = 20_000_000;
 pub const BATCH_MAX: usize = 1_000;
 /// How long the message of a change may be, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4_096;
+/// How many erased actors the state remembers: for nodes that were not there.
+pub const ERASED_MAX: usize = 10_000;
 
 /// Everything the cluster agrees on. A clone costs O(1) and is a frozen view.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -96,6 +98,8 @@ pub struct State {
     pub other_ca: Option<Arc<OtherCa>>,
     /// The heads of nodes' own chains, as they were noted last.
     pub chains: OrdMap<(NodeId, ChainKind), AuditHead>,
+    /// Actors that nodes are to forget in their trails of accesses, and what they did until when.
+    pub erased: Erased,
     /// Follows from `resources`; neither stored nor hashed.
     pub lookups: Lookups,
 }
@@ -212,6 +216,9 @@ pub struct Sweep {
     pub credential: Option<CredentialId>,
     pub revocation: Option<SelectorKey>,
 }
+
+/// By the hash of an actor's name: until when what it did is nobody's, in wall-clock milliseconds.
+pub type Erased = OrdMap<Digest, u64>;
 
 /// What one applied entry leaves for the journal and the watchers; the same on every node.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -117,6 +117,7 @@ fn commands() -> Vec<Command> {
         ticket_key(3),
         introduce(),
         note(7),
+        Body::EraseActor(Digest::of(b"ann")),
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
     ];
     commands.extend(rest.into_iter().map(command));
@@ -237,6 +238,7 @@ fn snapshot_records_are_stored_as_ever() {
         Record::Secret(_) => "secret",
         Record::Jwks(_) => "jwks",
         Record::Chain(_) => "chain",
+        Record::ErasedActor(_) => "erased_actor",
         Record::TicketKey(_) => "ticket_key",
         Record::Purge(_) => "purge",
         Record::Credential(_) => "credential",
@@ -258,6 +260,7 @@ fn snapshot_records_are_stored_as_ever() {
     snapshot::records(&rotating).for_each(|record| rebuild.push(record).unwrap());
     assert_eq!(rebuild.finish().unwrap(), rotating);
     fourth.apply(fourth.index + 1, &command(purge())).0.outcome.unwrap();
+    fourth.apply(fourth.index + 1, &command(Body::EraseActor(Digest::of(b"ann")))).0.outcome.unwrap();
     let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));
     let all = all.chain(snapshot::records(&fourth));
     for record in all {

@@ -1,5 +1,6 @@
 //! One process: consensus, peer transport, admin API, CLI, telemetry, boot and shutdown.
 
+mod access;
 pub mod admin;
 pub mod boot;
 mod calendar;

@@ -56,6 +56,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("peer", before.peer != after.peer),
         ("admin", before.admin != after.admin),
         ("telemetry.listen", before.telemetry.listen != after.telemetry.listen),
+        ("audit", before.audit != after.audit),
         ("telemetry.otlp", otlp(before) != otlp(after)),
     ];
     waiting.extend(differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));

@@ -26,6 +26,35 @@ pub struct Settings {
     pub peer: Peer,
     pub admin: Admin,
     pub telemetry: Telemetry,
+    #[serde(default)]
+    pub audit: Audit,
+}
+
+/// What this node keeps of admin calls that it let in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    #[serde(default = "yes")]
+    pub access: bool,
+    /// How long.
+    #[serde(default = "retention_default")]
+    pub retention: Span,
+    /// Fields that are not written down.
+    #[serde(default)]
+    pub redact: Vec<Redacted>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redacted {
+    Actor,
+    Source,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { access: true, retention: retention_default(), redact: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,6 +199,10 @@ fn trace_ratio_default() -> f64 {
 
 fn otlp_metrics_every_default() -> Span {
     Span::secs(60)
+}
+
+fn retention_default() -> Span {
+    Span::secs(90 * 86_400)
 }
 
 fn log_default() -> String {

@@ -44,13 +44,19 @@ pub struct OwnChain {
     dir: PathBuf,
     file: Option<(File, u64)>,
     head: Head,
+    files_max: usize,
 }
 
 impl OwnChain {
     /// What a crash left half written is cut off; anything else stays, for `check` to name.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::open_keeping(dir, FILES_MAX)
+    }
+
+    /// With so many files at most.
+    pub fn open_keeping(dir: &Path, files_max: usize) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-        let mut chain = Self { dir: dir.to_owned(), file: None, head: read_head(dir).unwrap_or_default() };
+        let mut chain = Self { dir: dir.to_owned(), file: None, head: read_head(dir).unwrap_or_default(), files_max };
         if let Some((_, path)) = files(dir)?.pop() {
             let bytes = fs::read(&path)?;
             let (frames, whole) = frames(&bytes);
@@ -96,10 +102,30 @@ impl OwnChain {
         Ok(write_head(&self.dir, head)?)
     }
 
+    /// What comes next goes to another file.
+    pub fn close_file(&mut self) {
+        self.file = None;
+    }
+
+    /// Removes the oldest files while the newest entry of each is over; never the newest file.
+    pub fn forget(&mut self, is_over: impl Fn(&[u8]) -> bool) -> Result<()> {
+        let mut files = files(&self.dir)?;
+        files.pop();
+        for (_, path) in files {
+            let bytes = fs::read(&path)?;
+            let newest = frames(&bytes).0.into_iter().flatten().next_back();
+            if newest.is_none_or(|frame| !is_over(frame.payload)) {
+                break;
+            }
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+
     fn roll(&self, first: u64) -> Result<File> {
         let file = File::options().append(true).create(true).open(self.dir.join(format!("{first:020}.chain")))?;
         let files = files(&self.dir)?;
-        for (_, oldest) in files.iter().take(files.len().saturating_sub(FILES_MAX)) {
+        for (_, oldest) in files.iter().take(files.len().saturating_sub(self.files_max)) {
             fs::remove_file(oldest)?;
         }
         Ok(file)
@@ -351,6 +377,23 @@ mod tests {
         }
         overwrite(&path(dir.path()), &forged);
         assert_eq!(altered(dir.path()), [(2, What::Altered)]);
+    }
+
+    #[test]
+    fn files_go_whole_once_all_of_them_is_over_and_what_is_left_is_whole() {
+        let dir = memory_dir();
+        let mut chain = OwnChain::open_keeping(dir.path(), 100).unwrap();
+        for part in [0..2, 2..4, 4..6] {
+            chain.append(&payloads(part)).unwrap();
+            chain.close_file();
+        }
+        let numbers = |dir: &Path| read(dir, u64::MAX, 10).unwrap().iter().map(|it| it.sequence).collect::<Vec<_>>();
+        // The second file has one that is not over.
+        chain.forget(|payload| payload != b"entry number 3").unwrap();
+        assert_eq!(numbers(dir.path()), [6, 5, 4, 3]);
+        assert_eq!(altered(dir.path()), []);
+        chain.forget(|_| true).unwrap();
+        assert_eq!(numbers(dir.path()), [6, 5], "the newest stays");
     }
 
     #[test]

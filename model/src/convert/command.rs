@@ -135,6 +135,7 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         }
         Wire::RotateCa(it) => Body::RotateCa(rotate_ca_from(it)?),
         Wire::NoteChain(it) => Body::NoteChain(note_chain_from(it)?),
+        Wire::EraseActor(it) => Body::EraseActor(digest("actor_hash", &it.actor_hash)?),
         Wire::Tick(store::Tick {}) => Body::Tick,
         Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
     })
@@ -201,6 +202,7 @@ fn body_to(body: &Body) -> Wire {
         }
         Body::RotateCa(it) => Wire::RotateCa(rotate_ca_to(it)),
         Body::NoteChain(it) => Wire::NoteChain(note_chain_to(it)),
+        Body::EraseActor(actor) => Wire::EraseActor(store::EraseActor { actor_hash: actor.0.into() }),
         Body::Tick => Wire::Tick(store::Tick {}),
         Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
     }

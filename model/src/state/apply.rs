@@ -111,6 +111,7 @@ impl State {
             Body::RotateTicketKeys(it) => self.rotate_ticket_keys(it),
             Body::RotateCa(it) => self.rotate_ca(it),
             Body::NoteChain(it) => self.note_chain(it),
+            Body::EraseActor(actor) => self.erase_actor(*actor),
             Body::Tick => Ok(Done::default()),
             Body::Ledger(it) => self.apply_to_ledger(it),
         }

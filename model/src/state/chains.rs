@@ -1,10 +1,11 @@
 //! The heads of the chains that nodes keep for themselves, as the cluster has seen them last: a node that rewrites its own
 //! chain contradicts what the others know of it.
 
-use super::{AuditHead, State, apply::Done};
+use super::{AuditHead, ERASED_MAX, State, apply::Done};
 use crate::{
     NodeId,
     command::{NoteChain, Reason, Rejected},
+    digest::Digest,
 };
 
 /// What a node keeps a chain of.
@@ -48,6 +49,16 @@ impl State {
         }
         self.chains.insert(key, it.head);
         Ok(Done::default())
+    }
+
+    pub(super) fn erase_actor(&mut self, actor: Digest) -> Result<Done, Rejected> {
+        self.erased.insert(actor, self.wall_ms);
+        while self.erased.len() > ERASED_MAX {
+            let (oldest, _) = self.erased.iter().min_by_key(|(_, at)| **at).expect("it is longer than its bound");
+            let oldest = *oldest;
+            self.erased.remove(&oldest);
+        }
+        Ok(Done::changed("an actor erased from the trails of accesses".into()))
     }
 
     pub(super) fn forget_chains_of(&mut self, node: NodeId) {

@@ -107,6 +107,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.Observe/ListAudit", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Observe/WatchAudit", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Observe/VerifyAudit", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Observe/EraseActor", Access::Whole(Admin)),
     ("/quorumgate.admin.v1.Observe/Doctor", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Observe/ExplainRequest", Access::Whole(Viewer)),
     ("/quorumgate.admin.v1.Observe/Tap", Access::Whole(Viewer)),

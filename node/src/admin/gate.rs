@@ -83,6 +83,7 @@ impl Gate {
         if request.uri().path().starts_with(json::PREFIX) {
             return self.answer_json(peer, request).await.unwrap_or_else(|refused| json::refused(&refused));
         }
+        let is_open = access::of(request.uri().path()) == Access::Open;
         let actor = match self.admit(peer, request.uri().path(), request.headers()) {
             Ok(call) => request.extensions_mut().insert(call.clone()).map_or(call.actor, |before| before.actor),
             Err(refused) => return refused.into_http(),
@@ -92,6 +93,8 @@ impl Gate {
         // What the service, or apply, did not allow this caller: an object of another owner, say.
         if let Some(refused) = status.as_ref().filter(|status| status.code() == Code::PermissionDenied) {
             self.note(peer, convert::actor_to(&actor), refused, true);
+        } else if !is_open {
+            self.accessed(&actor, status.as_ref());
         }
         match status {
             Some(bare) if bare.code() != Code::Ok && bare.details().is_empty() => failure::complete(bare).into_http(),
@@ -106,6 +109,8 @@ impl Gate {
         let answered = json::answer(asked, request, json::Local { routes: self.routes.clone(), call }).await;
         if let Some(refused) = answered.as_ref().err().filter(|status| status.code() == Code::PermissionDenied) {
             self.note(peer, convert::actor_to(&actor), refused, true);
+        } else {
+            self.accessed(&actor, answered.as_ref().err());
         }
         answered
     }
@@ -128,6 +133,12 @@ impl Gate {
         let actor = Arc::new(identity::actor(&caller, peer, path));
         let (deadline, min_revision) = (deadline(headers)?, min_revision(headers)?);
         Ok(Call { actor, deadline, min_revision, token: caller.token, role: caller.role })
+    }
+
+    fn accessed(&self, actor: &Actor, failed: Option<&Status>) {
+        let failed = failed.filter(|status| status.code() != Code::Ok);
+        let reason = failed.map(|status| status.get_details_error_info().map_or("failed".into(), |it| it.reason));
+        self.consensus.access().note(actor, &reason.map_or("ok".into(), |it| it.to_ascii_lowercase()));
     }
 
     fn note(&self, peer: &Peer, actor: store::Actor, refused: &Status, alone: bool) {

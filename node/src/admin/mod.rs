@@ -87,6 +87,8 @@ pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<Admin
 
     let denials = consensus.denials().clone();
     tasks.start("denials", denials.clone().run(tasks.stop()));
+    let access = consensus.access().clone();
+    tasks.start("accesses", access.run(consensus.cluster_key().clone(), consensus.states(), tasks.stop()));
     let routes = routes(consensus.clone(), serving, directory, upstreams, ready, denials.clone(), tasks)?;
     let gate = Arc::new(gate::Gate::new(consensus, routes, denials));
     let door = listen::Door::new(gate, tasks.clone());

@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures_util::Stream;
+use quorumgate_model::command::Body;
 use quorumgate_proto::admin::v1::{self as admin, observe_server::Observe};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Request, Response, Status};
@@ -26,6 +27,7 @@ use super::{
     failure,
 };
 use crate::{
+    access::actor_hash,
     consensus::Consensus,
     denials::Denials,
     tasks::Tasks,
@@ -127,6 +129,18 @@ impl Observe for Service {
         let (call, request) = taken(request)?;
         let permit = self.stream()?;
         Ok(Response::new(self.follow_audit(&call, &request, permit)))
+    }
+
+    async fn erase_actor(&self, request: Request<admin::EraseActorRequest>) -> Answer<admin::WriteResponse> {
+        let (call, request) = taken(request)?;
+        if request.actor.is_empty() {
+            return Err(failure::bad_field(
+                "actor",
+                "found nothing; allowed: a name as entries have it, such as token/alice",
+            ));
+        }
+        let hash = actor_hash(self.desk.consensus.cluster_key(), &request.actor);
+        self.desk.write_other(&call, Body::EraseActor(hash)).await.map(Response::new)
     }
 
     async fn verify_audit(&self, request: Request<admin::VerifyAuditRequest>) -> Answer<admin::VerifyAuditResponse> {

@@ -137,5 +137,6 @@ pub(super) fn settings_of(node: &NewNode) -> Outcome<Settings> {
         peer: settings::Peer { listen: node.peer_listen, advertise: node.advertise.clone() },
         admin: settings::Admin { listen: node.admin_listen },
         telemetry: settings::Telemetry::at(node.telemetry_listen),
+        audit: settings::Audit::default(),
     })
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::{Consensus, Published, View, clock::LogClock, gather::Gather, survey::Spent};
 use crate::{
+    access::Access,
     denials::Denials,
     peer::{Peers, Target, hello::Me},
     pki::{ClusterKey, Held},
@@ -67,6 +68,8 @@ pub(super) struct Member {
     pub syncs: Arc<Syncs>,
     /// Admin calls that this node has refused.
     pub denials: Arc<Denials>,
+    /// Those that it let in.
+    pub access: Arc<Access>,
     /// From the leader's stamp of a revocation to its being looked up here.
     pub propagation: Histogram,
 }

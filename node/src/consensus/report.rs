@@ -28,6 +28,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Consensus, member::Member};
 use crate::{
+    access::Access,
     denials::Denials,
     peer::Target,
     pki,
@@ -95,6 +96,11 @@ impl Consensus {
     /// Admin calls that this node has refused.
     pub(crate) fn denials(&self) -> &Arc<Denials> {
         &self.member.denials
+    }
+
+    /// Admin calls that this node has let in.
+    pub(crate) fn access(&self) -> &Arc<Access> {
+        &self.member.access
     }
 
     /// What this node's syncs of its log took.

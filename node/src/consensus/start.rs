@@ -33,6 +33,7 @@ use super::{
     probe, renew, tell,
 };
 use crate::{
+    access::Access,
     denials::Denials,
     peer::{Peers, hello::Me},
     pki::{self, ClusterKey, Held, Names},
@@ -67,6 +68,7 @@ impl Consensus {
         } = opened;
         let syncs = log.syncs();
         let denials = Arc::new(Denials::new(&dir));
+        let access = Arc::new(Access::new(&dir, settings.audit.clone()));
         let me = Me { cluster: identity.cluster, node: identity.node, incarnation: identity.incarnation };
         let state = states.borrow().clone();
         let bootstrap = read_bootstrap(&dir)?;
@@ -117,6 +119,7 @@ impl Consensus {
             proxy: Default::default(),
             syncs,
             denials,
+            access,
             propagation: Histogram::default(),
         });
         let consensus = Self { member: member.clone() };

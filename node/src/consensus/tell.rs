@@ -57,7 +57,7 @@ impl Consensus {
     /// The heads that have moved since they were noted last.
     pub async fn note_chains(&self) {
         let (state, node) = (self.state(), self.member.me.node);
-        let heads = [(ChainKind::Denials, self.member.denials.head())];
+        let heads = [(ChainKind::Denials, self.member.denials.head()), (ChainKind::Access, self.member.access.head())];
         for (kind, head) in heads {
             let Some(head) = head.filter(|head| head.count > 0 && state.chain(node, kind) != Some(*head)) else {
                 continue;

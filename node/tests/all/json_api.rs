@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
+    time::Duration,
 };
 
 use quorumgate_proto::admin::v1::{self as admin, config_client::ConfigClient};
@@ -17,6 +18,8 @@ const SHOP: &str = r#"{"upstreams": [{"name": "shop", "owner": "team", "targets"
 
 fn send(node: &Node, line: &str, token: &str, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(node.data().join("admin.sock")).unwrap();
+    // What never comes fails and does not hang.
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let token = if token.is_empty() { String::new() } else { format!("authorization: Bearer {}\r\n", token.trim()) };
     let length = body.len();
     let head =

@@ -1,5 +1,6 @@
 //! A node, from its commands to its peers. One program, so that it is linked once.
 
+mod accesses;
 mod authority;
 mod backup;
 mod cli;

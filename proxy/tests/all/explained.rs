@@ -76,6 +76,12 @@ impl World {
                 upstream("gone", nobody().await),
                 upstream("resets", says(b"").await),
                 upstream("babbles", says(b"hello?\r\n\r\n").await),
+                with(upstream("veiled", echo), "tls", json!({"verify": false})),
+                with(
+                    upstream("trips", nobody().await),
+                    "breaker",
+                    json!({"error_percent": 1, "window": "10s", "min_requests": 1, "open": "1h"})
+                ),
             ],
             "consumers": [{"name": "acme"}],
             "auth": [{"name": "keys", "api_key": {}}],
@@ -85,6 +91,8 @@ impl World {
                 to("gone", "gone"),
                 to("resets", "resets"),
                 to("babbles", "babbles"),
+                to("veiled", "veiled"),
+                to("trips", "trips"),
                 with(to("slow", "slow"), "timeouts", json!({"total": "50ms"})),
                 with(to("small", "echo"), "body", json!({"max": "10"})),
                 with(to("few", "echo"), "limits", json!(["few"])),
@@ -161,6 +169,12 @@ async fn every_refusal_says_which_phase_decided_by_what_and_with_which_numbers()
     it.check("GET /gone", &[], "no_healthy_upstream", by("upstream", "gone")).await;
     it.check("GET /resets", &[], "upstream_reset", by("upstream", "resets")).await;
     it.check("GET /babbles", &[], "upstream_protocol_error", by("upstream", "babbles")).await;
+    it.check("GET /veiled", &[], "upstream_tls", by("upstream", "veiled")).await;
+    it.check("GET /trips", &[], "no_healthy_upstream", by("upstream", "trips")).await;
+    it.check("GET /trips", &[], "circuit_open", by("upstream", "trips")).await;
+    let fields: Vec<String> = (0..130).map(|n| format!("x-{n}: y")).collect();
+    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    it.check("GET /echo", &fields, "header_fields_too_large", by("parse", "")).await;
     let total = Why { numbers: &[("route_timeout_ms", 50), ("attempts", 1)], ..by("upstream", "slow") };
     it.check("GET /slow", &[], "upstream_timeout", total).await;
     ask(it.gateway.address, "GET /few", &[], "").await;

@@ -234,7 +234,8 @@ async fn observed<T>(asked: Asked, request: &Request<T>, local: Local) -> Result
             Ok(top::counted(&observe.get_stats(admin::GetStatsRequest {}).await?.into_inner()))
         }
         Asked::Audit => {
-            let words = Words::of(request, &["limit", "actor", "rpc", "object", "since", "until", "denials"])?;
+            let words =
+                Words::of(request, &["limit", "actor", "rpc", "object", "since", "until", "denials", "access"])?;
             let asked = admin::ListAuditRequest {
                 limit: words.count("limit")?,
                 actor: words.text("actor"),
@@ -244,6 +245,7 @@ async fn observed<T>(asked: Asked, request: &Request<T>, local: Local) -> Result
                 until: words.time("until")?,
                 denials: words.is("denials")?,
                 changes: false,
+                access: words.is("access")?,
             };
             let entries = observe.list_audit(asked).await?.into_inner().entries;
             Ok(json!({ "entries": entries.iter().map(shape::audit).collect::<Vec<_>>() }))

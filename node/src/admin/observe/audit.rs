@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use prost::Message;
 use quorumgate_model::state::{AuditEntry, ChainKind};
-use quorumgate_proto::admin::v1 as admin;
+use quorumgate_proto::{admin::v1 as admin, store::v1::Actor};
 use quorumgate_raft_store::journal::{Checked, What};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{Answers, Service};
 use crate::{
+    access::Accessed,
     admin::{
         config::messages,
         desk::Desk,
@@ -51,6 +52,13 @@ impl Service {
             let entries = denials(&self.denials, u64::MAX, asked).await;
             let name = self.desk.consensus.view().name;
             let shown = entries.into_iter().map(|it| shown_denial(it, &name));
+            let entries = shown.filter(|it| filter.takes(it)).take(limit).collect();
+            return Ok(admin::ListAuditResponse { header, entries });
+        }
+        if request.access {
+            let (access, name) = (self.desk.consensus.access().clone(), self.desk.consensus.view().name);
+            let read = tokio::task::spawn_blocking(move || access.read(u64::MAX, asked)).await.unwrap_or_default();
+            let shown = read.into_iter().map(|it| shown_access(it, &name));
             let entries = shown.filter(|it| filter.takes(it)).take(limit).collect();
             return Ok(admin::ListAuditResponse { header, entries });
         }
@@ -118,19 +126,22 @@ impl Service {
     pub(super) async fn check_audit(&self) -> Result<admin::VerifyAuditResponse, Status> {
         let (consensus, denials) = (self.desk.consensus.clone(), self.denials.clone());
         let header = Some(self.desk.header());
-        let noted = consensus.noted_chain(ChainKind::Denials);
-        let checked = tokio::task::spawn_blocking(move || (consensus.check_audit(), denials.check(noted)));
+        let [noted, let_in] = [ChainKind::Denials, ChainKind::Access].map(|kind| consensus.noted_chain(kind));
+        let access = consensus.access().clone();
+        let checked =
+            tokio::task::spawn_blocking(move || (consensus.check_audit(), denials.check(noted), access.check(let_in)));
         let internal = |error: String| failure::status(tonic::Code::Internal, "INTERNAL", error);
-        let (mutations, own) = checked.await.map_err(|error| internal(error.to_string()))?;
-        // Nothing was ever refused, and so nothing written.
-        let own = own.unwrap_or_default();
-        let any = |what: What| [&mutations, &own].iter().any(|it| it.flaws.iter().any(|flaw| flaw.what == what));
+        let (mutations, own, let_in) = checked.await.map_err(|error| internal(error.to_string()))?;
+        // Nothing was ever refused, or let in, and so nothing written.
+        let [own, let_in] = [own, let_in].map(Result::unwrap_or_default);
+        let any =
+            |what: What| [&mutations, &own, &let_in].iter().any(|it| it.flaws.iter().any(|flaw| flaw.what == what));
         let verdict = match () {
             () if any(What::Altered) || any(What::Unreadable) => "altered",
             () if any(What::Missing) => "incomplete",
             () => "whole",
         };
-        let chains = vec![chain("mutations", mutations), chain("denials", own)];
+        let chains = vec![chain("mutations", mutations), chain("denials", own), chain("access", let_in)];
         Ok(admin::VerifyAuditResponse { header, verdict: verdict.into(), chains })
     }
 }
@@ -260,6 +271,26 @@ fn shown(entry: &AuditEntry) -> admin::AuditEntry {
         node: String::new(),
         count: 1,
         changes: Vec::new(),
+    }
+}
+
+fn shown_access(it: Accessed, node: &str) -> admin::AuditEntry {
+    let actor = it.actor.unwrap_or_else(|| Actor {
+        name: format!("erased/{}", it.pseudonym.get(..8).unwrap_or_default()),
+        ..Actor::default()
+    });
+    admin::AuditEntry {
+        time: Some(messages::timestamp_ms(it.wall_ms)),
+        actor: actor.name,
+        source: actor.source,
+        rpc: it.rpc,
+        summary: "let in".into(),
+        hash: it.hash,
+        sequence: it.sequence,
+        result: it.result,
+        node: node.to_owned(),
+        count: it.count,
+        ..Default::default()
     }
 }
 

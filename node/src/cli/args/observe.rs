@@ -90,6 +90,11 @@ pub enum Audit {
     Ls(AuditLs),
     /// Check that the audit trail is what was written; exit 1 and name the entries that are not.
     Verify,
+    /// Make who an actor was unknowable in the trails of accesses of all nodes: what it has done so far is nobody's.
+    Erase {
+        /// As entries have it: token/alice.
+        actor: String,
+    },
     /// Write the trail to a file, a JSON object a line; the next time what has come since.
     Export(AuditExport),
 }
@@ -101,6 +106,9 @@ pub struct AuditExport {
     /// The calls that the asked node has refused, from its own chain.
     #[arg(long)]
     pub denials: bool,
+    /// The calls that the asked node has let in, from its own chain.
+    #[arg(long, conflicts_with_all = ["denials", "follow"])]
+    pub access: bool,
     /// Go on with entries as they are made.
     #[arg(long, short)]
     pub follow: bool,
@@ -132,6 +140,9 @@ pub struct AuditLs {
     /// The calls that the asked node has refused, from its own chain.
     #[arg(long, conflicts_with_all = ["object", "diff"])]
     pub denials: bool,
+    /// The calls that the asked node has let in, reads too, from its own chain.
+    #[arg(long, conflicts_with_all = ["object", "diff", "denials", "follow"])]
+    pub access: bool,
     /// Show what each entry changed, before and after.
     #[arg(long)]
     pub diff: bool,

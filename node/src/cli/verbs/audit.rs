@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use quorumgate_model::units::Span;
-use quorumgate_proto::admin::v1::{AuditEntry, ListAuditRequest, VerifyAuditRequest, WatchAuditRequest};
+use quorumgate_proto::admin::v1::{
+    AuditEntry, EraseActorRequest, ListAuditRequest, VerifyAuditRequest, WatchAuditRequest,
+};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -13,18 +15,27 @@ use crate::cli::{
     client::Client,
     diff,
     failure::{Failure, Outcome},
+    input,
     output::{self, Answer},
     shape,
+    write::{self, Wrote},
 };
 
 const COLUMNS: [&str; 9] = ["index", "revision", "time", "actor", "rpc", "summary", "message", "source", "hash"];
 const DENIAL_COLUMNS: [&str; 8] = ["sequence", "time", "actor", "source", "rpc", "summary", "count", "message"];
+
+const ACCESS_COLUMNS: [&str; 7] = ["sequence", "time", "actor", "source", "rpc", "count", "result"];
 
 pub async fn run(global: &Global, verb: Audit) -> Outcome {
     let client = Client::connect(global).await?;
     match verb {
         Audit::Ls(verb) => ls(global, &client, verb).await,
         Audit::Verify => verify(global, &client).await,
+        Audit::Erase { actor } => {
+            input::confirm(global, &format!("makes unknowable who {actor} was in the trails of accesses, for good"))?;
+            let answer = client.observe().erase_actor(client.ask(EraseActorRequest { actor })).await?.into_inner();
+            write::print(global.output, Wrote::Other("actor erased"), &answer)
+        }
         Audit::Export(verb) => audit_export::run(global, &client, &verb).await,
     }
 }
@@ -40,6 +51,7 @@ async fn ls(global: &Global, client: &Client, verb: AuditLs) -> Outcome {
         until: verb.until.as_deref().map(|text| instant("--until", text)).transpose()?,
         denials: verb.denials,
         changes: verb.diff,
+        access: verb.access,
     };
     let asked = request.clone();
     let entries = client.observe().list_audit(client.ask(request)).await?.into_inner().entries;
@@ -65,7 +77,11 @@ fn is_unfiltered(asked: &ListAuditRequest) -> bool {
 }
 
 fn print(global: &Global, entries: &[AuditEntry], asked: &ListAuditRequest) -> Outcome {
-    let columns = if asked.denials { DENIAL_COLUMNS.to_vec() } else { COLUMNS.to_vec() };
+    let columns = match (asked.denials, asked.access) {
+        (true, _) => DENIAL_COLUMNS.to_vec(),
+        (_, true) => ACCESS_COLUMNS.to_vec(),
+        _ => COLUMNS.to_vec(),
+    };
     let shapes = entries.iter().map(|it| shaped(it, asked)).collect::<Outcome<Vec<_>>>()?;
     let mut text = None;
     if asked.changes {
@@ -77,7 +93,7 @@ fn print(global: &Global, entries: &[AuditEntry], asked: &ListAuditRequest) -> O
     }
     Answer {
         text,
-        wide_columns: if asked.denials { 1 } else { 2 },
+        wide_columns: if asked.denials || asked.access { 1 } else { 2 },
         rows: shapes.iter().map(|it| shape::cells(it, &columns)).collect(),
         header: columns,
         names: entries.iter().map(|it| if it.index > 0 { it.index } else { it.sequence }.to_string()).collect(),

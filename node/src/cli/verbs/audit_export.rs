@@ -23,7 +23,8 @@ const LISTED_MAX: u32 = 10_000;
 pub async fn run(global: &Global, client: &Client, verb: &AuditExport) -> Outcome {
     let mut last = last_sequence(&verb.file)?;
     let mut file = OpenOptions::new().create(true).append(true).open(&verb.file).map_err(|it| unwritable(verb, &it))?;
-    let request = ListAuditRequest { limit: LISTED_MAX, denials: verb.denials, ..Default::default() };
+    let request =
+        ListAuditRequest { limit: LISTED_MAX, denials: verb.denials, access: verb.access, ..Default::default() };
     let entries = client.observe().list_audit(client.ask(request)).await?.into_inner().entries;
     let fresh: Vec<&AuditEntry> = entries.iter().rev().filter(|it| it.sequence > last).collect();
     let missing = fresh.first().map_or(0, |it| it.sequence - last - 1);
