@@ -37,12 +37,12 @@ async function main() {
   await until('the gateway is ready', `http://127.0.0.1:${ports.telemetry}/readyz`);
   await until('the origin is ready', `http://localhost:${ports.origin}/`);
   writeFileSync('gateway.yaml', `
-upstreams: [{ name: origin, targets: ["localhost:${ports.origin}"] }]
+upstreams: [{ name: origin, targets: ["localhost:${ports.origin}"], retries: { attempts: 0 }, outlier: { consecutive_errors: 0 } }]
 routes: [{ name: all, upstream: origin, encoded_slash: preserve, cache: {} }]
 `);
   execFileSync(binary, ['--endpoint', 'unix:node/admin.sock', 'apply', '-f', 'gateway.yaml']);
 
-  const base = { npm_config_base: `http://127.0.0.1:${ports.proxy}`, npm_config_id: '' };
+  const base = { npm_config_base: `http://127.0.0.1:${ports.proxy}`, npm_config_id: '', npm_package_config_id: '' };
   const text = execFileSync('node', ['--no-warnings', 'cli.mjs'], { cwd: SUITE, env: { ...process.env, ...base }, maxBuffer: 1 << 26, encoding: 'utf8' });
   const results = JSON.parse(text.slice(text.indexOf('{')));
   const { default: suites } = await import(`./${SUITE}/tests/index.mjs`);

@@ -16,6 +16,7 @@ pub(super) struct Directives {
     pub(super) public: bool,
     /// Or `proxy-revalidate`, which is the same to a shared cache.
     pub(super) must_revalidate: bool,
+    pub(super) must_understand: bool,
     pub(super) only_if_cached: bool,
     pub(super) max_age: Option<u64>,
     pub(super) s_maxage: Option<u64>,
@@ -55,6 +56,7 @@ impl Directives {
             "private" => self.private = true,
             "public" => self.public = true,
             "must-revalidate" | "proxy-revalidate" => self.must_revalidate = true,
+            "must-understand" => self.must_understand = true,
             "only-if-cached" => self.only_if_cached = true,
             "max-age" => first(&mut self.max_age, seconds()),
             "s-maxage" => first(&mut self.s_maxage, seconds()),
@@ -100,12 +102,15 @@ pub(super) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime>
     httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }
 
-/// What the answer was old when it came: Age, or what its date says, whichever is more (RFC 9111 4.2.3).
+/// What the answer was old when it came: Age, or what its date says, whichever is more (RFC 9111 4.2.3). An age that
+/// cannot be read, or is there twice, is any age.
 pub(super) fn initial_age(headers: &HeaderMap, delay: Duration, now: SystemTime) -> Duration {
-    let said = headers
-        .get(header::AGE)
-        .and_then(|it| it.to_str().ok())
-        .map_or(0, |text| seconds(text.split(',').next().unwrap_or_default().trim()));
+    let mut ages = headers.get_all(header::AGE).iter();
+    let said = match (ages.next(), ages.next()) {
+        (None, _) => 0,
+        (Some(age), None) if age.as_bytes().iter().all(u8::is_ascii_digit) => age.to_str().map_or(0, seconds),
+        _ => SECONDS_MAX,
+    };
     let apparent = date(headers, &header::DATE).and_then(|made| now.duration_since(made).ok()).unwrap_or_default();
     apparent.max(Duration::from_secs(said) + delay)
 }
@@ -113,6 +118,13 @@ pub(super) fn initial_age(headers: &HeaderMap, delay: Duration, now: SystemTime)
 /// Statuses that may be kept without the answer's saying so, where the route gives a time (RFC 9110 15.1).
 pub(super) fn is_kept_by_default(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+/// Statuses whose meaning for caches is known here (`must-understand`, RFC 9111 5.2.2.3).
+pub(super) fn is_understood(status: StatusCode) -> bool {
+    is_kept_by_default(status)
+        || matches!(status.as_u16(), 201 | 202 | 205 | 302 | 303 | 307 | 400..=403 | 406..=409 | 411..=413 | 415 | 421 | 422)
+        || matches!(status.as_u16(), 424 | 426 | 428 | 429 | 431 | 451 | 500 | 502..=504)
 }
 
 /// `name`, `name=token` and `name="quoted"`, with commas between them.
@@ -203,6 +215,10 @@ mod tests {
             |fields: &[(&'static str, &'static str)]| initial_age(&of(fields).1, Duration::from_secs(2), now).as_secs();
         assert_eq!(age(&[made]), 10);
         assert_eq!(age(&[made, ("age", "20")]), 22);
-        assert_eq!(age(&[("age", "x")]), 2);
+        for wrong in ["x", "-1", "1.0", "0, 0", "0,7200"] {
+            let age = HeaderMap::from_iter([(header::AGE, HeaderValue::from_static(wrong))]);
+            assert!(initial_age(&age, Duration::ZERO, now).as_secs() >= SECONDS_MAX, "{wrong}");
+        }
+        assert!(age(&[("age", "0"), ("age", "0")]) >= SECONDS_MAX);
     }
 }

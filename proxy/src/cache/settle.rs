@@ -41,14 +41,13 @@ const REFRESH_TIME_MAX: Duration = Duration::from_secs(30);
 const PASSING: [HeaderName; 3] = [header::AGE, header::CONNECTION, header::TRANSFER_ENCODING];
 
 /// What a 304 cannot say anew of what is kept: it is about the body, or of this exchange.
-const STAYS: [HeaderName; 8] = [
+const STAYS: [HeaderName; 7] = [
     header::AGE,
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
     header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
     header::VIA,
 ];
 
@@ -180,7 +179,8 @@ impl Ticket {
         let kept = Kept { url: self.question.url, stored, purged: self.purged };
         let keeper = Keeper::new(worker, kept, bytes_max, flight);
         response.map(|inner| match inner {
-            ResponseBody::Upstream(_) => ResponseBody::Keeping(Keeping::new(inner, keeper)),
+            // What has no body is whole as it is: nobody will read it.
+            ResponseBody::Upstream(_) if !inner.is_end_stream() => ResponseBody::Keeping(Keeping::new(inner, keeper)),
             ResponseBody::Full(bytes) => {
                 keeper.keep(bytes.clone());
                 ResponseBody::Full(bytes)
@@ -210,6 +210,9 @@ impl Ticket {
             return false;
         }
         let said = Directives::of(headers);
+        if said.must_understand && !directives::is_understood(status) {
+            return false;
+        }
         let said_so = said.lifetime(headers, wall()).is_some();
         let timed = said_so || (directives::is_kept_by_default(status) && self.policy.default_ttl.is_some());
         let asked_about = headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED);
@@ -219,8 +222,7 @@ impl Ticket {
     fn may_be_shared(&self, said: &Directives, timed: bool, headers: &HeaderMap) -> bool {
         let forbidden = self.asked.no_store || said.no_store || said.private;
         let for_one = self.question.with_credentials && !said.is_for_all() || self.personal && !timed && !said.public;
-        let parted = headers.contains_key(header::SET_COOKIE) || headers.contains_key(header::CONTENT_RANGE);
-        !forbidden && !for_one && !parted && varies_on(headers).is_some()
+        !forbidden && !for_one && !headers.contains_key(header::SET_COOKIE) && varies_on(headers).is_some()
     }
 
     /// Without its body.

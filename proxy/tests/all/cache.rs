@@ -60,7 +60,7 @@ async fn prepared(words: Value) -> (quorumgate_proxy::Settings, Value, Origin) {
             for (name, value) in &*origin.fields.lock().unwrap() {
                 answer = answer.header(*name, value);
             }
-            let body = if status == 304 { String::new() } else { format!("answer {n}") };
+            let body = if [204, 304].contains(&status) { String::new() } else { format!("answer {n}") };
             answer.body(Full::new(Bytes::from(body))).unwrap()
         }
     })
@@ -386,4 +386,15 @@ async fn whoever_is_not_let_in_gets_nothing_that_is_kept() {
     // Nothing here knows of any caller.
     check_problem(&shut, 503, "auth_unavailable");
     assert!(!shut.contains(body(&open)));
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_kept_too() {
+    let (gateway, origin) = cached(json!({})).await;
+    origin.says(204, &[("cache-control", "max-age=100")]);
+    for _ in 0..2 {
+        let answer = ask(gateway.address, "GET /", &[], "").await;
+        assert_eq!((status(&answer), body(&answer)), (204, ""));
+    }
+    assert_eq!(origin.asked(), 1);
 }
