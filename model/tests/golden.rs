@@ -457,6 +457,11 @@ fn resources_of_every_kind_are_stored_as_ever() {
             json!({ "name": "l", "address": "[::]:5432", "protocol": "tcp", "upstream": "u" }),
         ),
         (
+            "policy.ip",
+            ResourceKind::Policy,
+            json!({ "name": "p", "ip": { "allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.6.6.0/24"] } }),
+        ),
+        (
             "limit.sliding",
             ResourceKind::Limit,
             json!({ "name": "l", "per": ["consumer", { "ip": 24 }], "limit": 5, "window": "1m", "soft": true,

@@ -28,7 +28,7 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
             // The node that has the cluster's key looks at it when it is sealed (`sealed::check`).
             Secret::Sealed { .. } | Secret::Kept(_) => tls::check_chain(it),
         },
-        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Listener(_) => Ok(()),
+        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Listener(_) | Resource::Policy(_) => Ok(()),
         Resource::Limit(limit) => match &limit.kind {
             LimitKind::Calendar { zone, .. } => calendar::check(zone),
             _ => Ok(()),

@@ -60,7 +60,7 @@ pub const ALL: &[Code] = &[
     code("signature_invalid", 401, 16, "authentication", "the signature does not match the key that it names", "check which key signs; a key set may have been rotated: `token inspect` says what is known"),
     code("insufficient_scope", 403, 7, "authorization", "a rule of the route wants a scope that the caller does not have", "`route match --consumer --scope` says which rule decides"),
     code("access_denied", 403, 7, "authorization", "the route's `authorize` rules do not let this caller do this", "`rule` names the one that decided; `route match` walks through all of them"),
-    code("ip_denied", 403, 7, "before_authentication", "the client's address is denied, or not among those that are allowed", "see `ip` of the route; behind a proxy, check `trusted_proxies`"),
+    code("ip_denied", 403, 7, "before_authentication", "the client's address is denied, or not among those that are allowed", "`decision` names the policy and the list (deny, or allow that has it not); behind a proxy, check `trusted_proxies`"),
     code("no_route", 404, 12, "route", "no route takes this host and path", "`route match METHOD URL` shows the near misses and what each lacks"),
     code("method_not_allowed", 405, 12, "route", "routes take the host and path, and none of them the method", "Allow lists the methods; add one to `match.methods`"),
     code("request_timeout", 408, 4, "body", "the head or the body came in too slowly", "the client must send something every 15 s, and 240 bytes a second after 5 s"),

@@ -281,7 +281,7 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 46] = [
+pub(crate) const REASONS: [&str; 47] = [
     "malformed_request",
     "bad_path",
     "no_route",
@@ -298,6 +298,7 @@ pub(crate) const REASONS: [&str; 46] = [
     "signature_invalid",
     "insufficient_scope",
     "access_denied",
+    "ip_denied",
     "rate_limited",
     "quota_exceeded",
     "concurrency_limited",

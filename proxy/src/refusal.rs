@@ -9,6 +9,8 @@ use http::{
 };
 use uuid::Uuid;
 
+use quorumgate_model::ruleset::ShutOut;
+
 use crate::{client_body::ClientFault, identity::AuthFailure, limits::OverLimit, live::Ended, upstream::Failure};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(crate) enum Refusal {
     TooManyFailures(u64),
     InsufficientScope(Challenges),
     AccessDenied,
+    /// The client's address, by a policy of the route.
+    IpDenied(ShutOut),
     UpgradeNotSupported,
     UpstreamProtocol,
     UpstreamReset,
@@ -165,6 +169,9 @@ impl Refusal {
                 "the credential lacks a scope that this needs",
                 7,
             ),
+            Self::IpDenied(_) => {
+                words(S::FORBIDDEN, "ip_denied", "Address denied", "this address is not let in here", 7)
+            }
             Self::AccessDenied => {
                 words(S::FORBIDDEN, "access_denied", "Access denied", "the rules of this route do not allow it", 7)
             }

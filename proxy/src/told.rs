@@ -17,6 +17,10 @@ impl Told {
         match refusal {
             Refusal::OverLimit(over) => told.policy = Some(Arc::from(&*over.policy)),
             Refusal::MethodNotAllowed(methods) => told.rule = Some(Arc::from(methods.join(", "))),
+            Refusal::IpDenied(shut) => {
+                told.policy = Some(Arc::from(&*shut.policy));
+                told.rule = Some(Arc::from(shut.how.word()));
+            }
             Refusal::BrokenRule => {
                 told.rule = plan.and_then(|plan| plan.rule.broken.as_ref()).map(|why| Arc::from(why.to_string()));
             }

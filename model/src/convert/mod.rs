@@ -5,6 +5,7 @@ mod auth;
 mod command;
 pub(crate) mod ledger;
 mod limit;
+mod policy;
 pub(crate) mod purge;
 mod resource;
 mod smaller;
@@ -23,7 +24,7 @@ use crate::{
     resource::{Key, Kind, Resource},
 };
 
-const KINDS: &str = "upstream, route, consumer, auth, certificate_authority, limit, certificate or listener";
+const KINDS: &str = "upstream, route, consumer, auth, certificate_authority, limit, certificate, listener or policy";
 
 /// Checks everything that can be checked of one object alone; field paths are relative to the object.
 pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
@@ -38,6 +39,7 @@ pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
         Some(admin::resource::Kind::Limit(it)) => Ok(Resource::Limit(Arc::new(limit::limit_from(it)?))),
         Some(admin::resource::Kind::Certificate(it)) => Ok(Resource::Certificate(Arc::new(tls::certificate_from(it)?))),
         Some(admin::resource::Kind::Listener(it)) => Ok(Resource::Listener(Arc::new(tls::listener_from(it)?))),
+        Some(admin::resource::Kind::Policy(it)) => Ok(Resource::Policy(Arc::new(policy::policy_from(it)?))),
         None => Err(Invalid::field("kind").found("none").allowed(KINDS)),
     }
 }
@@ -65,6 +67,7 @@ pub fn resource_to(resource: &Resource) -> admin::Resource {
         Resource::Limit(it) => admin::resource::Kind::Limit(limit::limit_to(it)),
         Resource::Certificate(it) => admin::resource::Kind::Certificate(tls::certificate_to(it)),
         Resource::Listener(it) => admin::resource::Kind::Listener(tls::listener_to(it)),
+        Resource::Policy(it) => admin::resource::Kind::Policy(policy::policy_to(it)),
     };
     admin::Resource { kind: Some(kind) }
 }
@@ -74,6 +77,7 @@ pub fn resource_shown(resource: &Resource) -> admin::Resource {
     let mut message = resource_to(resource);
     match &mut message.kind {
         Some(admin::resource::Kind::Auth(auth)) => auth::hide_secrets(auth),
+        Some(admin::resource::Kind::Policy(it)) => policy::spell_out(it),
         Some(admin::resource::Kind::Certificate(it)) => it.key.iter_mut().for_each(|key| key.sealed.clear()),
         _ => {}
     }
@@ -110,10 +114,11 @@ fn entries(config: admin::ConfigSet) -> impl Iterator<Item = (Kind, usize, admin
         .chain(list(Kind::Limit, config.limits, Message::Limit))
         .chain(list(Kind::Certificate, config.certificates, Message::Certificate))
         .chain(list(Kind::Listener, config.listeners, Message::Listener))
+        .chain(list(Kind::Policy, config.policies, Message::Policy))
 }
 
 /// The names in each list, in its order.
-pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 8] {
+pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 9] {
     [
         (Kind::Upstream, config.upstreams.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Route, config.routes.iter().map(|it| it.name.as_str()).collect()),
@@ -123,6 +128,7 @@ pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 8] {
         (Kind::Limit, config.limits.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Certificate, config.certificates.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Listener, config.listeners.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Policy, config.policies.iter().map(|it| it.name.as_str()).collect()),
     ]
 }
 
@@ -147,6 +153,7 @@ fn collected(resources: impl Iterator<Item = admin::Resource>) -> admin::ConfigS
             admin::resource::Kind::Limit(it) => config.limits.push(it),
             admin::resource::Kind::Certificate(it) => config.certificates.push(it),
             admin::resource::Kind::Listener(it) => config.listeners.push(it),
+            admin::resource::Kind::Policy(it) => config.policies.push(it),
         }
     }
     config
@@ -162,6 +169,7 @@ pub fn kind_from(kind: i32) -> Result<Kind, Invalid> {
         Ok(admin::Kind::Limit) => Ok(Kind::Limit),
         Ok(admin::Kind::Certificate) => Ok(Kind::Certificate),
         Ok(admin::Kind::Listener) => Ok(Kind::Listener),
+        Ok(admin::Kind::Policy) => Ok(Kind::Policy),
         Ok(admin::Kind::Unspecified) | Err(_) => Err(Invalid::field("kind").found(kind).allowed(KINDS)),
     }
 }
@@ -176,6 +184,7 @@ pub fn kind_to(kind: Kind) -> admin::Kind {
         Kind::Limit => admin::Kind::Limit,
         Kind::Certificate => admin::Kind::Certificate,
         Kind::Listener => admin::Kind::Listener,
+        Kind::Policy => admin::Kind::Policy,
     }
 }
 

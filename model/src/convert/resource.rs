@@ -72,6 +72,7 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         cors: it.cors.map(traffic::cors_from).transpose().map_err(|invalid| invalid.under("cors"))?,
         compression: compression.map_err(|invalid| invalid.under("compression"))?,
         cache: it.cache.map(traffic::cache_from).transpose().map_err(|invalid| invalid.under("cache"))?,
+        policies: names_from("policies", &it.policies)?,
     })
 }
 
@@ -269,6 +270,7 @@ pub fn route_to(route: &Route) -> admin::Route {
         cors: it.cors.map(traffic::cors_to),
         compression: it.compression.map(traffic::compression_to),
         cache: it.cache.map(traffic::cache_to),
+        policies: it.policies.iter().map(Name::to_string).collect(),
     }
 }
 

@@ -106,6 +106,7 @@ pub fn plain_words(name: &str) -> RouteWords {
         cors: None,
         compression: None,
         cache: None,
+        policies: Vec::new(),
     }
 }
 
@@ -418,7 +419,7 @@ fn others() -> impl Strategy<Value = Resource> {
     let secret = prop_oneof![secret, sealed];
     let span = (1..=29u64).prop_map(|s| format!("{s}s"));
     let amount = 1..=LIMIT_MAX;
-    let flags = (any::<bool>(), any::<bool>(), 0..=14u8, 0..=3u8);
+    let flags = (any::<bool>(), any::<bool>(), 0..=16u8, 0..=3u8);
     (name(), secret, span, amount, flags).prop_map(|(name, secret, span, amount, (one, two, kind, form))| {
         let client = |url: &str| {
             json!({ url: "https://i.test/x?y", "client_id": "c", "client_secret": secret, "allow_private": one })
@@ -475,6 +476,10 @@ fn others() -> impl Strategy<Value = Resource> {
                 json!({ "address": "[::1]:8443", "protocol": "https", "certificates": ["a", "b"], "http3": one,
                         "client_ca": two.then_some("ca"), "proxy_protocol_from": ["10.0.0.0/8"],
                         "merge_slashes": one }),
+            ),
+            15 => (
+                Kind::Policy,
+                json!({ "ip": { "allow": if one { vec!["10.0.0.0/8", "::/0"] } else { vec![] }, "deny": ["192.0.2.0/24"] } }),
             ),
             14 => (Kind::Listener, json!({ "address": "1.2.3.4:5", "protocol": "tcp", "upstream": "u" })),
             _ => (Kind::Limit, json!({ "per": per, "kind": "concurrency", "limit": amount, "max_hold": span })),

@@ -10,6 +10,7 @@ mod consumer;
 mod limit;
 mod listener;
 mod name;
+mod policy;
 mod references;
 mod route;
 mod secret;
@@ -28,6 +29,7 @@ pub use consumer::*;
 pub use limit::*;
 pub use listener::*;
 pub use name::Name;
+pub use policy::*;
 pub use references::*;
 pub use route::*;
 pub use secret::*;
@@ -45,10 +47,11 @@ pub enum Kind {
     Limit,
     Certificate,
     Listener,
+    Policy,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Upstream,
         Kind::Route,
         Kind::Consumer,
@@ -57,6 +60,7 @@ impl Kind {
         Kind::Limit,
         Kind::Certificate,
         Kind::Listener,
+        Kind::Policy,
     ];
 
     /// `upstream`
@@ -70,6 +74,7 @@ impl Kind {
             Kind::Limit => "limit",
             Kind::Certificate => "certificate",
             Kind::Listener => "listener",
+            Kind::Policy => "policy",
         }
     }
 
@@ -84,6 +89,7 @@ impl Kind {
             Kind::Limit => "limits",
             Kind::Certificate => "certificates",
             Kind::Listener => "listeners",
+            Kind::Policy => "policies",
         }
     }
 }
@@ -119,6 +125,7 @@ pub enum Resource {
     Limit(Arc<Limit>),
     Certificate(Arc<Certificate>),
     Listener(Arc<Listener>),
+    Policy(Arc<Policy>),
 }
 
 impl Resource {
@@ -136,6 +143,7 @@ impl Resource {
             Resource::Limit(_) => Kind::Limit,
             Resource::Certificate(_) => Kind::Certificate,
             Resource::Listener(_) => Kind::Listener,
+            Resource::Policy(_) => Kind::Policy,
         }
     }
 
@@ -149,6 +157,7 @@ impl Resource {
             Resource::Limit(it) => &it.name,
             Resource::Certificate(it) => &it.name,
             Resource::Listener(it) => &it.name,
+            Resource::Policy(it) => &it.name,
         }
     }
 
@@ -163,6 +172,7 @@ impl Resource {
             Resource::Limit(it) => &it.owner,
             Resource::Certificate(it) => &it.owner,
             Resource::Listener(it) => &it.owner,
+            Resource::Policy(it) => &it.owner,
         }
     }
 }
@@ -182,6 +192,7 @@ impl Kind {
             Kind::Limit => Resource::Limit(shared(words)?),
             Kind::Certificate => Resource::Certificate(shared(words)?),
             Kind::Listener => Resource::Listener(shared(words)?),
+            Kind::Policy => Resource::Policy(shared(words)?),
         })
     }
 }

@@ -94,6 +94,10 @@ impl Resource {
                 all.extend(
                     limits.map(|(place, name)| to(format!("limits[{place}]"), Kind::Limit, name, Wants::Anything)),
                 );
+                let policies = it.policies.iter().enumerate();
+                all.extend(
+                    policies.map(|(place, name)| to(format!("policies[{place}]"), Kind::Policy, name, Wants::Anything)),
+                );
             }
             Resource::Auth(it) => match &it.kind {
                 AuthKind::Mtls(it) => all.push(to("mtls.ca", Kind::CertificateAuthority, &it.ca, Wants::Anything)),
@@ -119,7 +123,8 @@ impl Resource {
             Resource::Consumer(_)
             | Resource::CertificateAuthority(_)
             | Resource::Limit(_)
-            | Resource::Certificate(_) => {}
+            | Resource::Certificate(_)
+            | Resource::Policy(_) => {}
         }
         all
     }

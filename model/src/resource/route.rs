@@ -49,6 +49,7 @@ pub struct Route {
     pub compression: Option<Compression>,
     /// None: every request goes to the upstream.
     pub cache: Option<Cache>,
+    pub policies: Vec<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -262,7 +262,7 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
         r#""remove":[]}}},"auth":null,"authorize":[],"on_stale":"allow","encoded_slash":"refuse","access_log":null,"#,
         r#""limits":[],"body":{"max":"10MiB"},"#,
         r#""timeouts":{"total":"0s"},"retries":{"attempts":null},"#,
-        r#""mirror":null,"cors":null,"compression":null,"cache":null}"#
+        r#""mirror":null,"cors":null,"compression":null,"cache":null,"policies":[]}"#
     );
     assert_eq!(shown, expected);
     assert_eq!(route(json!({ "body": { "max": 0 } })).unwrap().body.max, Size(0));

@@ -1,5 +1,6 @@
 //! The resources compiled for reading: which route takes a request, and why not another.
 
+mod addresses;
 mod condition;
 mod explain;
 mod fingerprint;
@@ -15,12 +16,14 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, ordmap::DiffItem};
 
+pub use addresses::{Shut, ShutOut};
 pub use explain::{BEATEN_MAX, Beaten, Explanation};
 pub use fingerprint::{match_fingerprint, same_match};
 pub use rule::{REGEX_BYTES_MAX, REGEX_TEXT_BYTES_MAX, Rule, check};
 pub use transform::{BadRewrite, REWRITTEN_PATH_BYTES_MAX, Transform};
 
 use self::{
+    addresses::Addresses,
     index::{Entry, Visitor},
     rank::Rank,
     request::Request,
@@ -40,6 +43,7 @@ pub struct Ruleset {
     /// Who may vouch for the upstreams' servers.
     pub authorities: OrdMap<Name, Arc<CertificateAuthority>>,
     pub rules: OrdMap<Name, Arc<Rule>>,
+    policies: OrdMap<Name, Arc<Addresses>>,
     hosts: index::Hosts,
     seed: split::SplitSeed,
     /// What it was compiled from: the next one starts here and follows the differences.
@@ -113,6 +117,7 @@ impl Ruleset {
                 self.rules.insert(it.name.clone(), rule);
             }
             Resource::CertificateAuthority(it) => drop(self.authorities.insert(it.name.clone(), it.clone())),
+            Resource::Policy(it) => drop(self.policies.insert(it.name.clone(), Addresses::new(it))),
             // Looked up by name where they are needed, never compiled with the routes.
             Resource::Consumer(_)
             | Resource::Auth(_)
@@ -131,6 +136,7 @@ impl Ruleset {
                 }
             }
             Resource::CertificateAuthority(it) => drop(self.authorities.remove(&it.name)),
+            Resource::Policy(it) => drop(self.policies.remove(&it.name)),
             Resource::Consumer(_)
             | Resource::Auth(_)
             | Resource::Limit(_)

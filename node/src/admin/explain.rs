@@ -1,5 +1,6 @@
 //! `route match`: one imagined request walked through the phases, in the order in which the proxy does.
 
+mod addresses;
 mod caller;
 mod traffic;
 
@@ -91,7 +92,7 @@ impl<'a> Asked<'a> {
                 let allow = format!("allowed here: {}", allowed.join(", "));
                 walk.refused("route", 405, "method_not_allowed", &allow)
             }
-            Found::Rule(rule) => walk.along(rule, &path, self, resources, counted),
+            Found::Rule(rule) => walk.along(rules, rule, &path, self, resources, counted),
         }
     }
 
@@ -127,6 +128,7 @@ impl Walk {
     /// From the route that takes the request to what it does with it.
     fn along(
         mut self,
+        rules: &Ruleset,
         rule: &Rule,
         path: &str,
         asked: &Asked<'_>,
@@ -136,6 +138,12 @@ impl Walk {
         let route = &rule.route;
         self.response.route = route.name.to_string();
         self.pass("route", "matched", &route.name);
+        if let Some((told, policy, shut)) = addresses::told(rules, rule, resources, asked.client_ip) {
+            self.pass("ip", &told, &policy);
+            if shut {
+                return ExplainMatchResponse { status: 403, code: "ip_denied".into(), ..self.response };
+            }
+        }
         if let Some(why) = &rule.broken {
             return self.refused("route", 500, "broken_rule", why);
         }

@@ -107,6 +107,7 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Cache(it) => cache::run(global, it).await,
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
         Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,
+        Command::Policy(it) => objects::of_kind(global, Kind::Policy, it).await,
         Command::Audit(it) => audit::run(global, it).await,
         Command::Doctor => doctor::run(global).await,
         Command::Explain(it) => exchanges::explain(global, it).await,

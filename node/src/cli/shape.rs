@@ -55,6 +55,7 @@ pub fn kind(kind: i32) -> &'static str {
         Ok(admin::Kind::Limit) => "limit",
         Ok(admin::Kind::Certificate) => "certificate",
         Ok(admin::Kind::Listener) => "listener",
+        Ok(admin::Kind::Policy) => "policy",
         _ => "unknown",
     }
 }

@@ -127,7 +127,7 @@ async fn serve(
         }
     };
     record.logged = Some(logged(&conn.worker, &parts, &host, &path));
-    let plan = {
+    let (plan, shut_out) = {
         // One ruleset for the whole exchange: a change mid-request is for the next request.
         let rules = conn.worker.shared.ruleset.load();
         record.revision = rules.revision;
@@ -141,7 +141,7 @@ async fn serve(
             sni: conn.sni.get().map(String::as_str),
         });
         match found {
-            Found::Rule(rule) => conn.worker.plans.of(rule),
+            Found::Rule(rule) => (conn.worker.plans.of(rule), rules.shut_out(rule, record.client_ip)),
             Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
             Found::NoRoute => return Err(Refusal::NoRoute),
         }
@@ -151,6 +151,9 @@ async fn serve(
     if let Some(traffic) = &plan.traffic {
         record.traffic =
             Some(traffic.enter(&parts, &host.name, &path, whence(&conn, &parts, trusted, &host, &path).tls));
+    }
+    if let Some(shut_out) = shut_out {
+        return Err(Refusal::IpDenied(shut_out));
     }
     admit(record, &plan, &parts.headers, &path)?;
     if record.traffic.is_some()

@@ -244,3 +244,44 @@ async fn a_path_is_never_redirected_to_as_a_host() {
     let answer = raw(gateway.address, "GET /x HTTP/1.0\r\n\r\n").await;
     assert_eq!(field(&answer, "location"), Some("/x"), "{answer}");
 }
+
+#[tokio::test]
+async fn addresses_that_a_policy_shuts_out_are_told_so_before_anything_else() {
+    let (address, heard) = echo().await;
+    let mut words = forward_all(address);
+    words["policies"] = json!([
+        {"name": "us", "ip": {"allow": ["127.0.0.0/8"]}},
+        {"name": "them", "ip": {"allow": ["10.0.0.0/8", "2001:db8::/32"]}},
+        {"name": "nobody", "ip": {"deny": ["127.0.0.1"]}},
+    ]);
+    let route = |prefix: &str, policies: &[&str]| {
+        json!({"name": prefix[1..], "match": {"path_prefix": prefix}, "upstream": "u", "policies": policies,
+               "cors": {"origins": ["https://a.test"]}})
+    };
+    let routes = words["routes"].as_array_mut().unwrap();
+    routes.push(route("/us", &["us"]));
+    routes.push(route("/them", &["them"]));
+    routes.push(route("/nobody", &["us", "nobody"]));
+    let gateway = Gateway::start(words);
+    let at = gateway.address;
+    assert_eq!(status(&ask(at, "GET /us", &[], "").await), 200);
+    for path in ["/them", "/nobody"] {
+        check_problem(&ask(at, &format!("GET {path}"), &[], "").await, 403, "ip_denied");
+        let preflight = ["origin: https://a.test", "access-control-request-method: GET"];
+        assert_eq!(status(&ask(at, &format!("OPTIONS {path}"), &preflight, "").await), 403, "{path}");
+    }
+    // What a client says of itself counts for nothing.
+    check_problem(&ask(at, "GET /them", &["x-forwarded-for: 10.0.0.1"], "").await, 403, "ip_denied");
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"ip_denied\"}"), 5);
+    assert_eq!(heard.count(), 1);
+
+    let trusting = quorumgate_proxy::Settings { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..settings() };
+    let mut words = forward_all(address);
+    words["policies"] = json!([{"name": "them", "ip": {"allow": ["10.0.0.0/8"], "deny": ["10.6.6.0/24"]}}]);
+    words["routes"][0]["policies"] = json!(["them"]);
+    let gateway = Gateway::with(trusting, words);
+    for (said, expected) in [("10.0.0.1", 200), ("10.6.6.1", 403), ("::ffff:10.0.0.1", 200), ("::1", 403)] {
+        let answer = ask(gateway.address, "GET /", &[&format!("x-forwarded-for: {said}")], "").await;
+        assert_eq!(status(&answer), expected, "{said}");
+    }
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{Name, check},
+    super::{Name, ROUTE_POLICIES_MAX, check},
     AUTHORIZE_RULES_MAX, Action, Arm, AuthorizeRule, AuthorizeWords, BodyLimit, Cache, Compression, Cors, CorsWords,
     EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match, Mirror, OnStale,
     PathPattern, QueryEdits, ROUTE_LIMITS_MAX, Ramp, Receive, Receiver, Redirect, Respond, Rewrite, Route, RouteAuth,
@@ -76,6 +76,8 @@ pub struct RouteWords {
     pub compression: Option<Compression>,
     #[serde(default)]
     pub cache: Option<Cache>,
+    #[serde(default)]
+    pub policies: Vec<Name>,
 }
 
 /// A fixed answer, or a standard endpoint.
@@ -151,6 +153,8 @@ impl RouteWords {
         let authorize = authorize(words.authorize, &matches.path)?;
         check::count("limits", words.limits.len(), ROUTE_LIMITS_MAX)?;
         check::once("limits", &words.limits, Name::to_string)?;
+        check::count("policies", words.policies.len(), ROUTE_POLICIES_MAX)?;
+        check::once("policies", &words.policies, Name::to_string)?;
         check::span_or_zero("timeouts.total", words.timeouts.total)?;
         if let Some(attempts) = words.retries.attempts {
             check::number("retries.attempts", attempts, 0, check::ATTEMPTS_MAX)?;
@@ -177,6 +181,7 @@ impl RouteWords {
             cors,
             compression: compression.map_err(|invalid| invalid.under("compression"))?,
             cache: words.cache.map(Cache::checked).transpose().map_err(|invalid| invalid.under("cache"))?,
+            policies: words.policies,
         })
     }
 }
@@ -576,6 +581,7 @@ impl From<Route> for RouteWords {
             cors: route.cors.map(CorsWords::from),
             compression: route.compression,
             cache: route.cache,
+            policies: route.policies,
         }
     }
 }

@@ -173,6 +173,10 @@ impl Config for Service {
         Listener: get_listener -> GetListenerResponse { listener }, list_listeners -> ListListenersResponse { listeners },
         create_listener, update_listener <- WriteListenerRequest, delete_listener
     );
+    typed!(
+        Policy: get_policy -> GetPolicyResponse { policy }, list_policies -> ListPoliciesResponse { policies },
+        create_policy, update_policy <- WritePolicyRequest, delete_policy
+    );
 }
 
 /// The call that the gate let in, and its message.

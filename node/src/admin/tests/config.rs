@@ -18,6 +18,46 @@ async fn two_revisions(client: &Client) -> (u64, u64) {
 }
 
 #[tokio::test]
+async fn route_match_says_which_network_shuts_an_address_out() {
+    let node = Fixture::start().await;
+    let client = node.local().await;
+    let ip = admin::IpPolicy {
+        allow: vec!["10.0.0.0/8".into()],
+        deny: vec!["10.6.0.0/16".into(), "10.6.6.0/24".into()],
+        ..Default::default()
+    };
+    let policy = admin::Policy { name: "office".into(), kind: Some(admin::policy::Kind::Ip(ip)), ..Default::default() };
+    let route = admin::Route {
+        name: "a".into(),
+        action: Some(admin::route::Action::Respond(admin::Respond::default())),
+        policies: vec!["office".into()],
+        ..Default::default()
+    };
+    let both = admin::ConfigSet { policies: vec![policy], routes: vec![route], ..Default::default() };
+    let unheld = admin::ConfigSet { policies: Vec::new(), ..both.clone() };
+    let apply = |config| admin::ApplyConfigRequest { config: Some(config), ..Default::default() };
+    let refused = client.apply(apply(unheld)).await.unwrap_err();
+    assert_eq!(fields(&refused), ["routes[0].policies[0]"]);
+    client.apply(apply(both)).await.unwrap();
+    let listed = client.config().list_policies(admin::ListObjectsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.policies[0].name, "office");
+    for (address, status, told) in [
+        ("10.1.2.3", 200, "10.1.2.3 is let in"),
+        ("10.6.6.6", 403, "refused: 10.6.6.6 is denied by 10.6.6.0/24"),
+        ("192.0.2.1", 403, "refused: 192.0.2.1 is not among those that are allowed"),
+    ] {
+        let url = "http://h/".to_owned();
+        let ask = admin::ExplainMatchRequest { url, client_ip: address.into(), ..Default::default() };
+        let found = client.observe().explain_match(ask).await.unwrap().into_inner();
+        let phase = found.phases.iter().find(|it| it.phase == "ip").unwrap();
+        assert_eq!((found.status, phase.decision.as_str(), phase.rule.as_str()), (status, told, "office"));
+    }
+    let gone = admin::DeleteObjectRequest { name: "office".into(), ..Default::default() };
+    let refused = client.config().delete_policy(gone).await.unwrap_err();
+    assert!(refused.message().contains("it is used by route \"a\""), "{refused}");
+}
+
+#[tokio::test]
 async fn a_write_answers_with_what_it_did_and_who_serves_it() {
     let node = Fixture::start().await;
     let client = node.local().await;

@@ -175,6 +175,9 @@ pub enum Command {
     /// Listeners: what the nodes open for clients.
     #[command(subcommand)]
     Listener(ObjectVerb),
+    /// Policies: which addresses come in.
+    #[command(subcommand)]
+    Policy(ObjectVerb),
     /// API keys and Basic users.
     #[command(subcommand)]
     Key(Key),

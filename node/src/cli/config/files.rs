@@ -13,6 +13,8 @@ use super::{
 
 /// Certificates, key sets and secrets are all far smaller.
 const INNER_BYTES_MAX: u64 = 1 << 20;
+/// Of lists, which may have a million lines.
+const LINES_BYTES_MAX: u64 = 32 << 20;
 
 /// Puts the file's content in place of its name.
 pub fn fill(words: &mut Json, file: &FileWord, source: &Source) -> Result<(), Wrong> {
@@ -25,11 +27,17 @@ pub fn fill(words: &mut Json, file: &FileWord, source: &Source) -> Result<(), Wr
         },
     };
     let beside = source.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-    let bytes = read(&beside.join(&file.file)).map_err(wrong)?;
+    let bytes_max = if matches!(file.content, Content::Lines) { LINES_BYTES_MAX } else { INNER_BYTES_MAX };
+    let bytes = read(&beside.join(&file.file), bytes_max).map_err(wrong)?;
     let text = |bytes| String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8 text".into()));
     let content = match file.content {
         Content::Base64 => Json::String(data_encoding::BASE64.encode(&bytes)),
         Content::Text => Json::String(text(bytes)?),
+        Content::Lines => {
+            let text = text(bytes)?;
+            let words = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+            words.filter(|word| !word.is_empty()).map(Json::from).collect()
+        }
         Content::Secret => {
             let text = text(bytes)?;
             let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -72,12 +80,12 @@ fn replace(words: &mut Json, path: &str, from: &str, to: &str, value: Json) {
     *fields = renamed.collect::<Map<_, _>>();
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    file.take(INNER_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    match bytes.len() as u64 > INNER_BYTES_MAX {
-        true => Err(format!("larger than {} MiB", INNER_BYTES_MAX >> 20)),
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    match bytes.len() as u64 > bytes_max {
+        true => Err(format!("larger than {} MiB", bytes_max >> 20)),
         false => Ok(bytes),
     }
 }

@@ -4,12 +4,14 @@
 mod access;
 mod identity;
 mod limit;
+mod policy;
 mod tls;
 mod traffic;
 mod upstream;
 
 pub use identity::{AUTH, CERTIFICATE_AUTHORITY, CONSUMER};
 pub use limit::LIMIT;
+pub use policy::POLICY;
 pub use tls::{CERTIFICATE, LISTENER};
 pub use upstream::UPSTREAM;
 
@@ -86,6 +88,8 @@ pub enum Content {
     Json,
     /// Bytes, as base64.
     Base64,
+    /// A list: one a line; empty lines, and what follows a #, count for nothing.
+    Lines,
 }
 
 impl Form {
@@ -142,6 +146,7 @@ pub static FILE: Object = Object {
         Field::new("limits", Form::List(&Form::Object(&LIMIT)), "How much is admitted."),
         Field::new("certificates", Form::List(&Form::Object(&CERTIFICATE)), "What the gateway shows to clients."),
         Field::new("listeners", Form::List(&Form::Object(&LISTENER)), "What the nodes open for clients."),
+        Field::new("policies", Form::List(&Form::Object(&POLICY)), "What routes ask beside who asks."),
     ],
 };
 
@@ -202,6 +207,7 @@ pub static ROUTE: Object = Object {
             .default("null"),
         Field::new("cache", Form::Object(&traffic::CACHE), "Answers are kept; {} for what they say themselves.")
             .default("null"),
+        Field::new("policies", Form::List(&Form::Name), "Policies that must let the request in.").default("[]"),
     ],
 };
 

@@ -283,6 +283,7 @@ fn form_of(kind: Kind) -> &'static Object {
         Kind::Limit => &form::LIMIT,
         Kind::Certificate => &form::CERTIFICATE,
         Kind::Listener => &form::LISTENER,
+        Kind::Policy => &form::POLICY,
     }
 }
 

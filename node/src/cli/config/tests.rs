@@ -40,7 +40,7 @@ error[invalid]: unknown field `upstrem` in routes[0]
   |     ^^^^^^^
 help: did you mean `upstream`? allowed: name, labels, owner, description, priority, match, upstream, split, split_on, \
 ramp, redirect, respond, rewrite, auth, authorize, on_stale, encoded_slash, access_log, limits, body, timeouts, retries, \
-mirror, cors, compression, cache",
+mirror, cors, compression, cache, policies",
     );
 }
 
@@ -55,7 +55,7 @@ error[invalid]: unknown kind `rotes`
 1 | rotes: []
   | ^^^^^
 help: did you mean `routes`? allowed: upstreams, routes, consumers, auth, certificate_authorities, limits, \
-certificates, listeners",
+certificates, listeners, policies",
     );
 }
 
@@ -232,6 +232,7 @@ fn the_forms_defaults_are_the_models() {
             json!({ "name": "a", "chain": include_str!("../../../../examples/files/acme.pem"), "key": "sealed:0123456789abcdef" }),
         ),
         (Kind::Listener, json!({ "name": "a", "address": "127.0.0.1:80", "protocol": "http" })),
+        (Kind::Policy, json!({ "name": "a", "ip": { "deny": ["10.0.0.0/8"] } })),
     ];
     for (kind, words) in minimal {
         let resource = resource(kind, words.clone()).unwrap();

@@ -41,6 +41,7 @@ where
             set.certificates = config.list_certificates(request).await?.into_inner().certificates;
         }
         Kind::Listener => set.listeners = config.list_listeners(request).await?.into_inner().listeners,
+        Kind::Policy => set.policies = config.list_policies(request).await?.into_inner().policies,
     }
     Ok(set)
 }
@@ -73,6 +74,7 @@ where
         Kind::Limit => got!(get_limit, limit, Limit),
         Kind::Certificate => got!(get_certificate, certificate, Certificate),
         Kind::Listener => got!(get_listener, listener, Listener),
+        Kind::Policy => got!(get_policy, policy, Policy),
     };
     Ok((admin::Resource { kind }, etag))
 }

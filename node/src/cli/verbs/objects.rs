@@ -173,6 +173,7 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
         Kind::Limit => (vec!["name", "kind", "per", "limit", "mode", "owner"], limit_row),
         Kind::Certificate => (vec!["name", "hosts", "not_after", "key", "owner"], certificate_row),
         Kind::Listener => (vec!["name", "address", "protocol", "certificates", "client_auth", "owner"], listener_row),
+        Kind::Policy => (vec!["name", "kind", "allow", "deny", "owner"], policy_row),
     };
     Answer {
         header,
@@ -279,6 +280,15 @@ fn listener_row(it: &Value) -> Vec<String> {
     };
     let certificates = joined(&it["certificates"], "");
     vec![text("name"), text("address"), protocol, certificates, text("client_auth"), text("owner")]
+}
+
+fn policy_row(it: &Value) -> Vec<String> {
+    let count = |word: &str| match it["ip"][word].as_array().map_or(0, Vec::len) {
+        0 => "-".to_owned(),
+        1 => "1 network".to_owned(),
+        count => format!("{count} networks"),
+    };
+    vec![shape::cell(&it["name"]), "ip".into(), count("allow"), count("deny"), shape::cell(&it["owner"])]
 }
 
 async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {

@@ -140,6 +140,7 @@ pub fn route() -> Route {
         cors: None,
         compression: None,
         cache: None,
+        policies: Vec::new(),
     }
 }
 

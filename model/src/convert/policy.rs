@@ -1,0 +1,150 @@
+//! Policies between prost and model. Long lists of networks are packed, so that a million fits into an entry of the log.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use quorumgate_proto::admin::v1::{self as admin, policy::Kind};
+
+use super::resource::{meta_to, name_from};
+use crate::{
+    invalid::Invalid,
+    resource::{IpPolicy, IpWords, Nets, Policy, PolicyKind, PolicyWords, plain},
+};
+
+/// From so many networks on a list is packed.
+const PACKED_FROM: usize = 256;
+/// More than the prefix length, before the 16 bytes of an IPv6 network.
+const IS_V6: u8 = 64;
+
+pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
+    let meta = it.meta.unwrap_or_default();
+    let mut ip = it.kind.map(|Kind::Ip(ip)| ip);
+    let packed = ip.as_mut().map(|ip| (std::mem::take(&mut ip.allow_packed), std::mem::take(&mut ip.deny_packed)));
+    let (allow, deny) = packed.filter(|(allow, deny)| !allow.is_empty() || !deny.is_empty()).unwrap_or_default();
+    let is_packed = !allow.is_empty() || !deny.is_empty();
+    let words = PolicyWords {
+        name: name_from("name", &it.name)?,
+        labels: meta.labels,
+        owner: meta.owner,
+        description: meta.description,
+        ip: ip.map(|ip| IpWords { allow: ip.allow, deny: ip.deny }),
+    };
+    if !is_packed {
+        return words.try_into();
+    }
+    let unpacked = || {
+        let IpWords { allow: said, deny: said_no } = words.ip.clone().unwrap_or_default();
+        let both = |field: &'static str, said: &[String], packed: &[u8]| match said.is_empty() {
+            true => Nets::new(field, unpack(field, packed)?),
+            false => unpack(field, packed).and_then(|mut nets| {
+                nets.extend(Nets::parse(field, said)?.as_slice());
+                Nets::new(field, nets)
+            }),
+        };
+        IpPolicy { allow: both("allow", &said, &allow)?, deny: both("deny", &said_no, &deny)? }.checked()
+    };
+    let ip = unpacked().map_err(|invalid: Invalid| invalid.under("ip"))?;
+    Policy::with(words, PolicyKind::Ip(ip))
+}
+
+pub fn policy_to(it: &Policy) -> admin::Policy {
+    let PolicyKind::Ip(ip) = &it.kind;
+    let mut message = admin::IpPolicy::default();
+    for (nets, words, packed) in [
+        (&ip.allow, &mut message.allow, &mut message.allow_packed),
+        (&ip.deny, &mut message.deny, &mut message.deny_packed),
+    ] {
+        match nets.as_slice().len() < PACKED_FROM {
+            true => *words = nets.as_slice().iter().map(ToString::to_string).collect(),
+            false => *packed = pack(nets.as_slice()),
+        }
+    }
+    admin::Policy {
+        name: it.name.to_string(),
+        meta: meta_to(&it.labels, &it.owner, &it.description),
+        kind: Some(Kind::Ip(message)),
+    }
+}
+
+/// As clients are shown it: every network in words.
+pub fn spell_out(it: &mut admin::Policy) {
+    let Some(Kind::Ip(ip)) = &mut it.kind else { return };
+    for (words, packed) in [(&mut ip.allow, &mut ip.allow_packed), (&mut ip.deny, &mut ip.deny_packed)] {
+        let nets = unpack("packed", &std::mem::take(packed)).unwrap_or_default();
+        words.extend(nets.iter().map(ToString::to_string));
+    }
+}
+
+fn pack(nets: &[IpNet]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(nets.len() * 5);
+    for net in nets {
+        match net {
+            IpNet::V4(it) => {
+                bytes.push(it.prefix_len());
+                bytes.extend(it.network().octets());
+            }
+            IpNet::V6(it) => {
+                bytes.push(IS_V6 + it.prefix_len());
+                bytes.extend(it.network().octets());
+            }
+        }
+    }
+    bytes
+}
+
+fn unpack(field: &str, mut bytes: &[u8]) -> Result<Vec<IpNet>, Invalid> {
+    let wrong =
+        || Invalid::field(format!("{field}_packed")).found("something else").allowed("networks without host bits");
+    let mut nets = Vec::with_capacity(bytes.len() / 5);
+    while let Some((mark, rest)) = bytes.split_first() {
+        let (address, prefix, rest): (IpAddr, u8, &[u8]) = match mark.checked_sub(IS_V6) {
+            None => {
+                let (octets, rest) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
+                ((*octets).into(), *mark, rest)
+            }
+            Some(prefix) => {
+                let (octets, rest) = rest.split_first_chunk::<16>().ok_or_else(wrong)?;
+                ((*octets).into(), prefix, rest)
+            }
+        };
+        let net = IpNet::new(address, prefix).ok().filter(|net| net.trunc() == *net).ok_or_else(wrong)?;
+        nets.push(plain(net));
+        bytes = rest;
+    }
+    Ok(nets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_packed_and_comes_back_as_it_was() {
+        let mut nets: Vec<IpNet> =
+            (0..1_000u32).map(|n| IpNet::new(IpAddr::V4((n << 8).into()), 24).unwrap()).collect();
+        nets.extend(
+            ["::/0", "2001:db8::/32", "2001:db8::1/128", "2001:db8:0:0:8000::/126"]
+                .map(|it| it.parse::<IpNet>().unwrap()),
+        );
+        let ip = IpPolicy { allow: Nets::new("allow", nets).unwrap(), deny: Nets::default() };
+        let words = PolicyWords {
+            name: "p".parse().unwrap(),
+            labels: Default::default(),
+            owner: String::new(),
+            description: String::new(),
+            ip: None,
+        };
+        let policy = Policy::with(words, PolicyKind::Ip(ip)).unwrap();
+        let mut message = policy_to(&policy);
+        let Some(Kind::Ip(stored)) = &message.kind else { panic!("another kind") };
+        assert_eq!((stored.allow.len(), stored.allow_packed.len()), (0, 5_000 + 4 * 17));
+        assert_eq!(policy_from(message.clone()).unwrap(), policy);
+        spell_out(&mut message);
+        let Some(Kind::Ip(shown)) = &message.kind else { panic!("another kind") };
+        assert_eq!((shown.allow.len(), shown.allow_packed.len()), (1_004, 0));
+        assert_eq!(policy_from(message).unwrap(), policy);
+        for wrong in [&[24, 10, 0, 0][..], &[33, 10, 0, 0, 0], &[8, 10, 0, 0, 1], &[200], &[64]] {
+            assert!(unpack("allow", wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

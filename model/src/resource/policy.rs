@@ -1,0 +1,196 @@
+//! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use super::{Name, check};
+use crate::invalid::Invalid;
+
+/// How many networks one list may have. Of IPv4, so many still fit into one entry of the log.
+pub const IP_NETS_MAX: usize = 1_000_000;
+/// How many policies a route may have.
+pub const ROUTE_POLICIES_MAX: usize = 16;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "PolicyWords", into = "PolicyWords")]
+pub struct Policy {
+    pub name: Name,
+    pub labels: BTreeMap<String, String>,
+    pub owner: String,
+    pub description: String,
+    pub kind: PolicyKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyKind {
+    Ip(IpPolicy),
+}
+
+impl PolicyKind {
+    /// `ip`
+    pub fn word(&self) -> &'static str {
+        match self {
+            PolicyKind::Ip(_) => "ip",
+        }
+    }
+}
+
+/// One of the two has something in it. Who is denied does not come in; where anybody is allowed, nobody else comes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpPolicy {
+    pub allow: Nets,
+    pub deny: Nets,
+}
+
+/// Networks in their order, each once. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Nets(Arc<[IpNet]>);
+
+impl Nets {
+    /// Of as many as there may be.
+    pub fn new(field: &str, mut nets: Vec<IpNet>) -> Result<Self, Invalid> {
+        check::count(field, nets.len(), IP_NETS_MAX)?;
+        nets.sort_unstable();
+        nets.dedup();
+        Ok(Self(nets.into()))
+    }
+
+    pub(crate) fn parse(field: &str, words: &[String]) -> Result<Self, Invalid> {
+        let parse = |(place, text): (usize, &String)| net(&format!("{field}[{place}]"), text);
+        Self::new(field, words.iter().enumerate().map(parse).collect::<Result<_, _>>()?)
+    }
+
+    pub fn as_slice(&self) -> &[IpNet] {
+        &self.0
+    }
+
+    /// The narrowest that has this address: for people, who want to know.
+    pub fn narrowest(&self, address: std::net::IpAddr) -> Option<&IpNet> {
+        self.0.iter().filter(|net| net.contains(&address)).max_by_key(|net| net.prefix_len())
+    }
+}
+
+/// A network without host bits, or one address. What is IPv4 in the form of IPv6 is taken as what it is.
+fn net(field: &str, text: &str) -> Result<IpNet, Invalid> {
+    let wrong = || Invalid::field(field).found(format!("{text:?}"));
+    let Some(net) = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+    else {
+        return Err(wrong().allowed("a network or an address, such as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"));
+    };
+    if net.trunc() != net {
+        return Err(wrong().allowed(format!("a network without host bits: {}", net.trunc())));
+    }
+    Ok(plain(net))
+}
+
+/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+pub fn plain(net: IpNet) -> IpNet {
+    let mapped = |net: Ipv6Net| {
+        let prefix = net.prefix_len().checked_sub(96)?;
+        Ipv4Net::new(net.network().to_ipv4_mapped()?, prefix).ok()
+    };
+    match net {
+        IpNet::V6(it) => mapped(it).map_or(net, IpNet::V4),
+        IpNet::V4(_) => net,
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyWords {
+    pub name: Name,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpWords>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IpWords {
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
+}
+
+impl TryFrom<PolicyWords> for Policy {
+    type Error = Invalid;
+
+    fn try_from(words: PolicyWords) -> Result<Self, Invalid> {
+        check::meta(&words.labels, &words.owner, &words.description)?;
+        let Some(ip) = words.ip else {
+            return Err(Invalid::field("ip").found("none").allowed("exactly one of ip"));
+        };
+        let nets = || {
+            let (allow, deny) = (Nets::parse("allow", &ip.allow)?, Nets::parse("deny", &ip.deny)?);
+            IpPolicy { allow, deny }.checked()
+        };
+        let kind = PolicyKind::Ip(nets().map_err(|invalid: Invalid| invalid.under("ip"))?);
+        Ok(Self { name: words.name, labels: words.labels, owner: words.owner, description: words.description, kind })
+    }
+}
+
+impl Policy {
+    /// What it asks is known already; `words` says the rest.
+    pub(crate) fn with(words: PolicyWords, kind: PolicyKind) -> Result<Self, Invalid> {
+        check::meta(&words.labels, &words.owner, &words.description)?;
+        let PolicyWords { name, labels, owner, description, .. } = words;
+        Ok(Self { name, labels, owner, description, kind })
+    }
+}
+
+impl IpPolicy {
+    pub fn checked(self) -> Result<Self, Invalid> {
+        match self.allow.0.is_empty() && self.deny.0.is_empty() {
+            true => Err(Invalid::field("allow").found("nothing").allowed("networks in allow, deny or both")),
+            false => Ok(self),
+        }
+    }
+}
+
+impl From<Policy> for PolicyWords {
+    fn from(it: Policy) -> Self {
+        let words = |nets: &Nets| nets.0.iter().map(ToString::to_string).collect();
+        let PolicyKind::Ip(ip) = &it.kind;
+        let ip = Some(IpWords { allow: words(&ip.allow), deny: words(&ip.deny) });
+        Self { name: it.name, labels: it.labels, owner: it.owner, description: it.description, ip }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Kind;
+
+    #[test]
+    fn lists_are_ordered_and_a_mistake_names_its_place() {
+        let policy = |ip: serde_json::Value| Kind::Policy.parse(json!({ "name": "p", "ip": ip }));
+        let it =
+            policy(json!({ "allow": ["::ffff:10.0.0.0/104", "192.0.2.7", "10.0.0.0/8", "2001:db8::/32"] })).unwrap();
+        let expected = json!({
+            "name": "p", "labels": {}, "owner": "", "description": "",
+            "ip": { "allow": ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"], "deny": [] },
+        });
+        assert_eq!(serde_json::to_value(&it).unwrap(), expected);
+        for (ip, mention) in [
+            (json!({}), "ip.allow: found nothing"),
+            (
+                json!({ "deny": ["10.0.0.1/8"] }),
+                "ip.deny[0]: found \"10.0.0.1/8\"; allowed: a network without host bits",
+            ),
+            (json!({ "allow": ["10.0.0.0/8", "x"] }), "ip.allow[1]: found \"x\""),
+            (json!({ "alow": [] }), "unknown field `alow`"),
+        ] {
+            let error = policy(ip).unwrap_err().to_string();
+            assert!(error.contains(mention), "{error}");
+        }
+        let error = Kind::Policy.parse(json!({ "name": "p" })).unwrap_err().to_string();
+        assert!(error.contains("exactly one of ip"), "{error}");
+    }
+}
