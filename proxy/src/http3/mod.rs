@@ -4,6 +4,7 @@
 mod body;
 mod check;
 mod endpoint;
+mod screen;
 mod setup;
 
 use std::{
@@ -24,6 +25,7 @@ use quinn::{VarInt, crypto::rustls::HandshakeData};
 use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
+use self::screen::Screened;
 pub(crate) use self::{
     body::Body,
     endpoint::{Opened, bind, listen},
@@ -45,8 +47,8 @@ const EXCHANGES_MAX: usize = 2 * H2_STREAMS_MAX as usize;
 /// How long a connection may take to hear that it is over.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-type Connection = h3::server::Connection<h3_quinn::Connection, Held>;
-type Resolver = RequestResolver<h3_quinn::Connection, Held>;
+type Connection = h3::server::Connection<Screened, Held>;
+type Resolver = RequestResolver<Screened, Held>;
 type SendStream = h3::server::RequestStream<h3_quinn::SendStream<Held>, Held>;
 type RecvStream = h3::server::RequestStream<h3_quinn::RecvStream, Held>;
 
@@ -101,7 +103,7 @@ enum Next {
 async fn requests(conn: &Rc<Conn>, quic: quinn::Connection) {
     let mut builder = h3::server::builder();
     builder.max_field_section_size(u64::from(header_list_bytes_max(&conn.worker.shared.settings.limits)));
-    let Ok(mut h3) = builder.build(h3_quinn::Connection::new(quic.clone())).await else { return };
+    let Ok(mut h3) = builder.build(Screened::new(quic.clone())).await else { return };
     let mut told = false;
     loop {
         match next(conn, &mut h3, !told).await {

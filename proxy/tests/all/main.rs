@@ -11,6 +11,8 @@ mod h2_floods;
 mod h2_raw;
 #[cfg(feature = "http3")]
 mod http3;
+#[cfg(feature = "http3")]
+mod http3_errors;
 mod identity;
 mod identity_keys;
 mod identity_mtls;
