@@ -14,7 +14,7 @@ use quorumgate_model::{
         Actor, Body, Bootstrap, ChangeResources, Command, Expect, NewCredential, NewRevocation, NodeRecord,
         ResourceChange, Revoke, Role, Stamp, Standing,
     },
-    credential::{CredentialId, CredentialKind},
+    credential::CredentialKind,
     resource::Resource,
     revocation::{SelectorKind, SelectorParts},
     state::{BATCH_MAX, State},
@@ -25,6 +25,10 @@ use quorumgate_proxy::identity::{
     directory::{Directory, Opened},
     keys::key_hash,
 };
+
+/// That of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const KEYS: usize = 1_000_000;
 const REVOCATIONS: usize = 10_000_000;
@@ -90,8 +94,8 @@ fn jti(n: usize) -> String {
 fn keys(from: usize) -> Body {
     let new = |n| {
         let hash = key_hash(&PEPPER, &key_text(n));
-        let kind = CredentialKind::ApiKey { hash, prefix: *b"aBcDeF12" };
-        let (id, consumer) = (CredentialId::of(&hash).expect("not zeros"), "acme".parse().expect("a name"));
+        let (id, kind) = CredentialKind::api_key(&hash, *b"aBcDeF12").expect("not zeros");
+        let consumer = "acme".parse().expect("a name");
         NewCredential { id, consumer, kind, grants: None, ttl: None }
     };
     Body::CreateCredentials((from..from + BATCH_MAX).map(new).collect())

@@ -41,7 +41,7 @@ pub fn auth(name: &str) -> Resource {
 /// Its hash is not one of a real key: the id follows from it, that is all.
 pub fn api_key(text: &str) -> (CredentialId, CredentialKind) {
     let hash = Digest::of(text.as_bytes()).0;
-    (CredentialId::of(&hash).unwrap(), CredentialKind::ApiKey { hash, prefix: *b"aBcDeF12" })
+    CredentialKind::api_key(&hash, *b"aBcDeF12").unwrap()
 }
 
 pub fn new_key(text: &str, consumer: &str) -> NewCredential {

@@ -1,11 +1,14 @@
 //! The stored credentials, as the request path finds them: an open-addressing table of shared pointers that one writer
 //! changes in place and every worker reads without a lock.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use imbl::{OrdMap, ordmap::DiffItem};
-use quorumgate_model::credential::{BasicUser, Credential, CredentialId, CredentialKind, CredentialState};
+use quorumgate_model::credential::{BasicUser, Credential, CredentialId, CredentialKind};
 
 const SLOTS_MIN: usize = 64;
 /// What the pepper hashes for a Basic user: the zero bytes keep it apart from every key that a header can carry.
@@ -29,27 +32,32 @@ pub struct Keys {
     writer: Mutex<Writer>,
 }
 
-/// The table is never more than five eighths full.
+/// Never more than seven tenths full, the slots of what is gone counted.
 #[derive(Debug)]
 struct Table {
-    slots: Box<[ArcSwapOption<Credential>]>,
+    slots: Box<[Slot]>,
+}
+
+/// The id beside the pointer: probing past a credential does not touch it, which would miss the cache.
+#[derive(Debug, Default)]
+struct Slot {
+    /// 0 while nothing was put here. It stays when its credential goes, so that probing goes on past it.
+    id: AtomicU64,
+    credential: ArcSwapOption<Credential>,
 }
 
 #[derive(Debug, Default)]
 struct Writer {
     published: OrdMap<CredentialId, Arc<Credential>>,
-    /// Slots that are not empty, among them those of credentials that are gone.
+    /// Slots that have an id.
     used: usize,
-    /// Stands in the slots of what is gone, so that probing goes on past it.
-    gone: Option<Arc<Credential>>,
 }
 
 impl Keys {
     /// The API key of this text, whatever its standing.
     pub fn find(&self, text: &str) -> Option<Arc<Credential>> {
         let hash = key_hash(self.pepper.load().as_deref()?, text);
-        let found = self.by_id(CredentialId::of(&hash)?)?;
-        matches!(&found.kind, CredentialKind::ApiKey { hash: stored, .. } if *stored == hash).then_some(found)
+        self.by_id(CredentialId::of(&hash)?).filter(|found| found.is_key_of(&hash))
     }
 
     /// The Basic user of this name, whatever its standing; the password is still to be verified.
@@ -73,78 +81,68 @@ impl Keys {
         let before = std::mem::replace(&mut writer.published, credentials.clone());
         for change in before.diff(credentials) {
             match change {
-                DiffItem::Add(_, credential) => self.insert(&mut writer, credential),
-                DiffItem::Update { new: (_, credential), .. } => self.replace(credential),
+                DiffItem::Add(_, credential) | DiffItem::Update { new: (_, credential), .. } => {
+                    self.put(&mut writer, credential);
+                }
                 DiffItem::Remove(id, _) => {
-                    let gone = writer.gone.get_or_insert_with(|| Arc::new(gone())).clone();
-                    self.table.load().slot_of(*id).inspect(|slot| slot.store(Some(gone)));
+                    self.table.load().slot_of(*id).inspect(|slot| slot.credential.store(None));
                 }
             }
         }
     }
 
-    fn insert(&self, writer: &mut Writer, credential: &Arc<Credential>) {
-        if (writer.used + 1) * 8 > self.table.load().slots.len() * 5 {
-            // What is gone stays behind; the new one comes with the rest.
-            let table = Table::of(&writer.published);
-            writer.used = writer.published.len();
-            self.table.store(Arc::new(table));
-        }
+    fn put(&self, writer: &mut Writer, credential: &Arc<Credential>) {
         let table = self.table.load();
-        // A table that was just made from the newest state has it already.
-        if table.find(credential.id).is_none() {
+        if let Some(slot) = table.slot_of(credential.id) {
+            return slot.credential.store(Some(credential.clone()));
+        }
+        if (writer.used + 1) * 10 <= table.slots.len() * 7 {
             table.put(credential.clone());
             writer.used += 1;
-        }
-    }
-
-    fn replace(&self, credential: &Arc<Credential>) {
-        if let Some(slot) = self.table.load().slot_of(credential.id) {
-            slot.store(Some(credential.clone()));
+        } else {
+            // Made from the newest state: this one comes with the rest, what is gone stays behind.
+            writer.used = writer.published.len();
+            self.table.store(Arc::new(Table::of(&writer.published)));
         }
     }
 }
 
 impl Table {
     fn of(credentials: &OrdMap<CredentialId, Arc<Credential>>) -> Self {
-        let length = (credentials.len() * 2).next_power_of_two().max(SLOTS_MIN);
-        let table = Self { slots: (0..length).map(|_| ArcSwapOption::empty()).collect() };
+        let length = (credentials.len() * 2).max(SLOTS_MIN);
+        let table = Self { slots: (0..length).map(|_| Slot::default()).collect() };
         credentials.values().for_each(|credential| table.put(credential.clone()));
         table
     }
 
-    /// The id is the start of a keyed hash: as even as any.
-    fn probe(&self, id: CredentialId) -> impl Iterator<Item = &ArcSwapOption<Credential>> {
-        let mask = self.slots.len() - 1;
-        let start = id.number() as usize;
-        (0..self.slots.len()).map(move |step| &self.slots[start.wrapping_add(step) & mask])
+    /// The id is the start of a keyed hash: as even as any, so that its share of all ids is its place among the slots.
+    fn probe(&self, id: CredentialId) -> impl Iterator<Item = &Slot> {
+        let start = ((u128::from(id.number()) * self.slots.len() as u128) >> u64::BITS) as usize;
+        let (before, from) = self.slots.split_at(start);
+        from.iter().chain(before)
     }
 
     fn find(&self, id: CredentialId) -> Option<Arc<Credential>> {
-        for slot in self.probe(id) {
-            match &*slot.load() {
-                None => return None,
-                Some(credential) if credential.id == id => return Some(credential.clone()),
-                Some(_) => {}
-            }
-        }
-        None
+        self.slot_of(id)?.credential.load_full()
     }
 
-    fn slot_of(&self, id: CredentialId) -> Option<&ArcSwapOption<Credential>> {
+    fn slot_of(&self, id: CredentialId) -> Option<&Slot> {
         for slot in self.probe(id) {
-            match &*slot.load() {
-                None => return None,
-                Some(credential) if credential.id == id => return Some(slot),
-                Some(_) => {}
+            match slot.id.load(Ordering::Acquire) {
+                0 => return None,
+                found if found == id.number() => return Some(slot),
+                _ => {}
             }
         }
         None
     }
 
     fn put(&self, credential: Arc<Credential>) {
-        let free = self.probe(credential.id).find(|slot| slot.load().is_none());
-        free.expect("the table is never full").store(Some(credential));
+        let id = credential.id;
+        let free = self.probe(id).find(|slot| slot.id.load(Ordering::Relaxed) == 0);
+        let slot = free.expect("the table is never full");
+        slot.credential.store(Some(credential));
+        slot.id.store(id.number(), Ordering::Release);
     }
 }
 
@@ -154,30 +152,30 @@ impl Default for Table {
     }
 }
 
-/// No key has this hash, and no hash that a key has leads here but one of 2^64.
-fn gone() -> Credential {
-    Credential {
-        id: CredentialId::new(u64::MAX).expect("it is not 0"),
-        consumer: "gone".parse().expect("a name"),
-        kind: CredentialKind::ApiKey { hash: [0; 32], prefix: [b'-'; 8] },
-        grants: None,
-        created_wall_ms: 0,
-        ends_at_us: None,
-        state: CredentialState::Revoked,
-        replaced_by: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use quorumgate_model::credential::{CredentialState, WallMs};
+
     use super::*;
 
     const PEPPER: [u8; 32] = [7; 32];
 
+    fn credential((id, kind): (CredentialId, CredentialKind)) -> Credential {
+        Credential {
+            id,
+            consumer: "acme".parse().unwrap(),
+            kind,
+            grants: None,
+            created: WallMs::default(),
+            ends_at_us: None,
+            state: CredentialState::Active,
+            replaced_by: None,
+        }
+    }
+
     fn key(text: &str) -> Arc<Credential> {
         let hash = key_hash(&PEPPER, text);
-        let kind = CredentialKind::ApiKey { hash, prefix: *b"abcdefgh" };
-        Arc::new(Credential { id: CredentialId::of(&hash).unwrap(), kind, state: CredentialState::Active, ..gone() })
+        Arc::new(credential(CredentialKind::api_key(&hash, *b"abcdefgh").unwrap()))
     }
 
     #[test]
@@ -223,12 +221,26 @@ mod tests {
     }
 
     #[test]
+    fn a_user_that_comes_back_is_found() {
+        let keys = Keys::default();
+        let key = key("a");
+        let all: OrdMap<_, _> = [(key.id, key.clone())].into_iter().collect();
+        for _ in 0..3 {
+            keys.publish(Some(&PEPPER), &all);
+            assert!(keys.find("a").is_some());
+            keys.publish(Some(&PEPPER), &OrdMap::new());
+            assert!(keys.find("a").is_none());
+        }
+        assert_eq!(keys.writer.lock().unwrap().used, 1, "it keeps its slot");
+    }
+
+    #[test]
     fn a_user_is_no_key() {
         let keys = Keys::default();
         let hash = user_hash(&PEPPER, "ann");
         let user = BasicUser { name: "ann".into(), password_hash: "$argon2id$".into() };
         let id = CredentialId::of(&hash).unwrap();
-        let credential = Arc::new(Credential { id, kind: CredentialKind::Basic(Arc::new(user)), ..gone() });
+        let credential = Arc::new(credential((id, CredentialKind::Basic(Arc::new(user)))));
         keys.publish(Some(&PEPPER), &[(id, credential)].into_iter().collect());
         assert!(keys.user("ann").is_some() && keys.user("bob").is_none());
         assert!(keys.find("\0basic\0ann").is_none());

@@ -2,7 +2,7 @@
 //! worker reads without a lock, in front of the state's own map, which has the last word.
 
 use std::{
-    hash::{BuildHasher, Hasher, RandomState},
+    hash::{BuildHasher, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
 use imbl::{OrdMap, ordmap::DiffItem};
 use quorumgate_model::revocation::{Revocation, Selector, SelectorKey, SelectorKind, SelectorParts};
 
@@ -18,6 +19,8 @@ use super::RevocationSubject;
 type Entries = OrdMap<SelectorKey, Arc<Revocation>>;
 
 const SLOTS_MIN: usize = 64;
+/// Slots of a cache line.
+const LINE: usize = 8;
 const EMPTY: u64 = 0;
 const GONE: u64 = 1;
 /// Each kind with an issuer, and without one.
@@ -137,7 +140,7 @@ impl Revoked {
         writer.used += 1;
     }
 
-    /// Keyed anew in each process: nobody outside can aim at a slot.
+    /// Keyed anew in each process, and only what was revoked takes a slot: nobody outside can aim at one.
     fn fingerprint(&self, parts: SelectorParts<'_>) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write_u32(u32::from(parts.kind.number()) << 16 | parts.issuer.len() as u32);
@@ -201,9 +204,14 @@ impl Table {
         (table, count)
     }
 
+    /// All slots of its cache line first, round from its own, then those of the next line: most look-ups touch one.
     fn probe(&self, fingerprint: u64) -> impl Iterator<Item = &AtomicU64> {
         let mask = self.slots.len() - 1;
-        (0..self.slots.len()).map(move |step| &self.slots[(fingerprint as usize).wrapping_add(step) & mask])
+        let (line, place) = (fingerprint as usize & !(LINE - 1), fingerprint as usize);
+        (0..self.slots.len()).map(move |step| {
+            let within = place.wrapping_add(step) & (LINE - 1);
+            &self.slots[line.wrapping_add(step & !(LINE - 1)).wrapping_add(within) & mask]
+        })
     }
 
     fn has(&self, fingerprint: u64) -> bool {

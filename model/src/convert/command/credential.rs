@@ -9,7 +9,7 @@ use super::words::*;
 use crate::{
     command::{Decided, NewCredential, RotateCredential},
     credential::{
-        BasicUser, Credential, CredentialId, CredentialKind, CredentialState, ENV_DEFAULT, Grants, PREFIX_CHARS,
+        BasicUser, Credential, CredentialId, CredentialKind, CredentialState, ENV_DEFAULT, Grants, PREFIX_CHARS, WallMs,
     },
     digest::Digest,
     invalid::Invalid,
@@ -23,7 +23,7 @@ pub(crate) fn credential_hash(credential: &Credential) -> Digest {
 pub(crate) fn credential_to(it: &Credential) -> store::CredentialRecord {
     store::CredentialRecord {
         consumer: it.consumer.to_string(),
-        created_wall_ms: it.created_wall_ms,
+        created_wall_ms: it.created.get(),
         ends_at_us: it.ends_at_us.map_or(0, NonZeroU64::get),
         state: state_to(it.state).into(),
         replaced_by: it.replaced_by.map_or(0, CredentialId::number),
@@ -35,7 +35,7 @@ pub(crate) fn credential_from(it: store::CredentialRecord) -> Result<Credential,
     Ok(Credential {
         id: credential_id("credential.id", it.id)?,
         consumer: name("credential.consumer", &it.consumer)?,
-        created_wall_ms: it.created_wall_ms,
+        created: WallMs::of(it.created_wall_ms),
         ends_at_us: NonZeroU64::new(it.ends_at_us),
         state: state_from(it.state)?,
         replaced_by: CredentialId::new(it.replaced_by),
@@ -93,7 +93,7 @@ pub(super) fn rotate_from(it: store::RotateCredential) -> Result<RotateCredentia
     Ok(RotateCredential {
         id: credential_id("id", it.id)?,
         new_id: credential_id("new_id", it.new_id)?,
-        kind: api_key(&it.key_hash, &it.prefix)?,
+        kind: api_key(it.new_id, &it.key_hash, &it.prefix)?,
         overlap: Duration::from_micros(it.overlap_us),
     })
 }
@@ -125,8 +125,8 @@ pub(super) fn decided_from(state: i32) -> Result<Decided, Invalid> {
 fn parts_to(id: CredentialId, kind: &CredentialKind, grants: Option<&Grants>) -> store::CredentialRecord {
     let mut parts = store::CredentialRecord { id: id.number(), ..Default::default() };
     match kind {
-        CredentialKind::ApiKey { hash, prefix } => {
-            parts.key_hash = hash.to_vec();
+        CredentialKind::ApiKey { hash_rest, prefix } => {
+            parts.key_hash = [&id.number().to_be_bytes()[..], hash_rest].concat();
             parts.prefix = String::from_utf8_lossy(prefix).into_owned();
         }
         CredentialKind::Basic(user) => {
@@ -145,16 +145,19 @@ fn parts_to(id: CredentialId, kind: &CredentialKind, grants: Option<&Grants>) ->
 fn kind_from(it: store::CredentialRecord) -> Result<CredentialKind, Invalid> {
     match it.key_hash.is_empty() {
         true => Ok(CredentialKind::Basic(Arc::new(BasicUser { name: it.username, password_hash: it.password_hash }))),
-        false => api_key(&it.key_hash, &it.prefix),
+        false => api_key(it.id, &it.key_hash, &it.prefix),
     }
 }
 
-fn api_key(hash: &[u8], prefix: &str) -> Result<CredentialKind, Invalid> {
+fn api_key(id: u64, hash: &[u8], prefix: &str) -> Result<CredentialKind, Invalid> {
     let prefix: [u8; PREFIX_CHARS] = array("prefix", prefix.as_bytes())?;
     // It must come back from text as it was.
-    match prefix.is_ascii() {
-        true => Ok(CredentialKind::ApiKey { hash: array("key_hash", hash)?, prefix }),
-        false => Err(Invalid::field("prefix").found(format!("{prefix:?}")).allowed("8 letters and digits")),
+    if !prefix.is_ascii() {
+        return Err(Invalid::field("prefix").found(format!("{prefix:?}")).allowed("8 letters and digits"));
+    }
+    match CredentialKind::api_key(&array("key_hash", hash)?, prefix) {
+        Some((of_hash, kind)) if of_hash.number() == id => Ok(kind),
+        _ => Err(Invalid::field("id").found(format!("{id:016x}")).allowed("the start of the key's hash")),
     }
 }
 

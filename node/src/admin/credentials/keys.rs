@@ -9,7 +9,7 @@ use argon2::{
 use prost::Message;
 use quorumgate_model::{
     command::{Body, Decided, NewCredential, RotateCredential},
-    credential::{BasicUser, Credential, CredentialId, CredentialKind, ENV_DEFAULT, Grants},
+    credential::{BasicUser, Credential, CredentialId, CredentialKind, ENV_DEFAULT, Grants, PREFIX_CHARS},
     digest::Digest,
     invalid::Invalid,
     resource::Name,
@@ -241,7 +241,7 @@ fn make_one(
         Some(Given::Hash(hash)) => {
             let wrong = || Invalid::field("hash").found(format!("{} bytes", hash.len())).allowed("32 bytes");
             let hash: [u8; 32] = hash.as_slice().try_into().map_err(|_| wrong())?;
-            (id_of(&hash)?, CredentialKind::ApiKey { hash, prefix: *b"00000000" })
+            api_key(&hash, *b"00000000")?
         }
         Some(Given::Basic(user)) => basic(pepper, request_id, n, user)?,
     };
@@ -293,12 +293,19 @@ fn basic(
 }
 
 fn hashed(pepper: &[u8; 32], text: &str) -> Result<(CredentialId, CredentialKind), Invalid> {
-    let hash = key_hash(pepper, text);
-    Ok((id_of(&hash)?, CredentialKind::ApiKey { hash, prefix: text::prefix(text) }))
+    api_key(&key_hash(pepper, text), text::prefix(text))
 }
 
 fn id_of(hash: &[u8; 32]) -> Result<CredentialId, Invalid> {
-    CredentialId::of(hash).ok_or_else(|| Invalid::field("hash").found("eight zero bytes").allowed("a real hash"))
+    CredentialId::of(hash).ok_or_else(no_hash)
+}
+
+fn api_key(hash: &[u8; 32], prefix: [u8; PREFIX_CHARS]) -> Result<(CredentialId, CredentialKind), Invalid> {
+    CredentialKind::api_key(hash, prefix).ok_or_else(no_hash)
+}
+
+fn no_hash() -> Invalid {
+    Invalid::field("hash").found("eight zero bytes").allowed("a real hash")
 }
 
 fn id(field: &str, text: &str) -> Result<CredentialId, Status> {

@@ -30,7 +30,7 @@ pub fn key(it: &Credential, now_us: u64) -> admin::StoredKey {
         cidrs: it.cidrs().iter().map(ToString::to_string).collect(),
         env: it.env().to_owned(),
         state: standing.word().to_owned(),
-        created_at: Some(timestamp_ms(it.created_wall_ms)),
+        created_at: Some(timestamp_ms(it.created.get())),
         expires_in: ends.map(|end| left(now_us, end.get())),
         replaced_by: it.replaced_by.map(|id| id.to_string()).unwrap_or_default(),
     }

@@ -149,8 +149,7 @@ impl World {
 
     pub fn key_with(&self, consumer: &str, text: &str, grants: Grants, ttl: Option<Duration>) -> CredentialId {
         let hash = key_hash(&PEPPER, text);
-        let id = CredentialId::of(&hash).unwrap();
-        let kind = CredentialKind::ApiKey { hash, prefix: *b"abcdefgh" };
+        let (id, kind) = CredentialKind::api_key(&hash, *b"abcdefgh").unwrap();
         let new = NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: Some(Arc::new(grants)), ttl };
         self.apply(Body::CreateCredentials([new].into()));
         id
@@ -168,8 +167,7 @@ impl World {
     /// The new key is good at once, the old one until the overlap is over.
     pub fn rotate(&self, id: CredentialId, text: &str, overlap: Duration) {
         let hash = key_hash(&PEPPER, text);
-        let kind = CredentialKind::ApiKey { hash, prefix: *b"abcdefgh" };
-        let new_id = CredentialId::of(&hash).unwrap();
+        let (new_id, kind) = CredentialKind::api_key(&hash, *b"abcdefgh").unwrap();
         self.apply(Body::RotateCredential(RotateCredential { id, new_id, kind, overlap }));
     }
 
