@@ -41,13 +41,14 @@ const REFRESH_TIME_MAX: Duration = Duration::from_secs(30);
 const PASSING: [HeaderName; 3] = [header::AGE, header::CONNECTION, header::TRANSFER_ENCODING];
 
 /// What a 304 cannot say anew of what is kept: it is about the body, or of this exchange.
-const STAYS: [HeaderName; 7] = [
+const STAYS: [HeaderName; 8] = [
     header::AGE,
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
     header::CONTENT_RANGE,
+    HeaderName::from_static("content-md5"),
     header::VIA,
 ];
 
