@@ -58,7 +58,9 @@ fn targets(request: &admin::PurgeRequest) -> Result<Vec<PurgeTarget>, Status> {
     let mut targets: Vec<_> = request.everything.then_some(PurgeTarget::Everything).into_iter().collect();
     for (field, list, read) in lists {
         for (at, text) in list.iter().enumerate() {
-            let wrong = |it: Invalid| failure::bad_field(&format!("{field}[{at}]"), &it.to_string());
+            let wrong = |it: Invalid| {
+                failure::bad_field(&format!("{field}[{at}]"), &format!("found {}; allowed: {}", it.found, it.allowed))
+            };
             targets.push(read(text).map_err(wrong)?);
         }
     }

@@ -9,10 +9,9 @@ pub enum CacheVerb {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = true, args = ["keys", "prefixes", "tags", "all"])]
 pub struct CachePurge {
     /// One URL, such as https://api.acme.test/orders?x=1; its scheme and port count for nothing. May be repeated.
-    #[arg(long = "key", value_name = "URL")]
+    #[arg(long = "key", value_name = "URL", required_unless_present_any = ["prefixes", "tags", "all"])]
     pub keys: Vec<String>,
     /// What URLs begin with, such as api.acme.test/orders/. May be repeated.
     #[arg(long = "prefix", value_name = "URL")]
