@@ -293,7 +293,7 @@ def quorumgate(bench, home: Path, setup: Setup, upstream: int) -> Running:
         config["consumers"] = [{"name": "bench"}]
     if setup.limit:
         route["limits"] = ["everyone"]
-        config["limits"] = [{"name": "everyone", "per": "global", "limit": LIMIT, "window": "1m", "mode": "exact"}]
+        config["limits"] = [{"name": "everyone", "per": "global", "limit": LIMIT, "window": "1m"}]
     prefixes = [f"/v{n}" for n in range(setup.routes)] or ["/"]
     config["routes"] = [route | {"name": f"r{n}", "match": {"path_prefix": prefix}} for n, prefix in enumerate(prefixes)]
     if setup.tls:

@@ -531,7 +531,7 @@ impl Body {
     /// Which level a node must have to understand it: none of a higher one is proposed while some node is below.
     pub fn min_level(&self) -> u32 {
         match self {
-            Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) => 2,
+            Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) | Body::PurgeCache(_) => 2,
             _ => 1,
         }
     }

@@ -31,17 +31,18 @@ const GRANTS_BYTES_MAX: usize = 8 << 10;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Credentials {
     by_id: OrdMap<CredentialId, Arc<Credential>>,
-    /// By the consumer's mark. Follows from `by_id`; neither stored nor hashed.
-    by_consumer: OrdSet<(Mark, CredentialId)>,
+    /// By consumer. Follows from `by_id`; neither stored nor hashed.
+    by_consumer: OrdSet<Place>,
     hash: Digest,
 }
 
-/// The start of the name's BLAKE3: half the size of a name, and two that share one are told apart by their credentials.
-type Mark = u64;
+/// The start of the BLAKE3 of a consumer's name, and the id, big-endian: less than half of what the name would take. Names
+/// that share a mark are told apart by their credentials.
+type Place = ([u8; 4], [u8; 8]);
 
-fn mark(consumer: &Name) -> Mark {
-    let [a, b, c, d, e, f, g, h, ..] = Digest::of(consumer.as_bytes()).0;
-    Mark::from_be_bytes([a, b, c, d, e, f, g, h])
+fn place(consumer: &Name, id: u64) -> Place {
+    let [a, b, c, d, ..] = Digest::of(consumer.as_bytes()).0;
+    ([a, b, c, d], id.to_be_bytes())
 }
 
 impl Credentials {
@@ -64,14 +65,11 @@ impl Credentials {
         consumer: &'a Name,
         after: Option<CredentialId>,
     ) -> impl Iterator<Item = CredentialId> + 'a {
-        let mark = mark(consumer);
-        let from = match after {
-            Some(id) => Bound::Excluded((mark, id)),
-            None => Bound::Included((mark, CredentialId::new(1).expect("it is not 0"))),
-        };
-        let range = self.by_consumer.range((from, Bound::Unbounded)).take_while(move |(other, _)| *other == mark);
-        let ids = range.map(|(_, id)| *id);
-        ids.filter(move |id| self.by_id.get(id).is_some_and(|credential| credential.consumer == *consumer))
+        let after = place(consumer, after.map_or(0, CredentialId::number));
+        let places = self.by_consumer.range((Bound::Excluded(after), Bound::Unbounded));
+        let ids = places.take_while(move |(mark, _)| *mark == after.0).map(|(_, id)| u64::from_be_bytes(*id));
+        let of_mark = ids.filter_map(CredentialId::new);
+        of_mark.filter(move |id| self.by_id.get(id).is_some_and(|credential| credential.consumer == *consumer))
     }
 
     pub fn len(&self) -> usize {
@@ -97,16 +95,16 @@ impl Credentials {
             if before.consumer == consumer {
                 return Some(before.clone());
             }
-            self.by_consumer.remove(&(mark(&before.consumer), id));
+            self.by_consumer.remove(&place(&before.consumer, id.number()));
         }
-        self.by_consumer.insert((mark(&consumer), id));
+        self.by_consumer.insert(place(&consumer, id.number()));
         before
     }
 
     fn remove(&mut self, id: CredentialId) {
         if let Some(credential) = self.by_id.remove(&id) {
             self.hash = self.hash.minus(convert::credential_hash(&credential));
-            self.by_consumer.remove(&(mark(&credential.consumer), id));
+            self.by_consumer.remove(&place(&credential.consumer, id.number()));
         }
     }
 }

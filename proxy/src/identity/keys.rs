@@ -32,7 +32,7 @@ pub struct Keys {
     writer: Mutex<Writer>,
 }
 
-/// Never more than seven tenths full, the slots of what is gone counted.
+/// Never more than three quarters full, the slots of what is gone counted.
 #[derive(Debug)]
 struct Table {
     slots: Box<[Slot]>,
@@ -96,7 +96,7 @@ impl Keys {
         if let Some(slot) = table.slot_of(credential.id) {
             return slot.credential.store(Some(credential.clone()));
         }
-        if (writer.used + 1) * 10 <= table.slots.len() * 7 {
+        if (writer.used + 1) * 4 <= table.slots.len() * 3 {
             table.put(credential.clone());
             writer.used += 1;
         } else {
@@ -109,7 +109,7 @@ impl Keys {
 
 impl Table {
     fn of(credentials: &OrdMap<CredentialId, Arc<Credential>>) -> Self {
-        let length = (credentials.len() * 2).max(SLOTS_MIN);
+        let length = (credentials.len() * 7 / 4).max(SLOTS_MIN);
         let table = Self { slots: (0..length).map(|_| Slot::default()).collect() };
         credentials.values().for_each(|credential| table.put(credential.clone()));
         table
