@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -413,16 +414,23 @@ pub fn libfaketime() -> Option<PathBuf> {
     libraries.into_iter().find(|path| path.is_file())
 }
 
-/// A port that was free a moment ago, for TCP and UDP.
+/// Below those that the system gives to clients: a connection that comes and goes cannot take one before its node does.
+const PORTS: std::ops::Range<u32> = 10_000..32_000;
+
+/// A port that was free a moment ago, for TCP and UDP; no two calls of a process get the same.
 pub fn free_port() -> anyhow::Result<SocketAddr> {
-    for _ in 0..64 {
-        let tcp = TcpListener::bind("127.0.0.1:0")?;
-        let address = tcp.local_addr()?;
-        if UdpSocket::bind(address).is_ok() {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Processes beside this one begin elsewhere.
+    let start = std::process::id().wrapping_mul(769) % count;
+    for _ in 0..count {
+        let port = PORTS.start + (start + TAKEN.fetch_add(1, Ordering::Relaxed)) % count;
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port)?));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return Ok(address);
         }
     }
-    bail!("no free port")
+    bail!("no free port in {PORTS:?}")
 }
 
 /// Polls until it holds; the last reason why not is the error.
