@@ -221,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn the_id_alone_is_no_key() {
+        let keys = Keys::default();
+        let hash = key_hash(&PEPPER, "a");
+        let CredentialKind::ApiKey { mut hash_rest, prefix } = key("a").kind.clone() else { unreachable!() };
+        hash_rest[23] ^= 1;
+        let id = CredentialId::of(&hash).unwrap();
+        let other = Arc::new(credential((id, CredentialKind::ApiKey { hash_rest, prefix })));
+        keys.publish(Some(&PEPPER), &[(id, other)].into_iter().collect());
+        assert!(keys.by_id(id).is_some() && keys.find("a").is_none());
+    }
+
+    #[test]
     fn a_user_that_comes_back_is_found() {
         let keys = Keys::default();
         let key = key("a");
