@@ -2,6 +2,7 @@
 //! accepted connection's request without a complete good answer; who is refused, or told to go, comes again.
 
 use std::{
+    error::Error,
     net::SocketAddr,
     sync::{
         Arc,
@@ -129,7 +130,7 @@ enum Sender {
 }
 
 enum Trouble {
-    /// Nothing of it went out.
+    /// Nobody acted on it: nothing of it went out, or a GOAWAY leaves it out (RFC 9113, 6.8).
     Unsent,
     Failed(anyhow::Error),
 }
@@ -179,10 +180,17 @@ impl Sender {
             Ok(response) => complete(response).await.map_err(Trouble::Failed),
             Err(mut error) => match error.take_message() {
                 Some(_) => Err(Trouble::Unsent),
+                // A stream that was to begin when the GOAWAY had just come; those that it takes in end otherwise.
+                None if told_to_go(error.error()) => Err(Trouble::Unsent),
                 None => Err(Trouble::Failed(error.into_error().into())),
             },
         }
     }
+}
+
+fn told_to_go(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|it| it.is_remote() && it.is_go_away() && it.reason() == Some(h2::Reason::NO_ERROR))
 }
 
 async fn complete(response: Response<Incoming>) -> anyhow::Result<()> {
