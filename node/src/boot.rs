@@ -113,7 +113,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     providers.start(consensus.clone(), &tasks);
     proxy.limits().publish(&consensus.state());
     consensus.answer_spent_with(usage::spent(proxy.limits()));
-    let leases = Leases { consensus: consensus.clone(), limits: proxy.limits() };
+    let leases = Leases { consensus: consensus.clone(), limits: proxy.limits(), workers: proxy.workers() };
     tasks.start("leases", leases.run(tasks.stop()));
     tasks.start("ledger", Timekeeper { consensus: consensus.clone() }.run(tasks.stop()));
     let watch = usage::watch::Watch { consensus: consensus.clone(), limits: proxy.limits() };

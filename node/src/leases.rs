@@ -48,6 +48,8 @@ const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
 pub struct Leases {
     pub consensus: Consensus,
     pub limits: Arc<Limits>,
+    /// That take from leases.
+    pub workers: usize,
 }
 
 impl Leases {
@@ -58,7 +60,8 @@ impl Leases {
         let state = states.borrow_and_update().clone();
         let length_us = session_length(state.timing()).as_micros() as u64;
         let (node, now_us) = (self.consensus.view().id, boottime_ns() / 1_000);
-        self.limits.attach(Holder::start(node, boot, length_us, &state.ledger, now_us));
+        let holder = Holder::start(node, boot, length_us, &state.ledger, now_us);
+        self.limits.attach(holder.for_workers(self.workers));
 
         let mut sending: Option<BoxFuture<'_, ()>> = None;
         let mut looked = Instant::now();

@@ -222,6 +222,11 @@ impl Proxy {
         self.shared.cache.follow(purges, seen);
     }
 
+    /// How many workers serve.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// What this node spends of the cluster's budgets. Whoever owns the process publishes the limits of a state before its
     /// rules, and drives what is behind them.
     pub fn limits(&self) -> Arc<Limits> {

@@ -16,6 +16,9 @@ const FEW: usize = 8;
 /// A used slot lies at most GRAINS + 2 grains ahead.
 const MANY: usize = 108;
 
+/// `Taken::place` of what a lease keeps for a time without a quorum.
+const RESERVE: u8 = u8::MAX;
+
 /// The grain of what never comes back.
 const NEVER: u64 = u64::MAX;
 
@@ -63,8 +66,8 @@ pub struct Taken {
     pub at_us: u64,
     /// Free slots that it left.
     pub left: u64,
-    /// Out of which of a lease's two buckets.
-    pub(super) reserve: bool,
+    /// Out of which of a lease's buckets: its first, the reserve, or a worker's part, counted from 1.
+    place: u8,
 }
 
 /// Too few free slots.
@@ -107,7 +110,21 @@ impl Taken {
     }
 
     pub(super) fn of_reserve(self) -> Taken {
-        Taken { reserve: true, ..self }
+        Taken { place: RESERVE, ..self }
+    }
+
+    /// Of a worker's part; so many more are free for it beside.
+    pub(super) fn of_part(self, n: usize, beside: u64) -> Taken {
+        Taken { place: n as u8 + 1, left: self.left + beside, ..self }
+    }
+
+    pub(super) fn is_of_reserve(&self) -> bool {
+        self.place == RESERVE
+    }
+
+    /// Which worker's part it came from.
+    pub(super) fn worker(&self) -> Option<usize> {
+        (1..RESERVE).contains(&self.place).then(|| usize::from(self.place) - 1)
     }
 }
 
@@ -192,6 +209,11 @@ impl Bucket {
     /// The same, of what has come free by `home_us`, which is `now_us` or before; every other call goes by that instant then.
     pub(super) fn take_of(&self, rest: &Rest, cost: u32, now_us: u64, home_us: u64) -> Result<Taken, Short> {
         self.want(cost);
+        self.spend(rest, cost, now_us, home_us)
+    }
+
+    /// The same, which is not counted as asked for.
+    pub(super) fn spend(&self, rest: &Rest, cost: u32, now_us: u64, home_us: u64) -> Result<Taken, Short> {
         let grain = rest.grain_at(home_us);
         if self.swept.load(Ordering::Relaxed) < grain {
             self.sweep(rest, grain);
@@ -210,7 +232,7 @@ impl Bucket {
         let at_us = now_us.max(self.floor_us.load(Ordering::Acquire));
         let left = (word & FREE_MASK) - u64::from(cost);
         let (epoch, grain) = (epoch_of(word), rest.grain_after(at_us));
-        let taken = Taken { epoch, grain, cost, at_us, left, reserve: false };
+        let taken = Taken { epoch, grain, cost, at_us, left, place: 0 };
         if rest.comes_back() {
             self.record(rest, taken.epoch, taken.grain, cost);
         }
@@ -315,6 +337,45 @@ impl Bucket {
         out
     }
 
+    /// Moves up to `count` free slots to another bucket of the same lease, if both are of one epoch. They are voided together,
+    /// so what belongs to an earlier epoch arrives nowhere.
+    pub(super) fn move_free(&self, to: &Bucket, rest: &Rest, count: u32, now_us: u64, home_us: u64) {
+        let grain = rest.grain_at(home_us);
+        if self.swept.load(Ordering::Relaxed) < grain {
+            self.sweep(rest, grain);
+        }
+        let epoch = to.epoch();
+        let mut word = self.word.load(Ordering::Acquire);
+        let out = loop {
+            let out = (word & FREE_MASK).min(u64::from(count));
+            if out == 0 || epoch_of(word) != epoch {
+                return;
+            }
+            match self.word.compare_exchange_weak(word, word - out, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break out as u32,
+                Err(newer) => word = newer,
+            }
+        };
+        // They were free here since then, and are free there no sooner.
+        let floor_us = self.floor_us.load(Ordering::Acquire).max(now_us);
+        to.floor_us.fetch_max(floor_us, Ordering::AcqRel);
+        to.free(epoch, out);
+    }
+
+    /// What is free without a look at what has rested since.
+    pub(super) fn free_now(&self) -> u64 {
+        self.word.load(Ordering::Relaxed) & FREE_MASK
+    }
+
+    /// When the next used slot comes back.
+    pub(super) fn next_us(&self, rest: &Rest, home_us: u64) -> Option<u64> {
+        self.next(rest, self.epoch(), rest.grain_at(home_us))
+    }
+
+    pub(super) fn of_epoch(epoch: u16) -> Self {
+        Self { word: AtomicU64::new(u64::from(epoch) << FREE_BITS), ..Self::default() }
+    }
+
     /// A new lease: whatever was held is gone, and takes that are under way under the old one leave no trace.
     pub fn void(&self) {
         let mut word = self.word.load(Ordering::Acquire);
@@ -368,7 +429,7 @@ impl Bucket {
         size_of::<Self>() + if self.many.get().is_some() { size_of::<[AtomicU64; MANY]>() } else { 0 }
     }
 
-    fn want(&self, cost: u32) {
+    pub(super) fn want(&self, cost: u32) {
         // Two workers at once may lose one: demand steers shares, it decides nothing.
         let demand = self.demand.load(Ordering::Relaxed);
         self.demand.store(demand.saturating_add(cost), Ordering::Relaxed);

@@ -52,6 +52,8 @@ pub struct Holder {
     /// When each attempt to open a session was sent.
     opens: BTreeMap<u64, u64>,
     length_us: u64,
+    /// How many workers take from leases.
+    workers: usize,
     accounts: BTreeMap<Key, Account>,
     /// Keys that are lent to us in the ledger.
     lent: BTreeSet<Key>,
@@ -102,6 +104,10 @@ struct Account {
     gave_us: u64,
     told_demand: u64,
     told_want: u64,
+    /// When its demand was read last.
+    noted_us: u64,
+    /// Into how many parts its lease is split once it is hot; 1: never.
+    parts: usize,
     /// Of a chunk: what is to be prepaid next.
     want: u64,
     active_us: u64,
@@ -129,6 +135,7 @@ impl Holder {
             session: None,
             opens: BTreeMap::new(),
             length_us,
+            workers: 1,
             accounts: BTreeMap::new(),
             lent: BTreeSet::new(),
             outgrown: BTreeSet::new(),
@@ -145,6 +152,11 @@ impl Holder {
             holder.take_over_stale(now_us);
         }
         holder
+    }
+
+    /// So many workers take from leases: those of hot keys are split.
+    pub fn for_workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 
     pub fn session(&self) -> Option<SessionId> {
@@ -402,6 +414,7 @@ impl Holder {
         // Of a shorter window all has rested by then, and a reserve outlasts the session.
         let slides = matches!(limit.rule.kind, Kind::Sliding { .. }) && reserve.is_none();
         let is_certain = slides && window_us > self.length_us;
+        let parts = if slides { self.workers } else { 1 };
         if self.ledger.keys.contains_key(key) {
             self.lent.insert(key.clone());
         }
@@ -425,6 +438,8 @@ impl Holder {
             gave_us: 0,
             told_demand: 0,
             told_want: 0,
+            noted_us: now_us,
+            parts,
             want: 0,
             active_us: now_us,
         })
@@ -525,13 +540,13 @@ impl Holder {
 
 impl Account {
     fn add_free(&mut self, count: u64, now_us: u64) {
-        self.lease.bucket.grant(small(count), now_us);
+        self.lease.grant(small(count), now_us);
         self.slots += count;
     }
 
     fn add_dated(&mut self, count: u64, at_us: u64, now_us: u64) {
         // Beyond the ring's reach it stays unused here until it is recalled or the session ends: late is safe.
-        if count > 0 && self.lease.bucket.grant_at(&self.lease.rest, small(count), at_us, self.lease.home_us(now_us)) {
+        if count > 0 && self.lease.grant_at(small(count), at_us, now_us) {
             self.slots += count;
         }
     }
@@ -550,9 +565,8 @@ impl Account {
         if count > 0 {
             self.empty_reserve(now_us);
         }
-        let (bucket, rest, home_us) = (&self.lease.bucket, &self.lease.rest, self.lease.home_us(now_us));
-        let free = u64::from(bucket.release_free(rest, small(count), home_us));
-        let used = bucket.release_used(rest, small(count - free), home_us);
+        let free = u64::from(self.lease.release_free(small(count), now_us));
+        let used = self.lease.release_used(small(count - free), now_us);
         self.slots -= free + used.iter().map(|it| u64::from(it.count)).sum::<u64>();
     }
 }

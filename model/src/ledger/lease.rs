@@ -5,11 +5,15 @@
 //! Leases outlive sessions, so a worker may keep its handle as long as it likes; of one that `is_retired` nothing can be
 //! taken any more, and a new handle is to be had from the holder.
 
+mod parts;
+
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
+pub use self::parts::PARTS_MAX;
+use self::parts::Part;
 use super::{
     bucket::{Bucket, Counts, Rest, Taken},
     command::Key,
@@ -38,6 +42,8 @@ pub struct Lease {
     pub rest: Rest,
     pub bucket: Bucket,
     tenure: Arc<Tenure>,
+    /// Of a hot key, one for each worker.
+    parts: OnceLock<Box<[Part]>>,
     /// What was refused for want of slots since the holder last asked.
     short: AtomicU32,
     /// What exchanges wait for at the moment.
@@ -102,7 +108,22 @@ impl Lease {
         let (short, waiting) = (AtomicU32::new(0), AtomicU32::new(0));
         let (bucket, retired) = (Bucket::default(), AtomicBool::new(false));
         let (low, beside) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { key, rest, bucket, tenure, short, waiting, retired, reserve: None, ends, is_certain: false, low, beside }
+        let parts = OnceLock::new();
+        Self {
+            key,
+            rest,
+            bucket,
+            tenure,
+            parts,
+            short,
+            waiting,
+            retired,
+            reserve: None,
+            ends,
+            is_certain: false,
+            low,
+            beside,
+        }
     }
 
     pub(super) fn with_certainty(self, is_certain: bool) -> Self {
@@ -128,7 +149,12 @@ impl Lease {
 
     /// Spends `cost` slots at `now_us`, or none.
     pub fn take(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
-        match (self.take_lent(cost, now_us), &self.reserve) {
+        self.take_on(0, cost, now_us)
+    }
+
+    /// The same on one of several workers, each of which has a number of its own: those of a hot key do not meet.
+    pub fn take_on(&self, worker: usize, cost: u32, now_us: u64) -> Result<Taken, Denied> {
+        match (self.take_lent(worker, cost, now_us), &self.reserve) {
             (Err(denied), Some(reserve)) => self.take_reserve(reserve, cost, now_us).ok_or(denied),
             (taken, _) => taken,
         }
@@ -137,14 +163,14 @@ impl Lease {
     /// Undoes a take, or a part of one.
     pub fn put_back(&self, taken: Taken) {
         match &self.reserve {
-            Some(reserve) if taken.reserve => reserve.bucket.put_back(&self.rest, taken),
-            _ => self.bucket.put_back(&self.rest, taken),
+            Some(reserve) if taken.is_of_reserve() => reserve.bucket.put_back(&self.rest, taken),
+            _ => self.put_back_lent(taken),
         }
     }
 
     /// What a client is told of: allocates nothing.
     pub fn counts(&self, now_us: u64) -> Counts {
-        let lent = self.bucket.counts(&self.rest, self.home_us(now_us));
+        let lent = self.counts_lent(now_us);
         let Some(reserve) = &self.reserve else { return lent };
         let beside = reserve.bucket.counts(&self.rest, now_us);
         let whole_us = lent.whole_us.max(beside.whole_us);
@@ -164,18 +190,22 @@ impl Lease {
         Some(taken.of_reserve())
     }
 
-    fn take_lent(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
+    fn take_lent(&self, worker: usize, cost: u32, now_us: u64) -> Result<Taken, Denied> {
         if !self.tenure.covers(now_us) {
             return Err(Denied::NoSession);
         }
-        match self.bucket.take_of(&self.rest, cost, now_us, self.home_us(now_us)) {
+        let taken = match self.parts.get() {
+            None => self.bucket.take_of(&self.rest, cost, now_us, self.home_us(now_us)),
+            Some(parts) => self.take_of_parts(parts, worker, cost, now_us),
+        };
+        match taken {
             // Slots that came free after the session's end are not ours to spend.
             Ok(taken) if !self.tenure.covers(taken.at_us) => {
-                self.bucket.put_back(&self.rest, taken);
+                self.put_back_lent(taken);
                 Err(Denied::NoSession)
             }
             Ok(taken) if !self.is_within_period(&taken) => {
-                self.bucket.put_back(&self.rest, taken);
+                self.put_back_lent(taken);
                 Err(Denied::Short { next_us: None })
             }
             Ok(taken) => Ok(taken),

@@ -2,13 +2,20 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use quorumgate_model::ledger::{
     bucket::{Bucket, Counts, Rest, SLOTS_MAX, Taken},
     lease::{Denied, Lease},
 };
+
+thread_local! {
+    /// This worker's number: those of a hot key do not meet in one bucket.
+    static WORKER: usize = WORKERS.fetch_add(1, Ordering::Relaxed);
+}
+
+static WORKERS: AtomicUsize = AtomicUsize::new(0);
 
 const OWED_BITS: u32 = 48;
 const OWED_MASK: u64 = (1 << OWED_BITS) - 1;
@@ -82,7 +89,7 @@ impl Handle {
 
     fn take_owed(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
         match &self.counter {
-            Counter::Leased(lease) => lease.take(cost, now_us),
+            Counter::Leased(lease) => lease.take_on(WORKER.with(|worker| *worker), cost, now_us),
             Counter::Local(local) => {
                 local.bucket.take(&local.rest, cost, now_us).map_err(|short| Denied::Short { next_us: short.next_us })
             }

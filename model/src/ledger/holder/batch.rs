@@ -20,6 +20,9 @@ const CHANGED_US: u64 = 100_000;
 /// Demand is told again when it has moved by this part of itself.
 const DEMAND_MOVED: u64 = 8;
 
+/// A key is hot that is asked for so often a second and has so many slots here: its workers would meet in one bucket.
+const HOT_PER_S: u64 = 10_000;
+const HOT_SLOTS: u64 = 4_096;
 /// A share is low when less than this part of it is free.
 const LOW_PART: u64 = 4;
 /// What lies idle is given to those who ask for more than they have no more often than this.
@@ -260,7 +263,12 @@ fn is_permits(limit: &Limit) -> bool {
 
 impl Account {
     pub(super) fn note_demand(&mut self, now_us: u64) {
-        let asked = u64::from(self.lease.bucket.demand());
+        let asked = u64::from(self.lease.demand());
+        let past_us = now_us.saturating_sub(std::mem::replace(&mut self.noted_us, now_us)).max(1);
+        let is_hot = asked.saturating_mul(1_000_000) / past_us >= HOT_PER_S && self.slots >= HOT_SLOTS;
+        if self.parts > 1 && is_hot && !self.lease.is_split() {
+            self.lease.split(self.parts);
+        }
         if asked > 0 {
             self.active_us = now_us;
         }
@@ -274,7 +282,7 @@ impl Account {
 
     /// Better asked for more before somebody is refused.
     fn is_low(&self, now_us: u64) -> bool {
-        self.lease.bucket.free_count(&self.lease.rest, self.lease.home_us(now_us)) < self.slots / LOW_PART
+        self.lease.free_count(now_us) < self.slots / LOW_PART
     }
 
     pub(super) fn is_idle(&self, limit: &Limit, now_us: u64) -> bool {
@@ -282,7 +290,6 @@ impl Account {
     }
 
     fn why(&self, limit: &Limit, on_demand: bool, draining: bool, now_us: u64) -> Why {
-        let (bucket, rest, home_us) = (&self.lease.bucket, &self.lease.rest, self.lease.home_us(now_us));
         let want = self.want(on_demand);
         let demand = self.demand.milli();
         let moved = demand.abs_diff(self.told_demand) > self.told_demand.max(1_000) / DEMAND_MOVED;
@@ -292,8 +299,7 @@ impl Account {
         let idle = self.slots > 0 && (draining || self.is_idle(limit, now_us));
         let spare = on_demand
             && self.slots > 0
-            && (bucket.free_count(rest, home_us) > want
-                || !is_permits(limit) && !bucket.used(rest, home_us).is_empty());
+            && (self.lease.free_count(now_us) > want || !is_permits(limit) && !self.lease.used(now_us).is_empty());
         match self.keep.is_some() || self.spare > 0 || moved || idle || spare || (want == 0 && self.told_want > 0) {
             true => Why::Changed,
             false => Why::Renewal,
@@ -310,27 +316,26 @@ impl Account {
         let ahead = self.demand.milli().saturating_mul(kept_us) / limit.window_us();
         // Two standard deviations more than on average.
         let kept = (ahead + 2 * ahead.saturating_mul(1_000).isqrt()).div_ceil(1_000);
-        self.lease.bucket.free_count(&self.lease.rest, self.lease.home_us(now_us)).saturating_sub(kept)
+        self.lease.free_count(now_us).saturating_sub(kept)
     }
 
     /// Gives back what is free beyond `free_kept`, as long as `kept` are left; and of what is in use the rest beyond `kept`
     /// if it is `used_too`, or as far as a lowered budget has too many: what rests helps nobody before it is free.
     fn release(&mut self, limit: &Limit, free_kept: u64, kept: u64, used_too: bool, now_us: u64, item: &mut LeaseItem) {
-        let (bucket, rest, home_us) = (&self.lease.bucket, &self.lease.rest, self.lease.home_us(now_us));
-        let free = bucket.free_count(rest, home_us);
+        let free = self.lease.free_count(now_us);
         let beyond = self.slots.saturating_sub(kept);
         let from_free = beyond.min(free.saturating_sub(free_kept));
         if mutants::is(Mutant::ReleaseBeforeRemove) {
             item.release_free = from_free;
             return;
         }
-        item.release_free = u64::from(bucket.release_free(rest, small(from_free), home_us));
+        item.release_free = u64::from(self.lease.release_free(small(from_free), now_us));
         // A permit in use comes free when its exchange ends, which is sooner than it rests: it goes home from there.
         let from_used = match used_too && !is_permits(limit) {
             true => beyond - item.release_free,
             false => self.surplus.min(beyond).saturating_sub(item.release_free),
         };
-        for it in bucket.release_used(rest, small(from_used), home_us) {
+        for it in self.lease.release_used(small(from_used), now_us) {
             let in_us = it.reusable_at_us.saturating_sub(now_us);
             item.release_used.push(Dated { in_us, count: u64::from(it.count) });
         }
@@ -340,8 +345,8 @@ impl Account {
     /// Slots in use that rest for so long that they are not used again before the session ends, or is renewed.
     fn report(&self, length_us: u64, aside: u64, now_us: u64) -> Vec<Dated> {
         // What is told as certain must stay so: from here on nothing of it is undone.
-        self.lease.bucket.seal(now_us);
-        let mut used = self.lease.bucket.used(&self.lease.rest, self.lease.home_us(now_us));
+        self.lease.seal(now_us);
+        let mut used = self.lease.used(now_us);
         let mut aside = small(aside);
         while let Some(last) = used.last_mut().filter(|_| aside > 0) {
             let part = aside.min(last.count);

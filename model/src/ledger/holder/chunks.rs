@@ -134,7 +134,7 @@ impl Account {
 
     /// Why to speak of a chunk, having looked at how much of it is left.
     pub(super) fn chunk_why(&mut self, limit: &Limit, pool: &Pool, divisor: u64, draining: bool, now_us: u64) -> Why {
-        let free = self.lease.bucket.free_count(&self.lease.rest, now_us);
+        let free = self.lease.free_count(now_us);
         let pace = self.demand.milli().saturating_mul(AHEAD_US / 1_000) / ACTIVE_US;
         let ahead = match limit.rule.mode {
             Mode::Exact => 0,
@@ -162,12 +162,11 @@ impl Account {
 
     /// What was spent is said, and what is not needed given back: it is out of use before this returns (I4).
     pub(super) fn chunk_item(&mut self, give_back: bool, number: u64, now_us: u64, item: &mut LeaseItem) {
-        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
         item.period = number;
         if give_back {
-            item.chunk_unused = u64::from(bucket.release_free(rest, small(u64::MAX), now_us));
+            item.chunk_unused = u64::from(self.lease.release_free(small(u64::MAX), now_us));
         }
-        let left = bucket.free_count(rest, now_us);
+        let left = self.lease.free_count(now_us);
         let accounted = left + item.chunk_unused;
         item.settle = self.slots.saturating_sub(accounted);
         item.refund = accounted.saturating_sub(self.slots);

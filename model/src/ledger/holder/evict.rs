@@ -27,7 +27,7 @@ impl Holder {
             let limit = self.ledger.limit(key.limit).cloned();
             let Some(account) = self.accounts.get_mut(&key) else { continue };
             account.note_demand(now_us);
-            if is_chunk && account.lease.bucket.free_count(&account.lease.rest, now_us) > 0 {
+            if is_chunk && account.lease.free_count(now_us) > 0 {
                 // Put back by an exchange that ended long after it had begun.
                 self.lent.insert(key);
                 continue;
@@ -48,11 +48,10 @@ impl Account {
         if self.lease.waiting() > 0 || self.active_us + 2 * rest_us > now_us {
             return false;
         }
-        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
-        let home = u64::from(bucket.release_free(rest, small(self.slots), self.lease.home_us(now_us)));
+        let home = u64::from(self.lease.release_free(small(self.slots), now_us));
         if home < self.slots {
             // Somebody was faster.
-            bucket.grant(small(home), now_us);
+            self.lease.grant(small(home), now_us);
             return false;
         }
         self.slots = 0;

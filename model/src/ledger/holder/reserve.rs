@@ -50,9 +50,6 @@ impl Account {
     /// Whatever was held is not ours any more.
     pub(super) fn void(&mut self) {
         self.reserved = 0;
-        self.lease.bucket.void();
-        if let Some(reserve) = &self.lease.reserve {
-            reserve.bucket.void();
-        }
+        self.lease.void();
     }
 }

@@ -31,10 +31,9 @@ impl Holder {
 
 impl Account {
     fn forgive(&mut self, now_us: u64) {
-        let (bucket, rest) = (&self.lease.bucket, &self.lease.rest);
-        let used = bucket.release_used(rest, small(self.slots), self.lease.home_us(now_us));
+        let used = self.lease.release_used(small(self.slots), now_us);
         let count: u64 = used.iter().map(|it| u64::from(it.count)).sum();
-        bucket.grant(small(count), now_us);
+        self.lease.grant(small(count), now_us);
         self.shrunk = false;
     }
 }
