@@ -1,6 +1,11 @@
 //! Stored credentials: made, rotated, disabled, revoked, and gone with their consumer.
 
-use std::{num::NonZeroU64, ops::Bound, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU64,
+    ops::{Bound, RangeInclusive},
+    sync::Arc,
+    time::Duration,
+};
 
 use imbl::{OrdMap, OrdSet};
 
@@ -36,13 +41,20 @@ pub struct Credentials {
     hash: Digest,
 }
 
-/// The start of the BLAKE3 of a consumer's name, and the id, big-endian: less than half of what the name would take. Names
-/// that share a mark are told apart by their credentials.
-type Place = ([u8; 4], [u8; 8]);
+/// The start of the BLAKE3 of a consumer's name, and that of the id, big-endian: a third of what both would take. Names
+/// that share a mark are told apart by their credentials, ids of one place by the credentials' own order.
+type Place = ([u8; 4], [u8; 4]);
 
 fn place(consumer: &Name, id: u64) -> Place {
     let [a, b, c, d, ..] = Digest::of(consumer.as_bytes()).0;
-    ([a, b, c, d], id.to_be_bytes())
+    ([a, b, c, d], ((id >> 32) as u32).to_be_bytes())
+}
+
+/// Those that start so.
+fn ids_from(start: [u8; 4]) -> RangeInclusive<CredentialId> {
+    let first = u64::from(u32::from_be_bytes(start)) << 32;
+    let of = |id: u64| CredentialId::new(id.max(1)).expect("not 0");
+    of(first)..=of(first | u64::from(u32::MAX))
 }
 
 impl Credentials {
@@ -65,11 +77,11 @@ impl Credentials {
         consumer: &'a Name,
         after: Option<CredentialId>,
     ) -> impl Iterator<Item = CredentialId> + 'a {
-        let after = place(consumer, after.map_or(0, CredentialId::number));
-        let places = self.by_consumer.range((Bound::Excluded(after), Bound::Unbounded));
-        let ids = places.take_while(move |(mark, _)| *mark == after.0).map(|(_, id)| u64::from_be_bytes(*id));
-        let of_mark = ids.filter_map(CredentialId::new);
-        of_mark.filter(move |id| self.by_id.get(id).is_some_and(|credential| credential.consumer == *consumer))
+        let from = after.map_or(0, CredentialId::number);
+        let (mark, start) = place(consumer, from);
+        let places = self.by_consumer.range((mark, start)..).take_while(move |(found, _)| *found == mark);
+        let ids = places.flat_map(|(_, start)| self.by_id.range(ids_from(*start)));
+        ids.filter(move |(id, it)| id.number() > from && it.consumer == *consumer).map(|(id, _)| *id)
     }
 
     pub fn len(&self) -> usize {
@@ -95,7 +107,7 @@ impl Credentials {
             if before.consumer == consumer {
                 return Some(before.clone());
             }
-            self.by_consumer.remove(&place(&before.consumer, id.number()));
+            self.leave(&before.consumer, id);
         }
         self.by_consumer.insert(place(&consumer, id.number()));
         before
@@ -104,7 +116,16 @@ impl Credentials {
     fn remove(&mut self, id: CredentialId) {
         if let Some(credential) = self.by_id.remove(&id) {
             self.hash = self.hash.minus(convert::credential_hash(&credential));
-            self.by_consumer.remove(&place(&credential.consumer, id.number()));
+            self.leave(&credential.consumer, id);
+        }
+    }
+
+    /// The consumer's place goes when none of its credentials has it any more.
+    fn leave(&mut self, consumer: &Name, id: CredentialId) {
+        let left = place(consumer, id.number());
+        let shared = self.by_id.range(ids_from(left.1)).any(|(_, it)| place(&it.consumer, it.id.number()) == left);
+        if !shared {
+            self.by_consumer.remove(&left);
         }
     }
 }
@@ -313,5 +334,50 @@ fn check_kind(kind: &CredentialKind) -> Result<(), Invalid> {
             Err(Invalid::field("password_hash").found("another form").allowed("argon2id in the PHC form"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_share_a_place_are_their_consumers() {
+        let one = |id: u64, consumer: &str| {
+            let (_, kind) = CredentialKind::api_key(&[1; 32], *b"abcdefgh").unwrap();
+            Arc::new(Credential {
+                id: CredentialId::new(id).unwrap(),
+                consumer: consumer.parse().unwrap(),
+                kind,
+                grants: None,
+                created: WallMs::default(),
+                ends_at_us: None,
+                state: CredentialState::Active,
+                replaced_by: None,
+            })
+        };
+        let (a, b): (Name, Name) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let mut all = Credentials::default();
+        let of = |all: &Credentials, consumer: &Name, after: Option<u64>| {
+            let after = after.map(|id| CredentialId::new(id).unwrap());
+            all.of_after(consumer, after).map(CredentialId::number).collect::<Vec<_>>()
+        };
+        let top = 5 << 32;
+        for (id, consumer) in
+            [(1, "a"), (top | 1, "a"), (top | 2, "a"), (top | 3, "b"), (6 << 32, "a"), (u64::MAX, "b")]
+        {
+            all.insert(one(id, consumer));
+        }
+        assert_eq!(of(&all, &a, None), [1, top | 1, top | 2, 6 << 32]);
+        assert_eq!(of(&all, &a, Some(top | 1)), [top | 2, 6 << 32]);
+        assert_eq!(of(&all, &b, Some(top | 3)), [u64::MAX]);
+        all.remove(CredentialId::new(top | 1).unwrap());
+        assert_eq!(of(&all, &a, None), [1, top | 2, 6 << 32], "another still has the place");
+        all.insert(one(top | 2, "b"));
+        assert_eq!((of(&all, &a, None), of(&all, &b, None)), (vec![1, 6 << 32], vec![top | 2, top | 3, u64::MAX]));
+        for id in [1, top | 2, top | 3, 6 << 32, u64::MAX] {
+            all.remove(CredentialId::new(id).unwrap());
+        }
+        assert!(all.by_consumer.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, Ordering},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -27,7 +27,6 @@ pub fn user_hash(pepper: &[u8; 32], name: &str) -> [u8; 32] {
 /// Empty, and without a pepper, until the first publication: then nothing is found.
 #[derive(Debug, Default)]
 pub struct Keys {
-    pepper: ArcSwapOption<[u8; 32]>,
     table: ArcSwap<Table>,
     writer: Mutex<Writer>,
 }
@@ -35,35 +34,37 @@ pub struct Keys {
 /// Never more than three quarters full, the slots of what is gone counted.
 #[derive(Debug)]
 struct Table {
-    slots: Box<[Slot]>,
+    pepper: Option<[u8; 32]>,
+    /// A part of each slot's id, apart from the pointers: sixteen of them are one cache line, and probing past a
+    /// credential touches neither it nor its pointer. `EMPTY` while nothing was put here. It stays when its credential
+    /// goes, so that probing goes on past it.
+    marks: Box<[AtomicU32]>,
+    /// An id has one slot at most, once its credential is there.
+    credentials: Box<[ArcSwapOption<Credential>]>,
 }
 
-/// The id beside the pointer: probing past a credential does not touch it, which would miss the cache.
-#[derive(Debug, Default)]
-struct Slot {
-    /// 0 while nothing was put here. It stays when its credential goes, so that probing goes on past it.
-    id: AtomicU64,
-    credential: ArcSwapOption<Credential>,
-}
+const EMPTY: u32 = 0;
 
 #[derive(Debug, Default)]
 struct Writer {
     published: OrdMap<CredentialId, Arc<Credential>>,
-    /// Slots that have an id.
+    /// Slots that have a mark.
     used: usize,
 }
 
 impl Keys {
     /// The API key of this text, whatever its standing.
     pub fn find(&self, text: &str) -> Option<Arc<Credential>> {
-        let hash = key_hash(self.pepper.load().as_deref()?, text);
-        self.by_id(CredentialId::of(&hash)?).filter(|found| found.is_key_of(&hash))
+        let table = self.table.load();
+        let hash = key_hash(table.pepper.as_ref()?, text);
+        table.find(CredentialId::of(&hash)?).filter(|found| found.is_key_of(&hash))
     }
 
     /// The Basic user of this name, whatever its standing; the password is still to be verified.
     pub fn user(&self, name: &str) -> Option<Arc<Credential>> {
-        let hash = user_hash(self.pepper.load().as_deref()?, name);
-        let found = self.by_id(CredentialId::of(&hash)?)?;
+        let table = self.table.load();
+        let hash = user_hash(table.pepper.as_ref()?, name);
+        let found = table.find(CredentialId::of(&hash)?)?;
         let same = |user: &BasicUser| user.name == name;
         matches!(&found.kind, CredentialKind::Basic(user) if same(user)).then_some(found)
     }
@@ -74,18 +75,19 @@ impl Keys {
 
     /// Makes the tables say what the state says. Costs by what has changed since the last time.
     pub(super) fn publish(&self, pepper: Option<&[u8; 32]>, credentials: &OrdMap<CredentialId, Arc<Credential>>) {
-        if self.pepper.load().as_deref() != pepper {
-            self.pepper.store(pepper.map(|pepper| Arc::new(*pepper)));
-        }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut writer.published, credentials.clone());
+        if self.table.load().pepper.as_ref() != pepper {
+            return self.renew(&mut writer, pepper);
+        }
         for change in before.diff(credentials) {
             match change {
                 DiffItem::Add(_, credential) | DiffItem::Update { new: (_, credential), .. } => {
                     self.put(&mut writer, credential);
                 }
                 DiffItem::Remove(id, _) => {
-                    self.table.load().slot_of(*id).inspect(|slot| slot.credential.store(None));
+                    let table = self.table.load();
+                    table.slot_of(*id).inspect(|slot| table.credentials[*slot].store(None));
                 }
             }
         }
@@ -93,62 +95,78 @@ impl Keys {
 
     fn put(&self, writer: &mut Writer, credential: &Arc<Credential>) {
         let table = self.table.load();
-        if let Some(slot) = table.slot_of(credential.id) {
-            return slot.credential.store(Some(credential.clone()));
+        if let Some(slot) = table.slot_for(credential.id) {
+            return table.credentials[slot].store(Some(credential.clone()));
         }
-        if (writer.used + 1) * 4 <= table.slots.len() * 3 {
+        if (writer.used + 1) * 4 <= table.marks.len() * 3 {
             table.put(credential.clone());
             writer.used += 1;
         } else {
             // Made from the newest state: this one comes with the rest, what is gone stays behind.
-            writer.used = writer.published.len();
-            self.table.store(Arc::new(Table::of(&writer.published)));
+            self.renew(writer, table.pepper.as_ref());
         }
+    }
+
+    fn renew(&self, writer: &mut Writer, pepper: Option<&[u8; 32]>) {
+        writer.used = writer.published.len();
+        self.table.store(Arc::new(Table::of(pepper.copied(), &writer.published)));
     }
 }
 
 impl Table {
-    fn of(credentials: &OrdMap<CredentialId, Arc<Credential>>) -> Self {
+    fn of(pepper: Option<[u8; 32]>, credentials: &OrdMap<CredentialId, Arc<Credential>>) -> Self {
         let length = (credentials.len() * 7 / 4).max(SLOTS_MIN);
-        let table = Self { slots: (0..length).map(|_| Slot::default()).collect() };
+        let marks = (0..length).map(|_| AtomicU32::new(EMPTY)).collect();
+        let table = Self { pepper, marks, credentials: (0..length).map(|_| ArcSwapOption::empty()).collect() };
         credentials.values().for_each(|credential| table.put(credential.clone()));
         table
     }
 
-    /// The id is the start of a keyed hash: as even as any, so that its share of all ids is its place among the slots.
-    fn probe(&self, id: CredentialId) -> impl Iterator<Item = &Slot> {
-        let start = ((u128::from(id.number()) * self.slots.len() as u128) >> u64::BITS) as usize;
-        let (before, from) = self.slots.split_at(start);
-        from.iter().chain(before)
+    /// The slots with the id's mark, from its place on, and behind them the first that is empty. The id is the start of a
+    /// keyed hash: as even as any, so that its share of all ids is its place among the slots.
+    fn probe(&self, id: CredentialId) -> impl Iterator<Item = (usize, u32)> {
+        let start = ((u128::from(id.number()) * self.marks.len() as u128) >> u64::BITS) as usize;
+        let mark = mark(id);
+        let all = (start..self.marks.len()).chain(0..start);
+        all.map(|slot| (slot, self.marks[slot].load(Ordering::Acquire)))
+            .filter(move |(_, found)| *found == mark || *found == EMPTY)
+    }
+
+    fn with_mark(&self, id: CredentialId) -> impl Iterator<Item = usize> {
+        self.probe(id).take_while(|(_, found)| *found != EMPTY).map(|(slot, _)| slot)
     }
 
     fn find(&self, id: CredentialId) -> Option<Arc<Credential>> {
-        self.slot_of(id)?.credential.load_full()
+        self.with_mark(id).find_map(|slot| self.credentials[slot].load_full().filter(|it| it.id == id))
     }
 
-    fn slot_of(&self, id: CredentialId) -> Option<&Slot> {
-        for slot in self.probe(id) {
-            match slot.id.load(Ordering::Acquire) {
-                0 => return None,
-                found if found == id.number() => return Some(slot),
-                _ => {}
-            }
-        }
-        None
+    fn slot_of(&self, id: CredentialId) -> Option<usize> {
+        self.with_mark(id).find(|slot| self.credentials[*slot].load().as_ref().is_some_and(|it| it.id == id))
+    }
+
+    /// Where it is, or where one of its mark has gone from.
+    fn slot_for(&self, id: CredentialId) -> Option<usize> {
+        let gone = || self.with_mark(id).find(|slot| self.credentials[*slot].load().is_none());
+        self.slot_of(id).or_else(gone)
     }
 
     fn put(&self, credential: Arc<Credential>) {
         let id = credential.id;
-        let free = self.probe(id).find(|slot| slot.id.load(Ordering::Relaxed) == 0);
-        let slot = free.expect("the table is never full");
-        slot.credential.store(Some(credential));
-        slot.id.store(id.number(), Ordering::Release);
+        let free = self.probe(id).find(|(_, found)| *found == EMPTY);
+        let (slot, _) = free.expect("the table is never full");
+        self.credentials[slot].store(Some(credential));
+        self.marks[slot].store(mark(id), Ordering::Release);
     }
+}
+
+/// The half of the id that its place does not follow from.
+fn mark(id: CredentialId) -> u32 {
+    (id.number() as u32).max(EMPTY + 1)
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self::of(&OrdMap::new())
+        Self::of(None, &OrdMap::new())
     }
 }
 
@@ -204,7 +222,7 @@ mod tests {
         all.insert(revoked.id, Arc::new(revoked.clone()));
         keys.publish(Some(&PEPPER), &all);
         assert_eq!(*keys.find(&text(1999)).unwrap(), revoked);
-        let slots = keys.table.load().slots.len();
+        let slots = keys.table.load().marks.len();
         assert!(slots <= 1024, "what is gone is left behind: {slots}");
     }
 
@@ -230,6 +248,26 @@ mod tests {
         let other = Arc::new(credential((id, CredentialKind::ApiKey { hash_rest, prefix })));
         keys.publish(Some(&PEPPER), &[(id, other)].into_iter().collect());
         assert!(keys.by_id(id).is_some() && keys.find("a").is_none());
+    }
+
+    #[test]
+    fn ids_of_one_mark_are_told_apart() {
+        let keys = Keys::default();
+        let of = |top: u64| {
+            let (_, kind) = CredentialKind::api_key(&[1; 32], *b"abcdefgh").unwrap();
+            Arc::new(credential((CredentialId::new(top << 32 | 7).unwrap(), kind)))
+        };
+        let all = [of(1), of(2), of(3)];
+        // Every order of coming and going: each is there exactly when it should be.
+        for change in 0..64u32 {
+            let there: OrdMap<_, _> =
+                (0..3).filter(|n| change.wrapping_mul(37) >> n & 1 == 1).map(|n| (all[n].id, all[n].clone())).collect();
+            keys.publish(Some(&PEPPER), &there);
+            for one in &all {
+                assert_eq!(keys.by_id(one.id).is_some(), there.contains_key(&one.id), "{change}");
+            }
+        }
+        assert!(keys.writer.lock().unwrap().used <= 3, "they keep their slots");
     }
 
     #[test]
