@@ -10,7 +10,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use imbl::{OrdMap, ordmap::DiffItem};
 use quorumgate_model::credential::{BasicUser, Credential, CredentialId, CredentialKind};
 
-const SLOTS_MIN: usize = 64;
 /// What the pepper hashes for a Basic user: the zero bytes keep it apart from every key that a header can carry.
 const BASIC_DOMAIN: &[u8] = b"\0basic\0";
 
@@ -35,14 +34,25 @@ pub struct Keys {
 #[derive(Debug)]
 struct Table {
     pepper: Option<[u8; 32]>,
-    /// A part of each slot's id, apart from the pointers: sixteen of them are one cache line, and probing past a
-    /// credential touches neither it nor its pointer. `EMPTY` while nothing was put here. It stays when its credential
-    /// goes, so that probing goes on past it.
-    marks: Box<[AtomicU32]>,
-    /// An id has one slot at most, once its credential is there.
-    credentials: Box<[ArcSwapOption<Credential>]>,
+    lines: Box<[Line]>,
 }
 
+/// One cache line: most look-ups touch one, and the credential.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line {
+    /// A part of each slot's id, so that probing past a credential does not touch it. `EMPTY` while nothing was put here.
+    /// It stays when its credential goes, so that probing goes on past it.
+    marks: [AtomicU32; SLOTS],
+    /// An id has one slot at most, once its credential is there.
+    credentials: [ArcSwapOption<Credential>; SLOTS],
+}
+
+type Slot<'a> = (&'a AtomicU32, &'a ArcSwapOption<Credential>);
+
+/// Of a line.
+const SLOTS: usize = 5;
+const LINES_MIN: usize = 16;
 const EMPTY: u32 = 0;
 
 #[derive(Debug, Default)]
@@ -57,20 +67,19 @@ impl Keys {
     pub fn find(&self, text: &str) -> Option<Arc<Credential>> {
         let table = self.table.load();
         let hash = key_hash(table.pepper.as_ref()?, text);
-        table.find(CredentialId::of(&hash)?).filter(|found| found.is_key_of(&hash))
+        table.find(CredentialId::of(&hash)?, |found| found.is_key_of(&hash))
     }
 
     /// The Basic user of this name, whatever its standing; the password is still to be verified.
     pub fn user(&self, name: &str) -> Option<Arc<Credential>> {
         let table = self.table.load();
         let hash = user_hash(table.pepper.as_ref()?, name);
-        let found = table.find(CredentialId::of(&hash)?)?;
         let same = |user: &BasicUser| user.name == name;
-        matches!(&found.kind, CredentialKind::Basic(user) if same(user)).then_some(found)
+        table.find(CredentialId::of(&hash)?, |it| matches!(&it.kind, CredentialKind::Basic(user) if same(user)))
     }
 
     pub fn by_id(&self, id: CredentialId) -> Option<Arc<Credential>> {
-        self.table.load().find(id)
+        self.table.load().find(id, |_| true)
     }
 
     /// Makes the tables say what the state says. Costs by what has changed since the last time.
@@ -86,8 +95,7 @@ impl Keys {
                     self.put(&mut writer, credential);
                 }
                 DiffItem::Remove(id, _) => {
-                    let table = self.table.load();
-                    table.slot_of(*id).inspect(|slot| table.credentials[*slot].store(None));
+                    self.table.load().slot_of(*id).inspect(|(_, credential)| credential.store(None));
                 }
             }
         }
@@ -95,10 +103,10 @@ impl Keys {
 
     fn put(&self, writer: &mut Writer, credential: &Arc<Credential>) {
         let table = self.table.load();
-        if let Some(slot) = table.slot_for(credential.id) {
-            return table.credentials[slot].store(Some(credential.clone()));
+        if let Some((_, slot)) = table.slot_for(credential.id) {
+            return slot.store(Some(credential.clone()));
         }
-        if (writer.used + 1) * 4 <= table.marks.len() * 3 {
+        if (writer.used + 1) * 4 <= table.lines.len() * SLOTS * 3 {
             table.put(credential.clone());
             writer.used += 1;
         } else {
@@ -115,47 +123,52 @@ impl Keys {
 
 impl Table {
     fn of(pepper: Option<[u8; 32]>, credentials: &OrdMap<CredentialId, Arc<Credential>>) -> Self {
-        let length = (credentials.len() * 7 / 4).max(SLOTS_MIN);
-        let marks = (0..length).map(|_| AtomicU32::new(EMPTY)).collect();
-        let table = Self { pepper, marks, credentials: (0..length).map(|_| ArcSwapOption::empty()).collect() };
+        let lines = (credentials.len() * 7 / 4).div_ceil(SLOTS).max(LINES_MIN);
+        let table = Self { pepper, lines: (0..lines).map(|_| Line::default()).collect() };
         credentials.values().for_each(|credential| table.put(credential.clone()));
         table
     }
 
-    /// The slots with the id's mark, from its place on, and behind them the first that is empty. The id is the start of a
-    /// keyed hash: as even as any, so that its share of all ids is its place among the slots.
-    fn probe(&self, id: CredentialId) -> impl Iterator<Item = (usize, u32)> {
-        let start = ((u128::from(id.number()) * self.marks.len() as u128) >> u64::BITS) as usize;
-        let mark = mark(id);
-        let all = (start..self.marks.len()).chain(0..start);
-        all.map(|slot| (slot, self.marks[slot].load(Ordering::Acquire)))
-            .filter(move |(_, found)| *found == mark || *found == EMPTY)
+    /// All slots from the id's line on. The id is the start of a keyed hash: as even as any, so that its share of all ids
+    /// is its place among the lines.
+    fn probe(&self, id: CredentialId) -> impl Iterator<Item = Slot<'_>> {
+        let start = ((u128::from(id.number()) * self.lines.len() as u128) >> u64::BITS) as usize;
+        let (before, from) = self.lines.split_at(start);
+        from.iter().chain(before).flat_map(|line| line.marks.iter().zip(&line.credentials))
     }
 
-    fn with_mark(&self, id: CredentialId) -> impl Iterator<Item = usize> {
-        self.probe(id).take_while(|(_, found)| *found != EMPTY).map(|(slot, _)| slot)
+    /// The slots with the id's mark, up to the first that is empty.
+    fn with_mark(&self, id: CredentialId) -> impl Iterator<Item = Slot<'_>> {
+        let marked = self.probe(id).map(|slot| (slot.0.load(Ordering::Acquire), slot));
+        let there = marked.take_while(|(found, _)| *found != EMPTY);
+        there.filter(move |(found, _)| *found == mark(id)).map(|(_, slot)| slot)
     }
 
-    fn find(&self, id: CredentialId) -> Option<Arc<Credential>> {
-        self.with_mark(id).find_map(|slot| self.credentials[slot].load_full().filter(|it| it.id == id))
+    /// Looked at before it is shared: its cache lines are fetched at once, not one after the other.
+    fn find(&self, id: CredentialId, is_it: impl Fn(&Credential) -> bool) -> Option<Arc<Credential>> {
+        self.with_mark(id).find_map(|(_, slot)| {
+            let found = slot.load();
+            let found = found.as_ref().filter(|it| it.id == id && is_it(it))?;
+            Some(found.clone())
+        })
     }
 
-    fn slot_of(&self, id: CredentialId) -> Option<usize> {
-        self.with_mark(id).find(|slot| self.credentials[*slot].load().as_ref().is_some_and(|it| it.id == id))
+    fn slot_of(&self, id: CredentialId) -> Option<Slot<'_>> {
+        self.with_mark(id).find(|(_, slot)| slot.load().as_ref().is_some_and(|it| it.id == id))
     }
 
     /// Where it is, or where one of its mark has gone from.
-    fn slot_for(&self, id: CredentialId) -> Option<usize> {
-        let gone = || self.with_mark(id).find(|slot| self.credentials[*slot].load().is_none());
+    fn slot_for(&self, id: CredentialId) -> Option<Slot<'_>> {
+        let gone = || self.with_mark(id).find(|(_, slot)| slot.load().is_none());
         self.slot_of(id).or_else(gone)
     }
 
     fn put(&self, credential: Arc<Credential>) {
         let id = credential.id;
-        let free = self.probe(id).find(|(_, found)| *found == EMPTY);
-        let (slot, _) = free.expect("the table is never full");
-        self.credentials[slot].store(Some(credential));
-        self.marks[slot].store(mark(id), Ordering::Release);
+        let free = self.probe(id).find(|(mark, _)| mark.load(Ordering::Relaxed) == EMPTY);
+        let (its_mark, slot) = free.expect("the table is never full");
+        slot.store(Some(credential));
+        its_mark.store(mark(id), Ordering::Release);
     }
 }
 
@@ -222,7 +235,7 @@ mod tests {
         all.insert(revoked.id, Arc::new(revoked.clone()));
         keys.publish(Some(&PEPPER), &all);
         assert_eq!(*keys.find(&text(1999)).unwrap(), revoked);
-        let slots = keys.table.load().marks.len();
+        let slots = keys.table.load().lines.len() * SLOTS;
         assert!(slots <= 1024, "what is gone is left behind: {slots}");
     }
 
@@ -257,6 +270,7 @@ mod tests {
             let (_, kind) = CredentialKind::api_key(&[1; 32], *b"abcdefgh").unwrap();
             Arc::new(credential((CredentialId::new(top << 32 | 7).unwrap(), kind)))
         };
+        assert_eq!(size_of::<Line>(), 64);
         let all = [of(1), of(2), of(3)];
         // Every order of coming and going: each is there exactly when it should be.
         for change in 0..64u32 {
