@@ -175,8 +175,8 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             let mut cluster = Cluster::start(Plan::of(3)).await?;
             let outage = scenarios::quorum::lose(&mut cluster).await?;
             println!(
-                "without a quorum: open routes flow on, readyz stays 200, deny routes stale after {:?}",
-                outage.stale_after
+                "without a quorum: open routes flow on, readyz stays 200, deny routes fresh until {:?}, then stale",
+                outage.fresh_until
             );
         }
         Claim::Revocation { rounds } => {

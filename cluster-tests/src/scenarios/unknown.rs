@@ -59,13 +59,16 @@ pub async fn stop_followers(cluster: &mut Cluster) -> anyhow::Result<Settled> {
         });
     }
     tokio::time::timeout(crate::cluster::PATIENCE, enough.notified()).await.context("too few writes")?;
+    let mut later = Vec::new();
+    for writer in WRITERS..2 * WRITERS {
+        later.push((writer, cluster.members[leader].client().await?));
+    }
     for at in &followers {
         cluster.members[*at].signal(Signal::SIGSTOP)?;
     }
     // Those above may all have been waiting for the receipts of committed writes: these come while the leader does not
     // know yet that it is alone.
-    for writer in WRITERS..2 * WRITERS {
-        let client = cluster.members[leader].client().await?;
+    for (writer, client) in later {
         let request = request(writer, 0);
         let acked = acked.clone();
         writers.spawn(async move {

@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -11,6 +10,8 @@ use std::{
 use quorumgate_node::settings::Settings;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::addresses::address;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 pub const SHOP: &str = "\
@@ -39,11 +40,9 @@ impl Drop for Node {
     }
 }
 
-/// Three TCP addresses and a UDP one, held together until all are known.
+/// Three TCP addresses and a UDP one.
 pub fn free_ports() -> (Vec<String>, String) {
-    let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-    (held.iter().map(|it| it.local_addr().unwrap().to_string()).collect(), peer.local_addr().unwrap().to_string())
+    ((0..3).map(|_| address().to_string()).collect(), address().to_string())
 }
 
 pub fn program() -> Command {
@@ -103,7 +102,10 @@ impl Node {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let output = self.run(&["cluster", "status", "-o", "json"], "");
-            if output.status.success() && json_of(&text(&output.stdout))["leader"].is_string() {
+            if output.status.success() && {
+                let status = json_of(&text(&output.stdout));
+                status["leader"].is_string() && status["healthy"] == true
+            } {
                 return;
             }
             let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap();

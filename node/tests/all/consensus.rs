@@ -39,12 +39,19 @@ async fn three_members_write_through_any_and_survive_their_leader() {
     let killed = Instant::now();
     members.remove(at).kill().await;
     let token = members[0].token(Role::Replica, Duration::from_secs(60)).await;
-    assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
 
     let back = homes[at].run().await;
     back.sees("what was written meanwhile", |it| it.state().join_tokens.contains_key(&token.id)).await;
-    let receipts = members[0].consensus.await_published(back.consensus.state().index, SOON).await;
-    assert!(receipts.iter().all(|receipt| !receipt.unreachable), "{receipts:?}");
+    // A peer that was away is dialled again after a pause only.
+    let deadline = Instant::now() + SOON;
+    loop {
+        let receipts = members[0].consensus.await_published(back.consensus.state().index, SOON).await;
+        if receipts.iter().all(|receipt| !receipt.unreachable) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{receipts:?}");
+    }
     members.push(back);
     let now = leader(&members);
     let (to, _) = members[(now + 1) % 3].consensus.transfer_leader(None, SOON).await.unwrap();

@@ -1,6 +1,7 @@
 //! A node, from its commands to its peers. One program, so that it is linked once.
 
 mod accesses;
+mod addresses;
 mod authority;
 mod backup;
 mod cli;

@@ -127,17 +127,18 @@ async fn draining_loses_no_accepted_request() {
         .map(|_| {
             let address = gateway.address;
             tokio::spawn(async move {
-                let mut served = 0;
+                let (mut served, mut reset) = (0, 0);
                 while let Ok(mut stream) = TcpStream::connect(address).await {
                     // One connection, as many requests as the gateway lets it have.
-                    loop {
+                    for on_this in 0.. {
                         if stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.is_err() {
                             break;
                         }
                         let answer = read_answer(&mut stream).await;
-                        if served > 0 && answer.is_empty() {
-                            // Only a connection reset in the accept queue of a closing listener may end like this.
-                            return (served, true);
+                        if on_this == 0 && answer.is_empty() {
+                            // The kernel took it between the listener's last look and its end: nobody has accepted it.
+                            reset += 1;
+                            break;
                         }
                         assert_eq!(status(&answer), 200, "after {served}");
                         served += 1;
@@ -146,7 +147,7 @@ async fn draining_loses_no_accepted_request() {
                         }
                     }
                 }
-                (served, false)
+                (served, reset)
             })
         })
         .collect();
@@ -156,10 +157,13 @@ async fn draining_loses_no_accepted_request() {
     })
     .await;
     assert_eq!(gateway.proxy.drain(PATIENCE).await, 0);
+    let mut resets = 0;
     for client in clients {
-        let (served, failed) = soon("a client ends", client).await.unwrap();
-        assert!(served > 0 && !failed);
+        let (served, reset) = soon("a client ends", client).await.unwrap();
+        assert!(served > 0);
+        resets += reset;
     }
+    assert!(resets <= 2, "{resets} of 8: the listener is closed with its queue full");
 }
 
 async fn read_answer(stream: &mut TcpStream) -> String {
@@ -260,7 +264,7 @@ async fn the_access_log_has_a_line_per_exchange_and_survives_rotation() {
     until("the new file", || path.exists().then_some(())).await;
     ask(gateway.address, "GET /after", &[], "").await;
     until("a line in the new file", || (lines(&path).last()?["path"] == "/after").then_some(())).await;
-    assert_eq!(gateway.metric("quorumgate_access_log_lines_total"), 4);
+    gateway.metric_becomes("quorumgate_access_log_lines_total", 4).await;
     assert_eq!(gateway.metric("quorumgate_access_log_dropped_total"), 0);
 }
 

@@ -92,7 +92,7 @@ fn p2c_honours_weights_under_load() {
 #[test]
 fn p2c_prefers_the_faster_target() {
     run(async {
-        let (fast, slow) = (good("fast"), slow("slow", Duration::from_millis(50)));
+        let (fast, slow) = (good("fast"), slow("slow", Duration::from_millis(300)));
         let worker = Worker::new(weighted(BalancePolicy::P2cEwma, &[(&fast, 1), (&slow, 1)]));
         let shares = shares(&worker, 400, 4).await;
         assert!(shares["fast"] > 2 * shares["slow"], "{shares:?}");

@@ -57,7 +57,8 @@ fn beside_good(bad: SocketAddr) -> (Worker, Origin) {
     let good = good("fine");
     let mut upstream = upstream(&[bad, good.address]);
     upstream.retries.attempts = 0;
-    upstream.timeouts.response_header = Span::millis(30);
+    // Only who is silent is waited for so long; the good target is quicker on any machine.
+    upstream.timeouts.response_header = Span::millis(400);
     (Worker::new(upstream), good)
 }
 
@@ -203,7 +204,7 @@ fn a_silent_target_is_left_for_another_if_the_request_may_be_sent_again() {
         for (method, fine) in [(Method::GET, true), (Method::PUT, true), (Method::POST, false)] {
             let (silent, good) = (silent(), good("fine"));
             let mut upstream = upstream(&[silent.address, good.address]);
-            upstream.timeouts.response_header = Span::millis(50);
+            upstream.timeouts.response_header = Span::millis(400);
             let worker = Worker::new(upstream);
             let body = || RequestBody::Full(Bytes::from_static(b"order"));
             let sent = [worker.send(request(method.clone(), body())).await, worker.send(request(method, body())).await];
@@ -234,16 +235,13 @@ fn the_breaker_opens_lets_three_try_and_closes() {
                 let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
             }
         });
-        let rules = Breaker { min_requests: 4, open: Span::millis(300), ..Breaker::default() };
+        let rules = Breaker { min_requests: 4, open: Span::secs(1), ..Breaker::default() };
         let worker = with_breaker(&[origin.address], rules);
         for _ in 0..4 {
             assert_eq!(worker.send(get()).await.unwrap().status(), 500);
         }
         let refused = worker.send(get()).await;
-        assert!(
-            matches!(refused, Err(Failure::CircuitOpen(left)) if left <= Duration::from_millis(300)),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(Failure::CircuitOpen(left)) if left <= Duration::from_secs(1)), "{refused:?}");
         assert_eq!(seen.load(Ordering::SeqCst), 4, "nothing is sent");
         assert_eq!(worker.metric(r#"refused_total{upstream="origin",reason="circuit_open"}"#), 1);
         assert_eq!(worker.metric(r#"breaker_open{upstream="origin"}"#), 1);
@@ -302,21 +300,25 @@ fn a_slow_answer_is_asked_for_once_more_elsewhere_and_only_if_idempotent() {
         let (a, b) = (stalling("a", &slow), good("b"));
         let mut upstream = upstream(&[a.address, b.address]);
         upstream.retries.hedge = true;
-        upstream.timeouts.response_header = Span::millis(500);
+        upstream.timeouts.response_header = Span::secs(3);
         let worker = Worker::new(upstream);
+        let hedges = || worker.metric(r#"hedges_total{upstream="origin"}"#);
         for _ in 0..40 {
             worker.fetch(get()).await;
         }
+        // On a busy machine some of them were asked for twice too.
+        let before = hedges();
         slow.store(true, Ordering::SeqCst);
         let started = Instant::now();
         for _ in 0..4 {
             assert_eq!(worker.fetch(get()).await, "b");
         }
-        assert!(started.elapsed() < Duration::from_millis(400), "nobody has waited for the time-out");
-        assert_eq!(worker.metric(r#"hedges_total{upstream="origin"}"#), 2);
+        assert!(started.elapsed() < Duration::from_secs(3), "nobody has waited for the time-out");
+        let hedged = hedges();
+        assert!(hedged >= before + 2, "{before} before, {hedged} in all");
         let (first, second) = (worker.send(post("order")).await, worker.send(post("order")).await);
         assert_eq!([first, second].iter().filter(|it| it.is_err()).count(), 1, "a POST is never asked twice");
-        assert_eq!(worker.metric(r#"hedges_total{upstream="origin"}"#), 2);
+        assert_eq!(hedges(), hedged);
     });
 }
 
@@ -357,7 +359,7 @@ fn with_one_of_three_resetting_nothing_idempotent_fails() {
 #[test]
 fn with_one_of_three_hung_nothing_idempotent_fails() {
     run(async {
-        let short = |it: &mut Upstream| it.timeouts.response_header = Span::millis(200);
+        let short = |it: &mut Upstream| it.timeouts.response_header = Span::secs(1);
         nothing_fails_beside(silent().address, short).await;
     });
 }

@@ -23,6 +23,8 @@ use quorumgate_proxy::Freshness;
 use quorumgate_raft_store::Options;
 use tempfile::TempDir;
 
+use crate::addresses::address;
+
 pub const SOON: Duration = Duration::from_secs(10);
 pub const MAX_RTT: Duration = Duration::from_millis(5);
 
@@ -39,10 +41,6 @@ pub struct Home {
     pub settings: Settings,
 }
 
-pub fn free_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Home {
     pub fn new(name: &str) -> Self {
         let text = format!(
@@ -53,13 +51,13 @@ impl Home {
             [proxy]
             listeners = [{{ address = "127.0.0.1:0" }}]
             [peer]
-            listen = "127.0.0.1:{}"
+            listen = "{}"
             [admin]
             listen = "127.0.0.1:0"
             [telemetry]
             listen = "127.0.0.1:0"
             "#,
-            free_port()
+            address()
         );
         Self { dir: tempfile::tempdir().unwrap(), settings: toml::from_str(&text).unwrap() }
     }
