@@ -27,6 +27,10 @@ use quorumgate_model::{
 };
 use quorumgate_proxy::{Limits, freshness::boottime_ns};
 
+/// That of the binary: what a key takes depends on it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const KEYS: usize = 1_000_000;
 /// More than any run asks for in a window, so that every decision admits.
 const SLOTS: u32 = 200_000_000;

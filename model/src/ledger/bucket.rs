@@ -2,17 +2,22 @@
 //! slots may be used again. Lock-free, and written so that a thread may stop for any time between any two instructions:
 //! then a slot comes back late, never early, and never twice.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+use std::{
+    iter,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    },
 };
 
 /// A window is cut into this many grains: a slot comes back at most one of them late (1 % of the window).
 pub const GRAINS: u64 = 100;
 /// How far clocks may drift against real time, in parts per million; a used slot rests for that much longer.
 pub const DRIFT_PPM: u64 = 500;
-/// Live grains of a key that is seldom used lie within the bucket itself.
-const FEW: usize = 8;
+/// Live grains of a key that is hardly used lie within the bucket itself, of which there may be a million.
+const FEW: usize = 2;
+/// Those of one that is seldom used lie beside it.
+const SOME: usize = 5;
 /// A used slot lies at most GRAINS + 2 grains ahead.
 const MANY: usize = 108;
 
@@ -36,15 +41,22 @@ pub struct Bucket {
     /// {epoch: 16 | free: 48}. A new lease is a new epoch: what was taken under an old one never comes back here.
     word: AtomicU64,
     few: [AtomicU64; FEW],
-    many: OnceLock<Box<[AtomicU64; MANY]>>,
+    more: OnceLock<Box<More>>,
     /// The last grain up to which used slots were brought home.
     swept: AtomicU64,
     /// No slot that is free now was free before this instant: a take that read its clock earlier counts from here.
     floor_us: AtomicU64,
-    /// Uses before this instant were reported as certain: they are not undone any more.
-    sealed_us: AtomicU64,
     /// What was asked for, granted or not, since it was last read.
     demand: AtomicU32,
+}
+
+/// What a bucket has once it is used more than now and then.
+#[derive(Debug, Default)]
+struct More {
+    some: [AtomicU64; SOME],
+    many: OnceLock<Box<[AtomicU64; MANY]>>,
+    /// Uses before this instant were reported as certain: they are not undone any more.
+    sealed_us: AtomicU64,
 }
 
 /// How long a slot rests after its use, and in which grains that is counted. Microseconds; the same for all keys of a
@@ -189,10 +201,9 @@ impl Default for Bucket {
         Self {
             word: AtomicU64::new(0),
             few: [const { AtomicU64::new(0) }; FEW],
-            many: OnceLock::new(),
+            more: OnceLock::new(),
             swept: AtomicU64::new(0),
             floor_us: AtomicU64::new(0),
-            sealed_us: AtomicU64::new(0),
             demand: AtomicU32::new(0),
         }
     }
@@ -244,15 +255,13 @@ impl Bucket {
         if taken.grain == NEVER {
             return self.free(taken.epoch, taken.cost);
         }
-        for cells in [Some(&self.few[..]), self.many.get().map(|many| &many[..])].into_iter().flatten() {
+        for cells in self.rings() {
             let cell = &cells[(taken.grain % cells.len() as u64) as usize];
             let mut entry = Entry(cell.load(Ordering::Acquire));
             // Only out of its own grain: in exchange for another's a slot would come back early.
             while entry.is_live(taken.epoch) && entry.ahead_of(taken.grain) == 0 && entry.count() >= taken.cost {
                 match self.swap(cell, entry, Entry(entry.0 - u64::from(taken.cost))) {
-                    // Looked at after it was taken out: whoever seals reads the cells afterwards, so one of the two
-                    // sees the other.
-                    Ok(()) if self.sealed_us.load(Ordering::SeqCst) > taken.at_us => {
+                    Ok(()) if self.sealed_us() > taken.at_us => {
                         return self.record(rest, taken.epoch, taken.grain, taken.cost);
                     }
                     Ok(()) => return self.free(taken.epoch, taken.cost),
@@ -266,7 +275,15 @@ impl Bucket {
     /// What was used up to `now_us` is about to be told to the ledger as certain: it rests from here on, also where a
     /// request is not let in after all. To be called before the slots in use are read for that.
     pub fn seal(&self, now_us: u64) {
-        self.sealed_us.fetch_max(now_us + 1, Ordering::SeqCst);
+        self.more.get_or_init(Box::default).sealed_us.fetch_max(now_us + 1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// To be looked at after a slot was taken out of its cell: whoever seals reads the cells afterwards, so one of the two
+    /// sees the other.
+    fn sealed_us(&self) -> u64 {
+        fence(Ordering::SeqCst);
+        self.more.get().map_or(0, |more| more.sealed_us.load(Ordering::SeqCst))
     }
 
     /// Of which lease it is: another one is another number.
@@ -426,7 +443,8 @@ impl Bucket {
 
     /// Bytes on the heap and in place.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + if self.many.get().is_some() { size_of::<[AtomicU64; MANY]>() } else { 0 }
+        let many = |more: &More| if more.many.get().is_some() { size_of::<[AtomicU64; MANY]>() } else { 0 };
+        size_of::<Self>() + self.more.get().map_or(0, |more| size_of::<More>() + many(more))
     }
 
     pub(super) fn want(&self, cost: u32) {
@@ -436,7 +454,13 @@ impl Bucket {
     }
 
     fn cells(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.few.iter().chain(self.many.get().into_iter().flat_map(|many| many.iter()))
+        self.rings().flatten()
+    }
+
+    fn rings(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        let beside = self.more.get().into_iter();
+        let beside = beside.flat_map(|more| iter::once(&more.some[..]).chain(more.many.get().map(|many| &many[..])));
+        iter::once(&self.few[..]).chain(beside)
     }
 
     /// Brings home what has rested by the begin of `grain`.
@@ -477,14 +501,19 @@ impl Bucket {
 
     /// Notes that `count` slots come back when grain `due` begins. Used slots were brought home before.
     fn record(&self, rest: &Rest, epoch: u16, due: u64, count: u32) {
-        if self.many.get().is_none() && self.record_in(&self.few, rest, epoch, due, count, false) {
+        let more = match self.more.get() {
+            None if self.record_in(&self.few, rest, epoch, due, count, false) => return,
+            None => self.more.get_or_init(Box::default),
+            Some(more) => more,
+        };
+        if more.many.get().is_none() && self.record_in(&more.some, rest, epoch, due, count, false) {
             return;
         }
-        let many = self.many.get_or_init(|| Box::new([const { AtomicU64::new(0) }; MANY]));
+        let many = more.many.get_or_init(|| Box::new([const { AtomicU64::new(0) }; MANY]));
         self.record_in(&many[..], rest, epoch, due, count, true);
     }
 
-    /// False: its place is taken by a grain that is yet to come. In the last place there is, which reaches further than a
+    /// False: its place is taken by another grain that is yet to come. In the last place there is, which reaches further than a
     /// rest, those are slots that have rested and may not come home yet: they come with the new ones, and late is safe.
     fn record_in(&self, cells: &[AtomicU64], rest: &Rest, epoch: u16, due: u64, count: u32, last: bool) -> bool {
         let cell = &cells[(due % cells.len() as u64) as usize];
@@ -493,9 +522,10 @@ impl Bucket {
             if epoch_of(self.word.load(Ordering::Acquire)) != epoch {
                 return true;
             }
-            // A later lap's entry takes ours along: late is safe.
-            let joins = entry.is_live(epoch) && entry.ahead_of(due) >= 0;
-            let before = entry.is_live(epoch) && entry.ahead_of(due) < 0;
+            // In the last place a later lap's entry takes ours along: late is safe.
+            let ahead = entry.ahead_of(due);
+            let joins = entry.is_live(epoch) && (ahead == 0 || ahead > 0 && last);
+            let before = entry.is_live(epoch) && !joins;
             let home = self.swept.load(Ordering::Acquire);
             let old = before && entry.ahead_of(home) <= 0;
             if before && !old && !last {

@@ -3,6 +3,7 @@
 //! The driver calls `applied` after each entry, `poll` every `POLL_EVERY_US` and after a signal, sends what `poll` says
 //! to the leader, and hands `Lease`s to workers. Time is this process's own CLOCK_BOOTTIME in microseconds throughout.
 
+mod accounts;
 mod batch;
 mod chunks;
 mod evict;
@@ -14,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use accounts::Accounts;
 pub use batch::Outgoing;
 use batch::{Flight, Why};
 use chunks::Seen;
@@ -23,7 +25,7 @@ use super::{
     bucket::{Rest, SLOTS_MAX},
     command::{Boot, Dated, Effect, Key, Kind, LimitId, NoQuorum, OpenSession, SessionId},
     demand::Demand,
-    lease::{Lease, Tenure},
+    lease::{Hot, Lease, Tenure, Terms},
     mutants::{self, Mutant},
     time,
 };
@@ -52,9 +54,12 @@ pub struct Holder {
     /// When each attempt to open a session was sent.
     opens: BTreeMap<u64, u64>,
     length_us: u64,
-    /// How many workers take from leases.
+    /// How many workers take from leases, and from when on they do so each from a part.
     workers: usize,
-    accounts: BTreeMap<Key, Account>,
+    hot: Hot,
+    accounts: Accounts,
+    /// Of each limit, what the leases of its keys have in common.
+    terms: BTreeMap<LimitId, Arc<Terms>>,
     /// Keys that are lent to us in the ledger.
     lent: BTreeSet<Key>,
     /// Keys without a lease whose share was too small.
@@ -85,14 +90,24 @@ struct Tenant {
 #[derive(Debug)]
 struct Account {
     lease: Arc<Lease>,
+    /// Once it is spoken of to the ledger.
+    books: Option<Box<Books>>,
     /// What the buckets hold, free and resting.
     slots: u64,
-    /// How many of them are put aside for a time without a quorum.
-    reserved: u64,
     /// Whether `slots` is a share that goes without saying.
     implicit: bool,
     /// Resting slots were dropped when the share shrank: what is given back for them has to rest first.
     shrunk: bool,
+    /// When its demand was read last, and when there was some.
+    noted_us: u64,
+    active_us: u64,
+}
+
+/// What is known of a key that the ledger hears of.
+#[derive(Debug)]
+struct Books {
+    /// How many slots are put aside for a time without a quorum.
+    reserved: u64,
     demand: Demand,
     /// Refused since it was last told.
     short: u64,
@@ -104,13 +119,8 @@ struct Account {
     gave_us: u64,
     told_demand: u64,
     told_want: u64,
-    /// When its demand was read last.
-    noted_us: u64,
-    /// Into how many parts its lease is split once it is hot; 1: never.
-    parts: usize,
     /// Of a chunk: what is to be prepaid next.
     want: u64,
-    active_us: u64,
 }
 
 /// What to do with an exchange that found too few slots of a limit without shares.
@@ -136,7 +146,9 @@ impl Holder {
             opens: BTreeMap::new(),
             length_us,
             workers: 1,
-            accounts: BTreeMap::new(),
+            hot: Hot::default(),
+            accounts: Accounts::default(),
+            terms: BTreeMap::new(),
             lent: BTreeSet::new(),
             outgrown: BTreeSet::new(),
             flight: None,
@@ -159,6 +171,11 @@ impl Holder {
         Self { workers, ..self }
     }
 
+    /// Which keys are hot.
+    pub fn hot_from(self, hot: Hot) -> Self {
+        Self { hot, ..self }
+    }
+
     pub fn session(&self) -> Option<SessionId> {
         self.session.as_ref().map(|it| it.id)
     }
@@ -173,7 +190,7 @@ impl Holder {
 
     /// The handle that workers take from. None: the limit is unknown, broken, or there are too many keys.
     pub fn lease(&mut self, key: &Key, now_us: u64) -> Option<Arc<Lease>> {
-        if let Some(account) = self.accounts.get(key) {
+        if let Some(account) = self.accounts.of(key) {
             return Some(account.lease.clone());
         }
         let limit = self.ledger.limit(key.limit).filter(|it| it.broken.is_none() && it.removed_us.is_none())?.clone();
@@ -193,7 +210,11 @@ impl Holder {
 
     /// A take of this key was refused, or its slots run low: `poll` soon.
     pub fn signal(&mut self, key: &Key) {
-        match self.accounts.get(key) {
+        let account = self.accounts.of(key);
+        if let Some(account) = account {
+            account.lease.signal_seen();
+        }
+        match account {
             Some(account) if account.implicit => drop(self.outgrown.insert(key.clone())),
             // It was idle for a while.
             Some(account) if account.is_chunk() => drop(self.lent.insert(key.clone())),
@@ -206,7 +227,7 @@ impl Holder {
     pub fn ask(&self, key: &Key, now_us: u64) -> Option<Ask> {
         let limit = self.ledger.limit(key.limit)?;
         let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
-        if !on_demand && self.accounts.get(key).is_some_and(|it| it.slots > 0) {
+        if !on_demand && self.accounts.of(key).is_some_and(|it| it.slots > 0) {
             return None;
         }
         let Some(pool) = self.ledger.pool(key) else { return Some(Ask::Wait) };
@@ -243,8 +264,7 @@ impl Holder {
         self.check_session();
         self.keep_periods();
         if shares_changed {
-            let implicit: Vec<Key> =
-                self.accounts.iter().filter(|(_, it)| it.implicit).map(|it| it.0.clone()).collect();
+            let implicit: Vec<Key> = self.accounts.all().filter(|it| it.implicit).map(|it| it.lease.key()).collect();
             for key in implicit {
                 if let Some(limit) = self.ledger.limit(key.limit).cloned() {
                     self.fit_share(&key, &limit, now_us);
@@ -267,7 +287,7 @@ impl Holder {
         self.roll_skipped();
         self.reset_skipped(seen);
         let under_way: BTreeMap<Key, u64> = self.flight.iter().flat_map(Flight::released).collect();
-        let known: BTreeSet<Key> = self.accounts.keys().cloned().collect();
+        let known: BTreeSet<Key> = self.accounts.keys().collect();
         let pools: Vec<(Key, u64)> =
             self.ledger.keys.iter().map(|(key, pool)| (key.clone(), pool.held(id).map_or(0, |it| it.slots))).collect();
         for (key, held) in pools.into_iter().filter(|(key, held)| *held > 0 || known.contains(key)) {
@@ -310,8 +330,8 @@ impl Holder {
                 self.granted(key, *free, dated, now_us);
             }
             Effect::Recalled { session, key, keep } if self.is_mine(*session) => {
-                if let Some(account) = self.accounts.get_mut(key) {
-                    account.keep = Some(*keep);
+                if let Some(account) = self.accounts.of_mut(key) {
+                    account.books().keep = Some(*keep);
                 }
             }
             Effect::Rolled { limit, period } => self.rolled(*limit, *period),
@@ -330,7 +350,7 @@ impl Holder {
         let Some(sent_us) = self.opens.get(&open).copied() else { return };
         self.session = Some(Tenant { id, length_us: self.length_us, seq: 0 });
         self.extend(sent_us, now_us);
-        let keys: Vec<Key> = self.accounts.keys().cloned().collect();
+        let keys: Vec<Key> = self.accounts.keys().collect();
         for key in keys {
             match self.ledger.keys.contains_key(&key) {
                 // Nothing of it is ours yet; what is asked for here has to be told all the same.
@@ -359,7 +379,7 @@ impl Holder {
         let Some(flight) = self.flight.take_if(|it| it.seq == seq) else { return };
         if mutants::is(Mutant::ReleaseBeforeRemove) {
             for (key, count) in flight.released() {
-                if let Some(account) = self.accounts.get_mut(&key) {
+                if let Some(account) = self.accounts.of_mut(&key) {
                     account.drop_slots(count, now_us);
                 }
             }
@@ -368,7 +388,7 @@ impl Holder {
             self.extend(*sent_us, now_us);
         }
         for (key, count) in flight.reserves() {
-            if let Some(account) = self.accounts.get_mut(&key) {
+            if let Some(account) = self.accounts.of_mut(&key) {
                 account.fill_reserve(count, now_us);
             }
         }
@@ -391,67 +411,64 @@ impl Holder {
         self.flight = None;
         self.lent.clear();
         self.outgrown.clear();
-        for account in self.accounts.values_mut() {
+        for account in self.accounts.all_mut() {
             if !mutants::is(Mutant::ExpiryIgnored) {
                 account.void();
             }
             account.slots = 0;
             account.implicit = false;
             account.shrunk = false;
-            account.keep = None;
-            (account.told_demand, account.told_want) = (0, 0);
+            if let Some(books) = &mut account.books {
+                books.untell();
+            }
         }
     }
 
     /// The account of a key, made if need be: lent, with nothing in it.
     fn account(&mut self, key: &Key, limit: &Limit, now_us: u64) -> &mut Account {
-        let (tenure, window_us) = (&self.tenure, limit.window_us());
-        let reserve = (limit.rule.on_no_quorum == NoQuorum::Reserve).then_some(&self.reserve_tenure);
-        let number = limit.period.map_or(0, |it| it.number);
-        let seen = || Seen { number, ..Seen::default() };
-        let ends = limit.is_calendar().then(|| self.periods.entry(limit.id).or_insert_with(seen).ends.clone());
-        let rest = if ends.is_some() { Rest::spent() } else { Rest::of_window(window_us) };
-        // Of a shorter window all has rested by then, and a reserve outlasts the session.
-        let slides = matches!(limit.rule.kind, Kind::Sliding { .. }) && reserve.is_none();
-        let is_certain = slides && window_us > self.length_us;
-        let parts = if slides { self.workers } else { 1 };
         if self.ledger.keys.contains_key(key) {
             self.lent.insert(key.clone());
         }
-        let lease = || match (reserve, ends.is_some()) {
-            // What is prepaid is never lent again: all of it may outlast the session.
-            (Some(longer), true) => Lease::new(key.clone(), rest, longer.clone(), ends.clone()),
-            (Some(longer), false) => Lease::new(key.clone(), rest, tenure.clone(), None).with_reserve(longer.clone()),
-            (None, _) => Lease::new(key.clone(), rest, tenure.clone(), ends.clone()),
+        let lease = match self.accounts.of(key) {
+            Some(account) => account.lease.clone(),
+            None => Arc::new(Lease::new(key.who.clone(), self.terms_of(limit))),
         };
-        self.accounts.entry(key.clone()).or_insert_with(|| Account {
-            lease: Arc::new(lease().with_certainty(is_certain)),
-            slots: 0,
-            reserved: 0,
-            implicit: false,
-            shrunk: false,
-            demand: Demand::new(window_us, now_us),
-            short: 0,
-            keep: None,
-            surplus: 0,
-            spare: 0,
-            gave_us: 0,
-            told_demand: 0,
-            told_want: 0,
-            noted_us: now_us,
-            parts,
-            want: 0,
-            active_us: now_us,
-        })
+        self.accounts.open(lease, now_us)
+    }
+
+    fn terms_of(&mut self, limit: &Limit) -> Arc<Terms> {
+        let window_us = limit.window_us();
+        let longer = (limit.rule.on_no_quorum == NoQuorum::Reserve).then(|| self.reserve_tenure.clone());
+        let number = limit.period.map_or(0, |it| it.number);
+        let seen = || Seen { number, ..Seen::default() };
+        let ends = limit.is_calendar().then(|| self.periods.entry(limit.id).or_insert_with(seen).ends.clone());
+        // Of a shorter window all has rested by then, and a reserve outlasts the session.
+        let slides = matches!(limit.rule.kind, Kind::Sliding { .. }) && longer.is_none();
+        let fresh = Terms {
+            limit: limit.id,
+            rest: if ends.is_some() { Rest::spent() } else { Rest::of_window(window_us) },
+            window_us,
+            tenure: self.tenure.clone(),
+            longer,
+            ends,
+            is_certain: slides && window_us > self.length_us,
+            parts: if slides { self.workers } else { 1 },
+            hot: self.hot,
+        };
+        let known = self.terms.get(&limit.id).filter(|known| known.is_like(&fresh));
+        let terms = known.cloned().unwrap_or_else(|| Arc::new(fresh));
+        self.terms.insert(limit.id, terms.clone());
+        terms
     }
 
     /// The key is not in the ledger: a share goes without saying.
     fn go_implicit(&mut self, key: &Key, now_us: u64) {
         self.lent.remove(key);
-        let Some(account) = self.accounts.get_mut(key) else { return };
+        let Some(account) = self.accounts.of_mut(key) else { return };
         account.implicit = true;
-        account.keep = None;
-        (account.told_demand, account.told_want) = (0, 0);
+        if let Some(books) = &mut account.books {
+            books.untell();
+        }
         if let Some(limit) = self.ledger.limit(key.limit).cloned() {
             self.fit_share(key, &limit, now_us);
         }
@@ -467,7 +484,7 @@ impl Holder {
             Some(tenant) => self.ledger.share(tenant.id, limit),
             None => 0,
         };
-        let Some(account) = self.accounts.get_mut(key) else { return };
+        let Some(account) = self.accounts.of_mut(key) else { return };
         account.implicit = true;
         if account.slots > share {
             account.drop_slots(account.slots - share, now_us);
@@ -481,7 +498,7 @@ impl Holder {
     fn materialised(&mut self, key: &Key, held: &[(SessionId, u64)], now_us: u64) {
         let Some(tenant) = &self.session else { return };
         let held = held.iter().find(|(id, _)| *id == tenant.id).map_or(0, |(_, slots)| *slots);
-        if held == 0 && !self.accounts.contains_key(key) {
+        if held == 0 && !self.accounts.has(key) {
             return;
         }
         let Some(limit) = self.ledger.limit(key.limit).cloned() else { return };
@@ -500,13 +517,13 @@ impl Holder {
         let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
         let beside = self.ledger.pool(key).map_or(0, |pool| pool.free);
         let account = self.account(key, &limit, now_us);
-        account.keep = None;
+        if let Some(books) = &mut account.books {
+            books.keep = None;
+            books.told_want = books.told_want.saturating_sub(if on_demand { free } else { 0 });
+        }
         if account.is_chunk() {
             // Before a client is let in by it: it is told what is left.
             account.lease.tell(account.lease.low(), beside);
-        }
-        if on_demand {
-            account.told_want = account.told_want.saturating_sub(free);
         }
         account.add_free(free, now_us);
         for it in dated {

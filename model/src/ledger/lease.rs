@@ -16,7 +16,7 @@ pub use self::parts::PARTS_MAX;
 use self::parts::Part;
 use super::{
     bucket::{Bucket, Counts, Rest, Taken},
-    command::Key,
+    command::{Key, LimitId},
     mutants::{self, Mutant},
     time,
 };
@@ -36,42 +36,70 @@ pub struct PeriodEnd {
     pub(super) ends_us: AtomicU64,
 }
 
+/// One key's. There may be a million of them, so what few keys have lies beside it, and what all keys of a limit have in
+/// common is there once.
 #[derive(Debug)]
 pub struct Lease {
-    pub key: Key,
-    pub rest: Rest,
-    pub bucket: Bucket,
-    tenure: Arc<Tenure>,
-    /// Of a hot key, one for each worker.
-    parts: OnceLock<Box<[Part]>>,
+    who: Arc<str>,
+    terms: Arc<Terms>,
+    bucket: Bucket,
     /// What was refused for want of slots since the holder last asked.
     short: AtomicU32,
-    /// What exchanges wait for at the moment.
-    waiting: AtomicU32,
     retired: AtomicBool,
-    /// What is kept for a time without a quorum, where the limit says so.
-    pub(super) reserve: Option<Box<Reserve>>,
+    signalled: AtomicBool,
+    beside: OnceLock<Box<Beside>>,
+}
+
+/// Of all keys of a limit.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub limit: LimitId,
+    pub rest: Rest,
+    pub window_us: u64,
+    pub tenure: Arc<Tenure>,
+    /// Until when may be spent what is kept for a time without a quorum, where the limit says so.
+    pub longer: Option<Arc<Tenure>>,
     /// Of a calendar limit: until when its period is spent.
-    ends: Option<Arc<PeriodEnd>>,
+    pub ends: Option<Arc<PeriodEnd>>,
     /// Whether what rests longer than `time::reuses_for` is told to the ledger as certain, and kept to.
-    is_certain: bool,
+    pub is_certain: bool,
+    /// Into how many parts a lease is split once it is hot; 1: never.
+    pub parts: usize,
+    pub hot: Hot,
+}
+
+/// A key is hot that is asked for so often a second and has so many slots here: its workers would meet in one bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hot {
+    pub per_s: u64,
+    pub slots: u64,
+}
+
+impl Default for Hot {
+    fn default() -> Self {
+        Self { per_s: 10_000, slots: 4_096 }
+    }
+}
+
+/// What some keys have.
+#[derive(Debug, Default)]
+struct Beside {
+    /// Of a hot key, one for each worker.
+    parts: OnceLock<Box<[Part]>>,
+    /// What is kept for a time without a quorum.
+    reserve: OnceLock<Box<Bucket>>,
+    /// What exchanges wait for at the moment, and how many they are.
+    waiting: AtomicU32,
+    waiters: AtomicU32,
     /// Fewer free slots than this: more are wanted soon.
     low: AtomicU64,
     /// What was free in the cluster's pool when the holder last looked.
-    beside: AtomicU64,
-}
-
-/// A part of the slots that outlasts the session; used with the others while that lasts.
-#[derive(Debug)]
-pub(super) struct Reserve {
-    pub bucket: Bucket,
-    tenure: Arc<Tenure>,
-}
-
-impl Reserve {
-    pub fn new(tenure: Arc<Tenure>) -> Self {
-        Self { bucket: Bucket::default(), tenure }
-    }
+    pool_free: AtomicU64,
+    /// Nothing comes before this instant, as of this version of the ledger and one more: a flood of refusals asks nobody.
+    denied_until_us: AtomicU64,
+    denied_at: AtomicU64,
+    /// What is owed to it, as whoever takes from it writes that.
+    owed: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,48 +131,111 @@ impl Tenure {
     }
 }
 
+impl Terms {
+    #[cfg(test)]
+    pub(super) fn of_window(limit: LimitId, window_us: u64, tenure: Arc<Tenure>) -> Self {
+        let (rest, hot) = (Rest::of_window(window_us), Hot::default());
+        Self { limit, rest, window_us, tenure, longer: None, ends: None, is_certain: false, parts: 1, hot }
+    }
+
+    pub(super) fn is_like(&self, other: &Terms) -> bool {
+        let same = |one: &Option<Arc<Tenure>>, two: &Option<Arc<Tenure>>| match (one, two) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (one, two) => one.is_none() && two.is_none(),
+        };
+        let ends = match (&self.ends, &other.ends) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (one, two) => one.is_none() && two.is_none(),
+        };
+        let numbers = |it: &Terms| (it.limit, it.rest, it.window_us, it.is_certain, it.parts, it.hot);
+        numbers(self) == numbers(other)
+            && Arc::ptr_eq(&self.tenure, &other.tenure)
+            && same(&self.longer, &other.longer)
+            && ends
+    }
+}
+
 impl Lease {
-    pub(super) fn new(key: Key, rest: Rest, tenure: Arc<Tenure>, ends: Option<Arc<PeriodEnd>>) -> Self {
-        let (short, waiting) = (AtomicU32::new(0), AtomicU32::new(0));
-        let (bucket, retired) = (Bucket::default(), AtomicBool::new(false));
-        let (low, beside) = (AtomicU64::new(0), AtomicU64::new(0));
-        let parts = OnceLock::new();
-        Self {
-            key,
-            rest,
+    pub(super) fn new(who: Arc<str>, terms: Arc<Terms>) -> Self {
+        let (short, bucket, beside) = (AtomicU32::new(0), Bucket::default(), OnceLock::new());
+        let lease = Self {
+            who,
+            terms,
             bucket,
-            tenure,
-            parts,
             short,
-            waiting,
-            retired,
-            reserve: None,
-            ends,
-            is_certain: false,
-            low,
+            retired: AtomicBool::new(false),
+            signalled: AtomicBool::new(false),
             beside,
+        };
+        if lease.keeps_reserve() {
+            lease.beside().reserve.get_or_init(Box::default);
+        }
+        lease
+    }
+
+    pub fn limit(&self) -> LimitId {
+        self.terms.limit
+    }
+
+    pub fn who(&self) -> &Arc<str> {
+        &self.who
+    }
+
+    pub fn key(&self) -> Key {
+        Key { limit: self.terms.limit, who: self.who.clone() }
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn beside(&self) -> &Beside {
+        self.beside.get_or_init(Box::default)
+    }
+
+    /// Whether a part of its slots outlasts the session. What is prepaid is never lent again: all of it may.
+    fn keeps_reserve(&self) -> bool {
+        self.terms.longer.is_some() && self.terms.ends.is_none()
+    }
+
+    /// Used with the others while the session lasts.
+    pub(super) fn reserve(&self) -> Option<&Bucket> {
+        if !self.keeps_reserve() {
+            return None;
+        }
+        self.beside.get()?.reserve.get().map(|bucket| &**bucket)
+    }
+
+    /// What all of it but the reserve is spent by.
+    fn tenure(&self) -> &Tenure {
+        match (&self.terms.longer, &self.terms.ends) {
+            (Some(longer), Some(_)) => longer,
+            _ => &self.terms.tenure,
         }
     }
 
-    pub(super) fn with_certainty(self, is_certain: bool) -> Self {
-        Self { is_certain, ..self }
+    /// Another lease of the same key is another number.
+    pub fn is_of(&self, taken: &Taken) -> bool {
+        self.bucket.is_of(taken)
+    }
+
+    pub fn epoch(&self) -> u16 {
+        self.bucket.epoch()
     }
 
     /// In how long a slot comes free at the soonest that is certain to rest until the session is over, or is renewed.
     pub(super) fn certain_in_us(&self, length_us: u64) -> u64 {
-        if self.is_certain { time::certain_in(length_us) } else { length_us }
+        if self.terms.is_certain { time::certain_in(length_us) } else { length_us }
     }
 
     /// What has rested by this instant may be used again at `now_us`.
     pub(super) fn home_us(&self, now_us: u64) -> u64 {
-        match self.tenure.reuses_us.load(Ordering::Acquire) {
-            until_us if self.is_certain && until_us > 0 && !mutants::is(Mutant::ReusesTooLate) => now_us.min(until_us),
+        match self.tenure().reuses_us.load(Ordering::Acquire) {
+            until_us if self.terms.is_certain && until_us > 0 && !mutants::is(Mutant::ReusesTooLate) => {
+                now_us.min(until_us)
+            }
             _ => now_us,
         }
-    }
-
-    pub(super) fn with_reserve(self, tenure: Arc<Tenure>) -> Self {
-        Self { reserve: Some(Box::new(Reserve::new(tenure))), ..self }
     }
 
     /// Spends `cost` slots at `now_us`, or none.
@@ -154,16 +245,17 @@ impl Lease {
 
     /// The same on one of several workers, each of which has a number of its own: those of a hot key do not meet.
     pub fn take_on(&self, worker: usize, cost: u32, now_us: u64) -> Result<Taken, Denied> {
-        match (self.take_lent(worker, cost, now_us), &self.reserve) {
-            (Err(denied), Some(reserve)) => self.take_reserve(reserve, cost, now_us).ok_or(denied),
-            (taken, _) => taken,
+        let taken = self.take_lent(worker, cost, now_us);
+        match taken {
+            Err(denied) => self.take_reserve(cost, now_us).ok_or(denied),
+            taken => taken,
         }
     }
 
     /// Undoes a take, or a part of one.
     pub fn put_back(&self, taken: Taken) {
-        match &self.reserve {
-            Some(reserve) if taken.is_of_reserve() => reserve.bucket.put_back(&self.rest, taken),
+        match self.reserve() {
+            Some(reserve) if taken.is_of_reserve() => reserve.put_back(&self.terms.rest, taken),
             _ => self.put_back_lent(taken),
         }
     }
@@ -171,36 +263,37 @@ impl Lease {
     /// What a client is told of: allocates nothing.
     pub fn counts(&self, now_us: u64) -> Counts {
         let lent = self.counts_lent(now_us);
-        let Some(reserve) = &self.reserve else { return lent };
-        let beside = reserve.bucket.counts(&self.rest, now_us);
+        let Some(reserve) = self.reserve() else { return lent };
+        let beside = reserve.counts(&self.terms.rest, now_us);
         let whole_us = lent.whole_us.max(beside.whole_us);
         Counts { free: lent.free + beside.free, used: lent.used + beside.used, whole_us }
     }
 
     #[cold]
-    fn take_reserve(&self, reserve: &Reserve, cost: u32, now_us: u64) -> Option<Taken> {
-        if !reserve.tenure.covers(now_us) {
+    fn take_reserve(&self, cost: u32, now_us: u64) -> Option<Taken> {
+        let (reserve, longer) = (self.reserve()?, self.terms.longer.as_ref()?);
+        if !longer.covers(now_us) {
             return None;
         }
-        let taken = reserve.bucket.take(&self.rest, cost, now_us).ok()?;
-        if !reserve.tenure.covers(taken.at_us) {
-            reserve.bucket.put_back(&self.rest, taken);
+        let taken = reserve.take(&self.terms.rest, cost, now_us).ok()?;
+        if !longer.covers(taken.at_us) {
+            reserve.put_back(&self.terms.rest, taken);
             return None;
         }
         Some(taken.of_reserve())
     }
 
     fn take_lent(&self, worker: usize, cost: u32, now_us: u64) -> Result<Taken, Denied> {
-        if !self.tenure.covers(now_us) {
+        if !self.tenure().covers(now_us) {
             return Err(Denied::NoSession);
         }
-        let taken = match self.parts.get() {
-            None => self.bucket.take_of(&self.rest, cost, now_us, self.home_us(now_us)),
+        let taken = match self.parts() {
+            None => self.bucket.take_of(&self.terms.rest, cost, now_us, self.home_us(now_us)),
             Some(parts) => self.take_of_parts(parts, worker, cost, now_us),
         };
         match taken {
             // Slots that came free after the session's end are not ours to spend.
-            Ok(taken) if !self.tenure.covers(taken.at_us) => {
+            Ok(taken) if !self.tenure().covers(taken.at_us) => {
                 self.put_back_lent(taken);
                 Err(Denied::NoSession)
             }
@@ -218,41 +311,82 @@ impl Lease {
 
     /// Asked after the take: a period that began in between has voided it.
     fn is_within_period(&self, taken: &Taken) -> bool {
-        let Some(ends) = &self.ends else { return true };
+        let Some(ends) = &self.terms.ends else { return true };
         let runs = taken.at_us < ends.spends_until_us() || mutants::is(Mutant::SpendsPastPeriod);
         runs && self.bucket.is_of(taken)
     }
 
     /// When the period ends, of a calendar limit.
     pub fn ends_us(&self) -> Option<u64> {
-        self.ends.as_ref().map(|ends| ends.ends_us())
+        self.terms.ends.as_ref().map(|ends| ends.ends_us())
     }
 
     pub fn low(&self) -> u64 {
-        self.low.load(Ordering::Relaxed)
+        self.beside.get().map_or(0, |it| it.low.load(Ordering::Relaxed))
     }
 
     /// What is free in the cluster's pool, as far as this node has heard.
-    pub fn beside(&self) -> u64 {
-        self.beside.load(Ordering::Relaxed)
+    pub fn pool_free(&self) -> u64 {
+        self.beside.get().map_or(0, |it| it.pool_free.load(Ordering::Relaxed))
     }
 
-    pub(super) fn tell(&self, low: u64, beside: u64) {
-        self.low.store(low, Ordering::Relaxed);
-        self.beside.store(beside, Ordering::Relaxed);
+    pub(super) fn tell(&self, low: u64, pool_free: u64) {
+        let beside = self.beside();
+        beside.low.store(low, Ordering::Relaxed);
+        beside.pool_free.store(pool_free, Ordering::Relaxed);
     }
 
-    /// An exchange begins to wait for `cost` slots; it takes them itself when they have come.
-    pub fn wait(&self, cost: u32) {
-        self.waiting.fetch_add(cost, Ordering::Relaxed);
+    /// An exchange begins to wait for `cost` slots; it takes them itself when they have come. False: as many wait as may.
+    pub fn wait(&self, cost: u32, most: u32) -> bool {
+        let beside = self.beside();
+        if beside.waiters.fetch_add(1, Ordering::Relaxed) >= most {
+            beside.waiters.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        beside.waiting.fetch_add(cost, Ordering::Relaxed);
+        true
     }
 
     pub fn wait_over(&self, cost: u32) {
-        self.waiting.fetch_sub(cost, Ordering::Relaxed);
+        let beside = self.beside();
+        beside.waiting.fetch_sub(cost, Ordering::Relaxed);
+        beside.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub fn waiting(&self) -> u64 {
-        u64::from(self.waiting.load(Ordering::Relaxed))
+        self.beside.get().map_or(0, |it| u64::from(it.waiting.load(Ordering::Relaxed)))
+    }
+
+    /// A place for what is owed, if there ever was anything; 0: nothing is.
+    pub fn owed(&self) -> Option<&AtomicU64> {
+        self.beside.get().map(|it| &it.owed)
+    }
+
+    /// The same, made if need be.
+    pub fn owes(&self) -> &AtomicU64 {
+        &self.beside().owed
+    }
+
+    /// The holder is to look at the key. False: it was told already, and has not looked yet.
+    pub fn signal(&self) -> bool {
+        !self.signalled.swap(true, Ordering::Relaxed)
+    }
+
+    pub fn signal_seen(&self) {
+        self.signalled.store(false, Ordering::Relaxed);
+    }
+
+    /// What `deny_until` was told, if the ledger's version is still the same.
+    pub fn denied_until(&self, version: u64, now_us: u64) -> Option<u64> {
+        let beside = self.beside.get()?;
+        let until_us = beside.denied_until_us.load(Ordering::Relaxed);
+        (beside.denied_at.load(Ordering::Acquire) == version + 1 && now_us < until_us).then_some(until_us)
+    }
+
+    pub fn deny_until(&self, version: u64, until_us: u64) {
+        let beside = self.beside();
+        beside.denied_until_us.store(until_us, Ordering::Relaxed);
+        beside.denied_at.store(version + 1, Ordering::Release);
     }
 
     /// The holder keeps no account of it any more, and it is empty for good.

@@ -91,6 +91,12 @@ fn no_calendar_period_is_over_its_limit_whatever_goes_wrong() {
     check("calendar", 200, Plan::calendar);
 }
 
+/// Whether it is ahead or behind, the others know better.
+#[test]
+fn no_calendar_period_is_over_its_limit_where_one_clock_jumps() {
+    check("calendar with a clock that jumps", 100, Plan::calendar_with_steps);
+}
+
 #[test]
 fn never_is_one_too_many_in_flight_whatever_goes_wrong() {
     check("concurrency", 200, Plan::concurrency);

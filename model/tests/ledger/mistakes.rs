@@ -258,7 +258,7 @@ impl Calendar {
     /// Node `n` gets at least `count` of the period.
     fn prepay(&mut self, n: usize, count: u32, now: u64) -> Arc<Lease> {
         let lease = self.lease(n, now);
-        lease.wait(count);
+        assert!(lease.wait(count, 8));
         self.holders[n].signal(&self.key);
         self.turn(now, &[n]);
         lease.wait_over(count);

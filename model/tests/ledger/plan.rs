@@ -26,6 +26,8 @@ pub struct Plan {
     pub exact: bool,
     /// A part is kept for a time without a quorum.
     pub reserve: bool,
+    /// Of each node; where there are several, each has a part of every lease.
+    pub workers: usize,
     pub session_us: u64,
     /// When the first request comes.
     pub from_us: u64,
@@ -123,6 +125,11 @@ pub enum Fault {
     Reset {
         key: Option<usize>,
     },
+    /// Its wall clock shows another time from here on, ahead or behind, in seconds.
+    WallStep {
+        node: usize,
+        by_s: i64,
+    },
     Bonus {
         key: usize,
         amount: u64,
@@ -150,6 +157,7 @@ impl Plan {
             heartbeat_us: 200 * MS,
             exact: false,
             reserve: false,
+            workers: 1,
             session_us: 15 * S,
             from_us: S,
             until_us: 6 * window_us,
@@ -223,6 +231,7 @@ impl Plan {
             heartbeat_us: 200 * MS,
             exact: c.percent(8),
             reserve: c.clone().percent(10),
+            workers: if seed.is_multiple_of(2) { 1 } else { 3 },
             session_us: c.one_of(&[5, 5, 15]) * S,
             from_us: S,
             until_us,
@@ -253,6 +262,24 @@ impl Plan {
         plan.per_second = plan.per_second.min(150.0);
         plan.wall_us = (0..plan.nodes).map(|_| chance.within(0, 200 * MS)).collect();
         plan.faults = faults(&mut chance, &plan);
+        plan
+    }
+
+    /// The same, and one node's wall clock jumps by up to an hour and back, again and again.
+    pub fn calendar_with_steps(seed: u64) -> Self {
+        let mut plan = Self::calendar(seed);
+        let mut chance = Chance::of(seed ^ 0x57e9);
+        let node = chance.within(0, plan.nodes as u64 - 1) as usize;
+        let most = chance.one_of(&[2, 60, 3_600]);
+        let mut at_us = 0;
+        let mut off = 0;
+        while at_us < plan.until_us {
+            at_us += chance.within(S, 20 * S);
+            let to = chance.within(0, 2 * most) as i64 - most as i64;
+            plan.faults.push((at_us, Fault::WallStep { node, by_s: to - off }));
+            off = to;
+        }
+        plan.faults.sort_by_key(|(at_us, _)| *at_us);
         plan
     }
 

@@ -12,7 +12,7 @@ use quorumgate_model::ledger::{
     bucket::Taken,
     command::{Effect, Key, LeaseBatch, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
     holder::{Ask, Holder, Outgoing},
-    lease::{Denied, Lease},
+    lease::{Denied, Hot, Lease},
     mutants::{self, Mutant},
     time::LogClock,
 };
@@ -70,6 +70,7 @@ struct Node {
 }
 
 struct Waiting {
+    lease: Arc<Lease>,
     key: usize,
     since_us: u64,
     until_us: u64,
@@ -139,6 +140,8 @@ pub struct World {
     vacant: Vec<usize>,
     nodes: Vec<Node>,
     group: Vec<u8>,
+    /// By how much each wall clock has jumped.
+    wall_step_us: Vec<i64>,
     head: Ledger,
     log: Vec<Entry>,
     leader: usize,
@@ -203,6 +206,7 @@ impl World {
             vacant: Vec::new(),
             nodes: (0..plan.nodes).map(node).collect(),
             group: vec![0; plan.nodes],
+            wall_step_us: vec![0; plan.nodes],
             head: Ledger::default(),
             log: Vec::new(),
             leader: 0,
@@ -293,6 +297,7 @@ impl World {
             Event::Watch => {
                 self.sample_places();
                 self.watch();
+                self.evict();
                 self.at(WATCH_US, Event::Watch);
             }
             Event::Fault(n) => self.fault(n),
@@ -371,6 +376,8 @@ impl World {
         boot[..8].copy_from_slice(&boot_number.to_le_bytes());
         let now = self.local(node);
         let holder = Holder::start(node as u64 + 1, boot, self.plan.session_us, &replica, now);
+        // Every key that is asked for is hot, where there are several workers.
+        let holder = holder.for_workers(self.plan.workers).hot_from(Hot { per_s: 0, slots: 0 });
         self.nodes[node].holder = Some(holder);
         self.at(self.chance.clone().within(1, self.plan.poll_us), Event::Poll { node, boot: boot_number });
     }
@@ -426,8 +433,8 @@ impl World {
         }
         let now = self.local(node);
         let lease = match &self.nodes[node].leases[key] {
-            Some(lease) => lease.clone(),
-            None => {
+            Some(lease) if !lease.is_retired() => lease.clone(),
+            _ => {
                 let Some(holder) = &mut self.nodes[node].holder else { return };
                 let Some(lease) = holder.lease(&self.keys[key], now) else { return };
                 self.nodes[node].leases[key] = Some(lease.clone());
@@ -448,7 +455,9 @@ impl World {
     }
 
     fn take(&mut self, node: usize, key: usize, lease: &Arc<Lease>, read_us: u64, first_us: u64) {
-        match lease.take(self.plan.cost as u32, read_us) {
+        // One takes where it is, whatever parts others have.
+        let worker = self.order as usize % self.plan.workers;
+        match lease.take_on(worker, self.plan.cost as u32, read_us) {
             Ok(taken) => {
                 let said_us = self.real(node, taken.at_us);
                 self.admitted(node, key, first_us, said_us);
@@ -460,9 +469,10 @@ impl World {
                 let Some(holder) = &mut self.nodes[node].holder else { return };
                 holder.signal(&self.keys[key]);
                 if holder.ask(&self.keys[key], now) == Some(Ask::Wait) {
-                    lease.wait(self.plan.cost as u32);
+                    assert!(lease.wait(self.plan.cost as u32, u32::MAX));
                     let until_us = self.now_us + GRANT_WAIT_US;
-                    self.nodes[node].waiting.push(Waiting { key, since_us: self.now_us, until_us });
+                    let (lease, since_us) = (lease.clone(), self.now_us);
+                    self.nodes[node].waiting.push(Waiting { lease, key, since_us, until_us });
                 }
             }
         }
@@ -477,7 +487,7 @@ impl World {
     fn retry_waiting(&mut self, node: usize) {
         let now = self.local(node);
         for it in std::mem::take(&mut self.nodes[node].waiting) {
-            let Some(lease) = self.nodes[node].leases[it.key].clone() else { continue };
+            let lease = it.lease.clone();
             if it.until_us <= self.now_us {
                 lease.wait_over(self.plan.cost as u32);
                 continue;
@@ -755,6 +765,7 @@ impl World {
             Fault::Join { node } => self.at(0, Event::Restart(node)),
             Fault::Restore { entries } => self.restore(entries),
             Fault::Reset { key } => self.say(Said::Reset { key }),
+            Fault::WallStep { node, by_s } => self.wall_step_us[node] += by_s * S as i64,
             Fault::Bonus { key, amount, lasts_us } => self.say(Said::Bonus { key, amount, lasts_us }),
         }
     }

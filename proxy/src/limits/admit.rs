@@ -8,7 +8,12 @@ use std::{
 
 use http::HeaderMap;
 use quorumgate_model::{
-    ledger::{bucket::Taken, command::Key, holder::Ask, lease::Denied},
+    ledger::{
+        bucket::Taken,
+        command::Key,
+        holder::Ask,
+        lease::{Denied, Lease},
+    },
     resource::{LimitCost, LimitKind, Name, OnNoQuorum},
 };
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +22,7 @@ pub(crate) use super::key::Asked;
 use super::{
     LOCAL_KEYS_MAX, Limits,
     answer::OverLimit,
-    count::{Counter, Handle},
+    count::Handle,
     key,
     plan::{Plan, count},
 };
@@ -49,7 +54,7 @@ pub(crate) struct Admitted {
 /// Of one limit.
 pub(super) struct Grant {
     pub(super) plan: Arc<Plan>,
-    pub(super) handle: Arc<Handle>,
+    pub(super) handle: Handle,
     /// None: the request costs nothing, or was let through without being counted.
     taken: Option<Taken>,
 }
@@ -96,7 +101,7 @@ pub(crate) async fn admit(
             Err((handle, Over::Until(at_us))) => {
                 count(&plan.keys.tally.refused);
                 admitted.undo();
-                let over = OverLimit::new(&plan, handle.as_deref(), limits, at_us, now_us());
+                let over = OverLimit::new(&plan, handle.as_ref(), limits, at_us, now_us());
                 return Err(Refusal::OverLimit(Box::new(over)));
             }
             Err((_, Over::Unavailable)) => {
@@ -161,7 +166,7 @@ impl Drop for Admitted {
     }
 }
 
-type Took = Result<(Arc<Handle>, Option<Taken>), (Option<Arc<Handle>>, Over)>;
+type Took = Result<(Handle, Option<Taken>), (Option<Handle>, Over)>;
 
 impl Limits {
     async fn take(&self, plan: &Arc<Plan>, asked: &Asked<'_>, cost: u64) -> Took {
@@ -243,57 +248,55 @@ impl Limits {
     pub fn decide(&self, limit: &Name, who: &str, cost: u32) -> Option<bool> {
         let plans = self.plans.load();
         let plan = plans.get(limit)?;
-        let found = plan.keys.handles.pin().get(who).cloned();
+        let found = plan.keys.found(who);
         let handle = found.or_else(|| self.first_of(plan, who))?;
         Some(handle.take(cost, now_us()).is_ok())
     }
 
     /// The count of this request's key, made at its first request.
-    fn handle(&self, plan: &Arc<Plan>, asked: &Asked<'_>) -> Option<Arc<Handle>> {
+    fn handle(&self, plan: &Arc<Plan>, asked: &Asked<'_>) -> Option<Handle> {
         WHO.with_borrow_mut(|who| {
             key::write(&plan.limit.per, asked, who);
-            if let Some(handle) = plan.keys.handles.pin().get(who.as_str()) {
-                return Some(handle.clone());
-            }
-            self.first_of(plan, who)
+            plan.keys.found(who).or_else(|| self.first_of(plan, who))
         })
     }
 
     #[cold]
-    fn first_of(&self, plan: &Arc<Plan>, who: &str) -> Option<Arc<Handle>> {
+    fn first_of(&self, plan: &Arc<Plan>, who: &str) -> Option<Handle> {
         let who: Arc<str> = who.into();
         let handle = match plan.id {
             Some(limit) => {
-                let key = Key { limit, who: who.clone() };
                 let mut holder = self.holder();
-                Handle::leased(holder.as_mut()?.lease(&key, now_us())?)
+                Handle::Leased(holder.as_mut()?.lease(&Key { limit, who }, now_us())?)
             }
             None if self.local_keys.load(Ordering::Relaxed) >= LOCAL_KEYS_MAX => return None,
-            None => Handle::local(plan.slots_u32(), plan.window_us, now_us()),
+            None => Handle::local(who, plan.local.clone(), now_us()),
         };
-        let is_local = matches!(handle.counter, Counter::Local(_));
+        let is_local = handle.lease().is_none();
         let handles = plan.keys.handles.pin();
-        match handles.try_insert(who, Arc::new(handle)) {
-            Ok(handle) => {
+        loop {
+            if handles.try_insert(handle.clone(), ()).is_ok() {
                 self.local_keys.fetch_add(usize::from(is_local), Ordering::Relaxed);
-                Some(handle.clone())
+                return Some(handle);
             }
             // Another worker was faster, with the same lease.
-            Err(taken) => Some(taken.current.clone()),
+            if let Some((there, ())) = handles.get_key_value(&handle) {
+                return Some(there.clone());
+            }
         }
     }
 
     /// Whether slots that are lent one by one are all out, and until when.
     fn denied_until(&self, handle: &Handle, now_us: u64) -> Option<u64> {
-        let Counter::Leased(lease) = &handle.counter else { return None };
+        let lease = handle.lease()?;
         let version = *self.applied.borrow();
-        if let Some(until_us) = handle.denied_until(version, now_us) {
+        if let Some(until_us) = lease.denied_until(version, now_us) {
             return Some(until_us);
         }
-        match self.holder().as_ref()?.ask(&lease.key, now_us)? {
+        match self.holder().as_ref()?.ask(&lease.key(), now_us)? {
             Ask::Wait => None,
             Ask::DenyUntil(until_us) => {
-                handle.deny_until(version, until_us);
+                lease.deny_until(version, until_us);
                 Some(until_us)
             }
         }
@@ -301,7 +304,7 @@ impl Limits {
 
     /// Below this a share runs low.
     fn low(&self, plan: &Plan, handle: &Handle) -> u64 {
-        if let (true, Counter::Leased(lease)) = (plan.is_calendar(), &handle.counter) {
+        if let (true, Some(lease)) = (plan.is_calendar(), handle.lease()) {
             return lease.low();
         }
         match self.divisor.load(Ordering::Relaxed) {
@@ -312,46 +315,39 @@ impl Limits {
 
     /// The holder looks at the key soon; never waits for it.
     fn signal(&self, handle: &Handle) {
-        let Counter::Leased(lease) = &handle.counter else { return };
-        if !handle.signalled.swap(true, Ordering::Relaxed) && self.signals.try_send(lease.key.clone()).is_err() {
-            handle.signalled.store(false, Ordering::Relaxed);
+        let Some(lease) = handle.lease() else { return };
+        if lease.signal() && self.signals.try_send(lease.key()).is_err() {
+            lease.signal_seen();
         }
         self.wake.notify_one();
     }
 }
 
-pub(super) fn forget(plan: &Plan, handle: &Arc<Handle>) {
-    let Counter::Leased(lease) = &handle.counter else { return };
-    // Whoever was faster has put another one there.
-    let _ = plan.keys.handles.pin().remove_if(&*lease.key.who, |_, there| Arc::ptr_eq(there, handle));
+pub(super) fn forget(plan: &Plan, handle: &Handle) {
+    if handle.lease().is_some() {
+        // Whoever was faster has put another one there.
+        let _ = plan.keys.handles.pin().remove_if(handle, |there, ()| there.is(handle));
+    }
 }
 
 /// An exchange's place among those that wait for slots of a key.
 struct Waits {
-    handle: Arc<Handle>,
+    lease: Arc<Lease>,
     cost: u32,
     until: Instant,
 }
 
 impl Waits {
     /// None: too many wait already.
-    fn begin(handle: &Arc<Handle>, cost: u32, longest: Duration) -> Option<Self> {
-        let Counter::Leased(lease) = &handle.counter else { return None };
-        if handle.waiters.fetch_add(1, Ordering::Relaxed) >= WAITERS_MAX {
-            handle.waiters.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        lease.wait(cost);
-        Some(Self { handle: handle.clone(), cost, until: Instant::now() + longest })
+    fn begin(handle: &Handle, cost: u32, longest: Duration) -> Option<Self> {
+        let lease = handle.lease()?.clone();
+        lease.wait(cost, WAITERS_MAX).then(|| Self { lease, cost, until: Instant::now() + longest })
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        if let Counter::Leased(lease) = &self.handle.counter {
-            lease.wait_over(self.cost);
-        }
-        self.handle.waiters.fetch_sub(1, Ordering::Relaxed);
+        self.lease.wait_over(self.cost);
     }
 }
 

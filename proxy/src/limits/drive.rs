@@ -2,7 +2,7 @@
 //! says to the leader.
 
 use std::{
-    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
     time::SystemTime,
 };
 
@@ -62,15 +62,7 @@ impl Limits {
 
     fn take_signals(&self) -> Vec<Key> {
         let mut queue = self.signalled.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys: Vec<Key> = std::iter::from_fn(|| queue.try_recv().ok()).take(super::SIGNALS_MAX).collect();
-        let plans = self.plans.load();
-        for key in &keys {
-            let plan = plans.values().find(|plan| plan.id == Some(key.limit));
-            if let Some(handle) = plan.and_then(|plan| plan.keys.handles.pin().get(&*key.who).cloned()) {
-                handle.signalled.store(false, Ordering::Relaxed);
-            }
-        }
-        keys
+        std::iter::from_fn(|| queue.try_recv().ok()).take(super::SIGNALS_MAX).collect()
     }
 
     /// Until a worker has a signal for the holder.
@@ -88,11 +80,8 @@ impl Limits {
         let plans = self.plans.load();
         let by_id = |id: LimitId| plans.values().find(|plan| plan.id == Some(id));
         for lease in gone {
-            let Some(plan) = by_id(lease.key.limit) else { continue };
-            let handle = plan.keys.handles.pin().get(&*lease.key.who).cloned();
-            if let Some(handle) = handle.filter(|it| it.is_retired()) {
-                forget(plan, &handle);
-            }
+            let Some(plan) = by_id(lease.limit()) else { continue };
+            forget(plan, &Handle::Leased(lease));
         }
         plans
             .values()
@@ -101,7 +90,7 @@ impl Limits {
     }
 
     fn evict_local(&self, plan: &Plan, now_us: u64) {
-        plan.keys.handles.pin().retain(|_, handle: &Arc<Handle>| {
+        plan.keys.handles.pin().retain(|handle, ()| {
             let gone = handle.retire_local(now_us);
             self.local_keys.fetch_sub(usize::from(gone), Ordering::Relaxed);
             !gone

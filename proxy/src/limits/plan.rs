@@ -16,7 +16,10 @@ use quorumgate_model::{
     units::Span,
 };
 
-use super::{Limits, count::Handle};
+use super::{
+    Limits,
+    count::{Handle, LocalTerms},
+};
 
 pub(super) struct Plan {
     pub(super) limit: Arc<Limit>,
@@ -28,6 +31,8 @@ pub(super) struct Plan {
     /// Why this node cannot carry it out.
     pub(super) broken: Option<&'static str>,
     pub(super) keys: Arc<Keys>,
+    /// What keys have in common that each node counts for itself.
+    pub(super) local: Arc<LocalTerms>,
     /// `"free-tier";q=100;w=60`
     pub(super) policy: String,
 }
@@ -35,8 +40,14 @@ pub(super) struct Plan {
 /// What was seen of a limit on this node.
 #[derive(Default)]
 pub(super) struct Keys {
-    pub(super) handles: papaya::HashMap<Arc<str>, Arc<Handle>>,
+    pub(super) handles: papaya::HashMap<Handle, ()>,
     pub(super) tally: Tally,
+}
+
+impl Keys {
+    pub(super) fn found(&self, who: &str) -> Option<Handle> {
+        self.handles.pin().get_key_value(who).map(|(handle, ())| handle.clone())
+    }
 }
 
 /// Counted by all workers.
@@ -70,8 +81,9 @@ impl Plan {
         // The ledger gives another number to what usage so far says nothing about.
         let is_like = |it: &&Arc<Plan>| it.id == id && (id.is_some() || (it.slots, it.window_us) == (slots, window_us));
         let kept = before.filter(is_like).map(|it| it.keys.clone());
+        let local = Arc::new(LocalTerms::new(slots.min(u64::from(SLOTS_MAX)) as u32, window_us));
         let policy = super::answer::policy(limit, slots, window_us);
-        Self { limit: limit.clone(), id, slots, window_us, broken, keys: kept.unwrap_or_default(), policy }
+        Self { limit: limit.clone(), id, slots, window_us, broken, keys: kept.unwrap_or_default(), local, policy }
     }
 
     /// What a node certainly may have at a time.

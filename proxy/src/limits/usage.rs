@@ -141,19 +141,17 @@ pub fn key_text(
 }
 
 fn these(plan: &Plan, key: &str, way: &BTreeMap<Arc<str>, u64>) -> Option<KeyUse> {
-    let handles = plan.keys.handles.pin();
-    let (key, handle) = handles.get_key_value(key)?;
-    Some(of(key, handle, way))
+    Some(of(&plan.keys.found(key)?, way))
 }
 
-fn of(key: &Arc<str>, handle: &Handle, way: &BTreeMap<Arc<str>, u64>) -> KeyUse {
+fn of(handle: &Handle, way: &BTreeMap<Arc<str>, u64>) -> KeyUse {
     let now_us = now_us();
     let counts = handle.counts(now_us);
     KeyUse {
-        key: key.clone(),
+        key: handle.who().clone(),
         used: counts.used,
         free: counts.free,
-        on_their_way: way.get(key).copied().unwrap_or(0),
+        on_their_way: way.get(handle.who()).copied().unwrap_or(0),
         whole_in_us: counts.whole_us.map_or(0, |at| at.saturating_sub(now_us)),
     }
 }
@@ -162,8 +160,8 @@ fn of(key: &Arc<str>, handle: &Handle, way: &BTreeMap<Arc<str>, u64>) -> KeyUse 
 fn most_used(plan: &Plan, top: usize, way: &BTreeMap<Arc<str>, u64>) -> Vec<KeyUse> {
     let handles = plan.keys.handles.pin();
     let mut most = BinaryHeap::with_capacity(top + 1);
-    for (key, handle) in handles.iter() {
-        let counts = handle.counts(now_us());
+    for handle in handles.keys() {
+        let (key, counts) = (handle.who(), handle.counts(now_us()));
         let used = counts.used + way.get(key).copied().unwrap_or(0);
         most.push(Reverse((used, key)));
         if most.len() > top {

@@ -64,7 +64,7 @@ impl World {
                 taken += 1;
             }
             // Where slots are lent one by one, to somebody who waits.
-            self.lease.wait(1);
+            assert!(self.lease.wait(1, 8));
             self.holder.signal(&self.key);
             self.run(now, now + 50_000);
             self.lease.wait_over(1);
@@ -118,7 +118,7 @@ fn a_key_that_no_node_has_outgrown_is_reset_where_it_was_used() {
     assert!(world.ledger.pool(&world.key).is_none());
     world.ledger.reset_usage(3 * S, 1, None).unwrap();
     world.learn(3 * S);
-    let counts = world.lease.bucket.counts(&world.lease.rest, 3 * S);
+    let counts = world.lease.counts(3 * S);
     assert_eq!((counts.free, counts.used), (90, 0));
 }
 

@@ -20,9 +20,6 @@ const CHANGED_US: u64 = 100_000;
 /// Demand is told again when it has moved by this part of itself.
 const DEMAND_MOVED: u64 = 8;
 
-/// A key is hot that is asked for so often a second and has so many slots here: its workers would meet in one bucket.
-const HOT_PER_S: u64 = 10_000;
-const HOT_SLOTS: u64 = 4_096;
 /// A share is low when less than this part of it is free.
 const LOW_PART: u64 = 4;
 /// What lies idle is given to those who ask for more than they have no more often than this.
@@ -109,7 +106,7 @@ impl Holder {
         let now = if since_us < wait_us { 0 } else { ITEMS_MAX.min(spoken.len()) };
         // What is not said now must be said later: nobody signals it again.
         for (_, key) in spoken.split_off(now) {
-            if self.accounts.get(&key).is_some_and(|it| it.implicit) {
+            if self.accounts.of(&key).is_some_and(|it| it.implicit) {
                 self.outgrown.insert(key);
             }
         }
@@ -140,17 +137,21 @@ impl Holder {
         for key in std::mem::take(&mut self.outgrown) {
             let Some(limit) = self.ledger.limit(key.limit).cloned() else { continue };
             self.fit_share(&key, &limit, now_us);
-            let Some(account) = self.accounts.get_mut(&key).filter(|it| it.implicit) else { continue };
+            let Some(account) = self.accounts.of_mut(&key).filter(|it| it.implicit) else { continue };
+            account.books();
             account.note_demand(now_us);
-            if account.short > 0 || account.lease.waiting() > 0 || account.is_low(now_us) {
-                account.demand.at_least((account.slots + account.short) * 1_000);
+            let short = account.books().short;
+            if short > 0 || account.lease.waiting() > 0 || account.is_low(now_us) {
+                let least = (account.slots + short) * 1_000;
+                account.books().demand.at_least(least);
                 spoken.push((Why::Urgent, key));
             }
         }
         for key in &self.lent {
-            let (Some(account), Some(limit)) = (self.accounts.get_mut(key), self.ledger.limit(key.limit)) else {
+            let (Some(account), Some(limit)) = (self.accounts.of_mut(key), self.ledger.limit(key.limit)) else {
                 continue;
             };
+            account.books();
             account.note_demand(now_us);
             let divisor = self.ledger.epoch.divisor;
             if let Some(pool) = self.ledger.pool(key).filter(|_| limit.is_calendar()) {
@@ -158,12 +159,13 @@ impl Holder {
                 continue;
             }
             let on_demand = limit.is_on_demand(divisor);
-            let may_give = !on_demand && account.gave_us + GIVE_EVERY_US <= now_us;
+            let may_give = !on_demand && account.books().gave_us + GIVE_EVERY_US <= now_us;
             let mine = self.session.as_ref().map(|it| it.id);
-            account.spare = match may_give && self.ledger.pool(key).is_some_and(|it| it.is_short_beside(mine)) {
+            let spare = match may_give && self.ledger.pool(key).is_some_and(|it| it.is_short_beside(mine)) {
                 true => account.spare(limit, now_us),
                 false => 0,
             };
+            account.books().spare = spare;
             spoken.push((account.why(limit, on_demand, self.draining, now_us), key.clone()));
         }
         spoken
@@ -175,30 +177,33 @@ impl Holder {
         let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
         let (draining, number) = (self.draining, self.seen_period(key.limit));
         let excess = self.ledger.pool(key).map_or(0, |pool| pool.excess);
-        let account = self.accounts.get_mut(key)?;
+        let account = self.accounts.of_mut(key)?;
         let mut item = LeaseItem::of(key.clone());
-        item.demand = if draining { 0 } else { account.demand.milli() };
         item.want = account.want(on_demand);
-        (account.told_demand, account.told_want, account.short) = (item.demand, item.want, 0);
+        let slots = account.slots;
+        let books = account.books();
+        item.demand = if draining { 0 } else { books.demand.milli() };
+        (books.told_demand, books.told_want, books.short) = (item.demand, item.want, 0);
         if account.implicit {
             return Some(item);
         }
-        let keep = account.keep.take().unwrap_or(u64::MAX);
-        account.surplus = if draining { 0 } else { excess.min(account.slots) };
+        let books = account.books();
+        let keep = books.keep.take().unwrap_or(u64::MAX);
+        books.surplus = if draining { 0 } else { excess.min(slots) };
         if limit.is_calendar() {
-            item.want = account.want;
-            account.told_want = item.want;
+            item.want = books.want;
+            books.told_want = item.want;
             let idle = draining || account.is_idle(&limit, now_us);
             account.chunk_item(idle || keep == 0, number, now_us, &mut item);
             if idle {
                 item.demand = 0;
-                account.told_demand = 0;
+                account.books().told_demand = 0;
                 self.lent.remove(key);
             }
             return Some(item);
         }
-        let fewer = account.reserve() < account.reserved;
-        let spare = std::mem::take(&mut account.spare);
+        let fewer = account.reserve() < account.reserved();
+        let spare = std::mem::take(&mut account.books().spare);
         if draining || on_demand || fewer || keep < u64::MAX || spare > 0 || account.is_idle(&limit, now_us) {
             account.empty_reserve(now_us);
         }
@@ -216,7 +221,7 @@ impl Holder {
                 let kept = keep.min(account.slots.saturating_sub(spare));
                 account.release(&limit, 0, kept, false, now_us, &mut item);
                 if spare > 0 {
-                    account.gave_us = now_us;
+                    account.books().gave_us = now_us;
                 }
             }
         }
@@ -235,9 +240,9 @@ impl Holder {
             let stale = mutants::is(Mutant::StaleReport) && !flight.seq.is_multiple_of(4);
             // A permit comes back when its exchange ends, and is used again: what it does now says nothing.
             let permits = self.ledger.limit(item.key.limit).is_some_and(|it| is_permits(it));
-            if let Some(account) = self.accounts.get(&item.key).filter(|it| !it.implicit && !stale && !permits) {
+            if let Some(account) = self.accounts.of(&item.key).filter(|it| !it.implicit && !stale && !permits) {
                 // Those that are put aside once this is applied are not spoken of: they are used again after the session.
-                let aside = item.reserve.saturating_sub(account.reserved);
+                let aside = item.reserve.saturating_sub(account.reserved());
                 item.report = account.report(tenant.length_us, aside, now_us);
             }
         }
@@ -263,21 +268,28 @@ fn is_permits(limit: &Limit) -> bool {
 
 impl Account {
     pub(super) fn note_demand(&mut self, now_us: u64) {
-        let asked = u64::from(self.lease.demand());
+        let (asked, short) = (u64::from(self.lease.demand()), self.lease.short());
+        if short > 0 {
+            // From when it was read last: what was asked for was asked for since.
+            self.books();
+        }
         let past_us = now_us.saturating_sub(std::mem::replace(&mut self.noted_us, now_us)).max(1);
-        let is_hot = asked.saturating_mul(1_000_000) / past_us >= HOT_PER_S && self.slots >= HOT_SLOTS;
-        if self.parts > 1 && is_hot && !self.lease.is_split() {
-            self.lease.split(self.parts);
+        let (parts, hot) = (self.lease.terms().parts, self.lease.terms().hot);
+        let is_hot = asked.saturating_mul(1_000_000) / past_us >= hot.per_s && self.slots >= hot.slots;
+        if parts > 1 && is_hot && !self.lease.is_split() {
+            self.lease.split(parts);
         }
         if asked > 0 {
             self.active_us = now_us;
         }
-        self.demand.add(asked, now_us);
-        self.short += self.lease.short();
+        if let Some(books) = &mut self.books {
+            books.demand.add(asked, now_us);
+            books.short += short;
+        }
     }
 
     fn want(&self, on_demand: bool) -> u64 {
-        if on_demand { self.lease.waiting() } else { self.short }
+        if on_demand { self.lease.waiting() } else { self.books.as_ref().map_or(0, |books| books.short) }
     }
 
     /// Better asked for more before somebody is refused.
@@ -289,18 +301,19 @@ impl Account {
         self.lease.waiting() == 0 && self.active_us + limit.rest_us() <= now_us
     }
 
-    fn why(&self, limit: &Limit, on_demand: bool, draining: bool, now_us: u64) -> Why {
+    fn why(&mut self, limit: &Limit, on_demand: bool, draining: bool, now_us: u64) -> Why {
         let want = self.want(on_demand);
-        let demand = self.demand.milli();
-        let moved = demand.abs_diff(self.told_demand) > self.told_demand.max(1_000) / DEMAND_MOVED;
-        if want > 0 && (on_demand && want != self.told_want || self.told_want == 0) {
+        let books = self.books();
+        let moved = books.demand.milli().abs_diff(books.told_demand) > books.told_demand.max(1_000) / DEMAND_MOVED;
+        if want > 0 && (on_demand && want != books.told_want || books.told_want == 0) {
             return Why::Urgent;
         }
+        let changed = books.keep.is_some() || books.spare > 0 || moved || want == 0 && books.told_want > 0;
         let idle = self.slots > 0 && (draining || self.is_idle(limit, now_us));
         let spare = on_demand
             && self.slots > 0
             && (self.lease.free_count(now_us) > want || !is_permits(limit) && !self.lease.used(now_us).is_empty());
-        match self.keep.is_some() || self.spare > 0 || moved || idle || spare || (want == 0 && self.told_want > 0) {
+        match changed || idle || spare {
             true => Why::Changed,
             false => Why::Renewal,
         }
@@ -308,12 +321,12 @@ impl Account {
 
     /// What is free here and not needed soon. What rests stays where it was used until it is free: each move makes it rest
     /// longer, by rounding and by its time under way, and by then clients may be back.
-    fn spare(&self, limit: &Limit, now_us: u64) -> u64 {
+    fn spare(&mut self, limit: &Limit, now_us: u64) -> u64 {
         if is_permits(limit) {
             return 0;
         }
         let kept_us = (2 * limit.window_us() / GRAINS).min(KEPT_US_MAX);
-        let ahead = self.demand.milli().saturating_mul(kept_us) / limit.window_us();
+        let ahead = self.books().demand.milli().saturating_mul(kept_us) / limit.window_us();
         // Two standard deviations more than on average.
         let kept = (ahead + 2 * ahead.saturating_mul(1_000).isqrt()).div_ceil(1_000);
         self.lease.free_count(now_us).saturating_sub(kept)
@@ -333,7 +346,7 @@ impl Account {
         // A permit in use comes free when its exchange ends, which is sooner than it rests: it goes home from there.
         let from_used = match used_too && !is_permits(limit) {
             true => beyond - item.release_free,
-            false => self.surplus.min(beyond).saturating_sub(item.release_free),
+            false => self.books().surplus.min(beyond).saturating_sub(item.release_free),
         };
         for it in self.lease.release_used(small(from_used), now_us) {
             let in_us = it.reusable_at_us.saturating_sub(now_us);

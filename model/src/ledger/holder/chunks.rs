@@ -70,16 +70,16 @@ impl Holder {
         if let Some(flight) = &mut self.flight {
             flight.forget_chunks(is_meant);
         }
-        let from = Key { limit, who: who.unwrap_or_default().into() };
-        for (key, account) in self.accounts.range_mut(from..).take_while(|(key, _)| is_meant(key)) {
+        for account in self.accounts.of_limit_mut(limit, who) {
             if account.implicit && account.lease.waiting() > 0 {
                 // It was asked for before there was a period to lend of, and nobody signals it again.
-                self.outgrown.insert(key.clone());
+                self.outgrown.insert(account.lease.key());
             }
             account.void();
             account.slots = 0;
-            account.keep = None;
-            (account.told_demand, account.told_want) = (0, 0);
+            if let Some(books) = &mut account.books {
+                books.untell();
+            }
         }
     }
 
@@ -95,7 +95,7 @@ impl Holder {
 
     /// And where a reset was among them that came after `seen`.
     pub(super) fn reset_skipped(&mut self, seen: u64) {
-        let is_chunk = |key: &Key| self.accounts.get(key).is_some_and(Account::is_chunk);
+        let is_chunk = |key: &Key| self.accounts.of(key).is_some_and(Account::is_chunk);
         let keys = self.ledger.keys.iter().filter(|(key, pool)| pool.outdates(seen) && is_chunk(key));
         let keys: Vec<Key> = keys.map(|(key, _)| key.clone()).collect();
         keys.iter().for_each(|key| self.start_over(key.limit, Some(&key.who)));
@@ -135,7 +135,7 @@ impl Account {
     /// Why to speak of a chunk, having looked at how much of it is left.
     pub(super) fn chunk_why(&mut self, limit: &Limit, pool: &Pool, divisor: u64, draining: bool, now_us: u64) -> Why {
         let free = self.lease.free_count(now_us);
-        let pace = self.demand.milli().saturating_mul(AHEAD_US / 1_000) / ACTIVE_US;
+        let pace = self.books().demand.milli().saturating_mul(AHEAD_US / 1_000) / ACTIVE_US;
         let ahead = match limit.rule.mode {
             Mode::Exact => 0,
             Mode::Leased => pace.max((limit.budget() / BUDGET_PART).min(pace.saturating_mul(5))),
@@ -144,17 +144,19 @@ impl Account {
         let waiting = self.lease.waiting();
         let low = ahead.div_ceil(2);
         self.lease.tell(low, pool.free);
-        self.want = match draining {
+        let want = match draining {
             true => 0,
             false if waiting > 0 || free < low => (waiting + ahead).saturating_sub(free),
             false => 0,
         };
         let idle = draining || self.is_idle(limit, now_us);
         let unsaid = self.slots != free && (pool.free == 0 || idle);
-        if self.want > 0 && waiting > 0 && self.want != self.told_want {
+        let books = self.books();
+        books.want = want;
+        if want > 0 && waiting > 0 && want != books.told_want {
             return Why::Urgent;
         }
-        match unsaid || idle || self.keep.is_some() || (self.want > 0) != (self.told_want > 0) {
+        match unsaid || idle || books.keep.is_some() || (want > 0) != (books.told_want > 0) {
             true => Why::Changed,
             false => Why::Renewal,
         }

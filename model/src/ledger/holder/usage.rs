@@ -1,9 +1,9 @@
 //! What a node has used of a limit as far as only its holder knows, and how it forgets it.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Account, Flight, Holder, small};
-use crate::ledger::command::{Key, LimitId, SessionId};
+use crate::ledger::command::{LimitId, SessionId};
 
 impl Holder {
     /// Slots of the limit's keys that are in use, out of this node, and not yet in the ledger.
@@ -22,10 +22,7 @@ impl Holder {
         if self.ledger.limit(limit).is_some_and(|it| it.is_calendar()) {
             return self.start_over(limit, who);
         }
-        let from = Key { limit, who: who.unwrap_or_default().into() };
-        let keys = self.accounts.range_mut((Bound::Included(from), Bound::Unbounded));
-        let of_limit = keys.take_while(|(key, _)| key.limit == limit && who.is_none_or(|who| *key.who == *who));
-        of_limit.for_each(|(_, account)| account.forgive(now_us));
+        self.accounts.of_limit_mut(limit, who).for_each(|account| account.forgive(now_us));
     }
 }
 

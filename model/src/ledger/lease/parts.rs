@@ -22,20 +22,24 @@ impl Lease {
     /// epochs go in step.
     pub(in crate::ledger) fn split(&self, parts: usize) {
         let epoch = self.bucket.epoch();
-        self.parts.get_or_init(|| (0..parts.min(PARTS_MAX)).map(|_| Part(Bucket::of_epoch(epoch))).collect());
+        self.beside().parts.get_or_init(|| (0..parts.min(PARTS_MAX)).map(|_| Part(Bucket::of_epoch(epoch))).collect());
     }
 
     pub fn is_split(&self) -> bool {
-        self.parts.get().is_some()
+        self.parts().is_some()
+    }
+
+    pub(super) fn parts(&self) -> Option<&[Part]> {
+        self.beside.get()?.parts.get().map(|parts| &**parts)
     }
 
     /// The lease's bucket first: slots of an earlier epoch find no way from there into a part of a later one.
     fn buckets(&self) -> impl Iterator<Item = &Bucket> {
-        iter::once(&self.bucket).chain(self.parts.get().into_iter().flatten().map(|part| &part.0))
+        iter::once(&self.bucket).chain(self.parts().into_iter().flatten().map(|part| &part.0))
     }
 
     pub(super) fn take_of_parts(&self, parts: &[Part], worker: usize, cost: u32, now_us: u64) -> Result<Taken, Short> {
-        let (rest, home_us) = (&self.rest, self.home_us(now_us));
+        let (rest, home_us) = (&self.terms.rest, self.home_us(now_us));
         let n = worker % parts.len();
         let own = &parts[n].0;
         let left = |taken: Taken| taken.of_part(n, self.bucket.free_now());
@@ -57,16 +61,16 @@ impl Lease {
     }
 
     pub(super) fn put_back_lent(&self, taken: Taken) {
-        match (taken.worker(), self.parts.get()) {
-            (Some(n), Some(parts)) => parts[n].0.put_back(&self.rest, taken),
-            _ => self.bucket.put_back(&self.rest, taken),
+        match (taken.worker(), self.parts()) {
+            (Some(n), Some(parts)) => parts[n].0.put_back(&self.terms.rest, taken),
+            _ => self.bucket.put_back(&self.terms.rest, taken),
         }
     }
 
     pub(super) fn counts_lent(&self, now_us: u64) -> Counts {
         let home_us = self.home_us(now_us);
         let none = Counts { free: 0, used: 0, whole_us: None };
-        self.buckets().map(|it| it.counts(&self.rest, home_us)).fold(none, |sum, it| Counts {
+        self.buckets().map(|it| it.counts(&self.terms.rest, home_us)).fold(none, |sum, it| Counts {
             free: sum.free + it.free,
             used: sum.used + it.used,
             whole_us: sum.whole_us.max(it.whole_us),
@@ -80,17 +84,17 @@ impl Lease {
     }
 
     pub(in crate::ledger) fn grant_at(&self, count: u32, reusable_at_us: u64, now_us: u64) -> bool {
-        self.bucket.grant_at(&self.rest, count, reusable_at_us, self.home_us(now_us))
+        self.bucket.grant_at(&self.terms.rest, count, reusable_at_us, self.home_us(now_us))
     }
 
     pub(in crate::ledger) fn free_count(&self, now_us: u64) -> u64 {
         let home_us = self.home_us(now_us);
-        self.buckets().map(|it| it.free_count(&self.rest, home_us)).sum()
+        self.buckets().map(|it| it.free_count(&self.terms.rest, home_us)).sum()
     }
 
     pub(in crate::ledger) fn release_free(&self, count: u32, now_us: u64) -> u32 {
         let home_us = self.home_us(now_us);
-        self.buckets().fold(0, |out, it| out + it.release_free(&self.rest, count - out, home_us))
+        self.buckets().fold(0, |out, it| out + it.release_free(&self.terms.rest, count - out, home_us))
     }
 
     pub(in crate::ledger) fn release_used(&self, count: u32, now_us: u64) -> Vec<Used> {
@@ -98,7 +102,7 @@ impl Lease {
         let mut left = count;
         let mut out = Vec::new();
         for bucket in self.buckets() {
-            let used = bucket.release_used(&self.rest, left, home_us);
+            let used = bucket.release_used(&self.terms.rest, left, home_us);
             left -= used.iter().map(|it| it.count).sum::<u32>();
             out.extend(used);
         }
@@ -108,7 +112,7 @@ impl Lease {
     /// Soonest first, each instant once: no longer than of one bucket.
     pub(in crate::ledger) fn used(&self, now_us: u64) -> Vec<Used> {
         let home_us = self.home_us(now_us);
-        one_of_each(self.buckets().flat_map(|it| it.used(&self.rest, home_us)).collect())
+        one_of_each(self.buckets().flat_map(|it| it.used(&self.terms.rest, home_us)).collect())
     }
 
     pub(in crate::ledger) fn demand(&self) -> u32 {
@@ -121,8 +125,8 @@ impl Lease {
 
     pub(in crate::ledger) fn void(&self) {
         self.buckets().for_each(Bucket::void);
-        if let Some(reserve) = &self.reserve {
-            reserve.bucket.void();
+        if let Some(reserve) = self.reserve() {
+            reserve.void();
         }
     }
 }
@@ -145,14 +149,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ledger::{bucket::Rest, command::Key, lease::Tenure};
+    use crate::ledger::lease::{Tenure, Terms};
 
     const WINDOW: u64 = 1_000_000;
 
     fn lease(parts: usize) -> Lease {
         let tenure = Arc::new(Tenure::default());
         tenure.extend(u64::MAX, 0);
-        let lease = Lease::new(Key { limit: 1, who: "k".into() }, Rest::of_window(WINDOW), tenure, None);
+        let terms = Terms::of_window(1, WINDOW, tenure);
+        let lease = Lease::new("k".into(), Arc::new(terms));
         lease.split(parts);
         lease
     }

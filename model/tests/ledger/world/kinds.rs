@@ -34,7 +34,17 @@ impl World {
 
     /// What the node's wall clock shows.
     pub(super) fn wall(&self, node: usize) -> u64 {
-        BEGINS_US + self.now_us + self.plan.wall_us[node]
+        (BEGINS_US + self.now_us + self.plan.wall_us[node]).saturating_add_signed(self.wall_step_us[node])
+    }
+
+    /// Keys that nobody asks for any more come back as new ones.
+    pub(super) fn evict(&mut self) {
+        for node in (0..self.nodes.len()).filter(|node| self.works(*node)).collect::<Vec<_>>() {
+            let now = self.local(node);
+            if let Some(holder) = &mut self.nodes[node].holder {
+                holder.evict(now);
+            }
+        }
     }
 
     pub(super) fn audit(&mut self) {
