@@ -113,10 +113,11 @@ impl Cluster {
         self.admit(member, extra).await
     }
 
-    /// A new cluster of one from a backup; the old nodes must be stopped. It becomes the last member.
-    pub async fn restore(&mut self, file: &str) -> anyhow::Result<()> {
-        let mut member = Member::new("restored", "r1", self.dir.path())?;
-        member.prepare(&["cluster", "restore", file, "--yes"])?;
+    /// A new cluster of one from a backup, with more words for its `restore`; the old nodes must be stopped. It becomes the
+    /// last member.
+    pub async fn restore(&mut self, file: &str, extra: &[&str]) -> anyhow::Result<()> {
+        let mut member = Member::new(&format!("restored{}", self.members.len()), "r1", self.dir.path())?;
+        member.prepare(&[&["cluster", "restore", file, "--yes"], extra].concat())?;
         member.run()?;
         member.wait_ready().await?;
         self.members.push(member);

@@ -95,6 +95,13 @@ async fn usage_adds_up_over_all_nodes_and_a_reset_forgives_exactly_that() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_had_begun_is_spent_after_a_restore_unless_budgets_are_reset() {
+    let mut cluster = Cluster::start(Plan::of(1)).await.unwrap();
+    let begun = scenarios::limits::begun_period(&mut cluster, 30).await.unwrap();
+    assert_eq!(begun, scenarios::limits::Begun { before: 30, spent: 0, unspent: 30 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_and_a_rolling_restart_fail_no_request() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     println!("{}", scenarios::rolling::roll(&mut cluster, 12, 4).await.unwrap());

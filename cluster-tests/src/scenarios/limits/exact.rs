@@ -307,7 +307,7 @@ pub async fn restored(cluster: &mut Cluster, limit: usize, window: Duration) -> 
     for member in &mut cluster.members {
         member.kill();
     }
-    cluster.restore(&path).await?;
+    cluster.restore(&path, &[]).await?;
     while since.elapsed() < 3 * window {
         let again = use_up(cluster, "restored.test", &[], since).await?;
         admissions.extend(again);
@@ -320,4 +320,44 @@ pub async fn restored(cluster: &mut Cluster, limit: usize, window: Duration) -> 
         overshoot: auditor::audit(&admissions, micros(window), limit).overshoot,
         first_after: Duration::from_micros(first - last),
     })
+}
+
+/// Of a quota that was used up after a backup: what was admitted of it, then by a cluster that was restored from that, and
+/// by another for which periods that have begun are unspent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Begun {
+    pub before: usize,
+    pub spent: usize,
+    pub unspent: usize,
+}
+
+/// One backup is restored twice; the cluster before is stopped each time.
+pub async fn begun_period(cluster: &mut Cluster, limit: usize) -> anyhow::Result<Begun> {
+    let host = "begun.test";
+    // The longest there is, so that none ends meanwhile.
+    let words = json!({ "kind": "calendar", "limit": limit, "every": "month", "zone": "UTC" });
+    apply(cluster, &config("begun", words)).await?;
+    wait_sessions(cluster).await?;
+    let since = Instant::now();
+    let first = cluster.running().next().context("a node that runs")?;
+    until("the period to begin", async || {
+        let (answer, _) = once(first.proxy, host, since).await?;
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+        Ok(())
+    })
+    .await?;
+    let file = cluster.dir.path().join("begun.backup");
+    let path = file.to_str().context("a path in UTF-8")?.to_owned();
+    first.cli(&["cluster", "backup", "save", &path])?;
+    let before = 1 + use_up(cluster, host, &[], since).await?.len();
+    let mut admitted = Vec::new();
+    for budgets in ["spent", "reset"] {
+        for member in &mut cluster.members {
+            member.kill();
+        }
+        cluster.restore(&path, &["--budgets", budgets]).await?;
+        wait_sessions(cluster).await?;
+        admitted.push(use_up(cluster, host, &[], since).await?.len());
+    }
+    Ok(Begun { before, spent: admitted[0], unspent: admitted[1] })
 }

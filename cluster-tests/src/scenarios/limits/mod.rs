@@ -21,7 +21,7 @@ pub use self::{
     calendar::{Counted, calendar},
     crowd::Crowd,
     entries::{Entries, entries},
-    exact::{Edits, Flights, Restored, Tiny, concurrency, edits, restored, tiny},
+    exact::{Begun, Edits, Flights, Restored, Tiny, begun_period, concurrency, edits, restored, tiny},
     faults::{Cut, Killed, SESSION, cut_off, kill},
     operator::{Operated, operator},
     shapes::{Shape, Used, shape},
