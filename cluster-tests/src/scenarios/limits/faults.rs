@@ -38,8 +38,10 @@ pub struct Killed {
     pub lost_max: i64,
     /// Admitted in the window that begins h + 2 s after.
     pub soon: usize,
-    /// In the one that begins h + W after.
+    /// In the one that begins h + W after, and in one that lay the same before the kill: what was used in a burst comes back
+    /// in one, and of a window that is cut across it a little more lies idle, whatever happens.
     pub later: usize,
+    pub before_later: usize,
 }
 
 impl Killed {
@@ -48,7 +50,7 @@ impl Killed {
     }
 
     pub fn later_share(&self) -> f64 {
-        self.later as f64 / self.before.max(1) as f64
+        self.later as f64 / self.before_later.max(1) as f64
     }
 }
 
@@ -97,7 +99,7 @@ pub async fn kill(cluster: &mut Cluster, leader: bool, limit: usize, window: Dur
     };
     let before: Vec<f64> = (0..nodes).map(|node| offered * hot(node)).collect();
     let crowd = Crowd::start(&addresses, HOST, &before);
-    tokio::time::sleep_until((crowd.since + 2 * window).into()).await;
+    tokio::time::sleep_until((crowd.since + 3 * window).into()).await;
 
     let other = (0..nodes).find(|at| *at != victim).context("another node")?;
     let telemetry = cluster.members[other].telemetry;
@@ -141,6 +143,7 @@ pub async fn kill(cluster: &mut Cluster, leader: bool, limit: usize, window: Dur
         lost_max: (share as f64 * SESSION.as_secs_f64() / window.as_secs_f64()) as i64,
         soon: one(killed + micros(SESSION + BACK_WITHIN)),
         later: one(killed + micros(SESSION + window)),
+        before_later: one(killed - 2 * w + micros(SESSION) % w),
     })
 }
 
