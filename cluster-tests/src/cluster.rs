@@ -314,6 +314,14 @@ impl Member {
         self.dir.with_extension("log")
     }
 
+    /// Of its memory, what is not on disk.
+    pub fn memory_kib(&self) -> anyhow::Result<u64> {
+        let process = self.process.as_ref().context("the node runs")?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }

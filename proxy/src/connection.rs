@@ -49,6 +49,8 @@ use crate::{
     worker::Worker,
 };
 
+/// After so long without a request an HTTP/1 connection is put to rest: what the HTTP library holds for it is given back.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// While draining, a connection that says nothing for this long has no request on the way.
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// What a client that is turned away for its slowness may take to hear it.
@@ -99,6 +101,7 @@ pub(crate) struct Conn {
     lingers: Cell<bool>,
     /// All that was written for the exchanges so far is out.
     flushed: Cell<bool>,
+    rest: Cell<Rest>,
     ask: Cell<Ask>,
     waker: RefCell<Option<Waker>>,
 }
@@ -122,6 +125,18 @@ struct Judged {
     by: Arc<auths::Plan>,
     at_s: u64,
     judgement: Result<Arc<Certificate>, AuthFailure>,
+}
+
+/// Whether an HTTP/1 connection is to be put to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    NotYet,
+    /// It has been idle for `REST_AFTER`.
+    Due,
+    /// The HTTP library is asked to let go of it.
+    Begins,
+    /// It has been woken, or has something to read: not before its next request has been served.
+    Over,
 }
 
 /// What the worker wants of a connection.
@@ -162,6 +177,7 @@ impl Conn {
             stalled: Cell::new(false),
             lingers: Cell::new(false),
             flushed: Cell::new(true),
+            rest: Cell::new(Rest::NotYet),
             ask: Cell::new(if leaves { Ask::Drain } else { Ask::Nothing }),
             waker: RefCell::new(None),
             worker,
@@ -369,8 +385,26 @@ impl Conn {
         self.in_flight.set(self.in_flight.get() + 1);
         self.exchanges.set(self.exchanges.get() + 1);
         self.flushed.set(false);
+        self.rest.set(Rest::NotYet);
         self.lingers.set(false);
         self.enter(Phase::Exchange);
+    }
+
+    /// Nothing is under way that the HTTP library would know of: no part of a request, of an answer, or of a body.
+    fn may_rest(&self) -> bool {
+        self.rest.get() == Rest::Due
+            && self.phase.get() == Phase::Idle
+            && self.in_flight.get() == 0
+            && self.flushed.get()
+            && self.blocked_since_ms.get().is_none()
+            && !self.lingers.get()
+            && !self.is_ambiguous()
+            && self.tunnel.borrow().is_none()
+    }
+
+    /// What the HTTP library ends then is not the connection.
+    pub(crate) fn goes_to_rest(&self) -> bool {
+        self.rest.get() == Rest::Begins
     }
 
     pub(crate) fn flushed(&self) {
@@ -444,6 +478,9 @@ impl Conn {
                 };
                 if longer(since, keep) {
                     self.tell(Ask::Close);
+                } else if !self.http2.get() && longer(since, REST_AFTER) && self.rest.get() == Rest::NotYet {
+                    self.rest.set(Rest::Due);
+                    self.tell(self.ask.get());
                 }
             }
             Phase::Relay if relay::is_idle(now.saturating_sub(since)) => self.close("tunnel_idle"),
@@ -488,7 +525,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: S
     let reception = listener.reception.load_full();
     let speaker = peer.ip().to_canonical();
     if reception.proxy_protocol_from.iter().any(|net| net.contains(&speaker)) {
-        match proxy_protocol::read(&mut stream, worker.shared.settings.limits.header_read).await {
+        // Boxed, here and below: what is over must not be paid for as long as the client is there.
+        match Box::pin(proxy_protocol::read(&mut stream, worker.shared.settings.limits.header_read)).await {
             Ok(client) => peer = client.unwrap_or(peer),
             Err(_) => return worker.metrics.reject("proxy_protocol"),
         }
@@ -512,19 +550,19 @@ async fn serve_stream(conn: &Rc<Conn>, stream: TcpStream) {
             let mut io = ClientIo::new(stream, conn.clone());
             match io.sniff().await {
                 Ok(Protocol::Http1) => serve_http1(conn, io).await,
-                Ok(Protocol::Http2) => serve_http2(conn, io).await,
+                Ok(Protocol::Http2) => Box::pin(serve_http2(conn, io)).await,
                 Err(_) => (),
             }
         }
-        Speaks::Https(setup) => serve_tls(conn, stream, setup).await,
-        Speaks::Passthrough(otherwise) => relay::by_server_name(conn, stream, otherwise.as_ref()).await,
-        Speaks::Tcp(upstream) => relay::to_upstream(conn, stream, upstream, Bytes::new()).await,
+        Speaks::Https(setup) => Box::pin(serve_tls(conn, stream, setup)).await,
+        Speaks::Passthrough(otherwise) => Box::pin(relay::by_server_name(conn, stream, otherwise.as_ref())).await,
+        Speaks::Tcp(upstream) => Box::pin(relay::to_upstream(conn, stream, upstream, Bytes::new())).await,
     }
 }
 
 async fn serve_tls(conn: &Rc<Conn>, stream: TcpStream, setup: &Setup) {
     let deadline = conn.worker.shared.settings.limits.tls_handshake;
-    let Ok(Ok(stream)) = tokio::time::timeout(deadline, setup.acceptor.accept(stream)).await else {
+    let Ok(Ok(stream)) = Box::pin(tokio::time::timeout(deadline, setup.acceptor.accept(stream))).await else {
         return conn.worker.metrics.reject("tls_handshake");
     };
     let session = stream.get_ref().1;
@@ -539,26 +577,75 @@ async fn serve_tls(conn: &Rc<Conn>, stream: TcpStream, setup: &Setup) {
         let _ = conn.client_chain.set(chain.iter().map(|it| it.clone().into_owned()).collect());
     }
     conn.enter(Phase::Silent);
-    let io = ClientIo::new(stream, conn.clone());
+    let io = ClientIo::new(Box::new(stream), conn.clone());
     match http2 {
-        true => serve_http2(conn, io).await,
+        true => Box::pin(serve_http2(conn, io)).await,
         false => serve_http1(conn, io).await,
     }
 }
 
-async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, io: ClientIo<T>) {
-    let service = {
-        let conn = conn.clone();
-        service_fn(move |request: Request<Incoming>| exchange::handle(conn.clone(), request.map(Received::from)))
-    };
-    let mut connection = conn.worker.http1.serve_connection(io, service);
-    // An error here is the client's: it left, or sent what is not HTTP.
-    let served = (&mut connection).await;
-    let tunnel = conn.tunnel.take();
-    if let (Ok(()), Some(tunnel)) = (served, tunnel) {
-        let parts = connection.into_parts();
-        conn.enter_tunnel();
-        tunnel.run(TokioIo::new(parts.io), parts.read_buf).await;
+async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn>, mut io: ClientIo<T>) {
+    loop {
+        let service = {
+            let conn = conn.clone();
+            service_fn(move |request: Request<Incoming>| exchange::handle(conn.clone(), request.map(Received::from)))
+        };
+        // Apart from this task's own memory, which is there for as long as the client is.
+        let mut connection = Box::new(conn.worker.http1.serve_connection(io, service));
+        // An error here is the client's: it left, or sent what is not HTTP.
+        let served = std::future::poll_fn(|cx| {
+            let mut connection = Pin::new(&mut *connection);
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_ready() || !conn.may_rest() {
+                return polled.map(Some);
+            }
+            // Ends at once if nothing is under way for the library either; else with what is, which then is the last.
+            conn.rest.set(Rest::Begins);
+            connection.as_mut().graceful_shutdown();
+            match connection.poll(cx) {
+                Poll::Ready(Ok(())) if conn.goes_to_rest() => Poll::Ready(None),
+                polled => {
+                    conn.rest.set(Rest::Over);
+                    polled.map(Some)
+                }
+            }
+        });
+        let served = served.await;
+        let parts = match served {
+            None => connection.into_parts(),
+            Some(Ok(())) => {
+                let Some(tunnel) = conn.tunnel.take() else { return };
+                let parts = connection.into_parts();
+                conn.enter_tunnel();
+                return Box::pin(tunnel.run(TokioIo::new(parts.io), parts.read_buf)).await;
+            }
+            Some(Err(_)) => return drop(conn.tunnel.take()),
+        };
+        conn.rest.set(Rest::Over);
+        io = parts.io;
+        io.put_back(&parts.read_buf);
+        drop(parts.service);
+        let resting = Resting::new(conn);
+        if io.rest().await.is_err() {
+            return;
+        }
+        drop(resting);
+    }
+}
+
+/// Counts a connection that is at rest.
+struct Resting<'a>(&'a Conn);
+
+impl<'a> Resting<'a> {
+    fn new(conn: &'a Conn) -> Self {
+        conn.worker.metrics.connections_resting.add(1);
+        Self(conn)
+    }
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.worker.metrics.connections_resting.sub(1);
     }
 }
 
@@ -669,5 +756,20 @@ impl Drop for Place {
                 entry.remove();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_does_nothing_is_small() {
+        let (task, known) = (bytes_of(serve), size_of::<Conn>());
+        assert!(task <= 2 << 10 && known <= 3 << 9, "{task} bytes of a task, {known} of what is known");
     }
 }

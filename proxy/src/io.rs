@@ -37,6 +37,8 @@ pub(crate) struct ClientIo<T> {
     inner: TokioIo<Tap<T>>,
     conn: Rc<Conn>,
     sniffed: Vec<u8>,
+    /// Read and looked at already, and to be read again.
+    put_back: Vec<u8>,
     /// Once the HTTP library has refused a request by itself.
     instead: Option<Instead>,
     /// Since our side has ended.
@@ -74,7 +76,7 @@ pub(crate) enum Protocol {
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
     pub(crate) fn new(stream: T, conn: Rc<Conn>) -> Self {
         let inner = TokioIo::new(Tap { stream, conn: conn.clone() });
-        Self { inner, conn, sniffed: Vec::new(), instead: None, lingering: None, parting: None }
+        Self { inner, conn, sniffed: Vec::new(), put_back: Vec::new(), instead: None, lingering: None, parting: None }
     }
 
     /// Reads no further than needed to tell; an end of the stream counts as HTTP/1.
@@ -93,6 +95,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
     }
 }
 
+impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
+    /// What the HTTP library had read, for the next that reads here.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        self.put_back.splice(..0, bytes.iter().copied());
+    }
+
+    /// Until the client says something, which is put back, or has ended its side.
+    pub(crate) async fn rest(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            if !self.put_back.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let worker = self.conn.worker.clone();
+            let mut scratch = worker.scratch.borrow_mut();
+            let mut came = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut came))?;
+            self.put_back.extend_from_slice(came.filled());
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Read for ClientIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         if self.parts() {
@@ -103,6 +128,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for ClientIo<T> {
             self.conn.came_in(&self.sniffed[..n]);
             buf.put_slice(&self.sniffed[..n]);
             self.sniffed.drain(..n);
+            return Poll::Ready(Ok(()));
+        }
+        if !self.put_back.is_empty() {
+            let n = self.put_back.len().min(buf.remaining());
+            buf.put_slice(&self.put_back[..n]);
+            match n == self.put_back.len() {
+                // Its memory too.
+                true => self.put_back = Vec::new(),
+                false => drop(self.put_back.drain(..n)),
+            }
             return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
@@ -224,6 +259,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.parts() {
             return self.poll_part(cx);
+        }
+        if self.conn.goes_to_rest() {
+            return Poll::Ready(Ok(()));
         }
         if self.lingering.is_none() {
             let poll = Pin::new(&mut self.inner).poll_shutdown(cx);

@@ -261,6 +261,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) connections: Counter,
     pub(crate) connections_open: Counter,
     pub(crate) tunnels_open: Counter,
+    pub(crate) connections_resting: Counter,
     /// Of bodies, held for those who have not taken them yet.
     pub(crate) buffered_bytes: Counter,
     pub(crate) received_bytes: Counter,
@@ -527,6 +528,12 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
     single("quorumgate_http_connections_open", "gauge", "Client connections that are open.", |it| {
         &it.connections_open
     })?;
+    single(
+        "quorumgate_http_connections_resting",
+        "gauge",
+        "HTTP/1 connections without a request for a second or more, which hold next to no memory.",
+        |it| &it.connections_resting,
+    )?;
     single(
         "quorumgate_http_tunnels_open",
         "gauge",

@@ -113,6 +113,14 @@ enum Claim {
         #[arg(long, default_value_t = 600)]
         rate: u32,
     },
+    /// First packets of QUIC from addresses that nobody has proven end in a Retry, and the node keeps nothing of them.
+    Initials {
+        /// A second.
+        #[arg(long, default_value_t = 50_000)]
+        rate: u32,
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
     Wan {
         #[arg(long, default_value_t = 50)]
@@ -234,6 +242,11 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
         Claim::Upgrade { old, rate } => {
             let new = quorumgate_cluster_tests::cluster::binary()?;
             println!("{}", scenarios::upgrade::roll(&old, &new, rate).await?);
+        }
+        Claim::Initials { rate, seconds } => {
+            let cluster = Cluster::start(Plan::of(1)).await?;
+            let flood = scenarios::initials::flood(&cluster, rate, Duration::from_secs(seconds)).await?;
+            println!("{flood}");
         }
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;

@@ -5,6 +5,7 @@ pub mod bulk;
 pub mod caches;
 pub mod configuration;
 pub mod faults;
+pub mod initials;
 pub mod limits;
 pub mod quorum;
 pub mod revocation;

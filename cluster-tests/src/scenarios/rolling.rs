@@ -24,7 +24,7 @@ use crate::{
     origin::Origin,
 };
 
-const HOST: &str = "load.test";
+pub const HOST: &str = "load.test";
 /// Of each kind of load, a node.
 const LANES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -198,17 +198,17 @@ async fn apply(sockets: &[std::path::PathBuf], changed: &ConfigSet) -> anyhow::R
 }
 
 /// Signs the listener's certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> anyhow::Result<Self> {
+    pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ok(Self(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
 
     /// A new one each time.
-    fn certificate(&self) -> anyhow::Result<Certificate> {
+    pub fn certificate(&self) -> anyhow::Result<Certificate> {
         let key = KeyPair::generate()?;
         let leaf = CertificateParams::new(vec![HOST.to_owned()])?.signed_by(&key, &self.0)?;
         Ok(Certificate {
@@ -219,7 +219,7 @@ impl Authority {
         })
     }
 
-    fn client(&self) -> anyhow::Result<rustls::ClientConfig> {
+    pub fn client(&self) -> anyhow::Result<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.0.der().clone())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -232,7 +232,7 @@ impl Authority {
     }
 
     /// The body of the certificate that a new connection is shown, as PEM has it.
-    async fn shown(&self, address: SocketAddr, tls: &Arc<rustls::ClientConfig>) -> anyhow::Result<String> {
+    pub async fn shown(&self, address: SocketAddr, tls: &Arc<rustls::ClientConfig>) -> anyhow::Result<String> {
         let stream = tokio::net::TcpStream::connect(address).await?;
         let connected = TlsConnector::from(tls.clone()).connect(HOST.try_into()?, stream).await?;
         let leaf =

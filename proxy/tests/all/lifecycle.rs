@@ -181,6 +181,35 @@ async fn read_answer(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
+async fn a_connection_at_rest_goes_on_as_if_nothing_had_been() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let resting = "quorumgate_http_connections_resting";
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+    assert_eq!(status(&read_answer(&mut stream).await), 200);
+    gateway.metric_becomes(resting, 1).await;
+    // A head in parts, and another behind it.
+    stream.write_all(b"GET /a HTT").await.unwrap();
+    gateway.metric_becomes(resting, 0).await;
+    for (rest, path) in [("P/1.1\r\nhost: a\r\n\r\nGET /b HTTP/1.1\r\nho", "/a"), ("st: a\r\n\r\n", "/b")] {
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        assert_eq!(status(&read_answer(&mut stream).await), 200);
+        assert!(heard.last().starts_with(&format!("GET {path}\n")), "{}", heard.last());
+    }
+    // Nor is what nobody may send let through by it.
+    gateway.metric_becomes(resting, 1).await;
+    let smuggled = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    stream.write_all(smuggled).await.unwrap();
+    let mut refused = String::new();
+    soon("the end", stream.read_to_string(&mut refused)).await.unwrap();
+    check_problem(&refused, 400, "malformed_request");
+    assert_eq!(heard.count(), 3);
+    gateway.metric_becomes("quorumgate_http_connections_open", 0).await;
+    assert_eq!(gateway.metric(resting), 0);
+}
+
+#[tokio::test]
 async fn what_outlasts_the_grace_is_cut_and_counted() {
     let (target, _go, waiting) = gated().await;
     let gateway = Gateway::start(forward_all(target));
