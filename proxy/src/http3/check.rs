@@ -1,5 +1,6 @@
 //! What RFC 9114 asks of a message and the library does not check.
 
+use h3::ext::Protocol;
 use http::{HeaderMap, Method, Request, header, uri::Scheme};
 
 /// Fields of a connection, which HTTP/3 has none of (section 4.2).
@@ -15,10 +16,19 @@ pub(super) fn head(request: &Request<()>) -> Option<Option<u64>> {
     if headers.get_all(header::TE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         return None;
     }
-    // Section 4.3.1: a request has a scheme and a path that is not empty; CONNECT has neither.
+    // Section 4.3.1: a request has a scheme and a path that is not empty; CONNECT has neither (4.4), unless it names a
+    // protocol (RFC 9220), which nothing else does.
     let whole =
         uri.scheme().is_some_and(|it| *it == Scheme::HTTPS || *it == Scheme::HTTP) && uri.path_and_query().is_some();
-    if request.method() != Method::CONNECT && !whole {
+    let bare = uri.scheme().is_none() && uri.path_and_query().is_none();
+    let names_protocol = request.extensions().get::<Protocol>().is_some();
+    let as_its_method_asks = match (request.method() == Method::CONNECT, names_protocol) {
+        (true, false) => bare,
+        (true, true) | (false, false) => whole,
+        (false, true) => false,
+    };
+    // Section 4.3.1: no user information.
+    if !as_its_method_asks || uri.authority().is_some_and(|it| it.as_str().contains('@')) {
         return None;
     }
     declared(headers)
@@ -69,6 +79,7 @@ mod tests {
         check("https://a.test/", &[("content-length", "7"), ("content-length", "7")], None);
         check("https://a.test/", &[("te", "gzip")], None);
         check("ftp://a.test/", &[], None);
+        check("https://user@a.test/", &[], None);
         for name in CONNECTION_FIELDS {
             check("https://a.test/", &[(name, "x")], None);
         }

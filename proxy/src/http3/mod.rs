@@ -4,7 +4,9 @@
 mod body;
 mod check;
 mod endpoint;
+mod request;
 mod screen;
+mod sections;
 mod setup;
 
 use std::{
@@ -50,7 +52,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 type Connection = h3::server::Connection<Screened, Held>;
 type Resolver = RequestResolver<Screened, Held>;
 type SendStream = h3::server::RequestStream<h3_quinn::SendStream<Held>, Held>;
-type RecvStream = h3::server::RequestStream<h3_quinn::RecvStream, Held>;
+type RecvStream = h3::server::RequestStream<request::Received, Held>;
 
 /// Serves one connection, whose client has shown that it hears us, to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, incoming: quinn::Incoming, listener: Arc<Open>) {

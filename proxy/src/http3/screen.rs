@@ -1,6 +1,6 @@
-//! What RFC 9114 and RFC 9204 ask of a client's one-way streams and the library does not check, seen as the bytes pass:
-//! the frames of the control stream, that those of QPACK stay and say nothing of a table that is not there, and that
-//! clients push nothing.
+//! What RFC 9114 and RFC 9204 ask of a client's streams and the library does not check, seen as the bytes pass: the frames
+//! of the control stream, that those of QPACK stay and say nothing of a table that is not there, that clients push
+//! nothing, and (in `request`) where the pseudo-fields of a request stand.
 
 use std::{
     cell::RefCell,
@@ -15,6 +15,7 @@ use h3::{
 };
 use quinn::VarInt;
 
+use super::request::{self, RequestStream};
 use crate::held::Held;
 
 const CONTROL: u64 = 0;
@@ -66,11 +67,11 @@ fn read_qpack(quic: &quinn::Connection, qpack: &Qpack, cx: &mut Context<'_>) {
 }
 
 impl OpenStreams<Held> for Screened {
-    type BidiStream = h3_quinn::BidiStream<Held>;
+    type BidiStream = RequestStream;
     type SendStream = h3_quinn::SendStream<Held>;
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
-        OpenStreams::<Held>::poll_open_bidi(&mut self.inner, cx)
+        OpenStreams::<Held>::poll_open_bidi(&mut self.inner, cx).map_ok(RequestStream::new)
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
@@ -84,7 +85,7 @@ impl OpenStreams<Held> for Screened {
 
 impl quic::Connection<Held> for Screened {
     type RecvStream = Stream;
-    type OpenStreams = h3_quinn::OpenStreams;
+    type OpenStreams = request::Opener;
 
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionErrorIncoming>> {
         read_qpack(&self.quic, &self.qpack, cx);
@@ -95,11 +96,11 @@ impl quic::Connection<Held> for Screened {
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        quic::Connection::<Held>::poll_accept_bidi(&mut self.inner, cx)
+        quic::Connection::<Held>::poll_accept_bidi(&mut self.inner, cx).map_ok(RequestStream::new)
     }
 
     fn opener(&self) -> Self::OpenStreams {
-        quic::Connection::<Held>::opener(&self.inner)
+        request::Opener::new(quic::Connection::<Held>::opener(&self.inner))
     }
 }
 
@@ -173,7 +174,7 @@ impl RecvStream for Stream {
 }
 
 /// A variable-length integer (RFC 9000 section 16) and its length, if it is whole.
-fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     let length = 1 << (first >> 6);
     let rest = bytes.get(1..length)?;
