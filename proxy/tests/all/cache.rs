@@ -6,6 +6,8 @@ use std::sync::{
 };
 
 use crate::support::*;
+use crate::tokens::{Signer, jwks};
+use crate::world::{World, now_s};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body_util::Full;
@@ -298,6 +300,50 @@ async fn answers_to_one_caller_are_never_anothers() {
             assert_ne!(body(&theirs), body(&mine), "{says:?} {asks:?} {others:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn callers_whom_the_gateway_knows_share_what_is_public_and_nothing_else() {
+    const KEYS: [&str; 2] =
+        ["qg_live_0123456789abcdefghijklmnopqrstuv_00000000", "qg_live_vutsrqponmlkjihgfedcba9876543210_00000000"];
+    let route =
+        json!({"cache": {"default_ttl": "1h", "stale_while_revalidate": "1h"}, "auth": {"any_of": ["keys", "idp"]}});
+    let (settings, mut rules, origin) = prepared(route).await;
+    let signer = Signer::es256("k1");
+    let key_set: Value = serde_json::from_str(&jwks(&[&signer])).unwrap();
+    rules["upstreams"][0]["name"] = json!("origin");
+    rules["routes"][0]["upstream"] = json!("origin");
+    rules["auth"] = json!([
+        {"name": "keys", "api_key": {"header": "x-key", "query": "key"}},
+        {"name": "idp", "jwt": {"issuer": "https://idp.test", "audience": ["orders"], "jwks_inline": key_set, "consumer_claim": "azp"}},
+    ]);
+    let world = World::with(settings, rules).await;
+    world.key("acme", KEYS[0]);
+    world.key("other", KEYS[1]);
+    let token = |consumer: &str| {
+        let claims = json!({
+            "iss": "https://idp.test", "aud": "orders", "exp": now_s() + 600, "iat": now_s(), "sub": consumer, "azp": consumer,
+        });
+        format!("authorization: Bearer {}", signer.token(&claims))
+    };
+    let by_field = KEYS.map(|key| (String::new(), format!("x-key: {key}")));
+    let by_query = KEYS.map(|key| (format!("?key={key}"), "x-none: 1".to_owned()));
+    let by_token = ["acme", "other"].map(|consumer| (String::new(), token(consumer)));
+    let callers = [by_field, by_query, by_token].concat();
+    let at = world.gateway.address;
+    for (says, is_shared) in
+        [("max-age=100", false), ("", false), ("private, max-age=100", false), ("public, max-age=100", true)]
+    {
+        origin.says(200, &[("cache-control", says)]);
+        let before = origin.asked();
+        for (query, credential) in &callers {
+            let answer = ask(at, &format!("GET /me{query}"), &[credential], "").await;
+            assert_eq!(status(&answer), 200, "{answer}");
+        }
+        let asked = if is_shared { 1 } else { callers.len() };
+        assert_eq!(origin.asked() - before, asked, "{says}");
+    }
+    check_problem(&ask(at, "GET /me", &[], "").await, 401, "credentials_missing");
 }
 
 #[tokio::test]
