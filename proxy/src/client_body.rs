@@ -14,6 +14,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+#[cfg(feature = "compression")]
+use crate::unpack::Unpacked;
 use crate::{
     grpc_web::Decoder, held::Held, identity::content_digest::Digested, metrics::WorkerMetrics, received::Received,
     traffic::mirror::Copy, trailers,
@@ -32,6 +34,10 @@ pub enum ClientFault {
     Stalled,
     /// The sender broke the message off or framed it wrongly.
     Broken,
+    /// It unpacks into more than the route allows.
+    UnpacksTooLarge,
+    /// Not what its Content-Encoding says.
+    Packed,
     /// Not what the digest says that was signed.
     Digest,
     /// Too many fields, or too much of them, behind the body.
@@ -58,6 +64,9 @@ pub enum Patience {
 
 pub struct ClientBody {
     inner: Received,
+    /// Where the route limits what it unpacks into.
+    #[cfg(feature = "compression")]
+    unpacked: Option<Box<Unpacked>>,
     digest: Option<Box<Digested>>,
     /// Of a body that comes in base64.
     decoder: Option<Box<Decoder>>,
@@ -82,6 +91,8 @@ impl ClientBody {
         let state = Rc::default();
         Self {
             inner: inner.into(),
+            #[cfg(feature = "compression")]
+            unpacked: None,
             digest: None,
             decoder: None,
             copy: None,
@@ -99,6 +110,12 @@ impl ClientBody {
     pub(crate) fn counted(mut self, metrics: &Arc<WorkerMetrics>) -> Self {
         self.metrics = Some(metrics.clone());
         self
+    }
+
+    /// Looks at what it unpacks into while it passes.
+    #[cfg(feature = "compression")]
+    pub(crate) fn unpacked_by(&mut self, unpacked: Unpacked) {
+        self.unpacked = Some(Box::new(unpacked));
     }
 
     /// What comes in is base64 of what is passed on.
@@ -186,7 +203,42 @@ impl ClientBody {
         }
     }
 
+    #[cfg(feature = "compression")]
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        let Some(mut unpacked) = self.unpacked.take() else { return self.poll_received(cx) };
+        let polled = self.poll_unpacked(&mut unpacked, cx);
+        self.unpacked = Some(unpacked);
+        polled
+    }
+
+    #[cfg(not(feature = "compression"))]
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        self.poll_received(cx)
+    }
+
+    #[cfg(feature = "compression")]
+    fn poll_unpacked(
+        &mut self,
+        unpacked: &mut Unpacked,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        if !unpacked.is_waiting() {
+            match ready!(self.poll_received(cx)) {
+                Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
+                next => unpacked.give(next.and_then(Result::ok)),
+            }
+        }
+        match unpacked.look() {
+            Ok(Some(frame)) => Poll::Ready(frame.map(Ok)),
+            Ok(None) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
         let Poll::Ready(next) = Pin::new(&mut self.inner).poll_frame(cx) else {
             ready!(self.poll_patience(cx));
             return self.fail(ClientFault::Stalled);
@@ -269,6 +321,10 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        #[cfg(feature = "compression")]
+        if self.unpacked.as_ref().is_some_and(|it| it.is_waiting()) {
+            return false;
+        }
         let decoded = self.decoder.as_ref().is_none_or(|decoder| decoder.is_empty());
         self.digest.is_none() && self.behind.is_none() && decoded && self.inner.is_end_stream()
     }
@@ -290,6 +346,8 @@ impl fmt::Display for ClientFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ClientFault::TooLarge => "the body is larger than the route allows",
+            ClientFault::UnpacksTooLarge => "the body unpacks into more than the route allows",
+            ClientFault::Packed => "the body is not what its content-encoding says",
             ClientFault::Stalled => "the body stalled",
             ClientFault::Broken => "the body was broken off",
             ClientFault::TrailersTooLarge => "the trailers are larger than allowed",

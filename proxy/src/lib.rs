@@ -39,6 +39,8 @@ mod told;
 pub mod traffic;
 mod trailers;
 mod tunnel;
+#[cfg(feature = "compression")]
+mod unpack;
 mod unread;
 pub mod upstream;
 mod websocket;

@@ -282,13 +282,14 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 47] = [
+pub(crate) const REASONS: [&str; 48] = [
     "malformed_request",
     "bad_path",
     "no_route",
     "method_not_allowed",
     "request_timeout",
     "content_too_large",
+    "unsupported_media_type",
     "uri_too_long",
     "header_fields_too_large",
     "broken_rule",

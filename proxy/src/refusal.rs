@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use uuid::Uuid;
 
@@ -24,6 +24,10 @@ pub(crate) enum Refusal {
     RequestTimeout,
     LateHead,
     BodyTooLarge,
+    /// Once it is unpacked.
+    UnpacksTooLarge,
+    /// In a coding that cannot be looked into, on a route that limits what bodies unpack into.
+    CodingNotTaken,
     UriTooLong,
     HeadersTooLarge,
     BrokenRule,
@@ -129,6 +133,20 @@ impl Refusal {
                 "Content too large",
                 "the request's body is larger than this route allows",
                 8,
+            ),
+            Self::UnpacksTooLarge => words(
+                S::PAYLOAD_TOO_LARGE,
+                "content_too_large",
+                "Content too large",
+                "the request's body unpacks into more than this route allows",
+                8,
+            ),
+            Self::CodingNotTaken => words(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Unsupported media type",
+                "this route takes bodies in one of the codings that Accept-Encoding names, or in none",
+                3,
             ),
             Self::UriTooLong => {
                 words(S::URI_TOO_LONG, "uri_too_long", "URI too long", "the request target is too long", 13)
@@ -391,6 +409,10 @@ impl Refusal {
         {
             headers.insert(ALLOW, value);
         }
+        // RFC 9110 15.5.16.
+        if *self == Self::CodingNotTaken {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br, zstd"));
+        }
         response
     }
 }
@@ -460,6 +482,8 @@ impl From<ClientFault> for Refusal {
     fn from(fault: ClientFault) -> Self {
         match fault {
             ClientFault::TooLarge => Self::BodyTooLarge,
+            ClientFault::UnpacksTooLarge => Self::UnpacksTooLarge,
+            ClientFault::Packed => Self::Malformed("the body is not what its content-encoding says"),
             ClientFault::Stalled => Self::RequestTimeout,
             ClientFault::Digest => {
                 Self::Unauthenticated(AuthFailure::Invalid("the body is not what its content-digest says"), Vec::new())

@@ -40,6 +40,9 @@ fn numbers(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker) -> Vec<(&'st
         Refusal::OverLimit(over) => over.numbers(),
         Refusal::TooManyFailures(seconds) => vec![("retry_after_s", *seconds)],
         Refusal::BodyTooLarge => plan.map(|plan| ("body_bytes_max", plan.rule.route.body.max.0)).into_iter().collect(),
+        Refusal::UnpacksTooLarge => {
+            plan.map(|plan| ("body_decompressed_max", plan.rule.route.body.decompressed_max.0)).into_iter().collect()
+        }
         Refusal::UriTooLong => vec![("uri_bytes_max", limits.uri_bytes_max as u64)],
         Refusal::HeadersTooLarge => vec![
             ("header_fields_max", limits.header_fields_max as u64),

@@ -65,7 +65,7 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
             .unwrap_or_default(),
         access_log: it.access_log,
         limits: names_from("limits", &it.limits)?,
-        body: it.body.and_then(|it| it.max).map(|max| BodyLimit { max: Size(max) }).unwrap_or_default(),
+        body: it.body.map(body_from).unwrap_or_default(),
         timeouts: RouteTimeouts { total: total.unwrap_or_default() },
         retries: RouteRetries { attempts: it.retries.and_then(|it| it.attempts) },
         mirror: it.mirror.map(traffic::mirror_from).transpose().map_err(|invalid| invalid.under("mirror"))?,
@@ -131,6 +131,11 @@ fn respond_from(it: admin::Respond) -> Result<RespondWords, Invalid> {
         status => Some(narrow("status", status, "200 to 599")?),
     };
     Ok(RespondWords { status, body: it.body, headers: it.headers, ..RespondWords::default() })
+}
+
+fn body_from(it: admin::BodyLimit) -> BodyLimit {
+    let max = it.max.map_or_else(|| BodyLimit::default().max, Size);
+    BodyLimit { max, decompressed_max: Size(it.decompressed_max) }
 }
 
 fn rewrite_from(it: admin::Rewrite) -> Rewrite {
@@ -263,7 +268,7 @@ pub fn route_to(route: &Route) -> admin::Route {
         encoded_slash: it.encoded_slash.word().to_owned(),
         access_log: it.access_log,
         limits: names_to(&it.limits),
-        body: Some(admin::BodyLimit { max: Some(it.body.max.0) }),
+        body: Some(admin::BodyLimit { max: Some(it.body.max.0), decompressed_max: it.body.decompressed_max.0 }),
         timeouts: Some(admin::RouteTimeouts { total: span_to(it.timeouts.total) }),
         retries: Some(admin::RouteRetries { attempts: it.retries.attempts }),
         mirror: it.mirror.map(traffic::mirror_to),

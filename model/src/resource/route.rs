@@ -240,11 +240,13 @@ pub enum EncodedSlash {
 pub struct BodyLimit {
     /// 0: no limit.
     pub max: Size,
+    /// Of what a body with a Content-Encoding unpacks into; 0: nobody looks.
+    pub decompressed_max: Size,
 }
 
 impl Default for BodyLimit {
     fn default() -> Self {
-        Self { max: BODY_MAX_DEFAULT }
+        Self { max: BODY_MAX_DEFAULT, decompressed_max: Size(0) }
     }
 }
 

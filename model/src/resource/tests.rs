@@ -260,12 +260,14 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
         r#""path_prefix":null,"path":null,"path_regex":null,"query":{"set":{},"add":{},"remove":[]},"#,
         r#""headers":{"request":{"set":{},"add":{},"remove":[]},"response":{"set":{},"add":{},"#,
         r#""remove":[]}}},"auth":null,"authorize":[],"on_stale":"allow","encoded_slash":"refuse","access_log":null,"#,
-        r#""limits":[],"body":{"max":"10MiB"},"#,
+        r#""limits":[],"body":{"max":"10MiB","decompressed_max":"0"},"#,
         r#""timeouts":{"total":"0s"},"retries":{"attempts":null},"#,
         r#""mirror":null,"cors":null,"compression":null,"cache":null,"policies":[]}"#
     );
     assert_eq!(shown, expected);
     assert_eq!(route(json!({ "body": { "max": 0 } })).unwrap().body.max, Size(0));
+    let body = route(json!({ "body": { "decompressed_max": "64MiB" } })).unwrap().body;
+    assert_eq!((body.max, body.decompressed_max), (Size(10 << 20), Size(64 << 20)));
 }
 
 proptest! {

@@ -21,6 +21,8 @@ use super::{
     },
     origin,
 };
+#[cfg(feature = "compression")]
+use crate::unpack::{Coded, Unpacked};
 use crate::{
     body::{RequestBody, ResponseBody},
     client_body::{ClientBody, Patience},
@@ -254,6 +256,17 @@ pub(super) fn body(
         .digested(digest);
     record.client_body = Some(body.state());
     Ok(RequestBody::Client(body))
+}
+
+/// What it unpacks into is limited too, as the upstream will read it.
+#[cfg(feature = "compression")]
+pub(super) fn look_into(record: &Record, body: &mut RequestBody, plan: &Plan, headers: &HeaderMap) {
+    let max = plan.rule.route.body.decompressed_max.0;
+    if let (1.., RequestBody::Client(body)) = (max, body)
+        && let Some(unpacked) = Unpacked::new(Coded::of(headers), max, &record.conn.worker.metrics)
+    {
+        body.unpacked_by(unpacked);
+    }
 }
 
 pub(super) async fn send(

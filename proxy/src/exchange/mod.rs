@@ -30,6 +30,8 @@ pub(crate) use self::{
     forward::{quietly, while_admitted},
     origin::id_value,
 };
+#[cfg(feature = "compression")]
+use crate::unpack::Coded;
 use crate::{
     body::ResponseBody,
     cache::{self, Consulted},
@@ -240,6 +242,8 @@ async fn serve(
             }
             let body = forward::body(record, body, &plan, &settings.limits, digest);
             let mut body = body.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
+            #[cfg(feature = "compression")]
+            forward::look_into(record, &mut body, &plan, &parts.headers);
             if let Some(mirror) = plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket) {
                 traffic::mirror::begin(record, &plan, mirror, &parts, &mut body);
             }
@@ -355,6 +359,10 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
     }
     if refusal::declared_too_large(headers, route.body.max.0) {
         return Err(Refusal::BodyTooLarge);
+    }
+    #[cfg(feature = "compression")]
+    if route.body.decompressed_max.0 != 0 && Coded::of(headers) == Coded::Unknown {
+        return Err(Refusal::CodingNotTaken);
     }
     Ok(())
 }

@@ -56,6 +56,10 @@ pub fn check(route: &Route) -> Result<(), Invalid> {
         Some(_) if cfg!(not(feature = "compression")) => {
             Err(Invalid::field("compression").found("it").allowed("nothing: this build was made without compression"))
         }
+        _ if cfg!(not(feature = "compression")) && route.body.decompressed_max.0 != 0 => {
+            let invalid = Invalid::field("body.decompressed_max").found(route.body.decompressed_max);
+            Err(invalid.allowed("0: this build was made without compression"))
+        }
         _ => Ok(()),
     }
 }

@@ -1,6 +1,9 @@
 //! Splits, preflights, mirrors, rewrites with values, and answers made smaller.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use crate::support::*;
 use bytes::Bytes;
@@ -243,6 +246,60 @@ async fn answers_are_compressed_as_the_client_likes_it() {
     }
     let head = ask(gateway.address, "HEAD /", &["accept-encoding: gzip"], "").await;
     assert_eq!((field(&head, "content-encoding"), field(&head, "vary")), (None, Some("accept-encoding")), "{head}");
+}
+
+#[tokio::test]
+async fn a_small_body_that_unpacks_into_too_much_goes_nowhere() {
+    use std::io::Write;
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let target = upstream(move |request| {
+        let heard = hears.clone();
+        async move {
+            // One that breaks off is not heard whole.
+            if let Ok(body) = http_body_util::BodyExt::collect(request.into_body()).await {
+                heard.lock().unwrap().push(body.to_bytes());
+            }
+            Response::new(Full::default())
+        }
+    })
+    .await;
+    let mut words = forward_all(target);
+    words["routes"][0]["body"] = json!({"decompressed_max": "64KiB"});
+    let gateway = Gateway::start(words);
+    let packed = |bytes: usize| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![b'x'; bytes]).unwrap();
+        encoder.finish().unwrap()
+    };
+    let send = async |coding: &str, body: &[u8]| {
+        let length = body.len();
+        let head =
+            format!("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{coding}content-length: {length}\r\n\r\n");
+        raw(gateway.address, [head.as_bytes(), body].concat()).await
+    };
+    let gzip = "content-encoding: gzip\r\n";
+    for (coding, body) in
+        [(gzip, packed(64 << 10)), ("", vec![b'x'; 100_000]), ("content-encoding: identity\r\n", vec![1; 9])]
+    {
+        let before = heard.lock().unwrap().len();
+        assert_eq!(status(&send(coding, &body).await), 200);
+        assert!(heard.lock().unwrap()[before] == body, "it is passed on as it is");
+    }
+    for (bytes, note) in [((64 << 10) + 1, "by a byte"), (64 << 20, "a bomb")] {
+        let answer = send(gzip, &packed(bytes)).await;
+        check_problem(&answer, 413, "content_too_large");
+        assert!(answer.contains("unpacks"), "{note}: {answer}");
+    }
+    check_problem(&send(gzip, b"not packed at all").await, 400, "malformed_request");
+    let other = send("content-encoding: gzip, gzip\r\n", &packed(9)).await;
+    check_problem(&other, 415, "unsupported_media_type");
+    assert_eq!(field(&other, "accept-encoding"), Some("gzip, deflate, br, zstd"));
+    assert_eq!(heard.lock().unwrap().len(), 3);
+    until("decoders to give back what they held", || {
+        (gateway.metric("quorumgate_http_buffered_bytes") == 0).then_some(())
+    })
+    .await;
 }
 
 /// Content-Encoding, and the bytes of the body.

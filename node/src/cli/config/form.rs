@@ -304,7 +304,15 @@ static HEADER_EDITS: Object = Object {
 
 static BODY: Object = Object {
     about: "Limits on the request's body.",
-    fields: &[Field::new("max", Form::Size, "The largest body; 0 is no limit.").default("\"10MiB\"")],
+    fields: &[
+        Field::new("max", Form::Size, "The largest body; 0 is no limit.").default("\"10MiB\""),
+        Field::new(
+            "decompressed_max",
+            Form::Size,
+            "What a body with a Content-Encoding may unpack into (gzip, deflate, br, zstd); 0: nobody looks.",
+        )
+        .default("\"0\""),
+    ],
 };
 
 static ROUTE_TIMEOUTS: Object = Object {
