@@ -70,6 +70,8 @@ pub struct ClientBody {
     digest: Option<Box<Digested>>,
     /// Of a body that comes in base64.
     decoder: Option<Box<Decoder>>,
+    /// What was read of it before it goes on.
+    ahead: Option<Bytes>,
     /// For a mirror.
     copy: Option<Box<Copy>>,
     /// Trailers that wait for the last part.
@@ -95,6 +97,7 @@ impl ClientBody {
             unpacked: None,
             digest: None,
             decoder: None,
+            ahead: None,
             copy: None,
             behind: None,
             state,
@@ -167,6 +170,12 @@ impl ClientBody {
     pub fn digested(mut self, digest: Option<Digested>) -> Self {
         self.digest = digest.map(Box::new);
         self
+    }
+
+    /// Gives back what was read from its start, and its trailers if they were. Not for a body that is decoded on its way.
+    pub(crate) fn put_back(&mut self, bytes: Bytes, trailers: Option<Frame<Bytes>>) {
+        self.ahead = Some(bytes).filter(|bytes| !bytes.is_empty());
+        self.behind = trailers.map(Box::new);
     }
 
     pub(crate) fn copied_to(&mut self, copy: Box<Copy>) {
@@ -289,6 +298,9 @@ impl ClientBody {
 
     /// As the upstream gets it.
     fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        if let Some(bytes) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         loop {
             let next = ready!(self.poll_encoded(cx));
             let Some(decoder) = &mut self.decoder else { return Poll::Ready(next) };
@@ -326,7 +338,7 @@ impl Body for ClientBody {
             return false;
         }
         let decoded = self.decoder.as_ref().is_none_or(|decoder| decoder.is_empty());
-        self.digest.is_none() && self.behind.is_none() && decoded && self.inner.is_end_stream()
+        self.digest.is_none() && self.ahead.is_none() && self.behind.is_none() && decoded && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -334,9 +346,11 @@ impl Body for ClientBody {
             return SizeHint::default();
         }
         let rest = self.inner.size_hint();
-        let Some(digest) = &self.digest else { return rest };
+        let ahead = self.ahead.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let held = self.digest.as_ref().map_or(0, |digest| digest.held_bytes());
         match rest.exact() {
-            Some(exact) => SizeHint::with_exact(exact + digest.held_bytes()),
+            _ if ahead == 0 && self.digest.is_none() => rest,
+            Some(exact) => SizeHint::with_exact(exact + ahead + held),
             None => SizeHint::default(),
         }
     }

@@ -7,6 +7,31 @@ use bytes::{Buf, Bytes};
 
 use crate::metrics::WorkerMetrics;
 
+/// Bytes that are put together before they are a part of a body.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    bytes: u64,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Holding {
+    pub(crate) fn new(bytes: u64, metrics: &Arc<WorkerMetrics>) -> Self {
+        metrics.buffered_bytes.add(bytes);
+        Self { bytes, metrics: metrics.clone() }
+    }
+
+    pub(crate) fn grow(&mut self, bytes: u64) {
+        self.metrics.buffered_bytes.add(bytes);
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.metrics.buffered_bytes.sub(self.bytes);
+    }
+}
+
 /// A part of a body. Stays on its worker's thread, like the counter.
 #[derive(Debug)]
 pub(crate) struct Held {

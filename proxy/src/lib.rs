@@ -16,6 +16,7 @@ mod held;
 mod http3;
 pub mod identity;
 mod ids;
+mod inspect;
 mod io;
 pub mod limits;
 mod listener;

@@ -24,6 +24,8 @@ pub(crate) const OTHER_ROUTES: &str = "_other";
 const ROUTES_MAX: usize = 16_384;
 /// Auths that one worker counts apart; others go uncounted.
 const AUTHS_MAX: usize = 1_024;
+/// Policies that one worker counts apart; others go uncounted.
+const POLICIES_MAX: usize = 1_024;
 
 /// Pairs of method and status that one route counts apart; what is beyond is counted under code `other`.
 const SERIES_MAX: usize = 32;
@@ -197,6 +199,32 @@ impl AuthMetrics {
     }
 }
 
+/// What one worker counts of one policy.
+#[derive(Debug, Default)]
+pub(crate) struct PolicyMetrics([Counter; PolicyResult::ALL.len()]);
+
+/// What a policy found in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PolicyResult {
+    Passed,
+    Refused,
+    /// It would be refused, if the policy enforced what it asks.
+    Detected,
+    /// What the policy could not look through, and let pass.
+    Unseen,
+}
+
+impl PolicyResult {
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::Passed, "passed"), (Self::Refused, "refused"), (Self::Detected, "detected"), (Self::Unseen, "unseen")];
+}
+
+impl PolicyMetrics {
+    pub(crate) fn count(&self, result: PolicyResult) {
+        self.0[result as usize].add(1);
+    }
+}
+
 /// What became of a copy for a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MirrorResult {
@@ -254,6 +282,7 @@ impl CacheResult {
 pub(crate) struct WorkerMetrics {
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
     auths: Mutex<BTreeMap<Name, Arc<AuthMetrics>>>,
+    policies: Mutex<BTreeMap<Name, Arc<PolicyMetrics>>>,
     rejects: Rejects,
     /// Plans whose route is counted under `OTHER_ROUTES`. Not on the way of an exchange.
     overflow: Counter,
@@ -282,9 +311,10 @@ impl Default for Rejects {
 }
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 48] = [
+pub(crate) const REASONS: [&str; 49] = [
     "malformed_request",
     "bad_path",
+    "validation_failed",
     "no_route",
     "method_not_allowed",
     "request_timeout",
@@ -371,6 +401,14 @@ impl WorkerMetrics {
             return Arc::default();
         }
         auths.entry(name.clone()).or_default().clone()
+    }
+
+    pub(crate) fn policy(&self, name: &Name) -> Arc<PolicyMetrics> {
+        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if policies.len() >= POLICIES_MAX && !policies.contains_key(name) {
+            return Arc::default();
+        }
+        policies.entry(name.clone()).or_default().clone()
     }
 
     /// Drops what was counted for routes that are gone: memory follows the configuration. Not on the worker's time.
@@ -508,6 +546,7 @@ fn write_all(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Resu
         writeln!(out, "quorumgate_rejects_total{{reason=\"{reason}\"}} {count}")?;
     }
     write_auths(workers, out)?;
+    write_policies(workers, out)?;
     family(out, "quorumgate_cache_requests_total", "counter", "Requests on routes with a cache.")?;
     for (slot, result) in CacheResult::ALL.iter().enumerate() {
         let count: u64 = workers.iter().map(|it| it.caches[slot].value()).sum();
@@ -563,6 +602,23 @@ fn write_auths(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Re
     for (name, sums) in &auths {
         for ((_, result), count) in AuthResult::ALL.iter().zip(sums).filter(|(_, count)| **count > 0) {
             writeln!(out, "quorumgate_auth_total{{auth=\"{name}\",result=\"{result}\"}} {count}")?;
+        }
+    }
+    Ok(())
+}
+
+fn write_policies(workers: &[Arc<WorkerMetrics>], out: &mut String) -> std::fmt::Result {
+    let mut policies: BTreeMap<Name, [u64; PolicyResult::ALL.len()]> = BTreeMap::new();
+    for worker in workers {
+        for (name, metrics) in &*worker.policies.lock().unwrap_or_else(PoisonError::into_inner) {
+            let sums = policies.entry(name.clone()).or_default();
+            sums.iter_mut().zip(&metrics.0).for_each(|(sum, count)| *sum += count.value());
+        }
+    }
+    family(out, "quorumgate_policy_total", "counter", "What policies that look through requests found in them.")?;
+    for (name, sums) in &policies {
+        for ((_, result), count) in PolicyResult::ALL.iter().zip(sums).filter(|(_, count)| **count > 0) {
+            writeln!(out, "quorumgate_policy_total{{policy=\"{name}\",result=\"{result}\"}} {count}")?;
         }
     }
     Ok(())

@@ -233,6 +233,14 @@ impl Record {
         self.decision = Some(Decision { phase: "authorization", policy, rule, shadow, numbers: Vec::new() });
     }
 
+    /// What a policy found and lets pass, beside whatever decides.
+    pub(crate) fn detected(&mut self, what: Box<str>) {
+        self.decided("validation");
+        if let Some(decision) = &mut self.decision {
+            decision.shadow.push(what);
+        }
+    }
+
     pub(crate) fn refused(&mut self, code: &'static str) {
         self.code = code;
         self.conn.worker.metrics.reject(code);

@@ -9,9 +9,12 @@ use http::{
 };
 use uuid::Uuid;
 
-use quorumgate_model::ruleset::ShutOut;
+use quorumgate_model::{resource::Name, ruleset::ShutOut};
 
-use crate::{client_body::ClientFault, identity::AuthFailure, limits::OverLimit, live::Ended, upstream::Failure};
+use crate::{
+    client_body::ClientFault, identity::AuthFailure, inspect::Violations, limits::OverLimit, live::Ended,
+    upstream::Failure,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -26,7 +29,16 @@ pub(crate) enum Refusal {
     BodyTooLarge,
     /// Once it is unpacked.
     UnpacksTooLarge,
-    /// In a coding that cannot be looked into, on a route that limits what bodies unpack into.
+    /// Larger than this policy, which looks through it, takes.
+    TooLargeToInspect {
+        policy: Name,
+        bytes_max: u64,
+    },
+    /// Of a type that no policy of the route looks through, and this one wants that.
+    TypeNotTaken(Name),
+    /// What a policy found in it.
+    Invalid(Box<Violations>),
+    /// In a coding that cannot be looked into, on a route that wants to.
     CodingNotTaken,
     UriTooLong,
     HeadersTooLarge,
@@ -140,6 +152,27 @@ impl Refusal {
                 "Content too large",
                 "the request's body unpacks into more than this route allows",
                 8,
+            ),
+            Self::TooLargeToInspect { .. } => words(
+                S::PAYLOAD_TOO_LARGE,
+                "content_too_large",
+                "Content too large",
+                "the request's body is, or unpacks into, more than the policies of this route look through",
+                8,
+            ),
+            Self::TypeNotTaken(_) => words(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Unsupported media type",
+                "this route takes bodies of the types alone that its policies look through",
+                3,
+            ),
+            Self::Invalid(_) => words(
+                S::BAD_REQUEST,
+                "validation_failed",
+                "Validation failed",
+                "the request is not as this route wants it; errors says where",
+                3,
             ),
             Self::CodingNotTaken => words(
                 S::UNSUPPORTED_MEDIA_TYPE,
@@ -330,6 +363,7 @@ impl Refusal {
             Self::InsufficientScope(_) | Self::AccessDenied => Some("authorization"),
             Self::StateStale => Some("freshness"),
             Self::OverLimit(_) | Self::LimitUnavailable => Some("limits"),
+            Self::TooLargeToInspect { .. } | Self::TypeNotTaken(_) | Self::Invalid(_) => Some("validation"),
             _ => None,
         }
     }
@@ -369,12 +403,13 @@ impl Refusal {
         }
     }
 
-    /// Further members of the problem, each with its comma; the names of limits need no escape.
+    /// Further members of the problem, each with its comma; names of limits need no escape.
     fn extensions(&self) -> String {
         match self {
             Self::OverLimit(over) => {
                 format!(",\"violated-policies\":[\"{}\"],\"retry_after\":{}", over.policy, over.retry_after_s)
             }
+            Self::Invalid(violations) => violations.member(),
             _ => String::new(),
         }
     }

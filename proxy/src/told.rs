@@ -21,6 +21,18 @@ impl Told {
                 told.policy = Some(Arc::from(&*shut.policy));
                 told.rule = Some(Arc::from(shut.how.word()));
             }
+            Refusal::TooLargeToInspect { policy, .. } => {
+                told.policy = Some(Arc::from(&**policy));
+                told.rule = Some(Arc::from("body_max"));
+            }
+            Refusal::TypeNotTaken(policy) => {
+                told.policy = Some(Arc::from(&**policy));
+                told.rule = Some(Arc::from("other_types"));
+            }
+            Refusal::Invalid(found) => {
+                told.policy = Some(Arc::from(&*found.policy));
+                told.rule = Some(Arc::from(found.rule()));
+            }
             Refusal::BrokenRule => {
                 told.rule = plan.and_then(|plan| plan.rule.broken.as_ref()).map(|why| Arc::from(why.to_string()));
             }
@@ -43,6 +55,8 @@ fn numbers(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker) -> Vec<(&'st
         Refusal::UnpacksTooLarge => {
             plan.map(|plan| ("body_decompressed_max", plan.rule.route.body.decompressed_max.0)).into_iter().collect()
         }
+        Refusal::TooLargeToInspect { bytes_max, .. } => vec![("body_max", *bytes_max)],
+        Refusal::Invalid(found) => vec![("errors", found.errors.len() as u64)],
         Refusal::UriTooLong => vec![("uri_bytes_max", limits.uri_bytes_max as u64)],
         Refusal::HeadersTooLarge => vec![
             ("header_fields_max", limits.header_fields_max as u64),

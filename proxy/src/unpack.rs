@@ -10,7 +10,11 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, header};
 use http_body::Frame;
 
-use crate::{client_body::ClientFault, metrics::WorkerMetrics};
+use crate::{
+    client_body::ClientFault,
+    held::{Held, Holding},
+    metrics::WorkerMetrics,
+};
 
 /// Unpacked at one go, before others get their turn on this worker.
 const OUT_BYTES_AT_ONCE: usize = 1 << 20;
@@ -48,6 +52,11 @@ impl Coded {
             _ => Self::Unknown,
         }
     }
+
+    /// What a decoder may hold, counted as body bytes held.
+    fn decoder_bytes(self) -> u64 {
+        if matches!(self, Self::Br | Self::Zstd) { LARGE_BYTES } else { SMALL_BYTES }
+    }
 }
 
 /// One body that is looked into.
@@ -60,7 +69,8 @@ pub(crate) struct Unpacked {
     waiting: Option<Option<Frame<Bytes>>>,
     is_over: bool,
     has_begun: bool,
-    _held: Reserved,
+    /// Memory of the decoder, as if bytes of the body were held.
+    _held: Holding,
 }
 
 enum Decoder {
@@ -77,33 +87,11 @@ struct Source {
     ended: bool,
 }
 
-/// Memory of a decoder, as if bytes of the body were held.
-struct Reserved(u64, Arc<WorkerMetrics>);
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.1.buffered_bytes.sub(self.0);
-    }
-}
-
 impl Unpacked {
     /// None: there is nothing to unpack.
     pub(crate) fn new(coded: Coded, max: u64, metrics: &Arc<WorkerMetrics>) -> Option<Self> {
-        let source = Source::default();
-        let decoder = match coded {
-            Coded::Plain | Coded::Unknown => return None,
-            Coded::Gzip => Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(source))),
-            Coded::Deflate => Decoder::Deflate(Box::new(flate2::bufread::ZlibDecoder::new(source))),
-            Coded::Br => Decoder::Br(Box::new(brotli::Decompressor::new(source, 4 << 10))),
-            Coded::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(source).ok()?;
-                decoder.window_log_max(ZSTD_WINDOW).ok()?;
-                Decoder::Zstd(Box::new(decoder))
-            }
-        };
-        let reserved = if matches!(coded, Coded::Br | Coded::Zstd) { LARGE_BYTES } else { SMALL_BYTES };
-        metrics.buffered_bytes.add(reserved);
-        let held = Reserved(reserved, metrics.clone());
+        let decoder = Decoder::new(coded, Source::default())?;
+        let held = Holding::new(coded.decoder_bytes(), metrics);
         Some(Self { decoder, bytes: 0, max, waiting: None, is_over: false, has_begun: false, _held: held })
     }
 
@@ -156,7 +144,56 @@ impl Unpacked {
     }
 }
 
+/// All that a whole body unpacks into, unless that is too much. Others get their turn on this worker meanwhile.
+pub(crate) async fn whole(
+    coded: Coded,
+    packed: Bytes,
+    bytes_max: u64,
+    metrics: &Arc<WorkerMetrics>,
+) -> Result<Bytes, ClientFault> {
+    let Some(mut decoder) = Decoder::new(coded, Source { bytes: packed.clone(), ended: true }) else {
+        return Ok(packed);
+    };
+    let mut holding = Holding::new(coded.decoder_bytes(), metrics);
+    let mut out = Vec::new();
+    let mut part = [0; OUT_BYTES];
+    loop {
+        let Ok(n) = decoder.read(&mut part) else { return Err(ClientFault::Packed) };
+        if n == 0 {
+            break;
+        }
+        if (out.len() + n) as u64 > bytes_max {
+            return Err(ClientFault::UnpacksTooLarge);
+        }
+        holding.grow(n as u64);
+        out.extend_from_slice(&part[..n]);
+        if out.len() / OUT_BYTES_AT_ONCE > (out.len() - n) / OUT_BYTES_AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Nobody knows what stands behind the end, or what it becomes.
+    match decoder.source().bytes.is_empty() {
+        true => Ok(Bytes::from_owner(Held::new(out.into(), metrics))),
+        false => Err(ClientFault::Broken),
+    }
+}
+
 impl Decoder {
+    /// None: there is nothing to unpack.
+    fn new(coded: Coded, source: Source) -> Option<Self> {
+        Some(match coded {
+            Coded::Plain | Coded::Unknown => return None,
+            Coded::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(source))),
+            Coded::Deflate => Self::Deflate(Box::new(flate2::bufread::ZlibDecoder::new(source))),
+            Coded::Br => Self::Br(Box::new(brotli::Decompressor::new(source, 4 << 10))),
+            Coded::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(source).ok()?;
+                decoder.window_log_max(ZSTD_WINDOW).ok()?;
+                Self::Zstd(Box::new(decoder))
+            }
+        })
+    }
+
     fn source(&mut self) -> &mut Source {
         match self {
             Self::Gzip(it) => it.get_mut(),

@@ -29,6 +29,7 @@ use crate::{
         ladder::{self, Kept},
     },
     ids::Ids,
+    inspect::Inspectors,
     limits::Limits,
     listeners::Order,
     live::LiveTable,
@@ -100,6 +101,7 @@ pub(crate) struct Worker {
     /// What was looked up for authentication.
     pub(crate) kept: Kept,
     pub(crate) plans: Plans,
+    pub(crate) inspectors: Inspectors,
     pub(crate) server_names: passthrough::Cache,
     /// The exchanges that it served last.
     pub(crate) recent: Recent,
@@ -224,6 +226,7 @@ async fn run_local(seed: Seed) {
         live: LiveTable::default(),
         kept: Kept::default(),
         plans: Plans::new(metrics.clone()),
+        inspectors: Inspectors::new(metrics.clone()),
         server_names: passthrough::Cache::default(),
         recent: Recent::default(),
         mirrors: Cell::new(0),
@@ -283,6 +286,7 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
         assert!(!worker.shared.break_clock.load(Ordering::Relaxed), "as the test of alarms asks for");
         worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
         worker.plans.prune(&worker.shared.ruleset.load());
+        worker.inspectors.prune(&worker.shared.ruleset.load());
         sweep(worker);
         let limits = &worker.shared.settings.limits;
         worker.conns.borrow().values().for_each(|conn| conn.check_clocks(limits));

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use quorumgate_proto::admin::v1::{self as admin, policy::Kind};
 
-use super::resource::{meta_to, name_from};
+use super::resource::{meta_to, name_from, word};
 use crate::{
     invalid::Invalid,
-    resource::{IpPolicy, IpWords, Nets, Policy, PolicyKind, PolicyWords, plain},
+    resource::{IpPolicy, IpWords, JsonPolicy, Nets, Policy, PolicyKind, PolicyMode, PolicyWords, Tolerance, plain},
+    units::Size,
 };
 
 /// From so many networks on a list is packed.
@@ -18,22 +19,24 @@ const IS_V6: u8 = 64;
 
 pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
     let meta = it.meta.unwrap_or_default();
-    let mut ip = it.kind.map(|Kind::Ip(ip)| ip);
-    let packed = ip.as_mut().map(|ip| (std::mem::take(&mut ip.allow_packed), std::mem::take(&mut ip.deny_packed)));
-    let (allow, deny) = packed.filter(|(allow, deny)| !allow.is_empty() || !deny.is_empty()).unwrap_or_default();
-    let is_packed = !allow.is_empty() || !deny.is_empty();
-    let words = PolicyWords {
-        name: name_from("name", &it.name)?,
-        labels: meta.labels,
-        owner: meta.owner,
-        description: meta.description,
-        ip: ip.map(|ip| IpWords { allow: ip.allow, deny: ip.deny }),
-    };
-    if !is_packed {
-        return words.try_into();
+    let words = PolicyWords::new(name_from("name", &it.name)?, meta.labels, meta.owner, meta.description);
+    match it.kind {
+        None => words.try_into(),
+        Some(Kind::Ip(ip)) => ip_from(words, ip),
+        Some(Kind::Json(it)) => {
+            let json = json_from(it).map_err(|invalid| invalid.under("json"))?;
+            PolicyWords { json: Some(json), ..words }.try_into()
+        }
+    }
+}
+
+fn ip_from(words: PolicyWords, mut ip: admin::IpPolicy) -> Result<Policy, Invalid> {
+    let (allow, deny) = (std::mem::take(&mut ip.allow_packed), std::mem::take(&mut ip.deny_packed));
+    let said = IpWords { allow: ip.allow, deny: ip.deny };
+    if allow.is_empty() && deny.is_empty() {
+        return PolicyWords { ip: Some(said), ..words }.try_into();
     }
     let unpacked = || {
-        let IpWords { allow: said, deny: said_no } = words.ip.clone().unwrap_or_default();
         let both = |field: &'static str, said: &[String], packed: &[u8]| match said.is_empty() {
             true => Nets::new(field, unpack(field, packed)?),
             false => unpack(field, packed).and_then(|mut nets| {
@@ -41,14 +44,43 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
                 Nets::new(field, nets)
             }),
         };
-        IpPolicy { allow: both("allow", &said, &allow)?, deny: both("deny", &said_no, &deny)? }.checked()
+        IpPolicy { allow: both("allow", &said.allow, &allow)?, deny: both("deny", &said.deny, &deny)? }.checked()
     };
     let ip = unpacked().map_err(|invalid: Invalid| invalid.under("ip"))?;
     Policy::with(words, PolicyKind::Ip(ip))
 }
 
+fn json_from(it: admin::JsonPolicy) -> Result<JsonPolicy, Invalid> {
+    let default = JsonPolicy::default();
+    Ok(JsonPolicy {
+        mode: mode(&it.mode, default.mode)?,
+        max_depth: it.max_depth.unwrap_or(default.max_depth),
+        max_keys: it.max_keys.unwrap_or(default.max_keys),
+        max_array: it.max_array.unwrap_or(default.max_array),
+        max_string: it.max_string.map_or(default.max_string, Size),
+        duplicate_keys: tolerance("duplicate_keys", &it.duplicate_keys, default.duplicate_keys)?,
+        body_max: it.body_max.map_or(default.body_max, Size),
+        other_types: tolerance("other_types", &it.other_types, default.other_types)?,
+    })
+}
+
+fn mode(text: &str, default: PolicyMode) -> Result<PolicyMode, Invalid> {
+    Ok(word("mode", text, PolicyMode::ALL, PolicyMode::word)?.unwrap_or(default))
+}
+
+fn tolerance(field: &str, text: &str, default: Tolerance) -> Result<Tolerance, Invalid> {
+    Ok(word(field, text, Tolerance::ALL, Tolerance::word)?.unwrap_or(default))
+}
+
 pub fn policy_to(it: &Policy) -> admin::Policy {
-    let PolicyKind::Ip(ip) = &it.kind;
+    let kind = match &it.kind {
+        PolicyKind::Ip(ip) => Kind::Ip(ip_to(ip)),
+        PolicyKind::Json(json) => Kind::Json(json_to(json)),
+    };
+    admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
+}
+
+fn ip_to(ip: &IpPolicy) -> admin::IpPolicy {
     let mut message = admin::IpPolicy::default();
     for (nets, words, packed) in [
         (&ip.allow, &mut message.allow, &mut message.allow_packed),
@@ -59,10 +91,19 @@ pub fn policy_to(it: &Policy) -> admin::Policy {
             false => *packed = pack(nets.as_slice()),
         }
     }
-    admin::Policy {
-        name: it.name.to_string(),
-        meta: meta_to(&it.labels, &it.owner, &it.description),
-        kind: Some(Kind::Ip(message)),
+    message
+}
+
+fn json_to(it: &JsonPolicy) -> admin::JsonPolicy {
+    admin::JsonPolicy {
+        mode: it.mode.word().to_owned(),
+        max_depth: Some(it.max_depth),
+        max_keys: Some(it.max_keys),
+        max_array: Some(it.max_array),
+        max_string: Some(it.max_string.0),
+        duplicate_keys: it.duplicate_keys.word().to_owned(),
+        body_max: Some(it.body_max.0),
+        other_types: it.other_types.word().to_owned(),
     }
 }
 
@@ -127,13 +168,7 @@ mod tests {
                 .map(|it| it.parse::<IpNet>().unwrap()),
         );
         let ip = IpPolicy { allow: Nets::new("allow", nets).unwrap(), deny: Nets::default() };
-        let words = PolicyWords {
-            name: "p".parse().unwrap(),
-            labels: Default::default(),
-            owner: String::new(),
-            description: String::new(),
-            ip: None,
-        };
+        let words = PolicyWords::new("p".parse().unwrap(), Default::default(), String::new(), String::new());
         let policy = Policy::with(words, PolicyKind::Ip(ip)).unwrap();
         let mut message = policy_to(&policy);
         let Some(Kind::Ip(stored)) = &message.kind else { panic!("another kind") };

@@ -419,7 +419,7 @@ fn others() -> impl Strategy<Value = Resource> {
     let secret = prop_oneof![secret, sealed];
     let span = (1..=29u64).prop_map(|s| format!("{s}s"));
     let amount = 1..=LIMIT_MAX;
-    let flags = (any::<bool>(), any::<bool>(), 0..=16u8, 0..=3u8);
+    let flags = (any::<bool>(), any::<bool>(), 0..=17u8, 0..=3u8);
     (name(), secret, span, amount, flags).prop_map(|(name, secret, span, amount, (one, two, kind, form))| {
         let client = |url: &str| {
             json!({ url: "https://i.test/x?y", "client_id": "c", "client_secret": secret, "allow_private": one })
@@ -480,6 +480,11 @@ fn others() -> impl Strategy<Value = Resource> {
             15 => (
                 Kind::Policy,
                 json!({ "ip": { "allow": if one { vec!["10.0.0.0/8", "::/0"] } else { vec![] }, "deny": ["192.0.2.0/24"] } }),
+            ),
+            16 => (
+                Kind::Policy,
+                json!({ "json": { "mode": if one { "detect" } else { "enforce" }, "max_depth": 3, "max_array": 7,
+                        "max_string": "1KiB", "duplicate_keys": if two { "allow" } else { "refuse" } } }),
             ),
             14 => (Kind::Listener, json!({ "address": "1.2.3.4:5", "protocol": "tcp", "upstream": "u" })),
             _ => (Kind::Limit, json!({ "per": per, "kind": "concurrency", "limit": amount, "max_hold": span })),

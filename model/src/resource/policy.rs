@@ -1,9 +1,14 @@
-//! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address.
+//! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, the others by what the
+//! request says.
+
+mod payload;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+
+pub use payload::*;
 
 use super::{Name, check};
 use crate::invalid::Invalid;
@@ -26,13 +31,26 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyKind {
     Ip(IpPolicy),
+    Json(JsonPolicy),
 }
+
+/// Exactly one of them makes a policy.
+const KINDS: &str = "ip and json";
 
 impl PolicyKind {
     /// `ip`
     pub fn word(&self) -> &'static str {
         match self {
             PolicyKind::Ip(_) => "ip",
+            PolicyKind::Json(_) => "json",
+        }
+    }
+
+    /// How it looks through what a request says; None: it goes by something else.
+    pub fn look(&self) -> Option<Look> {
+        match self {
+            PolicyKind::Ip(_) => None,
+            PolicyKind::Json(it) => Some(Look { mode: it.mode, body_max: it.body_max, other_types: it.other_types }),
         }
     }
 }
@@ -109,6 +127,14 @@ pub struct PolicyWords {
     pub description: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpWords>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<JsonPolicy>,
+}
+
+impl PolicyWords {
+    pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
+        Self { name, labels, owner, description, ip: None, json: None }
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -122,16 +148,29 @@ impl TryFrom<PolicyWords> for Policy {
     type Error = Invalid;
 
     fn try_from(words: PolicyWords) -> Result<Self, Invalid> {
-        check::meta(&words.labels, &words.owner, &words.description)?;
-        let Some(ip) = words.ip else {
-            return Err(Invalid::field("ip").found("none").allowed("exactly one of ip"));
-        };
+        let kind = kind(&words)?;
+        Self::with(words, kind)
+    }
+}
+
+fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
+    let ip = words.ip.as_ref().map(|ip| {
         let nets = || {
             let (allow, deny) = (Nets::parse("allow", &ip.allow)?, Nets::parse("deny", &ip.deny)?);
             IpPolicy { allow, deny }.checked()
         };
-        let kind = PolicyKind::Ip(nets().map_err(|invalid: Invalid| invalid.under("ip"))?);
-        Ok(Self { name: words.name, labels: words.labels, owner: words.owner, description: words.description, kind })
+        nets().map(PolicyKind::Ip).map_err(|invalid| invalid.under("ip"))
+    });
+    let json = words.json.as_ref().map(|it| {
+        let checked = it.clone().checked();
+        checked.map(PolicyKind::Json).map_err(|invalid| invalid.under("json"))
+    });
+    let mut said = [ip, json].into_iter().flatten();
+    let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
+    match (said.next(), said.next()) {
+        (Some(kind), None) => kind,
+        (None, _) => exactly_one("none of them"),
+        _ => exactly_one("several"),
     }
 }
 
@@ -155,10 +194,12 @@ impl IpPolicy {
 
 impl From<Policy> for PolicyWords {
     fn from(it: Policy) -> Self {
-        let words = |nets: &Nets| nets.0.iter().map(ToString::to_string).collect();
-        let PolicyKind::Ip(ip) = &it.kind;
-        let ip = Some(IpWords { allow: words(&ip.allow), deny: words(&ip.deny) });
-        Self { name: it.name, labels: it.labels, owner: it.owner, description: it.description, ip }
+        let nets = |nets: &Nets| nets.0.iter().map(ToString::to_string).collect();
+        let words = Self::new(it.name, it.labels, it.owner, it.description);
+        match it.kind {
+            PolicyKind::Ip(ip) => Self { ip: Some(IpWords { allow: nets(&ip.allow), deny: nets(&ip.deny) }), ..words },
+            PolicyKind::Json(json) => Self { json: Some(json), ..words },
+        }
     }
 }
 
@@ -192,5 +233,8 @@ mod tests {
         }
         let error = Kind::Policy.parse(json!({ "name": "p" })).unwrap_err().to_string();
         assert!(error.contains("exactly one of ip"), "{error}");
+        let both = json!({ "name": "p", "ip": { "deny": ["10.0.0.0/8"] }, "json": {} });
+        let error = Kind::Policy.parse(both).unwrap_err().to_string();
+        assert!(error.contains("found several; allowed: exactly one of ip"), "{error}");
     }
 }

@@ -1,13 +1,22 @@
-//! Policies of kind `ip`, compiled: the networks as ranges that do not touch, so that a look-up in a million is twenty steps.
+//! Policies as requests meet them. Those of kind `ip` are compiled: the networks as ranges that do not touch, so that a look-up
+//! in a million is twenty steps.
 
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::{Rule, Ruleset};
-use crate::resource::{Name, Policy, PolicyKind};
+use crate::resource::{IpPolicy, Name, Policy, PolicyKind, PolicyMode};
 
-/// One policy.
+/// One policy as requests meet it.
+#[derive(Debug, Clone)]
+pub(super) enum Asked {
+    Addresses(Arc<Addresses>),
+    /// Of what a request says.
+    Inspection(Arc<Policy>),
+}
+
+/// One policy of kind `ip`.
 #[derive(Debug)]
 pub(super) struct Addresses {
     /// None: everybody who is not denied.
@@ -49,7 +58,8 @@ impl Ruleset {
         }
         let address = address.to_canonical();
         let verdict = |name: &Name| match self.policies.get(name) {
-            Some(it) => it.shuts_out(address),
+            Some(Asked::Addresses(it)) => it.shuts_out(address),
+            Some(Asked::Inspection(_)) => None,
             // The state refuses a route whose policy is not there; should it be so all the same, nobody comes in.
             None => Some(Shut::NotAllowed),
         };
@@ -57,13 +67,38 @@ impl Ruleset {
         let (policy, how) = shut.min_by_key(|(_, how)| *how != Shut::Denied)?;
         Some(ShutOut { policy: policy.clone(), how })
     }
+
+    /// The route's policies that look at what a request says, in its order; those that are off are none. Free for routes
+    /// without any.
+    pub fn inspections(&self, rule: &Rule) -> Vec<Arc<Policy>> {
+        let inspection = |name: &Name| match self.policies.get(name) {
+            Some(Asked::Inspection(it)) if it.kind.look().is_some_and(|look| look.mode != PolicyMode::Off) => {
+                Some(it.clone())
+            }
+            _ => None,
+        };
+        rule.route.policies.iter().filter_map(inspection).collect()
+    }
+
+    /// Whether this very policy is asked still.
+    pub fn asks(&self, policy: &Arc<Policy>) -> bool {
+        matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it)) if Arc::ptr_eq(it, policy))
+    }
+}
+
+impl Asked {
+    pub(super) fn of(policy: &Arc<Policy>) -> Self {
+        match &policy.kind {
+            PolicyKind::Ip(ip) => Self::Addresses(Arc::new(Addresses::new(ip))),
+            _ => Self::Inspection(policy.clone()),
+        }
+    }
 }
 
 impl Addresses {
-    pub(super) fn new(policy: &Policy) -> Arc<Self> {
-        let PolicyKind::Ip(ip) = &policy.kind;
+    fn new(ip: &IpPolicy) -> Self {
         let allow = ip.allow.as_slice();
-        Arc::new(Self { allow: (!allow.is_empty()).then(|| Ranges::of(allow)), deny: Ranges::of(ip.deny.as_slice()) })
+        Self { allow: (!allow.is_empty()).then(|| Ranges::of(allow)), deny: Ranges::of(ip.deny.as_slice()) }
     }
 
     fn shuts_out(&self, address: IpAddr) -> Option<Shut> {

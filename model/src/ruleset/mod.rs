@@ -23,7 +23,7 @@ pub use rule::{REGEX_BYTES_MAX, REGEX_TEXT_BYTES_MAX, Rule, check};
 pub use transform::{BadRewrite, REWRITTEN_PATH_BYTES_MAX, Transform};
 
 use self::{
-    addresses::Addresses,
+    addresses::Asked,
     index::{Entry, Visitor},
     rank::Rank,
     request::Request,
@@ -43,7 +43,7 @@ pub struct Ruleset {
     /// Who may vouch for the upstreams' servers.
     pub authorities: OrdMap<Name, Arc<CertificateAuthority>>,
     pub rules: OrdMap<Name, Arc<Rule>>,
-    policies: OrdMap<Name, Arc<Addresses>>,
+    policies: OrdMap<Name, Asked>,
     hosts: index::Hosts,
     seed: split::SplitSeed,
     /// What it was compiled from: the next one starts here and follows the differences.
@@ -117,7 +117,7 @@ impl Ruleset {
                 self.rules.insert(it.name.clone(), rule);
             }
             Resource::CertificateAuthority(it) => drop(self.authorities.insert(it.name.clone(), it.clone())),
-            Resource::Policy(it) => drop(self.policies.insert(it.name.clone(), Addresses::new(it))),
+            Resource::Policy(it) => drop(self.policies.insert(it.name.clone(), Asked::of(it))),
             // Looked up by name where they are needed, never compiled with the routes.
             Resource::Consumer(_)
             | Resource::Auth(_)

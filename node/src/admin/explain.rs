@@ -2,6 +2,7 @@
 
 mod addresses;
 mod caller;
+mod inspections;
 mod traffic;
 
 use std::net::IpAddr;
@@ -191,6 +192,9 @@ impl Walk {
                 counted.push(Counted { phase: self.response.phases.len(), limit: limit.name.clone(), key });
             }
             self.pass("limit", &told, &limit.name);
+        }
+        for (told, policy) in inspections::told(rules, rule) {
+            self.pass("validation", &told, &policy);
         }
         for (phase, told, rule) in traffic::told(rule, path, query) {
             self.pass(phase, &told, &rule);

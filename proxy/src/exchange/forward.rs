@@ -258,9 +258,29 @@ pub(super) fn body(
     Ok(RequestBody::Client(body))
 }
 
+/// The body as it goes on, unless somebody has looked at it before.
+pub(crate) fn take_body(
+    record: &mut Record,
+    plan: &Plan,
+    headers: &HeaderMap,
+    received: &mut Option<Received>,
+    digest: &mut Option<Digested>,
+) -> Result<RequestBody, Refusal> {
+    let conn = record.conn.clone();
+    let limits = &conn.worker.shared.settings.limits;
+    let taken = body(record, received, plan, limits, digest.take());
+    #[cfg_attr(not(feature = "compression"), expect(unused_mut))]
+    let mut taken = taken.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
+    #[cfg(feature = "compression")]
+    look_into(record, &mut taken, plan, headers);
+    #[cfg(not(feature = "compression"))]
+    let _ = headers;
+    Ok(taken)
+}
+
 /// What it unpacks into is limited too, as the upstream will read it.
 #[cfg(feature = "compression")]
-pub(super) fn look_into(record: &Record, body: &mut RequestBody, plan: &Plan, headers: &HeaderMap) {
+fn look_into(record: &Record, body: &mut RequestBody, plan: &Plan, headers: &HeaderMap) {
     let max = plan.rule.route.body.decompressed_max.0;
     if let (1.., RequestBody::Client(body)) = (max, body)
         && let Some(unpacked) = Unpacked::new(Coded::of(headers), max, &record.conn.worker.metrics)

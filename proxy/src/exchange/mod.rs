@@ -27,7 +27,7 @@ use quorumgate_model::{
 
 use self::hops::Seen;
 pub(crate) use self::{
-    forward::{quietly, while_admitted},
+    forward::{quietly, take_body, while_admitted},
     origin::id_value,
 };
 #[cfg(feature = "compression")]
@@ -42,7 +42,7 @@ use crate::{
         login::{Whence, cookie},
         shown::{Place, query_without},
     },
-    limits,
+    inspect, limits,
     live::{Grant, Live},
     plan::Plan,
     received::Received,
@@ -129,7 +129,7 @@ async fn serve(
         }
     };
     record.logged = Some(logged(&conn.worker, &parts, &host, &path));
-    let (plan, shut_out) = {
+    let (plan, shut_out, inspections) = {
         // One ruleset for the whole exchange: a change mid-request is for the next request.
         let rules = conn.worker.shared.ruleset.load();
         record.revision = rules.revision;
@@ -143,7 +143,9 @@ async fn serve(
             sni: conn.sni.get().map(String::as_str),
         });
         match found {
-            Found::Rule(rule) => (conn.worker.plans.of(rule), rules.shut_out(rule, record.client_ip)),
+            Found::Rule(rule) => {
+                (conn.worker.plans.of(rule), rules.shut_out(rule, record.client_ip), rules.inspections(rule))
+            }
             Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
             Found::NoRoute => return Err(Refusal::NoRoute),
         }
@@ -196,6 +198,15 @@ async fn serve(
 
     within_limits(record, &plan, &parts.headers).await?;
 
+    let receives = matches!(route.action, Action::Receive(_));
+    let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+    let mut seen_through = None;
+    if !inspections.is_empty() && !receives && !seen.websocket {
+        // Apart, so that exchanges without it are no larger.
+        let inspected = inspect::inspect(record, &plan, &inspections, &parts, body, &mut digest);
+        seen_through = Box::pin(inspected).await?;
+    }
+
     match &plan.rule.route.action {
         Action::Forward { .. } | Action::Split(_) => {
             let upstream = match &plan.rule.route.action {
@@ -208,7 +219,6 @@ async fn serve(
                 let query = query(&parts.uri, &used);
                 let place =
                     cache::Place { tls, host: &host.name, port: host.port, path: &path, query: query.as_deref() };
-                let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
                 (policy, cache::Question::new(record, upstream, &parts, &place, has_body))
             });
             let target = forward::target(record, &parts.uri, path, query(&parts.uri, &used).as_deref(), &plan)?;
@@ -240,10 +250,10 @@ async fn serve(
                     other => known = Some(other),
                 }
             }
-            let body = forward::body(record, body, &plan, &settings.limits, digest);
-            let mut body = body.map_err(|failure| Refusal::Unauthenticated(failure, Vec::new()))?;
-            #[cfg(feature = "compression")]
-            forward::look_into(record, &mut body, &plan, &parts.headers);
+            let mut body = match seen_through {
+                Some(body) => body,
+                None => take_body(record, &plan, &parts.headers, body, &mut digest)?,
+            };
             if let Some(mirror) = plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket) {
                 traffic::mirror::begin(record, &plan, mirror, &parts, &mut body);
             }

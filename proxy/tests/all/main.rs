@@ -18,6 +18,7 @@ mod identity_keys;
 mod identity_mtls;
 mod identity_oauth;
 mod identity_streams;
+mod inspection;
 mod lifecycle;
 mod limits;
 mod listeners;

@@ -7,24 +7,24 @@ use quorumgate_model::{
     ruleset::{Rule, Ruleset, Shut},
 };
 
-/// In words, by which policies, and whether the client is shut out; None: the route has no policies.
+/// In words, by which policies, and whether the client is shut out; None: the route has none.
 pub fn told(rules: &Ruleset, rule: &Rule, resources: &Resources, address: IpAddr) -> Option<(String, String, bool)> {
-    let policies = &rule.route.policies;
-    if policies.is_empty() {
+    let nets = |name: &Name| match &resources.get(&Key { kind: Kind::Policy, name: name.clone() })?.resource {
+        Resource::Policy(policy) => match &policy.kind {
+            PolicyKind::Ip(ip) => Some(ip.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let names: Vec<_> = rule.route.policies.iter().filter(|name| nets(name).is_some()).map(Name::to_string).collect();
+    if names.is_empty() {
         return None;
     }
     let address = address.to_canonical();
     let Some(shut) = rules.shut_out(rule, address) else {
-        let names: Vec<_> = policies.iter().map(Name::to_string).collect();
         return Some((format!("{address} is let in"), names.join(", "), false));
     };
-    let net = match &resources.get(&Key { kind: Kind::Policy, name: shut.policy.clone() })?.resource {
-        Resource::Policy(policy) => {
-            let PolicyKind::Ip(ip) = &policy.kind;
-            ip.deny.narrowest(address).copied()
-        }
-        _ => None,
-    };
+    let net = nets(&shut.policy).and_then(|ip| ip.deny.narrowest(address).copied());
     let why = match (shut.how, net) {
         (Shut::Denied, Some(net)) => format!("refused: {address} is denied by {net}"),
         (Shut::Denied, None) => format!("refused: {address} is denied"),

@@ -52,6 +52,20 @@ async fn route_match_says_which_network_shuts_an_address_out() {
         let phase = found.phases.iter().find(|it| it.phase == "ip").unwrap();
         assert_eq!((found.status, phase.decision.as_str(), phase.rule.as_str()), (status, told, "office"));
     }
+    let json = admin::policy::Kind::Json(admin::JsonPolicy { max_depth: Some(7), ..Default::default() });
+    let bodies = admin::Policy { name: "bodies".into(), kind: Some(json), ..Default::default() };
+    let mut route = client.config().list_routes(admin::ListObjectsRequest::default()).await.unwrap().into_inner();
+    route.routes[0].policies.push("bodies".into());
+    client
+        .apply(apply(admin::ConfigSet { policies: vec![bodies], routes: route.routes, ..Default::default() }))
+        .await
+        .unwrap();
+    let ask =
+        admin::ExplainMatchRequest { url: "http://h/".into(), client_ip: "10.1.2.3".into(), ..Default::default() };
+    let found = client.observe().explain_match(ask).await.unwrap().into_inner();
+    let told: Vec<_> = found.phases.iter().filter(|it| ["ip", "validation"].contains(&it.phase.as_str())).collect();
+    assert_eq!((told[0].rule.as_str(), told[1].rule.as_str()), ("office", "bodies"));
+    assert!(told[1].decision.starts_with("JSON of depth 7, 1000 keys"), "{}", told[1].decision);
     let gone = admin::DeleteObjectRequest { name: "office".into(), ..Default::default() };
     let refused = client.config().delete_policy(gone).await.unwrap_err();
     assert!(refused.message().contains("it is used by route \"a\""), "{refused}");

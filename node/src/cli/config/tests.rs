@@ -233,6 +233,7 @@ fn the_forms_defaults_are_the_models() {
         ),
         (Kind::Listener, json!({ "name": "a", "address": "127.0.0.1:80", "protocol": "http" })),
         (Kind::Policy, json!({ "name": "a", "ip": { "deny": ["10.0.0.0/8"] } })),
+        (Kind::Policy, json!({ "name": "a", "json": {} })),
     ];
     for (kind, words) in minimal {
         let resource = resource(kind, words.clone()).unwrap();

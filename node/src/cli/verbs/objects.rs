@@ -173,7 +173,7 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
         Kind::Limit => (vec!["name", "kind", "per", "limit", "mode", "owner"], limit_row),
         Kind::Certificate => (vec!["name", "hosts", "not_after", "key", "owner"], certificate_row),
         Kind::Listener => (vec!["name", "address", "protocol", "certificates", "client_auth", "owner"], listener_row),
-        Kind::Policy => (vec!["name", "kind", "allow", "deny", "owner"], policy_row),
+        Kind::Policy => (vec!["name", "kind", "mode", "allow", "deny", "owner"], policy_row),
     };
     Answer {
         header,
@@ -288,7 +288,11 @@ fn policy_row(it: &Value) -> Vec<String> {
         1 => "1 network".to_owned(),
         count => format!("{count} networks"),
     };
-    vec![shape::cell(&it["name"]), "ip".into(), count("allow"), count("deny"), shape::cell(&it["owner"])]
+    let is_kind = |(word, value): &(&String, &Value)| value.is_object() && *word != "labels";
+    let (kind, words) = it.as_object().and_then(|it| it.iter().find(is_kind)).unzip();
+    let mode = words.and_then(|words| words["mode"].as_str()).unwrap_or("enforce");
+    let kind = kind.cloned().unwrap_or_default();
+    vec![shape::cell(&it["name"]), kind, mode.into(), count("allow"), count("deny"), shape::cell(&it["owner"])]
 }
 
 async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {

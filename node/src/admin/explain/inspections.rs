@@ -1,0 +1,37 @@
+//! What a route's policies would look at in the request, once they have its body.
+
+use quorumgate_model::{
+    resource::{JsonPolicy, PolicyKind, PolicyMode, Tolerance},
+    ruleset::{Rule, Ruleset},
+};
+
+/// In words, and by which policy.
+pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
+    let told = rules.inspections(rule).into_iter().filter_map(|policy| {
+        let look = policy.kind.look()?;
+        let what = match &policy.kind {
+            PolicyKind::Ip(_) => return None,
+            PolicyKind::Json(it) => json(it),
+        };
+        let then = match look.mode {
+            PolicyMode::Enforce => "else refused",
+            PolicyMode::Detect => "else told of and let pass",
+            PolicyMode::Off => "not looked at",
+        };
+        let others = match look.other_types {
+            Tolerance::Allow => "",
+            Tolerance::Refuse => "; no other types",
+        };
+        Some((format!("{what}, bodies up to {}; {then}{others}", look.body_max), policy.name.to_string()))
+    });
+    told.collect()
+}
+
+fn json(it: &JsonPolicy) -> String {
+    let twice = match it.duplicate_keys {
+        Tolerance::Allow => "",
+        Tolerance::Refuse => ", no key twice",
+    };
+    let (depth, keys, array, string) = (it.max_depth, it.max_keys, it.max_array, it.max_string);
+    format!("JSON of depth {depth}, {keys} keys, arrays of {array}, texts of {string}{twice}")
+}

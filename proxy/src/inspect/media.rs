@@ -1,0 +1,66 @@
+//! What a body says that it is.
+
+use http::{HeaderMap, header};
+
+/// The media types of Content-Type, without parameters. Where a client sends several, a server may go by any of them: so do
+/// the policies.
+#[derive(Debug)]
+pub(crate) struct Media(Vec<String>);
+
+impl Media {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let values =
+            headers.get_all(header::CONTENT_TYPE).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let mut types = Vec::new();
+        for value in values {
+            let without = |it: &str| it.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            types.extend(value.split(',').map(without).filter(|it| it.contains('/')));
+        }
+        Self(types)
+    }
+
+    /// Nothing that is a type.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// RFC 8259 and RFC 6839.
+    pub(crate) fn is_json(&self) -> bool {
+        self.0.iter().any(|it| it == "application/json" || it == "text/json" || it.ends_with("+json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn any_type_that_a_client_names_counts() {
+        let of = |values: &[&'static str]| {
+            let pairs = values.iter().map(|value| (header::CONTENT_TYPE, HeaderValue::from_static(value)));
+            Media::of(&HeaderMap::from_iter(pairs))
+        };
+        for json in [
+            &["application/json"][..],
+            &["Application/JSON; charset=utf-8"],
+            &["application/vnd.api+json"],
+            &["text/json"],
+            &["text/plain, application/json"],
+        ] {
+            assert!(of(json).is_json(), "{json:?}");
+        }
+        for other in [&["text/plain"][..], &["application/jsonl"], &["application/grpc"]] {
+            let media = of(other);
+            assert!(!media.is_json() && !media.is_missing(), "{other:?}");
+        }
+        assert!(
+            of(&[]).is_missing() && of(&["json"]).is_missing() && of(&["text/plain; x=application/json"]).0.len() == 1
+        );
+        let mut both = HeaderMap::new();
+        both.append(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        both.append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        assert!(Media::of(&both).is_json());
+    }
+}

@@ -1,0 +1,224 @@
+//! Phase 13: what a route's policies find in a request. Its body is read once, whole and up to a bound, and each of them looks
+//! through it before any of it goes anywhere. Routes without such policies pay one look at an empty list.
+
+mod found;
+mod json;
+mod media;
+mod read;
+
+use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};
+
+use http::request::Parts;
+use http_body::Body;
+use quorumgate_model::{
+    resource::{Look, Policy, PolicyKind, PolicyMode, Tolerance},
+    ruleset::Ruleset,
+};
+
+pub(crate) use self::found::Violations;
+use self::{
+    found::Violation,
+    media::Media,
+    read::{Plain, Read},
+};
+use crate::{
+    body::RequestBody,
+    exchange,
+    identity::content_digest::Digested,
+    metrics::{PolicyMetrics, PolicyResult, WorkerMetrics},
+    plan::{AddressHasher, Plan},
+    received::Received,
+    record::Record,
+    refusal::Refusal,
+};
+
+/// One policy as a worker asks it.
+struct Inspector {
+    policy: Arc<Policy>,
+    how: Look,
+    metrics: Arc<PolicyMetrics>,
+}
+
+/// What this worker made of policies so far. Each keeps its policy, so that no other can take its address.
+pub(crate) struct Inspectors {
+    by_address: RefCell<HashMap<usize, Rc<Inspector>, BuildHasherDefault<AddressHasher>>>,
+    metrics: Arc<WorkerMetrics>,
+}
+
+/// Policies that are gone may be kept up to so many in all.
+const KEPT_MAX: usize = 256;
+
+impl Inspectors {
+    pub(crate) fn new(metrics: Arc<WorkerMetrics>) -> Self {
+        Self { by_address: RefCell::default(), metrics }
+    }
+
+    /// None: it goes by something else than what requests say.
+    fn of(&self, policy: &Arc<Policy>) -> Option<Rc<Inspector>> {
+        let how = policy.kind.look()?;
+        let make = || Rc::new(Inspector { policy: policy.clone(), how, metrics: self.metrics.policy(&policy.name) });
+        Some(self.by_address.borrow_mut().entry(Arc::as_ptr(policy) as usize).or_insert_with(make).clone())
+    }
+
+    /// Lets go of policies that are gone, once they are many.
+    pub(crate) fn prune(&self, rules: &Ruleset) {
+        let mut kept = self.by_address.borrow_mut();
+        if kept.len() > KEPT_MAX {
+            kept.retain(|_, it| rules.asks(&it.policy));
+        }
+    }
+}
+
+/// The body as it goes on; None: nobody has looked at it, and it is where it was.
+pub(crate) async fn inspect(
+    record: &mut Record,
+    plan: &Plan,
+    policies: &[Arc<Policy>],
+    parts: &Parts,
+    body: &mut Option<Received>,
+    digest: &mut Option<Digested>,
+) -> Result<Option<RequestBody>, Refusal> {
+    let Some(body_bytes) = body.as_ref().filter(|it| !it.is_end_stream()).map(|it| it.size_hint().lower()) else {
+        return Ok(None);
+    };
+    let worker = record.conn.worker.clone();
+    let all: Vec<_> = policies.iter().filter_map(|policy| worker.inspectors.of(policy)).collect();
+    let media = Media::of(&parts.headers);
+    let mut takers: Vec<_> = all.iter().filter(|it| it.may_take(&media)).cloned().collect();
+    if takers.is_empty() {
+        return nobodys(record, &all).map(|()| None);
+    }
+    let bound = Bound::of(&takers);
+    if body_bytes > bound.bytes_max {
+        bound.exceeded(record, &takers)?;
+        return Ok(None);
+    }
+    let RequestBody::Client(body) = exchange::take_body(record, plan, &parts.headers, body, digest)? else {
+        return Ok(None);
+    };
+    let (bytes, body) = match read::whole(record, body, bound.bytes_max).await? {
+        Read::Whole(bytes, body) => (bytes, body),
+        Read::TooLarge(body) => {
+            bound.exceeded(record, &takers)?;
+            return Ok(Some(body));
+        }
+    };
+    let bytes = match read::plain(&parts.headers, bytes, bound.bytes_max, &worker.metrics).await? {
+        Plain::Bytes(bytes) => bytes,
+        Plain::TooLarge => {
+            bound.exceeded(record, &takers)?;
+            return Ok(Some(body));
+        }
+        Plain::Unknown => {
+            for it in &takers {
+                it.unseen(record, "content_encoding", || Refusal::CodingNotTaken)?;
+            }
+            return Ok(Some(body));
+        }
+    };
+    takers.retain(|it| it.takes(&media, &bytes));
+    if takers.is_empty() {
+        nobodys(record, &all)?;
+    }
+    for it in &takers {
+        if bytes.len() as u64 > it.body_max() {
+            it.unseen(record, "body_max", || it.too_large())?;
+            continue;
+        }
+        it.settle(record, it.look(&bytes))?;
+    }
+    Ok(Some(body))
+}
+
+/// A body of a type that no policy of the route looks through.
+fn nobodys(record: &mut Record, all: &[Rc<Inspector>]) -> Result<(), Refusal> {
+    for it in all.iter().filter(|it| it.how.other_types == Tolerance::Refuse) {
+        it.unseen(record, "other_types", || Refusal::TypeNotTaken(it.policy.name.clone()))?;
+    }
+    Ok(())
+}
+
+/// How much is read: what each policy that enforces can take, else what any can.
+struct Bound {
+    bytes_max: u64,
+}
+
+impl Bound {
+    fn of(takers: &[Rc<Inspector>]) -> Self {
+        let enforced = takers.iter().filter(|it| it.enforces()).map(|it| it.body_max()).min();
+        let any = || takers.iter().map(|it| it.body_max()).max();
+        Self { bytes_max: enforced.or_else(any).unwrap_or(0) }
+    }
+
+    /// Beyond it no policy is asked: it is refused where one enforces, else told.
+    fn exceeded(&self, record: &mut Record, takers: &[Rc<Inspector>]) -> Result<(), Refusal> {
+        let enforces = takers.iter().find(|it| it.enforces() && it.body_max() == self.bytes_max);
+        for it in enforces.into_iter().chain(takers) {
+            it.unseen(record, "body_max", || it.too_large())?;
+        }
+        Ok(())
+    }
+}
+
+impl Inspector {
+    fn enforces(&self) -> bool {
+        self.how.mode == PolicyMode::Enforce
+    }
+
+    fn body_max(&self) -> u64 {
+        self.how.body_max.0
+    }
+
+    /// By what it says that it is.
+    fn may_take(&self, media: &Media) -> bool {
+        match &self.policy.kind {
+            PolicyKind::Json(_) => media.is_json() || media.is_missing(),
+            PolicyKind::Ip(_) => false,
+        }
+    }
+
+    /// By what it is too, where it says nothing.
+    fn takes(&self, media: &Media, bytes: &[u8]) -> bool {
+        match &self.policy.kind {
+            PolicyKind::Json(_) => media.is_json() || matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')),
+            PolicyKind::Ip(_) => false,
+        }
+    }
+
+    fn look(&self, bytes: &[u8]) -> Vec<Violation> {
+        match &self.policy.kind {
+            PolicyKind::Json(it) => json::check(bytes, it),
+            PolicyKind::Ip(_) => Vec::new(),
+        }
+    }
+
+    fn too_large(&self) -> Refusal {
+        Refusal::TooLargeToInspect { policy: self.policy.name.clone(), bytes_max: self.body_max() }
+    }
+
+    /// It could not look: that is never silent.
+    fn unseen(&self, record: &mut Record, rule: &'static str, refusal: impl Fn() -> Refusal) -> Result<(), Refusal> {
+        if self.enforces() {
+            self.metrics.count(PolicyResult::Refused);
+            return Err(refusal());
+        }
+        self.metrics.count(PolicyResult::Unseen);
+        let violation = Violation::body(String::new(), rule, "");
+        record.detected(violation.told(&self.policy.name));
+        Ok(())
+    }
+
+    fn settle(&self, record: &mut Record, errors: Vec<Violation>) -> Result<(), Refusal> {
+        let Some(first) = errors.first() else {
+            self.metrics.count(PolicyResult::Passed);
+            return Ok(());
+        };
+        if self.enforces() {
+            self.metrics.count(PolicyResult::Refused);
+            return Err(Refusal::Invalid(Box::new(Violations { policy: self.policy.name.clone(), errors })));
+        }
+        self.metrics.count(PolicyResult::Detected);
+        record.detected(first.told(&self.policy.name));
+        Ok(())
+    }
+}
