@@ -3,7 +3,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 14] = [
     "quorumgate/admin/v1/header.proto",
     "quorumgate/admin/v1/observe.proto",
     "quorumgate/admin/v1/resources.proto",
@@ -11,7 +11,9 @@ const FILES: [&str; 12] = [
     "quorumgate/admin/v1/authority.proto",
     "quorumgate/admin/v1/caches.proto",
     "quorumgate/admin/v1/credentials.proto",
+    "quorumgate/admin/v1/lately.proto",
     "quorumgate/admin/v1/limits.proto",
+    "quorumgate/admin/v1/overview.proto",
     "quorumgate/admin/v1/upstreams.proto",
     "quorumgate/telemetry/v1/otlp.proto",
     "quorumgate/store/v1/store.proto",

@@ -27,6 +27,7 @@ use crate::{
     tasks::{Ended, Tasks},
     telemetry::{
         health::Health,
+        lately::Lately,
         listener::{self, Telemetry},
         logs,
         otlp::Exporter,
@@ -109,6 +110,9 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         Ok(())
     });
     consensus.attach_proxy(proxy.clone());
+    let lately = Arc::<Lately>::default();
+    consensus.attach_lately(lately.clone());
+    tasks.start("counts", lately.run(proxy.clone(), tasks.stop()));
 
     providers.start(consensus.clone(), &tasks);
     proxy.limits().publish(&consensus.state());

@@ -74,7 +74,7 @@ pub use limits::{Limits, Style as RateLimitStyle};
 pub use listener::{hand_over, handed};
 #[doc(hidden)]
 pub use metrics::metrics_of;
-pub use metrics::{RouteMetrics, RouteStats, Stats};
+pub use metrics::{DURATION_BOUNDS_US, RouteMetrics, RouteStats, Stats};
 pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
 
 use crate::{

@@ -31,7 +31,7 @@ const POLICIES_MAX: usize = 1_024;
 const SERIES_MAX: usize = 32;
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "other"];
 /// Upper bounds in microseconds; close enough that a p99.9 is told to a third.
-const DURATION_BOUNDS_US: [u64; 20] = [
+pub const DURATION_BOUNDS_US: [u64; 20] = [
     500, 750, 1_000, 1_500, 2_500, 4_000, 6_000, 10_000, 15_000, 25_000, 40_000, 60_000, 100_000, 250_000, 500_000,
     1_000_000, 2_000_000, 3_000_000, 5_000_000, 10_000_000,
 ];

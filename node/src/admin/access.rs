@@ -123,6 +123,9 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.Maintenance/VerifyState", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Maintenance/RotateCa", Access::Whole(Admin)),
     ("/quorumgate.admin.v1.Upstreams/GetUpstreamHealth", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Overview/WhoAmI", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Overview/WatchOverview", Access::Scoped(Viewer)),
+    ("/quorumgate.admin.v1.Overview/GetTraffic", Access::Scoped(Viewer)),
 ];
 
 /// A call that the table does not know needs the most.

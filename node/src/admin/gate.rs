@@ -23,7 +23,7 @@ use super::{
     access::{self, Access},
     failure,
     identity::{self, Identity, Peer},
-    json,
+    json, ui,
 };
 use crate::{consensus::Consensus, denials::Denials};
 
@@ -80,6 +80,9 @@ impl Gate {
     }
 
     pub async fn handle(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<Body> {
+        if ui::is_ours(request.uri().path()) {
+            return ui::answer(&request);
+        }
         if request.uri().path().starts_with(json::PREFIX) {
             return self.answer_json(peer, request).await.unwrap_or_else(|refused| json::refused(&refused));
         }

@@ -20,10 +20,12 @@ mod listen;
 mod maintenance;
 pub(crate) mod nodes;
 mod observe;
+mod overview;
 mod standard;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod ui;
 mod upstreams;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -33,7 +35,7 @@ use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
     caches_server::CachesServer, cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
     limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer, observe_server::ObserveServer,
-    revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
+    overview_server::OverviewServer, revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::server::ResolvesServerCert;
@@ -121,6 +123,7 @@ fn routes(
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
     routes.add_service(CachesServer::new(caches::Service::new(consensus.clone())));
     routes.add_service(UpstreamsServer::new(upstreams::Service::new(consensus.clone(), upstreams)));
+    routes.add_service(OverviewServer::new(overview::Service::new(consensus.clone(), tasks)));
     routes.add_service(keys).add_service(revocations);
     routes.add_service(config).add_service(ClusterServer::new(cluster::Service::new(consensus))).add_service(observe);
     standard::add_health(&mut routes, ready, tasks);

@@ -8,8 +8,8 @@ use quorumgate_model::{
     state::State,
 };
 use quorumgate_proto::{
-    admin::v1::{GetStatusResponse, NodeStatus, ResponseHeader},
-    peer::v1::StatusResponse,
+    admin::v1::{GetStatusResponse, LinkRoundTrip, NodeStatus, ResponseHeader},
+    peer::v1::{StatusResponse, report_response},
 };
 use tonic::{Code, Status};
 
@@ -31,6 +31,26 @@ impl Seen {
         let answers = consensus.statuses(ANSWERS_WITHIN.min(left)).await;
         let answers = answers.into_iter().filter_map(|(id, answer)| Some((id, answer?))).collect();
         Self { state: consensus.state(), view: consensus.view(), answers }
+    }
+
+    /// How many nodes gave an answer.
+    pub fn answered(&self) -> usize {
+        self.state.nodes.keys().filter(|id| self.answers.contains_key(id)).count()
+    }
+
+    /// Of every open connection, as the node that has it measures it.
+    pub fn round_trips(&self) -> Vec<LinkRoundTrip> {
+        let of = |(id, answer): (&NodeId, &StatusResponse)| -> Vec<_> {
+            let from = name(&self.state, *id);
+            let known = answer.round_trips.iter().filter(|it| self.state.nodes.contains_key(&it.node_id));
+            let link = |it: &report_response::RoundTrip| LinkRoundTrip {
+                from: from.clone(),
+                to: name(&self.state, it.node_id),
+                took: Some(messages::duration(Duration::from_micros(it.micros))),
+            };
+            known.map(link).collect()
+        };
+        self.answers.iter().flat_map(of).collect()
     }
 
     pub fn nodes(&self) -> Vec<NodeStatus> {

@@ -5,7 +5,7 @@ mod client;
 pub(crate) mod config;
 mod contexts;
 mod demo;
-mod diff;
+pub(crate) mod diff;
 mod failure;
 mod input;
 mod local;

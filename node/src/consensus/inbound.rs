@@ -87,6 +87,7 @@ impl Inbound for Consensus {
             Call::LimitUsage(request) => Ok(Answer::LimitUsage(self.own_usage(request).await)),
             Call::Exchange(request) => Ok(self.member.answer_exchange(&request).await),
             Call::UpstreamHealth(request) => Ok(self.member.answer_upstream_health(&request)),
+            Call::Traffic(request) => Ok(self.member.answer_traffic(&request)),
             Call::Report(_) => Ok(Answer::Report(self.member.report().await)),
             Call::Membership(request) => self.answer_membership(&request).await,
             Call::Join(request) => self.answer_join(request, from).await,
@@ -275,6 +276,7 @@ impl Consensus {
             certificate_not_after: self.certificate_not_after(),
             last_log_index: view.last_log_index,
             problems: self.member.problems.borrow().clone(),
+            round_trips: self.member.round_trips(),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     peer::{Peers, Target, hello::Me},
     pki::{ClusterKey, Held},
     settings::Settings,
-    telemetry::histogram::Histogram,
+    telemetry::{histogram::Histogram, lately::Lately},
 };
 
 pub(super) type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -72,6 +72,8 @@ pub(super) struct Member {
     pub access: Arc<Access>,
     /// From the leader's stamp of a revocation to its being looked up here.
     pub propagation: Histogram,
+    /// Once the proxy runs: what it has counted lately.
+    pub lately: OnceLock<Arc<Lately>>,
 }
 
 /// Raft's metrics at one moment, copied: a reference to them must not be held across an await.

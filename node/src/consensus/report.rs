@@ -33,7 +33,7 @@ use crate::{
     peer::Target,
     pki,
     publish::wall_ms,
-    telemetry::{exchange, histogram::Histogram, upstream},
+    telemetry::{exchange, histogram::Histogram, lately::Lately, upstream},
 };
 
 /// Synced writes of which the median is reported.
@@ -62,6 +62,12 @@ impl Consensus {
 
     pub fn proxy(&self) -> Option<&Arc<Proxy>> {
         self.member.proxy.get()
+    }
+
+    /// Once there is something to count.
+    pub fn attach_lately(&self, lately: Arc<Lately>) {
+        // A second one is not started in a process.
+        let _ = self.member.lately.set(lately);
     }
 
     pub fn region(&self) -> &str {
@@ -187,6 +193,20 @@ impl Member {
         Answer::UpstreamHealth(pb::UpstreamHealthResponse { health: self.proxy.get().and_then(known) })
     }
 
+    pub(super) fn answer_traffic(&self, request: &pb::TrafficRequest) -> Answer {
+        let told = |lately: &Arc<Lately>| lately.told(request, &self.name(), &self.settings.node.region);
+        Answer::Traffic(pb::TrafficResponse { traffic: self.lately.get().map(told) })
+    }
+
+    /// To the other nodes, over the connections that are open.
+    pub(super) fn round_trips(&self) -> Vec<report_response::RoundTrip> {
+        let known = |target: &Target| {
+            let micros = self.peers.rtt(target.id)?.as_micros() as u64;
+            Some(report_response::RoundTrip { node_id: target.id, micros })
+        };
+        self.others().iter().filter_map(known).collect()
+    }
+
     pub(super) async fn report(&self) -> ReportResponse {
         let dir = self.dir.clone();
         let looked = tokio::task::spawn_blocking(move || OnDisk {
@@ -198,13 +218,6 @@ impl Member {
         let on_disk = looked.await.unwrap_or_default();
         let glance = self.glance();
         let (receive, send) = self.peers.buffer_bytes();
-        let mut round_trips = Vec::new();
-        for target in self.others() {
-            if let Some(rtt) = self.peers.rtt(target.id) {
-                let micros = rtt.as_micros() as u64;
-                round_trips.push(report_response::RoundTrip { node_id: target.id, micros });
-            }
-        }
         let rules = self.proxy.get().map(|proxy| proxy.ruleset());
         let broken = rules.iter().flat_map(|rules| rules.rules.iter()).filter(|(_, rule)| rule.broken.is_some());
         ReportResponse {
@@ -223,7 +236,7 @@ impl Member {
             broken_routes: broken.take(BROKEN_MAX).map(|(name, _)| name.to_string()).collect(),
             applied_index: glance.applied,
             published_index: self.published.borrow().index,
-            round_trips,
+            round_trips: self.round_trips(),
             certificate_issuer: self.held.issuer_sha256().to_vec(),
             trusted_cas: self.held.cas().iter().map(|ca| pki::sha256(ca).to_vec()).collect(),
             access_log_dropped: self.proxy.get().map_or(0, |proxy| proxy.access_log_dropped()),

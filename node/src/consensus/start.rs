@@ -121,6 +121,7 @@ impl Consensus {
             denials,
             access,
             propagation: Histogram::default(),
+            lately: OnceLock::new(),
         });
         let consensus = Self { member: member.clone() };
         member.raft.run();

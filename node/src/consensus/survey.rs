@@ -14,7 +14,7 @@ use quorumgate_model::{
     state::{AuditEntry, RevisionDiff, State},
 };
 use quorumgate_proto::{
-    admin::v1::NodeUpstreamHealth,
+    admin::v1::{NodeTraffic, NodeUpstreamHealth},
     peer::v1::{self as pb, StatusResponse, request::Call, response::Answer},
 };
 use quorumgate_raft_store::backup::Past;
@@ -204,6 +204,32 @@ impl Consensus {
             let call = Call::UpstreamHealth(pb::UpstreamHealthRequest { name: upstream.to_owned() });
             match self.member.peers.call(&target, call, deadline).await {
                 Ok(Answer::UpstreamHealth(answer)) => (node.id, Some(answer.health)),
+                _ => (node.id, None),
+            }
+        });
+        join_all(asked).await
+    }
+
+    /// Every node of the state with what it has counted lately; None for those that gave no answer in time.
+    pub async fn traffic(
+        &self,
+        request: &pb::TrafficRequest,
+        deadline: Duration,
+    ) -> Vec<(NodeId, Option<NodeTraffic>)> {
+        let state = self.state();
+        let asked = state.nodes.values().map(|node| async move {
+            if node.id == self.member.me.node {
+                return match self.member.answer_traffic(request) {
+                    Answer::Traffic(answer) => (node.id, answer.traffic),
+                    _ => (node.id, None),
+                };
+            }
+            if self.member.peers.is_silent(node.id) {
+                return (node.id, None);
+            }
+            let target = Target { id: node.id, address: node.peer_address.clone() };
+            match self.member.peers.call(&target, Call::Traffic(request.clone()), deadline).await {
+                Ok(Answer::Traffic(answer)) => (node.id, answer.traffic),
                 _ => (node.id, None),
             }
         });

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Upper bounds, microseconds.
-const BOUNDS_US: [u64; 11] =
+static BOUNDS_US: [u64; 11] =
     [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 10_000_000];
 
 #[derive(Debug, Default)]
@@ -25,9 +25,13 @@ impl Histogram {
         self.sum_us.fetch_add(micros, Relaxed);
     }
 
+    /// Upper bounds in microseconds, and the counts: one more, not cumulative.
+    pub fn counts(&self) -> (&'static [u64], Vec<u64>) {
+        (&BOUNDS_US, self.counts.iter().map(|count| count.load(Relaxed)).collect())
+    }
+
     pub fn write(&self, name: &str, out: &mut String) {
-        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Relaxed)).collect();
-        write(name, &BOUNDS_US, &counts, self.sum_us.load(Relaxed), out);
+        write(name, &BOUNDS_US, &self.counts().1, self.sum_us.load(Relaxed), out);
     }
 }
 

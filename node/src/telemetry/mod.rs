@@ -3,6 +3,7 @@
 pub mod exchange;
 pub mod health;
 pub mod histogram;
+pub mod lately;
 pub mod listener;
 pub mod logs;
 mod metrics;

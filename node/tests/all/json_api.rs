@@ -13,10 +13,10 @@ use tonic_types::StatusExt;
 
 use crate::cli_node::{Node, json_of, keys};
 
-const SHOP: &str = r#"{"upstreams": [{"name": "shop", "owner": "team", "targets": ["127.0.0.1:9000"]}],
+pub const SHOP: &str = r#"{"upstreams": [{"name": "shop", "owner": "team", "targets": ["127.0.0.1:9000"]}],
     "routes": [{"name": "orders", "owner": "team", "match": {"path_prefix": "/orders"}, "upstream": "shop"}]}"#;
 
-fn send(node: &Node, line: &str, token: &str, body: &str) -> UnixStream {
+pub fn send(node: &Node, line: &str, token: &str, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(node.data().join("admin.sock")).unwrap();
     // What never comes fails and does not hang.
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -29,7 +29,7 @@ fn send(node: &Node, line: &str, token: &str, body: &str) -> UnixStream {
 }
 
 /// One call: the status, and what was answered.
-fn call(node: &Node, line: &str, token: &str, body: &str) -> (u16, Value) {
+pub fn call(node: &Node, line: &str, token: &str, body: &str) -> (u16, Value) {
     let mut answer = String::new();
     send(node, line, token, body).read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));

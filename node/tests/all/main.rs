@@ -13,6 +13,7 @@ mod json_api;
 mod members;
 mod on_call;
 mod otlp;
+mod page;
 mod renewal;
 mod snapshots;
 mod strangers;

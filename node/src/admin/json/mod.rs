@@ -1,6 +1,7 @@
 //! The same calls as JSON under `/api/v1`, for browsers and for scripts without gRPC. Each is one RPC, goes through the same
 //! gate and the same service, and answers in the shapes that the command line prints.
 
+mod overview;
 mod paths;
 mod reply;
 mod words;
@@ -24,13 +25,17 @@ use serde_json::{Value, json};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower_service::Service;
 
-use self::{paths::NodeVerb, words::Words};
 pub use self::{
     paths::{Asked, find},
     reply::refused,
 };
+use self::{
+    paths::{KeyVerb, NodeVerb},
+    words::Words,
+};
 use super::{MESSAGE_BYTES_MAX, failure, gate::Call};
 use crate::cli::{
+    config::canonical,
     shape,
     verbs::{doctor, exchanges, fetch, keys, limits, revocations, top},
 };
@@ -65,17 +70,26 @@ impl Service<Request<Body>> for Local {
 pub async fn answer(asked: Asked, request: Request<Incoming>, local: Local) -> Result<Response<Body>, Status> {
     let json = match asked {
         Asked::Events => return events(&request, local).await,
+        Asked::Stream => return overview::stream(&request, local).await,
+        Asked::Tap => return overview::tap(&request, local).await,
         Asked::Apply | Asked::Put(..) | Asked::Delete(..) | Asked::Rollback | Asked::Confirm | Asked::Abort => {
             write(asked, request, local).await?
         }
         Asked::Config | Asked::Revisions | Asked::Objects(_) | Asked::Object(..) => {
             configured(asked, &request, local).await?
         }
-        Asked::Cluster | Asked::Nodes | Asked::Node(..) => members(asked, &request, local).await?,
+        Asked::WhoAmI | Asked::Traffic | Asked::Health(_) | Asked::Verify | Asked::Diff => {
+            overview::answer(asked, &request, local).await?
+        }
+        Asked::Cluster | Asked::Nodes | Asked::Node(..) | Asked::TransferLeader => {
+            members(asked, &request, local).await?
+        }
         Asked::Doctor | Asked::Stats | Asked::Audit | Asked::Exchange(_) | Asked::Match => {
             observed(asked, &request, local).await?
         }
-        Asked::Keys | Asked::Revocations | Asked::Usage(_) => credentials(asked, &request, local).await?,
+        Asked::Keys | Asked::Key(..) | Asked::Revocations | Asked::Usage(_) => {
+            credentials(asked, &request, local).await?
+        }
     };
     Ok(reply::respond(StatusCode::OK, &json))
 }
@@ -88,10 +102,10 @@ async fn write(asked: Asked, request: Request<Incoming>, local: Local) -> Result
     let mut config = config_of(local);
     let answer = match asked {
         Asked::Apply => {
-            let words = Words::of(&request, &[&WRITE[..], &["prune", "owner"]].concat())?;
+            let words = Words::of(&request, &[&WRITE[..], &["prune", "owner", "try"]].concat())?;
             let resources = words::resources(&words::body(request).await?)?;
-            let (prune, owner) = (words.is("prune")?, words.text("owner"));
-            config.apply_config(admin::ApplyConfigRequest { prune, owner, ..apply(&words, &resources)? }).await?
+            let (prune, owner, trial) = (words.is("prune")?, words.text("owner"), words.span("try")?);
+            config.apply_config(admin::ApplyConfigRequest { prune, owner, trial, ..apply(&words, &resources)? }).await?
         }
         Asked::Put(kind, name) => {
             let words = Words::of(&request, &OBJECT)?;
@@ -167,10 +181,13 @@ async fn configured<T>(asked: Asked, request: &Request<T>, local: Local) -> Resu
             Ok(json!({ kind.list(): lists(set)?[kind.list()] }))
         }
         Asked::Object(kind, name) => {
-            let stale = Words::of(request, &["stale"])?.is("stale")?;
+            let words = Words::of(request, &["stale", "canonical"])?;
+            let (stale, canonical) = (words.is("stale")?, words.is("canonical")?);
             let asked = tonic::Request::new(admin::GetObjectRequest { name, stale });
             let (message, etag) = fetch::one(&mut config, kind, asked).await?;
-            let mut json = fetch::shown(&convert::resource_from(message).map_err(internal)?).map_err(internal)?;
+            let resource = convert::resource_from(message).map_err(internal)?;
+            let shown = if canonical { canonical::words(&resource) } else { fetch::shown(&resource) };
+            let mut json = shown.map_err(internal)?;
             json["etag"] = etag.into();
             Ok(json)
         }
@@ -203,8 +220,13 @@ fn internal(error: impl ToString) -> Status {
 }
 
 async fn members<T>(asked: Asked, request: &Request<T>, local: Local) -> Result<Value, Status> {
-    Words::of(request, &[])?;
     let mut cluster = ClusterClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    if asked == Asked::TransferLeader {
+        let to = Words::of(request, &["to"])?.text("to");
+        let answer = cluster.transfer_leader(admin::TransferLeaderRequest { to }).await?.into_inner();
+        return Ok(json!({ "leader": answer.leader, "term": answer.term }));
+    }
+    Words::of(request, &[])?;
     let Asked::Node(node, verb) = asked else {
         if asked == Asked::Cluster {
             return Ok(shape::cluster(&cluster.get_status(admin::GetStatusRequest {}).await?.into_inner()));
@@ -296,7 +318,19 @@ async fn credentials<T>(asked: Asked, request: &Request<T>, local: Local) -> Res
             let key = Some(words.text("key")).filter(|it| !it.is_empty());
             let asked = admin::GetUsageRequest { limit, key, top: words.count("top")? };
             let mut service = LimitUsageClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            Ok(limits::used(&service.get_usage(asked).await?.into_inner()))
+            let of_all = asked.limit.is_empty();
+            let answer = service.get_usage(asked).await?.into_inner();
+            Ok(if of_all { limits::used_of_all(&answer) } else { limits::used(&answer) })
+        }
+        Asked::Key(id, verb) => {
+            Words::of(request, &[])?;
+            let (mut service, key) = (KeyClient::new(local), admin::KeyRequest { id });
+            let answer = match verb {
+                KeyVerb::Revoke => service.revoke_key(key).await?,
+                KeyVerb::Disable => service.disable_key(key).await?,
+                KeyVerb::Enable => service.enable_key(key).await?,
+            };
+            Ok(shape::write(&answer.into_inner()))
         }
         _ => {
             let words = Words::of(request, &["limit", "page_token", "stale"])?;
@@ -317,5 +351,5 @@ async fn events<T>(request: &Request<T>, local: Local) -> Result<Response<Body>,
     let seen = request.headers().get("last-event-id").and_then(|field| field.to_str().ok()?.parse().ok());
     let mut config = config_of(local);
     let events = config.watch_config(admin::WatchConfigRequest { since: seen.or(since) }).await?.into_inner();
-    Ok(reply::stream(events))
+    Ok(reply::revisions(events))
 }

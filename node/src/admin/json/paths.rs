@@ -22,11 +22,24 @@ pub enum Asked {
     Confirm,
     Abort,
     Audit,
+    Verify,
     Exchange(String),
     Match,
+    WhoAmI,
+    /// The cluster at a glance, as it changes.
+    Stream,
+    Traffic,
+    /// Exchanges as they end.
+    Tap,
+    /// Of an upstream's servers.
+    Health(String),
+    Diff,
     Keys,
+    Key(String, KeyVerb),
     Revocations,
+    /// "": of every limit.
     Usage(String),
+    TransferLeader,
     Events,
     Objects(Kind),
     Object(Kind, String),
@@ -42,9 +55,21 @@ pub enum NodeVerb {
     Demote,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyVerb {
+    Revoke,
+    Disable,
+    Enable,
+}
+
 /// All of them, for whoever asks for another.
 pub const KNOWN: &[&str] = &[
+    "GET whoami",
+    "GET stream",
+    "GET traffic",
+    "GET tap",
     "GET cluster",
+    "POST transfer-leader",
     "GET nodes",
     "POST nodes/NAME/drain",
     "POST nodes/NAME/undrain",
@@ -55,15 +80,22 @@ pub const KNOWN: &[&str] = &[
     "GET config",
     "POST config",
     "GET revisions",
+    "GET diff",
     "POST rollback",
     "POST confirm",
     "POST abort",
     "GET audit",
+    "GET audit/verify",
     "GET requests/ID",
     "GET match",
     "GET keys",
+    "POST keys/ID/revoke",
+    "POST keys/ID/disable",
+    "POST keys/ID/enable",
     "GET revocations",
+    "GET usage",
     "GET usage/LIMIT",
+    "GET upstreams/NAME/health",
     "GET events",
     "GET KINDS",
     "GET KINDS/NAME",
@@ -75,22 +107,34 @@ pub const KNOWN: &[&str] = &[
 pub fn find(method: &Method, path: &str) -> Result<(Asked, String), Status> {
     let parts: Vec<&str> = path.strip_prefix(PREFIX).unwrap_or_default().split('/').collect();
     let found = match (method.as_str(), parts.as_slice()) {
+        ("GET", ["whoami"]) => Some((Asked::WhoAmI, "Overview/WhoAmI".into())),
+        ("GET", ["stream"]) => Some((Asked::Stream, "Overview/WatchOverview".into())),
+        ("GET", ["traffic"]) => Some((Asked::Traffic, "Overview/GetTraffic".into())),
+        ("GET", ["tap"]) => Some((Asked::Tap, "Observe/Tap".into())),
         ("GET", ["cluster"]) => Some((Asked::Cluster, "Cluster/GetStatus".into())),
         ("GET", ["nodes"]) => Some((Asked::Nodes, "Cluster/ListNodes".into())),
+        ("POST", ["transfer-leader"]) => Some((Asked::TransferLeader, "Cluster/TransferLeader".into())),
         ("POST", ["nodes", name, verb]) => node(name, verb),
         ("GET", ["doctor"]) => Some((Asked::Doctor, "Observe/Doctor".into())),
         ("GET", ["stats"]) => Some((Asked::Stats, "Observe/GetStats".into())),
         ("GET", ["config"]) => Some((Asked::Config, "Config/GetConfig".into())),
         ("POST", ["config"]) => Some((Asked::Apply, "Config/ApplyConfig".into())),
         ("GET", ["revisions"]) => Some((Asked::Revisions, "Config/ListRevisions".into())),
+        ("GET", ["diff"]) => Some((Asked::Diff, "Config/DiffRevisions".into())),
         ("POST", ["rollback"]) => Some((Asked::Rollback, "Config/Rollback".into())),
         ("POST", ["confirm"]) => Some((Asked::Confirm, "Config/ConfirmTrial".into())),
         ("POST", ["abort"]) => Some((Asked::Abort, "Config/AbortTrial".into())),
         ("GET", ["audit"]) => Some((Asked::Audit, "Observe/ListAudit".into())),
+        ("GET", ["audit", "verify"]) => Some((Asked::Verify, "Observe/VerifyAudit".into())),
         ("GET", ["requests", id]) => Some((Asked::Exchange((*id).into()), "Observe/ExplainRequest".into())),
         ("GET", ["match"]) => Some((Asked::Match, "Observe/ExplainMatch".into())),
         ("GET", ["keys"]) => Some((Asked::Keys, "Key/ListKeys".into())),
+        ("POST", ["keys", id, verb]) => key(id, verb),
         ("GET", ["revocations"]) => Some((Asked::Revocations, "Revocation/ListRevocations".into())),
+        ("GET", ["upstreams", name, "health"]) => {
+            Some((Asked::Health((*name).into()), "Upstreams/GetUpstreamHealth".into()))
+        }
+        ("GET", ["usage"]) => Some((Asked::Usage(String::new()), "LimitUsage/GetUsage".into())),
         ("GET", ["usage", limit]) => Some((Asked::Usage((*limit).into()), "LimitUsage/GetUsage".into())),
         ("GET", ["events"]) => Some((Asked::Events, "Config/WatchConfig".into())),
         (verb, [list, name @ ..]) if name.len() < 2 => object(verb, list, name.first().copied()),
@@ -112,6 +156,16 @@ fn node(name: &str, verb: &str) -> Option<(Asked, String)> {
         _ => return None,
     };
     Some((Asked::Node(name.into(), verb), format!("Cluster/{rpc}")))
+}
+
+fn key(id: &str, verb: &str) -> Option<(Asked, String)> {
+    let (verb, rpc) = match verb {
+        "revoke" => (KeyVerb::Revoke, "RevokeKey"),
+        "disable" => (KeyVerb::Disable, "DisableKey"),
+        "enable" => (KeyVerb::Enable, "EnableKey"),
+        _ => return None,
+    };
+    Some((Asked::Key(id.into(), verb), format!("Key/{rpc}")))
 }
 
 fn object(verb: &str, list: &str, name: Option<&str>) -> Option<(Asked, String)> {

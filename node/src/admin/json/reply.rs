@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -32,13 +32,20 @@ fn with_type(body: Body, kind: &'static str) -> Response<Body> {
 }
 
 /// Server-sent events, one a revision; its id is the revision, from which a reader goes on (`Last-Event-ID`).
-pub fn stream(events: tonic::Streaming<admin::WatchConfigResponse>) -> Response<Body> {
-    let lines = events.filter_map(|message| async move {
-        let json = match message {
-            Ok(message) => watch::json_of(message.event.as_ref()?),
-            Err(status) => json!({ "event": "error", "error": told(&status) }),
-        };
-        Some(Ok::<_, Status>(Frame::data(Bytes::from(event(&json)))))
+pub fn revisions(events: tonic::Streaming<admin::WatchConfigResponse>) -> Response<Body> {
+    stream(events.filter_map(|message| async move {
+        match message {
+            Ok(message) => message.event.as_ref().map(watch::json_of).map(Ok),
+            Err(status) => Some(Err(status)),
+        }
+    }))
+}
+
+/// Server-sent events; the name of each is its `event`.
+pub fn stream(events: impl Stream<Item = Result<Value, Status>> + Send + 'static) -> Response<Body> {
+    let lines = events.map(|message| {
+        let json = message.unwrap_or_else(|status| json!({ "event": "error", "error": told(&status) }));
+        Ok::<_, Status>(Frame::data(Bytes::from(event(&json))))
     });
     with_type(Body::new(StreamBody::new(lines)), "text/event-stream")
 }

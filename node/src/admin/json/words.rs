@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use quorumgate_model::{
     invalid::Invalid,
     resource::{Kind, Resource},
+    units::Span,
 };
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -67,6 +68,20 @@ impl Words {
             Some("true") => Ok(true),
             Some(text) => Err(failure::bad_field(name, &format!("found {text:?}; allowed: true or false"))),
         }
+    }
+
+    /// `2m`, as settings and files write lengths of time.
+    pub fn span(&self, name: &str) -> Result<Option<prost_types::Duration>, Status> {
+        let span = |text: &str| {
+            let parsed: Result<Span, _> = text.parse();
+            parsed
+                .map(|span| prost_types::Duration {
+                    seconds: span.0.as_secs() as i64,
+                    nanos: span.0.subsec_nanos() as i32,
+                })
+                .map_err(|_| failure::bad_field(name, &format!("found {text:?}; allowed: 90s, 2m or 1h, say")))
+        };
+        self.given(name).map(span).transpose()
     }
 
     pub fn time(&self, name: &str) -> Result<Option<prost_types::Timestamp>, Status> {

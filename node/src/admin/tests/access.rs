@@ -106,6 +106,7 @@ async fn health_and_reflection_are_there() {
             "quorumgate.admin.v1.LimitUsage",
             "quorumgate.admin.v1.Maintenance",
             "quorumgate.admin.v1.Observe",
+            "quorumgate.admin.v1.Overview",
             "quorumgate.admin.v1.Revocation",
             "quorumgate.admin.v1.Upstreams",
         ]

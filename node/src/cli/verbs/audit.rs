@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use quorumgate_model::units::Span;
 use quorumgate_proto::admin::v1::{
-    AuditEntry, EraseActorRequest, ListAuditRequest, VerifyAuditRequest, WatchAuditRequest,
+    AuditEntry, EraseActorRequest, ListAuditRequest, VerifyAuditRequest, VerifyAuditResponse, WatchAuditRequest,
+    verify_audit_response,
 };
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -143,16 +144,11 @@ fn instant(flag: &str, text: &str) -> Outcome<prost_types::Timestamp> {
 
 async fn verify(global: &Global, client: &Client) -> Outcome {
     let answer = client.observe().verify_audit(client.ask(VerifyAuditRequest {})).await?.into_inner();
+    let json = verified(&answer);
     let node = answer.header.map(|it| it.node).unwrap_or_default();
     let mut notes = Vec::new();
     let mut rows = Vec::new();
-    let mut chains = Vec::new();
     for chain in &answer.chains {
-        let altered: Vec<Value> = chain
-            .altered
-            .iter()
-            .map(|it| json!({ "sequence": it.sequence, "until": it.until, "what": it.what, "why": it.why }))
-            .collect();
         for it in &chain.altered {
             let entries = match it.until > it.sequence {
                 true => format!("entries {} to {}", it.sequence, it.until),
@@ -163,14 +159,6 @@ async fn verify(global: &Global, client: &Client) -> Outcome {
         let first = chain.altered.first().map_or_else(|| "-".to_owned(), |it| it.sequence.to_string());
         let (checked, range) = (chain.checked.to_string(), format!("{}..{}", chain.first, chain.last));
         rows.push(vec![chain.name.clone(), checked, range, chain.altered.len().to_string(), first]);
-        chains.push(json!({
-            "name": chain.name,
-            "checked": chain.checked,
-            "first": chain.first,
-            "last": chain.last,
-            "first_altered": chain.altered.first().map(|it| it.sequence),
-            "altered": altered,
-        }));
     }
     notes.push(format!("{} on {node}", answer.verdict));
     Answer {
@@ -178,12 +166,30 @@ async fn verify(global: &Global, client: &Client) -> Outcome {
         rows,
         names: answer.chains.iter().flat_map(|it| &it.altered).map(|it| it.sequence.to_string()).collect(),
         notes,
-        json: json!({ "verdict": answer.verdict, "node": node, "chains": chains }),
+        json,
         list: Some("chains"),
         ..Answer::default()
     }
     .print(global.output)?;
     if answer.verdict == "whole" { Ok(()) } else { Err(Failure::negative()) }
+}
+
+/// The stable JSON of both chains.
+pub fn verified(answer: &VerifyAuditResponse) -> Value {
+    let altered = |it: &verify_audit_response::Altered| json!({ "sequence": it.sequence, "until": it.until, "what": it.what, "why": it.why });
+    let chain = |it: &verify_audit_response::Chain| {
+        json!({
+            "name": it.name,
+            "checked": it.checked,
+            "first": it.first,
+            "last": it.last,
+            "first_altered": it.altered.first().map(|it| it.sequence),
+            "altered": it.altered.iter().map(altered).collect::<Vec<_>>(),
+        })
+    };
+    let node = answer.header.as_ref().map_or("", |it| it.node.as_str());
+    let chains: Vec<Value> = answer.chains.iter().map(chain).collect();
+    json!({ "verdict": answer.verdict, "node": node, "chains": chains })
 }
 
 #[cfg(test)]

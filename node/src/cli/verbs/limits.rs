@@ -63,9 +63,13 @@ pub fn used(answer: &admin::GetUsageResponse) -> Value {
     json
 }
 
+pub fn used_of_all(answer: &admin::GetUsageResponse) -> Value {
+    let limits: Vec<Value> = answer.limits.iter().map(limit_json).collect();
+    json!({ "limits": limits, "unanswered": answer.unanswered })
+}
+
 /// Every limit in short.
 fn all(answer: &admin::GetUsageResponse) -> Answer {
-    let limits: Vec<Value> = answer.limits.iter().map(limit_json).collect();
     let row = |it: &admin::LimitReport| {
         let most = it.keys.first();
         let sum = |take: fn(&admin::NodeDecisions) -> u64| it.decisions.iter().map(take).sum::<u64>().to_string();
@@ -86,7 +90,7 @@ fn all(answer: &admin::GetUsageResponse) -> Answer {
         rows: answer.limits.iter().map(row).collect(),
         names: answer.limits.iter().map(|it| it.limit.clone()).collect(),
         notes: unanswered(&answer.unanswered),
-        json: json!({ "limits": limits, "unanswered": answer.unanswered }),
+        json: used_of_all(answer),
         list: Some("limits"),
         ..Answer::default()
     }

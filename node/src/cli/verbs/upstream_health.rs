@@ -35,19 +35,24 @@ pub async fn run(global: &Global, name: &Name) -> Outcome {
         rows,
         names: answer.targets.iter().map(|it| it.address.clone()).collect(),
         notes,
-        json: json!({
-            "upstream": answer.name,
-            "breaker": shape::known(&answer.breaker),
-            "breaker_opened": answer.breaker_opened,
-            "retries_running": answer.retries_running,
-            "targets": answer.targets.iter().map(target).collect::<Vec<_>>(),
-            "nodes": answer.nodes.iter().map(node).collect::<Vec<_>>(),
-            "unanswered": answer.unanswered,
-        }),
+        json: known(&answer),
         list: Some("nodes"),
         ..Answer::default()
     }
     .print(global.output)
+}
+
+/// What all nodes know of it.
+pub fn known(answer: &admin::GetUpstreamHealthResponse) -> Value {
+    json!({
+        "upstream": answer.name,
+        "breaker": shape::known(&answer.breaker),
+        "breaker_opened": answer.breaker_opened,
+        "retries_running": answer.retries_running,
+        "targets": answer.targets.iter().map(target).collect::<Vec<_>>(),
+        "nodes": answer.nodes.iter().map(node).collect::<Vec<_>>(),
+        "unanswered": answer.unanswered,
+    })
 }
 
 fn node(it: &admin::NodeUpstreamHealth) -> Value {

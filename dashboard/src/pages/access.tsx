@@ -1,0 +1,120 @@
+import { Act, Command } from "../act";
+import { ago, count, micros, quantile, quoted, when } from "../format";
+import { Pending, State } from "../parts";
+import { actsOnAll, now, overview, useLoaded } from "../state";
+import { Table, type Column } from "../table";
+import type { Words } from "../types";
+
+const KEYS = 1_000;
+
+interface Key {
+  id: string;
+  consumer: string;
+  kind: string;
+  state: string;
+  prefix: string | null;
+  username: string | null;
+  scopes: string[];
+  created_at: string | null;
+  expires_in: string | null;
+}
+interface Revocation {
+  text: string;
+  reason: string | null;
+  actor: string;
+  revision: number;
+  time: string | null;
+  expires_in: string | null;
+}
+
+export function AccessPage() {
+  const consumers = useLoaded<{ consumers: Words[] }>("consumers?stale=true");
+  const keys = useLoaded<{ keys: Key[]; next_page_token: string | null }>(`keys?limit=${KEYS}&stale=true`);
+  const revocations = useLoaded<{ revocations: Revocation[]; total: number }>("revocations?limit=200&stale=true");
+  const { bounds_us, counts } = overview.value!.propagation;
+  const spread = counts.reduce((all, it) => all + it, 0);
+  return (
+    <>
+      <h1>Access</h1>
+      <section>
+        <h2>Revocations</h2>
+        <p>
+          {spread === 0 ? (
+            <span class="quiet">None has come to {overview.value!.node} since it started.</span>
+          ) : (
+            <>
+              {count(spread)} have come to {overview.value!.node} since it started; from the leader's stamp to the look-up of this node: p50{" "}
+              <strong>{micros(quantile(counts, bounds_us, 0.5))}</strong>, p99 <strong>{micros(quantile(counts, bounds_us, 0.99))}</strong>.
+            </>
+          )}
+        </p>
+        {!revocations.data && <Pending error={revocations.error} what="what is revoked" />}
+        {revocations.data && (
+          <Table id="r" caption="Revocations" rows={revocations.data.revocations} columns={REVOCATIONS} name={(it) => it.text} text={(it) => `${it.text} ${it.reason ?? ""} ${it.actor}`} empty="nothing is revoked" />
+        )}
+        <Command text="quorumgate token revoke --jti ID --issuer ISSUER --wait all-live" />
+      </section>
+      <section>
+        <h2>Keys</h2>
+        {!keys.data && <Pending error={keys.error} what="the keys" />}
+        {keys.data && (
+          <>
+            {keys.data.next_page_token && <p class="note">The first {count(KEYS)} are shown.</p>}
+            <Table id="k" caption="Keys" rows={keys.data.keys} columns={keyColumns()} name={(it) => it.id} text={(it) => `${it.id} ${it.consumer} ${it.state} ${it.scopes.join(" ")}`} empty="there is no key" />
+          </>
+        )}
+        <Command text="quorumgate key create CONSUMER" />
+      </section>
+      <section>
+        <h2>Consumers</h2>
+        {!consumers.data && <Pending error={consumers.error} what="the consumers" />}
+        {consumers.data && <Table id="c" caption="Consumers" rows={consumers.data.consumers} columns={CONSUMERS} name={(it) => it.name} text={(it) => `${it.name} ${list(it.groups)} ${it.owner ?? ""}`} empty="there is no consumer" />}
+      </section>
+    </>
+  );
+}
+
+const list = (value: unknown) => (Array.isArray(value) ? value.join(", ") : "");
+
+const REVOCATIONS: Column<Revocation>[] = [
+  { title: "What", by: (it) => it.text, cell: (it) => <code class="cut">{it.text}</code> },
+  { title: "When", by: (it) => it.time, cell: (it) => when(it.time) },
+  { title: "By", by: (it) => it.actor, cell: (it) => it.actor },
+  { title: "Why", by: (it) => it.reason, cell: (it) => it.reason ?? "–" },
+  { title: "Kept for", cell: (it) => it.expires_in ?? "–" },
+];
+
+const CONSUMERS: Column<Words>[] = [
+  { title: "Name", by: (it) => it.name, cell: (it) => it.name },
+  { title: "Groups", by: (it) => list(it.groups), cell: (it) => list(it.groups) || "–" },
+  { title: "Plan", by: (it) => String(it.plan ?? ""), cell: (it) => String(it.plan ?? "–") },
+  { title: "Owner", by: (it) => String(it.owner ?? ""), cell: (it) => String(it.owner || "–") },
+];
+
+const keyColumns = (): Column<Key>[] => [
+  { title: "Id", by: (it) => it.id, cell: (it) => <code>{it.id}</code> },
+  { title: "Consumer", by: (it) => it.consumer, cell: (it) => it.consumer },
+  { title: "Kind", by: (it) => it.kind, cell: (it) => (it.username ? `${it.kind} ${it.username}` : it.kind) },
+  { title: "State", by: (it) => it.state, cell: (it) => <State level={it.state === "active" ? "ok" : "warning"}>{it.state}</State> },
+  { title: "Made", by: (it) => it.created_at, cell: (it) => <span title={when(it.created_at)}>{ago(it.created_at ? Date.parse(it.created_at) : null, now.peek())}</span> },
+  { title: "Ends in", cell: (it) => it.expires_in ?? "never" },
+  { title: "Scopes", cell: (it) => it.scopes.join(" ") || "–" },
+  ...(actsOnAll.value ? [{ title: "Actions", cell: (it: Key) => <Verbs it={it} /> }] : []),
+];
+
+function Verbs({ it }: { it: Key }) {
+  const path = `keys/${encodeURIComponent(it.id)}`;
+  const done = () => "Done: every node in reach knows it.";
+  return (
+    <span class="buttons">
+      {it.state === "disabled" ? (
+        <Act label="Enable" title={`Enable the key ${it.id}`} command={`quorumgate key enable ${quoted(it.id)}`} path={`${path}/enable`} done={done} />
+      ) : (
+        <Act label="Disable" title={`Disable the key ${it.id}`} command={`quorumgate key disable ${quoted(it.id)}`} path={`${path}/disable`} done={done} />
+      )}
+      <Act label="Revoke" title={`Revoke the key ${it.id}, for good`} command={`quorumgate key revoke ${quoted(it.id)}`} path={`${path}/revoke`} done={done} danger>
+        <p>Requests and streams that use it end within a second. It cannot be undone.</p>
+      </Act>
+    </span>
+  );
+}

@@ -1,0 +1,27 @@
+//! Written by `scripts/dashboard build`.
+
+use super::File;
+
+#[rustfmt::skip]
+pub const FILES: &[File] = &[
+    File {
+        path: "assets/icon-RRA-vq3o.svg",
+        content_type: "image/svg+xml",
+        bytes: include_bytes!("dist/assets/icon-RRA-vq3o.svg"),
+    },
+    File {
+        path: "assets/page-Df_eCGgw.js",
+        content_type: "text/javascript; charset=utf-8",
+        bytes: include_bytes!("dist/assets/page-Df_eCGgw.js"),
+    },
+    File {
+        path: "assets/style-BPJ0Q8Lk.css",
+        content_type: "text/css; charset=utf-8",
+        bytes: include_bytes!("dist/assets/style-BPJ0Q8Lk.css"),
+    },
+    File {
+        path: "index.html",
+        content_type: "text/html; charset=utf-8",
+        bytes: include_bytes!("dist/index.html"),
+    },
+];
