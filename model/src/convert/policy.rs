@@ -8,7 +8,10 @@ use quorumgate_proto::admin::v1::{self as admin, policy::Kind};
 use super::resource::{meta_to, name_from, word};
 use crate::{
     invalid::Invalid,
-    resource::{IpPolicy, IpWords, JsonPolicy, Nets, Policy, PolicyKind, PolicyMode, PolicyWords, Tolerance, plain},
+    resource::{
+        GraphqlPolicy, IpPolicy, IpWords, JsonPolicy, MultipartPolicy, Nets, Policy, PolicyKind, PolicyMode,
+        PolicyWords, Tolerance, XmlPolicy, plain,
+    },
     units::Size,
 };
 
@@ -26,6 +29,18 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
         Some(Kind::Json(it)) => {
             let json = json_from(it).map_err(|invalid| invalid.under("json"))?;
             PolicyWords { json: Some(json), ..words }.try_into()
+        }
+        Some(Kind::Xml(it)) => {
+            let xml = xml_from(it).map_err(|invalid| invalid.under("xml"))?;
+            PolicyWords { xml: Some(xml), ..words }.try_into()
+        }
+        Some(Kind::Multipart(it)) => {
+            let multipart = multipart_from(it).map_err(|invalid| invalid.under("multipart"))?;
+            PolicyWords { multipart: Some(multipart), ..words }.try_into()
+        }
+        Some(Kind::Graphql(it)) => {
+            let graphql = graphql_from(it).map_err(|invalid| invalid.under("graphql"))?;
+            PolicyWords { graphql: Some(graphql), ..words }.try_into()
         }
     }
 }
@@ -64,6 +79,47 @@ fn json_from(it: admin::JsonPolicy) -> Result<JsonPolicy, Invalid> {
     })
 }
 
+fn xml_from(it: admin::XmlPolicy) -> Result<XmlPolicy, Invalid> {
+    let default = XmlPolicy::default();
+    Ok(XmlPolicy {
+        mode: mode(&it.mode, default.mode)?,
+        max_depth: it.max_depth.unwrap_or(default.max_depth),
+        max_elements: it.max_elements.unwrap_or(default.max_elements),
+        max_attributes: it.max_attributes.unwrap_or(default.max_attributes),
+        max_text: it.max_text.map_or(default.max_text, Size),
+        dtd: tolerance("dtd", &it.dtd, default.dtd)?,
+        body_max: it.body_max.map_or(default.body_max, Size),
+        other_types: tolerance("other_types", &it.other_types, default.other_types)?,
+    })
+}
+
+fn multipart_from(it: admin::MultipartPolicy) -> Result<MultipartPolicy, Invalid> {
+    let default = MultipartPolicy::default();
+    Ok(MultipartPolicy {
+        mode: mode(&it.mode, default.mode)?,
+        max_parts: it.max_parts.unwrap_or(default.max_parts),
+        max_files: it.max_files.unwrap_or(default.max_files),
+        max_part: it.max_part.map_or(default.max_part, Size),
+        max_name: it.max_name.map_or(default.max_name, Size),
+        body_max: it.body_max.map_or(default.body_max, Size),
+        other_types: tolerance("other_types", &it.other_types, default.other_types)?,
+    })
+}
+
+fn graphql_from(it: admin::GraphqlPolicy) -> Result<GraphqlPolicy, Invalid> {
+    let default = GraphqlPolicy::default();
+    Ok(GraphqlPolicy {
+        mode: mode(&it.mode, default.mode)?,
+        max_depth: it.max_depth.unwrap_or(default.max_depth),
+        max_aliases: it.max_aliases.unwrap_or(default.max_aliases),
+        max_complexity: it.max_complexity.unwrap_or(default.max_complexity),
+        max_batch: it.max_batch.unwrap_or(default.max_batch),
+        introspection: tolerance("introspection", &it.introspection, default.introspection)?,
+        body_max: it.body_max.map_or(default.body_max, Size),
+        other_types: tolerance("other_types", &it.other_types, default.other_types)?,
+    })
+}
+
 fn mode(text: &str, default: PolicyMode) -> Result<PolicyMode, Invalid> {
     Ok(word("mode", text, PolicyMode::ALL, PolicyMode::word)?.unwrap_or(default))
 }
@@ -75,7 +131,10 @@ fn tolerance(field: &str, text: &str, default: Tolerance) -> Result<Tolerance, I
 pub fn policy_to(it: &Policy) -> admin::Policy {
     let kind = match &it.kind {
         PolicyKind::Ip(ip) => Kind::Ip(ip_to(ip)),
-        PolicyKind::Json(json) => Kind::Json(json_to(json)),
+        PolicyKind::Json(it) => Kind::Json(json_to(it)),
+        PolicyKind::Xml(it) => Kind::Xml(xml_to(it)),
+        PolicyKind::Multipart(it) => Kind::Multipart(multipart_to(it)),
+        PolicyKind::Graphql(it) => Kind::Graphql(graphql_to(it)),
     };
     admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
 }
@@ -102,6 +161,44 @@ fn json_to(it: &JsonPolicy) -> admin::JsonPolicy {
         max_array: Some(it.max_array),
         max_string: Some(it.max_string.0),
         duplicate_keys: it.duplicate_keys.word().to_owned(),
+        body_max: Some(it.body_max.0),
+        other_types: it.other_types.word().to_owned(),
+    }
+}
+
+fn xml_to(it: &XmlPolicy) -> admin::XmlPolicy {
+    admin::XmlPolicy {
+        mode: it.mode.word().to_owned(),
+        max_depth: Some(it.max_depth),
+        max_elements: Some(it.max_elements),
+        max_attributes: Some(it.max_attributes),
+        max_text: Some(it.max_text.0),
+        dtd: it.dtd.word().to_owned(),
+        body_max: Some(it.body_max.0),
+        other_types: it.other_types.word().to_owned(),
+    }
+}
+
+fn multipart_to(it: &MultipartPolicy) -> admin::MultipartPolicy {
+    admin::MultipartPolicy {
+        mode: it.mode.word().to_owned(),
+        max_parts: Some(it.max_parts),
+        max_files: Some(it.max_files),
+        max_part: Some(it.max_part.0),
+        max_name: Some(it.max_name.0),
+        body_max: Some(it.body_max.0),
+        other_types: it.other_types.word().to_owned(),
+    }
+}
+
+fn graphql_to(it: &GraphqlPolicy) -> admin::GraphqlPolicy {
+    admin::GraphqlPolicy {
+        mode: it.mode.word().to_owned(),
+        max_depth: Some(it.max_depth),
+        max_aliases: Some(it.max_aliases),
+        max_complexity: Some(it.max_complexity),
+        max_batch: Some(it.max_batch),
+        introspection: it.introspection.word().to_owned(),
         body_max: Some(it.body_max.0),
         other_types: it.other_types.word().to_owned(),
     }

@@ -419,7 +419,7 @@ fn others() -> impl Strategy<Value = Resource> {
     let secret = prop_oneof![secret, sealed];
     let span = (1..=29u64).prop_map(|s| format!("{s}s"));
     let amount = 1..=LIMIT_MAX;
-    let flags = (any::<bool>(), any::<bool>(), 0..=17u8, 0..=3u8);
+    let flags = (any::<bool>(), any::<bool>(), 0..=18u8, 0..=3u8);
     (name(), secret, span, amount, flags).prop_map(|(name, secret, span, amount, (one, two, kind, form))| {
         let client = |url: &str| {
             json!({ url: "https://i.test/x?y", "client_id": "c", "client_secret": secret, "allow_private": one })
@@ -485,6 +485,15 @@ fn others() -> impl Strategy<Value = Resource> {
                 Kind::Policy,
                 json!({ "json": { "mode": if one { "detect" } else { "enforce" }, "max_depth": 3, "max_array": 7,
                         "max_string": "1KiB", "duplicate_keys": if two { "allow" } else { "refuse" } } }),
+            ),
+            17 => (
+                Kind::Policy,
+                match form {
+                    0 => json!({ "xml": { "max_depth": 3, "max_elements": 7, "max_attributes": 0, "max_text": "1KiB" } }),
+                    1 => json!({ "multipart": { "max_parts": 3, "max_files": 0, "max_part": "1KiB", "max_name": 9 } }),
+                    _ => json!({ "graphql": { "max_depth": 3, "max_aliases": 0, "max_complexity": 9, "max_batch": 1,
+                                 "introspection": if one { "allow" } else { "refuse" } } }),
+                },
             ),
             14 => (Kind::Listener, json!({ "address": "1.2.3.4:5", "protocol": "tcp", "upstream": "u" })),
             _ => (Kind::Limit, json!({ "per": per, "kind": "concurrency", "limit": amount, "max_hold": span })),

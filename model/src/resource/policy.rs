@@ -32,10 +32,13 @@ pub struct Policy {
 pub enum PolicyKind {
     Ip(IpPolicy),
     Json(JsonPolicy),
+    Xml(XmlPolicy),
+    Multipart(MultipartPolicy),
+    Graphql(GraphqlPolicy),
 }
 
 /// Exactly one of them makes a policy.
-const KINDS: &str = "ip and json";
+const KINDS: &str = "ip, json, xml, multipart and graphql";
 
 impl PolicyKind {
     /// `ip`
@@ -43,15 +46,22 @@ impl PolicyKind {
         match self {
             PolicyKind::Ip(_) => "ip",
             PolicyKind::Json(_) => "json",
+            PolicyKind::Xml(_) => "xml",
+            PolicyKind::Multipart(_) => "multipart",
+            PolicyKind::Graphql(_) => "graphql",
         }
     }
 
     /// How it looks through what a request says; None: it goes by something else.
     pub fn look(&self) -> Option<Look> {
-        match self {
-            PolicyKind::Ip(_) => None,
-            PolicyKind::Json(it) => Some(Look { mode: it.mode, body_max: it.body_max, other_types: it.other_types }),
-        }
+        let (mode, body_max, other_types) = match self {
+            PolicyKind::Ip(_) => return None,
+            PolicyKind::Json(it) => (it.mode, it.body_max, it.other_types),
+            PolicyKind::Xml(it) => (it.mode, it.body_max, it.other_types),
+            PolicyKind::Multipart(it) => (it.mode, it.body_max, it.other_types),
+            PolicyKind::Graphql(it) => (it.mode, it.body_max, it.other_types),
+        };
+        Some(Look { mode, body_max, other_types })
     }
 }
 
@@ -129,11 +139,18 @@ pub struct PolicyWords {
     pub ip: Option<IpWords>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json: Option<JsonPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xml: Option<XmlPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multipart: Option<MultipartPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graphql: Option<GraphqlPolicy>,
 }
 
 impl PolicyWords {
     pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
-        Self { name, labels, owner, description, ip: None, json: None }
+        let (ip, json, xml, multipart, graphql) = (None, None, None, None, None);
+        Self { name, labels, owner, description, ip, json, xml, multipart, graphql }
     }
 }
 
@@ -161,11 +178,15 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
         };
         nets().map(PolicyKind::Ip).map_err(|invalid| invalid.under("ip"))
     });
-    let json = words.json.as_ref().map(|it| {
-        let checked = it.clone().checked();
-        checked.map(PolicyKind::Json).map_err(|invalid| invalid.under("json"))
-    });
-    let mut said = [ip, json].into_iter().flatten();
+    let json = words.json.as_ref().map(|it| it.clone().checked().map(PolicyKind::Json));
+    let xml = words.xml.as_ref().map(|it| it.clone().checked().map(PolicyKind::Xml));
+    let multipart = words.multipart.as_ref().map(|it| it.clone().checked().map(PolicyKind::Multipart));
+    let graphql = words.graphql.as_ref().map(|it| it.clone().checked().map(PolicyKind::Graphql));
+    let under = |word: &'static str, it: Option<Result<_, Invalid>>| {
+        it.map(|kind| kind.map_err(|invalid: Invalid| invalid.under(word)))
+    };
+    let all = [ip, under("json", json), under("xml", xml), under("multipart", multipart), under("graphql", graphql)];
+    let mut said = all.into_iter().flatten();
     let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
     match (said.next(), said.next()) {
         (Some(kind), None) => kind,
@@ -198,7 +219,10 @@ impl From<Policy> for PolicyWords {
         let words = Self::new(it.name, it.labels, it.owner, it.description);
         match it.kind {
             PolicyKind::Ip(ip) => Self { ip: Some(IpWords { allow: nets(&ip.allow), deny: nets(&ip.deny) }), ..words },
-            PolicyKind::Json(json) => Self { json: Some(json), ..words },
+            PolicyKind::Json(it) => Self { json: Some(it), ..words },
+            PolicyKind::Xml(it) => Self { xml: Some(it), ..words },
+            PolicyKind::Multipart(it) => Self { multipart: Some(it), ..words },
+            PolicyKind::Graphql(it) => Self { graphql: Some(it), ..words },
         }
     }
 }

@@ -26,6 +26,7 @@ pub(crate) struct Violation {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Place {
     Body,
+    Query,
 }
 
 /// Why a policy has a request refused.
@@ -40,6 +41,7 @@ impl Place {
     fn word(self) -> &'static str {
         match self {
             Place::Body => "body",
+            Place::Query => "query",
         }
     }
 }

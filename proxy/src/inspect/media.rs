@@ -24,9 +24,27 @@ impl Media {
         self.0.is_empty()
     }
 
+    fn any(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.0.iter().any(|it| is(it))
+    }
+
     /// RFC 8259 and RFC 6839.
     pub(crate) fn is_json(&self) -> bool {
-        self.0.iter().any(|it| it == "application/json" || it == "text/json" || it.ends_with("+json"))
+        self.any(|it| it == "application/json" || it == "text/json" || it.ends_with("+json"))
+    }
+
+    /// RFC 7303.
+    pub(crate) fn is_xml(&self) -> bool {
+        self.any(|it| it == "application/xml" || it == "text/xml" || it.ends_with("+xml"))
+    }
+
+    /// RFC 7578.
+    pub(crate) fn is_multipart(&self) -> bool {
+        self.any(|it| it == "multipart/form-data")
+    }
+
+    pub(crate) fn is_graphql(&self) -> bool {
+        self.any(|it| it == "application/graphql")
     }
 }
 

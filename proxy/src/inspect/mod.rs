@@ -2,12 +2,16 @@
 //! through it before any of it goes anywhere. Routes without such policies pay one look at an empty list.
 
 mod found;
+mod graphql;
 mod json;
 mod media;
+mod multipart;
 mod read;
+mod xml;
 
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http_body::Body;
 use quorumgate_model::{
@@ -78,11 +82,19 @@ pub(crate) async fn inspect(
     body: &mut Option<Received>,
     digest: &mut Option<Digested>,
 ) -> Result<Option<RequestBody>, Refusal> {
-    let Some(body_bytes) = body.as_ref().filter(|it| !it.is_end_stream()).map(|it| it.size_hint().lower()) else {
-        return Ok(None);
-    };
     let worker = record.conn.worker.clone();
     let all: Vec<_> = policies.iter().filter_map(|policy| worker.inspectors.of(policy)).collect();
+    let has_body = body.as_ref().is_some_and(|it| !it.is_end_stream());
+    for it in &all {
+        let errors = it.look_at_head(parts);
+        // Without a body the head is all there is to look at.
+        if !errors.is_empty() {
+            it.settle(record, errors)?;
+        }
+    }
+    let Some(body_bytes) = body.as_ref().filter(|_| has_body).map(|it| it.size_hint().lower()) else {
+        return Ok(None);
+    };
     let media = Media::of(&parts.headers);
     let mut takers: Vec<_> = all.iter().filter(|it| it.may_take(&media)).cloned().collect();
     if takers.is_empty() {
@@ -125,7 +137,7 @@ pub(crate) async fn inspect(
             it.unseen(record, "body_max", || it.too_large())?;
             continue;
         }
-        it.settle(record, it.look(&bytes))?;
+        it.settle(record, it.look(parts, &media, &bytes))?;
     }
     Ok(Some(body))
 }
@@ -173,21 +185,38 @@ impl Inspector {
     fn may_take(&self, media: &Media) -> bool {
         match &self.policy.kind {
             PolicyKind::Json(_) => media.is_json() || media.is_missing(),
+            PolicyKind::Xml(_) => media.is_xml() || media.is_missing(),
+            PolicyKind::Multipart(_) => media.is_multipart(),
+            PolicyKind::Graphql(_) => media.is_json() || media.is_graphql() || media.is_missing(),
             PolicyKind::Ip(_) => false,
         }
     }
 
     /// By what it is too, where it says nothing.
     fn takes(&self, media: &Media, bytes: &[u8]) -> bool {
+        let first = || bytes.trim_ascii_start().first();
         match &self.policy.kind {
-            PolicyKind::Json(_) => media.is_json() || matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')),
-            PolicyKind::Ip(_) => false,
+            _ if !media.is_missing() => true,
+            PolicyKind::Json(_) | PolicyKind::Graphql(_) => matches!(first(), Some(b'{' | b'[')),
+            PolicyKind::Xml(_) => first() == Some(&b'<'),
+            PolicyKind::Multipart(_) | PolicyKind::Ip(_) => false,
         }
     }
 
-    fn look(&self, bytes: &[u8]) -> Vec<Violation> {
+    /// What there is before any body.
+    fn look_at_head(&self, parts: &Parts) -> Vec<Violation> {
+        match &self.policy.kind {
+            PolicyKind::Graphql(it) => graphql::check_head(&parts.uri, it),
+            _ => Vec::new(),
+        }
+    }
+
+    fn look(&self, parts: &Parts, media: &Media, bytes: &Bytes) -> Vec<Violation> {
         match &self.policy.kind {
             PolicyKind::Json(it) => json::check(bytes, it),
+            PolicyKind::Xml(it) => xml::check(bytes, it),
+            PolicyKind::Multipart(it) => multipart::check(&parts.headers, bytes, it),
+            PolicyKind::Graphql(it) => graphql::check(media, bytes, it),
             PolicyKind::Ip(_) => Vec::new(),
         }
     }

@@ -188,3 +188,38 @@ async fn routes_that_answer_themselves_look_through_bodies_too() {
     check_problem(&post(&gateway, JSON, "[".repeat(40) + &"]".repeat(40)).await, 400, "validation_failed");
     check_problem(&post(&gateway, JSON, "{'a': 1}").await, 400, "validation_failed");
 }
+
+#[tokio::test]
+async fn each_kind_takes_its_own_types() {
+    let policies = json!([
+        {"name": "x", "xml": {"other_types": "refuse"}},
+        {"name": "m", "multipart": {"max_files": 0}},
+        {"name": "g", "graphql": {"max_depth": 2}},
+    ]);
+    let (gateway, heard) = gateway(policies).await;
+    let upload = |file: &str| format!("--b\r\nContent-Disposition: form-data; name=\"a\"{file}\r\n\r\n1\r\n--b--\r\n");
+    let form = "multipart/form-data; boundary=b";
+    for (kind, body) in [
+        ("application/xml", "<a><b/></a>".to_owned()),
+        (form, upload("")),
+        ("application/graphql", "{ a { b } }".to_owned()),
+        (JSON, json!({"query": "{ a { b } }"}).to_string()),
+    ] {
+        assert_eq!(status(&post(&gateway, kind, &body).await), 200, "{kind}");
+        assert!(heard.last().ends_with(&body), "{kind}");
+    }
+    let bomb = "<!DOCTYPE l [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><l>&b;</l>";
+    for (kind, body, rule) in [
+        ("application/soap+xml", bomb.to_owned(), "dtd"),
+        (form, upload("; filename=\"f\""), "max_files"),
+        ("application/graphql", "{ a { b { c } } }".to_owned(), "max_depth"),
+        (JSON, json!({"query": "{ __schema { a } }"}).to_string(), "introspection"),
+    ] {
+        let answer = post(&gateway, kind, &body).await;
+        check_problem(&answer, 400, "validation_failed");
+        assert_eq!(problem(&answer)["errors"][0]["rule"], rule, "{answer}");
+    }
+    check_problem(&ask(gateway.address, "GET /?query=%7Ba%7Bb%7Bc%7D%7D%7D", &[], "").await, 400, "validation_failed");
+    check_problem(&post(&gateway, "text/plain", "hi").await, 415, "unsupported_media_type");
+    assert_eq!(heard.count(), 4);
+}

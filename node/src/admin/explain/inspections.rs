@@ -12,6 +12,20 @@ pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
         let what = match &policy.kind {
             PolicyKind::Ip(_) => return None,
             PolicyKind::Json(it) => json(it),
+            PolicyKind::Xml(it) => {
+                let (depth, elements, attributes, text) =
+                    (it.max_depth, it.max_elements, it.max_attributes, it.max_text);
+                let dtd = if it.dtd == Tolerance::Refuse { ", no DTD" } else { "" };
+                format!("XML of depth {depth}, {elements} elements with {attributes} attributes, texts of {text}{dtd}")
+            }
+            PolicyKind::Multipart(it) => {
+                format!("multipart of {} parts with {} files, parts of {}", it.max_parts, it.max_files, it.max_part)
+            }
+            PolicyKind::Graphql(it) => {
+                let (depth, aliases, fields, batch) = (it.max_depth, it.max_aliases, it.max_complexity, it.max_batch);
+                let schema = if it.introspection == Tolerance::Refuse { ", no introspection" } else { "" };
+                format!("GraphQL of depth {depth}, {aliases} aliases, {fields} fields, {batch} at once{schema}")
+            }
         };
         let then = match look.mode {
             PolicyMode::Enforce => "else refused",

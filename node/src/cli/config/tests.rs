@@ -234,6 +234,9 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Listener, json!({ "name": "a", "address": "127.0.0.1:80", "protocol": "http" })),
         (Kind::Policy, json!({ "name": "a", "ip": { "deny": ["10.0.0.0/8"] } })),
         (Kind::Policy, json!({ "name": "a", "json": {} })),
+        (Kind::Policy, json!({ "name": "a", "xml": {} })),
+        (Kind::Policy, json!({ "name": "a", "multipart": {} })),
+        (Kind::Policy, json!({ "name": "a", "graphql": {} })),
     ];
     for (kind, words) in minimal {
         let resource = resource(kind, words.clone()).unwrap();

@@ -1,6 +1,8 @@
 //! Policies.
 
-use quorumgate_model::resource::JSON_DEPTH_MAX;
+use quorumgate_model::resource::{
+    GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, XML_ATTRIBUTES_MAX, XML_DEPTH_MAX,
+};
 
 use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object};
 
@@ -13,6 +15,10 @@ pub static POLICY: Object = Object {
         DESCRIPTION,
         Field::new("ip", Form::Object(&IP), "By the client's address.").default("null"),
         Field::new("json", Form::Object(&JSON), "How large and how deep JSON in bodies may be.").default("null"),
+        Field::new("xml", Form::Object(&XML), "How large and how deep XML in bodies may be.").default("null"),
+        Field::new("multipart", Form::Object(&MULTIPART), "What multipart/form-data in bodies may have.")
+            .default("null"),
+        Field::new("graphql", Form::Object(&GRAPHQL), "What GraphQL queries may ask for.").default("null"),
     ],
 };
 
@@ -40,6 +46,53 @@ static JSON: Object = Object {
         Field::new("max_array", COUNT, "Elements of one array.").default("10000"),
         Field::new("max_string", Form::Size, "Bytes of one text or key.").default("\"1MiB\""),
         Field::new("duplicate_keys", TOLERANCE, "The same key twice in one object.").default("\"refuse\""),
+        BODY_MAX,
+        OTHER_TYPES,
+    ],
+};
+
+static XML: Object = Object {
+    about: "Bounds of XML in requests' bodies: 400 validation_failed beyond them, and for what is not well-formed.",
+    fields: &[
+        Field::new("mode", MODE, MODE_ABOUT).default("\"enforce\""),
+        Field::new("max_depth", Form::Int(1, XML_DEPTH_MAX as i64), "Elements within one another.").default("32"),
+        Field::new("max_elements", COUNT, "Elements of the whole body.").default("10000"),
+        Field::new("max_attributes", Form::Int(0, XML_ATTRIBUTES_MAX as i64), "Attributes of one element.")
+            .default("64"),
+        Field::new("max_text", Form::Size, "Bytes of one text, attribute or name.").default("\"1MiB\""),
+        Field::new("dtd", TOLERANCE, "Document type definitions, which entities come from.").default("\"refuse\""),
+        BODY_MAX,
+        OTHER_TYPES,
+    ],
+};
+
+static MULTIPART: Object = Object {
+    about: "Bounds of multipart/form-data: 400 validation_failed beyond them, and for what is not framed as it should be.",
+    fields: &[
+        Field::new("mode", MODE, MODE_ABOUT).default("\"enforce\""),
+        Field::new("max_parts", COUNT, "Parts.").default("100"),
+        Field::new("max_files", Form::Int(0, 1_000_000), "Parts with a file name.").default("10"),
+        Field::new("max_part", Form::Size, "Bytes of one part.").default("\"1MiB\""),
+        Field::new("max_name", Form::Size, "Bytes of a part's name and of a file's.").default("\"256\""),
+        BODY_MAX,
+        OTHER_TYPES,
+    ],
+};
+
+static GRAPHQL: Object = Object {
+    about: "Bounds of GraphQL queries, in bodies and in the parameter query: 400 validation_failed beyond them.",
+    fields: &[
+        Field::new("mode", MODE, MODE_ABOUT).default("\"enforce\""),
+        Field::new(
+            "max_depth",
+            Form::Int(1, GRAPHQL_DEPTH_MAX as i64),
+            "Fields within one another, fragments spread out.",
+        )
+        .default("15"),
+        Field::new("max_aliases", Form::Int(0, 1_000_000), "Aliases, fragments spread out.").default("30"),
+        Field::new("max_complexity", COUNT, "Fields in all, fragments spread out.").default("1000"),
+        Field::new("max_batch", Form::Int(1, GRAPHQL_BATCH_MAX as i64), "Operations that come at once.").default("10"),
+        Field::new("introspection", TOLERANCE, "__schema and __type.").default("\"refuse\""),
         BODY_MAX,
         OTHER_TYPES,
     ],

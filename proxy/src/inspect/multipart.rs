@@ -1,0 +1,124 @@
+//! `multipart/form-data` (RFC 7578) held against the bounds of a policy, part by part.
+
+use std::{borrow::Cow, convert::Infallible, future::ready};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
+use http::{HeaderMap, header};
+use multer::{Field, Multipart};
+use quorumgate_model::resource::MultipartPolicy;
+
+use super::found::{ERRORS_MAX, Step, Violation, pointer};
+
+/// Empty: it is as the policy wants it.
+pub(super) fn check(headers: &HeaderMap, bytes: &Bytes, limits: &MultipartPolicy) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let Some(mut parts) = parts(headers, bytes) else {
+        found.push(Violation::body(String::new(), "syntax", "Content-Type names no boundary between parts"));
+        return found;
+    };
+    // All of it is there: nothing is waited for.
+    let walked = walk(&mut parts, limits, &mut found).now_or_never();
+    match walked {
+        Some(Ok(())) => {}
+        _ if found.len() >= ERRORS_MAX => {}
+        Some(Err(error)) => {
+            found.push(Violation::body(String::new(), "syntax", format!("this is not multipart: {error}")));
+        }
+        None => found.push(Violation::body(String::new(), "syntax", "this is not multipart: it has no end")),
+    }
+    found
+}
+
+/// None: nothing says where parts end.
+pub(super) fn parts(headers: &HeaderMap, bytes: &Bytes) -> Option<Multipart<'static>> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let boundary = multer::parse_boundary(kind).ok()?;
+    Some(Multipart::new(stream::once(ready(Ok::<_, Infallible>(bytes.clone()))), boundary))
+}
+
+/// By its name, else by its number.
+pub(super) fn step(field: &Field<'_>, place: usize) -> Step<'static> {
+    field.name().map_or(Step::Index(place), |name| Step::Key(name.to_owned().into()))
+}
+
+async fn walk(
+    parts: &mut Multipart<'static>,
+    limits: &MultipartPolicy,
+    found: &mut Vec<Violation>,
+) -> Result<(), multer::Error> {
+    let mut files = 0;
+    let mut place = 0;
+    while let Some(mut field) = parts.next_field().await? {
+        let step = [step(&field, place)];
+        let mut find = |step: &[Step<'_>], rule, detail: Cow<'static, str>| {
+            if found.len() < ERRORS_MAX {
+                found.push(Violation::body(pointer(step), rule, detail));
+            }
+        };
+        place += 1;
+        if place == limits.max_parts as usize + 1 {
+            // What follows is not even read.
+            find(&[], "max_parts", format!("there are more than {} parts", limits.max_parts).into());
+            return Ok(());
+        }
+        let long = |name: Option<&str>| name.is_some_and(|it| it.len() as u64 > limits.max_name.0);
+        if long(field.name()) || long(field.file_name()) {
+            find(&step, "max_name", format!("the part's name is longer than {} bytes", limits.max_name.0).into());
+        }
+        files += u32::from(field.file_name().is_some());
+        if files == limits.max_files + 1 && field.file_name().is_some() {
+            find(&step, "max_files", format!("there are more than {} files", limits.max_files).into());
+        }
+        let mut size = 0;
+        while let Some(chunk) = field.chunk().await? {
+            size += chunk.len() as u64;
+        }
+        if size > limits.max_part.0 {
+            find(&step, "max_part", format!("the part is longer than {} bytes", limits.max_part.0).into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use quorumgate_model::units::Size;
+
+    use super::*;
+
+    fn part(disposition: &str, body: &str) -> String {
+        format!("--X\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{body}\r\n")
+    }
+
+    #[track_caller]
+    fn check(kind: &'static str, body: String, expected: &[(&str, &str)]) {
+        let limits =
+            MultipartPolicy { max_parts: 3, max_files: 1, max_part: Size(8), max_name: Size(4), ..Default::default() };
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+        let found = super::check(&headers, &body.into(), &limits);
+        let found: Vec<_> = found.iter().map(|it| (it.rule, it.pointer.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    const KIND: &str = "multipart/form-data; boundary=X";
+
+    #[test]
+    fn each_bound_is_told_by_its_part() {
+        let fine = part("name=\"a\"", "1") + &part("name=\"f\"; filename=\"x.t\"", "12345678");
+        check(KIND, format!("{fine}--X--\r\n"), &[]);
+        check(KIND, format!("{fine}{}--X--\r\n", part("name=\"g\"; filename=\"y\"", "")), &[("max_files", "/g")]);
+        check(KIND, format!("{}--X--\r\n", part("name=\"a/b\"", "123456789")), &[("max_part", "/a~1b")]);
+        check(KIND, format!("{}--X--\r\n", part("name=\"abcde\"", "")), &[("max_name", "/abcde")]);
+        check(KIND, format!("{}--X--\r\n", part("name=\"a\"", "").repeat(9)), &[("max_parts", "")]);
+    }
+
+    #[test]
+    fn what_is_not_framed_is_told() {
+        check("multipart/form-data", part("name=\"a\"", "1"), &[("syntax", "")]);
+        check(KIND, part("name=\"a\"", "1"), &[("syntax", "")]);
+        check(KIND, "no parts".into(), &[("syntax", "")]);
+        check(KIND, "--X\r\nContent-Disposition\r\n\r\n1\r\n--X--".into(), &[("syntax", "")]);
+    }
+}
