@@ -180,7 +180,7 @@ class Idle:
             said = opened.stdout.readline().strip()
             if said != "ready":
                 raise Failed(f"{running.home.name}: {opened.stderr.read().strip()}")
-            time.sleep(3)  # nothing is at rest at once
+            time.sleep(5)  # at rest after one, given back to the system within two more
             resting = memory_mib(running.process.pid)
             opened.stdin.close()
         return resting

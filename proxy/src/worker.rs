@@ -45,6 +45,10 @@ use crate::{
 
 /// How exact the clocks of connections are.
 const TICK: Duration = Duration::from_millis(100);
+/// So often the allocator is asked for a piece of this size. With such a piece it gives what has been unused for a second
+/// back to the system; left alone it waits for one, and after a burst of connections none may come.
+const TRIM_EVERY_MS: u64 = 1_000;
+const TRIM_BYTES: usize = 1 << 20;
 pub(crate) const SCRATCH_BYTES: usize = 16 << 10;
 /// After an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -267,6 +271,7 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;
+    let mut trimmed_ms = 0;
     loop {
         tokio::select! {
             due = tick.tick() => {
@@ -288,6 +293,10 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
         worker.plans.prune(&worker.shared.ruleset.load());
         worker.inspectors.prune(&worker.shared.ruleset.load());
         sweep(worker);
+        if worker.now_ms() >= trimmed_ms + TRIM_EVERY_MS {
+            trimmed_ms = worker.now_ms();
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(TRIM_BYTES)));
+        }
         let limits = &worker.shared.settings.limits;
         worker.conns.borrow().values().for_each(|conn| conn.check_clocks(limits));
         if draining && worker.accepting.get() == 0 && worker.conns.borrow().is_empty() {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::nodes::Fleet;
@@ -97,34 +98,27 @@ fn figure(took: Duration) -> String {
     }
 }
 
-/// Where the data directories stand: a temporary directory that goes away, or one that the operator keeps.
+/// Where the data directories stand: a temporary directory of this user alone that goes away, or one that the operator keeps.
 struct Room {
     path: PathBuf,
-    kept: bool,
+    /// What cannot be removed stays.
+    _goes_away: Option<TempDir>,
 }
 
 impl Room {
     fn open(keep: Option<&Path>) -> Outcome<Self> {
-        let path = match keep {
-            Some(dir) => dir.to_owned(),
-            None => std::env::temp_dir().join(format!("quorumgate-demo-{}", std::process::id())),
+        let temporary = match keep {
+            Some(_) => None,
+            None => Some(tempfile::Builder::new().prefix("quorumgate-demo-").tempdir().map_err(Failure::internal)?),
         };
-        let taken = path.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-        if taken {
-            return Err(Failure::usage(format!("{}: it is not empty", path.display())).help("name a new directory"));
+        let path = temporary.as_ref().map(TempDir::path).or(keep).expect("one of the two");
+        let refused = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", path.display()));
+        if path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(refused(&"it is not empty").help("name a new directory"));
         }
-        std::fs::create_dir_all(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        std::fs::create_dir_all(path).map_err(|error| refused(&error))?;
         // Sockets and commands to paste need the whole path.
         let path = path.canonicalize().map_err(Failure::internal)?;
-        Ok(Self { path, kept: keep.is_some() })
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        if !self.kept {
-            // What cannot be removed stays in the temporary directory.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+        Ok(Self { path, _goes_away: temporary })
     }
 }
