@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    own_trail::{self, OwnTrail},
     pki::{self, ClusterKey},
     publish::wall_ms,
     settings::{Audit, Redacted},
@@ -32,8 +33,6 @@ use crate::{
 /// The directory and the file of the keys inside a data directory.
 const DIR: &str = "access";
 const KEYS: &str = "access.keys";
-const WITHIN: Duration = Duration::from_secs(60);
-const WRITE_EVERY: Duration = Duration::from_millis(200);
 /// A file of the chain is closed after this long, so that retention can remove it whole.
 const ROLL_EVERY: Duration = Duration::from_secs(24 * 3_600);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
@@ -146,66 +145,8 @@ impl Access {
         states: watch::Receiver<Arc<State>>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let (dir, keys) = (self.dir.clone(), self.keys.clone());
-        let opened =
-            tokio::task::spawn_blocking(move || Pen::open(&dir, keys)).await.context("opening the accesses")?;
-        let mut pen = match opened {
-            Ok(pen) => Some(pen),
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "accesses cannot be written down");
-                None
-            }
-        };
-        self.set_head(pen.as_ref());
-        let mut seen = Erased::default();
-        let mut minute = tokio::time::interval(WITHIN);
-        let mut write = tokio::time::interval(WRITE_EVERY);
-        minute.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        write.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let over = tokio::select! {
-                () = stop.cancelled() => true,
-                _ = write.tick() => false,
-                _ = minute.tick() => {
-                    self.minute_over();
-                    false
-                }
-            };
-            if over {
-                self.minute_over();
-            }
-            let noted = std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
-            let erased = states.borrow().erased.clone();
-            let is_known = erased.ptr_eq(&seen) || (erased.is_empty() && seen.is_empty());
-            seen = erased.clone();
-            let is_due = !is_known || !noted.is_empty();
-            if let Some(open) = pen.take_if(|_| is_due) {
-                let (key, retention) = (cluster_key.clone(), self.settings.retention.0);
-                let wrote = tokio::task::spawn_blocking(move || {
-                    let mut pen = open;
-                    if !is_known {
-                        pen.erase(&key, &erased)?;
-                    }
-                    pen.write(noted, retention).map(|()| pen)
-                });
-                pen = match wrote.await.unwrap_or_else(|panic| Err(panic.into())) {
-                    Ok(pen) => Some(pen),
-                    Err(error) => {
-                        tracing::error!(error = format!("{error:#}"), "accesses are no longer written down");
-                        None
-                    }
-                };
-                self.set_head(pen.as_ref());
-            }
-            if over {
-                return Ok(());
-            }
-        }
-    }
-
-    fn set_head(&self, pen: Option<&Pen>) {
-        let Some(pen) = pen else { return };
-        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(pen.chain.head());
+        let writing = Writing { access: self, cluster_key, states, seen: Erased::default() };
+        own_trail::keep(writing, stop).await
     }
 
     /// Newest first, below that sequence number. Blocks on the disk.
@@ -234,6 +175,62 @@ impl Access {
     /// Against what the cluster has noted of the chain. Blocks on the disk.
     pub fn check(&self, noted: Option<AuditHead>) -> anyhow::Result<Checked> {
         own_chain::check(&self.dir, noted.map(|it| Head { count: it.count, hash: it.hash }))
+    }
+}
+
+struct Writing {
+    access: Arc<Access>,
+    cluster_key: ClusterKey,
+    states: watch::Receiver<Arc<State>>,
+    /// Who was erased when it was last looked.
+    seen: Erased,
+}
+
+struct Batch {
+    noted: Vec<(u64, Kind, u64)>,
+    /// Where there is somebody to forget who was not before.
+    erased: Option<(ClusterKey, Erased)>,
+    retention: Duration,
+}
+
+impl OwnTrail for Writing {
+    type Pen = Pen;
+    type Batch = Batch;
+    const WHAT: &str = "accesses";
+    const WRITE_EVERY: Duration = Duration::from_millis(200);
+
+    fn opener(&self) -> impl FnOnce() -> anyhow::Result<Pen> + Send + 'static {
+        let (dir, keys) = (self.access.dir.clone(), self.access.keys.clone());
+        move || Pen::open(&dir, keys)
+    }
+
+    fn minute_over(&self) {
+        self.access.minute_over();
+    }
+
+    fn take_due(&mut self) -> Option<Batch> {
+        let noted = std::mem::take(&mut self.access.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
+        let erased = self.states.borrow().erased.clone();
+        let is_known = erased.ptr_eq(&self.seen) || (erased.is_empty() && self.seen.is_empty());
+        self.seen = erased.clone();
+        if is_known && noted.is_empty() {
+            return None;
+        }
+        let erased = (!is_known).then(|| (self.cluster_key.clone(), erased));
+        Some(Batch { noted, erased, retention: self.access.settings.retention.0 })
+    }
+
+    fn write(pen: &mut Pen, batch: Batch) -> anyhow::Result<()> {
+        if let Some((cluster_key, erased)) = &batch.erased {
+            pen.erase(cluster_key, erased)?;
+        }
+        pen.write(batch.noted, batch.retention)
+    }
+
+    /// Where nothing is written any more, the head stays that of what is there.
+    fn wrote(&self, pen: Option<&Pen>) {
+        let Some(pen) = pen else { return };
+        *self.access.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(pen.chain.head());
     }
 }
 

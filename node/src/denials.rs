@@ -6,13 +6,12 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use anyhow::Context;
 use prost::Message;
 use quorumgate_model::state::AuditHead;
 use quorumgate_proto::store::v1::{Actor, DenialRecord};
@@ -23,17 +22,17 @@ use quorumgate_raft_store::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::publish::wall_ms;
+use crate::{
+    own_trail::{self, OwnTrail},
+    publish::wall_ms,
+};
 
 /// The directory inside a data directory.
 const DIR: &str = "denials";
-/// Noted one by one within `WITHIN`, by all addresses together.
+/// Noted one by one within a minute, by all addresses together.
 const NOTED_MAX: usize = 600;
-const WITHIN: Duration = Duration::from_secs(60);
 /// Addresses that are counted apart; others are counted together.
 const ADDRESSES_MAX: usize = 1_024;
-/// How long what was noted may wait for the disk.
-const WRITE_EVERY: Duration = Duration::from_millis(100);
 /// Of a message and a source.
 const TEXT_BYTES_MAX: usize = 1_024;
 
@@ -102,61 +101,8 @@ impl Denials {
     }
 
     /// A disk that cannot be written is told, and ends nothing: the calls are refused all the same.
-    pub async fn run(self: std::sync::Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
-        let dir = self.dir.clone();
-        let opened = tokio::task::spawn_blocking(move || OwnChain::open(&dir)).await.context("opening the denials")?;
-        let mut chain = match opened {
-            Ok(chain) => Some(chain),
-            Err(error) => {
-                tracing::error!(%error, "denials cannot be written down");
-                None
-            }
-        };
-        self.set_head(chain.as_ref().map(OwnChain::head));
-        let mut minute = tokio::time::interval(WITHIN);
-        let mut write = tokio::time::interval(WRITE_EVERY);
-        minute.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        write.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let over = tokio::select! {
-                () = stop.cancelled() => true,
-                _ = write.tick() => false,
-                _ = minute.tick() => {
-                    self.minute_over();
-                    false
-                }
-            };
-            if over {
-                self.minute_over();
-            }
-            let noted = std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
-            if let Some(open) = chain.take() {
-                chain = self.write(open, noted).await;
-            }
-            if over {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn write(&self, mut chain: OwnChain, noted: Vec<DenialRecord>) -> Option<OwnChain> {
-        if noted.is_empty() {
-            return Some(chain);
-        }
-        let wrote = tokio::task::spawn_blocking(move || {
-            let payloads: Vec<_> = noted.iter().map(Message::encode_to_vec).collect();
-            chain.append(&payloads).map(|()| chain)
-        });
-        match wrote.await.unwrap_or_else(|panic| Err(panic.into())) {
-            Ok(chain) => {
-                self.set_head(Some(chain.head()));
-                Some(chain)
-            }
-            Err(error) => {
-                tracing::error!(%error, "denials are no longer written down");
-                None
-            }
-        }
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        own_trail::keep(Writing(self), stop).await
     }
 
     fn set_head(&self, head: Option<Head>) {
@@ -186,10 +132,41 @@ impl Denials {
         decoded.collect()
     }
 
-    /// Blocks on the disk.
-    /// Against what the cluster has noted of the chain.
+    /// Against what the cluster has noted of the chain. Blocks on the disk.
     pub fn check(&self, noted: Option<AuditHead>) -> anyhow::Result<Checked> {
         own_chain::check(&self.dir, noted.map(|it| Head { count: it.count, hash: it.hash }))
+    }
+}
+
+struct Writing(Arc<Denials>);
+
+impl OwnTrail for Writing {
+    type Pen = OwnChain;
+    type Batch = Vec<DenialRecord>;
+    const WHAT: &str = "denials";
+    const WRITE_EVERY: Duration = Duration::from_millis(100);
+
+    fn opener(&self) -> impl FnOnce() -> anyhow::Result<OwnChain> + Send + 'static {
+        let dir = self.0.dir.clone();
+        move || OwnChain::open(&dir)
+    }
+
+    fn minute_over(&self) {
+        self.0.minute_over();
+    }
+
+    fn take_due(&mut self) -> Option<Vec<DenialRecord>> {
+        let noted = std::mem::take(&mut self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
+        (!noted.is_empty()).then_some(noted)
+    }
+
+    fn write(chain: &mut OwnChain, noted: Vec<DenialRecord>) -> anyhow::Result<()> {
+        let payloads: Vec<_> = noted.iter().map(Message::encode_to_vec).collect();
+        chain.append(&payloads)
+    }
+
+    fn wrote(&self, chain: Option<&OwnChain>) {
+        self.0.set_head(chain.map(OwnChain::head));
     }
 }
 
@@ -201,8 +178,6 @@ fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[tokio::test]

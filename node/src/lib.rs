@@ -13,6 +13,7 @@ pub mod init;
 pub mod join;
 pub mod leases;
 mod notify;
+mod own_trail;
 pub mod peer;
 pub mod pki;
 pub mod providers;
