@@ -250,6 +250,10 @@ impl Record {
     pub(crate) fn refused_by(&mut self, refusal: &Refusal) {
         let words = refusal.words();
         self.refused(words.code);
+        if self.revision == 0 {
+            // Refused before it was given its rules: what would have served it.
+            self.revision = self.conn.worker.shared.ruleset.load().revision;
+        }
         self.detail = words.detail;
         let phase = refusal.phase().unwrap_or_else(|| codes::phase(words.code));
         if self.decision.as_ref().is_some_and(|decision| decision.phase != phase) {
@@ -434,7 +438,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
     // As of any method that has no label of its own.
     worker.unmatched.count(&Method::TRACE, words.status.as_u16());
     let settings = &worker.shared.settings;
-    worker.recent.remember(unread_entry(conn, &words, request_id));
+    worker.recent.remember(unread_entry(conn, refusal, &words, request_id));
     if !settings.access_log.default_on {
         return;
     }
@@ -470,7 +474,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
     line.write(worker);
 }
 
-fn unread_entry(conn: &Conn, words: &refusal::Words, request_id: Uuid) -> Entry {
+fn unread_entry(conn: &Conn, refusal: &Refusal, words: &refusal::Words, request_id: Uuid) -> Entry {
     let rest = Exchange {
         request_id,
         trace_id: String::new(),
@@ -494,7 +498,7 @@ fn unread_entry(conn: &Conn, words: &refusal::Words, request_id: Uuid) -> Entry 
         policy: None,
         rule: None,
         shadow: Vec::new(),
-        numbers: Vec::new(),
+        numbers: told::numbers(refusal, None, &conn.worker),
         received_bytes: 0,
         sent_bytes: 0,
         gateway: Duration::ZERO,

@@ -73,8 +73,8 @@ pub(crate) enum Refusal {
     Overloaded,
     /// More than a limit admits.
     OverLimit(Box<OverLimit>),
-    /// The cluster cannot be asked for a limit's slots, and the limit denies then.
-    LimitUnavailable,
+    /// The cluster cannot be asked for this limit's slots, and it denies then.
+    LimitUnavailable(Name),
 }
 
 /// The values of WWW-Authenticate (RFC 9110 11.6.1).
@@ -316,7 +316,7 @@ impl Refusal {
             )
             .retry_after("1"),
             Self::OverLimit(over) => words(over.status, over.code, "Over the limit", "more than this limit admits", 8),
-            Self::LimitUnavailable => words(
+            Self::LimitUnavailable(_) => words(
                 S::SERVICE_UNAVAILABLE,
                 "limit_unavailable",
                 "Limit unavailable",
@@ -353,7 +353,7 @@ impl Refusal {
         }
     }
 
-    /// Which of the phases about who asks has decided.
+    /// Which phase has decided, where its code does not say so.
     pub(crate) fn phase(&self) -> Option<&'static str> {
         match self {
             Self::Unauthenticated(AuthFailure::Revoked, _) => Some("revocation"),
@@ -362,8 +362,10 @@ impl Refusal {
             }
             Self::InsufficientScope(_) | Self::AccessDenied => Some("authorization"),
             Self::StateStale => Some("freshness"),
-            Self::OverLimit(_) | Self::LimitUnavailable => Some("limits"),
+            Self::OverLimit(_) | Self::LimitUnavailable(_) => Some("limits"),
             Self::TooLargeToInspect { .. } | Self::TypeNotTaken(_) | Self::Invalid(_) => Some("validation"),
+            // Its code is this node's own too, which decides that before anybody is asked who they are.
+            Self::UpstreamOverloaded => Some("upstream"),
             _ => None,
         }
     }
@@ -396,7 +398,7 @@ impl Refusal {
     fn problem_type(&self, code: &str) -> Cow<'static, str> {
         match self {
             Self::OverLimit(_) => Cow::Borrowed("https://iana.org/assignments/http-problem-types#quota-exceeded"),
-            Self::LimitUnavailable => {
+            Self::LimitUnavailable(_) => {
                 Cow::Borrowed("https://iana.org/assignments/http-problem-types#temporary-reduced-capacity")
             }
             _ => Cow::Owned(format!("urn:quorumgate:problem:{code}")),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{plan::Plan, refusal::Refusal, upstream::Trail, worker::Worker};
+use crate::{exchange::PASSES_MAX, plan::Plan, refusal::Refusal, upstream::Trail, worker::Worker};
 
 pub(crate) struct Told {
     pub(crate) numbers: Vec<(&'static str, u64)>,
@@ -16,6 +16,8 @@ impl Told {
         let mut told = Self { numbers: numbers(refusal, plan, worker), policy: None, rule: None };
         match refusal {
             Refusal::OverLimit(over) => told.policy = Some(Arc::from(&*over.policy)),
+            Refusal::LimitUnavailable(limit) => told.policy = Some(Arc::from(&**limit)),
+            Refusal::Unauthenticated(..) | Refusal::AmbiguousCredentials(_) => told.rule = taken(plan),
             Refusal::MethodNotAllowed(methods) => told.rule = Some(Arc::from(methods.join(", "))),
             Refusal::IpDenied(shut) => {
                 told.policy = Some(Arc::from(&*shut.policy));
@@ -45,12 +47,18 @@ impl Told {
     }
 }
 
-fn numbers(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker) -> Vec<(&'static str, u64)> {
+/// What the route takes to show who asks.
+fn taken(plan: Option<&Plan>) -> Option<Arc<str>> {
+    let auth = plan?.rule.route.auth.as_ref()?;
+    Some(Arc::from(format!("{} {}", auth.combine.word(), auth.names.join(", "))))
+}
+
+pub(crate) fn numbers(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker) -> Vec<(&'static str, u64)> {
     let limits = &worker.shared.settings.limits;
     let millis = |it: std::time::Duration| it.as_millis() as u64;
     match refusal {
         Refusal::OverLimit(over) => over.numbers(),
-        Refusal::TooManyFailures(seconds) => vec![("retry_after_s", *seconds)],
+        Refusal::TooManyFailures(seconds) | Refusal::CircuitOpen(seconds) => vec![("retry_after_s", *seconds)],
         Refusal::BodyTooLarge => plan.map(|plan| ("body_bytes_max", plan.rule.route.body.max.0)).into_iter().collect(),
         Refusal::UnpacksTooLarge => {
             plan.map(|plan| ("body_decompressed_max", plan.rule.route.body.decompressed_max.0)).into_iter().collect()
@@ -62,6 +70,8 @@ fn numbers(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker) -> Vec<(&'st
             ("header_fields_max", limits.header_fields_max as u64),
             ("header_bytes_max", limits.header_bytes_max as u64),
         ],
+        Refusal::LateHead => vec![("header_read_ms", millis(limits.header_read))],
+        Refusal::LoopDetected => vec![("passes_max", PASSES_MAX as u64)],
         Refusal::RequestTimeout => vec![("body_idle_ms", millis(limits.body_idle))],
         Refusal::Overloaded => vec![
             ("buffered_bytes", worker.metrics.buffered_bytes.value()),

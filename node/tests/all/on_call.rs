@@ -291,15 +291,28 @@ async fn any_node_explains_what_another_has_served_and_knows_how_that_one_is() {
     second.consensus.wait_applied(index, SOON).await.unwrap();
 
     let serving = Arc::new(proxy(json!([
-        {"name": "strict", "match": {"path_prefix": "/"}, "respond": {"status": 200}, "on_stale": "deny"},
+        {"name": "strict", "match": {"path_prefix": "/strict"}, "respond": {"status": 200}, "on_stale": "deny"},
+        {"name": "reads", "match": {"path_prefix": "/reads", "methods": ["GET"]}, "respond": {"status": 200}},
     ])));
     let address = serving.addresses()[0];
     first.consensus.attach_proxy(serving.clone());
-    let answer = tokio::task::spawn_blocking(move || ask(address, "GET /x")).await.unwrap();
-    let id: Uuid = request_id(&answer).parse().unwrap();
-    let found = second.consensus.exchange(id, SOON).await.expect("the first node remembers");
-    assert_eq!((found.node.as_str(), found.region.as_str(), found.code.as_str()), ("n1", "here", "state_stale"));
-    assert_eq!((found.phase.as_str(), found.policy.as_str(), found.revision), ("freshness", "strict", 42));
+    let long = format!("GET /{}", "x".repeat(17 << 10));
+    // Every code has its example in the proxy's tests; these have each kind of fact between them.
+    for (line, code, phase, policy, rule, number) in [
+        ("GET /strict", "state_stale", "freshness", "strict", "", None),
+        ("POST /reads", "method_not_allowed", "route", "", "GET, HEAD", None),
+        (&long, "uri_too_long", "parse", "", "", Some(("uri_bytes_max", 16 << 10))),
+    ] {
+        let line = line.to_owned();
+        let answer = tokio::task::spawn_blocking(move || ask(address, &line)).await.unwrap();
+        let id: Uuid = request_id(&answer).parse().unwrap();
+        let found = second.consensus.exchange(id, SOON).await.expect("the first node remembers");
+        assert_eq!((found.node.as_str(), found.region.as_str(), found.code.as_str()), ("n1", "here", code));
+        assert_eq!((found.phase.as_str(), found.policy.as_str(), found.rule.as_str()), (phase, policy, rule));
+        assert_eq!(found.revision, 42, "{code}");
+        let told = number.map(|(name, value)| found.numbers.get(name) == Some(&value));
+        assert_ne!(told, Some(false), "{code}: {:?}", found.numbers);
+    }
     assert!(second.consensus.exchange(Uuid::new_v4(), SOON).await.is_none());
 
     let reports = second.consensus.reports(SOON).await;

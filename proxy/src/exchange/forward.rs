@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// How often a request may pass through gateways of this kind.
-const PASSES_MAX: usize = 8;
+pub(crate) const PASSES_MAX: usize = 8;
 /// How long a stream of messages may be silent, such as a gRPC call in which the server speaks.
 const STREAM_IDLE: Duration = Duration::from_secs(300);
 

@@ -27,7 +27,7 @@ use quorumgate_model::{
 
 use self::hops::Seen;
 pub(crate) use self::{
-    forward::{quietly, take_body, while_admitted},
+    forward::{PASSES_MAX, quietly, take_body, while_admitted},
     origin::id_value,
 };
 #[cfg(feature = "compression")]

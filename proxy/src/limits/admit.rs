@@ -107,7 +107,7 @@ pub(crate) async fn admit(
             Err((_, Over::Unavailable)) => {
                 count(&plan.keys.tally.unavailable);
                 admitted.undo();
-                return Err(Refusal::LimitUnavailable);
+                return Err(Refusal::LimitUnavailable(plan.limit.name.clone()));
             }
         }
     }

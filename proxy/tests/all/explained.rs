@@ -1,11 +1,23 @@
 //! What is remembered of an exchange: for each code that a request can be refused with, the phase, what decided, and the
 //! numbers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use crate::support::*;
+use crate::{
+    limits::{define, gateway, lead_nobody},
+    protocols::{certified, connect, get},
+    quotas::quota,
+    support::*,
+    tokens::{Signer, jwks},
+    world::{World as Callers, now_s},
+};
 use http::Response;
 use http_body_util::Full;
+use quorumgate_model::{
+    ledger::command::{Kind as LimitKind, Mode},
+    resource::{FieldTest, Kind, Resource},
+    revocation::SelectorKind,
+};
 use quorumgate_proxy::{
     codes,
     recent::{Exchange, Filter},
@@ -14,12 +26,17 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::watch,
 };
 use uuid::Uuid;
 
 /// What is remembered of the exchange that was answered so.
 async fn told(gateway: &Gateway, answer: &str) -> Exchange {
-    let id: Uuid = field(answer, "x-request-id").unwrap_or_else(|| panic!("no id: {answer:?}")).parse().unwrap();
+    remembered(gateway, field(answer, "x-request-id").unwrap_or_else(|| panic!("no id: {answer:?}"))).await
+}
+
+async fn remembered(gateway: &Gateway, id: &str) -> Exchange {
+    let id: Uuid = id.parse().unwrap();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         // It is remembered when its last byte is on the way, which may be a moment after it was read.
@@ -83,9 +100,10 @@ impl World {
                     json!({"error_percent": 1, "window": "10s", "min_requests": 1, "open": "1h"})
                 ),
             ],
-            "consumers": [{"name": "acme"}],
-            "auth": [{"name": "keys", "api_key": {}}],
-            "limits": [{"name": "few", "limit": 1, "window": "1h", "per": "global", "mode": "local"}],
+            "policies": [
+                {"name": "nobody", "ip": {"deny": ["127.0.0.1"]}},
+                {"name": "flat", "json": {"max_depth": 1}},
+            ],
             "routes": [
                 to("echo", "echo"),
                 to("gone", "gone"),
@@ -95,14 +113,24 @@ impl World {
                 to("trips", "trips"),
                 with(to("slow", "slow"), "timeouts", json!({"total": "50ms"})),
                 with(to("small", "echo"), "body", json!({"max": "10"})),
-                with(to("few", "echo"), "limits", json!(["few"])),
+                with(to("packed", "echo"), "body", json!({"decompressed_max": "10"})),
+                with(to("shut", "echo"), "policies", json!(["nobody"])),
+                with(to("flat", "echo"), "policies", json!(["flat"])),
+                with(to("kept", "echo"), "cache", json!({})),
                 with(to("strict", "echo"), "on_stale", json!("deny")),
-                with(with(to("keys", "echo"), "auth", json!({"any_of": ["keys"]})), "on_stale", json!("allow")),
                 with(to("ruled", "echo"), "authorize", json!([{"name": "no-post", "deny": {"methods": ["POST"]}}])),
                 with(to("reads", "echo"), "match", json!({"path_prefix": "/reads", "methods": ["GET"]})),
             ],
         });
-        let state = state(words);
+        let mut state = state(words);
+        // As of a newer build, which this one cannot carry out.
+        let matches = json!({"path_prefix": "/broken", "headers": [{"name": "x", "regex": "a"}]});
+        let broken = json!({"name": "broken", "match": matches, "respond": {"status": 200}});
+        let Resource::Route(broken) = Kind::Route.parse(broken).unwrap() else { panic!("it is one") };
+        let mut broken = (*broken).clone();
+        broken.matches.headers[0].test = FieldTest::Regex("(".into());
+        let broken = Resource::Route(std::sync::Arc::new(broken));
+        state.resources.insert(broken.key(), quorumgate_model::change::stored(broken));
         let gateway = Gateway::with_rules(
             settings(),
             std::sync::Arc::new(quorumgate_model::ruleset::Ruleset::compile(&state, None)),
@@ -111,77 +139,240 @@ impl World {
         gateway.proxy.limits().publish(&state);
         Self { gateway }
     }
+}
 
+/// Codes with an example so far.
+#[derive(Default)]
+struct Examples(BTreeSet<&'static str>);
+
+impl Examples {
     /// The request is refused with this code, and what is remembered says why.
-    async fn check(&self, line: &str, fields: &[&str], code: &str, why: Why<'_>) {
-        let answer = ask(self.gateway.address, line, fields, "").await;
-        self.check_answer(&answer, code, why).await;
+    async fn ask(&mut self, it: &Gateway, line: &str, fields: &[&str], code: &str, why: Why<'_>) {
+        let answer = ask(it.address, line, fields, "").await;
+        self.answered(it, &answer, code, why).await;
     }
 
-    async fn check_answer(&self, answer: &str, code: &str, why: Why<'_>) {
-        let found = told(&self.gateway, answer).await;
+    async fn answered(&mut self, it: &Gateway, answer: &str, code: &str, why: Why<'_>) {
+        let found = told(it, answer).await;
         assert_eq!((found.code, found.status), (code, status(answer)), "{answer}");
+        self.told(found, why);
+    }
+
+    fn told(&mut self, found: Exchange, why: Why<'_>) {
+        let code = found.code;
         assert_eq!(found.phase, why.phase, "{code}");
         assert_eq!(found.policy.as_deref(), Some(why.policy).filter(|it| !it.is_empty()), "{code}");
-        for number in why.numbers {
-            assert!(
-                found.numbers.iter().any(|(name, it)| (name, it) == (&number.0, &number.1)),
-                "{code}: {:?}",
-                found.numbers
-            );
+        let rule = found.rule.as_deref().unwrap_or_default();
+        assert!(rule.contains(why.rule) && rule.is_empty() == why.rule.is_empty(), "{code}: {rule}");
+        for (name, number) in why.numbers {
+            let is_it = |(told, value): &(&str, u64)| told == name && number.is_none_or(|it| *value == it);
+            assert!(found.numbers.iter().any(is_it), "{code}: {:?}", found.numbers);
         }
         assert!(!found.detail.is_empty(), "{code} has no detail");
         let explained = codes::find(code).unwrap();
         assert_eq!(explained.status, found.status, "{code}");
-        if found.route.is_some() {
-            assert_eq!(found.revision, 7, "{code}");
-        }
+        assert_eq!(found.revision, 7, "{code}");
+        self.0.insert(code);
     }
 }
 
+#[derive(Clone, Copy)]
 struct Why<'a> {
     phase: &'a str,
     policy: &'a str,
-    numbers: &'a [(&'static str, u64)],
+    /// A part of it.
+    rule: &'a str,
+    /// None: whatever it is.
+    numbers: &'a [(&'static str, Option<u64>)],
 }
 
 fn by<'a>(phase: &'a str, policy: &'a str) -> Why<'a> {
-    Why { phase, policy, numbers: &[] }
+    Why { phase, policy, rule: "", numbers: &[] }
 }
 
+impl<'a> Why<'a> {
+    fn rule(self, rule: &'a str) -> Self {
+        Self { rule, ..self }
+    }
+
+    fn numbers(self, numbers: &'a [(&'static str, Option<u64>)]) -> Self {
+        Self { numbers, ..self }
+    }
+}
+
+/// A code that this build gives and that has no example here fails.
 #[tokio::test]
 async fn every_refusal_says_which_phase_decided_by_what_and_with_which_numbers() {
-    let it = World::start().await;
-    it.check("GET /lost", &[], "no_route", by("route", "")).await;
-    it.check("DELETE /reads", &[], "method_not_allowed", by("route", "")).await;
-    it.check("GET /echo/%00", &[], "bad_path", by("canonical_path", "")).await;
-    it.check("GET /echo", &["content-length: 1", "content-length: 2"], "malformed_request", by("parse", "")).await;
-    let size = Why { numbers: &[("body_bytes_max", 10)], ..by("body", "small") };
-    it.check("POST /small", &["content-length: 11"], "content_too_large", size).await;
+    let mut examples = Examples::default();
+    of_requests_and_upstreams(&mut examples).await;
+    of_callers(&mut examples).await;
+    of_limits(&mut examples).await;
+    of_a_quota(&mut examples).await;
+    of_connections(&mut examples).await;
+    // A fault of the gateway: nothing that is asked may bring it about. What has no status has no answer with an id.
+    let given = codes::ALL.iter().filter(|it| it.is_given() && it.status != 0 && it.code != "internal_error");
+    assert_eq!(examples.0, given.map(|it| it.code).collect());
+}
+
+async fn of_requests_and_upstreams(examples: &mut Examples) {
+    let it = &World::start().await.gateway;
+    examples.ask(it, "GET /lost", &[], "no_route", by("route", "")).await;
+    examples.ask(it, "DELETE /reads", &[], "method_not_allowed", by("route", "").rule("GET")).await;
+    examples.ask(it, "GET /echo/%00", &[], "bad_path", by("canonical_path", "")).await;
+    examples
+        .ask(it, "GET /echo", &["content-length: 1", "content-length: 2"], "malformed_request", by("parse", ""))
+        .await;
+    let size = by("body", "small").numbers(&[("body_bytes_max", Some(10))]);
+    examples.ask(it, "POST /small", &["content-length: 11"], "content_too_large", size).await;
+    let packed = ["content-length: 0", "content-encoding: lzw"];
+    examples.ask(it, "POST /packed", &packed, "unsupported_media_type", by("validation", "packed")).await;
+    let deep = ask(it.address, "POST /flat", &["content-type: application/json", "content-length: 5"], "[[1]]").await;
+    let found = by("validation", "flat").rule("max_depth").numbers(&[("errors", Some(1))]);
+    examples.answered(it, &deep, "validation_failed", found).await;
     let uri = format!("GET /echo/{}", "x".repeat(17 << 10));
-    it.check(&uri, &[], "uri_too_long", Why { numbers: &[("uri_bytes_max", 16 << 10)], ..by("parse", "") }).await;
-    it.check("GET /strict", &[], "state_stale", by("freshness", "strict")).await;
-    it.check("GET /keys", &[], "credentials_missing", by("authentication", "keys")).await;
-    it.check("GET /keys", &["x-api-key: qg_x"], "credentials_invalid", by("authentication", "keys")).await;
-    it.check("POST /ruled", &["content-length: 0"], "access_denied", by("authorization", "ruled")).await;
+    let long = by("parse", "").numbers(&[("uri_bytes_max", Some(16 << 10))]);
+    examples.ask(it, &uri, &[], "uri_too_long", long).await;
+    examples.ask(it, "GET /strict", &[], "state_stale", by("freshness", "strict")).await;
+    examples
+        .ask(it, "POST /ruled", &["content-length: 0"], "access_denied", by("authorization", "ruled").rule("no-post"))
+        .await;
+    examples.ask(it, "GET /shut", &[], "ip_denied", by("before_authentication", "nobody").rule("deny")).await;
+    examples.ask(it, "GET /broken", &[], "broken_rule", by("route", "broken").rule("match.headers[0].regex")).await;
+    examples.ask(it, "GET /kept", &["cache-control: only-if-cached"], "not_cached", by("cache", "kept")).await;
+    let other = ["connection: upgrade", "upgrade: other"];
+    let answer =
+        raw(it.address, format!("GET /echo HTTP/1.1\r\nhost: api.test\r\n{}\r\n\r\n", other.join("\r\n"))).await;
+    examples.answered(it, &answer, "upgrade_not_supported", by("upstream", "")).await;
     let passes = ["via: 1.1 quorumgate"; 8];
-    it.check("GET /echo", &passes, "loop_detected", by("forward", "echo")).await;
-    it.check("GET /gone", &[], "no_healthy_upstream", by("upstream", "gone")).await;
-    it.check("GET /resets", &[], "upstream_reset", by("upstream", "resets")).await;
-    it.check("GET /babbles", &[], "upstream_protocol_error", by("upstream", "babbles")).await;
-    it.check("GET /veiled", &[], "upstream_tls", by("upstream", "veiled")).await;
-    it.check("GET /trips", &[], "no_healthy_upstream", by("upstream", "trips")).await;
-    it.check("GET /trips", &[], "circuit_open", by("upstream", "trips")).await;
+    let loops = by("forward", "echo").numbers(&[("passes_max", Some(8))]);
+    examples.ask(it, "GET /echo", &passes, "loop_detected", loops).await;
+    let once = [("attempts", Some(1))];
+    examples.ask(it, "GET /gone", &[], "no_healthy_upstream", by("upstream", "gone").numbers(&once)).await;
+    examples.ask(it, "GET /resets", &[], "upstream_reset", by("upstream", "resets").numbers(&once)).await;
+    examples.ask(it, "GET /babbles", &[], "upstream_protocol_error", by("upstream", "babbles").numbers(&once)).await;
+    examples.ask(it, "GET /veiled", &[], "upstream_tls", by("upstream", "veiled").numbers(&once)).await;
+    examples.ask(it, "GET /trips", &[], "no_healthy_upstream", by("upstream", "trips")).await;
+    let open = by("upstream", "trips").numbers(&[("retry_after_s", None)]);
+    examples.ask(it, "GET /trips", &[], "circuit_open", open).await;
     let fields: Vec<String> = (0..130).map(|n| format!("x-{n}: y")).collect();
     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-    it.check("GET /echo", &fields, "header_fields_too_large", by("parse", "")).await;
-    let total = Why { numbers: &[("route_timeout_ms", 50), ("attempts", 1)], ..by("upstream", "slow") };
-    it.check("GET /slow", &[], "upstream_timeout", total).await;
-    ask(it.gateway.address, "GET /few", &[], "").await;
-    let limit = Why { numbers: &[("limit", 1), ("remaining", 0)], ..by("limits", "few") };
-    it.check("GET /few", &[], "rate_limited", limit).await;
-    let early = raw(it.gateway.address, "GET /\r\n\r\n").await;
-    it.check_answer(&early, "malformed_request", by("parse", "")).await;
+    let many = by("parse", "").numbers(&[("header_fields_max", Some(128)), ("header_bytes_max", None)]);
+    examples.ask(it, "GET /echo", &fields, "header_fields_too_large", many).await;
+    let total = by("upstream", "slow").numbers(&[("route_timeout_ms", Some(50)), ("attempts", Some(1))]);
+    examples.ask(it, "GET /slow", &[], "upstream_timeout", total).await;
+    let early = raw(it.address, "GET /\r\n\r\n").await;
+    examples.answered(it, &early, "malformed_request", by("parse", "")).await;
+}
+
+async fn of_callers(examples: &mut Examples) {
+    let (signer, other) = (Signer::es256("k1"), Signer::es256("k1"));
+    let keys: Value = serde_json::from_str(&jwks(&[&signer])).unwrap();
+    let route = |name: &str| json!({"name": name, "match": {"path_prefix": format!("/{name}")}, "upstream": "u", "auth": {"any_of": ["keys", "idp"]}});
+    let mut scoped = route("scoped");
+    scoped["authorize"] = json!([{"name": "readers", "allow": {"scopes_all": ["orders:read"]}}]);
+    let world = Callers::new(json!({
+        "auth": [
+            {"name": "keys", "api_key": {}},
+            {"name": "idp", "jwt": {"issuer": "https://idp.test", "audience": ["a"], "jwks_inline": keys, "consumer_claim": "azp"}},
+        ],
+        "routes": [route("in"), scoped],
+    }))
+    .await;
+    let it = &world.gateway;
+    let why = by("authentication", "in").rule("any_of keys, idp");
+    examples.ask(it, "GET /in", &[], "credentials_missing", why).await;
+    examples.ask(it, "GET /in", &["x-api-key: qg_x"], "credentials_invalid", why).await;
+    let bearer = |signer: &Signer, exp: u64| {
+        let claims =
+            json!({"iss": "https://idp.test", "aud": "a", "exp": exp, "iat": exp - 600, "jti": "j1", "azp": "acme"});
+        format!("authorization: Bearer {}", signer.token(&claims))
+    };
+    examples.ask(it, "GET /in", &[&bearer(&signer, now_s() - 60)], "token_expired", why).await;
+    examples.ask(it, "GET /in", &[&bearer(&other, now_s() + 60)], "signature_invalid", why).await;
+    let good = bearer(&signer, now_s() + 600);
+    examples
+        .ask(it, "GET /scoped", &[&good], "insufficient_scope", by("authorization", "scoped").rule("readers"))
+        .await;
+    world.revoke(SelectorKind::Jti, b"https://idp.test", b"j1");
+    let revoked = Why { phase: "revocation", ..why };
+    examples.ask(it, "GET /in", &[&good], "token_revoked", revoked).await;
+
+    // A gateway that was told of no credentials yet.
+    let bare = Gateway::start(json!({
+        "auth": [{"name": "keys", "api_key": {}}],
+        "routes": [{"name": "in", "match": {"path_prefix": "/"}, "respond": {"status": 200}, "auth": {"any_of": ["keys"]}, "on_stale": "allow"}],
+    }));
+    let unavailable = by("authentication", "in").rule("any_of keys");
+    examples.ask(&bare, "GET /", &["x-api-key: qg_x"], "auth_unavailable", unavailable).await;
+}
+
+async fn of_limits(examples: &mut Examples) {
+    let (open, gate) = watch::channel(false);
+    let (heard, hears) = watch::channel(0);
+    let target = upstream(move |_| {
+        let mut gate = gate.clone();
+        heard.send_modify(|heard| *heard += 1);
+        async move {
+            gate.wait_for(|open| *open).await.unwrap();
+            Response::new(Full::new(bytes::Bytes::new()))
+        }
+    })
+    .await;
+    let to = |name: &str, limits: &[&str]| json!({"name": name, "match": {"path_prefix": format!("/{name}")}, "upstream": "u", "limits": limits});
+    let limit = |name: &str| json!({"name": name, "limit": 1, "per": "global", "window": "1h", "mode": "local"});
+    let mut state = state(json!({
+        "upstreams": [{"name": "u", "targets": [target.to_string()], "breaker": {"max_in_flight": 1}, "retries": {"attempts": 0}}],
+        "limits": [
+            limit("few"),
+            {"name": "at-once", "kind": "concurrency", "limit": 1, "per": "global", "mode": "local"},
+            {"name": "agreed", "limit": 100, "window": "1h", "per": "global"},
+        ],
+        "routes": [
+            {"name": "few", "match": {"path_prefix": "/few"}, "respond": {"status": 200}, "limits": ["few"]},
+            to("held", &["at-once"]),
+            to("full", &[]),
+            to("agreed", &["agreed"]),
+        ],
+    }));
+    define(&mut state, "agreed", LimitKind::Sliding { limit: 100, window_us: 3_600_000_000 }, Mode::Leased);
+    let it = gateway(&state);
+    lead_nobody(&it, &state);
+    assert_eq!(status(&ask(it.address, "GET /few", &[], "").await), 200);
+    let numbers = [("limit", Some(1)), ("remaining", Some(0))];
+    examples.ask(&it, "GET /few", &[], "rate_limited", by("limits", "few").numbers(&numbers)).await;
+    let address = it.address;
+    let first = tokio::spawn(async move { ask(address, "GET /held", &[], "").await });
+    soon("the first is there", hears.clone().wait_for(|heard| *heard == 1)).await.unwrap();
+    let at_once = by("limits", "at-once").numbers(&[("limit", Some(1))]);
+    examples.ask(&it, "GET /held", &[], "concurrency_limited", at_once).await;
+    examples.ask(&it, "GET /full", &[], "overloaded", by("upstream", "full")).await;
+    open.send_replace(true);
+    assert_eq!(status(&first.await.unwrap()), 200);
+    examples.ask(&it, "GET /agreed", &[], "limit_unavailable", by("limits", "agreed")).await;
+}
+
+async fn of_a_quota(examples: &mut Examples) {
+    let it = quota(1, Mode::Leased, 3_600).await;
+    assert_eq!(status(&ask(it.address, "GET /", &[], "").await), 200);
+    let numbers = [("limit", Some(1)), ("remaining", Some(0))];
+    examples.ask(&it, "GET /", &[], "quota_exceeded", by("limits", "q").numbers(&numbers)).await;
+}
+
+async fn of_connections(examples: &mut Examples) {
+    let mut impatient = settings();
+    impatient.limits.header_read = Duration::from_millis(200);
+    let it = Gateway::with(impatient, json!({}));
+    let late = raw(it.address, "GET / HTTP/1.1\r\nhost: a\r\n").await;
+    let numbers = [("header_read_ms", Some(200))];
+    examples.answered(&it, &late, "request_timeout", by("body", "").numbers(&numbers)).await;
+
+    let certified = certified();
+    let it = Gateway::with(certified.settings.clone(), json!({}));
+    let mut client = http2(connect(it.address, &certified.roots, &["h2"]).await).await;
+    let answer = client.send_request(get("https://other.test/")).await.unwrap();
+    let found = remembered(&it, answer.headers()["x-request-id"].to_str().unwrap()).await;
+    assert_eq!((found.code, found.status), ("misdirected_request", 421));
+    examples.told(found, by("route", ""));
 }
 
 #[tokio::test]

@@ -191,7 +191,7 @@ async fn without_a_session_a_leased_limit_goes_by_on_no_quorum() {
 }
 
 /// A holder whose messages nobody takes.
-fn lead_nobody(gateway: &Gateway, state: &State) {
+pub fn lead_nobody(gateway: &Gateway, state: &State) {
     gateway.proxy.limits().attach(Holder::start(1, [1; 16], 5_000_000, &state.ledger, boottime_ns() / 1_000));
 }
 

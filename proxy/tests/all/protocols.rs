@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-fn get(uri: &str) -> Request<Full<Bytes>> {
+pub fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
 }
 
@@ -61,13 +61,13 @@ async fn cookies_that_come_one_by_one_in_http2_go_on_in_one_field() {
     assert!(heard.last().contains("cookie: a=1; b=2; c=3; d=4\n"), "{}", heard.last());
 }
 
-struct Certified {
-    settings: Settings,
-    roots: RootCertStore,
+pub struct Certified {
+    pub settings: Settings,
+    pub roots: RootCertStore,
     _files: tempfile::TempDir,
 }
 
-fn certified() -> Certified {
+pub fn certified() -> Certified {
     let names = ["api.test", "*.shop.test"].map(String::from);
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let files = tempfile::tempdir().unwrap();
@@ -81,7 +81,7 @@ fn certified() -> Certified {
     Certified { settings, roots, _files: files }
 }
 
-async fn connect(address: std::net::SocketAddr, roots: &RootCertStore, alpn: &[&str]) -> TlsStream<TcpStream> {
+pub async fn connect(address: std::net::SocketAddr, roots: &RootCertStore, alpn: &[&str]) -> TlsStream<TcpStream> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const CALENDAR_MAX: &str = "20s";
 
 /// A quota per hour in words and per `period_s` in truth.
-async fn quota(limit: u64, mode: Mode, period_s: u64) -> Gateway {
+pub async fn quota(limit: u64, mode: Mode, period_s: u64) -> Gateway {
     let words = json!({
         "limits": [{"name": "q", "kind": "calendar", "per": {"header": "x-who"}, "limit": limit, "every": "hour",
                     "grant_wait": CALENDAR_MAX}],

@@ -58,7 +58,7 @@ pub struct Callers<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision<'r> {
     pub verdict: Verdict,
-    /// The rule that decided; None: none held.
+    /// The rule that decided, or the first that lacks a scope alone; None: none held.
     pub rule: Option<&'r str>,
     /// Rules with the effect log that held.
     pub logged: Vec<&'r str>,
@@ -107,13 +107,13 @@ impl Authorization {
 
     pub fn decide(&self, asked: &Asked<'_>, callers: Callers<'_>) -> Decision<'_> {
         let mut logged = Vec::new();
-        let mut lacks_scope = false;
+        let mut lacks_scope = None;
         for rule in &self.rules {
             let label = &*rule.label;
             let verdict = match (rule.effect, rule.condition.holds(asked, callers)) {
                 (Effect::Allow, Outcome::Holds) => Verdict::Allow,
                 (Effect::Allow, Outcome::LacksScope) => {
-                    lacks_scope = true;
+                    lacks_scope = lacks_scope.or(Some(label));
                     continue;
                 }
                 // A side of a comparison is missing: nobody is let in by it, and nobody slips past it.
@@ -127,8 +127,8 @@ impl Authorization {
             };
             return Decision { verdict, rule: Some(label), logged };
         }
-        let verdict = if lacks_scope { Verdict::LacksScope } else { Verdict::Deny };
-        Decision { verdict, rule: None, logged }
+        let verdict = if lacks_scope.is_some() { Verdict::LacksScope } else { Verdict::Deny };
+        Decision { verdict, rule: lacks_scope, logged }
     }
 }
 

@@ -92,7 +92,7 @@ fn the_first_rule_that_holds_decides_and_the_default_is_no() {
     check(
         rules(),
         Request { caller: json!({ "scopes": ["orders"] }), ..GET },
-        "lacks_scope by none; logged authorize[1]",
+        "lacks_scope by authorize[2]; logged authorize[1]",
     );
     let partner = json!({ "consumer": "acme", "groups": ["web", "partners"] });
     check(rules(), Request { method: "POST", caller: partner, ..GET }, "allow by authorize[3]");
@@ -110,9 +110,9 @@ fn every_word_of_a_condition_must_hold() {
     for (condition, expected) in [
         (json!({}), "allow by authorize[0]"),
         (json!({ "scopes_all": ["r", "w"] }), "allow by authorize[0]"),
-        (json!({ "scopes_all": ["r", "x"] }), "lacks_scope by none"),
+        (json!({ "scopes_all": ["r", "x"] }), "lacks_scope by authorize[0]"),
         (json!({ "scopes_any": ["x", "w"] }), "allow by authorize[0]"),
-        (json!({ "scopes_any": ["x"] }), "lacks_scope by none"),
+        (json!({ "scopes_any": ["x"] }), "lacks_scope by authorize[0]"),
         (json!({ "scopes_any": ["x"], "consumers": ["other"] }), "deny by none"),
         (json!({ "consumers": ["acme"], "groups": ["a", "b"] }), "allow by authorize[0]"),
         (json!({ "consumers": ["acme"], "groups": ["b"] }), "deny by none"),
