@@ -1,6 +1,8 @@
 //! Differences between two sets of resources, and the checks that a set must pass as a whole.
 
 mod lookups;
+mod overlap;
+mod tenancy;
 
 use std::{collections::BTreeMap, sync::Arc};
 

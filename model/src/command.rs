@@ -8,7 +8,7 @@ use crate::{
     digest::Digest,
     ledger::command::LedgerCommand,
     purge::PurgeTarget,
-    resource::{Key, Name, Resource},
+    resource::{Key, Kind, Name, Resource},
     revocation::Selector,
     state::{AuditHead, ChainKind},
 };
@@ -138,7 +138,18 @@ pub struct ChangeResources {
     pub trial: Option<Duration>,
     /// The revision this one restores.
     pub rollback_of: Option<u64>,
+    /// What an actor with an owner may take is held to. Not in entries of builds below level 3, which do not know how:
+    /// what they have applied stays as it is.
+    pub bounded: bool,
+    /// Of the guardrails that a node held the changes against (`state::State::guardrails`).
+    pub guardrails: Option<Digest>,
+    /// What guardrails found and let pass, for the audit trail: at most `FINDINGS_MAX`.
+    pub findings: Arc<[String]>,
 }
+
+/// How many findings of guardrails go into the audit trail with one change, and how long each may be.
+pub const FINDINGS_MAX: usize = 20;
+pub const FINDING_BYTES_MAX: usize = 1 << 10;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceChange {
@@ -487,6 +498,14 @@ impl AdminRole {
     }
 }
 
+impl ChangeResources {
+    /// Whether builds below level 3 would carry it out otherwise, or not at all.
+    fn is_governed(&self) -> bool {
+        let governs = |change: &ResourceChange| matches!(change.key.kind, Kind::Tenant | Kind::Guardrail);
+        self.bounded || self.guardrails.is_some() || self.changes.iter().any(governs)
+    }
+}
+
 impl Role {
     /// `voter`
     pub fn word(self) -> &'static str {
@@ -531,6 +550,7 @@ impl Body {
     /// Which level a node must have to understand it: none of a higher one is proposed while some node is below.
     pub fn min_level(&self) -> u32 {
         match self {
+            Body::ChangeResources(it) if it.is_governed() => 3,
             Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) | Body::PurgeCache(_) => 2,
             _ => 1,
         }

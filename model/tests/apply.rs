@@ -14,6 +14,7 @@ use quorumgate_model::{
         RotateCa, RotateCredential, RotateTicketKeys, SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
     },
     digest::Digest,
+    resource::Resource,
     revocation::SelectorKind,
     state::{AuditHead, CaStage, ChainKind, Effects, State},
     units::Span,
@@ -89,6 +90,7 @@ impl<'a> Line<'a> {
                 message: self.option("msg").unwrap_or_default(),
                 trial: self.option::<Span>("trial").map(|span| span.0),
                 rollback_of: self.option("rollback-of"),
+                ..ChangeResources::default()
             }),
             "confirm" => Body::EndTrial { revision: number(0), end: TrialEnd::Confirm },
             "abort" => Body::EndTrial { revision: number(0), end: TrialEnd::Abort },
@@ -361,3 +363,36 @@ fn builds_below_what_is_in_use_are_not_let_in() {
 }
 
 const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[test]
+fn a_change_that_was_not_held_against_the_guardrails_of_now_is_refused() {
+    let (mut state, _) = full_state();
+    if let Some(trial) = state.trial.as_ref().map(|trial| trial.revision) {
+        carried(&mut state, Body::EndTrial { revision: trial, end: TrialEnd::Abort }).unwrap();
+    }
+    let words = serde_json::json!({ "name": "g", "require": "true", "message": "why" });
+    let guardrail = quorumgate_model::resource::Kind::Guardrail.parse(words).unwrap();
+    let write = |after: Resource, guardrails, findings: &[String]| {
+        let changes = [ResourceChange { key: after.key(), after: Some(after), expect: Expect::Anything }].into();
+        Body::ChangeResources(ChangeResources { changes, guardrails, findings: findings.into(), ..Default::default() })
+    };
+    carried(&mut state, write(guardrail.clone(), None, &[])).unwrap();
+    let held = state.guardrails();
+    assert!(held.is_some() && state.cluster.as_ref().unwrap().level == 3);
+    let new = |guardrails| write(upstream("new", 80, ""), guardrails, &["guardrail g (warn): upstream/new".into()]);
+    // As an older build sends it, or a node that has not seen the guardrail yet.
+    assert_eq!(carried(&mut state, new(None)), Err(Reason::Conflict));
+    assert_eq!(carried(&mut state, new(Some(Digest::of(b"others")))), Err(Reason::Conflict));
+    let summary = carried(&mut state, new(held)).unwrap();
+    assert_eq!(summary, "1 created; upstream/new; guardrail g (warn): upstream/new");
+    let many = vec![String::new(); quorumgate_model::command::FINDINGS_MAX + 1];
+    assert_eq!(carried(&mut state, write(upstream("more", 80, ""), held, &many)), Err(Reason::Invalid));
+    let key = guardrail.key();
+    let gone = ChangeResources {
+        changes: [ResourceChange { key, after: None, expect: Expect::Anything }].into(),
+        guardrails: held,
+        ..Default::default()
+    };
+    carried(&mut state, Body::ChangeResources(gone)).unwrap();
+    assert_eq!(state.guardrails(), None);
+}

@@ -79,6 +79,7 @@ fn commands() -> Vec<Command> {
         message: "why".into(),
         trial: Some(secs(30)),
         rollback_of: Some(7),
+        ..ChangeResources::default()
     };
     let rest = [
         Body::ChangeResources(rich),
@@ -214,6 +215,16 @@ fn commands_are_stored_as_ever() {
         assert_eq!(found, *sample);
     }
     assert_eq!(seen, fields("Command", true), "a command without a sample");
+    let governed = ChangeResources {
+        bounded: true,
+        guardrails: Some(Digest::of(b"guardrails")),
+        findings: ["guardrail a (warn): route/b".to_owned()].into(),
+        ..ChangeResources::default()
+    };
+    let governed = command(Body::ChangeResources(governed));
+    let bytes = golden("command.change_resources.governed", &convert::command_to(&governed).encode_to_vec());
+    assert_eq!(convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap(), governed);
+    assert_eq!(governed.min_level, 3);
 }
 
 #[test]
@@ -460,6 +471,19 @@ fn resources_of_every_kind_are_stored_as_ever() {
             "policy.ip",
             ResourceKind::Policy,
             json!({ "name": "p", "ip": { "allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.6.6.0/24"] } }),
+        ),
+        (
+            "tenant",
+            ResourceKind::Tenant,
+            json!({ "name": "t", "owners": ["a", "b"], "hosts": ["a.test", "*.b.test"], "path_prefixes": ["/a"],
+                    "quotas": { "upstreams": 1, "routes": 2, "consumers": 3, "auth": 4, "certificate_authorities": 5,
+                                "limits": 6, "certificates": 7, "policies": 0 } }),
+        ),
+        (
+            "guardrail",
+            ResourceKind::Guardrail,
+            json!({ "name": "g", "kinds": ["routes", "upstreams"], "require": "object.tls != null", "effect": "audit",
+                    "message": "why", "except_owners": ["a"] }),
         ),
         (
             "limit.sliding",

@@ -3,7 +3,7 @@
 
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Auth, AuthKind, JwtKeys, LimitCost, LimitKind, Resource, Secret, VerifyingKey},
+    resource::{Auth, AuthKind, Guardrail, JwtKeys, LimitCost, LimitKind, Resource, Secret, VerifyingKey},
     ruleset,
 };
 use quorumgate_proxy::{
@@ -28,7 +28,12 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
             // The node that has the cluster's key looks at it when it is sealed (`sealed::check`).
             Secret::Sealed { .. } | Secret::Kept(_) => tls::check_chain(it),
         },
-        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Listener(_) | Resource::Policy(_) => Ok(()),
+        Resource::Guardrail(it) => guardrail(it),
+        Resource::Upstream(_)
+        | Resource::Consumer(_)
+        | Resource::Listener(_)
+        | Resource::Policy(_)
+        | Resource::Tenant(_) => Ok(()),
         Resource::Limit(limit) => match &limit.kind {
             LimitKind::Calendar { zone, .. } => calendar::check(zone),
             _ => Ok(()),
@@ -46,6 +51,10 @@ pub fn carried_out(resource: &Resource) -> Result<(), Invalid> {
         }
         _ => Ok(()),
     }
+}
+
+fn guardrail(it: &Guardrail) -> Result<(), Invalid> {
+    authorize::Statement::compile(&it.require).map(drop).map_err(|invalid| invalid.under("require"))
 }
 
 fn keys(auth: &Auth) -> Result<(), Invalid> {

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use imbl::OrdMap;
 
-use super::Changed;
+use super::{Changed, tenancy::Tenancy};
 use crate::{
     digest::Digest,
     invalid::Invalid,
-    resource::{Key, Kind, Name, Resource, Resources, Route},
+    resource::{GUARDRAILS_MAX, Key, Kind, Name, Resource, Resources, Route},
     ruleset::match_fingerprint,
 };
 
@@ -26,6 +26,9 @@ pub struct Lookups {
     uses: OrdMap<Key, u32>,
     /// The listener that has this address.
     addresses: OrdMap<SocketAddr, Name>,
+    /// The etags of the guardrails.
+    guardrails: OrdMap<Name, Digest>,
+    pub(crate) tenancy: Tenancy,
 }
 
 impl Lookups {
@@ -39,6 +42,7 @@ impl Lookups {
                 lookups.addresses.entry(listener.address).or_insert_with(|| listener.name.clone());
             }
             lookups.count_uses(&stored.resource);
+            lookups.govern(&stored.resource, stored.etag);
         }
         lookups
     }
@@ -53,10 +57,37 @@ impl Lookups {
                 self.take(resource, after).map_err(|invalid| invalid.under(place(&change.key)))?;
             }
         }
+        if self.guardrails.len() > GUARDRAILS_MAX {
+            let found = format!("{} of them", self.guardrails.len());
+            return Err(Invalid::field("guardrails").found(found).allowed(format!("at most {GUARDRAILS_MAX}")));
+        }
         changed.iter().try_for_each(|change| self.still_wanted(change, after))
     }
 
+    /// Of all guardrails together; None: there are none.
+    pub fn guardrails(&self) -> Option<Digest> {
+        let mut bytes = Vec::new();
+        for (name, etag) in &self.guardrails {
+            bytes.extend(name.as_bytes());
+            // No name has it in it.
+            bytes.push(0);
+            bytes.extend(etag.0);
+        }
+        (!bytes.is_empty()).then(|| Digest::of(&bytes))
+    }
+
+    fn govern(&mut self, resource: &Resource, etag: Digest) {
+        if let Resource::Guardrail(it) = resource {
+            self.guardrails.insert(it.name.clone(), etag);
+        }
+        self.tenancy.add(resource);
+    }
+
     fn forget(&mut self, resource: &Resource) {
+        if let Resource::Guardrail(it) = resource {
+            self.guardrails.remove(&it.name);
+        }
+        self.tenancy.remove(resource);
         if let Resource::Route(route) = resource {
             let fingerprint = match_fingerprint(route);
             if self.matches.get(&fingerprint) == Some(&route.name) {
@@ -87,6 +118,9 @@ impl Lookups {
             return Err(Invalid::field("address").found(found).allowed("an address that no other listener has"));
         }
         self.count_uses(resource);
+        if let Some(stored) = after.get(&resource.key()) {
+            self.govern(resource, stored.etag);
+        }
         for reference in resource.references() {
             let wrong = || Invalid::field(&reference.field).found(format!("{:?}", &*reference.key.name));
             match after.get(&reference.key).map(|stored| &stored.resource) {

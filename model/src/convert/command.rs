@@ -257,6 +257,12 @@ fn change_resources_from(it: store::ChangeResources) -> Result<ChangeResources, 
         message: it.message,
         trial: (it.trial_us != 0).then(|| Duration::from_micros(it.trial_us)),
         rollback_of: (it.rollback_of != 0).then_some(it.rollback_of),
+        bounded: it.bounded,
+        guardrails: match it.guardrails.is_empty() {
+            true => None,
+            false => Some(digest("guardrails", &it.guardrails)?),
+        },
+        findings: it.findings.into(),
     })
 }
 
@@ -267,6 +273,9 @@ fn change_resources_to(it: &ChangeResources) -> store::ChangeResources {
         message: it.message.clone(),
         trial_us: it.trial.map_or(0, micros),
         rollback_of: it.rollback_of.unwrap_or(0),
+        bounded: it.bounded,
+        guardrails: it.guardrails.map(|digest| digest.0.into()).unwrap_or_default(),
+        findings: it.findings.to_vec(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod auth;
 mod command;
+mod governance;
 pub(crate) mod ledger;
 mod limit;
 mod policy;
@@ -24,7 +25,8 @@ use crate::{
     resource::{Key, Kind, Resource},
 };
 
-const KINDS: &str = "upstream, route, consumer, auth, certificate_authority, limit, certificate, listener or policy";
+const KINDS: &str = "upstream, route, consumer, auth, certificate_authority, limit, certificate, listener, policy, \
+    tenant or guardrail";
 
 /// Checks everything that can be checked of one object alone; field paths are relative to the object.
 pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
@@ -40,6 +42,10 @@ pub fn resource_from(message: admin::Resource) -> Result<Resource, Invalid> {
         Some(admin::resource::Kind::Certificate(it)) => Ok(Resource::Certificate(Arc::new(tls::certificate_from(it)?))),
         Some(admin::resource::Kind::Listener(it)) => Ok(Resource::Listener(Arc::new(tls::listener_from(it)?))),
         Some(admin::resource::Kind::Policy(it)) => Ok(Resource::Policy(Arc::new(policy::policy_from(it)?))),
+        Some(admin::resource::Kind::Tenant(it)) => Ok(Resource::Tenant(Arc::new(governance::tenant_from(it)?))),
+        Some(admin::resource::Kind::Guardrail(it)) => {
+            Ok(Resource::Guardrail(Arc::new(governance::guardrail_from(it)?)))
+        }
         None => Err(Invalid::field("kind").found("none").allowed(KINDS)),
     }
 }
@@ -68,6 +74,8 @@ pub fn resource_to(resource: &Resource) -> admin::Resource {
         Resource::Certificate(it) => admin::resource::Kind::Certificate(tls::certificate_to(it)),
         Resource::Listener(it) => admin::resource::Kind::Listener(tls::listener_to(it)),
         Resource::Policy(it) => admin::resource::Kind::Policy(policy::policy_to(it)),
+        Resource::Tenant(it) => admin::resource::Kind::Tenant(governance::tenant_to(it)),
+        Resource::Guardrail(it) => admin::resource::Kind::Guardrail(governance::guardrail_to(it)),
     };
     admin::Resource { kind: Some(kind) }
 }
@@ -115,10 +123,12 @@ fn entries(config: admin::ConfigSet) -> impl Iterator<Item = (Kind, usize, admin
         .chain(list(Kind::Certificate, config.certificates, Message::Certificate))
         .chain(list(Kind::Listener, config.listeners, Message::Listener))
         .chain(list(Kind::Policy, config.policies, Message::Policy))
+        .chain(list(Kind::Tenant, config.tenants, Message::Tenant))
+        .chain(list(Kind::Guardrail, config.guardrails, Message::Guardrail))
 }
 
 /// The names in each list, in its order.
-pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 9] {
+pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 11] {
     [
         (Kind::Upstream, config.upstreams.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Route, config.routes.iter().map(|it| it.name.as_str()).collect()),
@@ -129,6 +139,8 @@ pub fn names_of(config: &admin::ConfigSet) -> [(Kind, Vec<&str>); 9] {
         (Kind::Certificate, config.certificates.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Listener, config.listeners.iter().map(|it| it.name.as_str()).collect()),
         (Kind::Policy, config.policies.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Tenant, config.tenants.iter().map(|it| it.name.as_str()).collect()),
+        (Kind::Guardrail, config.guardrails.iter().map(|it| it.name.as_str()).collect()),
     ]
 }
 
@@ -154,6 +166,8 @@ fn collected(resources: impl Iterator<Item = admin::Resource>) -> admin::ConfigS
             admin::resource::Kind::Certificate(it) => config.certificates.push(it),
             admin::resource::Kind::Listener(it) => config.listeners.push(it),
             admin::resource::Kind::Policy(it) => config.policies.push(it),
+            admin::resource::Kind::Tenant(it) => config.tenants.push(it),
+            admin::resource::Kind::Guardrail(it) => config.guardrails.push(it),
         }
     }
     config
@@ -170,6 +184,8 @@ pub fn kind_from(kind: i32) -> Result<Kind, Invalid> {
         Ok(admin::Kind::Certificate) => Ok(Kind::Certificate),
         Ok(admin::Kind::Listener) => Ok(Kind::Listener),
         Ok(admin::Kind::Policy) => Ok(Kind::Policy),
+        Ok(admin::Kind::Tenant) => Ok(Kind::Tenant),
+        Ok(admin::Kind::Guardrail) => Ok(Kind::Guardrail),
         Ok(admin::Kind::Unspecified) | Err(_) => Err(Invalid::field("kind").found(kind).allowed(KINDS)),
     }
 }
@@ -185,6 +201,8 @@ pub fn kind_to(kind: Kind) -> admin::Kind {
         Kind::Certificate => admin::Kind::Certificate,
         Kind::Listener => admin::Kind::Listener,
         Kind::Policy => admin::Kind::Policy,
+        Kind::Tenant => admin::Kind::Tenant,
+        Kind::Guardrail => admin::Kind::Guardrail,
     }
 }
 

@@ -419,7 +419,7 @@ fn others() -> impl Strategy<Value = Resource> {
     let secret = prop_oneof![secret, sealed];
     let span = (1..=29u64).prop_map(|s| format!("{s}s"));
     let amount = 1..=LIMIT_MAX;
-    let flags = (any::<bool>(), any::<bool>(), 0..=18u8, 0..=3u8);
+    let flags = (any::<bool>(), any::<bool>(), 0..=20u8, 0..=3u8);
     (name(), secret, span, amount, flags).prop_map(|(name, secret, span, amount, (one, two, kind, form))| {
         let client = |url: &str| {
             json!({ url: "https://i.test/x?y", "client_id": "c", "client_secret": secret, "allow_private": one })
@@ -494,6 +494,18 @@ fn others() -> impl Strategy<Value = Resource> {
                     _ => json!({ "graphql": { "max_depth": 3, "max_aliases": 0, "max_complexity": 9, "max_batch": 1,
                                  "introspection": if one { "allow" } else { "refuse" } } }),
                 },
+            ),
+            18 => (
+                Kind::Tenant,
+                json!({ "owners": if one { vec!["a", "b"] } else { vec![] }, "hosts": ["a.t", "*.b.t"],
+                        "path_prefixes": if two { vec!["/a"] } else { vec![] },
+                        "quotas": { "routes": amount % 1_000, "policies": two.then_some(0) } }),
+            ),
+            19 => (
+                Kind::Guardrail,
+                json!({ "kinds": if one { vec!["routes"] } else { vec![] }, "require": "true", "message": "m",
+                        "effect": GuardEffect::ALL[form as usize % GuardEffect::ALL.len()].word(),
+                        "except_owners": if two { vec!["o"] } else { vec![] } }),
             ),
             14 => (Kind::Listener, json!({ "address": "1.2.3.4:5", "protocol": "tcp", "upstream": "u" })),
             _ => (Kind::Limit, json!({ "per": per, "kind": "concurrency", "limit": amount, "max_hold": span })),

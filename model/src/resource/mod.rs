@@ -7,6 +7,7 @@ mod certificate;
 mod certificate_authority;
 pub mod check;
 mod consumer;
+mod guardrail;
 mod limit;
 mod listener;
 mod name;
@@ -14,6 +15,7 @@ mod policy;
 mod references;
 mod route;
 mod secret;
+mod tenant;
 mod upstream;
 mod word;
 
@@ -26,6 +28,7 @@ pub use auth::*;
 pub use certificate::*;
 pub use certificate_authority::*;
 pub use consumer::*;
+pub use guardrail::*;
 pub use limit::*;
 pub use listener::*;
 pub use name::Name;
@@ -33,6 +36,7 @@ pub use policy::*;
 pub use references::*;
 pub use route::*;
 pub use secret::*;
+pub use tenant::*;
 pub use upstream::*;
 
 /// The kinds of resources, in the order in which they are shown and stored.
@@ -48,10 +52,12 @@ pub enum Kind {
     Certificate,
     Listener,
     Policy,
+    Tenant,
+    Guardrail,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Upstream,
         Kind::Route,
         Kind::Consumer,
@@ -61,6 +67,8 @@ impl Kind {
         Kind::Certificate,
         Kind::Listener,
         Kind::Policy,
+        Kind::Tenant,
+        Kind::Guardrail,
     ];
 
     /// `upstream`
@@ -75,6 +83,8 @@ impl Kind {
             Kind::Certificate => "certificate",
             Kind::Listener => "listener",
             Kind::Policy => "policy",
+            Kind::Tenant => "tenant",
+            Kind::Guardrail => "guardrail",
         }
     }
 
@@ -90,6 +100,8 @@ impl Kind {
             Kind::Certificate => "certificates",
             Kind::Listener => "listeners",
             Kind::Policy => "policies",
+            Kind::Tenant => "tenants",
+            Kind::Guardrail => "guardrails",
         }
     }
 }
@@ -126,6 +138,8 @@ pub enum Resource {
     Certificate(Arc<Certificate>),
     Listener(Arc<Listener>),
     Policy(Arc<Policy>),
+    Tenant(Arc<Tenant>),
+    Guardrail(Arc<Guardrail>),
 }
 
 impl Resource {
@@ -144,6 +158,8 @@ impl Resource {
             Resource::Certificate(_) => Kind::Certificate,
             Resource::Listener(_) => Kind::Listener,
             Resource::Policy(_) => Kind::Policy,
+            Resource::Tenant(_) => Kind::Tenant,
+            Resource::Guardrail(_) => Kind::Guardrail,
         }
     }
 
@@ -158,6 +174,8 @@ impl Resource {
             Resource::Certificate(it) => &it.name,
             Resource::Listener(it) => &it.name,
             Resource::Policy(it) => &it.name,
+            Resource::Tenant(it) => &it.name,
+            Resource::Guardrail(it) => &it.name,
         }
     }
 
@@ -173,6 +191,8 @@ impl Resource {
             Resource::Certificate(it) => &it.owner,
             Resource::Listener(it) => &it.owner,
             Resource::Policy(it) => &it.owner,
+            Resource::Tenant(it) => &it.owner,
+            Resource::Guardrail(it) => &it.owner,
         }
     }
 }
@@ -193,12 +213,21 @@ impl Kind {
             Kind::Certificate => Resource::Certificate(shared(words)?),
             Kind::Listener => Resource::Listener(shared(words)?),
             Kind::Policy => Resource::Policy(shared(words)?),
+            Kind::Tenant => Resource::Tenant(shared(words)?),
+            Kind::Guardrail => Resource::Guardrail(shared(words)?),
         })
     }
 }
 
 /// All resources at one instant; a clone costs O(1).
 pub type Resources = OrdMap<Key, Stored>;
+
+/// Those of one kind, by their names.
+pub fn of_kind(resources: &Resources, kind: Kind) -> impl Iterator<Item = &Resource> {
+    // Names begin with a digit or a letter: none comes before this one.
+    let first = Key { kind, name: "0".parse().expect("it is a name") };
+    resources.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, stored)| &stored.resource)
+}
 
 /// A resource with the hash of its stored form, which is also its etag.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -124,7 +124,9 @@ impl Resource {
             | Resource::CertificateAuthority(_)
             | Resource::Limit(_)
             | Resource::Certificate(_)
-            | Resource::Policy(_) => {}
+            | Resource::Policy(_)
+            | Resource::Tenant(_)
+            | Resource::Guardrail(_) => {}
         }
         all
     }

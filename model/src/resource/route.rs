@@ -2,7 +2,7 @@
 
 mod access;
 mod traffic;
-mod words;
+pub(super) mod words;
 
 use std::{collections::BTreeMap, fmt};
 

@@ -123,7 +123,9 @@ impl Ruleset {
             | Resource::Auth(_)
             | Resource::Limit(_)
             | Resource::Certificate(_)
-            | Resource::Listener(_) => {}
+            | Resource::Listener(_)
+            | Resource::Tenant(_)
+            | Resource::Guardrail(_) => {}
         }
     }
 
@@ -141,7 +143,9 @@ impl Ruleset {
             | Resource::Auth(_)
             | Resource::Limit(_)
             | Resource::Certificate(_)
-            | Resource::Listener(_) => {}
+            | Resource::Listener(_)
+            | Resource::Tenant(_)
+            | Resource::Guardrail(_) => {}
         }
     }
 

@@ -5,11 +5,17 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{HISTORY_MAX, MESSAGE_BYTES_MAX, RevisionDiff, RevisionFacts, State, Trial, TrialStatus, apply::Done};
 use crate::{
     change::{self, Changed, Lookups},
-    command::{Actor, ChangeResources, Expect, Outcome, Reason, Rejected, ResourceChange, TrialEnd},
+    command::{
+        Actor, ChangeResources, Expect, FINDING_BYTES_MAX, FINDINGS_MAX, Outcome, Reason, Rejected, ResourceChange,
+        TrialEnd,
+    },
+    digest::Digest,
     invalid::Invalid,
     resource::{Key, Resource, Resources},
 };
 
+/// From this level on an actor with an owner is held to what others own.
+const BOUNDED_LEVEL: u32 = 3;
 /// How many objects a summary names.
 const KEYS_SHOWN_MAX: usize = 5;
 
@@ -34,7 +40,23 @@ impl State {
         self.prepare(actor, change).map(|prepared| prepared.changes)
     }
 
+    /// Of the guardrails that a change must have been held against; None: there are none.
+    ///
+    /// Guardrails are expressions, and what evaluates them differs between builds: apply must not depend on it. So a
+    /// node evaluates them on the very resources that the change would make, before it proposes, and says here which
+    /// guardrails it asked; apply refuses what was held against others than there are. That is enough: whoever proposes
+    /// (a node that was asked, one that forwards, an older build that knows of none) passes this comparison or changes
+    /// nothing, and a guardrail that comes in between is not overtaken.
+    pub fn guardrails(&self) -> Option<Digest> {
+        self.lookups.guardrails()
+    }
+
     pub(super) fn change_resources(&mut self, actor: &Actor, change: &ChangeResources) -> Result<Done, Rejected> {
+        if change.guardrails != self.guardrails() {
+            let message = "this was not held against the guardrails that there are now: try again";
+            return Err(Reason::Conflict.because(message));
+        }
+        check_findings(&change.findings)?;
         let prepared = self.prepare(actor, change)?;
         if prepared.changes.is_empty() {
             return Ok(Done::noop());
@@ -42,7 +64,11 @@ impl State {
         let (prior, prior_revision) = (self.resources.clone(), self.revision);
         let trial = change.trial.map_or(TrialStatus::None, |_| TrialStatus::Open);
         let message = change.message.clone();
-        let done = self.commit(prepared, Note { actor, message, trial, rollback_of: change.rollback_of });
+        let mut done = self.commit(prepared, Note { actor, message, trial, rollback_of: change.rollback_of });
+        for finding in change.findings.iter() {
+            done.summary += "; ";
+            done.summary += finding;
+        }
         self.trial = change.trial.map(|length| {
             let length_us = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
             Trial {
@@ -93,7 +119,31 @@ impl State {
         let after = change::redo(&self.resources, &changes);
         let mut lookups = self.lookups.clone();
         lookups.advance(&after, &changes)?;
+        self.governed(actor, change, &lookups, &after, &changes)?;
         Ok(Prepared { changes, after, lookups })
+    }
+
+    /// What tenants own, and how far an actor with an owner reaches.
+    fn governed(
+        &self,
+        actor: &Actor,
+        change: &ChangeResources,
+        lookups: &Lookups,
+        after: &Resources,
+        changes: &[Changed],
+    ) -> Result<(), Rejected> {
+        let scope = &*actor.owner_scope;
+        let forbidden = |invalid: Invalid| match scope.is_empty() {
+            true => Rejected::from(invalid),
+            false => Rejected { reason: Reason::OwnerForbidden, ..invalid.into() },
+        };
+        lookups.tenancy.hold(after, changes).map_err(forbidden)?;
+        // An entry of an older build is applied as that build applies it, until there can be none.
+        let bounded = change.bounded || self.cluster.as_ref().is_some_and(|facts| facts.level >= BOUNDED_LEVEL);
+        if bounded && !scope.is_empty() {
+            lookups.tenancy.bound(scope, after, changes).map_err(forbidden)?;
+        }
+        lookups.tenancy.within_quotas(after, changes)
     }
 
     /// Whether the object is as the change expects it to be.
@@ -194,6 +244,12 @@ impl State {
         assert_eq!(last.revision, revision, "a revision was made during a trial");
         Arc::make_mut(last).trial = status;
     }
+}
+
+fn check_findings(findings: &[String]) -> Result<(), Rejected> {
+    crate::resource::check::count("findings", findings.len(), FINDINGS_MAX)?;
+    let length = |it: &String| crate::resource::check::length("findings", it, FINDING_BYTES_MAX);
+    Ok(findings.iter().try_for_each(length)?)
 }
 
 fn within_scope(actor: &Actor, changes: &[Changed]) -> Result<(), Rejected> {

@@ -132,6 +132,20 @@ fn complaint(invalid: &Invalid) -> String {
     }
 }
 
+/// What guardrails deny: each object's field and why, and how many more there are.
+pub fn guarded(denied: &[(String, String)], more: usize) -> Status {
+    let mut details = info("GUARDRAIL_DENIED");
+    for (field, why) in denied {
+        details.add_bad_request_violation(field, why);
+    }
+    let mut message: Vec<&str> = denied.iter().map(|(_, why)| why.as_str()).collect();
+    let rest = format!("{more} more are denied");
+    if more > 0 {
+        message.push(&rest);
+    }
+    with_details(Code::InvalidArgument, message.join("; "), details)
+}
+
 fn bad_request(reason: &str, field: &str, message: &str, description: &str) -> Status {
     let mut details = info(reason);
     details.add_bad_request_violation(field, description);

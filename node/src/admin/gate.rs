@@ -13,6 +13,7 @@ use quorumgate_model::{
     command::{Actor, AdminRole},
     convert,
     digest::Digest,
+    resource::Key,
 };
 use quorumgate_proto::store::v1 as store;
 use tonic::{Code, Status, body::Body, service::Routes};
@@ -58,6 +59,14 @@ impl Call {
         match self.role {
             AdminRole::Operator | AdminRole::Admin => Ok(()),
             AdminRole::Viewer => Err(role_too_low(AdminRole::Operator, &self.actor.name, self.role, &self.actor.rpc)),
+        }
+    }
+
+    /// For what binds all others: it is written by admins.
+    pub fn may_govern(&self, key: &Key) -> Result<(), Status> {
+        match self.role {
+            AdminRole::Admin => Ok(()),
+            _ => Err(role_too_low(AdminRole::Admin, &self.actor.name, self.role, &format!("writing {key}"))),
         }
     }
 

@@ -108,6 +108,8 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
         Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,
         Command::Policy(it) => objects::of_kind(global, Kind::Policy, it).await,
+        Command::Tenant(it) => objects::of_kind(global, Kind::Tenant, it).await,
+        Command::Guardrail(it) => objects::of_kind(global, Kind::Guardrail, it).await,
         Command::Audit(it) => audit::run(global, it).await,
         Command::Doctor => doctor::run(global).await,
         Command::Explain(it) => exchanges::explain(global, it).await,

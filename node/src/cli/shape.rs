@@ -56,6 +56,8 @@ pub fn kind(kind: i32) -> &'static str {
         Ok(admin::Kind::Certificate) => "certificate",
         Ok(admin::Kind::Listener) => "listener",
         Ok(admin::Kind::Policy) => "policy",
+        Ok(admin::Kind::Tenant) => "tenant",
+        Ok(admin::Kind::Guardrail) => "guardrail",
         _ => "unknown",
     }
 }

@@ -154,3 +154,32 @@ fn a_viewer_a_stranger_to_the_owner_and_an_expired_admin_write_nothing_by_any_wa
     std::fs::write(&file, &team).unwrap();
     node.check(&["apply", "-f", "-", "--admin-token-file", file.to_str().unwrap()], mine, 0, &[]);
 }
+
+#[test]
+fn what_a_tenant_owns_is_taken_by_no_way() {
+    let node = Node::start();
+    let town = r#"{"tenants": [{"name": "shop", "hosts": ["shop.test", "*.shop.test"], "quotas": {"routes": 1}}],
+        "routes": [{"name": "shop", "owner": "shop", "match": {"hosts": ["shop.test"]}, "respond": {"status": 200}}]}"#;
+    assert_eq!(call(&node, "POST /api/v1/config", "", town).0, 200);
+    let token =
+        node.check(&["admin-token", "create", "bank", "-q", "--role", "operator", "--owner", "bank"], "", 0, &[]);
+    let file = node.dir.path().join("token");
+    std::fs::write(&file, &token).unwrap();
+    let taken = r#"{"owner": "bank", "priority": 9, "match": {"hosts": ["shop.test"]}, "respond": {"status": 200}}"#;
+    let (status, refused) = call(&node, "PUT /api/v1/routes/x", &token, taken);
+    assert_eq!((status, &refused["code"]), (403, &json!("owner_forbidden")), "{refused}");
+    let as_bank = |args: &[&str], input: &str, code: i32, words: &[&str]| {
+        node.check(&[args, &["--admin-token-file", file.to_str().unwrap()]].concat(), input, code, words)
+    };
+    let refused = &["error[owner_forbidden]", "belong to tenant \"shop\""];
+    as_bank(&["route", "set", "x", "-f", "-"], &taken.replace("shop.test", "*.test"), 3, refused);
+    let in_file = "routes:\n- {name: x, owner: bank, match: {hosts: [a.shop.test]}, respond: {status: 200}}\n";
+    as_bank(&["apply", "-f", "-"], in_file, 3, refused);
+    as_bank(&["tenant", "rm", "shop", "--yes"], "", 3, &["error["]);
+    as_bank(&["apply", "-f", "-"], &in_file.replace("a.shop.test", "bank.test"), 0, &[]);
+    // Its own quota, for whoever writes.
+    let second = "routes:\n- {name: y, owner: shop, match: {hosts: [a.shop.test]}, respond: {status: 200}}\n";
+    node.check(&["apply", "-f", "-"], second, 8, &["found 2 of the owners of tenant \"shop\"; allowed: 1"]);
+    let shown = node.json(&["tenant", "get", "shop"], "");
+    assert_eq!((&shown["hosts"], &shown["quotas"]["routes"]), (&json!(["shop.test", "*.shop.test"]), &json!(1)));
+}

@@ -378,7 +378,7 @@ fn edits(field: &str, words: HeaderEdits) -> Result<HeaderEdits, Invalid> {
 }
 
 /// Canonical, and without the trailing slash that a prefix of whole segments does not need.
-pub(super) fn parse_prefix(field: &str, text: &str) -> Result<String, Invalid> {
+pub(in super::super) fn parse_prefix(field: &str, text: &str) -> Result<String, Invalid> {
     check::canonical_path(field, text)?;
     Ok(match text.strip_suffix('/') {
         Some("") | None => text.to_owned(),
@@ -427,7 +427,7 @@ impl MatchWords {
     }
 }
 
-fn hosts(field: &str, words: &[String]) -> Result<Vec<HostPattern>, Invalid> {
+pub(in super::super) fn hosts(field: &str, words: &[String]) -> Result<Vec<HostPattern>, Invalid> {
     check::count(field, words.len(), check::LIST_MAX)?;
     let parse = |(place, text): (usize, &String)| match text.strip_prefix('*') {
         Some(suffix) if suffix.strip_prefix('.').is_some_and(super::super::is_host) => {

@@ -10,18 +10,18 @@ use std::{
 use prost::Message;
 use quorumgate_model::{
     change::{self, Changed},
-    command::{Body, ChangeResources, Expect, Outcome, Reason, Rejected, ResourceChange},
+    command::{Actor, Body, ChangeResources, Expect, Outcome, Reason, Rejected, ResourceChange},
     convert,
     digest::Digest,
     invalid::Invalid,
-    resource::{Key, Resource},
+    resource::{Key, Kind, Resource},
     state::State,
 };
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, WriteResponse};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{messages, places::Places};
+use super::{guardrails, messages, places::Places};
 use crate::{
     admin::{
         desk::{self, Desk, Written},
@@ -65,13 +65,15 @@ impl Mode {
 }
 
 impl Intent {
-    fn change(&self) -> ChangeResources {
+    fn change(&self, actor: &Actor) -> ChangeResources {
         ChangeResources {
             changes: self.changes.as_slice().into(),
             expected_revision: self.expected_revision,
             message: self.message.clone(),
             trial: self.trial,
             rollback_of: self.rollback_of,
+            bounded: !actor.owner_scope.is_empty(),
+            ..ChangeResources::default()
         }
     }
 }
@@ -214,9 +216,12 @@ impl Desk {
 
     /// Checks the intent against `state` (linearized) and carries it out.
     pub async fn carry_out(&self, call: &Call, state: &Arc<State>, intent: Intent) -> Result<WriteResponse, Status> {
-        let intent = self.sealed(state, intent)?;
-        let whole = intent.change();
+        let mut intent = self.sealed(state, intent)?;
+        let mut whole = intent.change(&call.actor);
         let changed = check(call, state, &intent, &whole)?;
+        let held = guardrails::hold(state, &changed, &intent.places)?;
+        intent.warnings.extend(held.warnings);
+        (whole.guardrails, whole.findings) = (state.guardrails(), held.findings.into());
         if intent.mode == Mode::Validate {
             return Ok(preview(self, state, intent, &changed));
         }
@@ -338,6 +343,10 @@ fn check(call: &Call, state: &State, intent: &Intent, whole: &ChangeResources) -
         return Err(failure::bad_field("trial", "allowed: 1s to 24h"));
     }
     let changed = state.preview(&call.actor, whole).map_err(|refused| intent.places.rejected(&refused))?;
+    let governs = |it: &&Changed| matches!(it.key.kind, Kind::Tenant | Kind::Guardrail);
+    if let Some(it) = changed.iter().find(governs).filter(|_| intent.mode == Mode::Write) {
+        call.may_govern(&it.key)?;
+    }
     for it in &changed {
         if let Some(resource) = &it.after {
             let wrong = |wrong: Invalid| failure::invalid(&wrong.under(intent.places.place(&it.key)));

@@ -1,6 +1,7 @@
 //! The Config service: one write path for everything that operators write, its history, trials and the watch.
 
 mod apply;
+mod guardrails;
 mod history;
 pub mod messages;
 mod places;
@@ -176,6 +177,15 @@ impl Config for Service {
     typed!(
         Policy: get_policy -> GetPolicyResponse { policy }, list_policies -> ListPoliciesResponse { policies },
         create_policy, update_policy <- WritePolicyRequest, delete_policy
+    );
+    typed!(
+        Tenant: get_tenant -> GetTenantResponse { tenant }, list_tenants -> ListTenantsResponse { tenants },
+        create_tenant, update_tenant <- WriteTenantRequest, delete_tenant
+    );
+    typed!(
+        Guardrail: get_guardrail -> GetGuardrailResponse { guardrail },
+        list_guardrails -> ListGuardrailsResponse { guardrails },
+        create_guardrail, update_guardrail <- WriteGuardrailRequest, delete_guardrail
     );
 }
 

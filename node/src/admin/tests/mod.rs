@@ -4,6 +4,7 @@ mod access;
 mod config;
 mod credentials;
 mod fixture;
+mod governance;
 mod identity;
 mod limits;
 mod tls;

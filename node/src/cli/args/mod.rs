@@ -178,6 +178,12 @@ pub enum Command {
     /// Policies: which addresses come in.
     #[command(subcommand)]
     Policy(ObjectVerb),
+    /// Tenants: which hosts and paths belong to whom, and how many objects.
+    #[command(subcommand)]
+    Tenant(ObjectVerb),
+    /// Guardrails: what must be true of every object.
+    #[command(subcommand)]
+    Guardrail(ObjectVerb),
     /// API keys and Basic users.
     #[command(subcommand)]
     Key(Key),

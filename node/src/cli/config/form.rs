@@ -2,6 +2,7 @@
 //! form all read it; a test holds it against the model's own words.
 
 mod access;
+mod governance;
 mod identity;
 mod limit;
 mod policy;
@@ -9,6 +10,7 @@ mod tls;
 mod traffic;
 mod upstream;
 
+pub use governance::{GUARDRAIL, TENANT};
 pub use identity::{AUTH, CERTIFICATE_AUTHORITY, CONSUMER};
 pub use limit::LIMIT;
 pub use policy::POLICY;
@@ -147,6 +149,8 @@ pub static FILE: Object = Object {
         Field::new("certificates", Form::List(&Form::Object(&CERTIFICATE)), "What the gateway shows to clients."),
         Field::new("listeners", Form::List(&Form::Object(&LISTENER)), "What the nodes open for clients."),
         Field::new("policies", Form::List(&Form::Object(&POLICY)), "What routes ask beside who asks."),
+        Field::new("tenants", Form::List(&Form::Object(&TENANT)), "Which hosts and paths belong to whom."),
+        Field::new("guardrails", Form::List(&Form::Object(&GUARDRAIL)), "What must be true of every object."),
     ],
 };
 

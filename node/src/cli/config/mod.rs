@@ -284,6 +284,8 @@ fn form_of(kind: Kind) -> &'static Object {
         Kind::Certificate => &form::CERTIFICATE,
         Kind::Listener => &form::LISTENER,
         Kind::Policy => &form::POLICY,
+        Kind::Tenant => &form::TENANT,
+        Kind::Guardrail => &form::GUARDRAIL,
     }
 }
 

@@ -55,7 +55,7 @@ error[invalid]: unknown kind `rotes`
 1 | rotes: []
   | ^^^^^
 help: did you mean `routes`? allowed: upstreams, routes, consumers, auth, certificate_authorities, limits, \
-certificates, listeners, policies",
+certificates, listeners, policies, tenants, guardrails",
     );
 }
 
@@ -237,6 +237,8 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Policy, json!({ "name": "a", "xml": {} })),
         (Kind::Policy, json!({ "name": "a", "multipart": {} })),
         (Kind::Policy, json!({ "name": "a", "graphql": {} })),
+        (Kind::Tenant, json!({ "name": "a" })),
+        (Kind::Guardrail, json!({ "name": "a", "require": "true", "message": "m" })),
     ];
     for (kind, words) in minimal {
         let resource = resource(kind, words.clone()).unwrap();

@@ -42,6 +42,8 @@ where
         }
         Kind::Listener => set.listeners = config.list_listeners(request).await?.into_inner().listeners,
         Kind::Policy => set.policies = config.list_policies(request).await?.into_inner().policies,
+        Kind::Tenant => set.tenants = config.list_tenants(request).await?.into_inner().tenants,
+        Kind::Guardrail => set.guardrails = config.list_guardrails(request).await?.into_inner().guardrails,
     }
     Ok(set)
 }
@@ -75,6 +77,8 @@ where
         Kind::Certificate => got!(get_certificate, certificate, Certificate),
         Kind::Listener => got!(get_listener, listener, Listener),
         Kind::Policy => got!(get_policy, policy, Policy),
+        Kind::Tenant => got!(get_tenant, tenant, Tenant),
+        Kind::Guardrail => got!(get_guardrail, guardrail, Guardrail),
     };
     Ok((admin::Resource { kind }, etag))
 }

@@ -174,6 +174,8 @@ async fn ls(global: &Global, kind: Kind, verb: ListObjects) -> Outcome {
         Kind::Certificate => (vec!["name", "hosts", "not_after", "key", "owner"], certificate_row),
         Kind::Listener => (vec!["name", "address", "protocol", "certificates", "client_auth", "owner"], listener_row),
         Kind::Policy => (vec!["name", "kind", "mode", "allow", "deny", "owner"], policy_row),
+        Kind::Tenant => (vec!["name", "owners", "hosts", "path_prefixes", "owner"], tenant_row),
+        Kind::Guardrail => (vec!["name", "effect", "kinds", "message", "owner"], guardrail_row),
     };
     Answer {
         header,
@@ -293,6 +295,20 @@ fn policy_row(it: &Value) -> Vec<String> {
     let mode = words.and_then(|words| words["mode"].as_str()).unwrap_or("enforce");
     let kind = kind.cloned().unwrap_or_default();
     vec![shape::cell(&it["name"]), kind, mode.into(), count("allow"), count("deny"), shape::cell(&it["owner"])]
+}
+
+fn tenant_row(it: &Value) -> Vec<String> {
+    let own = shape::cell(&it["name"]);
+    let owners = joined(&it["owners"], &own);
+    let claims = it["hosts"].as_array().is_some_and(|it| !it.is_empty())
+        || it["path_prefixes"].as_array().is_some_and(|it| !it.is_empty());
+    let every = if claims { "*" } else { "-" };
+    vec![own, owners, joined(&it["hosts"], every), joined(&it["path_prefixes"], every), shape::cell(&it["owner"])]
+}
+
+fn guardrail_row(it: &Value) -> Vec<String> {
+    let text = |word: &str| shape::cell(&it[word]);
+    vec![text("name"), text("effect"), joined(&it["kinds"], "*"), text("message"), text("owner")]
 }
 
 async fn get(global: &Global, kind: Kind, name: &Name) -> Outcome {

@@ -8,8 +8,12 @@ pub const COST_MAX: u64 = 1_000_000;
 
 #[cfg(feature = "cel")]
 pub(super) use with::Expression;
+#[cfg(feature = "cel")]
+pub use with::Statement;
 #[cfg(not(feature = "cel"))]
 pub(super) use without::Expression;
+#[cfg(not(feature = "cel"))]
+pub use without::Statement;
 
 #[cfg(not(feature = "cel"))]
 mod without {
@@ -21,9 +25,27 @@ mod without {
     #[derive(Debug)]
     pub(in super::super) enum Expression {}
 
+    /// There is none.
+    #[derive(Debug)]
+    pub enum Statement {}
+
+    fn none() -> Invalid {
+        Invalid::field("").found("an expression").allowed("none: this build was made without CEL")
+    }
+
+    impl Statement {
+        pub fn compile(_: &str) -> Result<Self, Invalid> {
+            Err(none())
+        }
+
+        pub fn holds(&self, _: &str, _: &serde_json::Value) -> bool {
+            match *self {}
+        }
+    }
+
     impl Expression {
         pub(in super::super) fn compile(_: &str) -> Result<Self, Invalid> {
-            Err(Invalid::field("").found("an expression").allowed("none: this build was made without CEL"))
+            Err(none())
         }
 
         pub(in super::super) fn is_true(&self, _: &Asked<'_>, _: &Template, _: Callers<'_>) -> Result<bool, ()> {

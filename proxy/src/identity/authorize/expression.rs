@@ -27,7 +27,11 @@ use super::{
 const DEPTH_MAX: u16 = 48;
 /// Values in all variables together; what a request has more of comes to no answer.
 const VALUES_MAX: usize = 4_096;
-const ROOTS: [&str; 5] = ["request", "params", "jwt", "consumer", "scopes"];
+const ROOTS: &[&str] = &["request", "params", "jwt", "consumer", "scopes"];
+/// Of statements about an object.
+const OBJECT_ROOTS: &[&str] = &["object", "kind"];
+/// Values of one object: nobody waits for a statement but who applies it.
+const OBJECT_VALUES_MAX: usize = 65_536;
 const FUNCTIONS: [&str; 11] =
     ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "type", "dyn"];
 /// What `_+_` and the like give is no truth value.
@@ -38,7 +42,7 @@ static STANDARD: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 pub(in super::super) struct Expression {
     text: Box<str>,
     tree: Tree,
-    /// Of `ROOTS`, those that it names.
+    /// Of the known ones, those that it names.
     roots: Vec<&'static str>,
 }
 
@@ -50,13 +54,17 @@ impl fmt::Debug for Expression {
 
 impl Expression {
     pub(in super::super) fn compile(text: &str) -> Result<Self, Invalid> {
+        Self::over(ROOTS, text)
+    }
+
+    fn over(known: &'static [&'static str], text: &str) -> Result<Self, Invalid> {
         let wrong = |allowed: String| Invalid::field("").found(format!("{text:?}")).allowed(allowed);
         let parser = PrattParser::new().max_recursion_depth(DEPTH_MAX).max_expression_node_count(NODES_MAX);
         let tree = parser.parse(text).map_err(|errors| {
             let first = errors.errors.first().map(|error| error.msg.lines().next().unwrap_or_default().to_owned());
             wrong(format!("a CEL expression ({})", first.unwrap_or_default()))
         })?;
-        let mut survey = Survey::default();
+        let mut survey = Survey { known, ..Survey::default() };
         let cost = survey.visit(&tree, 0).map_err(wrong)?;
         if survey.nodes > NODES_MAX {
             return Err(wrong(format!("an expression of at most {NODES_MAX} parts; this one has {}", survey.nodes)));
@@ -67,10 +75,10 @@ impl Expression {
                  within each other multiply)"
             )));
         }
-        if !may_be_true(&tree.expr) {
+        if !may_be_true(&tree.expr, known) {
             return Err(wrong("an expression that is true or false".into()));
         }
-        let roots = ROOTS.into_iter().filter(|root| survey.roots.contains(root)).collect();
+        let roots = known.iter().copied().filter(|root| survey.roots.contains(root)).collect();
         Ok(Self { text: text.into(), tree, roots })
     }
 
@@ -96,24 +104,56 @@ impl Expression {
             };
             context.add_variable_from_value(*root, value?);
         }
-        match Value::resolve(&self.tree, &context) {
+        self.answer(&context)
+    }
+
+    fn answer(&self, context: &Context<'_, '_>) -> Result<bool, ()> {
+        match Value::resolve(&self.tree, context) {
             Ok(Value::Bool(answer)) => Ok(answer),
             Ok(_) | Err(_) => Err(()),
         }
     }
 }
 
+/// What is true of an object or not, by its words.
+#[derive(Debug)]
+pub struct Statement(Expression);
+
+impl Statement {
+    pub fn compile(text: &str) -> Result<Self, Invalid> {
+        Expression::over(OBJECT_ROOTS, text).map(Self)
+    }
+
+    /// Whether it is true of this object of the list `kind`. What comes to no answer is not.
+    pub fn holds(&self, kind: &str, object: &Json) -> bool {
+        self.answer(kind, object).unwrap_or(false)
+    }
+
+    fn answer(&self, kind: &str, object: &Json) -> Result<bool, ()> {
+        let mut context = Context::with_env(STANDARD.clone());
+        let mut budget = Budget(OBJECT_VALUES_MAX);
+        for root in &self.0.roots {
+            let value = match *root {
+                "object" => budget.json(object)?,
+                _ => budget.text(kind)?,
+            };
+            context.add_variable_from_value(*root, value);
+        }
+        self.0.answer(&context)
+    }
+}
+
 /// Whether it can be a truth value at all: what is surely something else is a mistake that can be told at once.
-fn may_be_true(expr: &Expr) -> bool {
+fn may_be_true(expr: &Expr, known: &[&str]) -> bool {
     match expr {
         Expr::Literal(literal) => matches!(literal, LiteralValue::Boolean(_)),
         Expr::List(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => false,
-        Expr::Call(call) if call.func_name == "_?_:_" => call.args[1..].iter().all(|arg| may_be_true(&arg.expr)),
+        Expr::Call(call) if call.func_name == "_?_:_" => call.args[1..].iter().all(|arg| may_be_true(&arg.expr, known)),
         Expr::Call(call) => {
             let gives_other = ["size", "int", "uint", "double", "string", "type"];
             !ARITHMETIC.contains(&call.func_name.as_str()) && !gives_other.contains(&call.func_name.as_str())
         }
-        Expr::Ident(name) => !ROOTS.contains(&name.as_str()),
+        Expr::Ident(name) => !known.contains(&name.as_str()),
         Expr::Select(_) | Expr::Comprehension(_) => true,
     }
 }
@@ -121,6 +161,8 @@ fn may_be_true(expr: &Expr) -> bool {
 /// A walk over the tree that finds what it names and what it may cost.
 #[derive(Default)]
 struct Survey {
+    /// What may be named.
+    known: &'static [&'static str],
     nodes: usize,
     roots: BTreeSet<&'static str>,
     /// Variables of the loops that are open.
@@ -184,8 +226,8 @@ impl Survey {
         if self.bound.iter().any(|bound| bound == name) {
             return Ok(());
         }
-        let Some(root) = ROOTS.into_iter().find(|root| *root == name) else {
-            return Err(format!("an expression over {}; it names {name:?}", ROOTS.join(", ")));
+        let Some(root) = self.known.iter().copied().find(|root| *root == name) else {
+            return Err(format!("an expression over {}; it names {name:?}", self.known.join(", ")));
         };
         self.roots.insert(root);
         Ok(())

@@ -17,7 +17,7 @@ use quorumgate_model::{
 use self::condition::{Condition, Outcome};
 use super::{Caller, Claims};
 
-pub use self::cel::{COST_MAX, NODES_MAX};
+pub use self::cel::{COST_MAX, NODES_MAX, Statement};
 
 /// The rules of one route.
 #[derive(Debug)]

@@ -1,0 +1,138 @@
+//! Guardrails are held here, on the resources that a change would make, before it is proposed; apply compares which
+//! guardrails that were (`State::guardrails` says why that is enough). What was applied once is left in peace: a change
+//! answers for the objects that it writes, a new guardrail for all that there are.
+
+use std::collections::BTreeMap;
+
+use quorumgate_model::{
+    change::{self, Changed},
+    resource::{GuardEffect, Guardrail, Key, Kind, Resource, of_kind},
+    state::State,
+};
+use quorumgate_proxy::identity::authorize::Statement;
+use tonic::{Code, Status};
+
+use super::places::Places;
+use crate::{admin::failure, cli::config::canonical};
+
+/// How often one change may ask a guardrail about an object.
+const ASKED_MAX: usize = 200_000;
+/// How many objects a refusal, a warning or a finding names.
+const SHOWN_MAX: usize = 5;
+/// How many guardrails a finding goes into the audit trail for; with `SHOWN_MAX` within the model's own bounds.
+const FINDINGS_MAX: usize = quorumgate_model::command::FINDINGS_MAX;
+
+/// What guardrails found and let pass.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// For who made the change.
+    pub warnings: Vec<String>,
+    /// For the audit trail.
+    pub findings: Vec<String>,
+}
+
+/// A guardrail that the change leaves there, and whether it is one by the change.
+struct Rail<'r> {
+    rail: &'r Guardrail,
+    statement: Statement,
+    anew: bool,
+}
+
+/// Err: a guardrail denies an object, or this build cannot ask one.
+pub fn hold(state: &State, changed: &[Changed], places: &Places) -> Result<Held, Status> {
+    let rails = rails(state, changed)?;
+    if rails.is_empty() || changed.is_empty() {
+        return Ok(Held::default());
+    }
+    let mut broken: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
+    let mut asked = 0;
+    let mut ask = |resource: &Resource, of: &dyn Fn(&Rail<'_>) -> bool| -> Result<(), Status> {
+        let kind = resource.kind();
+        let looks = |rail: &&Rail<'_>| {
+            of(rail) && rail.rail.looks_at(kind) && rail.rail.except_owners.iter().all(|it| it != resource.owner())
+        };
+        let mut looking = rails.iter().enumerate().filter(|(_, rail)| looks(rail)).peekable();
+        if looking.peek().is_none() {
+            return Ok(());
+        }
+        let words = canonical::complete(resource)
+            .map_err(|_| failure::status(Code::Internal, "INTERNAL", format!("{} has no words", resource.key())))?;
+        for (at, rail) in looking {
+            asked += 1;
+            if !rail.statement.holds(kind.list(), &words) {
+                broken.entry(at).or_default().push(resource.key());
+            }
+        }
+        match asked > ASKED_MAX {
+            true => Err(failure::bad_field("guardrails", &too_much())),
+            false => Ok(()),
+        }
+    };
+    for resource in changed.iter().filter_map(|change| change.after.as_ref()) {
+        ask(resource, &|rail| !rail.anew)?;
+    }
+    if rails.iter().any(|rail| rail.anew) {
+        let after = change::redo(&state.resources, changed);
+        after.values().try_for_each(|stored| ask(&stored.resource, &|rail| rail.anew))?;
+    }
+    told(&rails, &broken, places)
+}
+
+fn too_much() -> String {
+    format!("found more than {ASKED_MAX} questions in one change; allowed: a change in parts, or narrower `kinds`")
+}
+
+fn rails<'r>(state: &'r State, changed: &'r [Changed]) -> Result<Vec<Rail<'r>>, Status> {
+    let is_changed = |it: &&Resource| changed.iter().any(|change| change.key == it.key());
+    let stand = of_kind(&state.resources, Kind::Guardrail).filter(|it| !is_changed(it)).map(|it| (it, false));
+    let come = changed.iter().filter_map(|change| change.after.as_ref()).map(|it| (it, true));
+    let all = stand.chain(come).filter_map(|(it, anew)| match it {
+        Resource::Guardrail(rail) => Some((&**rail, anew)),
+        _ => None,
+    });
+    all.map(|(rail, anew)| {
+        let statement = Statement::compile(&rail.require).map_err(|invalid| {
+            failure::invalid(&invalid.under("require").under(format!("guardrails/{}", rail.name)))
+        })?;
+        Ok(Rail { rail, statement, anew })
+    })
+    .collect()
+}
+
+fn told(rails: &[Rail<'_>], broken: &BTreeMap<usize, Vec<Key>>, places: &Places) -> Result<Held, Status> {
+    let mut held = Held::default();
+    let mut denied = Vec::new();
+    for (at, keys) in broken {
+        let Guardrail { name, effect, message, .. } = rails[*at].rail;
+        match effect {
+            GuardEffect::Deny => denied.extend(keys.iter().map(|key| {
+                let why = format!("guardrail \"{name}\" denies {key}: {message}");
+                (places.place(key), why)
+            })),
+            GuardEffect::Warn => {
+                held.warnings.push(format!("guardrail \"{name}\" warns of {}: {message}", shown(keys)));
+            }
+            GuardEffect::Audit => {}
+        }
+        if *effect != GuardEffect::Deny && held.findings.len() < FINDINGS_MAX {
+            held.findings.push(format!("guardrail {name} ({}): {}", effect.word(), shown(keys)));
+        }
+    }
+    match denied.is_empty() {
+        true => Ok(held),
+        false => {
+            let more = denied.len().saturating_sub(SHOWN_MAX);
+            denied.truncate(SHOWN_MAX);
+            Err(failure::guarded(&denied, more))
+        }
+    }
+}
+
+/// `route/a, route/b and 3 more`
+fn shown(keys: &[Key]) -> String {
+    let first: Vec<_> = keys.iter().take(SHOWN_MAX).map(Key::to_string).collect();
+    match keys.len().saturating_sub(SHOWN_MAX) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
