@@ -16,7 +16,7 @@ mod held;
 mod http3;
 pub mod identity;
 mod ids;
-mod inspect;
+pub mod inspect;
 mod io;
 pub mod limits;
 mod listener;
@@ -196,6 +196,7 @@ impl Proxy {
 
     /// Swaps the ruleset: when this returns, every worker serves it for the next exchange.
     pub fn publish(&self, ruleset: Arc<Ruleset>) {
+        inspect::prepare(&ruleset);
         self.shared.registry.publish(&ruleset);
         self.shared.ruleset.store(ruleset.clone());
         self.workers.iter().for_each(|worker| worker.keep_only(&ruleset));

@@ -9,8 +9,8 @@ use super::resource::{meta_to, name_from, word};
 use crate::{
     invalid::Invalid,
     resource::{
-        GraphqlPolicy, IpPolicy, IpWords, JsonPolicy, MultipartPolicy, Nets, Policy, PolicyKind, PolicyMode,
-        PolicyWords, Tolerance, XmlPolicy, plain,
+        GraphqlPolicy, InjectionClass, InjectionException, InjectionPolicy, InspectedPlace, IpPolicy, IpWords,
+        JsonPolicy, MultipartPolicy, Nets, Policy, PolicyKind, PolicyMode, PolicyWords, Tolerance, XmlPolicy, plain,
     },
     units::Size,
 };
@@ -42,7 +42,41 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
             let graphql = graphql_from(it).map_err(|invalid| invalid.under("graphql"))?;
             PolicyWords { graphql: Some(graphql), ..words }.try_into()
         }
+        Some(Kind::Injection(it)) => {
+            let injection = injection_from(it).map_err(|invalid| invalid.under("injection"))?;
+            PolicyWords { injection: Some(injection), ..words }.try_into()
+        }
     }
+}
+
+fn injection_from(it: admin::InjectionPolicy) -> Result<InjectionPolicy, Invalid> {
+    let default = InjectionPolicy::default();
+    let exception = |(place, it): (usize, admin::InjectionException)| {
+        let exception = || {
+            Ok(InjectionException {
+                place: word("in", &it.r#in, InspectedPlace::ALL, InspectedPlace::word)?,
+                pointer: it.pointer,
+                classes: classes(&it.classes)?,
+            })
+        };
+        exception().map_err(|invalid: Invalid| invalid.under(format!("exceptions[{place}]")))
+    };
+    Ok(InjectionPolicy {
+        mode: mode(&it.mode, default.mode)?,
+        threshold: it.threshold.unwrap_or(default.threshold),
+        classes: classes(&it.classes)?,
+        exceptions: it.exceptions.into_iter().enumerate().map(exception).collect::<Result<_, _>>()?,
+        body_max: it.body_max.map_or(default.body_max, Size),
+    })
+}
+
+fn classes(words: &[String]) -> Result<Vec<InjectionClass>, Invalid> {
+    let class = |(place, text): (usize, &String)| {
+        let field = format!("classes[{place}]");
+        let found = word(&field, text, InjectionClass::ALL, InjectionClass::word)?;
+        found.ok_or_else(|| Invalid::field(field).found("nothing").allowed("a class such as sqli"))
+    };
+    words.iter().enumerate().map(class).collect()
 }
 
 fn ip_from(words: PolicyWords, mut ip: admin::IpPolicy) -> Result<Policy, Invalid> {
@@ -135,6 +169,7 @@ pub fn policy_to(it: &Policy) -> admin::Policy {
         PolicyKind::Xml(it) => Kind::Xml(xml_to(it)),
         PolicyKind::Multipart(it) => Kind::Multipart(multipart_to(it)),
         PolicyKind::Graphql(it) => Kind::Graphql(graphql_to(it)),
+        PolicyKind::Injection(it) => Kind::Injection(injection_to(it)),
     };
     admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
 }
@@ -163,6 +198,22 @@ fn json_to(it: &JsonPolicy) -> admin::JsonPolicy {
         duplicate_keys: it.duplicate_keys.word().to_owned(),
         body_max: Some(it.body_max.0),
         other_types: it.other_types.word().to_owned(),
+    }
+}
+
+fn injection_to(it: &InjectionPolicy) -> admin::InjectionPolicy {
+    let words = |classes: &[InjectionClass]| classes.iter().map(|it| it.word().to_owned()).collect();
+    let exception = |it: &InjectionException| admin::InjectionException {
+        r#in: it.place.map(InspectedPlace::word).unwrap_or_default().to_owned(),
+        pointer: it.pointer.clone(),
+        classes: words(&it.classes),
+    };
+    admin::InjectionPolicy {
+        mode: it.mode.word().to_owned(),
+        threshold: Some(it.threshold),
+        classes: words(&it.classes),
+        exceptions: it.exceptions.iter().map(exception).collect(),
+        body_max: Some(it.body_max.0),
     }
 }
 

@@ -490,6 +490,8 @@ fn others() -> impl Strategy<Value = Resource> {
                 Kind::Policy,
                 match form {
                     0 => json!({ "xml": { "max_depth": 3, "max_elements": 7, "max_attributes": 0, "max_text": "1KiB" } }),
+                    2 => json!({ "injection": { "threshold": 7, "classes": if one { vec!["xss"] } else { vec![] },
+                                 "exceptions": [{ "in": two.then_some("body"), "pointer": "/a/*", "classes": ["sqli"] }] } }),
                     1 => json!({ "multipart": { "max_parts": 3, "max_files": 0, "max_part": "1KiB", "max_name": 9 } }),
                     _ => json!({ "graphql": { "max_depth": 3, "max_aliases": 0, "max_complexity": 9, "max_batch": 1,
                                  "introspection": if one { "allow" } else { "refuse" } } }),

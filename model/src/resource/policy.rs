@@ -1,6 +1,7 @@
 //! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, the others by what the
 //! request says.
 
+mod injection;
 mod payload;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+pub use injection::*;
 pub use payload::*;
 
 use super::{Name, check};
@@ -35,10 +37,11 @@ pub enum PolicyKind {
     Xml(XmlPolicy),
     Multipart(MultipartPolicy),
     Graphql(GraphqlPolicy),
+    Injection(InjectionPolicy),
 }
 
 /// Exactly one of them makes a policy.
-const KINDS: &str = "ip, json, xml, multipart and graphql";
+const KINDS: &str = "ip, json, xml, multipart, graphql and injection";
 
 impl PolicyKind {
     /// `ip`
@@ -49,6 +52,7 @@ impl PolicyKind {
             PolicyKind::Xml(_) => "xml",
             PolicyKind::Multipart(_) => "multipart",
             PolicyKind::Graphql(_) => "graphql",
+            PolicyKind::Injection(_) => "injection",
         }
     }
 
@@ -60,6 +64,7 @@ impl PolicyKind {
             PolicyKind::Xml(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Multipart(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Graphql(it) => (it.mode, it.body_max, it.other_types),
+            PolicyKind::Injection(it) => (it.mode, it.body_max, Tolerance::Allow),
         };
         Some(Look { mode, body_max, other_types })
     }
@@ -145,12 +150,14 @@ pub struct PolicyWords {
     pub multipart: Option<MultipartPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graphql: Option<GraphqlPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<InjectionPolicy>,
 }
 
 impl PolicyWords {
     pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
-        let (ip, json, xml, multipart, graphql) = (None, None, None, None, None);
-        Self { name, labels, owner, description, ip, json, xml, multipart, graphql }
+        let (ip, json, xml, multipart, graphql, injection) = (None, None, None, None, None, None);
+        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection }
     }
 }
 
@@ -182,10 +189,18 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let xml = words.xml.as_ref().map(|it| it.clone().checked().map(PolicyKind::Xml));
     let multipart = words.multipart.as_ref().map(|it| it.clone().checked().map(PolicyKind::Multipart));
     let graphql = words.graphql.as_ref().map(|it| it.clone().checked().map(PolicyKind::Graphql));
+    let injection = words.injection.as_ref().map(|it| it.clone().checked().map(PolicyKind::Injection));
     let under = |word: &'static str, it: Option<Result<_, Invalid>>| {
         it.map(|kind| kind.map_err(|invalid: Invalid| invalid.under(word)))
     };
-    let all = [ip, under("json", json), under("xml", xml), under("multipart", multipart), under("graphql", graphql)];
+    let all = [
+        ip,
+        under("json", json),
+        under("xml", xml),
+        under("multipart", multipart),
+        under("graphql", graphql),
+        under("injection", injection),
+    ];
     let mut said = all.into_iter().flatten();
     let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
     match (said.next(), said.next()) {
@@ -223,6 +238,7 @@ impl From<Policy> for PolicyWords {
             PolicyKind::Xml(it) => Self { xml: Some(it), ..words },
             PolicyKind::Multipart(it) => Self { multipart: Some(it), ..words },
             PolicyKind::Graphql(it) => Self { graphql: Some(it), ..words },
+            PolicyKind::Injection(it) => Self { injection: Some(it), ..words },
         }
     }
 }

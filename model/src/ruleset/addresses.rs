@@ -80,6 +80,11 @@ impl Ruleset {
         rule.route.policies.iter().filter_map(inspection).collect()
     }
 
+    /// Whether any policy that looks at what requests say is of this kind.
+    pub fn has_inspection(&self, is: impl Fn(&PolicyKind) -> bool) -> bool {
+        self.policies.values().any(|it| matches!(it, Asked::Inspection(it) if is(&it.kind)))
+    }
+
     /// Whether this very policy is asked still.
     pub fn asks(&self, policy: &Arc<Policy>) -> bool {
         matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it)) if Arc::ptr_eq(it, policy))

@@ -25,8 +25,11 @@ pub(crate) struct Violation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Place {
-    Body,
+    Path,
     Query,
+    Header,
+    Cookie,
+    Body,
 }
 
 /// Why a policy has a request refused.
@@ -38,10 +41,13 @@ pub(crate) struct Violations {
 }
 
 impl Place {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
-            Place::Body => "body",
+            Place::Path => "path",
             Place::Query => "query",
+            Place::Header => "header",
+            Place::Cookie => "cookie",
+            Place::Body => "body",
         }
     }
 }

@@ -43,6 +43,16 @@ impl Media {
         self.any(|it| it == "multipart/form-data")
     }
 
+    /// What HTML forms send.
+    pub(crate) fn is_form(&self) -> bool {
+        self.any(|it| it == "application/x-www-form-urlencoded")
+    }
+
+    /// For people: of the values in it nothing more is known.
+    pub(crate) fn is_plain_text(&self) -> bool {
+        self.any(|it| it == "text/plain" || it == "text/csv")
+    }
+
     pub(crate) fn is_graphql(&self) -> bool {
         self.any(|it| it == "application/graphql")
     }

@@ -3,10 +3,12 @@
 
 mod found;
 mod graphql;
+mod injection;
 mod json;
 mod media;
 mod multipart;
 mod read;
+mod strings;
 mod xml;
 
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};
@@ -22,6 +24,7 @@ use quorumgate_model::{
 pub(crate) use self::found::Violations;
 use self::{
     found::Violation,
+    injection::Scan,
     media::Media,
     read::{Plain, Read},
 };
@@ -71,6 +74,18 @@ impl Inspectors {
             kept.retain(|_, it| rules.asks(&it.policy));
         }
     }
+}
+
+/// Makes what requests will need and what takes a while to make.
+pub(crate) fn prepare(rules: &Ruleset) {
+    if rules.has_inspection(|kind| matches!(kind, PolicyKind::Injection(_))) {
+        injection::prepare();
+    }
+}
+
+/// How much one value looks like an attack, for the benchmark.
+pub fn injection_score(text: &[u8]) -> u32 {
+    injection::score_of(text)
 }
 
 /// The body as it goes on; None: nobody has looked at it, and it is where it was.
@@ -188,6 +203,14 @@ impl Inspector {
             PolicyKind::Xml(_) => media.is_xml() || media.is_missing(),
             PolicyKind::Multipart(_) => media.is_multipart(),
             PolicyKind::Graphql(_) => media.is_json() || media.is_graphql() || media.is_missing(),
+            PolicyKind::Injection(_) => {
+                media.is_json()
+                    || media.is_form()
+                    || media.is_multipart()
+                    || media.is_plain_text()
+                    || media.is_xml()
+                    || media.is_missing()
+            }
             PolicyKind::Ip(_) => false,
         }
     }
@@ -199,6 +222,7 @@ impl Inspector {
             _ if !media.is_missing() => true,
             PolicyKind::Json(_) | PolicyKind::Graphql(_) => matches!(first(), Some(b'{' | b'[')),
             PolicyKind::Xml(_) => first() == Some(&b'<'),
+            PolicyKind::Injection(_) => true,
             PolicyKind::Multipart(_) | PolicyKind::Ip(_) => false,
         }
     }
@@ -207,6 +231,11 @@ impl Inspector {
     fn look_at_head(&self, parts: &Parts) -> Vec<Violation> {
         match &self.policy.kind {
             PolicyKind::Graphql(it) => graphql::check_head(&parts.uri, it),
+            PolicyKind::Injection(it) => {
+                let mut scan = Scan::new(it);
+                scan.head(parts);
+                scan.found()
+            }
             _ => Vec::new(),
         }
     }
@@ -217,6 +246,11 @@ impl Inspector {
             PolicyKind::Xml(it) => xml::check(bytes, it),
             PolicyKind::Multipart(it) => multipart::check(&parts.headers, bytes, it),
             PolicyKind::Graphql(it) => graphql::check(media, bytes, it),
+            PolicyKind::Injection(it) => {
+                let mut scan = Scan::new(it);
+                scan.body(&parts.headers, media, bytes);
+                scan.found()
+            }
             PolicyKind::Ip(_) => Vec::new(),
         }
     }

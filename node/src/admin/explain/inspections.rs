@@ -12,6 +12,13 @@ pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
         let what = match &policy.kind {
             PolicyKind::Ip(_) => return None,
             PolicyKind::Json(it) => json(it),
+            PolicyKind::Injection(it) => {
+                let classes = match it.classes.as_slice() {
+                    [] => "all classes".to_owned(),
+                    some => some.iter().map(|it| it.word()).collect::<Vec<_>>().join(", "),
+                };
+                format!("attacks of {classes} from score {}, {} exceptions", it.threshold, it.exceptions.len())
+            }
             PolicyKind::Xml(it) => {
                 let (depth, elements, attributes, text) =
                     (it.max_depth, it.max_elements, it.max_attributes, it.max_text);

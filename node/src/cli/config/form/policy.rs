@@ -1,7 +1,7 @@
 //! Policies.
 
 use quorumgate_model::resource::{
-    GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, XML_ATTRIBUTES_MAX, XML_DEPTH_MAX,
+    GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, THRESHOLD_MAX, XML_ATTRIBUTES_MAX, XML_DEPTH_MAX,
 };
 
 use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object};
@@ -19,6 +19,7 @@ pub static POLICY: Object = Object {
         Field::new("multipart", Form::Object(&MULTIPART), "What multipart/form-data in bodies may have.")
             .default("null"),
         Field::new("graphql", Form::Object(&GRAPHQL), "What GraphQL queries may ask for.").default("null"),
+        Field::new("injection", Form::Object(&INJECTION), "What in a request looks like an attack.").default("null"),
     ],
 };
 
@@ -95,6 +96,36 @@ static GRAPHQL: Object = Object {
         Field::new("introspection", TOLERANCE, "__schema and __type.").default("\"refuse\""),
         BODY_MAX,
         OTHER_TYPES,
+    ],
+};
+
+const CLASSES: Form =
+    Form::List(&Form::Enum(&["sqli", "xss", "traversal", "command", "ssrf", "template", "log4shell"]));
+
+static INJECTION: Object = Object {
+    about: "Values that look like attacks, in path, query, headers, cookies and body, by a score of what they have of them.",
+    fields: &[
+        Field::new("mode", MODE, MODE_ABOUT).default("\"detect\""),
+        Field::new("threshold", Form::Int(1, THRESHOLD_MAX as i64), "The score from which a value is an attack.")
+            .default("5"),
+        Field::new("classes", CLASSES, "What is looked for; everything if left out.").default("[]"),
+        Field::new(
+            "exceptions",
+            Form::List(&Form::Object(&INJECTION_EXCEPTION)),
+            "Where something that looks like an attack is none.",
+        )
+        .default("[]"),
+        BODY_MAX,
+    ],
+};
+
+static INJECTION_EXCEPTION: Object = Object {
+    about: "A place as the errors of a refusal name it, and what is below it.",
+    fields: &[
+        Field::new("in", Form::Enum(&["path", "query", "header", "cookie", "body"]), "Any of them if left out.")
+            .default("null"),
+        Field::new("pointer", Form::Text, "RFC 6901; * is any one step; all of the place if left out.").default("\"\""),
+        Field::new("classes", CLASSES, "All if left out.").default("[]"),
     ],
 };
 

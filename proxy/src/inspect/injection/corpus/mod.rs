@@ -1,0 +1,73 @@
+//! Patterns held against attacks that they must find and requests that they must let pass, at the default threshold. Both are
+//! made here, in the same way each time.
+
+mod attacks;
+mod benign;
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderValue, Request, header};
+use quorumgate_model::resource::{InjectionClass, InjectionPolicy};
+
+use super::Scan;
+use crate::inspect::{found::Violation, media::Media};
+
+/// One request: its head, and a body of this type.
+pub(super) struct Sample {
+    pub(super) uri: String,
+    pub(super) fields: Vec<(&'static str, String)>,
+    pub(super) body: Option<(&'static str, String)>,
+}
+
+fn found(policy: &InjectionPolicy, sample: &Sample) -> Vec<Violation> {
+    let mut request = Request::post(sample.uri.as_str());
+    for (name, value) in &sample.fields {
+        request = request.header(*name, value.as_bytes());
+    }
+    let parts = request.body(()).unwrap_or_else(|error| panic!("{error}: {}", sample.uri)).into_parts().0;
+    let mut scan = Scan::new(policy);
+    scan.head(&parts);
+    if let Some((kind, body)) = &sample.body {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+        scan.body(&headers, &Media::of(&headers), &body.clone().into());
+    }
+    scan.found()
+}
+
+#[test]
+fn nineteen_of_twenty_attacks_are_found() {
+    let policy = InjectionPolicy::default();
+    let (mut total, mut missed) = (BTreeMap::<&str, usize>::new(), Vec::new());
+    for (class, payload, how, sample) in attacks::all() {
+        *total.entry(class.word()).or_default() += 1;
+        if found(&policy, &sample).is_empty() {
+            missed.push(format!("{} {how}: {payload}", class.word()));
+        }
+    }
+    let all: usize = total.values().sum();
+    assert!(all >= 1_000, "{all} attacks are too few");
+    assert!(missed.len() * 20 <= all, "{} of {all} are missed:\n{}", missed.len(), missed.join("\n"));
+    for class in InjectionClass::ALL {
+        let of_class = missed.iter().filter(|it| it.starts_with(class.word())).count();
+        let share = total[class.word()];
+        assert!(of_class * 10 <= share, "{of_class} of {share} of {} are missed:\n{}", class.word(), missed.join("\n"));
+    }
+}
+
+#[test]
+fn one_of_a_thousand_good_requests_is_taken_for_an_attack_at_most() {
+    let policy = InjectionPolicy::default();
+    let mut wrong = Vec::new();
+    let samples = benign::all();
+    assert!(samples.len() >= 5_000);
+    for sample in &samples {
+        let found = found(&policy, sample);
+        if let Some(first) = found.first() {
+            let body = sample.body.as_ref().map_or("", |(_, body)| body);
+            wrong.push(format!("{} {}{} of {} {body}", first.rule, first.place.word(), first.pointer, sample.uri));
+        }
+    }
+    wrong.sort();
+    let shown: Vec<_> = wrong.iter().take(60).map(|it| it.chars().take(400).collect::<String>()).collect();
+    assert!(wrong.len() * 1_000 <= samples.len(), "{} are wrong:\n{}", wrong.len(), shown.join("\n"));
+}
