@@ -8,10 +8,15 @@ const TYPES = {
   js: "text/javascript; charset=utf-8",
   css: "text/css; charset=utf-8",
   svg: "image/svg+xml",
+  txt: "text/plain; charset=utf-8",
 };
 
 const ui = new URL("../node/src/admin/ui/", import.meta.url);
 const dist = new URL("dist/", ui);
+// What the licences of the libraries in the script ask for.
+const LIBRARIES = ["preact", "@preact/signals", "@preact/signals-core", "uplot"];
+const licence = (name) => `${name}\n\n${readFileSync(new URL(`node_modules/${name}/LICENSE`, import.meta.url), "utf8").trim()}\n`;
+writeFileSync(new URL("licences.txt", dist), LIBRARIES.map(licence).join("\n\n"));
 const paths = readdirSync(dist, { recursive: true, withFileTypes: true })
   .filter((it) => it.isFile())
   .map((it) => `${it.parentPath}/${it.name}`.slice(dist.pathname.length).replace(/^\//, ""))

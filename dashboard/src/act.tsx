@@ -1,5 +1,6 @@
 // What changes the cluster: a button that first says what it does and which command does the same.
 
+import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Refused, call } from "./api";
@@ -72,16 +73,21 @@ interface Props {
   children?: ComponentChildren;
 }
 
+/** What is being asked for: beside the button, which may be gone once it is done. */
+const asked = signal<Props | null>(null);
+
 export function Act(props: Props) {
-  const [open, setOpen] = useState(false);
   return (
-    <>
-      <button class={props.danger ? "danger" : ""} onClick={() => setOpen(true)}>
-        {props.label}
-      </button>
-      {open && <Ask {...props} close={() => setOpen(false)} />}
-    </>
+    <button class={props.danger ? "danger" : ""} onClick={() => (asked.value = props)}>
+      {props.label}
+    </button>
   );
+}
+
+/** The one dialog of the page. */
+export function Asked() {
+  const props = asked.value;
+  return props && <Ask key={props.path} {...props} close={() => (asked.value = null)} />;
 }
 
 function Ask(props: Props & { close: () => void }) {

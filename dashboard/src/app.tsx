@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { Asked } from "./act";
 import { signIn, signOut, signedOut, token } from "./api";
 import { theme } from "./chart";
 import { link, overview, place, staleFor, who } from "./state";
@@ -93,6 +94,7 @@ function Signed() {
       <main id="content" ref={main} tabIndex={-1}>
         {overview.value ? <Page key={at} /> : <p class="quiet">asking this node…</p>}
       </main>
+      <Asked />
     </>
   );
 }

@@ -50,7 +50,7 @@ export function Chart({ title, says, times, lines, shown, marks }: Props) {
         cursor: { y: false, drag: { x: false, y: false } },
         scales: { y: { range: (_, __, most) => [0, Math.max(most * 1.1, 1e-6)] } },
         axes: [
-          { ...axis, values: (_, ticks) => ticks.map((it) => new Date(it * 1_000).toLocaleTimeString("en-GB").slice(0, 5)) },
+          { ...axis, space: 70, values: (_, ticks) => ticks.map((it) => new Date(it * 1_000).toLocaleTimeString("en-GB")) },
           { ...axis, size: 64, values: (_, ticks) => ticks.map(shown) },
         ],
         series: [
@@ -60,6 +60,8 @@ export function Chart({ title, says, times, lines, shown, marks }: Props) {
             stroke: colour(line.colour),
             width: 1.5,
             fill: line.fill ? `${colour(line.colour)}22` : undefined,
+            // A moment without requests has no latency: the line goes on to the next that has.
+            spanGaps: true,
             points: { show: false },
             value: (_: uPlot, it: number | null) => (it === null || it === undefined ? "–" : shown(it)),
           })),

@@ -5,7 +5,7 @@ import { useMemo, useState } from "preact/hooks";
 import { count } from "./format";
 import { place, setWords } from "./state";
 
-const ROWS = 100;
+const ROWS = 50;
 
 export interface Column<T> {
   title: string;

@@ -35,9 +35,11 @@ export function OverviewPage() {
   const newest = revisions.value[0];
   return (
     <>
-      <h1 class={`verdict ${level}`} id="verdict" role="status">
-        <State level={level}>{sentence}</State>
-      </h1>
+      <div class={`verdict ${level}`} id="verdict" role="status">
+        <h1>
+          <State level={level}>{sentence}</State>
+        </h1>
+      </div>
       <dl class="figures">
         <Figure title="Leader" note={`term ${cluster.term}`}>
           <a href={link("cluster")}>{cluster.leader ?? "none"}</a>

@@ -10,18 +10,23 @@ pub const FILES: &[File] = &[
         bytes: include_bytes!("dist/assets/icon-RRA-vq3o.svg"),
     },
     File {
-        path: "assets/page-Df_eCGgw.js",
+        path: "assets/page-amL16TTb.js",
         content_type: "text/javascript; charset=utf-8",
-        bytes: include_bytes!("dist/assets/page-Df_eCGgw.js"),
+        bytes: include_bytes!("dist/assets/page-amL16TTb.js"),
     },
     File {
-        path: "assets/style-BPJ0Q8Lk.css",
+        path: "assets/style-BTh-3BXS.css",
         content_type: "text/css; charset=utf-8",
-        bytes: include_bytes!("dist/assets/style-BPJ0Q8Lk.css"),
+        bytes: include_bytes!("dist/assets/style-BTh-3BXS.css"),
     },
     File {
         path: "index.html",
         content_type: "text/html; charset=utf-8",
         bytes: include_bytes!("dist/index.html"),
+    },
+    File {
+        path: "licences.txt",
+        content_type: "text/plain; charset=utf-8",
+        bytes: include_bytes!("dist/licences.txt"),
     },
 ];

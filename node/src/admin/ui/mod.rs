@@ -15,6 +15,8 @@ use self::files::FILES;
 
 const PREFIX: &str = "/ui/";
 const INDEX: &str = "index.html";
+/// Where files lie that have their own hash in their names.
+const HASHED: &str = "assets/";
 
 /// Nothing but what this node serves: no other host, no script or style in the page itself, no frame around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -72,7 +74,7 @@ fn found(method: &Method, path: &str, headers: &HeaderMap) -> Response<Body> {
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.content_type));
     fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     // What has its own hash in its name never changes; the page that names it does with every build.
-    let kept = if name == INDEX { "no-cache" } else { "public, max-age=31536000, immutable" };
+    let kept = if name.starts_with(HASHED) { "public, max-age=31536000, immutable" } else { "no-cache" };
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static(kept));
     let packed = takes_gzip(headers).then(|| packed(at)).flatten();
     if packed.is_some() {
@@ -159,7 +161,7 @@ mod tests {
         for file in FILES {
             let response = asked(Method::GET, &format!("{PREFIX}{}", file.path), "");
             let kept = response.headers()["cache-control"].to_str().unwrap();
-            assert_eq!(kept.contains("immutable"), file.path != INDEX, "{}: {kept}", file.path);
+            assert_eq!(kept.contains("immutable"), file.path.starts_with(HASHED), "{}: {kept}", file.path);
         }
     }
 

@@ -145,6 +145,8 @@ impl Fleet {
                 &format!("  curl -H 'host: shop.test' http://{}/orders        # through {}\n", node.proxy, node.name);
         }
         text += &format!("  curl http://{}/metrics\n", first.telemetry);
+        text += "  quorumgate admin-token create you --role admin -q        # to sign in with at\n";
+        text += &format!("  https://{}/ui/        # the web page; its certificate is the demo's own\n", first.admin);
         text
     }
 }
