@@ -499,10 +499,15 @@ impl AdminRole {
 }
 
 impl ChangeResources {
-    /// Whether builds below level 3 would carry it out otherwise, or not at all.
-    fn is_governed(&self) -> bool {
-        let governs = |change: &ResourceChange| matches!(change.key.kind, Kind::Tenant | Kind::Guardrail);
-        self.bounded || self.guardrails.is_some() || self.changes.iter().any(governs)
+    /// Below it builds would carry it out otherwise, or not at all.
+    fn level(&self) -> u32 {
+        let governs = self.bounded || self.guardrails.is_some();
+        let levels = self.changes.iter().map(|change| match &change.after {
+            Some(resource) => resource.level(),
+            None if matches!(change.key.kind, Kind::Tenant | Kind::Guardrail) => 3,
+            None => 1,
+        });
+        levels.max().unwrap_or(1).max(if governs { 3 } else { 1 })
     }
 }
 
@@ -550,7 +555,7 @@ impl Body {
     /// Which level a node must have to understand it: none of a higher one is proposed while some node is below.
     pub fn min_level(&self) -> u32 {
         match self {
-            Body::ChangeResources(it) if it.is_governed() => 3,
+            Body::ChangeResources(it) => it.level(),
             Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) | Body::PurgeCache(_) => 2,
             _ => 1,
         }

@@ -184,13 +184,14 @@ fn access() -> impl Strategy<Value = (Option<RouteAuthWords>, Vec<AuthorizeWords
         let (any_of, all_of) = if any { (Some(names), None) } else { (None, Some(names)) };
         RouteAuthWords { any_of, all_of, anonymous }
     });
+    // No text is `X`: the values of a claim are named once each.
     let condition = (some_of(&["a", "b", "c"]), some_of(&["GET", "POST"]), some_of(&["10.0.0.0/8"]), of("[a-z]{1,8}"));
     let condition = condition.prop_map(|(words, methods, cidrs, text)| ConditionWords {
         scopes_all: words.clone(),
         groups: words.clone(),
         claims: text
             .iter()
-            .map(|claim| (claim.clone(), OneOrMany::from(vec!["x".to_owned(), claim.clone()])))
+            .map(|claim| (claim.clone(), OneOrMany::from(vec!["X".to_owned(), claim.clone()])))
             .collect(),
         methods,
         cidrs,

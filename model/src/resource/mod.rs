@@ -163,6 +163,16 @@ impl Resource {
         }
     }
 
+    /// The feature level of the builds that know all that it says.
+    pub fn level(&self) -> u32 {
+        match self {
+            Resource::Route(it) if it.body.decompressed_max != Default::default() => 3,
+            Resource::Policy(it) => it.kind.level(),
+            Resource::Tenant(_) | Resource::Guardrail(_) => 3,
+            _ => 1,
+        }
+    }
+
     pub fn name(&self) -> &Name {
         match self {
             Resource::Upstream(it) => &it.name,

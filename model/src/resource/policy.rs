@@ -56,6 +56,15 @@ impl PolicyKind {
         }
     }
 
+    /// The feature level of the builds that know it.
+    pub fn level(&self) -> u32 {
+        match self {
+            PolicyKind::Ip(_) => 1,
+            PolicyKind::Json(_) | PolicyKind::Xml(_) | PolicyKind::Multipart(_) => 3,
+            PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
+        }
+    }
+
     /// How it looks through what a request says; None: it goes by something else.
     pub fn look(&self) -> Option<Look> {
         let (mode, body_max, other_types) = match self {

@@ -270,6 +270,22 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
     assert_eq!((body.max, body.decompressed_max), (Size(10 << 20), Size(64 << 20)));
 }
 
+#[test]
+fn what_older_builds_do_not_know_asks_for_newer_ones() {
+    use crate::command::{Body, ChangeResources, Expect, ResourceChange};
+
+    let level = |it: Resource| {
+        let changes = [ResourceChange { key: it.key(), after: Some(it), expect: Expect::Anything }].into();
+        Body::ChangeResources(ChangeResources { changes, ..ChangeResources::default() }).min_level()
+    };
+    let policy = |words| Resource::Policy(Arc::new(serde_json::from_value(words).unwrap()));
+    assert_eq!(level(policy(json!({ "name": "p", "ip": { "deny": ["10.0.0.0/8"] } }))), 1);
+    assert_eq!(level(policy(json!({ "name": "p", "json": {} }))), 3);
+    assert_eq!(level(Resource::Route(Arc::new(route(json!({})).unwrap()))), 1);
+    let unpacking = route(json!({ "body": { "decompressed_max": "64MiB" } })).unwrap();
+    assert_eq!(level(Resource::Route(Arc::new(unpacking))), 3);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
