@@ -1,7 +1,7 @@
 //! Differences between two sets of resources, and the checks that a set must pass as a whole.
 
 mod lookups;
-mod overlap;
+pub(crate) mod overlap;
 mod tenancy;
 
 use std::{collections::BTreeMap, sync::Arc};

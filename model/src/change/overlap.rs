@@ -46,7 +46,8 @@ impl Pairs {
     }
 }
 
-/// The server names that a route takes: a route without hosts may be one of names of TLS alone. Empty: all.
+/// The server names that somebody else's route is for: one without hosts may be for names of TLS alone. Empty: all. Of the
+/// route that is held against it `hosts` count: a connection that was opened for one name may carry requests for others.
 pub fn names(matches: &Match) -> &[HostPattern] {
     if matches.hosts.is_empty() { &matches.sni } else { &matches.hosts }
 }

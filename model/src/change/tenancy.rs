@@ -203,7 +203,7 @@ impl<'r> World<'r> {
             (Resource::Route(route), Some(tenant)) => route_within(route, tenant, pairs),
             (Resource::Route(route), None) => self.tenants().filter(|it| it.has_traffic()).try_for_each(|tenant| {
                 let meets = overlap::path_meets(&route.matches.path, &tenant.path_prefixes);
-                match meets && pairs.hosts_meet(overlap::names(&route.matches), &tenant.hosts)? {
+                match meets && pairs.hosts_meet(&route.matches.hosts, &tenant.hosts)? {
                     true => Err(taken_by("match", tenant)),
                     false => Ok(()),
                 }
@@ -246,14 +246,14 @@ fn route_within(route: &Route, tenant: &Tenant, pairs: &mut Pairs) -> Result<(),
     if tenant.hosts.is_empty() {
         return Ok(());
     }
-    let field = if matches.hosts.is_empty() && !matches.sni.is_empty() { "match.sni" } else { "match.hosts" };
     let allowed = format!("hosts of tenant \"{}\": {}", tenant.name, joined(&tenant.hosts));
-    let names = overlap::names(matches);
-    if names.is_empty() {
-        return Err(Invalid::field(field).found("none, which is every host").allowed(allowed));
+    if matches.hosts.is_empty() {
+        return Err(Invalid::field("match.hosts").found("none, which is every host").allowed(allowed));
     }
-    match pairs.stray(names, &tenant.hosts)? {
-        Some((at, host)) => Err(Invalid::field(format!("{field}[{at}]")).found(format!("\"{host}\"")).allowed(allowed)),
+    match pairs.stray(&matches.hosts, &tenant.hosts)? {
+        Some((at, host)) => {
+            Err(Invalid::field(format!("match.hosts[{at}]")).found(format!("\"{host}\"")).allowed(allowed))
+        }
         None => Ok(()),
     }
 }
@@ -357,7 +357,7 @@ impl Bounds<'_> {
         let others = |it: &&Route| !it.owner.is_empty() && !self.world.is_kin(self.scope, &it.owner);
         for other in self.world.routes().filter(others) {
             let meet = overlap::paths_meet(&now.matches.path, &other.matches.path)
-                && pairs.hosts_meet(overlap::names(&now.matches), overlap::names(&other.matches))?;
+                && pairs.hosts_meet(&now.matches.hosts, overlap::names(&other.matches))?;
             if meet {
                 let found = format!("requests that route \"{}\" of owner {:?} takes", other.name, other.owner);
                 let allowed = "hosts and paths of no other owner, or those of a tenant of yours";

@@ -230,6 +230,32 @@ proptest! {
     }
 
     #[test]
+    fn routes_that_take_one_request_are_said_to_meet(routes in routes(), requests in vec(asked(), 12)) {
+        use crate::change::overlap::{Pairs, path_within, paths_meet};
+        for asked in &requests {
+            let takes = |it: &&Route| reference(std::slice::from_ref(*it), asked) == it.name.to_string();
+            let taking: Vec<_> = routes.iter().filter(takes).collect();
+            for (a, b) in taking.iter().flat_map(|a| taking.iter().map(move |b| (&a.matches, &b.matches))) {
+                prop_assert!(paths_meet(&a.path, &b.path), "{:?} {:?}: {:?}", a, b, asked);
+                prop_assert!(Pairs::default().hosts_meet(&a.hosts, &b.hosts).unwrap(), "{:?} {:?}: {:?}", a, b, asked);
+            }
+            // What is within something else takes nothing outside of it.
+            for it in &taking {
+                for owner in &routes {
+                    let (own, hosts) = (&owner.matches, &it.matches.hosts);
+                    let inside = !hosts.is_empty() && !own.hosts.is_empty()
+                        && Pairs::default().stray(hosts, &own.hosts).unwrap().is_none();
+                    prop_assert!(!inside || own.hosts.iter().any(|host| host.takes(asked.host)), "{:?} {:?}", it, own);
+                    if let PathPattern::Prefix(prefix) = &own.path {
+                        let within = path_within(&it.matches.path, std::slice::from_ref(prefix));
+                        prop_assert!(!within || path_order(&own.path, &asked.path).is_some(), "{:?} {:?}", it, own);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_ruleset_that_follows_changes_is_the_one_compiled_afresh(
         first in routes(), second in routes(), requests in vec(asked(), 8),
     ) {

@@ -134,13 +134,13 @@ fn a_tenant_stays_within_its_hosts() {
         "shop",
         routes(route("x", "shop", json!({ "hosts": ["*.eu.shop.test", "shop.test"], "path_regex": "/.*" }))),
     );
-    lets(&town, "till", routes(route("x", "till", json!({ "sni": ["db.shop.test"] }))));
     for (matches, field) in [
         (json!({ "hosts": ["bank.test"] }), "routes/x.match.hosts[0]"),
         (json!({ "hosts": ["shop.test", "*.test"] }), "routes/x.match.hosts[1]"),
         (json!({ "hosts": ["notshop.test"] }), "routes/x.match.hosts[0]"),
         (json!({ "path_prefix": "/shop" }), "routes/x.match.hosts"),
-        (json!({ "sni": ["bank.test"] }), "routes/x.match.sni[0]"),
+        // A connection for one name may carry requests for others.
+        (json!({ "sni": ["db.shop.test"] }), "routes/x.match.hosts"),
     ] {
         refuses(
             &town,
@@ -200,6 +200,17 @@ fn without_a_tenant_a_host_is_theirs_who_were_there_first() {
     }
     lets(&town, "b", routes(route("x", "b", json!({ "hosts": ["a.test"], "path_prefix": "/v2" }))));
     lets(&town, "b", routes(route("x", "b", json!({ "hosts": ["b.test"] }))));
+    // Of TLS that is not ended here.
+    let through = world(routes(route("a", "a", json!({ "sni": ["a.test"] }))));
+    lets(&through, "b", routes(route("x", "b", json!({ "hosts": ["b.test"] }))));
+    for matches in [
+        json!({ "hosts": ["a.test"] }),
+        json!({ "sni": ["a.test"], "methods": ["GET"] }),
+        json!({ "sni": ["b.test"], "path_prefix": "/" }),
+    ] {
+        let refused = "route \"a\" of owner \"a\"";
+        refuses(&through, "b", routes(route("x", "b", matches)), Reason::OwnerForbidden, "routes/x.match", refused);
+    }
     // Who writes for all may let two owners meet, and a change of what is no match leaves it at that.
     lets(&town, "", routes(route("x", "b", json!({ "hosts": ["a.test"] }))));
     let met = world(json!({ "routes": [
