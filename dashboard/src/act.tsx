@@ -73,7 +73,7 @@ interface Props {
   children?: ComponentChildren;
 }
 
-/** What is being asked for: beside the button, which may be gone once it is done. */
+/** What is being asked for, as it was at the click: what others write meanwhile changes neither the call nor what is said of it. */
 const asked = signal<Props | null>(null);
 
 export function Act(props: Props) {

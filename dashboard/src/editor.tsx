@@ -6,31 +6,39 @@ import { Refused, call, query } from "./api";
 import { Diff } from "./diff";
 import { quoted } from "./format";
 import { Pending } from "./parts";
-import { acts, useLoaded } from "./state";
+import { acts, overview, useLoaded } from "./state";
 import type { Words, Write } from "./types";
 
 const TRIAL = "2m";
 
 export function Editor({ kind, name }: { kind: string; name: string }) {
-  const object = useLoaded<Words & { etag: string }>(`${kind}/${encodeURIComponent(name)}?canonical=true&stale=true`);
-  const [open, setOpen] = useState(false);
+  const object = useLoaded<Words & { etag: string }>(`${kind}/${encodeURIComponent(name)}?canonical=true`);
+  // As they were when somebody began to change them: what others write meanwhile is refused, and not overwritten.
+  const [opened, setOpened] = useState<Opened | null>(null);
   if (!object.data) return <Pending error={object.error} what="its words" />;
   const { etag, ...words } = object.data;
   const text = JSON.stringify(words, null, 2);
-  if (!open || !acts.value) {
+  if (!opened || !acts.value) {
     return (
       <>
         <pre tabIndex={0} class="words">
           {text}
         </pre>
-        {acts.value && <button onClick={() => setOpen(true)}>Edit</button>}
+        {acts.value && <button onClick={() => setOpened({ etag, text, revision: overview.peek()!.cluster.revision })}>Edit</button>}
       </>
     );
   }
-  return <Form kind={kind} name={name} etag={etag} before={text} close={() => setOpen(false)} />;
+  return <Form kind={kind} name={name} opened={opened} close={() => setOpened(null)} />;
 }
 
-function Form({ kind, name, before, close }: { kind: string; name: string; etag: string; before: string; close: () => void }) {
+interface Opened {
+  etag: string;
+  text: string;
+  revision: number;
+}
+
+function Form({ kind, name, opened, close }: { kind: string; name: string; opened: Opened; close: () => void }) {
+  const before = opened.text;
   const [text, setText] = useState(before);
   const [message, setMessage] = useState("");
   const [error, setError] = useState<Refused | null>(null);
@@ -42,7 +50,8 @@ function Form({ kind, name, before, close }: { kind: string; name: string; etag:
     try {
       const object = JSON.parse(text);
       if (object.name !== name) throw new Refused(0, "", `name: found ${JSON.stringify(object.name)}; allowed: "${name}"`);
-      const answer = await call<Write>("POST", `config${query({ message, ...words })}`, { [kind]: [object] });
+      const path = `${kind}/${encodeURIComponent(name)}${query({ message, etag: opened.etag, ...words })}`;
+      const answer = await call<Write>("PUT", path, object);
       words.dry_run ? setChecked(text) : setWritten(answer);
     } catch (failed) {
       setError(failed instanceof Refused ? failed : new Refused(0, "", String(failed)));
@@ -58,11 +67,11 @@ function Form({ kind, name, before, close }: { kind: string; name: string; etag:
         Why <input value={message} placeholder="a message for the history" onInput={(event) => setMessage(event.currentTarget.value)} />
       </label>
       <p class="buttons">
-        <button onClick={() => send({ dry_run: true })}>Check</button>
-        <button class="main" disabled={checked !== text || text === before} onClick={() => send({ try: TRIAL })}>
+        <button disabled={written !== null} onClick={() => send({ dry_run: true })}>Check</button>
+        <button class="main" disabled={written !== null || checked !== text || text === before} onClick={() => send({ try: TRIAL })}>
           Try for two minutes
         </button>
-        <button disabled={checked !== text || text === before} onClick={() => send({})}>
+        <button disabled={written !== null || checked !== text || text === before} onClick={() => send({})}>
           Apply
         </button>
         <button onClick={close}>{written ? "Close" : "Cancel"}</button>
@@ -76,7 +85,7 @@ function Form({ kind, name, before, close }: { kind: string; name: string; etag:
       <Failed error={error} />
       {written && <Written it={written} />}
       <p class="quiet">The same on the command line, with these words in a file under {kind}:</p>
-      <Command text={`quorumgate apply -f ${one}.json --try ${TRIAL}${note}`} />
+      <Command text={`quorumgate apply -f ${one}.json --try ${TRIAL} --if-revision ${opened.revision}${note}`} />
     </div>
   );
 }

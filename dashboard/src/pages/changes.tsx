@@ -39,6 +39,11 @@ function All() {
   );
 }
 
+function said(revision: number): string {
+  const facts = revisions.value.find((it) => it.revision === revision);
+  return facts ? ` of ${facts.actor}${facts.message && `: ${facts.message}`}` : "";
+}
+
 /** To one revision, or to the one before the newest. What stood then is written as a new revision. */
 function Rollback({ to }: { to: number | null }) {
   const newest = overview.value!.cluster.revision;
@@ -46,7 +51,7 @@ function Rollback({ to }: { to: number | null }) {
   return (
     <Act
       label={to === null ? "Undo the last change" : `Roll back to ${to}`}
-      title={to === null ? "Undo the last change" : `Go back to what stood at revision ${to}`}
+      title={to === null ? `Undo revision ${newest}${said(newest)}` : `Go back to what stood at revision ${to}`}
       command={`quorumgate rollback ${to ?? "--previous"} --if-revision ${newest}`}
       path={`rollback?${target}&if_revision=${newest}`}
       danger

@@ -16,7 +16,7 @@ const HEALTH_EVERY_MS = 5_000;
 
 export function RoutePage({ name }: { name: string }) {
   const path = `routes/${encodeURIComponent(name)}`;
-  const route = useLoaded<Words & { etag: string }>(`${path}?stale=true`);
+  const route = useLoaded<Words & { etag: string }>(path);
   const lately = useLately(name);
   const it = route.data;
   const upstreams = it ? leadsTo(it).split(", ").filter((to) => /^[\w.-]+$/.test(to) && to !== "–") : [];

@@ -108,10 +108,10 @@ async fn write(asked: Asked, request: Request<Incoming>, local: Local) -> Result
             config.apply_config(admin::ApplyConfigRequest { prune, owner, trial, ..apply(&words, &resources)? }).await?
         }
         Asked::Put(kind, name) => {
-            let words = Words::of(&request, &OBJECT)?;
+            let words = Words::of(&request, &[&OBJECT[..], &["try"]].concat())?;
             let resource = words::resource(kind, &name, &words::body(request).await?)?;
-            let etags = etags(&words, kind, name);
-            config.apply_config(admin::ApplyConfigRequest { etags, ..apply(&words, &[resource])? }).await?
+            let (etags, trial) = (etags(&words, kind, name), words.span("try")?);
+            config.apply_config(admin::ApplyConfigRequest { etags, trial, ..apply(&words, &[resource])? }).await?
         }
         Asked::Delete(kind, name) => {
             let words = Words::of(&request, &OBJECT)?;

@@ -4,13 +4,21 @@
 mod glance;
 mod traffic;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::Stream;
 use quorumgate_proto::admin::v1::{self as admin, overview_server::Overview};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::interval,
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
+    time::{Instant, interval},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -20,13 +28,17 @@ use self::{
     glance::{Glance, Glances},
     traffic::Lines,
 };
-use super::{config::taken, desk::Desk, failure, gate::Call, identity};
+use super::{config::taken, desk::Desk, failure, identity};
 use crate::{VERSION, consensus::Consensus, tasks::Tasks};
 
 /// Streams of this service at once.
 const STREAMS_MAX: usize = 128;
-/// Glances that wait for one who watches; who is slower gets the next ones later.
+/// Of those, of one caller: nobody takes all the room.
+const STREAMS_PER_CALLER_MAX: usize = 32;
+/// Glances that wait for one who watches; who is slower misses some.
 const ROOM: usize = 2;
+/// Who has taken none for so long is ended.
+const SLOW_AFTER: Duration = Duration::from_secs(60);
 /// How often it is looked whether the caller's token still stands.
 const TOKEN_EVERY: Duration = Duration::from_secs(5);
 
@@ -35,7 +47,7 @@ pub struct Service {
     glances: Arc<Glances>,
     lines: Lines,
     tasks: Tasks,
-    streams: Arc<Semaphore>,
+    seats: Seats,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -46,8 +58,7 @@ impl Service {
         let desk = Desk { consensus };
         let glances = Arc::new(Glances::new());
         tasks.start("glances", glances.clone().run(desk.clone(), tasks.stop()));
-        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { desk, glances, lines: Lines::default(), tasks: tasks.clone(), streams }
+        Self { desk, glances, lines: Lines::default(), tasks: tasks.clone(), seats: Seats::default() }
     }
 }
 
@@ -68,11 +79,16 @@ impl Overview for Service {
 
     async fn watch_overview(&self, request: Request<admin::WatchOverviewRequest>) -> Answer<Self::WatchOverviewStream> {
         let (call, _) = taken(request)?;
+        let caller = call.actor.name.clone();
         let full = || failure::status(Code::ResourceExhausted, "TOO_MANY_STREAMS", FULL);
-        let permit = self.streams.clone().try_acquire_owned().map_err(|_| full())?;
+        let seat = self.seats.take(&caller).ok_or_else(full)?;
+        let (desk, token) = (self.desk.clone(), call.token);
+        let stands = move || {
+            let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
+            token.is_none_or(|token| identity::token_stands(&state, token, now_us))
+        };
         let (answers, received) = mpsc::channel(ROOM);
-        let watcher =
-            Watcher { desk: self.desk.clone(), call, glances: self.glances.watch(), answers, _permit: permit };
+        let watcher = Watcher { stands: Box::new(stands), glances: self.glances.watch(), answers, _seat: seat };
         self.tasks.detach(watcher.run(self.tasks.stop()));
         Ok(Response::new(Box::pin(ReceiverStream::new(received))))
     }
@@ -82,30 +98,68 @@ impl Overview for Service {
         if !request.routes {
             return Ok(Response::new(traffic::ask(&self.desk, &request, call.left()).await));
         }
-        let lines = self.lines.of(&self.desk, call.left()).await?;
+        let lines = self.lines.of(&self.desk).await;
         Ok(Response::new(admin::GetTrafficResponse::clone(&lines)))
     }
 }
 
-const FULL: &str = "as many streams of this kind are open on this node as there may be (128); watch another node";
+const FULL: &str =
+    "as many streams of this kind are open on this node, or by this caller, as there may be (128 and 32)";
 
-/// One who watches, until the stream is dropped or the token is gone.
+/// The streams that are open, in all and of each caller.
+#[derive(Clone, Default)]
+struct Seats(Arc<Mutex<HashMap<String, usize>>>);
+
+/// One stream of a caller, until it is dropped.
+struct Seat {
+    caller: String,
+    of: Seats,
+}
+
+impl Seats {
+    /// None where there is no room for it.
+    fn take(&self, caller: &str) -> Option<Seat> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = counts.get(caller).copied().unwrap_or_default();
+        if own >= STREAMS_PER_CALLER_MAX || counts.values().sum::<usize>() >= STREAMS_MAX {
+            return None;
+        }
+        counts.insert(caller.to_owned(), own + 1);
+        Some(Seat { caller: caller.to_owned(), of: self.clone() })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = counts.get_mut(&self.caller) {
+            *own -= 1;
+            if *own == 0 {
+                counts.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// One who watches, until the stream is dropped, the token is gone, or nothing is taken any more.
 struct Watcher {
-    desk: Desk,
-    call: Call,
+    /// Whether the caller's token does.
+    stands: Box<dyn Fn() -> bool + Send + Sync>,
     glances: watch::Receiver<Option<Glance>>,
     answers: mpsc::Sender<Result<admin::WatchOverviewResponse, Status>>,
-    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl Watcher {
+    /// Never waits for the reader.
     async fn run(mut self, stop: CancellationToken) {
         let mut look = interval(TOKEN_EVERY);
+        let mut taken = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.answers.closed() => return,
-                _ = look.tick() => if !self.token_stands() {
+                _ = look.tick() => if is_over((self.stands)(), taken.elapsed()) {
                     return;
                 },
                 changed = self.glances.changed() => if changed.is_err() {
@@ -114,14 +168,60 @@ impl Watcher {
             }
             let latest = self.glances.borrow_and_update().clone();
             let Some(glance) = latest else { continue };
-            if self.answers.send(Ok(admin::WatchOverviewResponse::clone(&glance))).await.is_err() {
-                return;
+            match self.answers.try_send(Ok(admin::WatchOverviewResponse::clone(&glance))) {
+                Ok(()) => taken = Instant::now(),
+                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Closed(_)) => return,
             }
         }
     }
+}
 
-    fn token_stands(&self) -> bool {
-        let (state, now_us) = (self.desk.consensus.state(), self.desk.consensus.clock_us());
-        self.call.token.is_none_or(|token| identity::token_stands(&state, token, now_us))
+fn is_over(token_stands: bool, unread_for: Duration) -> bool {
+    !token_stands || unread_for >= SLOW_AFTER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_caller_does_not_take_the_streams_of_others() {
+        let seats = Seats::default();
+        let mut held: Vec<_> = (0..STREAMS_PER_CALLER_MAX).map(|_| seats.take("token/a").unwrap()).collect();
+        assert!(seats.take("token/a").is_none(), "it has its share");
+        assert!(seats.take("token/b").is_some(), "others have theirs");
+        held.pop();
+        assert!(seats.take("token/a").is_some());
+        let of_others = |number: usize| seats.take(&format!("token/{number}"));
+        held.extend((0..STREAMS_MAX - held.len()).map(|number| of_others(number).unwrap()));
+        assert!(of_others(STREAMS_MAX).is_none(), "there is an end to all of them");
+        drop(held);
+        assert!(seats.0.lock().unwrap().is_empty(), "nothing is left of who has left");
+    }
+
+    #[test]
+    fn a_reader_that_reads_nothing_is_ended_after_a_minute() {
+        assert!(!is_over(true, SLOW_AFTER - Duration::from_millis(1)));
+        assert!(is_over(true, SLOW_AFTER));
+        assert!(is_over(false, Duration::ZERO));
+    }
+
+    /// One who is shown a glance, whose reader has taken nothing, with or without a token that stands.
+    async fn watch(stands: bool, stop: CancellationToken) {
+        let (_shown, mut glances) = watch::channel(Some(Glance::default()));
+        glances.mark_changed();
+        let (answers, _reader) = mpsc::channel(ROOM);
+        (0..ROOM).for_each(|_| answers.try_send(Ok(Default::default())).unwrap());
+        let seat = Seats::default().take("token/a").unwrap();
+        Watcher { stands: Box::new(move || stands), glances, answers, _seat: seat }.run(stop).await;
+    }
+
+    #[tokio::test]
+    async fn a_full_buffer_holds_up_neither_the_end_of_a_token_nor_that_of_the_node() {
+        watch(false, CancellationToken::new()).await;
+        let stop = CancellationToken::new();
+        stop.cancel();
+        watch(true, stop).await;
     }
 }

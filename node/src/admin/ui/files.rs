@@ -10,9 +10,9 @@ pub const FILES: &[File] = &[
         bytes: include_bytes!("dist/assets/icon-RRA-vq3o.svg"),
     },
     File {
-        path: "assets/page-amL16TTb.js",
+        path: "assets/page-CWlwSJmO.js",
         content_type: "text/javascript; charset=utf-8",
-        bytes: include_bytes!("dist/assets/page-amL16TTb.js"),
+        bytes: include_bytes!("dist/assets/page-CWlwSJmO.js"),
     },
     File {
         path: "assets/style-BTh-3BXS.css",
