@@ -19,7 +19,7 @@ impl Default for Pairs {
 }
 
 impl Pairs {
-    fn take(&mut self, a: usize, b: usize) -> Result<(), Invalid> {
+    pub fn take(&mut self, a: usize, b: usize) -> Result<(), Invalid> {
         self.0 = self.0.checked_sub(a.max(1).saturating_mul(b.max(1))).ok_or_else(|| {
             let allowed = format!("{PAIRS_MAX} comparisons with what others own: apply it in parts");
             Invalid::field("match.hosts").found("too many hosts in one change").allowed(allowed)

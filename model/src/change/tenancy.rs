@@ -1,6 +1,8 @@
 //! Whose traffic is whose: what tenants own is nobody else's, and what an actor with an owner may not do beside staying
 //! among the objects of that owner. Both are decided by the resources alone, so that apply holds them on every node.
 
+use std::collections::BTreeSet;
+
 use imbl::OrdMap;
 
 use super::{
@@ -100,7 +102,9 @@ impl Tenancy {
     /// What an actor with this owner may not do, though every object be its own: it would reach into the traffic of
     /// others. What has no owner is common: it may be referred to and overlaid, never written.
     pub fn bound(&self, scope: &str, after: &Resources, changed: &[Changed]) -> Result<(), Invalid> {
-        let bounds = Bounds { scope, world: World::new(self, after) };
+        let world = World::new(self, after);
+        let kin = world.tenant_of(scope).map(|tenant| tenant.owners().collect()).unwrap_or_default();
+        let bounds = Bounds { scope, kin, world };
         let mut pairs = Pairs::default();
         for change in changed {
             bounds.of(change, &mut pairs).map_err(|invalid| invalid.under(place(&change.key)))?;
@@ -161,11 +165,6 @@ impl<'r> World<'r> {
         self.tenant_of(owner).filter(|tenant| tenant.has_traffic())
     }
 
-    /// The owners whose objects are as good as the owner's own.
-    fn is_kin(self, owner: &str, other: &str) -> bool {
-        owner == other || self.tenant_of(owner).is_some_and(|tenant| tenant.owners().any(|it| it == other))
-    }
-
     /// No two tenants are about one owner, or own a host and path in common.
     fn are_apart(self, changed: &[Changed], pairs: &mut Pairs) -> Result<(), Invalid> {
         let now = changed.iter().filter_map(|change| change.after.as_ref());
@@ -183,6 +182,7 @@ impl<'r> World<'r> {
                 let prefix = |prefix: &String| {
                     overlap::path_meets(&crate::resource::PathPattern::Prefix(prefix.clone()), &other.path_prefixes)
                 };
+                pairs.take(tenant.path_prefixes.len(), other.path_prefixes.len()).map_err(under)?;
                 let paths_meet = tenant.path_prefixes.is_empty() || tenant.path_prefixes.iter().any(prefix);
                 if paths_meet && pairs.hosts_meet(&tenant.hosts, &other.hosts).map_err(under)? {
                     let found = format!("hosts and paths that tenant \"{}\" owns too", other.name);
@@ -202,6 +202,7 @@ impl<'r> World<'r> {
         match (resource, self.lord_of(owner)) {
             (Resource::Route(route), Some(tenant)) => route_within(route, tenant, pairs),
             (Resource::Route(route), None) => self.tenants().filter(|it| it.has_traffic()).try_for_each(|tenant| {
+                pairs.take(1, tenant.path_prefixes.len())?;
                 let meets = overlap::path_meets(&route.matches.path, &tenant.path_prefixes);
                 match meets && pairs.hosts_meet(&route.matches.hosts, &tenant.hosts)? {
                     true => Err(taken_by("match", tenant)),
@@ -282,10 +283,16 @@ fn certificate_within(it: &Certificate, tenant: &Tenant, pairs: &mut Pairs) -> R
 /// What an actor may do whose objects are those of one owner.
 struct Bounds<'r> {
     scope: &'r str,
+    /// The owners whose objects are as good as its own.
+    kin: BTreeSet<&'r str>,
     world: World<'r>,
 }
 
 impl Bounds<'_> {
+    fn is_foreign(&self, owner: &str) -> bool {
+        !owner.is_empty() && owner != self.scope && !self.kin.contains(owner)
+    }
+
     fn of(&self, change: &Changed, pairs: &mut Pairs) -> Result<(), Invalid> {
         let kind = change.key.kind;
         if matches!(kind, Kind::Listener | Kind::Tenant | Kind::Guardrail) {
@@ -318,7 +325,7 @@ impl Bounds<'_> {
         let given = before.map(Resource::references).unwrap_or_default();
         for reference in now.references().into_iter().filter(|it| given.iter().all(|before| before.key != it.key)) {
             let owner = self.world.after.get(&reference.key).map_or("", |stored| stored.resource.owner());
-            if !owner.is_empty() && !self.world.is_kin(self.scope, owner) {
+            if self.is_foreign(owner) {
                 let found = format!("{}, which is of owner {owner:?}", reference.key);
                 let allowed = format!("a {} of owner {:?}, or of no owner", reference.key.kind, self.scope);
                 return Err(Invalid::field(reference.field).found(found).allowed(allowed));
@@ -330,7 +337,7 @@ impl Bounds<'_> {
     /// Limits per tenant count by this label.
     fn counts_for_itself(&self, it: &Consumer) -> Result<(), Invalid> {
         match it.labels.get("tenant") {
-            Some(tenant) if !self.world.is_kin(self.scope, tenant) => {
+            Some(tenant) if self.is_foreign(tenant) => {
                 let allowed = format!("{:?}, whose budgets it counts for, or none", self.scope);
                 Err(Invalid::field("labels.tenant").found(format!("{tenant:?}")).allowed(allowed))
             }
@@ -354,8 +361,9 @@ impl Bounds<'_> {
         if self.world.lord_of(self.scope).is_some() {
             return Ok(());
         }
-        let others = |it: &&Route| !it.owner.is_empty() && !self.world.is_kin(self.scope, &it.owner);
+        let others = |it: &&Route| self.is_foreign(&it.owner);
         for other in self.world.routes().filter(others) {
+            pairs.take(1, 1)?;
             let meet = overlap::paths_meet(&now.matches.path, &other.matches.path)
                 && pairs.hosts_meet(&now.matches.hosts, overlap::names(&other.matches))?;
             if meet {
@@ -379,14 +387,14 @@ impl Bounds<'_> {
         let wrong = |what: String| {
             Invalid::field("hosts").found(what).allowed("hosts of no other owner, or those of a tenant of yours")
         };
-        let foreign = |owner: &str| !owner.is_empty() && !self.world.is_kin(self.scope, owner);
-        for other in self.world.certificates().filter(|it| foreign(&it.owner) && !it.hosts.is_empty()) {
+        for other in self.world.certificates().filter(|it| self.is_foreign(&it.owner) && !it.hosts.is_empty()) {
             let theirs: Vec<_> = other.hosts.iter().map(overlap::certificate_host).collect();
             if pairs.hosts_meet(&hosts, &theirs)? {
                 return Err(wrong(format!("hosts of certificate \"{}\" of owner {:?}", other.name, other.owner)));
             }
         }
-        for other in self.world.routes().filter(|it| foreign(&it.owner)) {
+        for other in self.world.routes().filter(|it| self.is_foreign(&it.owner)) {
+            pairs.take(1, 1)?;
             let theirs = overlap::names(&other.matches);
             if !theirs.is_empty() && pairs.hosts_meet(&hosts, theirs)? {
                 return Err(wrong(format!("hosts of route \"{}\" of owner {:?}", other.name, other.owner)));

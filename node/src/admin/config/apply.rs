@@ -219,7 +219,7 @@ impl Desk {
         let mut intent = self.sealed(state, intent)?;
         let mut whole = intent.change(&call.actor);
         let changed = check(call, state, &intent, &whole)?;
-        let held = guardrails::hold(state, &changed, &intent.places)?;
+        let (changed, held) = guardrails::hold(call, state, changed, &mut intent.places).await?;
         intent.warnings.extend(held.warnings);
         (whole.guardrails, whole.findings) = (state.guardrails(), held.findings.into());
         if intent.mode == Mode::Validate {
@@ -337,16 +337,19 @@ fn entry(whole: ChangeResources, changed: &[Changed]) -> Result<ChangeResources,
     Ok(ChangeResources { changes, ..whole })
 }
 
+/// Whether it changes what binds all others.
+pub fn governs(changed: &Changed) -> bool {
+    matches!(changed.key.kind, Kind::Tenant | Kind::Guardrail)
+}
+
 /// Everything that apply would refuse, before anything is proposed; what would change.
 fn check(call: &Call, state: &State, intent: &Intent, whole: &ChangeResources) -> Result<Vec<Changed>, Status> {
     if intent.trial.is_some_and(|trial| !TRIAL_RANGE.contains(&trial)) {
         return Err(failure::bad_field("trial", "allowed: 1s to 24h"));
     }
     let changed = state.preview(&call.actor, whole).map_err(|refused| intent.places.rejected(&refused))?;
-    let governs = |it: &&Changed| matches!(it.key.kind, Kind::Tenant | Kind::Guardrail);
-    if let Some(it) = changed.iter().find(governs).filter(|_| intent.mode == Mode::Write) {
-        call.may_govern(&it.key)?;
-    }
+    // In a dry run too: it would evaluate whatever guardrail it brings.
+    changed.iter().filter(|it| governs(it)).try_for_each(|it| call.may_govern(&it.key))?;
     for it in &changed {
         if let Some(resource) = &it.after {
             let wrong = |wrong: Invalid| failure::invalid(&wrong.under(intent.places.place(&it.key)));

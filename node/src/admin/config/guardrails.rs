@@ -2,7 +2,7 @@
 //! guardrails that were (`State::guardrails` says why that is enough). What was applied once is left in peace: a change
 //! answers for the objects that it writes, a new guardrail for all that there are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use quorumgate_model::{
     change::{self, Changed},
@@ -10,10 +10,14 @@ use quorumgate_model::{
     state::State,
 };
 use quorumgate_proxy::identity::authorize::Statement;
+use tokio::{sync::Semaphore, time::timeout_at};
 use tonic::{Code, Status};
 
 use super::places::Places;
-use crate::{admin::failure, cli::config::canonical};
+use crate::{
+    admin::{failure, gate::Call},
+    cli::config::canonical,
+};
 
 /// How often one change may ask a guardrail about an object.
 const ASKED_MAX: usize = 200_000;
@@ -38,12 +42,47 @@ struct Rail<'r> {
     anew: bool,
 }
 
-/// Err: a guardrail denies an object, or this build cannot ask one.
-pub fn hold(state: &State, changed: &[Changed], places: &Places) -> Result<Held, Status> {
-    let rails = rails(state, changed)?;
-    if rails.is_empty() || changed.is_empty() {
-        return Ok(Held::default());
+/// How many changes are asked about at a time on one node: beside them others have the processors too.
+static ASKING: Semaphore = Semaphore::const_new(1);
+
+/// Err: a guardrail denies an object, or this build cannot ask one. On a thread of its own, since the one that this runs on
+/// serves consensus, and no longer than the caller waits. Gives back what it was given.
+pub async fn hold(
+    call: &Call,
+    state: &Arc<State>,
+    changed: Vec<Changed>,
+    places: &mut Places,
+) -> Result<(Vec<Changed>, Held), Status> {
+    let is_rail = |it: &Changed| it.key.kind == Kind::Guardrail && it.after.is_some();
+    if changed.is_empty() || (state.guardrails().is_none() && !changed.iter().any(is_rail)) {
+        return Ok((changed, Held::default()));
     }
+    let ends = Instant::now() + call.left();
+    let Ok(Ok(turn)) = timeout_at(ends.into(), ASKING.acquire()).await else { return Err(too_late()) };
+    let (state, taken) = (state.clone(), std::mem::take(places));
+    let asked = tokio::task::spawn_blocking(move || {
+        let held = ask_all(&state, &changed, &taken, ends);
+        // Kept until here, though the caller may have left.
+        drop(turn);
+        (changed, taken, held)
+    });
+    let (changed, taken, held) = asked.await.map_err(|_| {
+        failure::status(Code::Internal, "INTERNAL", "asking the guardrails broke down; the node's log says where")
+    })?;
+    *places = taken;
+    Ok((changed, held?))
+}
+
+fn too_late() -> Status {
+    failure::status(
+        Code::DeadlineExceeded,
+        "DEADLINE",
+        "the guardrails could not be asked in time; nothing was written",
+    )
+}
+
+fn ask_all(state: &State, changed: &[Changed], places: &Places, ends: Instant) -> Result<Held, Status> {
+    let rails = rails(state, changed)?;
     let mut broken: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
     let mut asked = 0;
     let mut ask = |resource: &Resource, of: &dyn Fn(&Rail<'_>) -> bool| -> Result<(), Status> {
@@ -59,6 +98,9 @@ pub fn hold(state: &State, changed: &[Changed], places: &Places) -> Result<Held,
             .map_err(|_| failure::status(Code::Internal, "INTERNAL", format!("{} has no words", resource.key())))?;
         for (at, rail) in looking {
             asked += 1;
+            if Instant::now() >= ends {
+                return Err(too_late());
+            }
             if !rail.statement.holds(kind.list(), &words) {
                 broken.entry(at).or_default().push(resource.key());
             }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use quorumgate_model::{
+    change,
     command::{Body, TrialEnd},
     convert,
     resource::Kind,
@@ -44,6 +45,12 @@ impl Service {
     }
 
     async fn end_trial(&self, call: Call, revision: u64, end: TrialEnd) -> Answer<admin::WriteResponse> {
+        let state = self.desk.read(&call, Read::Linear).await?;
+        if let Some(trial) = &state.trial {
+            // Either end decides about what the trial changed.
+            let changed = change::between(&state.resources, &trial.prior);
+            changed.iter().filter(|it| apply::governs(it)).try_for_each(|it| call.may_govern(&it.key))?;
+        }
         let request_id = Uuid::new_v4();
         let applied = self.desk.propose(&call, request_id, Body::EndTrial { revision, end }).await?;
         let written = desk::written(&applied)?;

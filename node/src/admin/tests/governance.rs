@@ -129,6 +129,7 @@ async fn a_guardrail_that_cannot_be_asked_is_not_taken() {
         ("object.", "a CEL expression"),
         ("request.path == '/'", "an expression over object, kind"),
         ("size(object.limits)", "true or false"),
+        ("object.limits.all(a, object.policies.all(b, a != b))", "steps"),
     ] {
         let wrong = admin::Guardrail { require: require.into(), ..guardrail("deny") };
         let write = admin::WriteGuardrailRequest { guardrail: Some(wrong), ..Default::default() };
@@ -136,6 +137,11 @@ async fn a_guardrail_that_cannot_be_asked_is_not_taken() {
         assert_eq!(fields(&refused), ["guardrail.require"], "{refused}");
         assert!(refused.message().contains(mention), "{refused}");
     }
+    let viewer = node.remote(Some(&node.admin_token("watcher", "viewer", "").await)).await;
+    let mut rehearsal = config(vec![], vec![]);
+    rehearsal.config.as_mut().unwrap().guardrails = vec![guardrail("deny")];
+    rehearsal.validate_only = true;
+    assert_eq!(reason(&viewer.apply(rehearsal).await.unwrap_err()), "ROLE_TOO_LOW", "nobody else brings expressions");
     // What comes to no answer does not hold.
     let write = admin::WriteGuardrailRequest {
         guardrail: Some(admin::Guardrail { require: "object.nothing == 1".into(), ..guardrail("deny") }),
@@ -145,4 +151,21 @@ async fn a_guardrail_that_cannot_be_asked_is_not_taken() {
     let refused = admin.apply(config(vec![upstream("common", "")], vec![route("a", "common")])).await.unwrap_err();
     assert_eq!(reason(&refused), "GUARDRAIL_DENIED");
     admin.apply(config(vec![upstream("common", "")], vec![])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_trial_of_what_binds_all_is_ended_by_who_may_write_it() {
+    let node = Fixture::start().await;
+    let admin = node.local().await;
+    let operator = node.remote(Some(&node.admin_token("op", "operator", "").await)).await;
+    let mut tried = config(vec![upstream("common", "")], vec![]);
+    tried.config.as_mut().unwrap().guardrails = vec![guardrail("deny")];
+    tried.trial = Some(prost_types::Duration { seconds: 3_600, nanos: 0 });
+    let revision = admin.apply(tried).await.unwrap().revision;
+    let abort = admin::AbortTrialRequest { revision };
+    assert_eq!(reason(&operator.config().abort_trial(abort).await.unwrap_err()), "ROLE_TOO_LOW");
+    let confirm = admin::ConfirmTrialRequest { revision };
+    assert_eq!(reason(&operator.config().confirm_trial(confirm).await.unwrap_err()), "ROLE_TOO_LOW");
+    admin.config().abort_trial(abort).await.unwrap();
+    assert_eq!(node.consensus.state().guardrails(), None);
 }

@@ -54,17 +54,18 @@ impl fmt::Debug for Expression {
 
 impl Expression {
     pub(in super::super) fn compile(text: &str) -> Result<Self, Invalid> {
-        Self::over(ROOTS, text)
+        Self::over(ROOTS, VALUES_MAX, text)
     }
 
-    fn over(known: &'static [&'static str], text: &str) -> Result<Self, Invalid> {
+    /// Of so many values at most is what the known roots have.
+    fn over(known: &'static [&'static str], values_max: usize, text: &str) -> Result<Self, Invalid> {
         let wrong = |allowed: String| Invalid::field("").found(format!("{text:?}")).allowed(allowed);
         let parser = PrattParser::new().max_recursion_depth(DEPTH_MAX).max_expression_node_count(NODES_MAX);
         let tree = parser.parse(text).map_err(|errors| {
             let first = errors.errors.first().map(|error| error.msg.lines().next().unwrap_or_default().to_owned());
             wrong(format!("a CEL expression ({})", first.unwrap_or_default()))
         })?;
-        let mut survey = Survey { known, ..Survey::default() };
+        let mut survey = Survey { known, rounds_max: values_max as u64, ..Survey::default() };
         let cost = survey.visit(&tree, 0).map_err(wrong)?;
         if survey.nodes > NODES_MAX {
             return Err(wrong(format!("an expression of at most {NODES_MAX} parts; this one has {}", survey.nodes)));
@@ -121,7 +122,7 @@ pub struct Statement(Expression);
 
 impl Statement {
     pub fn compile(text: &str) -> Result<Self, Invalid> {
-        Expression::over(OBJECT_ROOTS, text).map(Self)
+        Expression::over(OBJECT_ROOTS, OBJECT_VALUES_MAX, text).map(Self)
     }
 
     /// Whether it is true of this object of the list `kind`. What comes to no answer is not.
@@ -163,6 +164,8 @@ fn may_be_true(expr: &Expr, known: &[&str]) -> bool {
 struct Survey {
     /// What may be named.
     known: &'static [&'static str],
+    /// How often a loop over a variable may go round.
+    rounds_max: u64,
     nodes: usize,
     roots: BTreeSet<&'static str>,
     /// Variables of the loops that are open.
@@ -204,7 +207,7 @@ impl Survey {
             Expr::Struct(_) => return Err("an expression without message types".into()),
             Expr::Comprehension(it) => {
                 // Any other range could be longer than the inputs are.
-                let Some(rounds) = range(&it.iter_range.expr) else {
+                let Some(rounds) = range(&it.iter_range.expr, self.rounds_max) else {
                     let allowed = "all, exists, map and filter over a variable, a field of one, or a list";
                     return Err(allowed.into());
                 };
@@ -244,14 +247,14 @@ impl Survey {
 }
 
 /// How many rounds a loop over it may take.
-fn range(expr: &Expr) -> Option<u64> {
+fn range(expr: &Expr, rounds_max: u64) -> Option<u64> {
     match expr {
-        Expr::Ident(_) | Expr::Select(_) => Some(VALUES_MAX as u64),
-        Expr::Call(call) if call.func_name == "_[_]" => Some(VALUES_MAX as u64),
+        Expr::Ident(_) | Expr::Select(_) => Some(rounds_max),
+        Expr::Call(call) if call.func_name == "_[_]" => Some(rounds_max),
         Expr::List(list) => Some(list.elements.len() as u64),
         Expr::Map(map) => Some(map.entries.len() as u64),
         // What map and filter give is no longer than what they took.
-        Expr::Comprehension(it) => range(&it.iter_range.expr),
+        Expr::Comprehension(it) => range(&it.iter_range.expr, rounds_max),
         Expr::Call(_) | Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => None,
     }
 }
