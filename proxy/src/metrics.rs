@@ -411,11 +411,13 @@ impl WorkerMetrics {
         policies.entry(name.clone()).or_default().clone()
     }
 
-    /// Drops what was counted for routes that are gone: memory follows the configuration. Not on the worker's time.
+    /// Drops what was counted for routes and policies that are gone: memory follows the configuration. Not on the worker's time.
     pub(crate) fn keep_only(&self, rules: &Ruleset) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_kept = |name: &str| name == NO_ROUTE || name == OTHER_ROUTES || rules.rules.contains_key(name);
         routes.retain(|name, _| is_kept(name));
+        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        policies.retain(|name, _| rules.has_policy(name));
     }
 }
 
@@ -774,6 +776,21 @@ mod tests {
         write(&[Arc::new(metrics)], &mut out);
         assert!(out.contains("quorumgate_http_requests_total{route=\"_other\",method=\"GET\",code=\"200\"} 3\n"));
         assert!(out.contains("quorumgate_metrics_overflow_total 3\n"));
+    }
+
+    #[test]
+    fn policies_that_are_gone_make_room_for_others() {
+        let metrics = WorkerMetrics::default();
+        for number in 0..POLICIES_MAX + 1 {
+            metrics.policy(&format!("p{number}").parse().unwrap()).count(PolicyResult::Passed);
+        }
+        assert_eq!(metrics.policies.lock().unwrap().len(), POLICIES_MAX);
+        metrics.keep_only(&Ruleset::default());
+        metrics.policy(&"next".parse().unwrap()).count(PolicyResult::Passed);
+        let mut out = String::new();
+        write(&[Arc::new(metrics)], &mut out);
+        assert!(out.contains("quorumgate_policy_total{policy=\"next\",result=\"passed\"} 1\n"), "{out}");
+        assert!(!out.contains("policy=\"p0\""), "{out}");
     }
 
     #[test]

@@ -144,15 +144,17 @@ impl Unpacked {
     }
 }
 
-/// All that a whole body unpacks into, unless that is too much. Others get their turn on this worker meanwhile.
+/// All that a whole body unpacks into, unless that is too much. Others get their turn on this worker meanwhile. None: it holds
+/// as much as it may.
 pub(crate) async fn whole(
     coded: Coded,
     packed: Bytes,
     bytes_max: u64,
     metrics: &Arc<WorkerMetrics>,
-) -> Result<Bytes, ClientFault> {
+    is_overloaded: impl Fn() -> bool,
+) -> Result<Option<Bytes>, ClientFault> {
     let Some(mut decoder) = Decoder::new(coded, Source { bytes: packed.clone(), ended: true }) else {
-        return Ok(packed);
+        return Ok(Some(packed));
     };
     let mut holding = Holding::new(coded.decoder_bytes(), metrics);
     let mut out = Vec::new();
@@ -166,6 +168,9 @@ pub(crate) async fn whole(
             return Err(ClientFault::UnpacksTooLarge);
         }
         holding.grow(n as u64);
+        if is_overloaded() {
+            return Ok(None);
+        }
         out.extend_from_slice(&part[..n]);
         if out.len() / OUT_BYTES_AT_ONCE > (out.len() - n) / OUT_BYTES_AT_ONCE {
             tokio::task::yield_now().await;
@@ -173,7 +178,7 @@ pub(crate) async fn whole(
     }
     // Nobody knows what stands behind the end, or what it becomes.
     match decoder.source().bytes.is_empty() {
-        true => Ok(Bytes::from_owner(Held::new(out.into(), metrics))),
+        true => Ok(Some(Bytes::from_owner(Held::new(out.into(), metrics)))),
         false => Err(ClientFault::Broken),
     }
 }

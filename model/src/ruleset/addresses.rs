@@ -85,6 +85,11 @@ impl Ruleset {
         self.policies.values().any(|it| matches!(it, Asked::Inspection(it) if is(&it.kind)))
     }
 
+    /// Whether there is one of this name.
+    pub fn has_policy(&self, name: &Name) -> bool {
+        self.policies.contains_key(name)
+    }
+
     /// Whether this very policy is asked still.
     pub fn asks(&self, policy: &Arc<Policy>) -> bool {
         matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it)) if Arc::ptr_eq(it, policy))

@@ -64,6 +64,12 @@ impl Violation {
 }
 
 impl Violations {
+    /// Of as many as are told.
+    pub(crate) fn new(policy: Name, mut errors: Vec<Violation>) -> Self {
+        errors.truncate(ERRORS_MAX);
+        Self { policy, errors }
+    }
+
     /// The member `errors` of a problem, with its comma.
     pub(crate) fn member(&self) -> String {
         let errors = serde_json::to_string(&self.errors).expect("texts and words are JSON");
@@ -109,6 +115,12 @@ pub(crate) fn pointer(path: &[Step<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_than_twenty_errors_are_told() {
+        let errors = (0..30).map(|n| Violation::body(format!("/{n}"), "max_depth", "too deep")).collect();
+        assert_eq!(Violations::new("p".parse().unwrap(), errors).errors.len(), 20);
+    }
 
     #[test]
     fn pointers_are_escaped_and_never_long() {

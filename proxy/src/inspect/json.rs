@@ -11,18 +11,76 @@ use super::found::{ERRORS_MAX, Step, Violation, pointer};
 
 /// What stops the reader once nobody wants to know more.
 const ENOUGH: &str = "enough";
+/// What the reader says of a number that it cannot hold.
+const OUT_OF_RANGE: &str = "number out of range";
 
 /// Empty: it is as the policy wants it.
 pub(super) fn check(bytes: &[u8], limits: &JsonPolicy) -> Vec<Violation> {
+    // JSON has numbers of any length, which its reader has not.
+    walk(bytes, limits).unwrap_or_else(|_| walk(&with_short_numbers(bytes), limits).unwrap_or_else(|found| found))
+}
+
+/// Err: a number is too long or too large for the reader.
+fn walk(bytes: &[u8], limits: &JsonPolicy) -> Result<Vec<Violation>, Vec<Violation>> {
     let mut walk = Walk { limits, path: Vec::new(), found: Vec::new() };
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let read = Node { walk: &mut walk, depth: 0 }.deserialize(&mut json).and_then(|()| json.end());
-    if let Err(error) = read
-        && walk.found.len() < ERRORS_MAX
-    {
+    let Err(error) = read else { return Ok(walk.found) };
+    let error = error.to_string();
+    if walk.found.len() < ERRORS_MAX {
         walk.find("syntax", format!("this is not JSON: {error}"));
     }
-    walk.found
+    match error.starts_with(OUT_OF_RANGE) {
+        true => Err(walk.found),
+        false => Ok(walk.found),
+    }
+}
+
+/// The same with a zero, and blanks behind it, for each number.
+fn with_short_numbers(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    let mut at = 0;
+    while at < out.len() {
+        match out[at] {
+            b'"' => {
+                at += 1;
+                while at < out.len() && out[at] != b'"' {
+                    at += 1 + usize::from(out[at] == b'\\');
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let is_of_number = |byte: &&u8| byte.is_ascii_digit() || b"+-.eE".contains(*byte);
+                let end = at + out[at..].iter().take_while(is_of_number).count();
+                if is_number(&out[at..end]) {
+                    out[at] = b'0';
+                    out[at + 1..end].fill(b' ');
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    out
+}
+
+/// RFC 8259 6.
+fn is_number(text: &[u8]) -> bool {
+    let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    };
+    let (whole, fraction) = match mantissa.iter().position(|byte| *byte == b'.') {
+        Some(at) => (&mantissa[..at], Some(&mantissa[at + 1..])),
+        None => (mantissa, None),
+    };
+    let unsigned = |text: &[u8]| digits(text.strip_prefix(b"+").or(text.strip_prefix(b"-")).unwrap_or(text));
+    digits(whole)
+        && (whole.len() == 1 || whole[0] != b'0')
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(unsigned)
 }
 
 struct Walk<'p, 'de> {
@@ -238,6 +296,19 @@ mod tests {
         ] {
             check(json, &[]);
         }
+    }
+
+    #[test]
+    fn numbers_may_be_of_any_length() {
+        let long = "9".repeat(5_000);
+        for json in ["[1e400]", "{\"a\": -1E+999, \"b\": \"1e400\\\"\"}", &format!("[{long}, -{long}.{long}e-{long}]")]
+        {
+            check(json, &[]);
+        }
+        check("[1e400, 01]", &[("syntax", "/1")]);
+        check("[1e400, 1e]", &[("syntax", "/1")]);
+        check("[[[[1e400]]]]", &[("max_depth", "/0/0/0")]);
+        check("[1e400, {\"a\": 1, \"a\": 2}]", &[("duplicate_keys", "/1/a")]);
     }
 
     #[test]

@@ -25,7 +25,8 @@ impl Media {
     }
 
     fn any(&self, is: impl Fn(&str) -> bool) -> bool {
-        self.0.iter().any(|it| is(it))
+        // Messages of gRPC have frames of their own, whatever is in them.
+        self.0.iter().any(|it| is(it) && !it.starts_with("application/grpc"))
     }
 
     /// RFC 8259 and RFC 6839.
@@ -79,7 +80,9 @@ mod tests {
         ] {
             assert!(of(json).is_json(), "{json:?}");
         }
-        for other in [&["text/plain"][..], &["application/jsonl"], &["application/grpc"]] {
+        for other in
+            [&["text/plain"][..], &["application/jsonl"], &["application/grpc"], &["application/grpc-web-text+json"]]
+        {
             let media = of(other);
             assert!(!media.is_json() && !media.is_missing(), "{other:?}");
         }

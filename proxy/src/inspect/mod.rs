@@ -130,7 +130,17 @@ pub(crate) async fn inspect(
             return Ok(Some(body));
         }
     };
-    let bytes = match read::plain(&parts.headers, bytes, bound.bytes_max, &worker.metrics).await? {
+    if bytes.is_empty() {
+        return Ok(Some(body));
+    }
+    let plain = match read::plain(&parts.headers, bytes, bound.bytes_max, &worker).await {
+        Ok(plain) => plain,
+        // Where nobody enforces it goes on, as what else cannot be looked into.
+        Err(_) if !takers.iter().any(|it| it.enforces()) => Plain::Unknown,
+        Err(fault) => return Err(fault.into()),
+    };
+    let bytes = match plain {
+        Plain::Overloaded => return Err(Refusal::Overloaded),
         Plain::Bytes(bytes) => bytes,
         Plain::TooLarge => {
             bound.exceeded(record, &takers)?;
@@ -155,6 +165,11 @@ pub(crate) async fn inspect(
         it.settle(record, it.look(parts, &media, &bytes))?;
     }
     Ok(Some(body))
+}
+
+/// Without the byte order mark of UTF-8, which readers pass over (RFC 8259 8.1).
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// A body of a type that no policy of the route looks through.
@@ -217,10 +232,13 @@ impl Inspector {
 
     /// By what it is too, where it says nothing.
     fn takes(&self, media: &Media, bytes: &[u8]) -> bool {
-        let first = || bytes.trim_ascii_start().first();
+        let first = || without_mark(bytes).trim_ascii_start().first();
+        // UTF-16 and UTF-32, which a server may take for what they are.
+        let is_wide =
+            || bytes.iter().take(4).any(|byte| *byte == 0) || matches!(bytes, [0xfe, 0xff, ..] | [0xff, 0xfe, ..]);
         match &self.policy.kind {
-            _ if !media.is_missing() => true,
-            PolicyKind::Json(_) | PolicyKind::Graphql(_) => matches!(first(), Some(b'{' | b'[')),
+            _ if !media.is_missing() || is_wide() => self.may_take(media),
+            PolicyKind::Json(_) | PolicyKind::Graphql(_) => matches!(first(), Some(b'{' | b'[' | b'"')),
             PolicyKind::Xml(_) => first() == Some(&b'<'),
             PolicyKind::Injection(_) => true,
             PolicyKind::Multipart(_) | PolicyKind::Ip(_) => false,
@@ -241,6 +259,7 @@ impl Inspector {
     }
 
     fn look(&self, parts: &Parts, media: &Media, bytes: &Bytes) -> Vec<Violation> {
+        let bytes = &bytes.slice_ref(without_mark(bytes));
         match &self.policy.kind {
             PolicyKind::Json(it) => json::check(bytes, it),
             PolicyKind::Xml(it) => xml::check(bytes, it),
@@ -278,7 +297,7 @@ impl Inspector {
         };
         if self.enforces() {
             self.metrics.count(PolicyResult::Refused);
-            return Err(Refusal::Invalid(Box::new(Violations { policy: self.policy.name.clone(), errors })));
+            return Err(Refusal::Invalid(Box::new(Violations::new(self.policy.name.clone(), errors))));
         }
         self.metrics.count(PolicyResult::Detected);
         record.detected(first.told(&self.policy.name));

@@ -16,6 +16,7 @@ use crate::{
     metrics::WorkerMetrics,
     record::Record,
     refusal::Refusal,
+    worker::Worker,
 };
 
 /// What is there of a body.
@@ -33,6 +34,8 @@ pub(super) enum Plain {
     TooLarge,
     /// In a coding that cannot be looked into.
     Unknown,
+    /// The worker holds as much as it may.
+    Overloaded,
 }
 
 /// Waits for the body's end, as long as what lets the request in holds.
@@ -46,6 +49,10 @@ pub(super) async fn whole(record: &Record, mut body: ClientBody, bytes_max: u64)
         match frame?.into_data() {
             Ok(data) => text.push(data, &metrics),
             Err(frame) => trailers = Some(frame),
+        }
+        // Many such bodies are held at once, each within its own bound.
+        if record.conn.worker.is_overloaded() {
+            return Err(Refusal::Overloaded);
         }
         if text.len() as u64 > bytes_max {
             let bytes = text.finish(&metrics);
@@ -113,13 +120,14 @@ pub(super) async fn plain(
     headers: &HeaderMap,
     bytes: Bytes,
     bytes_max: u64,
-    metrics: &Arc<WorkerMetrics>,
+    worker: &Worker,
 ) -> Result<Plain, ClientFault> {
     match Coded::of(headers) {
         Coded::Plain => Ok(Plain::Bytes(bytes)),
         Coded::Unknown => Ok(Plain::Unknown),
-        coded => match unpack::whole(coded, bytes, bytes_max, metrics).await {
-            Ok(bytes) => Ok(Plain::Bytes(bytes)),
+        coded => match unpack::whole(coded, bytes, bytes_max, &worker.metrics, || worker.is_overloaded()).await {
+            Ok(Some(bytes)) => Ok(Plain::Bytes(bytes)),
+            Ok(None) => Ok(Plain::Overloaded),
             Err(ClientFault::UnpacksTooLarge) => Ok(Plain::TooLarge),
             Err(fault) => Err(fault),
         },
@@ -127,12 +135,7 @@ pub(super) async fn plain(
 }
 
 #[cfg(not(feature = "compression"))]
-pub(super) async fn plain(
-    headers: &HeaderMap,
-    bytes: Bytes,
-    _: u64,
-    _: &Arc<WorkerMetrics>,
-) -> Result<Plain, ClientFault> {
+pub(super) async fn plain(headers: &HeaderMap, bytes: Bytes, _: u64, _: &Worker) -> Result<Plain, ClientFault> {
     let mut codings = headers.get_all(http::header::CONTENT_ENCODING).iter();
     match codings.all(|it| it.as_bytes().eq_ignore_ascii_case(b"identity")) {
         true => Ok(Plain::Bytes(bytes)),

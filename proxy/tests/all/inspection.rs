@@ -116,6 +116,11 @@ async fn where_it_only_detects_everything_passes_and_is_told() {
         ("content-type: application/json\r\n", format!("[{}]", "1,".repeat(1_000)).into_bytes(), "d: body_max in body"),
         ("content-type: text/plain\r\n", b"hello".to_vec(), "d: other_types in body"),
         (
+            "content-type: application/json\r\ncontent-encoding: gzip\r\n",
+            b"no gzip".to_vec(),
+            "d: content_encoding in body",
+        ),
+        (
             "content-type: application/json\r\ncontent-encoding: br, gzip\r\n",
             b"x".to_vec(),
             "d: content_encoding in body",
@@ -137,7 +142,7 @@ async fn where_it_only_detects_everything_passes_and_is_told() {
     assert!(heard.last().ends_with(&format!("\n\n{chunk}{chunk}{chunk}")));
     let counted =
         |result: &str| gateway.metric(&format!("quorumgate_policy_total{{policy=\"d\",result=\"{result}\"}}"));
-    assert_eq!((counted("detected"), counted("unseen")), (1, 4));
+    assert_eq!((counted("detected"), counted("unseen")), (1, 5));
 }
 
 /// Asks until there is an answer.
@@ -248,5 +253,45 @@ async fn attacks_are_told_first_and_refused_where_that_is_asked_for() {
         400,
         "validation_failed",
     );
+    assert_eq!(heard.count(), 1);
+}
+
+#[tokio::test]
+async fn without_a_type_a_body_is_what_it_begins_like() {
+    let (gateway, heard) = gateway(json!([{"name": "j", "json": {"max_depth": 1, "max_string": "4"}}])).await;
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let marked = |text: &[u8]| [b"\xef\xbb\xbf", text].concat();
+    for body in [marked(b"{\"a\": []}"), b" \"12345\"".to_vec(), wide("{}"), wide("\u{feff}{}"), b"\0\0\0{".to_vec()] {
+        check_problem(&send(&gateway, "", &body).await, 400, "validation_failed");
+    }
+    assert_eq!(heard.count(), 0);
+    for body in [marked(b"[1]"), b"\"1234\"".to_vec(), b"a=1".to_vec()] {
+        assert_eq!(status(&send(&gateway, "", &body).await), 200);
+    }
+    // No bytes are no JSON, however that is said.
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    for rest in ["content-length: 0\r\n\r\n", "transfer-encoding: chunked\r\n\r\n0\r\n\r\n"] {
+        assert_eq!(status(&raw(gateway.address, format!("{head}{rest}")).await), 200, "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_held_for_policies_than_the_node_may_hold() {
+    let (target, heard) = echo().await;
+    let mut words = forward_all(target);
+    words["policies"] = json!([{"name": "j", "json": {}}]);
+    words["routes"][0]["policies"] = json!(["j"]);
+    let mut few = settings();
+    few.workers = 1;
+    few.limits.buffered_bytes_max = 200 << 10;
+    let gateway = Gateway::with(few, words);
+    let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes));
+    let packed = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
+    assert_eq!(status(&send(&gateway, packed, &gzip(text(50 << 10).as_bytes())).await), 200);
+    gateway.metric_becomes("quorumgate_http_buffered_bytes", 0).await;
+    check_problem(&send(&gateway, packed, &gzip(text(400 << 10).as_bytes())).await, 503, "overloaded");
+    gateway.metric_becomes("quorumgate_http_buffered_bytes", 0).await;
+    check_problem(&post(&gateway, JSON, text(400 << 10)).await, 503, "overloaded");
+    gateway.metric_becomes("quorumgate_http_buffered_bytes", 0).await;
     assert_eq!(heard.count(), 1);
 }
