@@ -201,7 +201,7 @@ async fn serve(
     let receives = matches!(route.action, Action::Receive(_));
     let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
     let mut seen_through = None;
-    if !inspections.is_empty() && !receives && !seen.websocket {
+    if !inspections.is_empty() && !receives {
         // Apart, so that exchanges without it are no larger.
         let inspected = inspect::inspect(record, &plan, &inspections, &parts, body, &mut digest);
         seen_through = Box::pin(inspected).await?;

@@ -1,7 +1,7 @@
 //! GraphQL queries held against the bounds of a policy: how deep, how many aliases and fields, once fragments are spread out. A
 //! fragment is measured once, however often it is spread, so that no query costs more than it is long.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use apollo_parser::{
     Parser,
@@ -10,7 +10,10 @@ use apollo_parser::{
 use http::Uri;
 use percent_encoding::percent_decode_str;
 use quorumgate_model::resource::{GraphqlPolicy, Tolerance};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 
 use super::{
     found::{ERRORS_MAX, Place, Violation},
@@ -22,10 +25,38 @@ const TOKENS_MAX: usize = 20_000;
 /// Selections, types and values within one another, and fragments that spread fragments.
 const NESTING_MAX: usize = 200;
 
-/// One operation as JSON has it. Without a query it is one that the server knows already.
-#[derive(Deserialize)]
+/// One operation as JSON has it: its query, and whatever else a server could take for it, since some read names without
+/// regard to case. Without a query it is one that the server knows already.
 struct Asked {
-    query: Option<String>,
+    queries: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Asked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Asked;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a query")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Asked, A::Error> {
+        let mut queries = Vec::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if name.eq_ignore_ascii_case("query") {
+                queries.extend(members.next_value::<Option<String>>()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Asked { queries })
+    }
 }
 
 /// A body; empty: it is as the policy wants it.
@@ -40,7 +71,10 @@ pub(super) fn check(media: &Media, bytes: &[u8], limits: &GraphqlPolicy) -> Vec<
     let no_json = |error: serde_json::Error| broken(format!("this is not JSON: {error}"));
     if !bytes.trim_ascii_start().starts_with(b"[") {
         return match serde_json::from_slice::<Asked>(bytes) {
-            Ok(asked) => asked.query.map_or(Vec::new(), |query| measure(&query, Place::Body, "/query", limits)),
+            Ok(asked) => {
+                let found = asked.queries.iter().flat_map(|query| measure(query, Place::Body, "/query", limits));
+                found.take(ERRORS_MAX).collect()
+            }
             Err(error) => no_json(error),
         };
     }
@@ -53,7 +87,7 @@ pub(super) fn check(media: &Media, bytes: &[u8], limits: &GraphqlPolicy) -> Vec<
         let detail = format!("more than {max} operations come at once");
         return vec![Violation::body(String::new(), "max_batch", detail)];
     }
-    let queries = batch.iter().enumerate().filter_map(|(place, it)| Some((place, it.query.as_deref()?)));
+    let queries = batch.iter().enumerate().flat_map(|(place, it)| it.queries.iter().map(move |query| (place, query)));
     let found = queries.flat_map(|(place, query)| measure(query, Place::Body, &format!("/{place}/query"), limits));
     found.take(ERRORS_MAX).collect()
 }
@@ -61,10 +95,12 @@ pub(super) fn check(media: &Media, bytes: &[u8], limits: &GraphqlPolicy) -> Vec<
 /// `?query=` of a GET.
 pub(super) fn check_head(uri: &Uri, limits: &GraphqlPolicy) -> Vec<Violation> {
     let parameters = uri.query().unwrap_or_default().split('&');
-    let queries = parameters.filter_map(|it| it.strip_prefix("query=")).flat_map(|value| {
-        let query = value.replace('+', " ");
-        measure(&percent_decode_str(&query).decode_utf8_lossy(), Place::Query, "/query", limits)
-    });
+    let is_query = |name: &str| percent_decode_str(name).decode_utf8_lossy().eq_ignore_ascii_case("query");
+    let queries =
+        parameters.filter_map(|it| it.split_once('=').filter(|(name, _)| is_query(name))).flat_map(|(_, value)| {
+            let query = value.replace('+', " ");
+            measure(&percent_decode_str(&query).decode_utf8_lossy(), Place::Query, "/query", limits)
+        });
     queries.take(ERRORS_MAX).collect()
 }
 
@@ -239,6 +275,9 @@ mod tests {
         assert_eq!(of(JSON, "{"), ["syntax "]);
         let uri = |text: &str| super::check_head(&text.parse().unwrap(), &limits()).len();
         assert_eq!((uri("/g?x=1&query=%7Ba%7D"), uri("/g?query=%7B__schema%7Bx%7D%7D"), uri("/g")), (0, 1, 0));
+        assert_eq!(uri("/g?qu%65ry=%7B__schema%7Bx%7D%7D"), 1);
+        assert_eq!(of(JSON, r#"{"query": "{a}", "Query": "{ __schema { x } }"}"#), ["introspection /query"]);
+        assert_eq!(of(JSON, r#"{"query": null}"#), [""; 0]);
     }
 
     #[test]

@@ -253,6 +253,10 @@ async fn attacks_are_told_first_and_refused_where_that_is_asked_for() {
         400,
         "validation_failed",
     );
+    // The client alone says that it would speak WebSocket.
+    let key = "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==";
+    let fields = ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", key];
+    check_problem(&ask(guarded.address, attack, &fields, "").await, 400, "validation_failed");
     assert_eq!(heard.count(), 1);
 }
 

@@ -33,12 +33,12 @@ pub(super) fn score_of(text: &[u8]) -> u32 {
     Scorer::default().score(text, Plus::Plus).sum()
 }
 
-/// Fields that have a form of their own, are read by the gateway alone, or are no text.
-static FIELDS_SKIPPED: [HeaderName; 24] = [
+/// Fields that have a form of their own, are read by the gateway alone, or are no text: what a log or a template makes of them
+/// is all that is asked.
+static FIELDS_OF_FORM: [HeaderName; 23] = [
     header::HOST,
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
-    header::COOKIE,
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::ACCEPT_LANGUAGE,
@@ -59,6 +59,26 @@ static FIELDS_SKIPPED: [HeaderName; 24] = [
     HeaderName::from_static("signature-input"),
     HeaderName::from_static("signature"),
     HeaderName::from_static("traceparent"),
+];
+
+const OF_ANY_TEXT: [InjectionClass; 2] = [InjectionClass::Log4shell, InjectionClass::Template];
+
+/// Fields by which browsers and proxies say where they are, on private networks too: nobody fetches those addresses.
+static FIELDS_OF_PLACES: [HeaderName; 5] = [
+    header::ORIGIN,
+    header::REFERER,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+];
+
+const BUT_SSRF: [InjectionClass; 6] = [
+    InjectionClass::Sqli,
+    InjectionClass::Xss,
+    InjectionClass::Traversal,
+    InjectionClass::Command,
+    InjectionClass::Template,
+    InjectionClass::Log4shell,
 ];
 
 /// What one request has of attacks.
@@ -84,9 +104,14 @@ impl<'p> Scan<'p> {
             self.pairs(Place::Query, query.as_bytes());
         }
         for (name, value) in &parts.headers {
-            if !FIELDS_SKIPPED.contains(name) {
-                self.value(Place::Header, &[Step::Key(name.as_str().into())], value.as_bytes(), Plus::Plus);
-            }
+            let classes: &[_] = match name {
+                _ if *name == header::COOKIE => continue,
+                _ if FIELDS_OF_FORM.contains(name) => &OF_ANY_TEXT,
+                _ if FIELDS_OF_PLACES.contains(name) => &BUT_SSRF,
+                _ => InjectionClass::ALL,
+            };
+            let scores = self.scorer.score(value.as_bytes(), Plus::Plus).only(classes);
+            self.scored(Place::Header, &[Step::Key(name.as_str().into())], &scores);
         }
         self.cookies(&parts.headers);
     }
@@ -98,26 +123,28 @@ impl<'p> Scan<'p> {
         }
     }
 
-    /// By what it says that it is; what is no text is not looked at.
+    /// By everything that it says that it is; what is no text is not looked at.
     pub(super) fn body(&mut self, headers: &HeaderMap, media: &Media, bytes: &Bytes) {
+        let mut is_read = media.is_form();
         if media.is_form() {
-            return self.pairs(Place::Body, bytes);
+            self.pairs(Place::Body, bytes);
         }
-        if media.is_multipart() && self.parts(headers, bytes) {
-            return;
+        is_read |= media.is_multipart() && self.parts(headers, bytes);
+        is_read |= media.is_xml() && self.xml(bytes).is_ok();
+        is_read |= (media.is_json() || media.is_missing()) && self.json(bytes);
+        if !is_read {
+            // Plain text, and what is not what it says.
+            self.value(Place::Body, &[], bytes, Plus::Plus);
         }
-        if media.is_xml() && self.xml(bytes).is_ok() {
-            return;
+    }
+
+    /// False: it is none to this reader. Another may take it, so that whatever stands between quotes is a value.
+    fn json(&mut self, bytes: &[u8]) -> bool {
+        let read = strings::each(bytes, &mut |path, text| self.value(Place::Body, path, text.as_bytes(), Plus::Plus));
+        if read.is_err() && bytes.contains(&b'"') {
+            bytes.split(|byte| *byte == b'"').for_each(|run| self.value(Place::Body, &[], run, Plus::Plus));
         }
-        if media.is_json() || media.is_missing() {
-            let read =
-                strings::each(bytes, &mut |path, text| self.value(Place::Body, path, text.as_bytes(), Plus::Plus));
-            if read.is_ok() {
-                return;
-            }
-        }
-        // Plain text, and what is not what it says.
-        self.value(Place::Body, &[], bytes, Plus::Plus);
+        read.is_ok()
     }
 
     /// Names, names of files, and what is no file. False: nobody can tell where one ends.
@@ -132,7 +159,8 @@ impl<'p> Scan<'p> {
                 for name in [field.name(), field.file_name()].into_iter().flatten() {
                     self.value(Place::Body, &path, name.as_bytes(), Plus::Plus);
                 }
-                let is_text = field.content_type().is_none_or(|it| it.type_() == "text");
+                // Without a name it is no file to any server, whatever type it claims.
+                let is_text = field.file_name().is_none() || field.content_type().is_none_or(|it| it.type_() == "text");
                 let text = field.bytes().await?;
                 if is_text {
                     self.value(Place::Body, &path, &text, Plus::Plus);
@@ -183,12 +211,16 @@ impl<'p> Scan<'p> {
     }
 
     fn value(&mut self, place: Place, path: &[Step<'_>], text: &[u8], plus: Plus) {
-        if self.found.len() >= ERRORS_MAX {
-            return;
+        if self.found.len() < ERRORS_MAX {
+            let scores = self.scorer.score(text, plus);
+            self.scored(place, path, &scores);
         }
-        let scores = self.scorer.score(text, plus);
+    }
+
+    fn scored(&mut self, place: Place, path: &[Step<'_>], scores: &Scores) {
         if !scores.is_nothing()
-            && let Some((class, score)) = self.judge(place, path, &scores)
+            && self.found.len() < ERRORS_MAX
+            && let Some((class, score)) = self.judge(place, path, scores)
         {
             let detail = format!("this looks like {} (score {score})", what(class));
             self.found.push(Violation { place, pointer: pointer(path), rule: class.word(), detail: detail.into() });
@@ -291,6 +323,23 @@ mod tests {
         );
         check_head(json!({}), at("/").header("cookie", "a=1; b=<script>alert(1)</script>"), &["xss cookie/b"]);
         check_head(json!({}), at("/orders?page=2&sort=-created").header("accept", "*/*"), &[]);
+        check_head(
+            json!({}),
+            at("/").header("accept-language", "${jndi:ldap://x.test/a}"),
+            &["log4shell header/accept-language"],
+        );
+        for (name, place) in [("origin", "http://localhost:8080"), ("referer", "https://app.internal/")] {
+            check_head(json!({}), at("/").header(name, place), &[]);
+        }
+        check_head(json!({}), at("/?u=http://localhost:8080"), &["ssrf query/u"]);
+        check_head(json!({}), at("/?q=/*%3Cscript%3Ealert(1)%3C/script%3E*/"), &["xss query/q"]);
+        check_body(json!({}), JSON, r#"{"a":1e999,"q":"1' or '1'='1"}"#, &["sqli body"]);
+        check_body(
+            json!({}),
+            "application/json; x=\", application/x-www-form-urlencoded;\"",
+            r#"{"q":"1' or '1'='1"}"#,
+            &["sqli body/q"],
+        );
         check_body(json!({}), JSON, r#"{"a":[{"b":"1; DROP TABLE users--"}],"c":"fine"}"#, &["sqli body/a/0/b"]);
         check_body(json!({}), JSON, r#"{"\u003cscript\u003ex":1}"#, &["xss body/<script>x"]);
         check_body(json!({}), FORM, "a=1&u=http%3A%2F%2F169.254.169.254%2Flatest%2Fmeta-data", &["ssrf body/u"]);
@@ -302,6 +351,8 @@ mod tests {
         let multipart = "multipart/form-data; boundary=b";
         check_body(json!({}), multipart, &part("<script>alert(1)</script>"), &["xss body/n"]);
         check_body(json!({}), multipart, &part("fine"), &[]);
+        let claims = "--b\r\nContent-Disposition: form-data; name=\"n\"\r\nContent-Type: image/png\r\n\r\n1' OR '1'='1\r\n--b--\r\n";
+        check_body(json!({}), multipart, claims, &["sqli body/n"]);
         check_body(json!({}), JSON, "{'not json': <script>alert(1)</script>", &["xss body"]);
     }
 

@@ -12,8 +12,16 @@ pub(super) enum Plus {
     Plus,
 }
 
-/// Leaves `text` in `out`, as patterns read it. Linear, and never longer than it was.
-pub(super) fn normalize(text: &[u8], plus: Plus, out: &mut Vec<u8>) {
+/// What of a comment is read: within a text of SQL it is none, and for anything but SQL it never was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comments {
+    Cut,
+    Kept,
+}
+
+/// Leaves `text` in `out`, as patterns read it, and says whether comments were cut out of it. Linear, and never longer than
+/// it was.
+pub(super) fn normalize(text: &[u8], plus: Plus, comments: Comments, out: &mut Vec<u8>) -> bool {
     out.clear();
     out.extend_from_slice(text);
     if plus == Plus::Space {
@@ -34,7 +42,7 @@ pub(super) fn normalize(text: &[u8], plus: Plus, out: &mut Vec<u8>) {
     if out.iter().any(|byte| matches!(byte, 0xc0 | 0xc1)) {
         rewrite(out, overlong);
     }
-    simplify(out);
+    simplify(out, comments)
 }
 
 /// What stands at the start of the bytes, and how long it is there; None: one byte for itself.
@@ -133,11 +141,12 @@ fn overlong(bytes: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// Lower case, one space for several and for a comment of SQL, nothing for a NUL.
-fn simplify(bytes: &mut Vec<u8>) {
+/// Lower case, one space for several and for a comment of SQL, nothing for a NUL. Whether there was a comment to cut.
+fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> bool {
     let short = bytes.len() <= SHORT_BYTES;
     // Once an end was looked for in vain there is none for any that follows.
     let mut may_end = true;
+    let mut cut = false;
     let (mut from, mut to) = (0, 0);
     while from < bytes.len() {
         let byte = bytes[from];
@@ -146,8 +155,13 @@ fn simplify(bytes: &mut Vec<u8>) {
             0 => continue,
             b'\n' if short && to > 0 => b';',
             b'\t' | b'\n' | 0x0b | 0x0c | b'\r' | b' ' => b' ',
+            b'/' if comments == Comments::Kept && bytes.get(from) == Some(&b'*') => {
+                from += 1;
+                b' '
+            }
             b'/' if may_end && bytes.get(from) == Some(&b'*') => match comment(&bytes[from + 1..]) {
                 Some(taken) => {
+                    cut = true;
                     from += 1 + taken;
                     b' '
                 }
@@ -170,6 +184,7 @@ fn simplify(bytes: &mut Vec<u8>) {
         to += 1;
     }
     bytes.truncate(to);
+    cut
 }
 
 /// Behind `/*`: what of it is a comment. `/*!50000union*/` is code; one without an end is what cuts off the rest.
@@ -186,7 +201,7 @@ mod tests {
 
     fn normal(text: &str, plus: Plus) -> String {
         let mut out = Vec::new();
-        normalize(text.as_bytes(), plus, &mut out);
+        normalize(text.as_bytes(), plus, Comments::Cut, &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
 

@@ -7,7 +7,7 @@ use quorumgate_model::resource::InjectionClass;
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use super::{
-    normal::{Plus, normalize},
+    normal::{Comments, Plus, normalize},
     patterns::PATTERNS,
 };
 
@@ -24,6 +24,18 @@ pub(super) struct Scores([u32; CLASSES]);
 impl Scores {
     pub(super) fn of(&self, class: InjectionClass) -> u32 {
         self.0[class as usize]
+    }
+
+    /// Of each class what it scored more.
+    fn most(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|class| self.0[class].max(other.0[class])))
+    }
+
+    /// Without all classes but these.
+    pub(super) fn only(&self, classes: &[InjectionClass]) -> Self {
+        let mut kept = Self::default();
+        classes.iter().for_each(|class| kept.0[*class as usize] = self.of(*class));
+        kept
     }
 
     pub(super) fn sum(&self) -> u32 {
@@ -69,11 +81,20 @@ pub(super) struct Scorer {
 
 impl Scorer {
     pub(super) fn score(&mut self, text: &[u8], plus: Plus) -> Scores {
-        let mut scores = Scores::default();
         if is_plain(text, plus) {
+            return Scores::default();
+        }
+        let cut = normalize(text, plus, Comments::Cut, &mut self.normal);
+        let scores = self.score_normal();
+        if !cut {
             return scores;
         }
-        normalize(text, plus, &mut self.normal);
+        normalize(text, plus, Comments::Kept, &mut self.normal);
+        scores.most(&self.score_normal())
+    }
+
+    fn score_normal(&mut self) -> Scores {
+        let mut scores = Scores::default();
         let seen = seen(&self.normal);
         for set in SETS.iter().filter(|set| may_be(set.class, seen, &self.normal)) {
             scores.0[set.class as usize] += set.score(&self.normal);
