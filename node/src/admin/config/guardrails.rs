@@ -73,10 +73,11 @@ pub async fn hold(
     Ok((changed, held?))
 }
 
+/// Nothing is on its way: not what DEADLINE_EXCEEDED says of a write, which is that nobody knows.
 fn too_late() -> Status {
     failure::status(
-        Code::DeadlineExceeded,
-        "DEADLINE",
+        Code::Unavailable,
+        "GUARDRAILS_NOT_ASKED",
         "the guardrails could not be asked in time; nothing was written",
     )
 }
@@ -176,5 +177,29 @@ fn shown(keys: &[Key]) -> String {
     match keys.len().saturating_sub(SHOWN_MAX) {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_for_longer_than_the_caller_waits() {
+        let new = |kind: Kind, words| {
+            let resource = kind.parse(words).unwrap();
+            Changed { key: resource.key(), before: None, after: Some(resource) }
+        };
+        let rail = json!({ "name": "r", "kinds": ["consumers"], "require": "false", "message": "m", "effect": "warn" });
+        let changed = [new(Kind::Consumer, json!({ "name": "c" })), new(Kind::Guardrail, rail)];
+        let ask = |ends| ask_all(&State::default(), &changed, &Places::default(), ends);
+        let held = ask(Instant::now() + Duration::from_secs(3_600)).unwrap();
+        assert_eq!(held.warnings, ["guardrail \"r\" warns of consumer/c: m"]);
+        let late = ask(Instant::now()).map(|held| held.warnings).unwrap_err();
+        assert_eq!(late.code(), Code::Unavailable, "it is certain that nothing was written: {late}");
     }
 }
