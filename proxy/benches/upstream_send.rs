@@ -75,7 +75,15 @@ fn call(bencher: divan::Bencher<'_, '_>, method: &Method) {
     let one = async || {
         let mut trail = Trail::default();
         let (rule, trail) = (&rule, &mut trail);
-        let call = Call { rule, upstream: NAME, deadline: None, asks: Asks::Answer, caller: CALLER, trail };
+        let call = Call {
+            rule,
+            upstream: NAME,
+            started: tokio::time::Instant::now(),
+            deadline: None,
+            asks: Asks::Answer,
+            caller: CALLER,
+            trail,
+        };
         let response = pools.send(call, again(&template)).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes().len()
     };

@@ -163,11 +163,13 @@ impl Proxy {
             asks.push(ask);
             let (shared, access_log) = (shared.clone(), access_log.clone());
             let seed = worker::Seed { shared, metrics, access_log, orders, asked };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            // A runtime of local tasks is made on the thread that it stays on.
+            let (told, made) = std::sync::mpsc::sync_channel(1);
             std::thread::Builder::new()
                 .name(format!("proxy-{number}"))
-                .spawn(move || worker::run(runtime, seed))
+                .spawn(move || worker::run(seed, &told))
                 .context("start a worker thread")?;
+            made.recv().context("a worker thread broke down")?.context("make a worker's runtime")?;
         }
         let keys = Keys {
             tickets: ticket_keys.clone(),

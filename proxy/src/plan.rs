@@ -34,6 +34,8 @@ const STALE_MAX: usize = 256;
 
 pub(crate) struct Plan {
     pub(crate) rule: Arc<Rule>,
+    /// Of the route, for what outlives the rule.
+    pub(crate) name: Arc<str>,
     pub(crate) metrics: Arc<RouteMetrics>,
     pub(crate) request: Edits,
     pub(crate) response: Edits,
@@ -119,6 +121,7 @@ impl Plan {
         };
         Self {
             rule: rule.clone(),
+            name: Arc::from(&rule.route.name),
             metrics: metrics.route(&rule.route.name),
             request: Edits::new(&rewrite.headers.request, rule),
             response: Edits::new(&rewrite.headers.response, rule),

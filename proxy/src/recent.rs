@@ -3,7 +3,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     net::IpAddr,
     sync::{
         Arc,
@@ -12,11 +11,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::Method;
+use http::{Method, Version};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::record::Logged;
+use crate::record::{Logged, protocol};
 
 /// How many a worker remembers: of those that went well, and of those that did not, which nothing pushes out but others of
 /// their kind.
@@ -114,72 +113,200 @@ pub(crate) struct Watcher {
     pub(crate) dropped: Arc<AtomicU64>,
 }
 
-/// What is remembered of one exchange; host, path and trace id lie in its buffer.
-pub(crate) struct Entry {
-    pub(crate) text: Box<Logged>,
-    pub(crate) rest: Exchange,
+/// What is remembered of one exchange, in the memory that most of them need: all requests write here in turn, and what is
+/// large pushes what is needed again out of the processor's caches.
+pub(crate) struct Brief {
+    pub(crate) request_id: Uuid,
+    pub(crate) ended_ms: u64,
+    pub(crate) revision: u64,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) client_ip: IpAddr,
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) tls: bool,
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) gateway: Duration,
+    pub(crate) connect: Option<Duration>,
+    pub(crate) ttfb: Option<Duration>,
+    pub(crate) total: Duration,
+    pub(crate) upstream: Option<Arc<str>>,
+    pub(crate) attempts: u32,
+    /// None: it has nothing of all that.
+    pub(crate) more: Option<Box<More>>,
+}
+
+/// What only some exchanges have; as in `Exchange`.
+#[derive(Clone, Default)]
+pub(crate) struct More {
+    pub(crate) traced: Traced,
+    pub(crate) detail: &'static str,
+    pub(crate) consumer: Option<Arc<str>>,
+    pub(crate) credential: Option<Arc<str>>,
+    pub(crate) auth_method: Option<&'static str>,
+    pub(crate) phase: &'static str,
+    pub(crate) policy: Option<Arc<str>>,
+    pub(crate) rule: Option<Arc<str>>,
+    pub(crate) shadow: Vec<Box<str>>,
+    pub(crate) numbers: Vec<(&'static str, u64)>,
+}
+
+struct Entry {
+    /// Host, path and trace id, one behind the other.
+    text: String,
+    host_bytes: usize,
+    path_bytes: usize,
+    brief: Brief,
+}
+
+/// The last of one kind; what is oldest is written over in place.
+struct Ring {
+    entries: Vec<Entry>,
+    max: usize,
+    /// Where the next one goes, once it is full.
+    next: usize,
 }
 
 /// Of one worker.
-#[derive(Default)]
 pub(crate) struct Recent {
-    well: RefCell<VecDeque<Entry>>,
-    ill: RefCell<VecDeque<Entry>>,
+    well: RefCell<Ring>,
+    ill: RefCell<Ring>,
     #[expect(clippy::vec_box, reason = "the boxes themselves are handed on")]
     spares: RefCell<Vec<Box<Logged>>>,
     taps: RefCell<Vec<(Watcher, u32)>>,
     is_tapped: Cell<bool>,
 }
 
-impl Exchange {
-    fn is_ill(&self) -> bool {
-        !self.code.is_empty() || self.status >= 400
-    }
-}
-
 impl Filter {
-    fn takes(&self, it: &Exchange) -> bool {
+    fn takes(&self, it: &Brief) -> bool {
+        let more = it.more.as_deref();
         let is = |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|it| Some(it) == found);
-        (it.traced.sampled || !self.sampled_only)
+        (!self.sampled_only || more.is_some_and(|more| more.traced.sampled))
             && (self.status.0..=self.status.1).contains(&it.status)
             && is(&self.route, it.route.as_deref())
             && is(&self.code, Some(it.code))
-            && is(&self.consumer, it.consumer.as_deref())
+            && is(&self.consumer, more.and_then(|more| more.consumer.as_deref()))
+    }
+}
+
+impl Brief {
+    fn is_ill(&self) -> bool {
+        !self.code.is_empty() || self.status >= 400
+    }
+
+    fn shown(&self, host: &str, path: &str, trace_id: &str) -> Exchange {
+        let more = self.more.as_deref().cloned().unwrap_or_default();
+        Exchange {
+            request_id: self.request_id,
+            trace_id: trace_id.into(),
+            traced: more.traced,
+            ended_ms: self.ended_ms,
+            revision: self.revision,
+            route: self.route.clone(),
+            client_ip: self.client_ip,
+            method: self.method.clone(),
+            host: host.into(),
+            path: path.into(),
+            protocol: protocol(self.version),
+            tls: self.tls,
+            status: self.status,
+            code: self.code,
+            detail: more.detail,
+            consumer: more.consumer,
+            credential: more.credential,
+            auth_method: more.auth_method,
+            phase: more.phase,
+            policy: more.policy,
+            rule: more.rule,
+            shadow: more.shadow,
+            numbers: more.numbers,
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            gateway: self.gateway,
+            connect: self.connect,
+            ttfb: self.ttfb,
+            total: self.total,
+            upstream: self.upstream.clone(),
+            attempts: self.attempts,
+        }
     }
 }
 
 impl Entry {
+    fn new(brief: Brief, texts: [&str; 3]) -> Self {
+        Self { text: texts.concat(), host_bytes: texts[0].len(), path_bytes: texts[1].len(), brief }
+    }
+
+    fn write(&mut self, brief: Brief, [host, path, trace_id]: [&str; 3]) {
+        self.brief = brief;
+        self.text.clear();
+        [host, path, trace_id].into_iter().for_each(|part| self.text.push_str(part));
+        (self.host_bytes, self.path_bytes) = (host.len(), path.len());
+    }
+
     fn shown(&self) -> Exchange {
-        let Logged { host, path, trace_id } = &*self.text;
-        Exchange { host: host.clone(), path: path.clone(), trace_id: trace_id.clone(), ..self.rest.clone() }
+        let (host, rest) = self.text.split_at(self.host_bytes);
+        let (path, trace_id) = rest.split_at(self.path_bytes);
+        self.brief.shown(host, path, trace_id)
+    }
+}
+
+impl Ring {
+    fn of(max: usize) -> RefCell<Self> {
+        RefCell::new(Self { entries: Vec::new(), max, next: 0 })
+    }
+
+    fn push(&mut self, brief: Brief, texts: [&str; 3]) {
+        if self.entries.len() < self.max {
+            return self.entries.push(Entry::new(brief, texts));
+        }
+        self.entries[self.next].write(brief, texts);
+        self.next = (self.next + 1) % self.max;
+    }
+
+    /// The newest under that id: a client that a proxy is trusted with may send one id twice.
+    fn find(&self, id: Uuid) -> Option<Exchange> {
+        let (newer, older) = self.entries.split_at(self.next);
+        newer.iter().rev().chain(older.iter().rev()).find(|it| it.brief.request_id == id).map(Entry::shown)
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            well: Ring::of(WELL_MAX),
+            ill: Ring::of(ILL_MAX),
+            spares: RefCell::default(),
+            taps: RefCell::default(),
+            is_tapped: Cell::default(),
+        }
     }
 }
 
 impl Recent {
-    /// Empty texts with room in them.
+    /// Empty texts with room in them: those that were used last.
     pub(crate) fn spare(&self) -> Box<Logged> {
         self.spares.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn remember(&self, mut entry: Entry) {
-        let Logged { host, path, .. } = &mut *entry.text;
-        [host, path].into_iter().for_each(shorten);
-        if self.is_tapped.get() {
-            self.show(&entry);
-        }
-        let (ring, max) = match entry.rest.is_ill() {
-            true => (&self.ill, ILL_MAX),
-            false => (&self.well, WELL_MAX),
-        };
-        let mut ring = ring.borrow_mut();
-        let oldest = if ring.len() >= max { ring.pop_front() } else { None };
-        ring.push_back(entry);
-        drop(ring);
+    /// Takes texts back.
+    pub(crate) fn spared(&self, mut text: Box<Logged>) {
         let mut spares = self.spares.borrow_mut();
-        if let Some(Entry { mut text, .. }) = oldest.filter(|_| spares.len() < SPARES_MAX) {
+        if spares.len() < SPARES_MAX && text.holds_at_most(TEXT_BYTES_MAX) {
             text.clear();
             spares.push(text);
         }
+    }
+
+    pub(crate) fn remember(&self, brief: Brief, text: &Logged) {
+        let texts = [short(&text.host), short(&text.path), &*text.trace_id];
+        if self.is_tapped.get() {
+            self.show(&brief, texts);
+        }
+        let ring = if brief.is_ill() { &self.ill } else { &self.well };
+        ring.borrow_mut().push(brief, texts);
     }
 
     pub(crate) fn answer(&self, ask: Ask) {
@@ -197,24 +324,22 @@ impl Recent {
         }
     }
 
-    /// The newest under that id: a client that a proxy is trusted with may send one id twice.
     fn find(&self, id: Uuid) -> Option<Exchange> {
-        let newest = |ring: &VecDeque<Entry>| ring.iter().rev().find(|it| it.rest.request_id == id).map(Entry::shown);
-        let found = [newest(&self.ill.borrow()), newest(&self.well.borrow())];
+        let found = [self.ill.borrow().find(id), self.well.borrow().find(id)];
         found.into_iter().flatten().max_by_key(|it| it.ended_ms)
     }
 
-    fn show(&self, entry: &Entry) {
+    fn show(&self, brief: &Brief, [host, path, trace_id]: [&str; 3]) {
         let mut taps = self.taps.borrow_mut();
         taps.retain_mut(|(tap, seen)| {
             if tap.shown.is_closed() {
                 return false;
             }
-            if tap.filter.takes(&entry.rest) {
+            if tap.filter.takes(brief) {
                 *seen += 1;
                 if *seen >= tap.filter.every {
                     *seen = 0;
-                    if tap.shown.try_send(entry.shown()).is_err() {
+                    if tap.shown.try_send(brief.shown(host, path, trace_id)).is_err() {
                         tap.dropped.fetch_add(1, Relaxed);
                     }
                 }
@@ -226,13 +351,8 @@ impl Recent {
 }
 
 /// What is longer lies in the access log.
-fn shorten(text: &mut String) {
-    if text.len() <= TEXT_BYTES_MAX {
-        return;
-    }
-    let end = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    text.truncate(end);
-    text.shrink_to_fit();
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
 pub(crate) fn now_ms() -> u64 {
@@ -243,36 +363,19 @@ pub(crate) fn now_ms() -> u64 {
 mod tests {
     use super::*;
 
-    fn entry(id: u128, status: u16, path: &str) -> Entry {
-        let text = Box::new(Logged { host: "shop.test".into(), path: path.into(), trace_id: String::new() });
-        Entry { text, rest: blank(Uuid::from_u128(id), status) }
-    }
-
-    fn blank(request_id: Uuid, status: u16) -> Exchange {
-        Exchange {
-            request_id,
-            trace_id: String::new(),
-            traced: Traced::default(),
+    fn ended(recent: &Recent, id: u128, status: u16, path: &str) {
+        let text = Logged { host: "shop.test".into(), path: path.into(), trace_id: "t".into() };
+        let brief = Brief {
+            request_id: Uuid::from_u128(id),
             ended_ms: 1,
             revision: 7,
             route: Some("orders".into()),
             client_ip: IpAddr::from([127, 0, 0, 1]),
             method: Method::GET,
-            host: String::new(),
-            path: String::new(),
-            protocol: "HTTP/1.1",
+            version: Version::HTTP_11,
             tls: false,
             status,
             code: if status >= 400 { "no_route" } else { "" },
-            detail: "",
-            consumer: None,
-            credential: None,
-            auth_method: None,
-            phase: "",
-            policy: None,
-            rule: None,
-            shadow: Vec::new(),
-            numbers: Vec::new(),
             received_bytes: 0,
             sent_bytes: 0,
             gateway: Duration::ZERO,
@@ -281,7 +384,9 @@ mod tests {
             total: Duration::ZERO,
             upstream: None,
             attempts: 0,
-        }
+            more: None,
+        };
+        recent.remember(brief, &text);
     }
 
     fn find(recent: &Recent, id: u128) -> Option<Exchange> {
@@ -293,9 +398,9 @@ mod tests {
     #[test]
     fn a_flood_of_good_exchanges_does_not_push_out_a_bad_one() {
         let recent = Recent::default();
-        recent.remember(entry(1, 404, "/lost"));
+        ended(&recent, 1, 404, "/lost");
         for id in 2..WELL_MAX as u128 + 3 {
-            recent.remember(entry(id, 200, "/"));
+            ended(&recent, id, 200, "/");
         }
         assert_eq!(find(&recent, 1).map(|it| (it.status, it.path)), Some((404, "/lost".into())));
         assert!(find(&recent, 2).is_none(), "the oldest good one is forgotten");
@@ -305,7 +410,7 @@ mod tests {
     #[test]
     fn long_paths_are_cut_and_take_no_more_room() {
         let recent = Recent::default();
-        recent.remember(entry(1, 200, &"ä".repeat(10_000)));
+        ended(&recent, 1, 200, &"ä".repeat(10_000));
         assert_eq!(find(&recent, 1).unwrap().path.len(), TEXT_BYTES_MAX);
     }
 
@@ -318,13 +423,13 @@ mod tests {
             Filter { route: None, status: (500, 599), code: None, consumer: None, every: 1, sampled_only: false };
         recent.answer(Ask::Tap(Watcher { filter, shown, dropped: dropped.clone() }));
         for (id, status) in [(1, 200), (2, 500), (3, 503), (4, 404)] {
-            recent.remember(entry(id, status, "/"));
+            ended(&recent, id, status, "/");
         }
         assert_eq!(seen.try_recv().unwrap().request_id, Uuid::from_u128(2));
         assert!(seen.try_recv().is_err());
         assert_eq!(dropped.load(Relaxed), 1);
         drop(seen);
-        recent.remember(entry(5, 500, "/"));
+        ended(&recent, 5, 500, "/");
         assert!(!recent.is_tapped.get(), "nobody watches any more");
     }
 
@@ -335,7 +440,7 @@ mod tests {
         let (route, sampled_only) = (Some("orders".into()), false);
         let filter = Filter { route, status: (0, 999), code: None, consumer: None, every: 3, sampled_only };
         recent.answer(Ask::Tap(Watcher { filter, shown, dropped: Arc::default() }));
-        (1..=7).for_each(|id| recent.remember(entry(id, 200, "/")));
+        (1..=7).for_each(|id| ended(&recent, id, 200, "/"));
         let ids: Vec<_> = std::iter::from_fn(|| seen.try_recv().ok()).map(|it| it.request_id.as_u128()).collect();
         assert_eq!(ids, [3, 6]);
     }

@@ -32,7 +32,7 @@ use crate::{
     pace::Pace,
     plan::Plan,
     received::Received,
-    recent::{self, Entry, Exchange, Traced},
+    recent::{self, Brief, More, Traced},
     refusal::{self, Refusal},
     told,
     traffic::Passing,
@@ -142,6 +142,11 @@ impl Logged {
     pub(crate) fn clear(&mut self) {
         [&mut self.host, &mut self.path, &mut self.trace_id].into_iter().for_each(String::clear);
     }
+
+    /// Each of its texts has room for no more than that.
+    pub(crate) fn holds_at_most(&self, bytes: usize) -> bool {
+        [&self.host, &self.path, &self.trace_id].iter().all(|text| text.capacity() <= bytes)
+    }
 }
 
 impl Record {
@@ -215,19 +220,22 @@ impl Record {
             && (self.pace.as_ref().is_some_and(|pace| pace.is_stalled()) || self.conn.is_stalled())
     }
 
-    pub(crate) fn forwarding(&mut self) {
-        self.overhead = Some(self.started.elapsed());
+    /// From now on it is the upstream's turn.
+    pub(crate) fn forwarding(&mut self) -> Instant {
+        let now = Instant::now();
+        self.overhead = Some(now - self.started);
+        now
     }
 
     /// Unless something has said so in more detail.
     pub(crate) fn decided(&mut self, phase: &'static str) {
-        let policy = self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name));
+        let policy = self.plan.as_ref().map(|plan| plan.name.clone());
         self.decision.get_or_insert(Decision { phase, policy, rule: None, shadow: Vec::new(), numbers: Vec::new() });
     }
 
     /// What the rules of the route said.
     pub(crate) fn authorized(&mut self, rule: Option<&str>, shadow: &[&str]) {
-        let policy = self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name));
+        let policy = self.plan.as_ref().map(|plan| plan.name.clone());
         let shadow = shadow.iter().map(|rule| Box::from(*rule)).collect();
         let rule = rule.map(Arc::from);
         self.decision = Some(Decision { phase: "authorization", policy, rule, shadow, numbers: Vec::new() });
@@ -325,7 +333,8 @@ impl Record {
             if self.has_line {
                 self.log(&logged, took);
             }
-            self.remember(logged, took);
+            self.remember(&logged, took);
+            self.conn.worker.recent.spared(logged);
         }
         if self.leaves_body_unread() {
             self.conn.body_left_unread();
@@ -341,47 +350,46 @@ impl Record {
     }
 
     /// For `explain` and `tap`.
-    fn remember(&mut self, text: Box<Logged>, took: Duration) {
-        let caller = self.identity.as_ref().map(|identity| &identity.caller);
-        let decision = self.decision.take();
-        let (phase, policy, rule, shadow, numbers) = match decision {
-            Some(it) => (it.phase, it.policy, it.rule, it.shadow, it.numbers),
-            None => ("", None, None, Vec::new(), Vec::new()),
-        };
-        let rest = Exchange {
+    fn remember(&mut self, text: &Logged, took: Duration) {
+        let brief = Brief {
             request_id: self.request_id,
-            trace_id: String::new(),
-            traced: self.traced,
-            ended_ms: recent::now_ms(),
+            ended_ms: self.conn.worker.wall_ms(self.started + took),
             revision: self.revision,
-            route: self.plan.as_ref().map(|plan| Arc::from(&plan.rule.route.name)),
+            route: self.plan.as_ref().map(|plan| plan.name.clone()),
             client_ip: self.client_ip,
             method: self.method.clone(),
-            host: String::new(),
-            path: String::new(),
-            protocol: protocol(self.version),
+            version: self.version,
             tls: self.conn.tls,
             status: self.status,
             code: self.code,
-            detail: self.detail,
-            consumer: caller.and_then(|caller| Some(Arc::from(&caller.consumer.as_ref()?.name))),
-            credential: caller.and_then(|caller| Some(caller.credential.as_ref()?.id.clone())),
-            auth_method: caller.map(|caller| caller.method.word()),
-            phase,
-            policy,
-            rule,
-            shadow,
-            numbers,
             received_bytes: self.received_bytes(),
             sent_bytes: self.sent_bytes,
             gateway: self.overhead.unwrap_or(took),
             connect: self.trail.connect,
             ttfb: self.trail.header,
             total: took,
-            upstream: self.trail.target.clone(),
+            upstream: self.trail.target.take(),
             attempts: self.trail.attempts,
+            more: self.more(),
         };
-        self.conn.worker.recent.remember(Entry { text, rest });
+        self.conn.worker.recent.remember(brief, text);
+    }
+
+    fn more(&mut self) -> Option<Box<More>> {
+        let (caller, decision) = (self.identity.as_ref().map(|it| &it.caller), self.decision.take());
+        if caller.is_none() && decision.is_none() && self.detail.is_empty() && self.traced == Traced::default() {
+            return None;
+        }
+        let mut more = Box::new(More { traced: self.traced, detail: self.detail, ..Default::default() });
+        if let Some(caller) = caller {
+            more.consumer = caller.consumer.as_ref().map(|it| Arc::from(&it.name));
+            more.credential = caller.credential.as_ref().map(|it| it.id.clone());
+            more.auth_method = Some(caller.method.word());
+        }
+        if let Some(Decision { phase, policy, rule, shadow, numbers }) = decision {
+            (more.phase, more.policy, more.rule, more.shadow, more.numbers) = (phase, policy, rule, shadow, numbers);
+        }
+        Some(more)
     }
 
     fn log(&self, logged: &Logged, took: Duration) {
@@ -438,7 +446,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
     // As of any method that has no label of its own.
     worker.unmatched.count(&Method::TRACE, words.status.as_u16());
     let settings = &worker.shared.settings;
-    worker.recent.remember(unread_entry(conn, refusal, &words, request_id));
+    worker.recent.remember(unread_brief(conn, refusal, &words, request_id), &Logged::default());
     if !settings.access_log.default_on {
         return;
     }
@@ -474,31 +482,24 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
     line.write(worker);
 }
 
-fn unread_entry(conn: &Conn, refusal: &Refusal, words: &refusal::Words, request_id: Uuid) -> Entry {
-    let rest = Exchange {
+fn unread_brief(conn: &Conn, refusal: &Refusal, words: &refusal::Words, request_id: Uuid) -> Brief {
+    let more = More {
+        detail: words.detail,
+        phase: codes::phase(words.code),
+        numbers: told::numbers(refusal, None, &conn.worker),
+        ..Default::default()
+    };
+    Brief {
         request_id,
-        trace_id: String::new(),
-        traced: Traced::default(),
         ended_ms: recent::now_ms(),
         revision: conn.worker.shared.ruleset.load().revision,
         route: None,
         client_ip: conn.peer.ip().to_canonical(),
         method: Method::default(),
-        host: String::new(),
-        path: String::new(),
-        protocol: protocol(Version::HTTP_11),
+        version: Version::HTTP_11,
         tls: conn.tls,
         status: words.status.as_u16(),
         code: words.code,
-        detail: words.detail,
-        consumer: None,
-        credential: None,
-        auth_method: None,
-        phase: codes::phase(words.code),
-        policy: None,
-        rule: None,
-        shadow: Vec::new(),
-        numbers: told::numbers(refusal, None, &conn.worker),
         received_bytes: 0,
         sent_bytes: 0,
         gateway: Duration::ZERO,
@@ -507,8 +508,8 @@ fn unread_entry(conn: &Conn, refusal: &Refusal, words: &refusal::Words, request_
         total: Duration::ZERO,
         upstream: None,
         attempts: 0,
-    };
-    Entry { text: conn.worker.recent.spare(), rest }
+        more: Some(Box::new(more)),
+    }
 }
 
 impl Drop for Record {
@@ -527,7 +528,7 @@ fn template(pattern: &PathPattern) -> Option<&str> {
     }
 }
 
-fn protocol(version: Version) -> &'static str {
+pub(crate) fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_3 => "HTTP/3",
@@ -619,11 +620,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
 pub(crate) struct Answer {
     inner: ResponseBody,
     /// None: what stands behind a 101 has it.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
 }
 
 impl Answer {
-    pub(crate) fn new(inner: ResponseBody, record: Record) -> Self {
+    pub(crate) fn new(inner: ResponseBody, record: Box<Record>) -> Self {
         Self { inner, record: Some(record) }
     }
 

@@ -35,7 +35,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// A 101 on its way to the client, with what will stand behind it.
 pub(crate) struct Tunnel {
     upstream: upstream::Tunnel,
-    record: Record,
+    record: Box<Record>,
     received: Rc<BodyState>,
 }
 
@@ -52,7 +52,7 @@ struct Flow {
 }
 
 impl Tunnel {
-    pub(crate) fn new(upstream: upstream::Tunnel, mut record: Record) -> Self {
+    pub(crate) fn new(upstream: upstream::Tunnel, mut record: Box<Record>) -> Self {
         let received = Rc::new(BodyState::default());
         received.ended.set(true);
         record.client_body = Some(received.clone());

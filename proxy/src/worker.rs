@@ -15,7 +15,11 @@ use std::{
 use arc_swap::ArcSwap;
 use hyper::server::conn::http1;
 use quorumgate_model::ruleset::Ruleset;
-use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, task::LocalSet};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -37,7 +41,7 @@ use crate::{
     overload::Overload,
     passthrough,
     plan::Plans,
-    recent::{Ask, Recent},
+    recent::{self, Ask, Recent},
     reception::Open,
     settings::Settings,
     upstream::{Pools, Registry},
@@ -45,6 +49,9 @@ use crate::{
 
 /// How exact the clocks of connections are.
 const TICK: Duration = Duration::from_millis(100);
+/// Turns of tasks between looks for what has come in, if so many wait: measured, 61 (the default) cost 2 to 3 % more
+/// processor time a request, as what is sent in one go wakes those who wait for it less often; 1,000 gained no more.
+const TURNS_PER_LOOK: u32 = 256;
 /// So often the allocator is asked for a piece of this size. With such a piece it gives what has been unused for a second
 /// back to the system; left alone it waits for one, and after a burst of connections none may come.
 const TRIM_EVERY_MS: u64 = 1_000;
@@ -119,6 +126,8 @@ pub(crate) struct Worker {
     started: Instant,
     /// Coarse, advanced by each tick.
     now_ms: Cell<u64>,
+    /// The wall clock at the last tick.
+    wall: Cell<(Instant, u64)>,
     /// Listeners that still accept.
     accepting: Cell<usize>,
 }
@@ -126,6 +135,12 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_ms.get()
+    }
+
+    /// Milliseconds since 1970, for whoever has just read the other clock.
+    pub(crate) fn wall_ms(&self, now: Instant) -> u64 {
+        let (at, wall_ms) = self.wall.get();
+        wall_ms + now.saturating_duration_since(at).as_millis() as u64
     }
 
     /// Which part of its share its clients and upstreams leave with this worker.
@@ -198,15 +213,24 @@ impl Drop for Alarm {
     }
 }
 
-/// The body of a worker's thread.
-pub(crate) fn run(runtime: Runtime, seed: Seed) {
+/// The body of a worker's thread, which says whether it could begin.
+pub(crate) fn run(seed: Seed, told: &std::sync::mpsc::SyncSender<std::io::Result<()>>) {
     let shared = seed.shared.clone();
     let _running = Running(shared.clone());
     let _alarm = Alarm(shared);
-    let local = LocalSet::new();
-    local.block_on(&runtime, run_local(seed));
+    // Tasks of its own scheduler: those of a `LocalSet` would be queued twice.
+    let made =
+        Builder::new_current_thread().enable_all().event_interval(TURNS_PER_LOOK).build_local(LocalOptions::default());
+    let (runtime, result) = match made {
+        Ok(runtime) => (Some(runtime), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    // Whoever started it waits for this.
+    let _ = told.send(result);
+    let Some(runtime) = runtime else { return };
+    runtime.block_on(run_local(seed));
     // Connections that are still there end here, and with them their exchanges' records.
-    drop(local);
+    drop(runtime);
 }
 
 struct Running(Arc<Shared>);
@@ -239,6 +263,7 @@ async fn run_local(seed: Seed) {
         overload: Overload::default(),
         started: Instant::now(),
         now_ms: Cell::new(0),
+        wall: Cell::new((Instant::now(), recent::now_ms())),
         accepting: Cell::new(0),
         shared,
         metrics,
@@ -290,6 +315,7 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
         #[cfg(test)]
         assert!(!worker.shared.break_clock.load(Ordering::Relaxed), "as the test of alarms asks for");
         worker.now_ms.set(worker.started.elapsed().as_millis() as u64);
+        worker.wall.set((Instant::now(), recent::now_ms()));
         worker.plans.prune(&worker.shared.ruleset.load());
         worker.inspectors.prune(&worker.shared.ruleset.load());
         sweep(worker);

@@ -296,7 +296,7 @@ pub(super) async fn send(
     mut request: Request<RequestBody>,
     asks: Asks,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    record.forwarding();
+    let forwarded = record.forwarding();
     let accept = if asks == Asks::Upgrade { websocket::accept(request.headers()) } else { None };
     let worker = record.conn.worker.clone();
     let web = record.grpc_web.filter(|_| worker.pools.speaks_http2(upstream));
@@ -318,7 +318,10 @@ pub(super) async fn send(
         address: SocketAddr::new(record.client_ip, record.conn.peer.port()),
         consumer: consumer.map(|consumer| &*consumer.name),
     };
-    let call = Call { rule: &plan.rule, upstream, deadline, asks, caller, trail: &mut record.trail };
+    // The token may have been waited for.
+    let started = if shown.is_some() { Instant::now() } else { forwarded.into() };
+    let trail = &mut record.trail;
+    let call = Call { rule: &plan.rule, upstream, started, deadline, asks, caller, trail };
     let sent = while_granted(record.live.as_ref(), worker.pools.send(call, request)).await;
     let over = |ended| ladder::over(&worker.shared.directory, record.identity.as_deref(), ended);
     let sent = sent.map_err(over)?;
@@ -367,7 +370,8 @@ pub(crate) async fn quietly(
         request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
     }
     let (deadline, asks, mut trail) = (Some(deadline), Asks::Answer, Trail::default());
-    let call = Call { rule: &plan.rule, upstream, deadline, asks, caller, trail: &mut trail };
+    let trail = &mut trail;
+    let call = Call { rule: &plan.rule, upstream, started: Instant::now(), deadline, asks, caller, trail };
     let mut response = worker.pools.send(call, request).await.ok()?;
     let via = if response.version() == Version::HTTP_2 { VIA_H2 } else { VIA_H1 };
     *response.version_mut() = Version::HTTP_11;

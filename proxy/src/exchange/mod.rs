@@ -65,7 +65,8 @@ const LOGGED_CHARS_MAX: usize = 1024;
 /// which would hold it twice and copy it once.)
 pub(crate) async fn handle(conn: Rc<Conn>, mut request: Request<Received>) -> Result<Response<Answer>, Infallible> {
     let connect = websocket::extended_connect(&mut request, &conn.worker.ids);
-    let mut record = Record::begin(conn, &request);
+    // In one place: it is handed from the exchange to its answer, or to what follows a 101.
+    let mut record = Box::new(Record::begin(conn, &request));
     record.connect = connect;
     let (parts, body) = request.into_parts();
     // To read the body would ask for it.
@@ -399,7 +400,7 @@ async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) ->
 }
 
 /// The one exit: every answer leaves through here, with its record.
-fn exit(mut record: Record, outcome: Result<Response<ResponseBody>, Refusal>) -> Response<Answer> {
+fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal>) -> Response<Answer> {
     // Then the connection ends behind the answer, which the client must know before it sends its next request.
     let ends =
         record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none()) || record.conn.is_ambiguous();

@@ -51,6 +51,8 @@ pub struct Pools {
 pub struct Call<'a> {
     pub rule: &'a Arc<Rule>,
     pub upstream: &'a str,
+    /// Now, as whoever asks has just read the clock.
+    pub started: Instant,
     /// When the client stops waiting, on top of the route's and upstream's `total`.
     pub deadline: Option<Instant>,
     pub asks: Asks,
@@ -94,7 +96,7 @@ impl Pools {
     /// The request is in origin-form or absolute-form, its hop-by-hop fields are already gone, and it has a Host.
     /// `rewrite.host: target` is done here, since only here the target is known.
     pub async fn send(&self, call: Call<'_>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Failure> {
-        let started = Instant::now();
+        let started = call.started;
         let view = self.view(call.upstream).await?;
         let config = &*view.origin.config;
         if call.asks == Asks::Upgrade && config.protocol == Protocol::Grpc {

@@ -189,7 +189,15 @@ impl Worker {
     pub async fn trace(&self, request: Request<RequestBody>) -> (Result<Response<ResponseBody>, Failure>, Trail) {
         let mut trail = Trail::default();
         let (rule, asks) = (&self.rule, Asks::Answer);
-        let call = Call { rule, upstream: NAME, deadline: None, asks, caller: CALLER, trail: &mut trail };
+        let call = Call {
+            rule,
+            upstream: NAME,
+            started: tokio::time::Instant::now(),
+            deadline: None,
+            asks,
+            caller: CALLER,
+            trail: &mut trail,
+        };
         let sent =
             tokio::time::timeout(PATIENCE, self.pools.send(call, request)).await.expect("an answer or a failure");
         (sent, trail)
