@@ -44,6 +44,7 @@ mod tunnel;
 mod unpack;
 mod unread;
 pub mod upstream;
+pub mod versions;
 mod websocket;
 mod worker;
 
@@ -289,6 +290,11 @@ impl Proxy {
         self.shared.registry.metrics(out);
         self.shared.limits.metrics(&self.shared.settings.region, out);
         self.shared.cache.metrics(out);
+    }
+
+    /// Who called versions that are on their way out, since this node started; the last first.
+    pub fn callers(&self) -> Vec<versions::Called> {
+        versions::callers(&self.workers)
     }
 
     /// Stops accepting (after emptying the accept queues), asks clients to go (GOAWAY, Connection: close), waits for

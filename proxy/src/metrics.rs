@@ -2,6 +2,8 @@
 //!
 //! Each worker writes its own counters only, so that a write is a load and a store; readers sum.
 
+mod reasons;
+
 use std::{
     collections::BTreeMap,
     fmt::Write,
@@ -14,6 +16,9 @@ use std::{
 
 use http::{Method, StatusCode};
 use quorumgate_model::{resource::Name, ruleset::Ruleset};
+
+pub(crate) use self::reasons::REASONS;
+use crate::versions::Callers;
 
 /// The label of requests that no route took: no route can have this name.
 pub(crate) const NO_ROUTE: &str = "-";
@@ -298,6 +303,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) panics: Counter,
     mirrors: [Counter; MirrorResult::ALL.len()],
     caches: [Counter; CacheResult::ALL.len()],
+    /// Who calls versions that are on their way out.
+    pub(crate) callers: Callers,
 }
 
 /// In the order of `REASONS`.
@@ -309,59 +316,6 @@ impl Default for Rejects {
         Self(std::array::from_fn(|_| Counter::default()))
     }
 }
-
-/// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 49] = [
-    "malformed_request",
-    "bad_path",
-    "validation_failed",
-    "no_route",
-    "method_not_allowed",
-    "request_timeout",
-    "content_too_large",
-    "unsupported_media_type",
-    "uri_too_long",
-    "header_fields_too_large",
-    "broken_rule",
-    "credentials_missing",
-    "credentials_invalid",
-    "token_expired",
-    "token_revoked",
-    "signature_invalid",
-    "insufficient_scope",
-    "access_denied",
-    "ip_denied",
-    "rate_limited",
-    "quota_exceeded",
-    "concurrency_limited",
-    "limit_unavailable",
-    "auth_unavailable",
-    "upgrade_not_supported",
-    "upstream_protocol_error",
-    "upstream_reset",
-    "upstream_tls",
-    "circuit_open",
-    "no_healthy_upstream",
-    "state_stale",
-    "upstream_timeout",
-    "loop_detected",
-    "misdirected_request",
-    "not_cached",
-    "overloaded",
-    "client_gone",
-    "too_many_connections",
-    "tls_handshake",
-    "proxy_protocol",
-    "silent_connection",
-    "slow_header",
-    "h2_flood",
-    "h2_protocol_error",
-    "stalled_client",
-    "tunnel_idle",
-    "drain_grace_over",
-    "internal_error",
-    "other",
-];
 
 impl WorkerMetrics {
     pub(crate) fn reject(&self, reason: &str) {
@@ -418,6 +372,8 @@ impl WorkerMetrics {
         routes.retain(|name, _| is_kept(name));
         let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
         policies.retain(|name, _| rules.has_policy(name));
+        drop(policies);
+        self.callers.keep_only(rules);
     }
 }
 

@@ -37,6 +37,7 @@ use crate::{
     told,
     traffic::Passing,
     upstream::{Failure, Trail},
+    versions::Version as ApiVersion,
     worker::Worker,
 };
 
@@ -84,6 +85,8 @@ pub(crate) struct Record {
     pub(crate) live: Option<Live>,
     /// What its route wants to know of it for later; None: nothing.
     pub(crate) traffic: Option<Box<Passing>>,
+    /// The version of an API that its route is of.
+    pub(crate) of_api: Option<Rc<ApiVersion>>,
     /// What it took of limits.
     pub(crate) admitted: Option<Box<Admitted>>,
     /// Until the request was handed to the upstream.
@@ -180,6 +183,7 @@ impl Record {
             cookies: Vec::new(),
             live: None,
             traffic: None,
+            of_api: None,
             admitted: None,
             overhead: None,
             queued: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! Why this gateway answers instead of the upstream, and what it then says (RFC 9457; trailers-only for gRPC).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, rc::Rc};
 
 use bytes::Bytes;
 use http::{
@@ -12,8 +12,13 @@ use uuid::Uuid;
 use quorumgate_model::{resource::Name, ruleset::ShutOut};
 
 use crate::{
-    client_body::ClientFault, identity::AuthFailure, inspect::Violations, limits::OverLimit, live::Ended,
+    client_body::ClientFault,
+    identity::AuthFailure,
+    inspect::Violations,
+    limits::OverLimit,
+    live::Ended,
     upstream::Failure,
+    versions::{Version, Window},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +58,10 @@ pub(crate) enum Refusal {
     AccessDenied,
     /// The client's address, by a policy of the route.
     IpDenied(ShutOut),
+    /// The version of the API that this is of serves no more.
+    Retired(Rc<Version>),
+    /// It does not at the moment, on purpose.
+    Brownout(Rc<Version>, Window),
     UpgradeNotSupported,
     UpstreamProtocol,
     UpstreamReset,
@@ -223,6 +232,20 @@ impl Refusal {
             Self::IpDenied(_) => {
                 words(S::FORBIDDEN, "ip_denied", "Address denied", "this address is not let in here", 7)
             }
+            Self::Retired(_) => words(
+                S::GONE,
+                "api_retired",
+                "Version retired",
+                "this version of the API serves no more; Link names its successor, if it has one",
+                12,
+            ),
+            Self::Brownout(_, window) => words(
+                window.status,
+                "api_brownout",
+                "Version in a brown-out",
+                "this version of the API is about to end and does not serve at the moment, on purpose; Link names its successor, if it has one",
+                14,
+            ),
             Self::AccessDenied => {
                 words(S::FORBIDDEN, "access_denied", "Access denied", "the rules of this route do not allow it", 7)
             }
@@ -412,6 +435,7 @@ impl Refusal {
                 format!(",\"violated-policies\":[\"{}\"],\"retry_after\":{}", over.policy, over.retry_after_s)
             }
             Self::Invalid(violations) => violations.member(),
+            Self::Retired(version) | Self::Brownout(version, _) => version.member(),
             _ => String::new(),
         }
     }
@@ -434,6 +458,11 @@ impl Refusal {
         }
         if let Self::TooManyFailures(seconds) | Self::CircuitOpen(seconds) = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+        }
+        if let Self::Brownout(_, window) = self
+            && window.status == StatusCode::SERVICE_UNAVAILABLE
+        {
+            headers.insert(RETRY_AFTER, HeaderValue::from(window.left_s));
         }
         if let Self::OverLimit(over) = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(over.retry_after_s));

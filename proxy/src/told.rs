@@ -23,6 +23,11 @@ impl Told {
                 told.policy = Some(Arc::from(&*shut.policy));
                 told.rule = Some(Arc::from(shut.how.word()));
             }
+            Refusal::Retired(version) | Refusal::Brownout(version, _) => {
+                told.policy = Some(Arc::from(&*version.policy.name));
+                told.rule =
+                    Some(Arc::from(if matches!(refusal, Refusal::Retired(_)) { "retired" } else { "brownouts" }));
+            }
             Refusal::TooLargeToInspect { policy, .. } => {
                 told.policy = Some(Arc::from(&**policy));
                 told.rule = Some(Arc::from("body_max"));

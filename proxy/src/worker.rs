@@ -45,6 +45,7 @@ use crate::{
     reception::Open,
     settings::Settings,
     upstream::{Pools, Registry},
+    versions::Versions,
 };
 
 /// How exact the clocks of connections are.
@@ -113,6 +114,7 @@ pub(crate) struct Worker {
     pub(crate) kept: Kept,
     pub(crate) plans: Plans,
     pub(crate) inspectors: Inspectors,
+    pub(crate) versions: Versions,
     pub(crate) server_names: passthrough::Cache,
     /// The exchanges that it served last.
     pub(crate) recent: Recent,
@@ -255,6 +257,7 @@ async fn run_local(seed: Seed) {
         kept: Kept::default(),
         plans: Plans::new(metrics.clone()),
         inspectors: Inspectors::new(metrics.clone()),
+        versions: Versions::default(),
         server_names: passthrough::Cache::default(),
         recent: Recent::default(),
         mirrors: Cell::new(0),
@@ -318,6 +321,7 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
         worker.wall.set((Instant::now(), recent::now_ms()));
         worker.plans.prune(&worker.shared.ruleset.load());
         worker.inspectors.prune(&worker.shared.ruleset.load());
+        worker.versions.prune(&worker.shared.ruleset.load());
         sweep(worker);
         if worker.now_ms() >= trimmed_ms + TRIM_EVERY_MS {
             trimmed_ms = worker.now_ms();

@@ -9,10 +9,11 @@ use super::resource::{meta_to, name_from, word};
 use crate::{
     invalid::Invalid,
     resource::{
-        GraphqlPolicy, InjectionClass, InjectionException, InjectionPolicy, InspectedPlace, IpPolicy, IpWords,
-        JsonPolicy, MultipartPolicy, Nets, Policy, PolicyKind, PolicyMode, PolicyWords, Tolerance, XmlPolicy, plain,
+        Brownout, GraphqlPolicy, InjectionClass, InjectionException, InjectionPolicy, InspectedPlace, IpPolicy,
+        IpWords, JsonPolicy, MultipartPolicy, Nets, Policy, PolicyKind, PolicyMode, PolicyWords, Tolerance,
+        VersionPolicy, VersionState, XmlPolicy, plain,
     },
-    units::Size,
+    units::{Moment, Size},
 };
 
 /// From so many networks on a list is packed.
@@ -46,7 +47,36 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
             let injection = injection_from(it).map_err(|invalid| invalid.under("injection"))?;
             PolicyWords { injection: Some(injection), ..words }.try_into()
         }
+        Some(Kind::Version(it)) => {
+            let version = version_from(it).map_err(|invalid| invalid.under("version"))?;
+            PolicyWords { version: Some(version), ..words }.try_into()
+        }
     }
+}
+
+fn version_from(it: admin::VersionPolicy) -> Result<VersionPolicy, Invalid> {
+    let brownout = |(place, it): (usize, admin::Brownout)| {
+        let status = match it.status {
+            0 => 503,
+            status => u16::try_from(status).map_err(|_| {
+                Invalid::field(format!("brownouts[{place}].status")).found(status).allowed("410 or 503")
+            })?,
+        };
+        Ok(Brownout { start: Moment(it.start_ms), end: Moment(it.end_ms), status })
+    };
+    Ok(VersionPolicy {
+        api: name_from("api", &it.api)?,
+        version: it.version,
+        state: word("state", &it.state, VersionState::ALL, VersionState::word)?.unwrap_or(VersionState::Published),
+        preview_groups: it.preview_groups,
+        deprecated_at: it.deprecated_at_ms.map(Moment),
+        sunset: it.sunset_ms.map(Moment),
+        successor: it.successor,
+        successor_url: it.successor_url,
+        deprecation_url: it.deprecation_url,
+        sunset_url: it.sunset_url,
+        brownouts: it.brownouts.into_iter().enumerate().map(brownout).collect::<Result<_, Invalid>>()?,
+    })
 }
 
 fn injection_from(it: admin::InjectionPolicy) -> Result<InjectionPolicy, Invalid> {
@@ -170,6 +200,7 @@ pub fn policy_to(it: &Policy) -> admin::Policy {
         PolicyKind::Multipart(it) => Kind::Multipart(multipart_to(it)),
         PolicyKind::Graphql(it) => Kind::Graphql(graphql_to(it)),
         PolicyKind::Injection(it) => Kind::Injection(injection_to(it)),
+        PolicyKind::Version(it) => Kind::Version(version_to(it)),
     };
     admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
 }
@@ -198,6 +229,23 @@ fn json_to(it: &JsonPolicy) -> admin::JsonPolicy {
         duplicate_keys: it.duplicate_keys.word().to_owned(),
         body_max: Some(it.body_max.0),
         other_types: it.other_types.word().to_owned(),
+    }
+}
+
+fn version_to(it: &VersionPolicy) -> admin::VersionPolicy {
+    let brownout = |it: &Brownout| admin::Brownout { start_ms: it.start.0, end_ms: it.end.0, status: it.status.into() };
+    admin::VersionPolicy {
+        api: it.api.to_string(),
+        version: it.version.clone(),
+        state: it.state.word().to_owned(),
+        preview_groups: it.preview_groups.clone(),
+        deprecated_at_ms: it.deprecated_at.map(|at| at.0),
+        sunset_ms: it.sunset.map(|at| at.0),
+        successor: it.successor.clone(),
+        successor_url: it.successor_url.clone(),
+        deprecation_url: it.deprecation_url.clone(),
+        sunset_url: it.sunset_url.clone(),
+        brownouts: it.brownouts.iter().map(brownout).collect(),
     }
 }
 

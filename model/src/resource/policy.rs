@@ -1,8 +1,9 @@
-//! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, the others by what the
-//! request says.
+//! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, `version` by how
+//! far the life of an API's version is, the others by what the request says.
 
 mod injection;
 mod payload;
+mod version;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use injection::*;
 pub use payload::*;
+pub use version::*;
 
 use super::{Name, check};
 use crate::invalid::Invalid;
@@ -38,10 +40,11 @@ pub enum PolicyKind {
     Multipart(MultipartPolicy),
     Graphql(GraphqlPolicy),
     Injection(InjectionPolicy),
+    Version(Box<VersionPolicy>),
 }
 
 /// Exactly one of them makes a policy.
-const KINDS: &str = "ip, json, xml, multipart, graphql and injection";
+const KINDS: &str = "ip, json, xml, multipart, graphql, injection and version";
 
 impl PolicyKind {
     /// `ip`
@@ -53,6 +56,7 @@ impl PolicyKind {
             PolicyKind::Multipart(_) => "multipart",
             PolicyKind::Graphql(_) => "graphql",
             PolicyKind::Injection(_) => "injection",
+            PolicyKind::Version(_) => "version",
         }
     }
 
@@ -62,13 +66,14 @@ impl PolicyKind {
             PolicyKind::Ip(_) => 1,
             PolicyKind::Json(_) | PolicyKind::Xml(_) | PolicyKind::Multipart(_) => 3,
             PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
+            PolicyKind::Version(_) => 4,
         }
     }
 
     /// How it looks through what a request says; None: it goes by something else.
     pub fn look(&self) -> Option<Look> {
         let (mode, body_max, other_types) = match self {
-            PolicyKind::Ip(_) => return None,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) => return None,
             PolicyKind::Json(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Xml(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Multipart(it) => (it.mode, it.body_max, it.other_types),
@@ -161,12 +166,15 @@ pub struct PolicyWords {
     pub graphql: Option<GraphqlPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<InjectionPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionPolicy>,
 }
 
 impl PolicyWords {
     pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
-        let (ip, json, xml, multipart, graphql, injection) = (None, None, None, None, None, None);
-        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection }
+        let (ip, json, xml, multipart, graphql) = (None, None, None, None, None);
+        let (injection, version) = (None, None);
+        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection, version }
     }
 }
 
@@ -199,6 +207,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let multipart = words.multipart.as_ref().map(|it| it.clone().checked().map(PolicyKind::Multipart));
     let graphql = words.graphql.as_ref().map(|it| it.clone().checked().map(PolicyKind::Graphql));
     let injection = words.injection.as_ref().map(|it| it.clone().checked().map(PolicyKind::Injection));
+    let version = words.version.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Version(it.into())));
     let under = |word: &'static str, it: Option<Result<_, Invalid>>| {
         it.map(|kind| kind.map_err(|invalid: Invalid| invalid.under(word)))
     };
@@ -209,6 +218,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
         under("multipart", multipart),
         under("graphql", graphql),
         under("injection", injection),
+        under("version", version),
     ];
     let mut said = all.into_iter().flatten();
     let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
@@ -248,6 +258,7 @@ impl From<Policy> for PolicyWords {
             PolicyKind::Multipart(it) => Self { multipart: Some(it), ..words },
             PolicyKind::Graphql(it) => Self { graphql: Some(it), ..words },
             PolicyKind::Injection(it) => Self { injection: Some(it), ..words },
+            PolicyKind::Version(it) => Self { version: Some(*it), ..words },
         }
     }
 }

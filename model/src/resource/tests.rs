@@ -281,6 +281,7 @@ fn what_older_builds_do_not_know_asks_for_newer_ones() {
     let policy = |words| Resource::Policy(Arc::new(serde_json::from_value(words).unwrap()));
     assert_eq!(level(policy(json!({ "name": "p", "ip": { "deny": ["10.0.0.0/8"] } }))), 1);
     assert_eq!(level(policy(json!({ "name": "p", "json": {} }))), 3);
+    assert_eq!(level(policy(json!({ "name": "p", "version": { "api": "a", "version": "v1" } }))), 4);
     assert_eq!(level(Resource::Route(Arc::new(route(json!({})).unwrap()))), 1);
     let unpacking = route(json!({ "body": { "decompressed_max": "64MiB" } })).unwrap();
     assert_eq!(level(Resource::Route(Arc::new(unpacking))), 3);

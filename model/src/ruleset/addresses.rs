@@ -14,6 +14,8 @@ pub(super) enum Asked {
     Addresses(Arc<Addresses>),
     /// Of what a request says.
     Inspection(Arc<Policy>),
+    /// How far the life of a version is.
+    Version(Arc<Policy>),
 }
 
 /// One policy of kind `ip`.
@@ -59,7 +61,7 @@ impl Ruleset {
         let address = address.to_canonical();
         let verdict = |name: &Name| match self.policies.get(name) {
             Some(Asked::Addresses(it)) => it.shuts_out(address),
-            Some(Asked::Inspection(_)) => None,
+            Some(Asked::Inspection(_) | Asked::Version(_)) => None,
             // The state refuses a route whose policy is not there; should it be so all the same, nobody comes in.
             None => Some(Shut::NotAllowed),
         };
@@ -80,6 +82,14 @@ impl Ruleset {
         rule.route.policies.iter().filter_map(inspection).collect()
     }
 
+    /// Of which version of an API the route is; of several, the first in its order. Free for routes without policies.
+    pub fn version(&self, rule: &Rule) -> Option<&Arc<Policy>> {
+        rule.route.policies.iter().find_map(|name| match self.policies.get(name) {
+            Some(Asked::Version(it)) => Some(it),
+            _ => None,
+        })
+    }
+
     /// Whether any policy that looks at what requests say is of this kind.
     pub fn has_inspection(&self, is: impl Fn(&PolicyKind) -> bool) -> bool {
         self.policies.values().any(|it| matches!(it, Asked::Inspection(it) if is(&it.kind)))
@@ -92,7 +102,7 @@ impl Ruleset {
 
     /// Whether this very policy is asked still.
     pub fn asks(&self, policy: &Arc<Policy>) -> bool {
-        matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it)) if Arc::ptr_eq(it, policy))
+        matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it) | Asked::Version(it)) if Arc::ptr_eq(it, policy))
     }
 }
 
@@ -100,6 +110,7 @@ impl Asked {
     pub(super) fn of(policy: &Arc<Policy>) -> Self {
         match &policy.kind {
             PolicyKind::Ip(ip) => Self::Addresses(Arc::new(Addresses::new(ip))),
+            PolicyKind::Version(_) => Self::Version(policy.clone()),
             _ => Self::Inspection(policy.clone()),
         }
     }

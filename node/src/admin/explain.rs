@@ -4,6 +4,7 @@ mod addresses;
 mod caller;
 mod inspections;
 mod traffic;
+mod version;
 
 use std::net::IpAddr;
 
@@ -150,6 +151,12 @@ impl Walk {
         }
         if canonical::has_encoded_slash(path) && route.encoded_slash == EncodedSlash::Refuse {
             return self.refused("encoded_slash", 400, "bad_path", "%2F or %5C in the path, and the route refuses it");
+        }
+        if let Some(told) = version::told(rules, rule) {
+            self.pass("version", &told.words, &told.policy);
+            if let Some((status, code)) = told.refusal {
+                return ExplainMatchResponse { status: status.into(), code: code.into(), ..self.response };
+            }
         }
         let headers = caller::header_map(asked.headers.0);
         if let Some(told) = traffic::preflight(route, &asked.method, &headers) {

@@ -25,7 +25,7 @@ use self::{
     args::{Backup, Cli, Cluster, Command, Explain, Form, Global},
     failure::{Failure, Outcome},
     verbs::{
-        audit, backup, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes, objects,
+        apis, audit, backup, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes, objects,
         revocations, tokens, top, watch,
     },
 };
@@ -104,6 +104,7 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Auth(it) => objects::of_kind(global, Kind::Auth, it).await,
         Command::CertificateAuthority(it) => objects::of_kind(global, Kind::CertificateAuthority, it).await,
         Command::Limit(it) => limits::run(global, it).await,
+        Command::Api(it) => apis::run(global, it).await,
         Command::Cache(it) => cache::run(global, it).await,
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
         Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,

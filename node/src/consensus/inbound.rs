@@ -88,6 +88,7 @@ impl Inbound for Consensus {
             Call::Exchange(request) => Ok(self.member.answer_exchange(&request).await),
             Call::UpstreamHealth(request) => Ok(self.member.answer_upstream_health(&request)),
             Call::Traffic(request) => Ok(self.member.answer_traffic(&request)),
+            Call::Callers(_) => Ok(Answer::Callers(self.member.callers())),
             Call::Report(_) => Ok(Answer::Report(self.member.report().await)),
             Call::Membership(request) => self.answer_membership(&request).await,
             Call::Join(request) => self.answer_join(request, from).await,

@@ -39,6 +39,8 @@ use crate::{
 /// Synced writes of which the median is reported.
 const FSYNCS: usize = 5;
 const FSYNC_BYTES: usize = 4 << 10;
+/// Callers that a node tells of, the last first.
+const CALLERS_MAX: usize = 50_000;
 /// Names of broken routes in a report.
 const BROKEN_MAX: usize = 20;
 
@@ -191,6 +193,19 @@ impl Member {
             upstream::shown(&proxy.upstreams(), &request.name, &self.name(), &self.settings.node.region)
         };
         Answer::UpstreamHealth(pb::UpstreamHealthResponse { health: self.proxy.get().and_then(known) })
+    }
+
+    pub(super) fn callers(&self) -> pb::CallersResponse {
+        let called = |it: quorumgate_proxy::versions::Called| pb::Called {
+            policy: it.policy.to_string(),
+            route: it.route,
+            method: it.method.to_owned(),
+            consumer: it.consumer,
+            count: it.count,
+            last_ms: it.last_ms,
+        };
+        let known = self.proxy.get().map(|proxy| proxy.callers()).unwrap_or_default();
+        pb::CallersResponse { callers: known.into_iter().take(CALLERS_MAX).map(called).collect() }
     }
 
     pub(super) fn answer_traffic(&self, request: &pb::TrafficRequest) -> Answer {

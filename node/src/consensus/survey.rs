@@ -236,6 +236,25 @@ impl Consensus {
         join_all(asked).await
     }
 
+    /// Every node of the state with who called versions that are on their way out; None for those that gave no answer in time.
+    pub async fn callers(&self, deadline: Duration) -> Vec<(NodeId, Option<pb::CallersResponse>)> {
+        let state = self.state();
+        let asked = state.nodes.values().map(|node| async move {
+            if node.id == self.member.me.node {
+                return (node.id, Some(self.member.callers()));
+            }
+            if self.member.peers.is_silent(node.id) {
+                return (node.id, None);
+            }
+            let target = Target { id: node.id, address: node.peer_address.clone() };
+            match self.member.peers.call(&target, Call::Callers(pb::CallersRequest {}), deadline).await {
+                Ok(Answer::Callers(answer)) => (node.id, Some(answer)),
+                _ => (node.id, None),
+            }
+        });
+        join_all(asked).await
+    }
+
     pub(super) async fn own_usage(&self, request: pb::LimitUsageRequest) -> pb::LimitUsageResponse {
         match self.member.spent.get() {
             Some(spent) => spent(request).await,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorumgate_model::{command::Role, ruleset::Ruleset};
+use quorumgate_model::{command::Role, resource::Kind, ruleset::Ruleset};
 use quorumgate_node::settings::Settings;
 use quorumgate_proxy::{AccessLog, ClientLimits, Freshness, Listener, Proxy};
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     cli_node::{Node, SHOP, json_of, keys, program, text},
+    json_api::call,
     members::{Home, SOON},
 };
 
@@ -261,11 +262,11 @@ fn a_byte_changed_on_the_disk_is_named_by_audit_verify() {
     node.check(&["audit", "verify"], "", 1, &[&words]);
 }
 
-fn proxy(rules: Value) -> Proxy {
+fn proxy(policies: Value, rules: Value) -> Proxy {
     let mut state = quorumgate_model::state::State { revision: 42, ..Default::default() };
-    for route in rules.as_array().unwrap() {
-        let route = serde_json::from_value(route.clone()).unwrap();
-        let resource = quorumgate_model::resource::Resource::Route(Arc::new(route));
+    let all = [(Kind::Policy, policies), (Kind::Route, rules)];
+    for (kind, words) in all.iter().flat_map(|(kind, list)| list.as_array().unwrap().iter().map(move |it| (kind, it))) {
+        let resource = kind.parse(words.clone()).unwrap();
         state.resources.insert(resource.key(), quorumgate_model::change::stored(resource));
     }
     let settings = quorumgate_proxy::Settings {
@@ -290,16 +291,22 @@ async fn any_node_explains_what_another_has_served_and_knows_how_that_one_is() {
     let index = first.consensus.state().index;
     second.consensus.wait_applied(index, SOON).await.unwrap();
 
-    let serving = Arc::new(proxy(json!([
-        {"name": "strict", "match": {"path_prefix": "/strict"}, "respond": {"status": 200}, "on_stale": "deny"},
-        {"name": "reads", "match": {"path_prefix": "/reads", "methods": ["GET"]}, "respond": {"status": 200}},
-    ])));
+    let retired = json!([{"name": "v1", "version": {"api": "orders", "version": "v1", "state": "retired"}}]);
+    let serving = Arc::new(proxy(
+        retired,
+        json!([
+            {"name": "gone", "match": {"path_prefix": "/v1"}, "respond": {"status": 200}, "policies": ["v1"]},
+            {"name": "strict", "match": {"path_prefix": "/strict"}, "respond": {"status": 200}, "on_stale": "deny"},
+            {"name": "reads", "match": {"path_prefix": "/reads", "methods": ["GET"]}, "respond": {"status": 200}},
+        ]),
+    ));
     let address = serving.addresses()[0];
     first.consensus.attach_proxy(serving.clone());
     let long = format!("GET /{}", "x".repeat(17 << 10));
     // Every code has its example in the proxy's tests; these have each kind of fact between them.
     for (line, code, phase, policy, rule, number) in [
         ("GET /strict", "state_stale", "freshness", "strict", "", None),
+        ("GET /v1/x", "api_retired", "before_authentication", "v1", "retired", None),
         ("POST /reads", "method_not_allowed", "route", "", "GET, HEAD", None),
         (&long, "uri_too_long", "parse", "", "", Some(("uri_bytes_max", 16 << 10))),
     ] {
@@ -315,6 +322,13 @@ async fn any_node_explains_what_another_has_served_and_knows_how_that_one_is() {
     }
     assert!(second.consensus.exchange(Uuid::new_v4(), SOON).await.is_none());
 
+    let callers = second.consensus.callers(SOON).await;
+    let mut told: Vec<_> = callers.into_iter().map(|(_, it)| it.expect("it answers").callers).collect();
+    told.sort_by_key(Vec::len);
+    let [none, some] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((none.len(), some.len()), (0, 1));
+    assert_eq!((&*some[0].policy, &*some[0].route, &*some[0].method, some[0].count), ("v1", "gone", "GET", 1));
+
     let reports = second.consensus.reports(SOON).await;
     let names: Vec<_> = reports.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["n2", "n1"], "the asked one first");
@@ -326,6 +340,43 @@ async fn any_node_explains_what_another_has_served_and_knows_how_that_one_is() {
     assert!(!reports[0].report.as_ref().unwrap().round_trips.is_empty(), "it has a connection to the other");
     second.stop().await;
     first.stop().await;
+}
+
+const VERSIONS: &str = "\
+policies:
+- {name: orders-v1, version: {api: orders, version: v1, state: retired, successor: v2, successor_url: /v2/orders}}
+- {name: orders-v2, version: {api: orders, version: v2}}
+routes:
+- {name: orders-v1, match: {path_template: '/v1/orders/{id}'}, respond: {status: 200}, policies: [orders-v1]}
+- {name: orders-v2, match: {path_prefix: /v2/orders}, respond: {status: 200}, policies: [orders-v2]}
+";
+
+#[test]
+fn versions_of_apis_and_their_callers_are_shown_alike_by_all_ways() {
+    let node = Node::start();
+    node.json(&["apply", "-f", "-"], VERSIONS);
+    let gone = ask(proxy_of(&node), "GET /v1/orders/7");
+    assert!(
+        gone.starts_with("HTTP/1.1 410 ") && gone.contains("link: </v2/orders>; rel=\"successor-version\""),
+        "{gone}"
+    );
+    let listed = node.json(&["api", "ls"], "");
+    let versions: Vec<_> =
+        listed["versions"].as_array().unwrap().iter().map(|it| (&it["version"], &it["now"])).collect();
+    assert_eq!(json!(versions), json!([["v1", "retired"], ["v2", "published"]]));
+    assert_eq!(listed["versions"][0]["routes"], json!(["orders-v1"]));
+    assert_eq!(node.json(&["api", "get", "orders"], ""), listed);
+    node.check(&["api", "get", "order"], "", 4, &["there are: orders"]);
+    let called = node.json(&["api", "callers", "orders"], "");
+    let it = &called["callers"][0];
+    assert_eq!((&it["method"], &it["path"], &it["count"]), (&json!("GET"), &json!("/v1/orders/{id}"), &json!(1)));
+    assert!(it["consumer"].is_null() && it["last_call"].is_string() && called["unanswered"] == json!([]), "{called}");
+    assert_eq!(node.json(&["api", "callers", "--version", "v2"], "")["callers"], json!([]));
+    for (path, expected) in [("apis", &listed), ("apis/orders", &listed), ("callers", &called)] {
+        assert_eq!(&call(&node, &format!("GET /api/v1/{path}"), "", "").1, expected, "{path}");
+    }
+    let matched = node.json(&["route", "match", "GET", "http://a.test/v1/orders/7"], "");
+    assert_eq!((&matched["status"], &matched["code"]), (&json!(410), &json!("api_retired")));
 }
 
 /// Every name in the text that begins as our metrics do, as the family that it belongs to.

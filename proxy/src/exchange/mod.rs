@@ -130,7 +130,7 @@ async fn serve(
         }
     };
     record.logged = Some(logged(&conn.worker, &parts, &host, &path));
-    let (plan, shut_out, inspections) = {
+    let (plan, shut_out, inspections, version) = {
         // One ruleset for the whole exchange: a change mid-request is for the next request.
         let rules = conn.worker.shared.ruleset.load();
         record.revision = rules.revision;
@@ -145,7 +145,8 @@ async fn serve(
         });
         match found {
             Found::Rule(rule) => {
-                (conn.worker.plans.of(rule), rules.shut_out(rule, record.client_ip), rules.inspections(rule))
+                let version = rules.version(rule).map(|policy| conn.worker.versions.of(policy));
+                (conn.worker.plans.of(rule), rules.shut_out(rule, record.client_ip), rules.inspections(rule), version)
             }
             Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
             Found::NoRoute => return Err(Refusal::NoRoute),
@@ -161,6 +162,10 @@ async fn serve(
         return Err(Refusal::IpDenied(shut_out));
     }
     admit(record, &plan, &parts.headers, &path)?;
+    let preview = match version {
+        Some(version) => version.enter(record)?,
+        None => None,
+    };
     if record.traffic.is_some()
         && let Some(answer) = traffic::preflight(record)
     {
@@ -184,6 +189,11 @@ async fn serve(
             }
             Admission::Answered(response) => return Ok(response),
         }
+    }
+    if let Some(version) = preview
+        && !version.lets_in(record.identity.as_deref())
+    {
+        return Err(Refusal::NoRoute);
     }
     if let Ok(Some(rules)) = &plan.authorization {
         let (method, query, headers) = (parts.method.as_str(), parts.uri.query(), &parts.headers);
@@ -430,6 +440,9 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
         let shared = &record.conn.worker.shared;
         admitted.settle(response.headers());
         admitted.fields(&shared.limits, shared.settings.limits.rate_limit_style, response.headers_mut());
+    }
+    if let Some(version) = &record.of_api {
+        version.told(&record, response.headers_mut());
     }
     if record.traffic.is_some() {
         traffic::decorate(&record, response.headers_mut());

@@ -226,7 +226,7 @@ impl Inspector {
                     || media.is_xml()
                     || media.is_missing()
             }
-            PolicyKind::Ip(_) => false,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) => false,
         }
     }
 
@@ -241,7 +241,7 @@ impl Inspector {
             PolicyKind::Json(_) | PolicyKind::Graphql(_) => matches!(first(), Some(b'{' | b'[' | b'"')),
             PolicyKind::Xml(_) => first() == Some(&b'<'),
             PolicyKind::Injection(_) => true,
-            PolicyKind::Multipart(_) | PolicyKind::Ip(_) => false,
+            PolicyKind::Multipart(_) | PolicyKind::Ip(_) | PolicyKind::Version(_) => false,
         }
     }
 
@@ -270,7 +270,7 @@ impl Inspector {
                 scan.body(&parts.headers, media, bytes);
                 scan.found()
             }
-            PolicyKind::Ip(_) => Vec::new(),
+            PolicyKind::Ip(_) | PolicyKind::Version(_) => Vec::new(),
         }
     }
 

@@ -44,6 +44,7 @@ mod upstream_pool;
 mod upstream_retry;
 mod upstream_support;
 mod upstream_tls;
+mod versions;
 mod websocket;
 mod websocket_h2;
 mod world;

@@ -78,9 +78,13 @@ pub async fn answer(asked: Asked, request: Request<Incoming>, local: Local) -> R
         Asked::Config | Asked::Revisions | Asked::Objects(_) | Asked::Object(..) => {
             configured(asked, &request, local).await?
         }
-        Asked::WhoAmI | Asked::Traffic | Asked::Health(_) | Asked::Verify | Asked::Diff => {
-            overview::answer(asked, &request, local).await?
-        }
+        Asked::WhoAmI
+        | Asked::Traffic
+        | Asked::Health(_)
+        | Asked::Apis(_)
+        | Asked::Callers(_)
+        | Asked::Verify
+        | Asked::Diff => overview::answer(asked, &request, local).await?,
         Asked::Cluster | Asked::Nodes | Asked::Node(..) | Asked::TransferLeader => {
             members(asked, &request, local).await?
         }

@@ -4,7 +4,8 @@
 use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use quorumgate_proto::admin::v1::{
-    self as admin, observe_client::ObserveClient, overview_client::OverviewClient, upstreams_client::UpstreamsClient,
+    self as admin, apis_client::ApisClient, observe_client::ObserveClient, overview_client::OverviewClient,
+    upstreams_client::UpstreamsClient,
 };
 use serde_json::{Value, json};
 use tonic::{Status, body::Body};
@@ -12,7 +13,7 @@ use tonic::{Status, body::Body};
 use super::{Asked, Local, MESSAGE_BYTES_MAX, config_of, internal, reply, words::Words};
 use crate::cli::{
     diff, shape,
-    verbs::{audit, exchanges, upstream_health},
+    verbs::{apis, audit, exchanges, upstream_health},
 };
 
 pub async fn answer<T>(asked: Asked, request: &Request<T>, local: Local) -> Result<Value, Status> {
@@ -42,6 +43,18 @@ pub async fn answer<T>(asked: Asked, request: &Request<T>, local: Local) -> Resu
             Words::of(request, &[])?;
             let asked = admin::GetUpstreamHealthRequest { name };
             Ok(upstream_health::known(&UpstreamsClient::new(local).get_upstream_health(asked).await?.into_inner()))
+        }
+        Asked::Apis(api) => {
+            Words::of(request, &[])?;
+            let answer = ApisClient::new(local).list_apis(admin::ListApisRequest { api }).await?.into_inner();
+            Ok(apis::known(&answer))
+        }
+        Asked::Callers(api) => {
+            let words = Words::of(request, &["version", "consumer", "top"])?;
+            let (version, consumer, top) = (words.text("version"), words.text("consumer"), words.count("top")?);
+            let asked = admin::ListCallersRequest { api, version, consumer, top };
+            let mut client = ApisClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            Ok(apis::known_callers(&client.list_callers(asked).await?.into_inner()))
         }
         Asked::Verify => {
             Words::of(request, &[])?;

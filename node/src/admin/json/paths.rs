@@ -31,6 +31,10 @@ pub enum Asked {
     Traffic,
     /// Exchanges as they end.
     Tap,
+    /// Versions; "": of all APIs.
+    Apis(String),
+    /// "": of all APIs.
+    Callers(String),
     /// Of an upstream's servers.
     Health(String),
     Diff,
@@ -96,6 +100,10 @@ pub const KNOWN: &[&str] = &[
     "GET usage",
     "GET usage/LIMIT",
     "GET upstreams/NAME/health",
+    "GET apis",
+    "GET apis/NAME",
+    "GET callers",
+    "GET callers/NAME",
     "GET events",
     "GET KINDS",
     "GET KINDS/NAME",
@@ -134,6 +142,10 @@ pub fn find(method: &Method, path: &str) -> Result<(Asked, String), Status> {
         ("GET", ["upstreams", name, "health"]) => {
             Some((Asked::Health((*name).into()), "Upstreams/GetUpstreamHealth".into()))
         }
+        ("GET", ["apis"]) => Some((Asked::Apis(String::new()), "Apis/ListApis".into())),
+        ("GET", ["apis", name]) => Some((Asked::Apis((*name).into()), "Apis/ListApis".into())),
+        ("GET", ["callers"]) => Some((Asked::Callers(String::new()), "Apis/ListCallers".into())),
+        ("GET", ["callers", name]) => Some((Asked::Callers((*name).into()), "Apis/ListCallers".into())),
         ("GET", ["usage"]) => Some((Asked::Usage(String::new()), "LimitUsage/GetUsage".into())),
         ("GET", ["usage", limit]) => Some((Asked::Usage((*limit).into()), "LimitUsage/GetUsage".into())),
         ("GET", ["events"]) => Some((Asked::Events, "Config/WatchConfig".into())),

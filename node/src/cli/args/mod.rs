@@ -1,5 +1,6 @@
 //! The command line's grammar: every verb, its flags and their help texts.
 
+mod apis;
 mod cache;
 mod cluster;
 mod config;
@@ -13,6 +14,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorumgate_model::{resource::Name, units::Span};
 
+pub use apis::*;
 pub use cache::*;
 pub use cluster::*;
 pub use config::*;
@@ -166,6 +168,9 @@ pub enum Command {
     /// Limits: how much is admitted, and what is used.
     #[command(subcommand)]
     Limit(LimitVerb),
+    /// APIs: their versions, and who still calls those that end.
+    #[command(subcommand)]
+    Api(ApiVerb),
     /// Caches: what the nodes keep of answers.
     #[command(subcommand)]
     Cache(CacheVerb),

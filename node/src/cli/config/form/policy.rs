@@ -20,6 +20,54 @@ pub static POLICY: Object = Object {
             .default("null"),
         Field::new("graphql", Form::Object(&GRAPHQL), "What GraphQL queries may ask for.").default("null"),
         Field::new("injection", Form::Object(&INJECTION), "What in a request looks like an attack.").default("null"),
+        Field::new(
+            "version",
+            Form::Object(&VERSION),
+            "Of which version of an API a route is, and how far its life is.",
+        )
+        .default("null"),
+    ],
+};
+
+static VERSION: Object = Object {
+    about: "One version of an API: its routes are those that have the policy.",
+    fields: &[
+        Field::new("api", Form::Name, "The API that it is a version of.").required(),
+        Field::new("version", Form::Text, "Such as v1.").required(),
+        Field::new("state", Form::Enum(&["draft", "published", "deprecated", "retired"]), "How far its life is.")
+            .default("\"published\""),
+        Field::new(
+            "preview_groups",
+            Form::List(&Form::Text),
+            "Groups of consumers who may call a draft; it is 404 to all others.",
+        )
+        .default("[]"),
+        Field::new(
+            "deprecated_at",
+            Form::Moment,
+            "What Deprecation says; may lie ahead. Required where it is deprecated.",
+        )
+        .default("null"),
+        Field::new("sunset", Form::Moment, "What Sunset says; from then on it is retired.").default("null"),
+        Field::new("successor", Form::Text, "The version to go to.").default("\"\""),
+        Field::new("successor_url", Form::Text, "Where that is, for Link.").default("\"\""),
+        Field::new("deprecation_url", Form::Text, "What to know of the deprecation, for Link.").default("\"\""),
+        Field::new("sunset_url", Form::Text, "What to know of the end, for Link.").default("\"\""),
+        Field::new(
+            "brownouts",
+            Form::List(&Form::Object(&BROWNOUT)),
+            "Windows in which a deprecated version refuses on purpose.",
+        )
+        .default("[]"),
+    ],
+};
+
+static BROWNOUT: Object = Object {
+    about: "A window in which every request is refused on purpose.",
+    fields: &[
+        Field::new("start", Form::Moment, "When it begins.").required(),
+        Field::new("end", Form::Moment, "When it is over.").required(),
+        Field::new("status", Form::Status(&[410, 503]), "What is answered.").default("503"),
     ],
 };
 
