@@ -160,6 +160,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
         consensus: consensus.clone(),
         data_dir: options.dir,
         listen: settings.admin.listen,
+        oidc: settings.admin.oidc.clone(),
         certificate: consensus.certificate_resolver(),
         serving: Arc::new(move || serving.ruleset()),
         directory: proxy.directory(),

@@ -1,5 +1,7 @@
 //! A node's own settings: one TOML file in its data directory, with flags and environment above it.
 
+mod people;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,6 +15,7 @@ use quorumgate_model::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::people::Oidc;
 use crate::telemetry::otlp::Collector;
 
 /// The file's name inside a data directory.
@@ -150,6 +153,10 @@ pub struct Peer {
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     pub listen: SocketAddr,
+    /// Lets people sign in to the web page at an OpenID provider. Here and not in the cluster's configuration: whoever may
+    /// write that would otherwise decide who is an admin.
+    #[serde(default)]
+    pub oidc: Option<Oidc>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -247,6 +254,9 @@ impl Settings {
         );
         if let Some(endpoint) = &self.telemetry.otlp_endpoint {
             endpoint.parse::<Collector>()?;
+        }
+        if let Some(oidc) = &self.admin.oidc {
+            oidc.check().context("admin.oidc")?;
         }
         let ratio = self.telemetry.trace_ratio;
         anyhow::ensure!((0.0..=1.0).contains(&ratio), "telemetry.trace_ratio: found {ratio}; allowed: 0 to 1");

@@ -7,12 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{
+    HeaderMap, Request, Response,
+    header::{AUTHORIZATION, SET_COOKIE},
+};
 use hyper::body::Incoming;
 use quorumgate_model::{
     command::{Actor, AdminRole},
     convert,
-    digest::Digest,
     resource::Key,
 };
 use quorumgate_proto::store::v1 as store;
@@ -23,8 +25,10 @@ use tower_service::Service;
 use super::{
     access::{self, Access},
     failure,
-    identity::{self, Identity, Peer},
-    json, ui,
+    identity::{self, Held, Identity, Peer, Unproven},
+    json,
+    people::{Door, People},
+    ui,
 };
 use crate::{consensus::Consensus, denials::Denials};
 
@@ -42,8 +46,8 @@ pub struct Call {
     pub deadline: Instant,
     /// From `quorumgate-min-revision`: answer only from a state that has applied this index.
     pub min_revision: Option<u64>,
-    /// The hash of the caller's admin token, where one was shown.
-    pub token: Option<Digest>,
+    /// What the caller has shown, where that may end before the call does.
+    pub held: Option<Held>,
     pub role: AdminRole,
 }
 
@@ -81,14 +85,18 @@ pub struct Gate {
     routes: Routes,
     failures: Mutex<Failures>,
     denials: Arc<Denials>,
+    pub(super) people: Option<Arc<People>>,
 }
 
 impl Gate {
-    pub fn new(consensus: Consensus, routes: Routes, denials: Arc<Denials>) -> Self {
-        Self { consensus, routes, failures: Mutex::default(), denials }
+    pub fn new(consensus: Consensus, routes: Routes, denials: Arc<Denials>, people: Option<Arc<People>>) -> Self {
+        Self { consensus, routes, failures: Mutex::default(), denials, people }
     }
 
     pub async fn handle(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<Body> {
+        if let Some(door) = Door::of(request.uri().path()) {
+            return self.sign_in(peer, door, &request).await;
+        }
         if ui::is_ours(request.uri().path()) {
             return ui::answer(&request);
         }
@@ -116,9 +124,19 @@ impl Gate {
 
     async fn answer_json(&self, peer: &Peer, request: Request<Incoming>) -> Result<Response<Body>, Status> {
         let (asked, rpc) = json::find(request.method(), request.uri().path())?;
-        let call = self.admit(peer, &rpc, request.headers())?;
+        let (call, cookies) = match self.person(peer, &request).await {
+            Some(proven) => {
+                let (person, cookies) =
+                    proven.map_or_else(|refused| (Err(refused), Vec::new()), |(it, cookies)| (Ok(it), cookies));
+                (self.admit_as(peer, &rpc, request.headers(), person)?, cookies)
+            }
+            None => (self.admit(peer, &rpc, request.headers())?, Vec::new()),
+        };
         let actor = call.actor.clone();
-        let answered = json::answer(asked, request, json::Local { routes: self.routes.clone(), call }).await;
+        let mut answered = json::answer(asked, request, json::Local { routes: self.routes.clone(), call }).await;
+        if let Ok(response) = &mut answered {
+            response.headers_mut().extend(cookies.into_iter().map(|cookie| (SET_COOKIE, cookie)));
+        }
         if let Some(refused) = answered.as_ref().err().filter(|status| status.code() == Code::PermissionDenied) {
             self.note(peer, convert::actor_to(&actor), refused, true);
         } else {
@@ -128,26 +146,34 @@ impl Gate {
     }
 
     fn admit(&self, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<Call, Status> {
-        let needs = access::of(path);
         let authorization = headers.get(AUTHORIZATION).map(|field| field.as_bytes());
         let proven = identity::of(peer, authorization, &self.consensus.state(), self.consensus.clock_us());
+        let unknown = |it: Unproven| failure::status(Code::Unauthenticated, it.reason(), it.message());
+        self.admit_as(peer, path, headers, proven.map_err(unknown))
+    }
+
+    fn admit_as(
+        &self,
+        peer: &Peer,
+        path: &str,
+        headers: &HeaderMap,
+        proven: Result<Identity, Status>,
+    ) -> Result<Call, Status> {
+        let needs = access::of(path);
         let caller = match (needs, proven) {
             (_, Ok(caller)) => caller,
             (Access::Open, Err(_)) => anonymous(),
-            (_, Err(unknown)) => {
-                let refused = failure::status(Code::Unauthenticated, unknown.reason(), unknown.message());
-                return Err(self.refuse(peer, path, &anonymous(), refused));
-            }
+            (_, Err(refused)) => return Err(self.refuse(peer, path, &anonymous(), refused)),
         };
         if let Err(refused) = permit(&caller, needs, path) {
             return Err(self.refuse(peer, path, &caller, refused));
         }
         let actor = Arc::new(identity::actor(&caller, peer, path));
         let (deadline, min_revision) = (deadline(headers)?, min_revision(headers)?);
-        Ok(Call { actor, deadline, min_revision, token: caller.token, role: caller.role })
+        Ok(Call { actor, deadline, min_revision, held: caller.held, role: caller.role })
     }
 
-    fn accessed(&self, actor: &Actor, failed: Option<&Status>) {
+    pub(super) fn accessed(&self, actor: &Actor, failed: Option<&Status>) {
         let failed = failed.filter(|status| status.code() != Code::Ok);
         let reason = failed.map(|status| status.get_details_error_info().map_or("failed".into(), |it| it.reason));
         self.consensus.access().note(actor, &reason.map_or("ok".into(), |it| it.to_ascii_lowercase()));
@@ -159,7 +185,7 @@ impl Gate {
     }
 
     /// Counts, logs and notes a refusal. Those who are let in are never held up by the failures of others at their address.
-    fn refuse(&self, peer: &Peer, path: &str, caller: &Identity, refused: Status) -> Status {
+    pub(super) fn refuse(&self, peer: &Peer, path: &str, caller: &Identity, refused: Status) -> Status {
         let address = address(peer);
         let count = self.failures.lock().unwrap_or_else(PoisonError::into_inner).count(address, Instant::now());
         let actor = convert::actor_to(&identity::actor(caller, peer, path));
@@ -177,15 +203,15 @@ impl Gate {
     }
 }
 
-fn address(peer: &Peer) -> IpAddr {
+pub(super) fn address(peer: &Peer) -> IpAddr {
     match peer {
         Peer::Unix { .. } => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Peer::Tls { address, .. } => address.ip(),
     }
 }
 
-fn anonymous() -> Identity {
-    Identity { name: "anonymous".into(), role: AdminRole::Viewer, owner_scope: String::new(), token: None }
+pub(super) fn anonymous() -> Identity {
+    Identity { name: "anonymous".into(), role: AdminRole::Viewer, owner_scope: String::new(), held: None }
 }
 
 fn permit(caller: &Identity, needs: Access, path: &str) -> Result<(), Status> {
@@ -316,12 +342,12 @@ mod tests {
 
     #[test]
     fn a_scoped_token_writes_objects_and_nothing_else() {
-        let scoped = Identity { name: "t".into(), role: AdminRole::Admin, owner_scope: "team".into(), token: None };
+        let scoped = Identity { name: "t".into(), role: AdminRole::Admin, owner_scope: "team".into(), held: None };
         assert!(permit(&scoped, Access::Scoped(AdminRole::Operator), "x").is_ok());
         let refused = permit(&scoped, Access::Whole(AdminRole::Operator), "x").unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
 
-        let viewer = Identity { name: "v".into(), role: AdminRole::Viewer, owner_scope: String::new(), token: None };
+        let viewer = Identity { name: "v".into(), role: AdminRole::Viewer, owner_scope: String::new(), held: None };
         assert!(permit(&viewer, Access::Scoped(AdminRole::Viewer), "x").is_ok());
         assert!(permit(&viewer, Access::Scoped(AdminRole::Operator), "x").is_err());
     }

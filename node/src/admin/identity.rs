@@ -3,9 +3,10 @@
 //! - `authorization: Bearer qga_…` counts before everything else; it is looked up by the BLAKE3 hash of its text.
 //! - A client certificate counts when it is a node's own: verified against the cluster's CA by TLS, and the key is that
 //!   of a member that was not removed. Nodes are admins, since each holds the whole state anyway.
+//! - A person's session counts for the web page's own calls, and is told apart by `people`.
 //! - On the unix socket root and the daemon's own user are admins.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use quorumgate_model::{
     command::{Actor, AdminRole},
@@ -13,8 +14,11 @@ use quorumgate_model::{
     resource::Name,
     state::State,
 };
+use quorumgate_proxy::identity::{RevocationSubject, directory::Directory};
 use rustls_pki_types::CertificateDer;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use crate::publish::wall_ms;
 
 /// The start of every admin token, so that leaked ones can be searched for.
 pub const TOKEN_PREFIX: &str = "qga_";
@@ -33,8 +37,46 @@ pub struct Identity {
     pub role: AdminRole,
     /// Only objects of this owner may be written; empty means all.
     pub owner_scope: String,
-    /// The hash of the admin token, where one was shown.
-    pub token: Option<Digest>,
+    /// None for machines and users of this one.
+    pub held: Option<Held>,
+}
+
+/// What was shown, and may end while a call goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// The hash of an admin token.
+    Token(Digest),
+    Session(Session),
+}
+
+/// Of somebody who signed in at a provider.
+#[derive(Clone)]
+pub struct Session {
+    /// Seconds since 1970.
+    pub ends_s: u64,
+    pub subject: RevocationSubject,
+    /// Knows what is revoked.
+    pub directory: Arc<Directory>,
+}
+
+impl Session {
+    pub fn stands(&self, now_s: u64) -> bool {
+        now_s < self.ends_s && self.directory.is_revoked(&self.subject).is_none()
+    }
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        (self.ends_s, &self.subject) == (other.ends_s, &other.subject)
+    }
+}
+
+impl Eq for Session {}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("ends_s", &self.ends_s).field("subject", &self.subject).finish()
+    }
 }
 
 /// Why nobody is recognised; the words become the ErrorInfo reason.
@@ -99,9 +141,12 @@ pub fn token_hash(token: &str) -> Digest {
     Digest::of(token.as_bytes())
 }
 
-/// Whether the token is still there and has not expired: for calls that go on for long.
-pub fn token_stands(state: &State, hash: Digest, now_us: u64) -> bool {
-    find_token(state, hash).is_some_and(|(_, token)| token.expires_at_us > now_us)
+/// Whether it is still there and has not expired: for calls that go on for long.
+pub fn stands(state: &State, held: &Held, now_us: u64) -> bool {
+    match held {
+        Held::Token(hash) => find_token(state, *hash).is_some_and(|(_, token)| token.expires_at_us > now_us),
+        Held::Session(session) => session.stands(wall_ms() / 1_000),
+    }
 }
 
 /// 256 random bits, shown once.
@@ -134,7 +179,7 @@ fn by_token(field: &[u8], state: &State, now_us: u64) -> Result<Identity, Unprov
         name: format!("token/{name}"),
         role: token.role,
         owner_scope: token.owner.clone(),
-        token: Some(hash),
+        held: Some(Held::Token(hash)),
     })
 }
 
@@ -155,7 +200,7 @@ fn by_user(uid: u32) -> Result<Identity, Unproven> {
         return Err(Unproven::UserUnknown);
     }
     let name = if uid == 0 { "root".to_owned() } else { format!("uid/{uid}") };
-    Ok(Identity { name, role: AdminRole::Admin, owner_scope: String::new(), token: None })
+    Ok(Identity { name, role: AdminRole::Admin, owner_scope: String::new(), held: None })
 }
 
 fn by_certificate(certificate: &CertificateDer<'_>, state: &State) -> Result<Identity, Unproven> {
@@ -167,7 +212,7 @@ fn by_certificate(certificate: &CertificateDer<'_>, state: &State) -> Result<Ide
         name: format!("node/{}", member.name),
         role: AdminRole::Admin,
         owner_scope: String::new(),
-        token: None,
+        held: None,
     })
 }
 

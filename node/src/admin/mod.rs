@@ -22,6 +22,7 @@ mod maintenance;
 pub(crate) mod nodes;
 mod observe;
 mod overview;
+mod people;
 mod standard;
 #[cfg(test)]
 mod tests;
@@ -44,7 +45,7 @@ use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-use crate::{consensus::Consensus, denials::Denials, handed, tasks::Tasks};
+use crate::{consensus::Consensus, denials::Denials, handed, settings::Oidc, tasks::Tasks};
 
 /// The largest message that is read or written; more is RESOURCE_EXHAUSTED.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
@@ -61,6 +62,8 @@ pub struct AdminOptions {
     pub data_dir: PathBuf,
     /// TCP with TLS; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where people sign in.
+    pub oidc: Option<Oidc>,
     /// The node's certificate; asked at each handshake, so that a renewed one is used at once.
     pub certificate: Arc<dyn ResolvesServerCert>,
     pub serving: Serving,
@@ -81,7 +84,7 @@ pub struct AdminHandle {
 
 /// Binds both listeners and serves until `tasks` stop.
 pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<AdminHandle> {
-    let AdminOptions { consensus, data_dir, listen, certificate, serving, directory, upstreams, ready } = options;
+    let AdminOptions { consensus, data_dir, listen, oidc, certificate, serving, directory, upstreams, ready } = options;
     let trusting = consensus.clone();
     let tls = tls::Acceptor::new(certificate, Arc::new(move || trusting.cluster_cas()))?;
     let socket = data_dir.join(SOCKET);
@@ -93,8 +96,13 @@ pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<Admin
     tasks.start("denials", denials.clone().run(tasks.stop()));
     let access = consensus.access().clone();
     tasks.start("accesses", access.run(consensus.cluster_key().clone(), consensus.states(), tasks.stop()));
+    let people = oidc.map(|oidc| people::People::new(oidc, directory.clone())).transpose().context("admin.oidc")?;
+    let people = people.map(Arc::new);
+    if let Some(people) = people.clone() {
+        tasks.start("keys of the admin API's provider", people.run(tasks.stop()));
+    }
     let routes = routes(consensus.clone(), serving, directory, upstreams, ready, denials.clone(), tasks)?;
-    let gate = Arc::new(gate::Gate::new(consensus, routes, denials));
+    let gate = Arc::new(gate::Gate::new(consensus, routes, denials, people));
     let door = listen::Door::new(gate, tasks.clone());
     tasks.start("admin unix socket", door.clone().serve_unix(unix));
     tasks.start("admin tls", door.serve_tls(tcp, tls));

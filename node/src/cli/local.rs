@@ -135,7 +135,7 @@ pub(super) fn settings_of(node: &NewNode) -> Outcome<Settings> {
             rate_limit_headers: Default::default(),
         },
         peer: settings::Peer { listen: node.peer_listen, advertise: node.advertise.clone() },
-        admin: settings::Admin { listen: node.admin_listen },
+        admin: settings::Admin { listen: node.admin_listen, oidc: None },
         telemetry: settings::Telemetry::at(node.telemetry_listen),
         audit: settings::Audit::default(),
     })

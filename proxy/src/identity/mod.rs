@@ -39,6 +39,8 @@ mod tokens;
 pub mod twin;
 pub mod verified;
 
+pub use self::login::sign_in;
+
 use std::{fmt, rc::Rc, sync::Arc};
 
 use quorumgate_model::resource::{Consumer, Name};

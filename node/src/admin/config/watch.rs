@@ -8,7 +8,6 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use quorumgate_model::{
     change,
-    digest::Digest,
     state::{RevisionFacts, State},
 };
 use quorumgate_proto::admin::v1::{
@@ -27,7 +26,7 @@ use crate::admin::{
     desk::Desk,
     failure,
     gate::Call,
-    identity::{self, Unproven},
+    identity::{self, Held, Unproven},
 };
 
 /// Streams at once.
@@ -48,8 +47,8 @@ pub struct Watcher {
     at: u64,
     /// The state that was caught up with last.
     seen: Option<Arc<State>>,
-    /// The watcher's admin token: once it is gone, so is the stream.
-    token: Option<Digest>,
+    /// The watcher's admin token or session: once it is gone, so is the stream.
+    held: Option<Held>,
     events: mpsc::Sender<Result<WatchConfigResponse, Status>>,
     last_word: Arc<OnceLock<Status>>,
     _permit: OwnedSemaphorePermit,
@@ -70,7 +69,10 @@ impl Watcher {
         // Said even when the buffer is full: it comes from beside the buffer.
         let ending = stream::once(async move { ending.get().cloned().map(Err) }).filter_map(std::future::ready);
         let stream = ReceiverStream::new(received).chain(ending);
-        (Self { desk, states, at, seen: None, token: call.token, events, last_word, _permit: permit }, Box::pin(stream))
+        (
+            Self { desk, states, at, seen: None, held: call.held.clone(), events, last_word, _permit: permit },
+            Box::pin(stream),
+        )
     }
 
     pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
@@ -88,7 +90,7 @@ impl Watcher {
         loop {
             let state = self.states.borrow_and_update().clone();
             let now_us = self.desk.consensus.clock_us();
-            if self.token.is_some_and(|token| !identity::token_stands(&state, token, now_us)) {
+            if self.held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us)) {
                 let gone = Unproven::TokenUnknown;
                 return Some(failure::status(Code::Unauthenticated, gone.reason(), gone.message()));
             }

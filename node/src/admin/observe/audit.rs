@@ -105,7 +105,7 @@ impl Service {
         let follower = Follower {
             desk: self.desk.clone(),
             denials: self.denials.clone(),
-            token: call.token,
+            held: call.held.clone(),
             entries,
             _permit: permit,
         };
@@ -166,7 +166,7 @@ fn chain(name: &str, checked: Checked) -> admin::verify_audit_response::Chain {
 struct Follower {
     desk: Desk,
     denials: Arc<Denials>,
-    token: Option<quorumgate_model::digest::Digest>,
+    held: Option<identity::Held>,
     entries: mpsc::Sender<Result<admin::AuditEntry, Status>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -239,7 +239,7 @@ impl Follower {
     /// The caller's token is gone.
     async fn is_over(&self) -> bool {
         let (state, now_us) = (self.desk.consensus.state(), self.desk.consensus.clock_us());
-        let is_gone = self.token.is_some_and(|token| !identity::token_stands(&state, token, now_us));
+        let is_gone = self.held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us));
         if is_gone {
             let gone = Unproven::TokenUnknown;
             let status = failure::status(tonic::Code::Unauthenticated, gone.reason(), gone.message());

@@ -72,7 +72,7 @@ pub fn tap(
     };
     let mut tap = proxy(desk)?.tap(filter, ROOM);
     let (answers, received) = mpsc::channel(ROOM);
-    let (desk, token) = (desk.clone(), call.token);
+    let (desk, held) = (desk.clone(), call.held.clone());
     let node = desk.consensus.view().name;
     let stop = tasks.stop();
     tasks.detach(async move {
@@ -84,7 +84,7 @@ pub fn tap(
                 () = answers.closed() => return,
                 _ = look.tick() => {
                     let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
-                    match token.is_some_and(|token| !identity::token_stands(&state, token, now_us)) {
+                    match held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us)) {
                         true => return,
                         false => continue,
                     }

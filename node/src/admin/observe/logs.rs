@@ -41,7 +41,7 @@ pub fn watch(
     };
     let (past, mut live) = of_process()?.lines((lines as usize).min(PAST_MAX));
     let (answers, received) = mpsc::channel(ROOM);
-    let (desk, token, follow) = (desk.clone(), call.token, request.follow);
+    let (desk, held, follow) = (desk.clone(), call.held.clone(), request.follow);
     let stop = tasks.stop();
     tasks.detach(async move {
         let _permit = permit;
@@ -65,7 +65,7 @@ pub fn watch(
                 next = live.recv() => next,
             };
             let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
-            if token.is_some_and(|token| !identity::token_stands(&state, token, now_us)) {
+            if held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us)) {
                 return;
             }
             match next {

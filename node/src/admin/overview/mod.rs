@@ -82,10 +82,10 @@ impl Overview for Service {
         let caller = call.actor.name.clone();
         let full = || failure::status(Code::ResourceExhausted, "TOO_MANY_STREAMS", FULL);
         let seat = self.seats.take(&caller).ok_or_else(full)?;
-        let (desk, token) = (self.desk.clone(), call.token);
+        let (desk, held) = (self.desk.clone(), call.held.clone());
         let stands = move || {
             let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
-            token.is_none_or(|token| identity::token_stands(&state, token, now_us))
+            held.as_ref().is_none_or(|held| identity::stands(&state, held, now_us))
         };
         let (answers, received) = mpsc::channel(ROOM);
         let watcher = Watcher { stands: Box::new(stands), glances: self.glances.watch(), answers, _seat: seat };

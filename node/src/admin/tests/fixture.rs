@@ -11,6 +11,7 @@ use std::{
 };
 
 use http::Uri;
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use quorumgate_model::{ruleset::Ruleset, timing};
 use quorumgate_proto::admin::v1::{
@@ -37,9 +38,9 @@ use tonic_types::StatusExt;
 use crate::{
     admin::{AdminHandle, AdminOptions, start},
     consensus::{Consensus, Published, StartOptions},
-    init,
+    init, receive,
     secrets::Opener,
-    settings::Settings,
+    settings::{Oidc, Settings},
     tasks::Tasks,
 };
 
@@ -56,6 +57,10 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    pub async fn start_with(oidc: Option<Oidc>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (tasks, _ended) = Tasks::new();
         let consensus = single_node(&dir, &tasks).await;
@@ -69,12 +74,14 @@ impl Fixture {
             consensus: consensus.clone(),
             data_dir: dir.path().to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),
+            oidc,
             certificate: consensus.certificate_resolver(),
             serving: Arc::new(move || Arc::new(Ruleset::compile(&states.borrow(), None))),
             directory,
             upstreams: upstreams.clone(),
             ready: is_ready,
         };
+        receive::start(&tasks, consensus.clone(), &looked_up);
         let handle = start(options, &tasks).await.unwrap();
         Self { consensus, directory: looked_up, upstreams, handle, _tasks: tasks, _ready: ready, _dir: dir }
     }
@@ -88,6 +95,27 @@ impl Fixture {
     pub async fn remote(&self, token: Option<&str>) -> Client {
         let ca = CertificateDer::from_pem_slice(self.consensus.cluster_ca_pem().as_bytes()).unwrap();
         self.client(Way::Tls(self.handle.address, ca), token).await
+    }
+
+    /// One request as a browser makes it.
+    pub async fn browse(&self, request: http::Request<String>) -> http::Response<String> {
+        let ca = CertificateDer::from_pem_slice(self.consensus.cluster_ca_pem().as_bytes()).unwrap();
+        let stream = TokioIo::new(Way::Tls(self.handle.address, ca).open().await.unwrap());
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+        let asked = async {
+            let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            http::Response::from_parts(parts, String::from_utf8(body.to_vec()).unwrap())
+        };
+        tokio::select! {
+            response = asked => response,
+            _ = connection => panic!("the connection is closed"),
+        }
+    }
+
+    pub fn origin(&self) -> String {
+        format!("https://{}", self.handle.address)
     }
 
     pub async fn channel(&self) -> Channel {

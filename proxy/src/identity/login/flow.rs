@@ -85,6 +85,16 @@ impl Login {
 
     /// The browser comes back (OpenID Connect Core §3.1.2.5, RFC 9207).
     pub(crate) async fn callback(self: &Arc<Self>, headers: &HeaderMap, query: Option<&str>, now_s: u64) -> Answer {
+        self.arrive(headers, query, now_s).await.map(|(_, response)| response)
+    }
+
+    /// Who came back, and what gives the browser the session.
+    pub(super) async fn arrive(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now_s: u64,
+    ) -> Result<(Session, Response<ResponseBody>), AuthFailure> {
         const FOREIGN: AuthFailure =
             AuthFailure::Invalid("the sign-in was not begun in this browser, or took too long");
         let said = form::decode(query.unwrap_or_default()).ok_or(FOREIGN)?;
@@ -109,10 +119,10 @@ impl Login {
             return Err(AuthFailure::Invalid("the identity provider signed nobody in"));
         };
         let session = self.session(code, &begun, now_s).await?;
-        let had = cookie::pieces(headers, &self.cookie_name());
+        let had = cookie::pieces(headers, &self.cookie);
         let mut cookies = self.cookies(&session, had, now_s)?;
         cookies.extend(cookie::unset(&name, cookie::pieces(headers, &name)));
-        redirect(&begun.back, cookies)
+        redirect(&begun.back, cookies).map(|response| (session, response))
     }
 
     async fn session(self: &Arc<Self>, code: &str, begun: &Begun, now_s: u64) -> Result<Session, AuthFailure> {
@@ -158,7 +168,7 @@ impl Login {
         client_ip: IpAddr,
         now_s: u64,
     ) -> Answer {
-        let name = self.cookie_name();
+        let name = self.cookie.clone();
         let session = cookie::joined(headers, &name).and_then(|text| self.sealer.open("session", &text));
         let session = session.and_then(|json| serde_json::from_slice::<Session>(&json).ok());
         let agreed = match session.filter(|session| session.ends_s > now_s) {
@@ -189,7 +199,7 @@ impl Login {
     /// A place for each of a few sign-ins at a time, by their state.
     fn attempt_name(&self, state: &str) -> String {
         let place = sha256(state.as_bytes())[0] % SIGN_INS;
-        format!("{}~try{place}", self.cookie_name())
+        format!("{}~try{place}", self.cookie)
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod cookie;
 mod flow;
 mod provider;
 mod session;
+pub mod sign_in;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -45,6 +46,8 @@ const ID_TOKEN_LIFE_MAX_S: u64 = 366 * 24 * 3600;
 
 pub(crate) struct Login {
     auth: Name,
+    /// Its name.
+    cookie: String,
     asked: OidcLoginAuth,
     id_tokens: JwtPlan,
     keys: Keys,
@@ -94,6 +97,19 @@ impl Login {
         secret: &[u8],
         fetcher: Fetcher,
     ) -> Arc<Self> {
+        let cookie = format!("{}{auth}", cookie::PREFIX);
+        Self::with_cookie(cookie, auth, asked, client_secret, keys, secret, fetcher)
+    }
+
+    fn with_cookie(
+        cookie: String,
+        auth: &Name,
+        asked: &OidcLoginAuth,
+        client_secret: String,
+        keys: Keys,
+        secret: &[u8],
+        fetcher: Fetcher,
+    ) -> Arc<Self> {
         let reach = if asked.allow_private { Reach::Private } else { Reach::Public };
         let id_tokens = JwtPlan {
             id: PlanId::next(),
@@ -112,6 +128,7 @@ impl Login {
         };
         Arc::new(Self {
             auth: auth.clone(),
+            cookie,
             id_tokens,
             keys,
             sealer: Sealer::new(secret, auth, &asked.client_id),
@@ -133,12 +150,8 @@ impl Login {
         (&self.id_tokens, &self.keys)
     }
 
-    fn cookie_name(&self) -> String {
-        format!("{}{}", cookie::PREFIX, self.auth)
-    }
-
     pub(crate) fn is_shown(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(header::COOKIE) && cookie::find(headers, &self.cookie_name()).is_some()
+        headers.contains_key(header::COOKIE) && cookie::find(headers, &self.cookie).is_some()
     }
 
     /// The session of a request, and what its browser is to be told. Waits only where it must be renewed.
@@ -151,7 +164,7 @@ impl Login {
             return Err(AuthFailure::Missing);
         }
         const BROKEN: AuthFailure = AuthFailure::Invalid("the session's cookie is not one of this gateway");
-        let text = cookie::joined(headers, &self.cookie_name()).ok_or(BROKEN)?;
+        let text = cookie::joined(headers, &self.cookie).ok_or(BROKEN)?;
         let sha256 = sha256(text.as_bytes());
         // Whoever still shows the cookie of before, as requests do that were under way together.
         let renewed = lock(&self.renewed).get(&sha256);
@@ -173,7 +186,7 @@ impl Login {
             let cookies = open.cookies.clone();
             return Ok((open, cookies));
         }
-        let had = cookie::pieces(headers, &self.cookie_name());
+        let had = cookie::pieces(headers, &self.cookie);
         let (this, before) = (self.clone(), open.clone());
         let flight = || async move { this.renew(before, sha256, had, now_s).await };
         match self.flights.join(sha256, flight).await.unwrap_or(Renewal::Unavailable) {
@@ -250,7 +263,7 @@ impl Login {
         const TOO_LONG: AuthFailure = AuthFailure::Invalid("the provider says too much for a cookie");
         let json = serde_json::to_vec(session).map_err(|_| TOO_LONG)?;
         let text = self.sealer.seal("session", &json).ok_or(NO_RANDOM)?;
-        cookie::set(&self.cookie_name(), &text, session.ends_s.saturating_sub(now_s), had).ok_or(TOO_LONG)
+        cookie::set(&self.cookie, &text, session.ends_s.saturating_sub(now_s), had).ok_or(TOO_LONG)
     }
 }
 
