@@ -68,8 +68,9 @@ interface Props {
   path: string;
   body?: unknown;
   danger?: boolean;
-  /** What is said once it is done, where that is no write to the configuration. */
-  done?: (answer: any) => string;
+  disabled?: boolean;
+  /** What is shown once it is done, where that is no write to the configuration. */
+  done?: (answer: any) => ComponentChildren;
   children?: ComponentChildren;
 }
 
@@ -78,7 +79,7 @@ const asked = signal<Props | null>(null);
 
 export function Act(props: Props) {
   return (
-    <button class={props.danger ? "danger" : ""} onClick={() => (asked.value = props)}>
+    <button type="button" class={props.danger ? "danger" : ""} disabled={props.disabled} onClick={() => (asked.value = props)}>
       {props.label}
     </button>
   );
@@ -113,7 +114,7 @@ function Ask(props: Props & { close: () => void }) {
       <p class="quiet">The same on the command line:</p>
       <Command text={props.command} />
       <Failed error={error} />
-      {answer && (props.done ? <p class="done" role="status">{props.done(answer)}</p> : <Written it={answer} />)}
+      {answer && (props.done ? <div class="done" role="status">{props.done(answer)}</div> : <Written it={answer} />)}
       <p class="buttons">
         {!answer && (
           <button class={props.danger ? "danger" : "main"} disabled={busy} onClick={go}>

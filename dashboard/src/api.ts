@@ -1,4 +1,5 @@
-// Calls of /api/v1. The token goes in a header and nowhere else: no cookie, no address, nothing that outlives the tab.
+// Calls of /api/v1. An admin token goes in a header and nowhere else: no cookie, no address, nothing that outlives the tab.
+// Who signed in at a provider has a session instead, in a cookie that no script can read.
 
 import { signal } from "@preact/signals";
 
@@ -6,6 +7,13 @@ const KEPT = "quorumgate-token";
 const BASE = "/api/v1/";
 /** A call that takes longer tells nobody anything. */
 const CALL_WITHIN_MS = 15_000;
+
+/** Stands for a session where there is no token. */
+const SESSION = "session";
+/** Where one was when one left for the provider. */
+const PLACE = "quorumgate-place";
+/** What other sites cannot send: without it a session counts for nothing. */
+const OURS = { "quorumgate-page": "1" };
 
 export const token = signal<string>(sessionStorage.getItem(KEPT) ?? "");
 /** Why somebody who was signed in is not any more. */
@@ -34,6 +42,39 @@ export function signIn(text: string) {
   token.value = text;
 }
 
+export interface Door {
+  issuer: string | null;
+  signed_in: boolean;
+}
+
+/** Whether one may sign in at a provider here; who has already is let in. */
+export async function atTheDoor(): Promise<Door> {
+  const told = await fetch("session", { headers: OURS, cache: "no-store" });
+  const door: Door = told.ok ? await told.json() : { issuer: null, signed_in: false };
+  const place = sessionStorage.getItem(PLACE);
+  sessionStorage.removeItem(PLACE);
+  if (door.signed_in) {
+    if (place) location.hash = place;
+    signIn(SESSION);
+  }
+  return door;
+}
+
+export function leaveForProvider() {
+  sessionStorage.setItem(PLACE, location.hash);
+  location.assign("login");
+}
+
+/** Ends a session on every node, and the provider's if it has a way for that. */
+export async function leave() {
+  if (token.value !== SESSION) return signOut();
+  const told = await fetch("logout", { method: "POST", headers: OURS, redirect: "error" }).catch(() => null);
+  if (!told?.ok) return signOut("This node could not end the session: close the browser, or ask an admin to revoke it.");
+  const { location: onwards, everywhere } = await told.json();
+  signOut(everywhere ? "" : "Signed out in this browser; the cluster could not be told.");
+  if (onwards && everywhere) location.assign(onwards);
+}
+
 export function signOut(why = "") {
   sessionStorage.removeItem(KEPT);
   signedOut.value = why;
@@ -47,12 +88,13 @@ async function refused(response: Response): Promise<Refused> {
 }
 
 async function send(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Response> {
-  const headers: Record<string, string> = { authorization: `Bearer ${token.value}` };
+  const bySession = token.value === SESSION;
+  const headers: Record<string, string> = bySession ? { ...OURS } : { authorization: `Bearer ${token.value}` };
   if (body !== undefined) headers["content-type"] = "application/json";
   const request = { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) };
   let response: Response;
   try {
-    response = await fetch(BASE + path, { ...request, cache: "no-store", credentials: "omit", redirect: "error" });
+    response = await fetch(BASE + path, { ...request, cache: "no-store", credentials: bySession ? "same-origin" : "omit", redirect: "error" });
   } catch (error) {
     if (signal.aborted && !(signal.reason instanceof DOMException && signal.reason.name === "TimeoutError")) throw error;
     throw new Refused(0, "unreachable", "this node does not answer");

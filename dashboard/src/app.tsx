@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { Asked } from "./act";
-import { signIn, signOut, signedOut, token } from "./api";
+import { type Door, atTheDoor, leave, leaveForProvider, signIn, signedOut, token } from "./api";
 import { theme } from "./chart";
 import { link, overview, place, staleFor, who } from "./state";
 import { AccessPage } from "./pages/access";
@@ -13,6 +13,7 @@ import { ChangesPage } from "./pages/changes";
 import { ClusterPage } from "./pages/cluster";
 import { DoctorPage } from "./pages/doctor";
 import { LimitsPage } from "./pages/limits";
+import { ObjectsPage } from "./pages/objects";
 import { OverviewPage } from "./pages/overview";
 import { RoutesPage } from "./pages/routes";
 import { TrafficPage } from "./pages/traffic";
@@ -25,6 +26,7 @@ const PAGES: [string, string, ComponentType][] = [
   ["traffic", "Traffic", TrafficPage],
   ["limits", "Limits", LimitsPage],
   ["access", "Access", AccessPage],
+  ["objects", "Objects", ObjectsPage],
   ["changes", "Changes", ChangesPage],
   ["audit", "Audit", AuditPage],
   ["doctor", "Doctor", DoctorPage],
@@ -36,6 +38,9 @@ export function App() {
 
 function SignIn() {
   const text = useSignal("");
+  const door = useSignal<Door | null>(null);
+  useEffect(() => void atTheDoor().then((it) => (door.value = it), () => {}), []);
+  const issuer = door.value?.issuer;
   const submit = (event: Event) => {
     event.preventDefault();
     if (text.value.trim()) signIn(text.value.trim());
@@ -43,6 +48,14 @@ function SignIn() {
   return (
     <main class="sign-in">
       <h1>Quorumgate</h1>
+      {issuer && (
+        <p class="provider">
+          <button class="main" onClick={leaveForProvider}>
+            Sign in at {issuer.replace(/^https?:\/\//, "")}
+          </button>
+          <span class="quiet"> or by</span>
+        </p>
+      )}
       <form onSubmit={submit}>
         <label for="token">Admin token</label>
         <input
@@ -54,7 +67,7 @@ function SignIn() {
           value={text.value}
           onInput={(event) => (text.value = event.currentTarget.value)}
         />
-        <button class="main">Sign in</button>
+        <button class={issuer ? "" : "main"}>Sign in</button>
       </form>
       {signedOut.value && (
         <p class="failed" role="alert">
@@ -129,7 +142,7 @@ function Head({ at }: { at: string }) {
           </span>
         )}
         <Theme />
-        <button onClick={() => signOut()}>Sign out</button>
+        <button onClick={() => void leave()}>Sign out</button>
       </p>
     </header>
   );

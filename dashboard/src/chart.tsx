@@ -12,7 +12,18 @@ const HEIGHT = 150;
 export const theme = signal(0);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme.value++);
 
-const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/** What a custom property of the style sheet is now, as `rgb(…)`: a canvas knows neither it nor `light-dark()`. */
+export function colour(name: string): string {
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const now = getComputedStyle(probe).color;
+  probe.remove();
+  return now;
+}
+
+/** The same, seen through. */
+export const thin = (rgb: string, part: number) => rgb.replace("rgb(", "rgba(").replace(")", `, ${part})`);
 
 export interface Line {
   label: string;
@@ -59,7 +70,7 @@ export function Chart({ title, says, times, lines, shown, marks }: Props) {
             label: line.label,
             stroke: colour(line.colour),
             width: 1.5,
-            fill: line.fill ? `${colour(line.colour)}22` : undefined,
+            fill: line.fill ? thin(colour(line.colour), 0.13) : undefined,
             // A moment without requests has no latency: the line goes on to the next that has.
             spanGaps: true,
             points: { show: false },

@@ -6,25 +6,32 @@ import { Refused, call, query } from "./api";
 import { Diff } from "./diff";
 import { quoted } from "./format";
 import { Pending } from "./parts";
-import { acts, overview, useLoaded } from "./state";
+import { overview, useLoaded } from "./state";
 import type { Words, Write } from "./types";
 
 const TRIAL = "2m";
 
-export function Editor({ kind, name }: { kind: string; name: string }) {
+/** `may`: whoever looks may change it. */
+export function Editor({ kind, name, may }: { kind: string; name: string; may: boolean }) {
   const object = useLoaded<Words & { etag: string }>(`${kind}/${encodeURIComponent(name)}?canonical=true`);
   // As they were when somebody began to change them: what others write meanwhile is refused, and not overwritten.
   const [opened, setOpened] = useState<Opened | null>(null);
-  if (!object.data) return <Pending error={object.error} what="its words" />;
+  if (!object.data && opened?.etag !== "") {
+    const isNew = object.error?.status === 404 && may;
+    const begin = () => setOpened({ etag: "", text: `${JSON.stringify({ name }, null, 2)}\n`, revision: overview.peek()!.cluster.revision });
+    if (isNew) return <p>There is none of this name. <button onClick={begin}>Write it</button></p>;
+    return <Pending error={object.error} what="its words" />;
+  }
+  if (!object.data) return <Form kind={kind} name={name} opened={opened!} close={() => setOpened(null)} />;
   const { etag, ...words } = object.data;
   const text = JSON.stringify(words, null, 2);
-  if (!opened || !acts.value) {
+  if (!opened || !may) {
     return (
       <>
         <pre tabIndex={0} class="words">
           {text}
         </pre>
-        {acts.value && <button onClick={() => setOpened({ etag, text, revision: overview.peek()!.cluster.revision })}>Edit</button>}
+        {may && <button onClick={() => setOpened({ etag, text, revision: overview.peek()!.cluster.revision })}>Edit</button>}
       </>
     );
   }
@@ -58,7 +65,6 @@ function Form({ kind, name, opened, close }: { kind: string; name: string; opene
     }
   };
   const note = message && ` -m ${quoted(message)}`;
-  const one = kind.replace(/s$/, "");
   return (
     <div class="editor">
       <label for="words">The words of {name}</label>
@@ -85,7 +91,7 @@ function Form({ kind, name, opened, close }: { kind: string; name: string; opene
       <Failed error={error} />
       {written && <Written it={written} />}
       <p class="quiet">The same on the command line, with these words in a file under {kind}:</p>
-      <Command text={`quorumgate apply -f ${one}.json --try ${TRIAL} --if-revision ${opened.revision}${note}`} />
+      <Command text={`quorumgate apply -f ${name}.json --try ${TRIAL} --if-revision ${opened.revision}${note}`} />
     </div>
   );
 }

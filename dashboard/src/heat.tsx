@@ -1,7 +1,7 @@
 // How long requests took, over time: a column a moment, a row a bucket, the darker the more requests.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { theme } from "./chart";
+import { colour, theme, thin } from "./chart";
 import { clock, count, micros, quantile } from "./format";
 import type { Frame } from "./types";
 
@@ -44,12 +44,12 @@ export function Heat({ frames, bounds }: { frames: Frame[]; bounds: number[] }) 
     at.width = Math.max(all.length, 1);
     at.height = rows;
     const ctx = at.getContext("2d")!;
-    const rgb = getComputedStyle(document.documentElement).getPropertyValue("--heat").trim();
+    const full = colour("--heat");
     ctx.clearRect(0, 0, at.width, at.height);
     all.forEach((column, x) =>
       column.durations.forEach((n, slot) => {
         if (n === 0) return;
-        ctx.fillStyle = `rgb(${rgb} / ${(0.25 + (0.75 * Math.log1p(n)) / Math.log1p(most)).toFixed(3)})`;
+        ctx.fillStyle = thin(full, 0.25 + (0.75 * Math.log1p(n)) / Math.log1p(most));
         ctx.fillRect(x, rows - 1 - slot, 1, 1);
       }),
     );

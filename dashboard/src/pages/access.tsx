@@ -1,9 +1,11 @@
+import { useSignal } from "@preact/signals";
 import { Act, Command } from "../act";
-import { ago, count, micros, quantile, quoted, when } from "../format";
+import { query } from "../api";
+import { ago, count, micros, plural, quantile, quoted, when } from "../format";
 import { Pending, State } from "../parts";
-import { actsOnAll, now, overview, useLoaded } from "../state";
+import { actsOnAll, link, now, overview, useLoaded } from "../state";
 import { Table, type Column } from "../table";
-import type { Words } from "../types";
+import type { Words, Write } from "../types";
 
 const KEYS = 1_000;
 
@@ -52,7 +54,7 @@ export function AccessPage() {
         {revocations.data && (
           <Table id="r" caption="Revocations" rows={revocations.data.revocations} columns={REVOCATIONS} name={(it) => it.text} text={(it) => `${it.text} ${it.reason ?? ""} ${it.actor}`} empty="nothing is revoked" />
         )}
-        <Command text="quorumgate token revoke --jti ID --issuer ISSUER --wait all-live" />
+        {actsOnAll.value ? <Revoke /> : <Command text="quorumgate token revoke --jti ID --issuer ISSUER --wait all-live" />}
       </section>
       <section>
         <h2>Keys</h2>
@@ -63,7 +65,7 @@ export function AccessPage() {
             <Table id="k" caption="Keys" rows={keys.data.keys} columns={keyColumns()} name={(it) => it.id} text={(it) => `${it.id} ${it.consumer} ${it.state} ${it.scopes.join(" ")}`} empty="there is no key" />
           </>
         )}
-        <Command text="quorumgate key create CONSUMER" />
+        {actsOnAll.value && consumers.data ? <NewKey consumers={consumers.data.consumers.map((it) => it.name)} /> : <Command text="quorumgate key create CONSUMER" />}
       </section>
       <section>
         <h2>Consumers</h2>
@@ -71,6 +73,79 @@ export function AccessPage() {
         {consumers.data && <Table id="c" caption="Consumers" rows={consumers.data.consumers} columns={CONSUMERS} name={(it) => it.name} text={(it) => `${it.name} ${list(it.groups)} ${it.owner ?? ""}`} empty="there is no consumer" />}
       </section>
     </>
+  );
+}
+
+/** A secret is in this answer and nowhere else: it goes with the dialog. */
+function Made({ it }: { it: Write & { id: string; secret: string | null } }) {
+  const serves = it.nodes.filter((node) => node.applied_revision >= it.revision).length;
+  return (
+    <>
+      <p>
+        The key {it.id}, known on {serves} of {plural(it.nodes.length, "node")}. Its secret is shown this once:
+      </p>
+      {it.secret && <Command text={it.secret} />}
+    </>
+  );
+}
+
+function NewKey({ consumers }: { consumers: string[] }) {
+  const consumer = useSignal("");
+  const scopes = useSignal("");
+  const ends = useSignal("");
+  const of = consumer.value || consumers[0] || "";
+  const all = scopes.value.split(/[\s,]+/).filter(Boolean);
+  const words = query({ consumer: of, expires_in: ends.value.trim() }) + all.map((it) => `&scope=${encodeURIComponent(it)}`).join("");
+  const flags = [all.length > 0 && ` --scopes ${quoted(all.join(","))}`, ends.value.trim() && ` --expires ${quoted(ends.value.trim())}`];
+  if (consumers.length === 0) return <Command text="quorumgate key create CONSUMER" />;
+  return (
+    <form class="row" onSubmit={(event) => event.preventDefault()} aria-label="A new key">
+      <label>
+        Consumer
+        <select value={of} onChange={(event) => (consumer.value = event.currentTarget.value)}>
+          {consumers.map((it) => (
+            <option key={it}>{it}</option>
+          ))}
+        </select>
+      </label>
+      <label>
+        Scopes
+        <input value={scopes.value} placeholder="orders:read" onInput={(event) => (scopes.value = event.currentTarget.value)} />
+      </label>
+      <label>
+        Ends in
+        <input value={ends.value} placeholder="never, or 90d" onInput={(event) => (ends.value = event.currentTarget.value)} />
+      </label>
+      <Act label="Create" title={`Create a key of ${of}`} command={`quorumgate key create ${quoted(of)}${flags.filter(Boolean).join("")}`} path={`keys${words}`} done={(it) => <Made it={it} />} />
+    </form>
+  );
+}
+
+function Revoke() {
+  const jti = useSignal("");
+  const issuer = useSignal("");
+  const reason = useSignal("");
+  const [id, from, why] = [jti, issuer, reason].map((it) => it.value.trim()) as [string, string, string];
+  const flags = [from && ` --issuer ${quoted(from)}`, why && ` --reason ${quoted(why)}`].filter(Boolean).join("");
+  const done = (it: Write) => (it.noop ? "It was revoked before, for as long." : `Revoked: ${it.nodes.filter((node) => node.applied_revision >= it.revision).length} of ${plural(it.nodes.length, "node")} refuse it.`);
+  return (
+    <form class="row" onSubmit={(event) => event.preventDefault()} aria-label="A token to revoke">
+      <label>
+        Token id (jti)
+        <input value={jti.value} onInput={(event) => (jti.value = event.currentTarget.value)} />
+      </label>
+      <label class="wide">
+        Issuer
+        <input value={issuer.value} placeholder="https://idp.example" onInput={(event) => (issuer.value = event.currentTarget.value)} />
+      </label>
+      <label class="wide">
+        Why
+        <input value={reason.value} onInput={(event) => (reason.value = event.currentTarget.value)} />
+      </label>
+      <Act label="Revoke" disabled={!id} title={`Revoke the token ${id}`} command={`quorumgate token revoke --jti ${quoted(id)}${flags} --wait all-live`} path={`revocations${query({ jti: id, issuer: from, reason: why })}`} done={done} danger>
+        <p>Every node refuses it from then on, and ends its streams. It cannot be undone.</p>
+      </Act>
+    </form>
   );
 }
 
@@ -85,7 +160,7 @@ const REVOCATIONS: Column<Revocation>[] = [
 ];
 
 const CONSUMERS: Column<Words>[] = [
-  { title: "Name", by: (it) => it.name, cell: (it) => it.name },
+  { title: "Name", by: (it) => it.name, cell: (it) => <a href={link("objects", "consumers", it.name)}>{it.name}</a> },
   { title: "Groups", by: (it) => list(it.groups), cell: (it) => list(it.groups) || "–" },
   { title: "Plan", by: (it) => String(it.plan ?? ""), cell: (it) => String(it.plan ?? "–") },
   { title: "Owner", by: (it) => String(it.owner ?? ""), cell: (it) => String(it.owner || "–") },
@@ -111,6 +186,11 @@ function Verbs({ it }: { it: Key }) {
         <Act label="Enable" title={`Enable the key ${it.id}`} command={`quorumgate key enable ${quoted(it.id)}`} path={`${path}/enable`} done={done} />
       ) : (
         <Act label="Disable" title={`Disable the key ${it.id}`} command={`quorumgate key disable ${quoted(it.id)}`} path={`${path}/disable`} done={done} />
+      )}
+      {it.kind === "api_key" && it.state === "active" && (
+        <Act label="Rotate" title={`Make a key in the place of ${it.id}`} command={`quorumgate key rotate ${quoted(it.id)} --overlap 24h`} path={`${path}/rotate?overlap=24h`} done={(made) => <Made it={made} />}>
+          <p>The new key has the same consumer, scopes and end; the old one is good for another 24 hours.</p>
+        </Act>
       )}
       <Act label="Revoke" title={`Revoke the key ${it.id}, for good`} command={`quorumgate key revoke ${quoted(it.id)}`} path={`${path}/revoke`} done={done} danger>
         <p>Requests and streams that use it end within a second. It cannot be undone.</p>

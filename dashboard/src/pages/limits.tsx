@@ -1,8 +1,11 @@
-import { Command } from "../act";
+import { useEffect, useState } from "preact/hooks";
+import { Command, Failed } from "../act";
+import { Refused, events } from "../api";
 import { count, quoted } from "../format";
 import { Pending, State, Unanswered } from "../parts";
-import { useLoaded } from "../state";
+import { link, overview, useLoaded } from "../state";
 import { Table, type Column } from "../table";
+import type { Exchange } from "../types";
 
 const EVERY_MS = 5_000;
 
@@ -39,6 +42,7 @@ export function LimitsPage() {
       {usage.data.limits.map((it) => (
         <One key={it.limit} limit={it} />
       ))}
+      <Denied />
     </>
   );
 }
@@ -54,7 +58,9 @@ function One({ limit }: { limit: Limit }) {
   const free = limit.keys.reduce((all, it) => all + it.free, 0);
   return (
     <section aria-label={`Limit ${limit.limit}`}>
-      <h2>{limit.limit}</h2>
+      <h2>
+        <a href={link("objects", "limits", limit.limit)}>{limit.limit}</a>
+      </h2>
       <p>
         {count(limit.budget)}
         {limit.window ? ` in ${limit.window}` : " at once"} per {limit.per.join(", ") || "all together"}; {limit.kind}, {limit.mode}
@@ -79,18 +85,67 @@ function One({ limit }: { limit: Limit }) {
       )}
       <Table id={`${limit.limit}-`} caption={`Top keys of ${limit.limit}`} rows={limit.keys} columns={COLUMNS} name={(it) => it.key} empty="no key is in use" />
       {refused > 0 && (
-        <details>
-          <summary>Who was denied</summary>
-          <p>
-            <a href={`#/traffic?status=429&code=rate_limited`}>Watch refusals as they happen</a>; by node:{" "}
-            {limit.decisions.filter((it) => it.refused > 0).map((it) => `${it.node} ${count(it.refused)}`).join(", ")}.
-          </p>
-        </details>
+        <p>
+          Refused by node: {limit.decisions.filter((it) => it.refused > 0).map((it) => `${it.node} ${count(it.refused)}`).join(", ")}.
+        </p>
       )}
       <Command text={`quorumgate limit usage ${quoted(limit.limit)}`} />
     </section>
   );
 }
+
+/** Callers that are told apart; the ones that came first stay. */
+const CALLERS_MAX = 200;
+
+interface Caller {
+  who: string;
+  limit: string;
+  route: string;
+  times: number;
+  last: string;
+}
+
+/** Counted while one looks: nobody keeps a list of callers for that. */
+function Denied() {
+  const [callers, setCallers] = useState<Caller[]>([]);
+  const [error, setError] = useState<Refused | null>(null);
+  useEffect(() => {
+    const stop = new AbortController();
+    const seen = new Map<string, Caller>();
+    events("tap?code=rate_limited", stop.signal, ({ exchange: it }: { exchange: Exchange }) => {
+      const who = it.consumer ?? it.client_ip;
+      const limit = it.decision.policy ?? it.decision.rule ?? "–";
+      const key = `${who} ${limit} ${it.route}`;
+      const known = seen.get(key);
+      if (!known && seen.size >= CALLERS_MAX) return;
+      seen.set(key, { who, limit, route: it.route ?? "–", times: (known?.times ?? 0) + 1, last: it.request_id });
+    }).catch((failed) => {
+      if (failed instanceof Refused && !stop.signal.aborted) setError(failed);
+    });
+    const drawn = setInterval(() => setCallers((old) => (seen.size || old.length ? [...seen.values()] : old)), 500);
+    return () => {
+      clearInterval(drawn);
+      stop.abort();
+    };
+  }, []);
+  return (
+    <section id="denied">
+      <h2>Who is denied</h2>
+      <p class="quiet">Counted on {overview.value?.node} since this page was opened.</p>
+      <Failed error={error} />
+      <Table id="d" caption="Who is denied" rows={callers} columns={DENIED} name={(it) => `${it.who} ${it.limit} ${it.route}`} empty="nobody yet" />
+      <Command text="quorumgate tap --code rate_limited" />
+    </section>
+  );
+}
+
+const DENIED: Column<Caller>[] = [
+  { title: "Who", by: (it) => it.who, cell: (it) => <code class="cut">{it.who}</code> },
+  { title: "Limit", by: (it) => it.limit, cell: (it) => it.limit },
+  { title: "Route", by: (it) => it.route, cell: (it) => it.route },
+  { title: "Times", number: true, by: (it) => it.times, cell: (it) => count(it.times) },
+  { title: "Last", cell: (it) => <a href={link("traffic", it.last)}>explain</a> },
+];
 
 const COLUMNS: Column<Key>[] = [
   { title: "Key", by: (it) => it.key, cell: (it) => <code class="cut">{it.key || "(all together)"}</code> },

@@ -51,7 +51,7 @@ export function RoutePage({ name }: { name: string }) {
       {it && (
         <section>
           <h2>Configuration</h2>
-          <Editor kind="routes" name={name} />
+          <Editor kind="routes" name={name} may={acts.value} />
           {acts.value && (
             <p class="buttons">
               <Act label="Delete" title={`Delete the route ${name}`} command={`quorumgate route rm ${quoted(name)}`} method="DELETE" path={`${path}?message=${encodeURIComponent(`delete ${name}`)}&etag=${encodeURIComponent(it.etag)}`} danger>
@@ -84,7 +84,9 @@ function Targets({ upstream }: { upstream: string }) {
   const health = useLoaded<Health>(`upstreams/${encodeURIComponent(upstream)}/health`, HEALTH_EVERY_MS);
   return (
     <section>
-      <h2 id={`up-${upstream}`}>Targets of {upstream}</h2>
+      <h2 id={`up-${upstream}`}>
+        Targets of <a href={link("objects", "upstreams", upstream)}>{upstream}</a>
+      </h2>
       {!health.data && <Pending error={health.error} what="their health" />}
       {health.data && (
         <>

@@ -57,6 +57,9 @@ fn a_viewer_sees_what_the_page_shows_and_acts_on_nothing() {
         "POST /api/v1/nodes/n1/drain",
         "POST /api/v1/transfer-leader",
         "POST /api/v1/keys/k1/revoke",
+        "POST /api/v1/keys/k1/rotate",
+        "POST /api/v1/keys?consumer=acme",
+        "POST /api/v1/revocations?consumer=acme",
         "DELETE /api/v1/routes/orders",
     ] {
         let (status, refused) = call(&node, line, &viewer, "");
@@ -113,4 +116,32 @@ fn the_stream_shows_the_cluster_and_each_change_of_it() {
     };
     assert_eq!(seen["trial"]["revision"], written);
     assert!(seen["trial"]["ends_in_ms"].as_u64().is_some_and(|left| left <= 601_000), "{}", seen["trial"]);
+}
+
+#[test]
+fn a_key_is_made_rotated_and_revoked_as_the_command_line_does_it() {
+    let node = Node::start();
+    call(&node, "POST /api/v1/config", "", r#"{"consumers": [{"name": "acme"}]}"#);
+    let post = |line: &str| call(&node, &format!("POST /api/v1/{line}"), "", "");
+    let (status, made) = post("keys?consumer=acme&scope=orders%3Aread&expires_in=24h");
+    assert_eq!(status, 200, "{made}");
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    let listed = call(&node, "GET /api/v1/keys", "", "").1;
+    assert_eq!((&listed["keys"][0]["id"], &listed["keys"][0]["scopes"]), (&json!(id), &json!(["orders:read"])));
+    assert!(!listed.to_string().contains(secret), "a secret is shown once");
+    let (status, next) = post(&format!("keys/{id}/rotate?overlap=1h"));
+    assert_eq!(status, 200, "{next}");
+    assert_ne!((&next["id"], &next["secret"]), (&made["id"], &made["secret"]));
+    assert_eq!(post("keys?consumer=nobody").0, 404);
+    assert_eq!(post("keys?consumer=acme&expires_in=soon").0, 400);
+
+    let (status, revoked) = post("revocations?jti=t-1&issuer=https%3A%2F%2Fidp.test&reason=lost");
+    assert_eq!((status, &revoked["noop"]), (200, &json!(false)), "{revoked}");
+    let listed = call(&node, "GET /api/v1/revocations", "", "").1;
+    assert_eq!(&listed["revocations"][0]["reason"], "lost");
+    for (line, field) in [("", "jti"), ("jti=a&consumer=b", "jti"), ("kid=a", "kid")] {
+        let (status, refused) = post(&format!("revocations?{line}"));
+        assert_eq!((status, &refused["fields"][0]["field"]), (400, &json!(field)), "{line}: {refused}");
+    }
+    assert_eq!(post("revocations?subject=ann&issuer=https%3A%2F%2Fidp.test").0, 400, "a subject needs an instant");
 }

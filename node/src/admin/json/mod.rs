@@ -1,6 +1,7 @@
 //! The same calls as JSON under `/api/v1`, for browsers and for scripts without gRPC. Each is one RPC, goes through the same
 //! gate and the same service, and answers in the shapes that the command line prints.
 
+mod credentials;
 mod overview;
 mod paths;
 mod reply;
@@ -18,26 +19,22 @@ use quorumgate_model::{
     resource::{Kind, Resource},
 };
 use quorumgate_proto::admin::v1::{
-    self as admin, cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
-    limit_usage_client::LimitUsageClient, observe_client::ObserveClient, revocation_client::RevocationClient,
+    self as admin, cluster_client::ClusterClient, config_client::ConfigClient, observe_client::ObserveClient,
 };
 use serde_json::{Value, json};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower_service::Service;
 
+use self::{paths::NodeVerb, words::Words};
 pub use self::{
     paths::{Asked, find},
-    reply::refused,
-};
-use self::{
-    paths::{KeyVerb, NodeVerb},
-    words::Words,
+    reply::{refused, respond as told},
 };
 use super::{MESSAGE_BYTES_MAX, failure, gate::Call};
 use crate::cli::{
     config::canonical,
     shape,
-    verbs::{doctor, exchanges, fetch, keys, limits, revocations, top},
+    verbs::{doctor, exchanges, fetch, top},
 };
 
 pub const PREFIX: &str = "/api/v1/";
@@ -91,9 +88,13 @@ pub async fn answer(asked: Asked, request: Request<Incoming>, local: Local) -> R
         Asked::Doctor | Asked::Stats | Asked::Audit | Asked::Exchange(_) | Asked::Match => {
             observed(asked, &request, local).await?
         }
-        Asked::Keys | Asked::Key(..) | Asked::Revocations | Asked::Usage(_) => {
-            credentials(asked, &request, local).await?
-        }
+        Asked::Keys
+        | Asked::CreateKey
+        | Asked::RotateKey(_)
+        | Asked::Key(..)
+        | Asked::Revocations
+        | Asked::Revoke
+        | Asked::Usage(_) => credentials::answer(asked, &request, local).await?,
     };
     Ok(reply::respond(StatusCode::OK, &json))
 }
@@ -300,51 +301,6 @@ async fn observed<T>(asked: Asked, request: &Request<T>, local: Local) -> Result
                 claims: words.text("claims"),
             };
             Ok(shape::explanation(&observe.explain_match(asked).await?.into_inner()))
-        }
-    }
-}
-
-async fn credentials<T>(asked: Asked, request: &Request<T>, local: Local) -> Result<Value, Status> {
-    match asked {
-        Asked::Keys => {
-            let words = Words::of(request, &["consumer", "limit", "page_token", "stale"])?;
-            let asked = admin::ListKeysRequest {
-                consumer: words.text("consumer"),
-                limit: words.count("limit")?,
-                page_token: words.text("page_token"),
-                stale: words.is("stale")?,
-            };
-            let mut service = KeyClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            Ok(keys::listed(&service.list_keys(asked).await?.into_inner()))
-        }
-        Asked::Usage(limit) => {
-            let words = Words::of(request, &["key", "top"])?;
-            let key = Some(words.text("key")).filter(|it| !it.is_empty());
-            let asked = admin::GetUsageRequest { limit, key, top: words.count("top")? };
-            let mut service = LimitUsageClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let of_all = asked.limit.is_empty();
-            let answer = service.get_usage(asked).await?.into_inner();
-            Ok(if of_all { limits::used_of_all(&answer) } else { limits::used(&answer) })
-        }
-        Asked::Key(id, verb) => {
-            Words::of(request, &[])?;
-            let (mut service, key) = (KeyClient::new(local), admin::KeyRequest { id });
-            let answer = match verb {
-                KeyVerb::Revoke => service.revoke_key(key).await?,
-                KeyVerb::Disable => service.disable_key(key).await?,
-                KeyVerb::Enable => service.enable_key(key).await?,
-            };
-            Ok(shape::write(&answer.into_inner()))
-        }
-        _ => {
-            let words = Words::of(request, &["limit", "page_token", "stale"])?;
-            let asked = admin::ListRevocationsRequest {
-                limit: words.count("limit")?,
-                page_token: words.text("page_token"),
-                stale: words.is("stale")?,
-            };
-            let mut service = RevocationClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            Ok(revocations::listed(&service.list_revocations(asked).await?.into_inner()))
         }
     }
 }

@@ -39,8 +39,11 @@ pub enum Asked {
     Health(String),
     Diff,
     Keys,
+    CreateKey,
+    RotateKey(String),
     Key(String, KeyVerb),
     Revocations,
+    Revoke,
     /// "": of every limit.
     Usage(String),
     TransferLeader,
@@ -93,10 +96,13 @@ pub const KNOWN: &[&str] = &[
     "GET requests/ID",
     "GET match",
     "GET keys",
+    "POST keys",
+    "POST keys/ID/rotate",
     "POST keys/ID/revoke",
     "POST keys/ID/disable",
     "POST keys/ID/enable",
     "GET revocations",
+    "POST revocations",
     "GET usage",
     "GET usage/LIMIT",
     "GET upstreams/NAME/health",
@@ -137,8 +143,10 @@ pub fn find(method: &Method, path: &str) -> Result<(Asked, String), Status> {
         ("GET", ["requests", id]) => Some((Asked::Exchange((*id).into()), "Observe/ExplainRequest".into())),
         ("GET", ["match"]) => Some((Asked::Match, "Observe/ExplainMatch".into())),
         ("GET", ["keys"]) => Some((Asked::Keys, "Key/ListKeys".into())),
+        ("POST", ["keys"]) => Some((Asked::CreateKey, "Key/CreateKey".into())),
         ("POST", ["keys", id, verb]) => key(id, verb),
         ("GET", ["revocations"]) => Some((Asked::Revocations, "Revocation/ListRevocations".into())),
+        ("POST", ["revocations"]) => Some((Asked::Revoke, "Revocation/RevokeToken".into())),
         ("GET", ["upstreams", name, "health"]) => {
             Some((Asked::Health((*name).into()), "Upstreams/GetUpstreamHealth".into()))
         }
@@ -172,6 +180,7 @@ fn node(name: &str, verb: &str) -> Option<(Asked, String)> {
 
 fn key(id: &str, verb: &str) -> Option<(Asked, String)> {
     let (verb, rpc) = match verb {
+        "rotate" => return Some((Asked::RotateKey(id.into()), "Key/RotateKey".into())),
         "revoke" => (KeyVerb::Revoke, "RevokeKey"),
         "disable" => (KeyVerb::Disable, "DisableKey"),
         "enable" => (KeyVerb::Enable, "EnableKey"),

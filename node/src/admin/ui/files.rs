@@ -10,14 +10,14 @@ pub const FILES: &[File] = &[
         bytes: include_bytes!("dist/assets/icon-RRA-vq3o.svg"),
     },
     File {
-        path: "assets/page-CWlwSJmO.js",
+        path: "assets/page-D3dbOLgH.js",
         content_type: "text/javascript; charset=utf-8",
-        bytes: include_bytes!("dist/assets/page-CWlwSJmO.js"),
+        bytes: include_bytes!("dist/assets/page-D3dbOLgH.js"),
     },
     File {
-        path: "assets/style-BTh-3BXS.css",
+        path: "assets/style-DUzwI4EH.css",
         content_type: "text/css; charset=utf-8",
-        bytes: include_bytes!("dist/assets/style-BTh-3BXS.css"),
+        bytes: include_bytes!("dist/assets/style-DUzwI4EH.css"),
     },
     File {
         path: "index.html",

@@ -87,15 +87,7 @@ fn shown_once(global: &Global, quiet: bool, made: admin::CreateKeyResponse, what
     if quiet {
         return stdout(&format!("{}\n", if made.secret.is_empty() { &made.id } else { &made.secret }));
     }
-    let wrote = admin::WriteResponse {
-        revision: made.revision,
-        nodes: made.nodes,
-        request_id: made.request_id,
-        ..Default::default()
-    };
-    let mut json = shape::write(&wrote);
-    json["id"] = Value::String(made.id.clone());
-    json["secret"] = shape::known(&made.secret);
+    let (json, wrote) = (self::made(&made), wrote(&made));
     let shown = if made.secret.is_empty() { "" } else { ", its secret is shown once" };
     let undo = format!("undo: quorumgate key revoke {}", made.id);
     let notes = vec![format!("key {} {what}{shown}; {}", made.id, write::propagation("index", &wrote)), undo];
@@ -118,6 +110,19 @@ fn list(global: &Global, answer: &admin::ListKeysResponse) -> Outcome {
         ..Answer::default()
     }
     .print(global.output)
+}
+
+fn wrote(made: &admin::CreateKeyResponse) -> admin::WriteResponse {
+    let (nodes, request_id) = (made.nodes.clone(), made.request_id.clone());
+    admin::WriteResponse { revision: made.revision, nodes, request_id, ..Default::default() }
+}
+
+/// The stable JSON of a new key, with its secret.
+pub fn made(made: &admin::CreateKeyResponse) -> Value {
+    let mut json = shape::write(&wrote(made));
+    json["id"] = Value::String(made.id.clone());
+    json["secret"] = shape::known(&made.secret);
+    json
 }
 
 /// The stable JSON of a page.

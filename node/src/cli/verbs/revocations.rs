@@ -66,16 +66,19 @@ async fn revoke(global: &Global, it: TokenRevoke) -> Outcome {
         request_id: String::new(),
     };
     let told = client.revocations().revoke_token(client.ask(request)).await?.into_inner();
-    let wrote = admin::WriteResponse {
+    let what = if told.noop { "it was revoked before, for as long" } else { "revoked" };
+    write::print(global.output, Wrote::Other(what), &wrote(told))
+}
+
+pub fn wrote(told: admin::RevokeTokenResponse) -> admin::WriteResponse {
+    admin::WriteResponse {
         revision: told.revision,
         noop: told.noop,
         nodes: told.nodes,
         warnings: told.warnings,
         request_id: told.request_id,
         ..Default::default()
-    };
-    let what = if told.noop { "it was revoked before, for as long" } else { "revoked" };
-    write::print(global.output, Wrote::Other(what), &wrote)
+    }
 }
 
 /// Exit 1 if it is revoked.
