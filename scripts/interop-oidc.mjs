@@ -1,8 +1,9 @@
 // The steps of scripts/interop-oidc: a provider, a gateway of one node, a browser as small as this needs.
 import { spawn, execFileSync } from 'node:child_process';
 import { createHash, generateKeyPairSync, randomUUID } from 'node:crypto';
-import { mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import net from 'node:net';
 import { Provider } from 'oidc-provider';
 
@@ -35,7 +36,9 @@ async function freePort() {
 /** One request; never follows a redirect. */
 function ask(url, { method = 'GET', headers = {}, body } = {}) {
   return new Promise((done, fail) => {
-    const request = http.request(url, { method, headers, agent: false }, (answer) => {
+    const way = url.startsWith('https:') ? https : http;
+    // The admin listener's certificate is of the cluster's own CA.
+    const request = way.request(url, { method, headers, agent: false, rejectUnauthorized: false }, (answer) => {
       const parts = [];
       answer.on('data', (part) => parts.push(part));
       answer.on('end', () => done({ status: answer.statusCode, headers: answer.headers, body: Buffer.concat(parts).toString() }));
@@ -128,6 +131,40 @@ async function inChromium(gateway, issuer) {
   }
 }
 
+async function pageInChromium(admin, issuer) {
+  const { chromium } = await import('playwright-core');
+  const browser = await chromium.launch({ executablePath: chromiumPath, args: ['--no-sandbox'] });
+  const signIn = async (page, name) => {
+    await page.click('button:has-text("Sign in at")');
+    await page.fill('input[name=login]', name);
+    await page.fill('input[name=password]', 'secret');
+    await page.click('button[type=submit]');
+    await page.click('button[type=submit]');
+  };
+  try {
+    const page = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
+    page.setDefaultTimeout(PATIENCE_MS);
+    await page.goto(`${admin}/ui/#/routes`);
+    await signIn(page, 'ann');
+    await page.waitForSelector('main table');
+    ensure(page.url() === `${admin}/ui/#/routes`, `not where one was: ${page.url()}`);
+    ensure((await page.innerText('header')).includes('oidc/ann (operator)'), await page.innerText('header'));
+    ensure(!(await page.evaluate(() => document.cookie)).includes('__Host'), 'a script of the page sees the session');
+    await page.click('button:has-text("Sign out")');
+    await page.waitForURL(`${issuer}/session/end*`);
+    const guest = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
+    guest.setDefaultTimeout(PATIENCE_MS);
+    await guest.goto(`${admin}/ui/`);
+    await signIn(guest, 'gus');
+    await guest.waitForSelector('text=no rule of admin.oidc.roles');
+    await guest.goto(`${admin}/ui/`);
+    await guest.waitForSelector('#token');
+    return browser.version();
+  } finally {
+    await browser.close();
+  }
+}
+
 function key() {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   return { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), alg: 'ES256', use: 'sig' };
@@ -136,6 +173,7 @@ function key() {
 async function main() {
   const ports = { proxy: await freePort(), peer: await freePort(), admin: await freePort(), telemetry: await freePort() };
   const gateway = `http://127.0.0.1:${ports.proxy}`;
+  const admin = `https://127.0.0.1:${ports.admin}`;
 
   // The provider; a rotation puts a new one, with other keys, behind the same address and the same memory.
   let handle;
@@ -161,10 +199,15 @@ async function main() {
         { client_id: 'web', client_secret: 'web-secret-of-the-test', redirect_uris: [`${gateway}/callback`], response_types: ['code'],
           grant_types: ['authorization_code', 'refresh_token'], id_token_signed_response_alg: 'ES256',
           backchannel_logout_uri: `${gateway}/bye`, backchannel_logout_session_required: true },
+        { client_id: 'admin', client_secret: 'admin-secret-of-the-test', redirect_uris: [`${admin}/ui/callback`], response_types: ['code'],
+          grant_types: ['authorization_code'], id_token_signed_response_alg: 'ES256' },
         { client_id: 'svc', client_secret: 'svc-secret-of-the-test', id_token_signed_response_alg: 'ES256', redirect_uris: [], response_types: [], grant_types: ['client_credentials'], scope: 'orders:read' },
       ],
-      scopes: ['openid', 'offline_access', 'orders:read'],
-      findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+      scopes: ['openid', 'offline_access', 'orders:read', 'groups'],
+      claims: { openid: ['sub'], groups: ['groups'] },
+      // The ID token says them, and not the userinfo endpoint alone.
+      conformIdTokenClaims: false,
+      findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, groups: id === 'ann' ? ['shop', 'ops'] : ['guests'] }) }),
       pkce: { required: () => true },
       // The package's own refuses loopback addresses, as a provider on the open network should.
       fetch: (url, { dispatcher, ...options }) => fetch(url, options),
@@ -193,6 +236,19 @@ async function main() {
   mkdirSync('node');
   const listens = Object.entries(ports).flatMap(([name, port]) => [`--${name}-listen`, `127.0.0.1:${port}`]);
   execFileSync(binary, ['init', '--name', 'n1', '--region', 'eu', '--data-dir', 'node', '--max-rtt', '20ms', ...listens], { stdio: ['ignore', 'pipe', 'pipe'] });
+  writeFileSync('admin.txt', 'admin-secret-of-the-test');
+  appendFileSync('node/settings.toml', `
+[admin.oidc]
+issuer = "${issuer}"
+client_id = "admin"
+client_secret_file = "admin.txt"
+scopes = ["openid", "groups"]
+allow_private = true
+[[admin.oidc.roles]]
+role = "operator"
+claim = "groups"
+value = "ops"
+`);
   const log = openSync('node.log', 'a');
   const daemon = spawn(binary, ['run', '--data-dir', 'node', '--proxy-workers', '1'], { stdio: ['ignore', log, log] });
   children.push(daemon);
@@ -262,6 +318,22 @@ routes:
   } else {
     say('-', 'login: headless Chromium is SKIPPED, since it is not installed');
   }
+
+  // People of the admin API.
+  const person = new Browser();
+  const shown = await person.visit(`${admin}/ui/login`);
+  ensure(shown.status === 200 && shown.url === `${admin}/ui/`, `not on the page: ${shown.status} ${shown.url} ${shown.body.slice(0, 300)}`);
+  const session = (it) => [...it.jar.get(new URL(admin).host)].map(([name, value]) => `${name}=${value}`).join('; ');
+  const whoami = (headers) => ask(`${admin}/api/v1/whoami`, { headers: { cookie: session(person), ...headers } });
+  const known = JSON.parse((await whoami({ 'quorumgate-page': '1' })).body);
+  ensure(known.name === 'oidc/ann' && known.role === 'operator', JSON.stringify(known));
+  const crossed = await whoami({ 'quorumgate-page': '1', origin: 'https://evil.test' });
+  ensure(crossed.status === 403 && (await whoami({})).status === 403, `another site is answered ${crossed.status}`);
+  holds('admin API: a person signs in, is an operator by a group, from this page alone', `${shown.seen.length} steps`);
+  if (chromiumPath) holds('admin API: the web page in headless Chromium, in and out; a guest has no role', await pageInChromium(admin, issuer));
+  const leaving = await ask(`${admin}/ui/logout`, { method: 'POST', headers: { cookie: session(person), 'quorumgate-page': '1' } });
+  ensure(JSON.parse(leaving.body).everywhere && (await whoami({ 'quorumgate-page': '1' })).status === 401, `signed out: ${leaving.status} ${leaving.body}`);
+  holds('admin API: who signs out is out, with a copy of the cookie too', `${leaving.status}`);
 
   // Back-channel logout: the person signs out at the provider, which tells the gateway.
   const elsewhere = new Browser();

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -177,19 +178,15 @@ fn person(group: &str) -> Value {
     json!({ "email": "ann@test", "email_verified": true, "groups": [group] })
 }
 
-/// Reasons of the refusals in the node's own chain, newest first; it is written a moment later.
-async fn denied(fixture: &Fixture, expected: &str) {
-    let asked = || admin::ListAuditRequest { limit: 50, denials: true, ..Default::default() };
-    let mut found = Vec::new();
-    for _ in 0..600 {
-        let entries = fixture.local().await.observe().list_audit(asked()).await.unwrap().into_inner().entries;
-        found = entries.into_iter().map(|it| it.result).collect();
-        if found.iter().any(|it| it.eq_ignore_ascii_case(expected)) {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("{expected} is not among {found:?}");
+/// Until a refusal with this reason is in the node's own chain.
+async fn denied(denials: &mut tonic::Streaming<admin::AuditEntry>, expected: &str) {
+    let found = async { while denials.message().await.unwrap().expect("the stream goes on").summary != expected {} };
+    tokio::time::timeout(Duration::from_secs(60), found).await.unwrap_or_else(|_| panic!("{expected} is not told"));
+}
+
+async fn denials(fixture: &Fixture) -> tonic::Streaming<admin::AuditEntry> {
+    let asked = admin::WatchAuditRequest { denials: true, since: Some(0) };
+    fixture.local().await.observe().watch_audit(asked).await.unwrap().into_inner()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,7 +194,7 @@ async fn people_sign_in_act_by_their_role_and_sign_out() {
     let (dir, provider) = (tempfile::tempdir().unwrap(), Provider::start().await);
     let fixture = Fixture::start_with(Some(provider.settings(&dir))).await;
     fixture.consensus.states().wait_for(|state| state.secrets.contains_key(crate::secrets::COOKIE_KEY)).await.unwrap();
-    let browser = Browser { fixture: &fixture, provider: &provider };
+    let (mut denials, browser) = (denials(&fixture).await, Browser { fixture: &fixture, provider: &provider });
     let look = browser.call("GET /ui/session", "", &[PAGE]).await.1;
     assert_eq!((&look["issuer"], &look["signed_in"]), (&json!(provider.issuer), &json!(false)));
 
@@ -225,7 +222,7 @@ async fn people_sign_in_act_by_their_role_and_sign_out() {
         assert_eq!((status, &refused["code"]), (403, &json!("cross_site")), "{fields:?}");
         assert_eq!(browser.call("POST /ui/logout", &ops, fields).await.0, 403, "{fields:?}");
     }
-    denied(&fixture, "CROSS_SITE").await;
+    denied(&mut denials, "cross_site").await;
     assert_eq!(browser.call("GET /api/v1/whoami", &ops, &[PAGE, ("origin", &origin)]).await.0, 200);
     let wrong = ops.replace("=1.", "=1.A");
     assert_eq!(browser.call("GET /api/v1/whoami", &wrong, &[PAGE]).await.1["code"], "session_invalid");
@@ -252,7 +249,7 @@ async fn who_is_not_let_in_gets_no_session_and_is_in_the_audit() {
     let (dir, provider) = (tempfile::tempdir().unwrap(), Provider::start().await);
     let fixture = Fixture::start_with(Some(provider.settings(&dir))).await;
     fixture.consensus.states().wait_for(|state| state.secrets.contains_key(crate::secrets::COOKIE_KEY)).await.unwrap();
-    let browser = Browser { fixture: &fixture, provider: &provider };
+    let (mut denials, browser) = (denials(&fixture).await, Browser { fixture: &fixture, provider: &provider });
     let same = |query: String| query;
     let check = async |claims: Value, change: &dyn Fn(String) -> String, expected: &str| {
         let back = browser.come_back(claims, change).await;
@@ -261,7 +258,7 @@ async fn who_is_not_let_in_gets_no_session_and_is_in_the_audit() {
         assert!(!back.headers().contains_key(header::SET_COOKIE), "{expected}");
     };
     check(person("nobody"), &same, "no rule of admin.oidc.roles").await;
-    denied(&fixture, "NO_ROLE").await;
+    denied(&mut denials, "no_role").await;
     check(json!({ "email": "ann@test", "groups": ["ops"] }), &same, "no claim email").await;
     check(json!({ "nonce": "of another" }), &same, "another sign-in").await;
     check(json!({ "aud": "another" }), &same, "audience").await;
