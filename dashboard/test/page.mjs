@@ -222,10 +222,11 @@ async function run() {
     page.expected = false;
     await press(page, "Close");
     must((await cluster.json(["consumer", "get", "page-made"])).groups[0] === "page", "not written");
+    // What is gone is asked for once more, and is not there.
+    page.expected = true;
     await press(page, "Delete");
     await press(page.locator("dialog"), "Delete");
     await page.waitForSelector("dialog .done");
-    page.expected = true;
     await press(page.locator("dialog"), "Close");
     await go(page, "objects");
     page.expected = false;
