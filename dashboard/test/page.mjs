@@ -330,13 +330,9 @@ async function failures(page, operator) {
 async function pictures(token) {
   const dir = join(import.meta.dirname, "../../docs/pictures");
   mkdirSync(dir, { recursive: true });
-  for (const [name, place, colorScheme] of [["overview", "overview", "light"], ["route", "routes/slow", "light"], ["changes", "changes", "dark"]]) {
+  for (const [name, place, colorScheme] of [["overview", "overview", "light"], ["route", "routes/slow", "light"]]) {
     const seen = await signedIn("eu-1", token, { colorScheme, viewport: { width: 1180, height: 760 } });
     await go(seen, place);
-    if (name === "changes") {
-      await seen.click("main table a >> nth=1");
-      await seen.waitForSelector(".diff");
-    }
     await seen.waitForTimeout(1_500);
     writeFileSync(join(dir, `${name}.png`), await seen.screenshot());
     await seen.context().close();
