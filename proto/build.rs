@@ -3,13 +3,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "quorumgate/admin/v1/header.proto",
     "quorumgate/admin/v1/observe.proto",
     "quorumgate/admin/v1/resources.proto",
     "quorumgate/admin/v1/admin.proto",
     "quorumgate/admin/v1/apis.proto",
     "quorumgate/admin/v1/authority.proto",
+    "quorumgate/admin/v1/bans.proto",
     "quorumgate/admin/v1/caches.proto",
     "quorumgate/admin/v1/credentials.proto",
     "quorumgate/admin/v1/lately.proto",

@@ -23,6 +23,13 @@ async fn what_is_purged_is_kept_by_no_node_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_banned_is_shut_out_by_every_node_until_it_is_over() {
+    let cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    assert_eq!(scenarios::bans::shut_out(&cluster).await.unwrap(), 3);
+    cluster.check_same_state().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_costs_no_request_and_no_acknowledged_write() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     println!("{:?}", scenarios::faults::kill_leader(&mut cluster, 2, 300).await.unwrap());

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     NodeId,
+    ban::BanSubject,
     credential::{CredentialId, CredentialKind, Grants},
     digest::Digest,
     ledger::command::LedgerCommand,
@@ -96,6 +97,8 @@ pub enum Body {
     GrantBonus(GrantBonus),
     /// Every node lets go of answers that it keeps.
     PurgeCache(PurgeCache),
+    AddBans(AddBans),
+    LiftBans(LiftBans),
     /// What nodes hold of the cluster's limits. Never retried by its request id: the ledger tells repeats apart.
     Ledger(LedgerCommand),
 }
@@ -300,6 +303,26 @@ pub struct NewRevocation {
     pub ttl: Duration,
     /// Seconds since 1970. Some: what was issued at or after it is spared.
     pub not_before_s: Option<u64>,
+}
+
+/// All or nothing. A ban that is there already is only ever made longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddBans {
+    pub bans: Arc<[NewBan]>,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBan {
+    pub subject: BanSubject,
+    pub ttl: Duration,
+}
+
+/// Before their time is up. All or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiftBans {
+    pub subjects: Arc<[BanSubject]>,
+    pub reason: String,
 }
 
 /// The last good key set of an auth, so that a new node works while the identity provider is down.
@@ -557,6 +580,7 @@ impl Body {
         match self {
             Body::ChangeResources(it) => it.level(),
             Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) | Body::PurgeCache(_) => 2,
+            Body::AddBans(_) | Body::LiftBans(_) => 4,
             _ => 1,
         }
     }
@@ -585,6 +609,8 @@ impl Body {
             Body::ResetLimit(_) => "reset_limit",
             Body::GrantBonus(_) => "grant_bonus",
             Body::PurgeCache(_) => "purge_cache",
+            Body::AddBans(_) => "add_bans",
+            Body::LiftBans(_) => "lift_bans",
             Body::RotateTicketKeys(_) => "rotate_ticket_keys",
             Body::RotateCa(_) => "rotate_ca",
             Body::NoteChain(_) => "note_chain",

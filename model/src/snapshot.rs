@@ -59,6 +59,7 @@ fn few_records(state: &State) -> impl Iterator<Item = SnapshotRecord> + '_ {
                 Record::Chain(convert::note_chain_to(&NoteChain { node: *node, kind: *kind, head: *head }))
             }))
             .chain(state.purges.entries().iter().map(|it| Record::Purge(convert::purge::entry_to(it))))
+            .chain(state.bans.entries().values().map(|it| Record::Ban(convert::ban::to(it))))
             .chain(state.erased.iter().map(|(actor, wall_ms)| {
                 Record::ErasedActor(ErasedActor { actor_hash: actor.0.into(), wall_ms: *wall_ms })
             }))
@@ -189,6 +190,10 @@ impl Rebuild {
                     return Err(Invalid::field("purge").found("out of order").allowed("oldest first"));
                 }
                 state.purges.push(entry);
+            }
+            Some(Record::Ban(ban)) => {
+                let ban = convert::ban::from(ban)?;
+                once("ban", state.bans.insert(Arc::new(ban)))?;
             }
             Some(Record::ErasedActor(it)) => {
                 let unlike = || Invalid::field("erased_actor").found("another length").allowed("32 bytes");

@@ -3,6 +3,7 @@
 
 mod apply;
 mod authority;
+mod bans;
 mod chains;
 mod credentials;
 mod limits;
@@ -25,6 +26,7 @@ pub use secrets::{JWKS_BYTES_MAX, SECRETS_MAX, TICKET_KEY_EVERY_US, TICKET_KEYS_
 
 use crate::{
     NodeId,
+    ban::Bans,
     change::{Changed, Lookups},
     command::{Actor, AdminRole, Applied, ChangeCounts, NodeRecord, Reason, Rejected, RequestId, Role},
     credential::CredentialId,
@@ -87,6 +89,7 @@ pub struct State {
     pub secrets: OrdMap<Name, Arc<[u8]>>,
     pub credentials: Credentials,
     pub revocations: Revocations,
+    pub bans: Bans,
     /// By the auth that they are for.
     pub jwks: OrdMap<Name, Arc<Jwks>>,
     /// Of session tickets, oldest first, at most `TICKET_KEYS_MAX`.

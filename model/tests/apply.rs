@@ -9,9 +9,10 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use common::{api_key, auth, bootstrap, command, consumer, full_state, key, new_key, node, route, selector, upstream};
 use quorumgate_model::{
     command::{
-        AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken, Decided,
-        Expect, NewCredential, NewRevocation, NoteChain, Reason, Refound, RefoundCause, ResourceChange, Revoke, Role,
-        RotateCa, RotateCredential, RotateTicketKeys, SetSecret, Standing, StoreJwks, TrialEnd, UpdateNode,
+        AddBans, AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken,
+        Decided, Expect, LiftBans, NewBan, NewCredential, NewRevocation, NoteChain, Reason, Refound, RefoundCause,
+        ResourceChange, Revoke, Role, RotateCa, RotateCredential, RotateTicketKeys, SetSecret, Standing, StoreJwks,
+        TrialEnd, UpdateNode,
     },
     digest::Digest,
     resource::Resource,
@@ -144,6 +145,15 @@ impl<'a> Line<'a> {
                 entries: self.words.iter().map(|text| self.new_revocation(text)).collect(),
                 reason: self.option("reason").unwrap_or_default(),
             }),
+            "ban" => {
+                let ban = |text: &&str| NewBan { subject: text.parse().unwrap(), ttl: self.span("ttl") };
+                let bans = self.words.iter().map(ban).collect();
+                Body::AddBans(AddBans { bans, reason: self.option("reason").unwrap_or_default() })
+            }
+            "lift" => {
+                let subjects = self.words.iter().map(|text| text.parse().unwrap()).collect();
+                Body::LiftBans(LiftBans { subjects, reason: String::new() })
+            }
             "secret" => {
                 Body::SetSecret(SetSecret { name: word(0).parse().unwrap(), sealed: word(1).as_bytes().into() })
             }

@@ -13,8 +13,8 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
-        Body, ChangeResources, Command, Expect, GrantBonus, NoteChain, PurgeCache, Refound, RefoundCause, ResetLimit,
-        ResourceChange, Role, RotateCa, RotateTicketKeys, Standing, TrialEnd, UpdateNode,
+        AddBans, Body, ChangeResources, Command, Expect, GrantBonus, LiftBans, NewBan, NoteChain, PurgeCache, Refound,
+        RefoundCause, ResetLimit, ResourceChange, Role, RotateCa, RotateTicketKeys, Standing, TrialEnd, UpdateNode,
     },
     convert,
     digest::Digest,
@@ -115,6 +115,8 @@ fn commands() -> Vec<Command> {
             reason: "a launch".into(),
         }),
         purge(),
+        bans(),
+        Body::LiftBans(LiftBans { subjects: ["consumer:acme".parse().unwrap()].into(), reason: "a mistake".into() }),
         ticket_key(3),
         introduce(),
         note(7),
@@ -134,6 +136,12 @@ fn purge() -> Body {
         PurgeTarget::tag("red").unwrap(),
     ];
     Body::PurgeCache(PurgeCache { targets: targets.into(), reason: "a release".into() })
+}
+
+fn bans() -> Body {
+    let ban = |text: &str, ttl| NewBan { subject: text.parse().unwrap(), ttl: secs(ttl) };
+    let bans = [ban("203.0.113.0/24", 60), ban("consumer:acme", 600), ban("credential:0123", 1)];
+    Body::AddBans(AddBans { bans: bans.into(), reason: "a walk through orders".into() })
 }
 
 fn ticket_key(newest: u64) -> Body {
@@ -252,6 +260,7 @@ fn snapshot_records_are_stored_as_ever() {
         Record::ErasedActor(_) => "erased_actor",
         Record::TicketKey(_) => "ticket_key",
         Record::Purge(_) => "purge",
+        Record::Ban(_) => "ban",
         Record::Credential(_) => "credential",
         Record::RevocationNote(_) => "revocation_note",
         Record::Revocation(_) => "revocation",
@@ -271,6 +280,7 @@ fn snapshot_records_are_stored_as_ever() {
     snapshot::records(&rotating).for_each(|record| rebuild.push(record).unwrap());
     assert_eq!(rebuild.finish().unwrap(), rotating);
     fourth.apply(fourth.index + 1, &command(purge())).0.outcome.unwrap();
+    fourth.apply(fourth.index + 1, &command(bans())).0.outcome.unwrap();
     fourth.apply(fourth.index + 1, &command(Body::EraseActor(Digest::of(b"ann")))).0.outcome.unwrap();
     let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));
     let all = all.chain(snapshot::records(&fourth));

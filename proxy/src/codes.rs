@@ -61,6 +61,7 @@ pub const ALL: &[Code] = &[
     code("insufficient_scope", 403, 7, "authorization", "a rule of the route wants a scope that the caller does not have", "`route match --consumer --scope` says which rule decides"),
     code("access_denied", 403, 7, "authorization", "the route's `authorize` rules do not let this caller do this", "`rule` names the one that decided; `route match` walks through all of them"),
     code("ip_denied", 403, 7, "before_authentication", "the client's address is denied, or not among those that are allowed", "`decision` names the policy and the list (deny, or allow that has it not); behind a proxy, check `trusted_proxies`"),
+    code("banned", 403, 7, "before_authentication", "the cluster has banned the client's address or network, its consumer or its credential for a while", "`rule` names whom the ban is of; `ban ls` says why, by whom and for how long, `ban rm` lifts it; behind a proxy, check `trusted_proxies`"),
     code("no_route", 404, 12, "route", "no route takes this host and path", "`route match METHOD URL` shows the near misses and what each lacks"),
     code("method_not_allowed", 405, 12, "route", "routes take the host and path, and none of them the method", "Allow lists the methods; add one to `match.methods`"),
     code("request_timeout", 408, 4, "body", "the head or the body came in too slowly", "the client must send something every 15 s, and 240 bytes a second after 5 s"),

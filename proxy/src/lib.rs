@@ -1,6 +1,7 @@
 //! The data plane: listeners, TLS, HTTP, one exchange, upstreams. Works without the control plane.
 
 mod access_log;
+pub mod bans;
 pub mod body;
 pub mod cache;
 pub mod client_body;

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::IpAddr,
     rc::Rc,
     task::{Context, Waker},
 };
@@ -13,6 +14,7 @@ use crate::{identity::Identity, worker::Worker};
 pub(crate) struct Grant {
     /// None: nobody was asked who they are.
     pub(crate) identity: Option<Rc<Identity>>,
+    pub(crate) client_ip: IpAddr,
     /// The route is closed while the node is stale.
     pub(crate) fresh_only: bool,
     /// Seconds since 1970.
@@ -25,6 +27,8 @@ pub(crate) enum Ended {
     Revoked,
     Expired,
     Stale,
+    /// The client, its consumer or its credential.
+    Banned,
     /// It has held a limit's permit for as long as it may.
     HeldTooLong,
 }
@@ -109,23 +113,27 @@ impl LiveTable {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends what may not go on. `revoked` is asked of every identity; pass None where nothing has changed. `spent` is asked
+    /// Ends what may not go on. `banned` and `revoked` are asked of everybody; pass None where nothing has changed. `spent` is asked
     /// once a second: a credential may have got an end after it let somebody in.
     pub(crate) fn sweep(
         &self,
         now_s: u64,
         fresh: bool,
+        banned: Option<&dyn Fn(&Grant) -> bool>,
         revoked: Option<&dyn Fn(&Identity) -> bool>,
         spent: &dyn Fn(&Identity) -> bool,
     ) {
         let expiring = self.looked_at.replace(now_s) != now_s;
         let went_stale = self.was_fresh.replace(fresh) && !fresh;
-        if !expiring && !went_stale && revoked.is_none() {
+        if !expiring && !went_stale && revoked.is_none() && banned.is_none() {
             return;
         }
         let why = |grant: &Grant| {
             if grant.fresh_only && !fresh {
                 return Some(Ended::Stale);
+            }
+            if banned.is_some_and(|banned| banned(grant)) {
+                return Some(Ended::Banned);
             }
             let gone = |revoked: &dyn Fn(&Identity) -> bool| grant.identity.as_ref().is_some_and(|it| revoked(it));
             if revoked.is_some_and(gone) {
@@ -180,6 +188,7 @@ impl Ended {
             Self::Revoked => "token_revoked",
             Self::Expired => "token_expired",
             Self::Stale => "state_stale",
+            Self::Banned => "banned",
             Self::HeldTooLong => "upstream_timeout",
         }
     }
@@ -212,7 +221,8 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut cx = Context::from_waker(&waker);
-        let grant = || Grant { identity: None, fresh_only: false, ends_at: None };
+        let grant =
+            || Grant { client_ip: IpAddr::from([127, 0, 0, 1]), identity: None, fresh_only: false, ends_at: None };
         let (short, long) = (table.enter(grant()), table.enter(grant()));
         table.hold_until(short, 10);
         assert_eq!(table.ended(short, &mut cx), None);
@@ -232,21 +242,29 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut cx = Context::from_waker(&waker);
-        let grant = |fresh_only, ends_at| Grant { identity: None, fresh_only, ends_at };
+        let grant = |fresh_only, ends_at| Grant {
+            client_ip: IpAddr::from([127, 0, 0, 1]),
+            identity: None,
+            fresh_only,
+            ends_at,
+        };
         let (short, fresh_only, forever) =
             (table.enter(grant(false, Some(10))), table.enter(grant(true, None)), table.enter(grant(false, None)));
         for slot in [short, fresh_only, forever] {
             assert_eq!(table.ended(slot, &mut cx), None);
         }
-        table.sweep(9, true, None, &|_| false);
+        table.sweep(9, true, None, None, &|_| false);
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
-        table.sweep(10, true, None, &|_| false);
+        table.sweep(10, true, None, None, &|_| false);
         assert_eq!(table.ended(short, &mut cx), Some(Ended::Expired));
-        table.sweep(10, false, None, &|_| false);
+        table.sweep(10, false, None, None, &|_| false);
         assert_eq!(table.ended(fresh_only, &mut cx), Some(Ended::Stale));
         assert_eq!(table.ended(forever, &mut cx), None);
-        table.sweep(11, false, None, &|_| false);
+        table.sweep(11, false, None, None, &|_| false);
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        let address = |grant: &Grant| grant.client_ip == IpAddr::from([127, 0, 0, 1]);
+        table.sweep(11, false, Some(&address), None, &|_| false);
+        assert_eq!(table.ended(forever, &mut cx), Some(Ended::Banned));
         table.leave(short);
         assert_eq!(table.enter(grant(false, None)), short);
         assert_eq!(table.ended(short, &mut cx), None);

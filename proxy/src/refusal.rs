@@ -1,6 +1,6 @@
 //! Why this gateway answers instead of the upstream, and what it then says (RFC 9457; trailers-only for gRPC).
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -9,7 +9,7 @@ use http::{
 };
 use uuid::Uuid;
 
-use quorumgate_model::{resource::Name, ruleset::ShutOut};
+use quorumgate_model::{ban::Ban, resource::Name, ruleset::ShutOut};
 
 use crate::{
     client_body::ClientFault,
@@ -62,6 +62,8 @@ pub(crate) enum Refusal {
     Retired(Rc<Version>),
     /// It does not at the moment, on purpose.
     Brownout(Rc<Version>, Window),
+    /// The cluster has banned the client's address, its consumer or its credential; by which entry, where that is known.
+    Banned(Option<Arc<Ban>>),
     UpgradeNotSupported,
     UpstreamProtocol,
     UpstreamReset,
@@ -246,6 +248,7 @@ impl Refusal {
                 "this version of the API is about to end and does not serve at the moment, on purpose; Link names its successor, if it has one",
                 14,
             ),
+            Self::Banned(_) => words(S::FORBIDDEN, "banned", "Banned", "this client is shut out for a while", 7),
             Self::AccessDenied => {
                 words(S::FORBIDDEN, "access_denied", "Access denied", "the rules of this route do not allow it", 7)
             }
@@ -539,6 +542,7 @@ impl From<Ended> for Refusal {
             Ended::Revoked => Self::Unauthenticated(AuthFailure::Revoked, Vec::new()),
             Ended::Expired => Self::Unauthenticated(AuthFailure::Expired, Vec::new()),
             Ended::Stale => Self::StateStale,
+            Ended::Banned => Self::Banned(None),
             Ended::HeldTooLong => Self::UpstreamTimeout,
         }
     }

@@ -28,6 +28,7 @@ impl Told {
                 told.rule =
                     Some(Arc::from(if matches!(refusal, Refusal::Retired(_)) { "retired" } else { "brownouts" }));
             }
+            Refusal::Banned(Some(ban)) => told.rule = Some(Arc::from(ban.subject.to_string())),
             Refusal::TooLargeToInspect { policy, .. } => {
                 told.policy = Some(Arc::from(&**policy));
                 told.rule = Some(Arc::from("body_max"));

@@ -36,7 +36,7 @@ use crate::{
     inspect::Inspectors,
     limits::Limits,
     listeners::Order,
-    live::LiveTable,
+    live::{Grant, LiveTable},
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
     overload::Overload,
     passthrough,
@@ -342,9 +342,17 @@ fn sweep(worker: &Worker) {
     let gone = |identity: &Identity| ladder::is_over(directory, &facts, identity);
     let changed = worker.kept.swept_index.replace(facts.index) != facts.index;
     let revoked: Option<&dyn Fn(&Identity) -> bool> = if changed { Some(&gone) } else { None };
+    let shut_out = |grant: &Grant| {
+        let now_us = || directory.now_us();
+        let mut callers = grant.identity.iter().flat_map(|it| it.callers());
+        directory.bans.of_address(grant.client_ip, now_us).is_some()
+            || callers.any(|caller| directory.bans.of_caller(caller, now_us).is_some())
+    };
+    let banned: Option<&dyn Fn(&Grant) -> bool> =
+        if changed && !directory.bans.is_empty() { Some(&shut_out) } else { None };
     worker.live.sweep_held(freshness::boottime_ns() / 1_000);
     let spent = |identity: &Identity| ladder::is_spent(directory, identity);
-    worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), revoked, &spent);
+    worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), banned, revoked, &spent);
 }
 
 /// Seconds since 1970.

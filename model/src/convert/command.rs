@@ -25,7 +25,7 @@ use crate::{
         CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Refound, RefoundCause, Rejected, ResourceChange,
         RotateTicketKeys, SetSecret, Stamp, StoreJwks, UpdateNode,
     },
-    convert::{key_from, kind_to, ledger, purge, resource_to, stored_resource_from},
+    convert::{ban, key_from, kind_to, ledger, purge, resource_to, stored_resource_from},
     digest::Digest,
     invalid::Invalid,
     resource::{Key, Resource},
@@ -130,6 +130,8 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         Wire::ResetLimit(it) => Body::ResetLimit(ledger::reset_from(it)?),
         Wire::GrantBonus(it) => Body::GrantBonus(ledger::bonus_from(it)?),
         Wire::PurgeCache(it) => Body::PurgeCache(purge::command_from(it)?),
+        Wire::AddBans(it) => Body::AddBans(ban::add_from(it)?),
+        Wire::LiftBans(it) => Body::LiftBans(ban::lift_from(it)?),
         Wire::RotateTicketKeys(it) => {
             Body::RotateTicketKeys(RotateTicketKeys { sealed: it.sealed.into(), newest: it.newest })
         }
@@ -197,6 +199,8 @@ fn body_to(body: &Body) -> Wire {
         Body::ResetLimit(it) => Wire::ResetLimit(ledger::reset_to(it)),
         Body::GrantBonus(it) => Wire::GrantBonus(ledger::bonus_to(it)),
         Body::PurgeCache(it) => Wire::PurgeCache(purge::command_to(it)),
+        Body::AddBans(it) => Wire::AddBans(ban::add_to(it)),
+        Body::LiftBans(it) => Wire::LiftBans(ban::lift_to(it)),
         Body::RotateTicketKeys(it) => {
             Wire::RotateTicketKeys(store::RotateTicketKeys { sealed: it.sealed.to_vec(), newest: it.newest })
         }

@@ -2,6 +2,7 @@
 
 mod access;
 mod auth;
+pub(crate) mod ban;
 mod command;
 mod governance;
 pub(crate) mod ledger;

@@ -42,6 +42,7 @@ impl State {
         self.clock_us = self.clock_us.max(command.stamp.clock_us);
         self.wall_ms = self.wall_ms.max(command.stamp.wall_ms);
         self.sweep();
+        self.sweep_bans();
         // The ledger tells repeats apart by itself, and would crowd out those that cannot.
         let request_id = command.request_id.filter(|_| !matches!(command.body, Body::Ledger(_)));
         let request = request_id.map(|id| (id, command.asked()));
@@ -108,6 +109,8 @@ impl State {
             Body::ResetLimit(it) => self.reset_limit(it),
             Body::GrantBonus(it) => self.grant_bonus(it),
             Body::PurgeCache(it) => self.purge_cache(it),
+            Body::AddBans(it) => self.add_bans(&command.actor, it),
+            Body::LiftBans(it) => self.lift_bans(it),
             Body::RotateTicketKeys(it) => self.rotate_ticket_keys(it),
             Body::RotateCa(it) => self.rotate_ca(it),
             Body::NoteChain(it) => self.note_chain(it),
@@ -125,6 +128,8 @@ impl State {
             Body::ResetLimit(it) => it.reason.clone(),
             Body::GrantBonus(it) => it.reason.clone(),
             Body::PurgeCache(it) => it.reason.clone(),
+            Body::AddBans(it) => it.reason.clone(),
+            Body::LiftBans(it) => it.reason.clone(),
             _ => String::new(),
         };
         let entry = AuditEntry {

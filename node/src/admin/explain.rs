@@ -6,12 +6,14 @@ mod inspections;
 mod traffic;
 mod version;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use quorumgate_model::{
+    ban::{Ban, BanSubject},
     canonical::{self, Slashes},
     resource::{Action, EncodedSlash, Name, OnStale, Resources},
     ruleset::{Beaten as Lost, Found, HeaderLookup, Rule, Ruleset, View},
+    state::State,
 };
 use quorumgate_proto::admin::v1::{
     ExplainMatchRequest, ExplainMatchResponse, HeaderField,
@@ -71,12 +73,31 @@ impl<'a> Asked<'a> {
     }
 
     /// And the keys of the limits that would count it, where they are known.
-    pub fn explain(&self, rules: &Ruleset, resources: &Resources) -> (ExplainMatchResponse, Vec<Counted>) {
+    pub fn explain(&self, rules: &Ruleset, state: &State, now_us: u64) -> (ExplainMatchResponse, Vec<Counted>) {
         let mut counted = Vec::new();
-        (self.walk(rules, resources, &mut counted), counted)
+        let banned = self.banned(state, now_us);
+        (self.walk(rules, &state.resources, banned, &mut counted), counted)
     }
 
-    fn walk(&self, rules: &Ruleset, resources: &Resources, counted: &mut Vec<Counted>) -> ExplainMatchResponse {
+    /// Who of those whom the question names is banned: the client's address comes before its consumer.
+    fn banned(&self, state: &State, now_us: u64) -> Option<Arc<Ban>> {
+        let address = self.client_ip.to_canonical();
+        let holds = |ban: &&Arc<Ban>| ban.expires_at_us > now_us;
+        let covers = |ban: &&Arc<Ban>| match &ban.subject {
+            BanSubject::Net(net) => net.contains(&address),
+            BanSubject::Consumer(name) => self.named.is(name),
+            BanSubject::Credential(_) => false,
+        };
+        state.bans.entries().values().filter(holds).find(covers).cloned()
+    }
+
+    fn walk(
+        &self,
+        rules: &Ruleset,
+        resources: &Resources,
+        banned: Option<Arc<Ban>>,
+        counted: &mut Vec<Counted>,
+    ) -> ExplainMatchResponse {
         let mut walk = Walk::default();
         let path = match canonical::path(self.uri.path(), Slashes::Merge) {
             Ok(path) => path,
@@ -94,7 +115,10 @@ impl<'a> Asked<'a> {
                 let allow = format!("allowed here: {}", allowed.join(", "));
                 walk.refused("route", 405, "method_not_allowed", &allow)
             }
-            Found::Rule(rule) => walk.along(rules, rule, &path, self, resources, counted),
+            Found::Rule(rule) => {
+                walk.banned = banned;
+                walk.along(rules, rule, &path, self, resources, counted)
+            }
         }
     }
 
@@ -114,6 +138,7 @@ impl<'a> Asked<'a> {
 #[derive(Default)]
 struct Walk {
     response: ExplainMatchResponse,
+    banned: Option<Arc<Ban>>,
 }
 
 impl Walk {
@@ -125,6 +150,13 @@ impl Walk {
     fn refused(mut self, phase: &str, status: u32, code: &str, why: &str) -> ExplainMatchResponse {
         self.pass(phase, &format!("refused: {why}"), "");
         ExplainMatchResponse { status, code: code.to_owned(), ..self.response }
+    }
+
+    /// The entry is in force: who is shut out, and why.
+    fn shut_out(mut self, ban: &Ban) -> ExplainMatchResponse {
+        let why = if ban.reason.is_empty() { String::new() } else { format!(": {}", ban.reason) };
+        self.pass("ban", &format!("refused: banned by {}{why}", ban.actor), &ban.subject.to_string());
+        ExplainMatchResponse { status: 403, code: "banned".into(), ..self.response }
     }
 
     /// From the route that takes the request to what it does with it.
@@ -145,6 +177,10 @@ impl Walk {
             if shut {
                 return ExplainMatchResponse { status: 403, code: "ip_denied".into(), ..self.response };
             }
+        }
+        let banned = self.banned.take();
+        if let Some(ban) = banned.as_ref().filter(|ban| matches!(ban.subject, BanSubject::Net(_))) {
+            return self.shut_out(ban);
         }
         if let Some(why) = &rule.broken {
             return self.refused("route", 500, "broken_rule", why);
@@ -171,6 +207,9 @@ impl Walk {
                 Step::Pass(told) => self.pass("authentication", &told, &route.name),
                 Step::Refused { status, code, why } => return self.refused("authentication", status, code, &why),
             }
+        }
+        if let Some(ban) = banned.filter(|_| route.auth.is_some()) {
+            return self.shut_out(&ban);
         }
         let on_stale = match route.on_stale {
             OnStale::Allow => "served on a stale node too",

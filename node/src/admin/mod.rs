@@ -6,6 +6,7 @@
 mod access;
 mod apis;
 mod authority;
+mod bans;
 mod caches;
 mod cluster;
 mod config;
@@ -35,10 +36,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
-    apis_server::ApisServer, caches_server::CachesServer, cluster_server::ClusterServer, config_server::ConfigServer,
-    key_server::KeyServer, limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer,
-    observe_server::ObserveServer, overview_server::OverviewServer, revocation_server::RevocationServer,
-    upstreams_server::UpstreamsServer,
+    apis_server::ApisServer, bans_server::BansServer, caches_server::CachesServer, cluster_server::ClusterServer,
+    config_server::ConfigServer, key_server::KeyServer, limit_usage_server::LimitUsageServer,
+    maintenance_server::MaintenanceServer, observe_server::ObserveServer, overview_server::OverviewServer,
+    revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::server::ResolvesServerCert;
@@ -133,6 +134,9 @@ fn routes(
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
     routes.add_service(
         ApisServer::new(apis::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
+    );
+    routes.add_service(
+        BansServer::new(bans::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
     );
     routes.add_service(CachesServer::new(caches::Service::new(consensus.clone())));
     routes.add_service(UpstreamsServer::new(upstreams::Service::new(consensus.clone(), upstreams)));

@@ -96,7 +96,8 @@ impl Observe for Service {
         };
         let asked = explain::Asked::parse(&request, client_ip)?;
         let rules = (self.serving)();
-        let (mut explained, counted) = asked.explain(&rules, &self.desk.consensus.state().resources);
+        let (mut explained, counted) =
+            asked.explain(&rules, &self.desk.consensus.state(), self.desk.consensus.clock_us());
         self.tell_usage(&mut explained, &counted, call.left()).await;
         let explained = admin::ExplainMatchResponse { header: Some(self.desk.header()), ..explained };
         Ok(Response::new(explained))

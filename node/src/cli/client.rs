@@ -12,9 +12,10 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use quorumgate_proto::admin::v1::{
-    apis_client::ApisClient, caches_client::CachesClient, cluster_client::ClusterClient, config_client::ConfigClient,
-    key_client::KeyClient, limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient,
-    observe_client::ObserveClient, revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
+    apis_client::ApisClient, bans_client::BansClient, caches_client::CachesClient, cluster_client::ClusterClient,
+    config_client::ConfigClient, key_client::KeyClient, limit_usage_client::LimitUsageClient,
+    maintenance_client::MaintenanceClient, observe_client::ObserveClient, revocation_client::RevocationClient,
+    upstreams_client::UpstreamsClient,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
@@ -82,6 +83,10 @@ impl Client {
 
     pub fn apis(&self) -> ApisClient<Channel> {
         ApisClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn bans(&self) -> BansClient<Channel> {
+        BansClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn caches(&self) -> CachesClient<Channel> {

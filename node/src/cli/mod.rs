@@ -25,8 +25,8 @@ use self::{
     args::{Backup, Cli, Cluster, Command, Explain, Form, Global},
     failure::{Failure, Outcome},
     verbs::{
-        apis, audit, backup, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes, objects,
-        revocations, tokens, top, watch,
+        apis, audit, backup, bans, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes,
+        objects, revocations, tokens, top, watch,
     },
 };
 
@@ -105,6 +105,7 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::CertificateAuthority(it) => objects::of_kind(global, Kind::CertificateAuthority, it).await,
         Command::Limit(it) => limits::run(global, it).await,
         Command::Api(it) => apis::run(global, it).await,
+        Command::Ban(it) => bans::run(global, it).await,
         Command::Cache(it) => cache::run(global, it).await,
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
         Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,

@@ -161,6 +161,10 @@ async fn serve(
     if let Some(shut_out) = shut_out {
         return Err(Refusal::IpDenied(shut_out));
     }
+    let directory = &conn.worker.shared.directory;
+    if let Some(ban) = directory.bans.of_address(record.client_ip, || directory.now_us()) {
+        return Err(Refusal::Banned(Some(ban)));
+    }
     admit(record, &plan, &parts.headers, &path)?;
     let preview = match version {
         Some(version) => version.enter(record)?,
@@ -182,7 +186,12 @@ async fn serve(
         let whence = whence(&conn, &parts, trusted, &host, &path);
         match ladder::authenticate(&conn, wanted, &parts, record.client_ip, whence).await? {
             Admission::Proven(proven) => {
+                let banned = |caller| directory.bans.of_caller(caller, || directory.now_us());
+                let ban = proven.identity.callers().find_map(banned);
                 record.identity = Some(proven.identity);
+                if let Some(ban) = ban {
+                    return Err(Refusal::Banned(Some(ban)));
+                }
                 record.cookies = proven.cookies;
                 used = proven.used;
                 digest = proven.digest;
@@ -204,7 +213,8 @@ async fn serve(
         let identity = record.identity.clone();
         let ends_at = identity.as_ref().and_then(|identity| identity.ends_at);
         // Nothing is waited for between the look-up of revocations and here: what is revoked later finds it.
-        record.live = Some(Live::enter(&conn.worker, Grant { identity, fresh_only, ends_at }));
+        record.live =
+            Some(Live::enter(&conn.worker, Grant { client_ip: record.client_ip, identity, fresh_only, ends_at }));
     }
 
     within_limits(record, &plan, &parts.headers).await?;
@@ -403,7 +413,8 @@ async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) ->
     record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;
-        let nothing_else = || Live::enter(worker, Grant { identity: None, fresh_only: false, ends_at: None });
+        let grant = Grant { client_ip: record.client_ip, identity: None, fresh_only: false, ends_at: None };
+        let nothing_else = || Live::enter(worker, grant);
         record.live.get_or_insert_with(nothing_else).hold_until(until_us);
     }
     Ok(())

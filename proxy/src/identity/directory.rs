@@ -30,13 +30,14 @@ use super::{
     revoked::Revoked,
     verified::Verified,
 };
-use crate::{freshness::boottime_ns, tls::TICKET_KEY_BYTES};
+use crate::{bans::Bans, freshness::boottime_ns, tls::TICKET_KEY_BYTES};
 
 /// Reads cost no lock; one publisher writes.
 #[derive(Default)]
 pub struct Directory {
     pub keys: Keys,
     pub revoked: Revoked,
+    pub bans: Bans,
     /// Tokens that were verified before.
     pub(crate) verified: Verified,
     pub(crate) passwords: Passwords,
@@ -84,6 +85,7 @@ impl Directory {
     pub fn publish(&self, state: &State, opened: Arc<Opened>) {
         self.keys.publish(opened.pepper.as_ref(), state.credentials.by_id());
         self.revoked.publish(state.revocations.entries());
+        self.bans.publish(state.bans.entries());
         let lead = state.clock_us.wrapping_sub(boottime_us());
         // A later stamp only: the same state told again later would turn the clock back.
         if self.facts.load().index == 0 || state.clock_us > self.now_us() {

@@ -228,7 +228,9 @@ pub(crate) fn is_over(directory: &Directory, facts: &Facts, identity: &Identity)
     }
     identity.callers().any(|caller| {
         let consumer_gone = || caller.consumer.as_ref().is_some_and(|it| find_consumer(facts, &it.name).is_none());
-        is_revoked(directory, caller) || consumer_gone()
+        is_revoked(directory, caller)
+            || consumer_gone()
+            || directory.bans.of_caller(caller, || directory.now_us()).is_some()
     })
 }
 
@@ -247,6 +249,7 @@ pub(crate) fn over(directory: &Directory, identity: Option<&Identity>, ended: En
         Ended::Revoked => AuthFailure::Revoked,
         Ended::Expired => AuthFailure::Expired,
         Ended::Stale => return Refusal::StateStale,
+        Ended::Banned => return Refusal::Banned(None),
         Ended::HeldTooLong => return Refusal::UpstreamTimeout,
     };
     let facts = directory.load_facts();

@@ -1,7 +1,7 @@
 //! Why requests are refused and connections end, as the metrics name it.
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 51] = [
+pub(crate) const REASONS: [&str; 52] = [
     "malformed_request",
     "bad_path",
     "validation_failed",
@@ -21,6 +21,7 @@ pub(crate) const REASONS: [&str; 51] = [
     "insufficient_scope",
     "access_denied",
     "ip_denied",
+    "banned",
     "api_retired",
     "api_brownout",
     "rate_limited",

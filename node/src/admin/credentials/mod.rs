@@ -79,12 +79,12 @@ impl Service {
     }
 }
 
-fn wait_for(wait: i32) -> Result<WaitFor, Status> {
+pub fn wait_for(wait: i32) -> Result<WaitFor, Status> {
     WaitFor::try_from(wait)
         .map_err(|_| failure::bad_field("wait", &format!("found {wait}; allowed: ALL_LIVE or COMMITTED")))
 }
 
-fn page(limit: u32) -> Result<usize, Status> {
+pub fn page(limit: u32) -> Result<usize, Status> {
     match limit {
         0 => Ok(PAGE_DEFAULT as usize),
         1..=PAGE_MAX => Ok(limit as usize),

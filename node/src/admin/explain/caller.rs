@@ -53,6 +53,10 @@ impl Named {
         Ok(Self { consumer, scopes: request.scopes.clone(), claims })
     }
 
+    pub fn is(&self, consumer: &Name) -> bool {
+        self.consumer.as_ref() == Some(consumer)
+    }
+
     fn is_nobody(&self) -> bool {
         self.consumer.is_none() && self.scopes.is_empty() && self.claims.is_none()
     }

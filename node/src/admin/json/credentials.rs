@@ -2,8 +2,8 @@
 
 use http::Request;
 use quorumgate_proto::admin::v1::{
-    self as admin, key_client::KeyClient, limit_usage_client::LimitUsageClient, revocation_client::RevocationClient,
-    selector,
+    self as admin, bans_client::BansClient, key_client::KeyClient, limit_usage_client::LimitUsageClient,
+    revocation_client::RevocationClient, selector,
 };
 use serde_json::Value;
 use tonic::Status;
@@ -17,7 +17,7 @@ use crate::{
     admin::{MESSAGE_BYTES_MAX, failure},
     cli::{
         shape,
-        verbs::{keys, limits, revocations},
+        verbs::{bans, keys, limits, revocations},
     },
 };
 
@@ -42,6 +42,12 @@ pub async fn answer<T>(asked: Asked, request: &Request<T>, local: Local) -> Resu
             let of_all = asked.limit.is_empty();
             let answer = service.get_usage(asked).await?.into_inner();
             Ok(if of_all { limits::used_of_all(&answer) } else { limits::used(&answer) })
+        }
+        Asked::Bans => {
+            let words = Words::of(request, &["limit", "stale"])?;
+            let asked = admin::ListBansRequest { limit: words.count("limit")?, stale: words.is("stale")? };
+            let mut service = BansClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            Ok(bans::listed(&service.list_bans(asked).await?.into_inner()))
         }
         Asked::CreateKey => {
             let words = Words::of(request, &["consumer", "scope", "cidr", "env", "expires_in", "request_id"])?;

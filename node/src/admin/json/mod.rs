@@ -94,6 +94,7 @@ pub async fn answer(asked: Asked, request: Request<Incoming>, local: Local) -> R
         | Asked::Key(..)
         | Asked::Revocations
         | Asked::Revoke
+        | Asked::Bans
         | Asked::Usage(_) => credentials::answer(asked, &request, local).await?,
     };
     Ok(reply::respond(StatusCode::OK, &json))

@@ -44,6 +44,7 @@ pub enum Asked {
     Key(String, KeyVerb),
     Revocations,
     Revoke,
+    Bans,
     /// "": of every limit.
     Usage(String),
     TransferLeader,
@@ -103,6 +104,7 @@ pub const KNOWN: &[&str] = &[
     "POST keys/ID/enable",
     "GET revocations",
     "POST revocations",
+    "GET bans",
     "GET usage",
     "GET usage/LIMIT",
     "GET upstreams/NAME/health",
@@ -147,6 +149,7 @@ pub fn find(method: &Method, path: &str) -> Result<(Asked, String), Status> {
         ("POST", ["keys", id, verb]) => key(id, verb),
         ("GET", ["revocations"]) => Some((Asked::Revocations, "Revocation/ListRevocations".into())),
         ("POST", ["revocations"]) => Some((Asked::Revoke, "Revocation/RevokeToken".into())),
+        ("GET", ["bans"]) => Some((Asked::Bans, "Bans/ListBans".into())),
         ("GET", ["upstreams", name, "health"]) => {
             Some((Asked::Health((*name).into()), "Upstreams/GetUpstreamHealth".into()))
         }

@@ -1,6 +1,7 @@
 //! The command line's grammar: every verb, its flags and their help texts.
 
 mod apis;
+mod bans;
 mod cache;
 mod cluster;
 mod config;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorumgate_model::{resource::Name, units::Span};
 
 pub use apis::*;
+pub use bans::*;
 pub use cache::*;
 pub use cluster::*;
 pub use config::*;
@@ -195,6 +197,9 @@ pub enum Command {
     /// What is revoked: tokens, sessions, consumers, certificates.
     #[command(subcommand)]
     Token(Token),
+    /// Who is shut out for a while: addresses, networks, consumers, credentials.
+    #[command(subcommand)]
+    Ban(BanVerb),
     /// Who changed what, who was refused, and whether that is what was written.
     #[command(subcommand)]
     Audit(Audit),

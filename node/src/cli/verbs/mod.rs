@@ -4,6 +4,7 @@ pub mod apis;
 pub mod audit;
 pub mod audit_export;
 pub mod backup;
+pub mod bans;
 pub mod cache;
 pub mod cluster;
 pub mod contexts;
