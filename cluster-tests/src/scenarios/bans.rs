@@ -45,8 +45,10 @@ pub async fn shut_out(cluster: &Cluster) -> anyhow::Result<usize> {
     let explained = follower.cli(&["route", "match", "GET", &url, "--consumer", "acme"])?;
     ensure!(explained.contains("a walk") && explained.contains("consumer:acme"), "{explained}");
 
-    follower.cli(&["rollback", "--previous"])?;
-    apply_file(cluster, &words).await?;
+    let mut more = words;
+    more["upstreams"] = json!([{ "name": "later", "targets": ["127.0.0.1:9"] }]);
+    apply_file(cluster, &more).await?;
+    follower.cli(&["rollback", "--previous", "--yes"])?;
     everywhere(cluster, "/guarded", &acme, 403).await?;
     let listed = cluster.members[0].cli(&["ban", "ls", "-o", "name"])?;
     ensure!(listed.trim() == "consumer:acme", "{listed}");
