@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::{Name, check, word::word_enum};
-use crate::{invalid::Invalid, units::Moment};
+use crate::{
+    invalid::Invalid,
+    units::{MOMENT_MAX, Moment},
+};
 
 /// Windows of one version.
 pub const BROWNOUTS_MAX: usize = 64;
@@ -12,7 +15,7 @@ const VERSION_BYTES_MAX: usize = 63;
 const URL_BYTES_MAX: usize = 2 << 10;
 
 word_enum!(VersionState {
-    /// There for those in `preview_groups` alone; nobody else can tell that it is.
+    /// Serves those in `preview_groups` alone; others get 404, behind the route's `auth`.
     Draft = "draft",
     Published = "published",
     /// Serves, and says that it will not for ever (RFC 9745).
@@ -100,6 +103,9 @@ impl VersionPolicy {
             let allowed = "since when it is deprecated, such as 2026-06-01T00:00:00Z; it may lie ahead";
             return Err(Invalid::field("deprecated_at").found("nothing").allowed(allowed));
         }
+        for (field, at) in [("deprecated_at", self.deprecated_at), ("sunset", self.sunset)] {
+            at.map_or(Ok(()), |at| in_range(field, at))?;
+        }
         if let (Some(deprecated), Some(sunset)) = (self.deprecated_at, self.sunset)
             && sunset < deprecated
         {
@@ -125,6 +131,7 @@ impl Brownout {
     }
 
     fn check(&self) -> Result<(), Invalid> {
+        in_range("end", self.end)?;
         if self.end <= self.start {
             return Err(Invalid::field("end")
                 .found(self.end)
@@ -133,6 +140,17 @@ impl Brownout {
         match self.status {
             410 | 503 => Ok(()),
             other => Err(Invalid::field("status").found(other).allowed("410 or 503")),
+        }
+    }
+}
+
+/// The words of a moment are; numbers may come by the API.
+fn in_range(field: &str, at: Moment) -> Result<(), Invalid> {
+    match at <= MOMENT_MAX {
+        true => Ok(()),
+        false => {
+            let found = format!("{} ms since 1970", at.0);
+            Err(Invalid::field(field).found(found).allowed(format!("no moment behind {MOMENT_MAX}")))
         }
     }
 }
@@ -156,7 +174,27 @@ fn link(field: &str, text: &str) -> Result<(), Invalid> {
 mod tests {
     use serde_json::json;
 
+    use super::*;
     use crate::resource::Kind;
+
+    #[test]
+    fn no_moment_lies_behind_the_last_one() {
+        let behind = Moment(MOMENT_MAX.0 + 1);
+        let policy = |sunset, brownouts, state: &str| {
+            let words =
+                json!({ "api": "orders", "version": "v1", "state": state, "deprecated_at": "2026-01-01T00:00:00Z" });
+            let words: VersionPolicy = serde_json::from_value(words).unwrap();
+            VersionPolicy { sunset, brownouts, ..words }.checked()
+        };
+        let brownout = Brownout { start: Moment(0), end: behind, status: 503 };
+        for (policy, field) in [
+            (policy(Some(behind), Vec::new(), "published"), "sunset"),
+            (policy(None, vec![brownout], "deprecated"), "brownouts[0].end"),
+        ] {
+            assert!(policy.unwrap_err().to_string().contains(field), "{field}");
+        }
+        assert!(policy(Some(MOMENT_MAX), Vec::new(), "published").is_ok());
+    }
 
     #[test]
     fn mistakes_name_their_place() {

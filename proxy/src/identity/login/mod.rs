@@ -168,7 +168,7 @@ impl Login {
         let sha256 = sha256(text.as_bytes());
         // Whoever still shows the cookie of before, as requests do that were under way together.
         let renewed = lock(&self.renewed).get(&sha256);
-        let known = renewed.clone().or_else(|| lock(&self.known).get(&sha256));
+        let known = renewed.or_else(|| lock(&self.known).get(&sha256));
         let open = match known {
             Some(open) => open,
             None => {
@@ -182,7 +182,7 @@ impl Login {
             return Err(AuthFailure::Expired);
         }
         let due = open.session.refresh_token.is_some() && open.session.refresh_s.is_some_and(|at| at <= now_s);
-        if !due || renewed.is_some() || now_s < self.pausing_until_s.load(Ordering::Relaxed) {
+        if !due || now_s < self.pausing_until_s.load(Ordering::Relaxed) {
             let cookies = open.cookies.clone();
             return Ok((open, cookies));
         }

@@ -50,10 +50,11 @@ impl SignIn {
         fetcher: Fetcher,
     ) -> Option<Self> {
         let AuthKind::OidcLogin(asked) = &auth.kind else { return None };
-        let secret = blake3::derive_key(CONTEXT, cookie_key);
+        // What one provider said of somebody is not to be judged as if another had.
+        let secret = blake3::keyed_hash(&blake3::derive_key(CONTEXT, cookie_key), asked.issuer.as_bytes());
         let name = format!("{}{COOKIE}", cookie::PREFIX);
         let keys = Keys::Kept(slot);
-        let login = Login::with_cookie(name, &auth.name, asked, client_secret, keys, &secret, fetcher);
+        let login = Login::with_cookie(name, &auth.name, asked, client_secret, keys, secret.as_bytes(), fetcher);
         Some(Self { login })
     }
 
