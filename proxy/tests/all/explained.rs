@@ -103,6 +103,11 @@ impl World {
             "policies": [
                 {"name": "nobody", "ip": {"deny": ["127.0.0.1"]}},
                 {"name": "flat", "json": {"max_depth": 1}},
+                {"name": "v0", "version": {"api": "orders", "version": "v0", "state": "retired"}},
+                {"name": "v1", "version": {
+                    "api": "orders", "version": "v1", "state": "deprecated", "deprecated_at": "2025-06-01T00:00:00Z",
+                    "brownouts": [{"start": "2025-06-01T00:00:00Z", "end": "2999-01-01T00:00:00Z"}],
+                }},
             ],
             "routes": [
                 to("echo", "echo"),
@@ -116,6 +121,8 @@ impl World {
                 with(to("packed", "echo"), "body", json!({"decompressed_max": "10"})),
                 with(to("shut", "echo"), "policies", json!(["nobody"])),
                 with(to("flat", "echo"), "policies", json!(["flat"])),
+                with(to("v0", "echo"), "policies", json!(["v0"])),
+                with(to("v1", "echo"), "policies", json!(["v1"])),
                 with(to("kept", "echo"), "cache", json!({})),
                 with(to("strict", "echo"), "on_stale", json!("deny")),
                 with(to("ruled", "echo"), "authorize", json!([{"name": "no-post", "deny": {"methods": ["POST"]}}])),
@@ -237,6 +244,8 @@ async fn of_requests_and_upstreams(examples: &mut Examples) {
         .ask(it, "POST /ruled", &["content-length: 0"], "access_denied", by("authorization", "ruled").rule("no-post"))
         .await;
     examples.ask(it, "GET /shut", &[], "ip_denied", by("before_authentication", "nobody").rule("deny")).await;
+    examples.ask(it, "GET /v0", &[], "api_retired", by("before_authentication", "v0").rule("retired")).await;
+    examples.ask(it, "GET /v1", &[], "api_brownout", by("before_authentication", "v1").rule("brownouts")).await;
     examples.ask(it, "GET /broken", &[], "broken_rule", by("route", "broken").rule("match.headers[0].regex")).await;
     examples.ask(it, "GET /kept", &["cache-control: only-if-cached"], "not_cached", by("cache", "kept")).await;
     let other = ["connection: upgrade", "upgrade: other"];
@@ -296,6 +305,8 @@ async fn of_callers(examples: &mut Examples) {
     world.revoke(SelectorKind::Jti, b"https://idp.test", b"j1");
     let revoked = Why { phase: "revocation", ..why };
     examples.ask(it, "GET /in", &[&good], "token_revoked", revoked).await;
+    world.ban("127.0.0.1");
+    examples.ask(it, "GET /in", &[], "banned", by("before_authentication", "in").rule("127.0.0.1")).await;
 
     // A gateway that was told of no credentials yet.
     let bare = Gateway::start(json!({

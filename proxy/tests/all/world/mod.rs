@@ -8,7 +8,9 @@ use std::{
 
 use quorumgate_model::{
     LEVEL,
-    command::{Actor, Body, Command, Decided, NewCredential, NewRevocation, Revoke, RotateCredential, Stamp},
+    command::{
+        Actor, AddBans, Body, Command, Decided, NewBan, NewCredential, NewRevocation, Revoke, RotateCredential, Stamp,
+    },
     credential::{BasicUser, CredentialId, CredentialKind, Grants},
     resource::{Key, Kind},
     revocation::{SelectorKind, SelectorParts},
@@ -183,6 +185,12 @@ impl World {
         let selector = SelectorParts { kind, issuer, value }.checked().unwrap();
         let entry = NewRevocation { selector, ttl: Duration::from_secs(3600), not_before_s };
         self.apply(Body::Revoke(Revoke { entries: [entry].into(), reason: "test".into() }));
+    }
+
+    /// For an hour.
+    pub fn ban(&self, subject: &str) {
+        let ban = NewBan { subject: subject.parse().unwrap(), ttl: Duration::from_secs(3600) };
+        self.apply(Body::AddBans(AddBans { bans: [ban].into(), reason: "test".into() }));
     }
 
     /// Puts resources into the state, in the words of the configuration file, without the checks of apply.
