@@ -408,6 +408,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_over_is_gone_and_the_newest_of_one_id_is_found() {
+        let recent = Recent::default();
+        (0..WELL_MAX as u128).for_each(|id| ended(&recent, id, 200, "/a-path-that-is-longer"));
+        ended(&recent, WELL_MAX as u128, 200, "/b");
+        ended(&recent, 500, 200, "/newer");
+        let found = |id| find(&recent, id).map(|it| (it.host, it.path, it.trace_id));
+        let texts = |path: &str| Some(("shop.test".into(), path.into(), "t".into()));
+        assert_eq!((found(0), found(1)), (None, None));
+        assert_eq!(found(WELL_MAX as u128), texts("/b"));
+        assert_eq!(found(500), texts("/newer"));
+        assert_eq!(found(2), texts("/a-path-that-is-longer"));
+    }
+
+    #[test]
     fn long_paths_are_cut_and_take_no_more_room() {
         let recent = Recent::default();
         ended(&recent, 1, 200, &"ä".repeat(10_000));
