@@ -81,6 +81,8 @@ fn call(bencher: divan::Bencher<'_, '_>, method: &Method) {
             started: tokio::time::Instant::now(),
             deadline: None,
             asks: Asks::Answer,
+            expects: false,
+            interim: None,
             caller: CALLER,
             trail,
         };

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Version};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -35,6 +35,7 @@ use crate::{
         AuthFailure, auths,
         mtls::{self, Certificate},
     },
+    interim::{OfConnection, Way},
     io::{ClientIo, Protocol},
     pace::{Pace, Streams},
     proxy_protocol,
@@ -93,6 +94,8 @@ pub(crate) struct Conn {
     exchanges: Cell<u64>,
     /// Set by the exchange whose answer is a 101.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
+    /// Over HTTP/1, where one exchange is served at a time.
+    pub(crate) interim: OfConnection,
     /// Of the HTTP/2 streams whose tasks live, at most `H2_STREAMS_MAX` and those that were reset just now.
     paces: RefCell<Vec<Rc<Pace>>>,
     /// Of the HTTP/2 stream that is polled for the first time.
@@ -172,6 +175,7 @@ impl Conn {
             in_flight: Cell::new(0),
             exchanges: Cell::new(0),
             tunnel: RefCell::new(None),
+            interim: OfConnection::new(),
             paces: RefCell::default(),
             polled: RefCell::default(),
             stalled: Cell::new(false),
@@ -442,6 +446,11 @@ impl Conn {
 
     fn tell(&self, ask: Ask) {
         self.ask.set(ask);
+        self.wake();
+    }
+
+    /// Its task looks at what there is to do.
+    pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -588,7 +597,10 @@ async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
     loop {
         let service = {
             let conn = conn.clone();
-            service_fn(move |request: Request<Incoming>| exchange::handle(conn.clone(), request.map(Received::from)))
+            service_fn(move |request: Request<Incoming>| {
+                let way = (request.version() == Version::HTTP_11).then(|| Way::Connection(conn.clone()));
+                exchange::handle(conn.clone(), request.map(Received::from), way)
+            })
         };
         // Apart from this task's own memory, which is there for as long as the client is.
         let mut connection = Box::new(conn.worker.http1.serve_connection(io, service));
@@ -653,7 +665,7 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(conn: &Rc<Conn
     conn.begin_http2();
     let service = {
         let conn = conn.clone();
-        service_fn(move |request: Request<Incoming>| exchange::handle(conn.clone(), request.map(Received::from)))
+        service_fn(move |request: Request<Incoming>| exchange::handle(conn.clone(), request.map(Received::from), None))
     };
     let http2 = http2(&conn.worker.shared.settings.limits, Streams(conn.clone()));
     let mut connection = pin!(http2.serve_connection(io, service));

@@ -41,6 +41,8 @@ pub(crate) struct ClientIo<T> {
     put_back: Vec<u8>,
     /// Once the HTTP library has refused a request by itself.
     instead: Option<Instead>,
+    /// An interim answer that is being written, and how much of it is.
+    interim: Option<Box<(Vec<u8>, usize)>>,
     /// Since our side has ended.
     lingering: Option<Lingering>,
     /// Since this gateway ended the connection over the library's head.
@@ -76,7 +78,8 @@ pub(crate) enum Protocol {
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
     pub(crate) fn new(stream: T, conn: Rc<Conn>) -> Self {
         let inner = TokioIo::new(Tap { stream, conn: conn.clone() });
-        Self { inner, conn, sniffed: Vec::new(), put_back: Vec::new(), instead: None, lingering: None, parting: None }
+        let (sniffed, put_back) = (Vec::new(), Vec::new());
+        Self { inner, conn, sniffed, put_back, instead: None, interim: None, lingering: None, parting: None }
     }
 
     /// Reads no further than needed to tell; an end of the stream counts as HTTP/1.
@@ -188,6 +191,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
         Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
 
+    /// Writes what waits for the client in front of its answer.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let conn = self.conn.clone();
+        let Some(outbox) = conn.interim.get() else { return Poll::Ready(Ok(())) };
+        loop {
+            if self.interim.is_none() {
+                let Some(text) = outbox.next_as_text() else { return Poll::Ready(Ok(())) };
+                self.interim = Some(Box::new((text, 0)));
+            }
+            let Some((text, written)) = self.interim.as_deref_mut() else { continue };
+            while *written < text.len() {
+                match ready!(Pin::new(&mut self.inner).poll_write(cx, &text[*written..]))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    n => *written += n,
+                }
+            }
+            self.interim = None;
+            outbox.is_sent();
+        }
+    }
+
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let worker = self.conn.worker.clone();
         let mut scratch = worker.scratch.borrow_mut();
@@ -248,6 +272,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.parts() {
             return self.poll_part(cx);
+        }
+        // All that the library had to write is out.
+        if self.conn.interim.get().is_some_and(|outbox| outbox.holds()) {
+            let poll = self.poll_interim(cx);
+            ready!(self.wrote(poll))?;
         }
         let poll = Pin::new(&mut self.inner).poll_flush(cx);
         if poll.is_ready() {

@@ -18,6 +18,7 @@ mod http3;
 pub mod identity;
 mod ids;
 pub mod inspect;
+mod interim;
 mod io;
 pub mod limits;
 mod listener;

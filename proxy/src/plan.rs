@@ -150,10 +150,15 @@ impl Edits {
         }
     }
 
-    pub(crate) fn carry_out<'v>(&self, headers: &mut HeaderMap, value: impl Fn(&Variable) -> Cow<'v, str> + Copy) {
+    /// What nobody is to see.
+    pub(crate) fn take_out(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
         }
+    }
+
+    pub(crate) fn carry_out<'v>(&self, headers: &mut HeaderMap, value: impl Fn(&Variable) -> Cow<'v, str> + Copy) {
+        self.take_out(headers);
         for (name, text) in &self.set {
             match text.value(value) {
                 Some(value) => drop(headers.insert(name, value)),

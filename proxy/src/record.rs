@@ -27,6 +27,7 @@ use crate::{
     grpc_web::{self, GrpcWeb},
     held::Held,
     identity::Identity,
+    interim::Way,
     limits::{Admitted, Stood},
     live::{Ended, Live},
     pace::Pace,
@@ -62,6 +63,10 @@ pub(crate) struct Record {
     pub(crate) web: Option<grpc_web::Encoder>,
     /// What becomes of the stream of a WebSocket over HTTP/2 (RFC 8441).
     pub(crate) connect: Option<OnUpgrade>,
+    /// How the client hears of interim answers; None: not at all.
+    pub(crate) interim: Option<Way>,
+    /// It waits to be asked for its body, and can hear that.
+    pub(crate) expects: bool,
     /// The answer is a stream of server-sent events.
     pub(crate) event_stream: bool,
     has_body: bool,
@@ -168,6 +173,8 @@ impl Record {
             grpc_web: GrpcWeb::of(request.headers()),
             web: None,
             connect: None,
+            interim: None,
+            expects: false,
             event_stream: false,
             has_body: !request.body().is_end_stream(),
             plan: None,

@@ -30,6 +30,7 @@ use crate::{
         AuthFailure, AuthMethod, auths::Kind, client_credentials::ClientCredentials, content_digest::Digested, fields,
         ladder,
     },
+    interim::{self, Way},
     live::{Ended, Live},
     plan::Plan,
     received::Received,
@@ -143,7 +144,7 @@ pub(super) fn prepare(
         fields::remove_all(headers);
     }
     if seen.expect {
-        // Answered by this gateway, as soon as the upstream takes the body.
+        // Said again to an upstream that can answer it; for any other this gateway asks for the body.
         headers.remove(header::EXPECT);
     }
     if seen.cookies > 1 && matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
@@ -320,9 +321,15 @@ pub(super) async fn send(
     };
     // The token may have been waited for.
     let started = if shown.is_some() { Instant::now() } else { forwarded.into() };
+    let (way, expects) = (record.interim.clone(), record.expects);
+    let hand_on = |status, fields| pass_interim(way.as_ref(), plan, expects, status, fields);
+    let interim = way.is_some().then_some(&hand_on as &dyn Fn(StatusCode, HeaderMap));
     let trail = &mut record.trail;
-    let call = Call { rule: &plan.rule, upstream, started, deadline, asks, caller, trail };
+    let call = Call { rule: &plan.rule, upstream, started, deadline, asks, expects, interim, caller, trail };
     let sent = while_granted(record.live.as_ref(), worker.pools.send(call, request)).await;
+    if let Some(way) = &way {
+        way.sent(worker.shared.settings.limits.write_stall).await;
+    }
     let over = |ended| ladder::over(&worker.shared.directory, record.identity.as_deref(), ended);
     let sent = sent.map_err(over)?;
     let mut response = match sent {
@@ -356,6 +363,19 @@ pub(super) async fn send(
     Ok(response)
 }
 
+/// An interim answer as the client gets it: like an answer, without what frames one (RFC 9110 8.6).
+fn pass_interim(way: Option<&Way>, plan: &Plan, expects: bool, status: StatusCode, mut fields: HeaderMap) {
+    let Some(way) = way else { return };
+    // Over HTTP/1 the library says so by itself, once the body is read.
+    if status == StatusCode::CONTINUE && expects && matches!(way, Way::Connection(_)) {
+        return;
+    }
+    Seen::look(&fields).strip(&mut fields);
+    fields.remove(header::CONTENT_LENGTH);
+    plan.response.take_out(&mut fields);
+    way.push(interim::head(status, fields));
+}
+
 /// Asks an upstream for nobody who waits: for a mirror, or for the cache. None: it has nothing to say.
 pub(crate) async fn quietly(
     worker: &Worker,
@@ -371,7 +391,8 @@ pub(crate) async fn quietly(
     }
     let (deadline, asks, mut trail) = (Some(deadline), Asks::Answer, Trail::default());
     let trail = &mut trail;
-    let call = Call { rule: &plan.rule, upstream, started: Instant::now(), deadline, asks, caller, trail };
+    let (started, expects, interim) = (Instant::now(), false, None);
+    let call = Call { rule: &plan.rule, upstream, started, deadline, asks, expects, interim, caller, trail };
     let mut response = worker.pools.send(call, request).await.ok()?;
     let via = if response.version() == Version::HTTP_2 { VIA_H2 } else { VIA_H1 };
     *response.version_mut() = Version::HTTP_11;

@@ -12,6 +12,11 @@ use quorumgate_model::canonical::BadPath;
 use super::{Host, hops::Seen};
 use crate::{refusal::Refusal, settings::ClientLimits, websocket};
 
+/// The client waits until somebody asks for its body (RFC 9110 10.1.1).
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Sizes, smuggling, and what this gateway does not serve.
 pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusal> {
     if parts.uri.path().len() + parts.uri.query().map_or(0, |query| query.len() + 1) > limits.uri_bytes_max {

@@ -42,7 +42,9 @@ use crate::{
         login::{Whence, cookie},
         shown::{Place, query_without},
     },
-    inspect, limits,
+    inspect,
+    interim::Way,
+    limits,
     live::{Grant, Live},
     plan::Plan,
     received::Received,
@@ -63,11 +65,16 @@ const LOGGED_CHARS_MAX: usize = 1024;
 
 /// Never fails: what goes wrong is an answer too. (That the type says so spares the connection a future around this one,
 /// which would hold it twice and copy it once.)
-pub(crate) async fn handle(conn: Rc<Conn>, mut request: Request<Received>) -> Result<Response<Answer>, Infallible> {
+pub(crate) async fn handle(
+    conn: Rc<Conn>,
+    mut request: Request<Received>,
+    interim: Option<Way>,
+) -> Result<Response<Answer>, Infallible> {
     let connect = websocket::extended_connect(&mut request, &conn.worker.ids);
     // In one place: it is handed from the exchange to its answer, or to what follows a 101.
     let mut record = Box::new(Record::begin(conn, &request));
     record.connect = connect;
+    record.interim = interim;
     let (parts, body) = request.into_parts();
     // To read the body would ask for it.
     let waits = parts.headers.contains_key(header::EXPECT);
@@ -251,6 +258,9 @@ async fn serve(
                 }
             }
             cookie::strip(&mut parts.headers);
+            // A body that was looked through has been asked for.
+            let expects = seen.expect && seen_through.is_none();
+            record.expects = expects && record.interim.is_some() && head::expects_continue(&parts.headers);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
             if let Some(logged) = &mut record.logged {
                 logged.trace_id.clear();
@@ -423,8 +433,8 @@ async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) ->
 /// The one exit: every answer leaves through here, with its record.
 fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal>) -> Response<Answer> {
     // Then the connection ends behind the answer, which the client must know before it sends its next request.
-    let ends =
-        record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none()) || record.conn.is_ambiguous();
+    let ends = record.leaves_body_unread() && (outcome.is_err() || record.client_body.is_none() || record.expects)
+        || record.conn.is_ambiguous();
     // A success would say that the stream is a WebSocket.
     let is_none = |response: &Response<ResponseBody>| {
         response.status().is_success() && !matches!(response.body(), ResponseBody::Tunnel(_))

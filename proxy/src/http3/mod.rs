@@ -37,6 +37,7 @@ use crate::{
     connection::{Conn, H2_STREAMS_MAX, Registered, header_list_bytes_max},
     exchange,
     held::Held,
+    interim::{Outbox, Way},
     pace::Streams,
     received::Received,
     reception::Open,
@@ -163,13 +164,37 @@ fn resolve(conn: Rc<Conn>, resolver: Resolver) {
 }
 
 /// `left`: the length that the head declares.
-async fn exchange(conn: Rc<Conn>, request: Request<()>, send: SendStream, recv: RecvStream, left: Option<u64>) {
+async fn exchange(conn: Rc<Conn>, request: Request<()>, mut send: SendStream, recv: RecvStream, left: Option<u64>) {
     let body = Received::from(Body::begin(recv, left).await);
-    let response = match exchange::handle(conn.clone(), request.map(|()| body)).await {
+    let outbox = Rc::<Outbox>::default();
+    let way = Some(Way::Stream(outbox.clone()));
+    let response = {
+        let mut interim = pin!(send_interim(&mut send, &outbox));
+        let mut handling = pin!(exchange::handle(conn.clone(), request.map(|()| body), way));
+        poll_fn(|cx| {
+            let handled = handling.as_mut().poll(cx);
+            if handled.is_pending() {
+                let _ = interim.as_mut().poll(cx);
+            }
+            handled
+        })
+        .await
+    };
+    let response = match response {
         Ok(response) => response,
         Err(never) => match never {},
     };
     answer(send, response).await;
+}
+
+/// What comes before the answer, as long as somebody waits for more. That it cannot be sent, the answer will find out.
+async fn send_interim(send: &mut SendStream, outbox: &Outbox) {
+    loop {
+        let mut head = outbox.next().await;
+        check::for_http3(head.headers_mut());
+        let _ = send.send_response(head).await;
+        outbox.is_sent();
+    }
 }
 
 /// A client that leaves is known by the first thing that cannot be sent; the answer's record is closed when it is dropped.

@@ -2,16 +2,18 @@
 
 use std::{
     cell::RefCell,
+    future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
     body::RequestBody,
@@ -20,6 +22,8 @@ use crate::{
 
 /// A body is sent again only while all that was read of it is within this.
 pub(super) const REPLAY_BYTES_MAX: usize = 64 << 10;
+/// How long a client that waits to be asked for its body waits for the upstream to do so (RFC 9110 10.1.1).
+const INVITATION_WAIT: Duration = Duration::from_secs(1);
 
 /// One request's body over all its attempts.
 pub(super) enum Source {
@@ -41,8 +45,21 @@ pub(super) struct Recording {
     fault: Option<ClientFault>,
     /// When an attempt took the last part; None while it waits for the client.
     taken: Option<Instant>,
+    invitation: Invitation,
     /// Which attempt may read: a connection that was given up must not eat what the next one needs.
     turn: u32,
+}
+
+/// Whether the client may be asked for its body: to read it is to ask for it.
+enum Invitation {
+    Given,
+    /// The upstream was told that the client waits. The timer is made once the connection would take the body.
+    Due {
+        timer: Option<Pin<Box<Sleep>>>,
+        waker: Option<Waker>,
+    },
+    /// The upstream has answered without it.
+    Withheld,
 }
 
 /// What one attempt sends.
@@ -82,6 +99,30 @@ impl Source {
         }
     }
 
+    /// The client waits to be asked for its body.
+    pub fn expect(&self) {
+        if let Self::Client(recording) = self {
+            recording.borrow_mut().invitation = Invitation::Due { timer: None, waker: None };
+        }
+    }
+
+    /// It still does.
+    pub fn is_expected(&self) -> bool {
+        matches!(self, Self::Client(recording) if matches!(recording.borrow().invitation, Invitation::Due { .. }))
+    }
+
+    /// Somebody wants the body.
+    pub fn invite(&self) {
+        let Self::Client(recording) = self else { return };
+        let mut recording = recording.borrow_mut();
+        if let Invitation::Due { waker, .. } = &mut recording.invitation {
+            let waker = waker.take();
+            recording.invitation = Invitation::Given;
+            drop(recording);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
     pub fn can_begin_again(&self) -> bool {
         match self {
             Self::Empty | Self::Whole(_) => true,
@@ -109,10 +150,14 @@ impl Source {
         }
     }
 
-    /// Nothing will be sent again: what was kept for that is let go.
+    /// Nothing will be sent again: what was kept for that is let go, and what was not asked for will not be.
     pub fn seal(&self) {
         if let Self::Client(recording) = self {
-            recording.borrow_mut().recording = false;
+            let mut recording = recording.borrow_mut();
+            recording.recording = false;
+            if matches!(recording.invitation, Invitation::Due { .. }) {
+                recording.invitation = Invitation::Withheld;
+            }
         }
     }
 }
@@ -129,6 +174,7 @@ impl Recording {
             ended: false,
             fault: None,
             taken: Some(Instant::now()),
+            invitation: Invitation::Given,
             turn: 0,
         }
     }
@@ -136,6 +182,24 @@ impl Recording {
     fn next_turn(&mut self) -> u32 {
         self.turn += 1;
         self.turn
+    }
+
+    fn poll_invited(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.invitation {
+            Invitation::Given => return Poll::Ready(()),
+            Invitation::Withheld => return Poll::Pending,
+            Invitation::Due { timer, waker } => {
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep(INVITATION_WAIT)));
+                if timer.as_mut().poll(cx).is_pending() {
+                    *waker = Some(cx.waker().clone());
+                    // The upstream keeps nobody waiting yet: it may not know how to ask.
+                    self.taken = None;
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.invitation = Invitation::Given;
+        Poll::Ready(())
     }
 
     /// The next bytes from the client, kept if the recording still runs; None at the end of the data.
@@ -191,6 +255,7 @@ impl Reader {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
+        ready!(recording.poll_invited(cx));
         let read = match ready!(recording.poll_client(cx)) {
             Err(fault) => return Poll::Ready(Some(Err(fault))),
             Ok(read) => read,

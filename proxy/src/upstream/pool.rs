@@ -34,6 +34,7 @@ use super::{
     counters::Gauge,
     dialer::Dialer,
     endpoint::Endpoint,
+    interim::Mailbox,
     outgoing::Outgoing,
     socket::Socket,
     tls::Speaks,
@@ -93,6 +94,7 @@ struct Idle {
 pub(super) struct Connection {
     pub sender: http1::SendRequest<Outgoing>,
     pub watch: Watch,
+    pub mailbox: Mailbox,
     task: AbortHandle,
     gauge: Gauge,
 }
@@ -203,7 +205,7 @@ impl Pool {
 
     fn connection(&self, sender: http1::SendRequest<Outgoing>, watch: Watch, task: AbortHandle) -> Connection {
         self.gauge.open(1);
-        Connection { sender, watch, task, gauge: self.gauge.clone() }
+        Connection { sender, watch, mailbox: Mailbox::default(), task, gauge: self.gauge.clone() }
     }
 
     /// A stream on the least busy connection, on a new one if all are full; where TLS may agree on either protocol, an

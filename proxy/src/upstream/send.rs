@@ -27,6 +27,7 @@ use super::{
     budget::Permit,
     endpoint::nanos,
     head,
+    interim::Mailbox,
     local::{View, Worker},
     outgoing::{Outgoing, Source},
     pool::{Checked, InFlight, Link, Pool, Purpose},
@@ -56,6 +57,10 @@ pub struct Call<'a> {
     /// When the client stops waiting, on top of the route's and upstream's `total`.
     pub deadline: Option<Instant>,
     pub asks: Asks,
+    /// The client waits to be asked for its body (`Expect: 100-continue`).
+    pub expects: bool,
+    /// Gets each interim answer; None: nobody wants them.
+    pub interim: Option<&'a dyn Fn(StatusCode, HeaderMap)>,
     pub caller: Caller<'a>,
     pub trail: &'a mut Trail,
 }
@@ -108,6 +113,10 @@ impl Pools {
         let deadline = call.deadline.into_iter().chain(total.map(|total| started + total)).min();
         let key = key(config, &call.caller, request.headers());
         let (head, body) = request.into_parts();
+        let body = Source::new(body);
+        if call.expects {
+            body.expect();
+        }
         let idempotent = head.method.is_idempotent();
         let mut exchange = Exchange {
             worker: &self.worker,
@@ -115,6 +124,7 @@ impl Pools {
             config,
             rule: call.rule,
             asks: call.asks,
+            interim: call.interim,
             whom: call.caller.address,
             key,
             trail: RefCell::new(call.trail),
@@ -123,7 +133,7 @@ impl Pools {
             idempotent,
             statuses: view.retries_statuses && (idempotent || head.headers.contains_key("idempotency-key")),
             head: RefCell::new(head),
-            body: Source::new(body),
+            body,
             tried: RefCell::default(),
             retries_left: route.retries.attempts.unwrap_or(config.retries.attempts),
             permit: None,
@@ -201,6 +211,7 @@ struct Exchange<'a> {
     config: &'a Upstream,
     rule: &'a Rule,
     asks: Asks,
+    interim: Option<&'a dyn Fn(StatusCode, HeaderMap)>,
     whom: SocketAddr,
     /// What keeps the caller with its target.
     key: Option<u64>,
@@ -545,9 +556,16 @@ impl Exchange<'_> {
         let mut request = self.request(pool, &link, copied);
         let connects = self.asks == Asks::Upgrade && matches!(link, Link::Http2(_));
         let accept = if connects { websocket::connect(&mut request) } else { None };
+        let mailbox = self.listens(&link, &mut request);
         let bytes_before = link.bytes_read();
         let failed = |failure, unprocessed| Miss { failure, reused, unprocessed };
-        let sent = self.head_in_time(slot, sent_at, pin!(link.send(request))).await;
+        let sent = match mailbox {
+            None => self.head_in_time(slot, sent_at, pin!(link.send(request))).await,
+            Some(mailbox) => {
+                let sending = mailbox.meanwhile(link.send(request), |status, fields| self.hand_on(status, fields));
+                self.head_in_time(slot, sent_at, pin!(sending)).await.and_then(|sent| sent)
+            }
+        };
         let response = sent.map_err(|failure| failed(failure, false))?.map_err(|mut error| {
             let unsent = error.take_message();
             let unprocessed = unsent.is_some();
@@ -570,6 +588,32 @@ impl Exchange<'_> {
             websocket::switched(&mut response, accept);
         }
         Ok((response, link, rest))
+    }
+
+    /// Where interim answers will come in. The library tells of those over HTTP/1 alone, so nobody waits for any other.
+    fn listens(&self, link: &Link, request: &mut Request<Outgoing>) -> Option<Mailbox> {
+        let interim = self.interim?;
+        let Link::Http1(connection) = link else {
+            if self.body.is_expected() {
+                self.body.invite();
+                interim(StatusCode::CONTINUE, HeaderMap::new());
+            }
+            return None;
+        };
+        if self.body.is_expected() {
+            request.headers_mut().insert(http::header::EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        connection.mailbox.listen(request);
+        Some(connection.mailbox.clone())
+    }
+
+    fn hand_on(&self, status: StatusCode, fields: HeaderMap) {
+        if status == StatusCode::CONTINUE {
+            self.body.invite();
+        }
+        if let Some(interim) = self.interim {
+            interim(status, fields);
+        }
     }
 
     /// A request that may be sent twice finds out by use whether its connection was stale, for the price of a rare

@@ -337,3 +337,45 @@ async fn a_flood_of_first_packets_is_answered_by_little_and_kept_by_nobody() {
     assert_eq!(gate.it.gateway.metric("quorumgate_http_connections_total"), 0);
     assert_eq!(gate.client().await.get("/").await.unwrap().0.status(), 200);
 }
+
+#[tokio::test]
+async fn interim_answers_come_before_the_answer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert!(String::from_utf8_lossy(&head).contains("expect: 100-continue\r\n"));
+        let interim =
+            "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nkeep-alive: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+        stream.write_all(interim.as_bytes()).await.unwrap();
+        let mut body = [0; 4];
+        stream.read_exact(&mut body).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    });
+    let gate = Gate::new().await;
+    let mut words = words(gate.at, &gate.own);
+    words["upstreams"] = json!([{ "name": "hints", "targets": [upstream.to_string()] }]);
+    words["routes"] = json!([{ "name": "hints", "match": { "path_exact": "/hints" }, "upstream": "hints" }]);
+    gate.it.publish(words);
+    let client = gate.client().await;
+    let request = Request::post("https://api.test/hints").header("content-length", 4).header("expect", "100-continue");
+    let mut stream = client.send.clone().send_request(request.body(()).unwrap()).await.unwrap();
+    let hints = soon("hints", stream.recv_response()).await.unwrap();
+    assert_eq!((hints.status().as_u16(), hints.headers().len()), (103, 1));
+    assert_eq!(hints.headers()["link"], "</a.css>");
+    assert_eq!(soon("to be asked", stream.recv_response()).await.unwrap().status(), 100);
+    stream.send_data(Bytes::from_static(b"body")).await.unwrap();
+    stream.finish().await.unwrap();
+    let answer = soon("the answer", stream.recv_response()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut text = Vec::new();
+    while let Some(mut data) = soon("the body", stream.recv_data()).await.unwrap() {
+        text.extend_from_slice(&data.copy_to_bytes(data.remaining()));
+    }
+    assert_eq!(text, b"ok");
+}

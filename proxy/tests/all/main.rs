@@ -19,6 +19,7 @@ mod identity_mtls;
 mod identity_oauth;
 mod identity_streams;
 mod inspection;
+mod interim;
 mod lifecycle;
 mod limits;
 mod listeners;

@@ -195,6 +195,8 @@ impl Worker {
             started: tokio::time::Instant::now(),
             deadline: None,
             asks,
+            expects: false,
+            interim: None,
             caller: CALLER,
             trail: &mut trail,
         };
