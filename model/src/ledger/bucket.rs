@@ -10,8 +10,10 @@ use std::{
     },
 };
 
-/// A window is cut into this many grains: a slot comes back at most one of them late (1 % of the window).
-pub const GRAINS: u64 = 100;
+use super::divisor::Divisor;
+
+/// A window is cut into this many grains: a slot comes back at most one of them late (0.5 % of the window).
+pub const GRAINS: u64 = 200;
 /// How far clocks may drift against real time, in parts per million; a used slot rests for that much longer.
 pub const DRIFT_PPM: u64 = 500;
 /// Live grains of a key that is hardly used lie within the bucket itself, of which there may be a million.
@@ -19,7 +21,7 @@ const FEW: usize = 2;
 /// Those of one that is seldom used lie beside it.
 const SOME: usize = 5;
 /// A used slot lies at most GRAINS + 2 grains ahead.
-const MANY: usize = 108;
+const MANY: usize = 208;
 
 /// `Taken::place` of what a lease keeps for a time without a quorum.
 const RESERVE: u8 = u8::MAX;
@@ -63,7 +65,7 @@ struct More {
 /// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rest {
-    grain_us: u64,
+    grain: Divisor,
     rest_us: u64,
 }
 
@@ -144,30 +146,30 @@ impl Rest {
     /// `window_us` is 1 or more.
     pub fn of_window(window_us: u64) -> Self {
         let rest_us = window_us + (window_us * DRIFT_PPM).div_ceil(1_000_000);
-        Self { grain_us: window_us.div_ceil(GRAINS), rest_us }
+        Self { grain: Divisor::new(window_us.div_ceil(GRAINS)), rest_us }
     }
 
     /// What is used never comes back of itself: a chunk of a calendar period.
     pub fn spent() -> Self {
-        Self { grain_us: NEVER, rest_us: 0 }
+        Self { grain: Divisor::new(NEVER), rest_us: 0 }
     }
 
     fn comes_back(&self) -> bool {
-        self.grain_us != NEVER
+        self.grain.by() != NEVER
     }
 
     /// The first grain that begins when a slot used at `now_us` has rested.
     fn grain_after(&self, now_us: u64) -> u64 {
-        if self.comes_back() { (now_us + self.rest_us).div_ceil(self.grain_us) } else { NEVER }
+        if self.comes_back() { self.grain.ceil(now_us + self.rest_us) } else { NEVER }
     }
 
     /// The first grain that begins at `at_us` or later.
     fn grain_from(&self, at_us: u64) -> u64 {
-        at_us.div_ceil(self.grain_us)
+        self.grain.ceil(at_us)
     }
 
     fn grain_at(&self, now_us: u64) -> u64 {
-        now_us / self.grain_us
+        self.grain.floor(now_us)
     }
 }
 
@@ -226,9 +228,7 @@ impl Bucket {
     /// The same, which is not counted as asked for.
     pub(super) fn spend(&self, rest: &Rest, cost: u32, now_us: u64, home_us: u64) -> Result<Taken, Short> {
         let grain = rest.grain_at(home_us);
-        if self.swept.load(Ordering::Relaxed) < grain {
-            self.sweep(rest, grain);
-        }
+        self.sweep_until(rest, grain);
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             if word & FREE_MASK < u64::from(cost) {
@@ -343,7 +343,7 @@ impl Bucket {
                 match self.swap(cell, entry, Entry(entry.0 - u64::from(gone))) {
                     Ok(()) => {
                         left -= gone;
-                        let at = grain.saturating_add_signed(entry.ahead_of(grain)) * rest.grain_us;
+                        let at = grain.saturating_add_signed(entry.ahead_of(grain)) * rest.grain.by();
                         out.push(Used { reusable_at_us: at, count: gone });
                         break;
                     }
@@ -357,10 +357,7 @@ impl Bucket {
     /// Moves up to `count` free slots to another bucket of the same lease, if both are of one epoch. They are voided together,
     /// so what belongs to an earlier epoch arrives nowhere.
     pub(super) fn move_free(&self, to: &Bucket, rest: &Rest, count: u32, now_us: u64, home_us: u64) {
-        let grain = rest.grain_at(home_us);
-        if self.swept.load(Ordering::Relaxed) < grain {
-            self.sweep(rest, grain);
-        }
+        self.sweep_until(rest, rest.grain_at(home_us));
         let epoch = to.epoch();
         let mut word = self.word.load(Ordering::Acquire);
         let out = loop {
@@ -413,14 +410,16 @@ impl Bucket {
 
     /// What a client is told of: allocates nothing.
     pub fn counts(&self, rest: &Rest, now_us: u64) -> Counts {
-        let free = self.free_count(rest, now_us);
-        let (epoch, grain) = (epoch_of(self.word.load(Ordering::Acquire)), rest.grain_at(now_us));
+        let grain = rest.grain_at(now_us);
+        self.sweep_until(rest, grain);
+        let word = self.word.load(Ordering::Acquire);
+        let (free, epoch) = (word & FREE_MASK, epoch_of(word));
         let (mut used, mut last) = (0, None);
         for entry in self.cells().map(|cell| Entry(cell.load(Ordering::Acquire))).filter(|it| it.is_live(epoch)) {
             used += u64::from(entry.count());
             last = last.max(Some(grain.saturating_add_signed(entry.ahead_of(grain))));
         }
-        Counts { free, used, whole_us: last.map(|grain| grain * rest.grain_us) }
+        Counts { free, used, whole_us: last.map(|grain| grain * rest.grain.by()) }
     }
 
     /// Resting slots, soonest first.
@@ -430,7 +429,7 @@ impl Bucket {
         let mut used: Vec<_> = entries
             .filter(|entry| entry.is_live(epoch))
             .map(|entry| (grain.saturating_add_signed(entry.ahead_of(grain)), entry.count()))
-            .map(|(grain, count)| Used { reusable_at_us: grain * rest.grain_us, count })
+            .map(|(grain, count)| Used { reusable_at_us: grain * rest.grain.by(), count })
             .collect();
         used.sort_by_key(|used| used.reusable_at_us);
         used
@@ -463,10 +462,17 @@ impl Bucket {
         iter::once(&self.few[..]).chain(beside)
     }
 
+    /// Brings home what has rested by the begin of `grain`, if nobody did so yet.
+    fn sweep_until(&self, rest: &Rest, grain: u64) {
+        if self.swept.load(Ordering::Relaxed) < grain {
+            self.sweep(rest, grain);
+        }
+    }
+
     /// Brings home what has rested by the begin of `grain`.
     #[cold]
     fn sweep(&self, rest: &Rest, grain: u64) {
-        self.floor_us.fetch_max(grain * rest.grain_us, Ordering::AcqRel);
+        self.floor_us.fetch_max(grain * rest.grain.by(), Ordering::AcqRel);
         let epoch = epoch_of(self.word.load(Ordering::Acquire));
         for cell in self.cells() {
             let mut entry = Entry(cell.load(Ordering::Acquire));
@@ -510,13 +516,21 @@ impl Bucket {
             return;
         }
         let many = more.many.get_or_init(|| Box::new([const { AtomicU64::new(0) }; MANY]));
-        self.record_in(&many[..], rest, epoch, due, count, true);
+        self.record_in(many, rest, epoch, due, count, true);
     }
 
     /// False: its place is taken by another grain that is yet to come. In the last place there is, which reaches further than a
     /// rest, those are slots that have rested and may not come home yet: they come with the new ones, and late is safe.
-    fn record_in(&self, cells: &[AtomicU64], rest: &Rest, epoch: u16, due: u64, count: u32, last: bool) -> bool {
-        let cell = &cells[(due % cells.len() as u64) as usize];
+    fn record_in<const N: usize>(
+        &self,
+        cells: &[AtomicU64; N],
+        rest: &Rest,
+        epoch: u16,
+        due: u64,
+        count: u32,
+        last: bool,
+    ) -> bool {
+        let cell = &cells[(due % N as u64) as usize];
         let mut entry = Entry(cell.load(Ordering::Acquire));
         loop {
             if epoch_of(self.word.load(Ordering::Acquire)) != epoch {
@@ -537,7 +551,7 @@ impl Bucket {
             match self.swap(cell, entry, next) {
                 Ok(()) => {
                     if old {
-                        self.floor_us.fetch_max(home * rest.grain_us, Ordering::AcqRel);
+                        self.floor_us.fetch_max(home * rest.grain.by(), Ordering::AcqRel);
                         self.free(epoch, entry.count());
                     }
                     return true;
@@ -555,7 +569,7 @@ impl Bucket {
     fn next(&self, rest: &Rest, epoch: u16, grain: u64) -> Option<u64> {
         let entries = self.cells().map(|cell| Entry(cell.load(Ordering::Acquire)));
         let ahead = entries.filter(|entry| entry.is_live(epoch)).map(|entry| entry.ahead_of(grain).max(1));
-        ahead.min().map(|ahead| grain.saturating_add_signed(ahead) * rest.grain_us)
+        ahead.min().map(|ahead| grain.saturating_add_signed(ahead) * rest.grain.by())
     }
 }
 

@@ -11,6 +11,7 @@ mod calendar;
 pub mod command;
 mod dated;
 mod demand;
+mod divisor;
 pub mod holder;
 pub mod lease;
 mod limits;

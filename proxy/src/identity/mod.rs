@@ -28,6 +28,7 @@ pub(crate) mod mtls;
 pub(crate) mod passwords;
 mod presented;
 mod recent;
+mod replaced;
 pub mod revoked;
 pub mod schedule;
 pub(crate) mod shown;

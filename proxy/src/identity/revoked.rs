@@ -14,7 +14,10 @@ use foldhash::quality::RandomState;
 use imbl::{OrdMap, ordmap::DiffItem};
 use quorumgate_model::revocation::{Revocation, Selector, SelectorKey, SelectorKind, SelectorParts};
 
-use super::RevocationSubject;
+use super::{
+    RevocationSubject,
+    replaced::{self, Seen},
+};
 
 type Entries = OrdMap<SelectorKey, Arc<Revocation>>;
 
@@ -30,10 +33,14 @@ const SHAPES: usize = 2 * SelectorKind::ALL.len();
 pub struct Revoked {
     /// How many entries there are of each shape: what has none costs nothing to ask.
     counts: [AtomicU32; SHAPES],
-    table: ArcSwap<Table>,
+    table: Arc<ArcSwap<Table>>,
     entries: ArcSwap<Entries>,
     hasher: RandomState,
     writer: Mutex<Writer>,
+}
+
+thread_local! {
+    static SEEN: Seen<Table> = const { Seen::new(None) };
 }
 
 /// Open addressing; two entries of the same fingerprint have a slot each. Never more than five eighths full. The
@@ -92,7 +99,7 @@ impl Revoked {
         if self.counts[shape(parts)].load(Ordering::Acquire) == 0 {
             return None;
         }
-        if !self.table.load().has(self.fingerprint(parts)) {
+        if !replaced::with(&SEEN, &self.table, |table| table.has(self.fingerprint(parts))) {
             return None;
         }
         let key = parts.checked().ok()?.key();

@@ -20,6 +20,8 @@ const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const SECOND_US: u64 = 1_000_000;
+/// What one limit's standing takes, next to always: a longer one allocates once more.
+const STANDING_BYTES: usize = 64;
 
 /// Which fields answers carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,7 +40,7 @@ pub(crate) struct OverLimit {
     /// The limit's name.
     pub(crate) policy: String,
     pub(crate) retry_after_s: u64,
-    terms: String,
+    terms: HeaderValue,
     standing: Standing,
 }
 
@@ -51,13 +53,14 @@ struct Standing {
 }
 
 /// `"free-tier";q=100;w=60`
-pub(super) fn policy(limit: &Limit, slots: u64, window_us: u64) -> String {
-    match limit.kind {
+pub(super) fn policy(limit: &Limit, slots: u64, window_us: u64) -> HeaderValue {
+    let words = match limit.kind {
         LimitKind::Concurrency { .. } => format!("\"{}\";q={slots};qu=\"concurrent-requests\"", limit.name),
         // Months differ: how long this one lasts, `t` says.
         LimitKind::Calendar { every: Every::Month, .. } => format!("\"{}\";q={slots}", limit.name),
         _ => format!("\"{}\";q={slots};w={}", limit.name, window_us.div_ceil(SECOND_US)),
-    }
+    };
+    HeaderValue::try_from(words).expect("a name and numbers")
 }
 
 fn code(kind: &LimitKind) -> &'static str {
@@ -163,19 +166,25 @@ impl Admitted {
 /// Structured fields: lists of the policies and of how the client stands with each (RFC 9651).
 #[derive(Default)]
 struct Words {
-    policies: String,
+    policies: Option<HeaderValue>,
     standings: String,
     /// The older fields know one limit: the one with the least left.
     least: Option<Standing>,
 }
 
 impl Words {
-    fn add(&mut self, name: &str, policy: &str, standing: Standing) {
-        if !self.policies.is_empty() {
-            self.policies.push_str(", ");
-            self.standings.push_str(", ");
+    fn add(&mut self, name: &str, policy: &HeaderValue, standing: Standing) {
+        match &self.policies {
+            None => {
+                self.policies = Some(policy.clone());
+                self.standings.reserve(STANDING_BYTES);
+            }
+            Some(before) => {
+                let all = [before.as_bytes(), policy.as_bytes()].join(&b", "[..]);
+                self.policies = HeaderValue::from_bytes(&all).ok();
+                self.standings.push_str(", ");
+            }
         }
-        self.policies.push_str(policy);
         // A String takes whatever is written.
         let _ = write!(self.standings, "\"{name}\";r={};t={}", standing.remaining, standing.reset_s);
         if self.least.is_none_or(|least| standing.remaining < least.remaining) {
@@ -184,11 +193,10 @@ impl Words {
     }
 
     fn write(self, style: Style, headers: &mut HeaderMap) {
-        let text = |text: String| HeaderValue::try_from(text).ok();
         match (style, self.least) {
             (Style::Off, _) | (_, None) => {}
             (Style::Draft10, Some(_)) => {
-                if let (Some(policies), Some(standings)) = (text(self.policies), text(self.standings)) {
+                if let (Some(policies), Ok(standings)) = (self.policies, HeaderValue::try_from(self.standings)) {
                     headers.insert(POLICY, policies);
                     headers.insert(STANDING, standings);
                 }

@@ -13,22 +13,16 @@ mod plan;
 mod tally;
 mod usage;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize},
-    },
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, AtomicUsize},
 };
 
 use arc_swap::ArcSwap;
-use quorumgate_model::{
-    ledger::{command::Key, holder::Holder},
-    resource::Name,
-};
+use quorumgate_model::ledger::{command::Key, holder::Holder};
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::plan::Plan;
+use self::plan::Plans;
 pub(crate) use self::{
     admit::{Admitted, Asked, admit},
     answer::{OverLimit, Stood},
@@ -45,7 +39,7 @@ const LOCAL_KEYS_MAX: usize = 1_000_000;
 
 /// One per process, shared by the workers and by the control plane's driver.
 pub struct Limits {
-    plans: ArcSwap<HashMap<Name, Arc<Plan>>>,
+    plans: ArcSwap<Plans>,
     holder: Mutex<Option<Holder>>,
     /// Into how many shares budgets are cut: read where the holder must not be asked.
     divisor: AtomicU64,

@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use foldhash::quality::RandomState;
+use http::HeaderValue;
 use quorumgate_model::{
     ledger::{bucket::SLOTS_MAX, command::LimitId},
     resource::{Every, Key, Kind, Limit, LimitCost, LimitKind, LimitMode, Name, Resource, bucket_window_us},
@@ -20,6 +22,9 @@ use super::{
     Limits,
     count::{Handle, LocalTerms},
 };
+
+/// All of them by name.
+pub(super) type Plans = HashMap<Name, Arc<Plan>, RandomState>;
 
 pub(super) struct Plan {
     pub(super) limit: Arc<Limit>,
@@ -34,13 +39,14 @@ pub(super) struct Plan {
     /// What keys have in common that each node counts for itself.
     pub(super) local: Arc<LocalTerms>,
     /// `"free-tier";q=100;w=60`
-    pub(super) policy: String,
+    pub(super) policy: HeaderValue,
 }
 
 /// What was seen of a limit on this node.
 #[derive(Default)]
 pub(super) struct Keys {
-    pub(super) handles: papaya::HashMap<Handle, ()>,
+    /// Clients choose their names, so that each process hashes in its own way.
+    pub(super) handles: papaya::HashMap<Handle, (), RandomState>,
     pub(super) tally: Tally,
 }
 
@@ -124,7 +130,7 @@ impl Limits {
             Resource::Limit(limit) => Some(limit),
             _ => None,
         });
-        let mut plans: HashMap<Name, Arc<Plan>> = HashMap::clone(&before);
+        let mut plans = Plans::clone(&before);
         for limit in limits {
             let id = state.ledger.names.get(&limit.name).copied().filter(|_| limit.mode != LimitMode::Local);
             let known = before.get(&limit.name);

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::auditor::Admission;
 use crate::load::Connection;
@@ -33,7 +33,7 @@ pub struct Tally {
     /// Other answers, and connections that brought none.
     pub failed: AtomicU64,
     /// Thousandths of requests a second.
-    rate_milli: AtomicU64,
+    rate_milli: watch::Sender<u64>,
 }
 
 /// Runs until it is stopped.
@@ -73,7 +73,8 @@ impl Crowd {
 
     pub fn set_rates(&self, rates: &[f64]) {
         for (tally, rate) in self.tallies.iter().zip(rates) {
-            tally.rate_milli.store((rate * 1_000.0) as u64, Ordering::Relaxed);
+            let milli = (rate * 1_000.0) as u64;
+            tally.rate_milli.send_if_modified(|before| std::mem::replace(before, milli) != milli);
         }
     }
 
@@ -116,10 +117,13 @@ impl Lane {
     async fn run(mut self) {
         let mut due = tokio::time::Instant::now();
         let mut connection = None;
+        let mut rates = self.tally.rate_milli.subscribe();
         loop {
-            let rate = self.tally.rate_milli.load(Ordering::Relaxed);
+            let rate = *rates.borrow_and_update();
             if rate == 0 {
-                tokio::time::sleep(PAUSE).await;
+                if rates.changed().await.is_err() {
+                    return;
+                }
                 due = tokio::time::Instant::now();
                 continue;
             }
@@ -129,7 +133,14 @@ impl Lane {
             self.dice ^= self.dice << 17;
             let thousandths = 500 + self.dice % 1_001;
             due += Duration::from_micros(1_000_000 * LANES * thousandths / rate);
-            tokio::time::sleep_until(due).await;
+            // Whoever is told to hurry does not sleep out a gap of before.
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                Ok(()) = rates.changed() => {
+                    due = tokio::time::Instant::now();
+                    continue;
+                }
+            }
             due = due.max(tokio::time::Instant::now() - BEHIND_MAX);
             self.ask(&mut connection).await;
         }

@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use super::{Account, Holder, small};
 use crate::ledger::{
     Limit,
-    bucket::GRAINS,
     command::{Dated, Key, Kind, LeaseBatch, LeaseItem, OpenSession},
     mutants::{self, Mutant},
 };
@@ -24,7 +23,8 @@ const DEMAND_MOVED: u64 = 8;
 const LOW_PART: u64 = 4;
 /// What lies idle is given to those who ask for more than they have no more often than this.
 const GIVE_EVERY_US: u64 = 300_000;
-/// But for what clients here will ask for within two grains, and no longer than this.
+/// But for what clients here will ask for within this part of the window, and no longer than that.
+const KEPT_OF_WINDOW: u64 = 50;
 const KEPT_US_MAX: u64 = 2_000_000;
 
 /// For the leader.
@@ -325,7 +325,7 @@ impl Account {
         if is_permits(limit) {
             return 0;
         }
-        let kept_us = (2 * limit.window_us() / GRAINS).min(KEPT_US_MAX);
+        let kept_us = (limit.window_us() / KEPT_OF_WINDOW).min(KEPT_US_MAX);
         let ahead = self.books().demand.milli().saturating_mul(kept_us) / limit.window_us();
         // Two standard deviations more than on average.
         let kept = (ahead + 2 * ahead.saturating_mul(1_000).isqrt()).div_ceil(1_000);

@@ -27,7 +27,7 @@ const COOKIE: &str = "~admin";
 
 /// Signs people in, of one provider.
 pub struct SignIn {
-    login: Arc<Login>,
+    pub(super) login: Arc<Login>,
 }
 
 /// Somebody whom the provider has signed in.

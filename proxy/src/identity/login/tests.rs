@@ -4,12 +4,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use quorumgate_model::resource::Auth;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::*;
+use super::{sign_in::SignIn, *};
 use crate::identity::{
     jwks::KeySet,
+    keeper::{Keeper, Location, Source, Wanted},
+    schedule::Timing,
     tokens::{Signer, jwks},
 };
 
@@ -179,4 +182,40 @@ async fn a_cookie_of_another_key_is_no_session() {
     let outcome = login.resume(&browser(&other), NOW).await.map(drop);
     assert!(matches!(outcome, Err(AuthFailure::Invalid(_))), "{outcome:?}");
     assert_eq!(login.resume(&HeaderMap::new(), NOW).await.map(drop), Err(AuthFailure::Missing));
+}
+
+#[tokio::test]
+async fn a_cookie_from_before_a_renewal_is_renewed_again() {
+    let endpoint = Endpoint::start().await;
+    let login = endpoint.login();
+    let first = browser(&login);
+    for (after_s, expected) in [(570, 1), (571, 1), (1_140, 2), (1_141, 2)] {
+        let (open, cookies) = login.resume(&first, NOW + after_s).await.unwrap();
+        assert_eq!((round(&open), cookies.len()), (Some(expected), 1), "after {after_s} s");
+    }
+    assert_eq!(endpoint.asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_one_provider_said_is_not_read_as_if_another_had() {
+    let endpoint = Endpoint::start().await;
+    let keeper = Keeper::new(Fetcher::platform(), Timing::default(), Arc::new(|_, _| ()));
+    let sign_in = |issuer: &str, cookie_key: [u8; 32]| {
+        let auth = json!({ "name": "admin", "oidc_login": {
+            "issuer": issuer, "client_id": "web", "client_secret": "plain:s", "allow_private": true,
+        } });
+        let auth: Auth = serde_json::from_value(auth).unwrap();
+        let source = Source { issuer: issuer.into(), location: Location::Discovery, reach: Reach::Private };
+        keeper.publish([Wanted { auth: auth.name.clone(), source, last_good: None }]);
+        let slot = keeper.slot(&auth.name).unwrap();
+        SignIn::new(&auth, "s".into(), slot, &cookie_key, Fetcher::platform()).unwrap()
+    };
+    let ours = sign_in(&endpoint.issuer, [1; 32]);
+    let cookie = browser(&ours.login);
+    let opens = async |it: SignIn| it.resume(&cookie, NOW).await.map(drop);
+    assert_eq!(opens(sign_in(&endpoint.issuer, [1; 32])).await, Ok(()));
+    for other in [sign_in("http://other.test", [1; 32]), sign_in(&endpoint.issuer, [2; 32])] {
+        let outcome = opens(other).await;
+        assert!(matches!(outcome, Err(AuthFailure::Invalid(_))), "{outcome:?}");
+    }
 }
