@@ -29,7 +29,10 @@ impl Divisor {
 
     /// n / by, rounded down.
     pub(super) fn floor(self, n: u64) -> u64 {
-        if n >> BITS == 0 { (u128::from(n) * u128::from(self.multiplier) >> self.shift) as u64 } else { n / self.by }
+        match n >> BITS {
+            0 => ((u128::from(n) * u128::from(self.multiplier)) >> self.shift) as u64,
+            _ => n / self.by,
+        }
     }
 
     /// n / by, rounded up.
