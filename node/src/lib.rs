@@ -8,6 +8,8 @@ pub mod cli;
 mod compile;
 pub mod consensus;
 mod denials;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handed;
 pub mod init;
 pub mod join;

@@ -67,6 +67,11 @@ impl HeadScan {
         self.verdict.filter(|(before, _)| *before < heads).map(|(_, why)| why)
     }
 
+    /// That have ended.
+    pub(crate) fn heads(&self) -> u64 {
+        self.heads
+    }
+
     pub(crate) fn request_line_bytes(&self) -> usize {
         self.request_line_bytes
     }

@@ -10,6 +10,8 @@ mod connection;
 mod exchange;
 mod framescan;
 pub mod freshness;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc_web;
 mod headscan;
 mod held;

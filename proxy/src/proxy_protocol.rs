@@ -20,7 +20,7 @@ const TYPE_CRC32C: u8 = 0x03;
 
 /// What some first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+pub(crate) enum Said {
     /// A header of this many bytes. None: the balancer speaks for itself, or will not say.
     Header {
         bytes: usize,
@@ -60,7 +60,7 @@ async fn read_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Said {
+pub(crate) fn parse(bytes: &[u8]) -> Said {
     let common = bytes.len().min(V2_SIGNATURE.len());
     if bytes[..common] == V2_SIGNATURE[..common] {
         return if common == V2_SIGNATURE.len() { parse_v2(bytes) } else { Said::Unfinished };

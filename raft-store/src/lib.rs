@@ -3,6 +3,8 @@
 pub mod backup;
 mod disk;
 mod due;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 pub mod identity;
 pub mod journal;

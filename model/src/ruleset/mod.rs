@@ -7,6 +7,8 @@ mod fingerprint;
 mod fold;
 mod index;
 mod rank;
+#[doc(hidden)]
+pub mod reference;
 mod request;
 mod rule;
 pub mod split;
@@ -241,7 +243,5 @@ impl<'r> Visitor<'r> for Search<'r, '_> {
     }
 }
 
-#[cfg(test)]
-mod reference;
 #[cfg(test)]
 mod tests;

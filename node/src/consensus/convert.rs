@@ -7,19 +7,19 @@ use openraft::raft::{
 use quorumgate_proto::{peer::v1 as pb, store::v1 as store};
 use quorumgate_raft_store::{LogId, TypeConfig, Vote, wire};
 
-pub(super) fn log_id_to(id: Option<&LogId>) -> Option<store::LogId> {
+pub(crate) fn log_id_to(id: Option<&LogId>) -> Option<store::LogId> {
     id.map(wire::log_id_to)
 }
 
-pub(super) fn log_id_from(id: Option<&store::LogId>) -> Option<LogId> {
+pub(crate) fn log_id_from(id: Option<&store::LogId>) -> Option<LogId> {
     id.map(wire::log_id_from)
 }
 
-pub(super) fn vote_from(vote: Option<&store::Vote>) -> Result<Vote> {
+pub(crate) fn vote_from(vote: Option<&store::Vote>) -> Result<Vote> {
     wire::vote_from(vote.context("a message without its vote")?)
 }
 
-pub(super) fn append_to(request: &AppendEntriesRequest<TypeConfig>) -> pb::AppendRequest {
+pub(crate) fn append_to(request: &AppendEntriesRequest<TypeConfig>) -> pb::AppendRequest {
     pb::AppendRequest {
         vote: Some(wire::vote_to(&request.vote)),
         prev_log_id: log_id_to(request.prev_log_id.as_ref()),
@@ -28,7 +28,7 @@ pub(super) fn append_to(request: &AppendEntriesRequest<TypeConfig>) -> pb::Appen
     }
 }
 
-pub(super) fn append_from(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>> {
+pub(crate) fn append_from(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>> {
     Ok(AppendEntriesRequest {
         vote: vote_from(request.vote.as_ref())?,
         prev_log_id: log_id_from(request.prev_log_id.as_ref()),
@@ -37,7 +37,7 @@ pub(super) fn append_from(request: pb::AppendRequest) -> Result<AppendEntriesReq
     })
 }
 
-pub(super) fn appended_to(result: &StreamAppendResult<TypeConfig>) -> pb::AppendResponse {
+pub(crate) fn appended_to(result: &StreamAppendResult<TypeConfig>) -> pb::AppendResponse {
     use pb::append_response::Outcome;
     let (outcome, matched, vote) = match result {
         Ok(matched) => (Outcome::Success, log_id_to(matched.as_ref()), None),
@@ -47,7 +47,7 @@ pub(super) fn appended_to(result: &StreamAppendResult<TypeConfig>) -> pb::Append
     pb::AppendResponse { outcome: outcome.into(), matched, vote }
 }
 
-pub(super) fn appended_from(response: &pb::AppendResponse) -> Result<StreamAppendResult<TypeConfig>> {
+pub(crate) fn appended_from(response: &pb::AppendResponse) -> Result<StreamAppendResult<TypeConfig>> {
     use pb::append_response::Outcome;
     let matched = log_id_from(response.matched.as_ref());
     Ok(match response.outcome() {
@@ -58,7 +58,7 @@ pub(super) fn appended_from(response: &pb::AppendResponse) -> Result<StreamAppen
     })
 }
 
-pub(super) fn vote_request_to(request: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
+pub(crate) fn vote_request_to(request: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
     pb::VoteRequest {
         vote: Some(wire::vote_to(&request.vote)),
         last_log_id: log_id_to(request.last_log_id.as_ref()),
@@ -66,13 +66,13 @@ pub(super) fn vote_request_to(request: &VoteRequest<TypeConfig>) -> pb::VoteRequ
     }
 }
 
-pub(super) fn vote_request_from(request: &pb::VoteRequest) -> Result<VoteRequest<TypeConfig>> {
+pub(crate) fn vote_request_from(request: &pb::VoteRequest) -> Result<VoteRequest<TypeConfig>> {
     let mut vote = VoteRequest::new(vote_from(request.vote.as_ref())?, log_id_from(request.last_log_id.as_ref()));
     vote.leadership_transfer = request.leadership_transfer;
     Ok(vote)
 }
 
-pub(super) fn vote_response_to(response: &VoteResponse<TypeConfig>) -> pb::VoteResponse {
+pub(crate) fn vote_response_to(response: &VoteResponse<TypeConfig>) -> pb::VoteResponse {
     pb::VoteResponse {
         vote: Some(wire::vote_to(&response.vote)),
         granted: response.vote_granted,
@@ -80,12 +80,12 @@ pub(super) fn vote_response_to(response: &VoteResponse<TypeConfig>) -> pb::VoteR
     }
 }
 
-pub(super) fn vote_response_from(response: &pb::VoteResponse) -> Result<VoteResponse<TypeConfig>> {
+pub(crate) fn vote_response_from(response: &pb::VoteResponse) -> Result<VoteResponse<TypeConfig>> {
     let vote = vote_from(response.vote.as_ref())?;
     Ok(VoteResponse::new(vote, log_id_from(response.last_log_id.as_ref()), response.granted))
 }
 
-pub(super) fn transfer_to(request: &TransferLeaderRequest<TypeConfig>) -> pb::TransferLeaderRequest {
+pub(crate) fn transfer_to(request: &TransferLeaderRequest<TypeConfig>) -> pb::TransferLeaderRequest {
     pb::TransferLeaderRequest {
         from_leader: Some(wire::vote_to(request.from_leader())),
         to_node_id: *request.to_node_id(),
@@ -93,7 +93,7 @@ pub(super) fn transfer_to(request: &TransferLeaderRequest<TypeConfig>) -> pb::Tr
     }
 }
 
-pub(super) fn transfer_from(request: &pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<TypeConfig>> {
+pub(crate) fn transfer_from(request: &pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<TypeConfig>> {
     let from = vote_from(request.from_leader.as_ref())?;
     Ok(TransferLeaderRequest::new(from, request.to_node_id, log_id_from(request.last_log_id.as_ref())))
 }

@@ -3,7 +3,7 @@
 
 mod authority;
 mod clock;
-mod convert;
+pub(crate) mod convert;
 mod drive;
 mod gather;
 mod inbound;

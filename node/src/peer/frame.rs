@@ -45,13 +45,17 @@ pub async fn read_bytes(from: &mut RecvStream, allowed: usize) -> Result<Option<
         Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
-    let found = u32::from_be_bytes(head) as usize;
-    if found > allowed {
-        return Err(FrameError::TooLong { found, allowed });
-    }
-    let mut body = vec![0; found];
+    let mut body = vec![0; body_bytes(head, allowed)?];
     from.read_exact(&mut body).await?;
     Ok(Some(body))
+}
+
+/// How long the body behind this head is.
+pub fn body_bytes(head: [u8; 4], allowed: usize) -> Result<usize, FrameError> {
+    match u32::from_be_bytes(head) as usize {
+        found if found > allowed => Err(FrameError::TooLong { found, allowed }),
+        found => Ok(found),
+    }
 }
 
 pub async fn write<M: Message>(to: &mut SendStream, message: &M) -> io::Result<()> {

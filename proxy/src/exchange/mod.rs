@@ -339,6 +339,11 @@ fn understood<'a>(conn: &Conn, parts: &'a Parts) -> Result<Understood<'a>, Refus
     Ok(Understood::Request(seen, host, path))
 }
 
+/// For `fuzzing`.
+pub(crate) fn is_head_served(parts: &Parts) -> bool {
+    head::check(parts, &crate::settings::ClientLimits::default()).is_ok() && head::host(parts).is_ok()
+}
+
 /// What the log has of a request that is refused before its host and path are known in their canonical form.
 fn as_it_came(parts: &Parts) -> Box<Logged> {
     let host = parts.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));

@@ -22,7 +22,7 @@ mod origin;
 mod outgoing;
 mod outlier;
 mod pool;
-mod proxy_header;
+pub(crate) mod proxy_header;
 mod raw;
 mod registry;
 mod resolve;

@@ -12,7 +12,7 @@ const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 
 /// `whom` None: the gateway speaks for itself, as health checks do.
-pub(super) fn of(version: ProxyProtocol, whom: Option<SocketAddr>, server: SocketAddr) -> Vec<u8> {
+pub(crate) fn of(version: ProxyProtocol, whom: Option<SocketAddr>, server: SocketAddr) -> Vec<u8> {
     match (version, whom) {
         (ProxyProtocol::V1, None) => b"PROXY UNKNOWN\r\n".to_vec(),
         (ProxyProtocol::V1, Some(whom)) => {

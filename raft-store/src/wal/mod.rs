@@ -6,7 +6,7 @@ mod floor;
 mod flusher;
 mod memory;
 mod read;
-mod record;
+pub(crate) mod record;
 mod recover;
 mod shared;
 mod spares;

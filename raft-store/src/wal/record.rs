@@ -16,7 +16,7 @@ const ALIGN: usize = 8;
 
 /// Numbers are forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Entry = 1,
     Vote = 2,
     Committed = 3,
@@ -94,7 +94,7 @@ impl Header {
 /// covers the frame's other fields and the body. `durable` is the offset in this segment up to which everything was
 /// synced when the record was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record<'b> {
+pub(crate) struct Record<'b> {
     pub kind: u8,
     pub version: u8,
     pub durable: u32,
