@@ -30,6 +30,8 @@ struct State {
     name_changes: Vec<Change>,
     operations: u64,
     dies_at: Option<u64>,
+    /// The one operation that fails, though the disk goes on.
+    fails_at: Option<u64>,
     faults: Faults,
 }
 
@@ -64,6 +66,16 @@ impl SimDisk {
         let disk = other.copied();
         disk.lock().dies_at = Some(operations);
         disk
+    }
+
+    /// The operation of this number fails, once; others before it have been counted already.
+    pub fn fail_once(&self, operation: u64) {
+        self.lock().fails_at = Some(operation);
+    }
+
+    /// What a restart finds after the process alone was killed: everything that was written, synced or not.
+    pub fn after_kill(&self) -> Self {
+        self.copied()
     }
 
     pub fn set_faults(&self, faults: Faults) {
@@ -120,6 +132,9 @@ impl SimDisk {
         state.operations += 1;
         if state.dies_at.is_some_and(|at| state.operations > at) {
             return Err(io::Error::other("the power is gone"));
+        }
+        if state.fails_at == Some(state.operations) {
+            return Err(io::Error::other("an operation failed"));
         }
         Ok(state)
     }
