@@ -107,7 +107,7 @@ fn asked(line: &str) -> Option<Asked<'_>> {
     let host = if host == "-" { "" } else { host };
     let client_ip = [127, 0, 0, 1].into();
     let (headers, query, cookies) = Default::default();
-    let mut asked = Asked { method, host, path, headers, query, cookies, client_ip, sni: None };
+    let mut asked = Asked { method, host, path, headers, query, cookies, client_ip, sni: None, listener: None };
     for word in words {
         let (key, value) = word.split_once('=')?;
         let pair = || value.split_once(':').filter(|(name, value)| is_plain(name) && is_plain(value));
@@ -166,6 +166,7 @@ fn found(rules: &Ruleset, asked: &Asked<'_>) -> String {
         headers: &fields,
         client_ip: asked.client_ip,
         sni: asked.sni,
+        listener: asked.listener,
     };
     match rules.find(&view) {
         Found::Rule(rule) => rule.route.name.to_string(),

@@ -53,6 +53,7 @@ impl Request {
             headers: &self.headers,
             client_ip: [10, 1, 2, 3].into(),
             sni: None,
+            listener: None,
         }
     }
 }

@@ -24,6 +24,7 @@ pub(crate) struct ServerNames {
 struct Way {
     priority: i32,
     client_cidrs: Vec<ipnet::IpNet>,
+    listeners: Vec<Name>,
     upstream: Name,
 }
 
@@ -59,6 +60,7 @@ impl ServerNames {
                 list.or_default().push(Way {
                     priority: rule.route.priority,
                     client_cidrs: rule.route.matches.client_cidrs.clone(),
+                    listeners: rule.route.matches.listeners.clone(),
                     upstream: upstream.clone(),
                 });
             }
@@ -67,13 +69,14 @@ impl ServerNames {
     }
 
     /// The highest priority, then the exact name, then the longest suffix.
-    pub(crate) fn find(&self, name: &str, client: IpAddr) -> Option<Name> {
+    pub(crate) fn find(&self, name: &str, client: IpAddr, listener: Option<&Name>) -> Option<Name> {
         let suffixes = name.match_indices('.').filter(|(at, _)| *at > 0).map(|(at, _)| &name[at..]);
         let lists = self.exact.get(name).into_iter().chain(suffixes.filter_map(|suffix| self.suffixes.get(suffix)));
         let mut best: Option<&Way> = None;
         for way in lists.flatten() {
             let takes = way.client_cidrs.is_empty() || way.client_cidrs.iter().any(|net| net.contains(&client));
-            if takes && best.is_none_or(|best| way.priority > best.priority) {
+            let here = way.listeners.is_empty() || listener.is_some_and(|by| way.listeners.contains(by));
+            if takes && here && best.is_none_or(|best| way.priority > best.priority) {
                 best = Some(way);
             }
         }
@@ -84,7 +87,7 @@ impl ServerNames {
 /// Where a route leads that can be carried out without seeing a request: nothing that it asks is left undone.
 fn way_of(route: &Route) -> Option<&Name> {
     let Action::Forward { upstream } = &route.action else { return None };
-    let Match { hosts, path, methods, headers, query, cookies, client_cidrs: _, sni } = &route.matches;
+    let Match { hosts, path, methods, headers, query, cookies, client_cidrs: _, sni, listeners: _ } = &route.matches;
     let unseen = hosts.is_empty()
         && *path == PathPattern::Any
         && [methods.is_empty(), headers.is_empty(), query.is_empty(), cookies.is_empty()] == [true; 4];
@@ -141,12 +144,14 @@ mod tests {
             json!({ "name": "c", "match": { "sni": ["*.eu.acme.test"] }, "upstream": "eu" }),
             json!({ "name": "d", "match": { "sni": ["*.test"], "client_cidrs": ["10.0.0.0/8"] },
                     "priority": 1, "upstream": "inside" }),
+            json!({ "name": "g", "match": { "sni": ["db.acme.test"], "listeners": ["l"] }, "priority": 2,
+                    "upstream": "by-l" }),
             // These ask for what nobody sees: they are for HTTP.
             json!({ "name": "e", "match": { "sni": ["web.test"], "path_prefix": "/" }, "upstream": "web" }),
             json!({ "name": "f", "match": { "sni": ["web.test"] }, "limits": ["l"], "upstream": "web" }),
         ]);
         let check = |name: &str, client: &str, expected: Option<&str>| {
-            let found = names.find(name, client.parse().unwrap());
+            let found = names.find(name, client.parse().unwrap(), None);
             assert_eq!(found.as_deref(), expected, "{name} from {client}");
         };
         check("db.acme.test", "1.2.3.4", Some("exact"));
@@ -156,5 +161,10 @@ mod tests {
         check("acme.test", "1.2.3.4", None);
         check("web.test", "1.2.3.4", None);
         check("", "1.2.3.4", None);
+        let by = |listener: &str| {
+            names.find("db.acme.test", "1.2.3.4".parse().unwrap(), Some(&listener.parse().unwrap())).unwrap()
+        };
+        assert_eq!(by("l"), "by-l".parse().unwrap());
+        assert_eq!(by("other"), "exact".parse().unwrap());
     }
 }

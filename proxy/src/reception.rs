@@ -38,6 +38,8 @@ pub(crate) struct Open {
 
 /// Immutable; a connection keeps the one that it came in by.
 pub(crate) struct Reception {
+    /// The resource's; None: of the node's own settings.
+    pub(crate) name: Option<Name>,
     pub(crate) speaks: Speaks,
     pub(crate) slashes: Slashes,
     /// Peers that begin with a PROXY header.
@@ -98,7 +100,8 @@ impl Reception {
                 Speaks::Https(Setup::new(Names::one(shown), clients, keys)?)
             }
         };
-        Ok(Self { speaks, slashes: slashes(it.merge_slashes), proxy_protocol_from: Vec::new(), alt_svc: None })
+        let slashes = slashes(it.merge_slashes);
+        Ok(Self { name: None, speaks, slashes, proxy_protocol_from: Vec::new(), alt_svc: None })
     }
 
     /// `certificates`: those of the listener that this node could read.
@@ -129,7 +132,8 @@ impl Reception {
         let slashes = slashes(it.merge_slashes);
         let offered = format!("h3=\":{}\"; ma={ALT_SVC_S}", it.address.port());
         let alt_svc = (it.http3 && cfg!(feature = "http3")).then(|| HeaderValue::try_from(offered)).transpose()?;
-        Ok(Self { speaks, slashes, proxy_protocol_from: it.proxy_protocol_from.clone(), alt_svc })
+        let name = Some(it.name.clone());
+        Ok(Self { name, speaks, slashes, proxy_protocol_from: it.proxy_protocol_from.clone(), alt_svc })
     }
 }
 

@@ -31,7 +31,9 @@ pub(crate) async fn by_server_name(conn: &Rc<Conn>, mut stream: TcpStream, other
         return conn.worker.metrics.reject("tls_handshake");
     };
     let names = conn.worker.server_names.of(&conn.worker.shared.ruleset.load_full());
-    let found = name.as_deref().and_then(|name| names.find(name, conn.peer.ip().to_canonical()));
+    let found = name
+        .as_deref()
+        .and_then(|name| names.find(name, conn.peer.ip().to_canonical(), conn.listener.reception.load().name.as_ref()));
     match found.as_ref().or(otherwise) {
         Some(upstream) => to_upstream(conn, stream, upstream, hello).await,
         None => conn.worker.metrics.reject("no_route"),

@@ -50,7 +50,7 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         owner: meta.owner,
         description: meta.description,
         priority: it.priority,
-        matches: match_from(it.r#match.unwrap_or_default()),
+        matches: match_from(it.r#match.unwrap_or_default()).map_err(|invalid| invalid.under("match"))?,
         upstream,
         split,
         split_on,
@@ -76,7 +76,8 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
     })
 }
 
-fn match_from(it: admin::Match) -> MatchWords {
+fn match_from(it: admin::Match) -> Result<MatchWords, Invalid> {
+    let listeners = names_from("listeners", &it.listeners)?;
     let fields = |list: Vec<admin::FieldMatch>| list.into_iter().map(field_from).collect();
     let mut words = MatchWords {
         hosts: it.hosts,
@@ -86,6 +87,7 @@ fn match_from(it: admin::Match) -> MatchWords {
         cookies: fields(it.cookies),
         client_cidrs: it.client_cidrs,
         sni: it.sni,
+        listeners,
         ..MatchWords::default()
     };
     match it.path {
@@ -95,7 +97,7 @@ fn match_from(it: admin::Match) -> MatchWords {
         Some(admin::r#match::Path::PathTemplate(text)) => words.path_template = Some(text),
         Some(admin::r#match::Path::PathRegex(text)) => words.path_regex = Some(text),
     }
-    words
+    Ok(words)
 }
 
 fn field_from(it: admin::FieldMatch) -> FieldWords {
@@ -295,6 +297,7 @@ fn match_to(it: MatchWords) -> admin::Match {
         cookies: fields(it.cookies),
         client_cidrs: it.client_cidrs,
         sni: it.sni,
+        listeners: it.listeners.iter().map(Name::to_string).collect(),
     }
 }
 

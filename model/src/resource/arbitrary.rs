@@ -14,6 +14,7 @@ use serde_json::json;
 use super::*;
 use crate::units::{Size, Span};
 
+pub const LISTENERS: &[&str] = &["l1", "l2"];
 pub const VALUES: &[&str] = &["1", "2", "aa", ""];
 pub const VALUE_REGEX: &str = "[0-9]|a*";
 pub const PATH_REGEXES: &[&str] = &["/a.*", "/[ab]/b", "/b|/c/.*", "/ab?/b?", "/b/a*", ".*"];
@@ -70,10 +71,11 @@ pub fn match_words() -> impl Strategy<Value = (i32, MatchWords)> {
         fields(&["q", "r"]),
         fields(&["c", "d"]),
         some_of(&["10.0.0.0/8", "192.168.0.0/16", "2001:db8::/32"]),
-        some_of(&["a.t", "*.a.t"]),
+        (some_of(&["a.t", "*.a.t"]), some_of(LISTENERS)),
     )
-        .prop_map(|(priority, path, hosts, methods, headers, query, cookies, client_cidrs, sni)| {
-            (priority, MatchWords { hosts, methods, headers, query, cookies, client_cidrs, sni, ..path })
+        .prop_map(|(priority, path, hosts, methods, headers, query, cookies, client_cidrs, (sni, listeners))| {
+            let listeners = listeners.iter().map(|name| name.parse().unwrap()).collect();
+            (priority, MatchWords { hosts, methods, headers, query, cookies, client_cidrs, sni, listeners, ..path })
         })
 }
 

@@ -78,6 +78,10 @@ impl Resource {
                     Action::Receive(it) => all.push(to("respond.auth", Kind::Auth, &it.auth, Wants::Callers)),
                     Action::Redirect(_) | Action::Respond(_) => {}
                 }
+                let listeners = it.matches.listeners.iter().enumerate();
+                all.extend(listeners.map(|(place, name)| {
+                    to(format!("match.listeners[{place}]"), Kind::Listener, name, Wants::Anything)
+                }));
                 if let Some(mirror) = &it.mirror {
                     all.push(to("mirror.upstream", Kind::Upstream, &mirror.upstream, Wants::Anything));
                 }

@@ -77,6 +77,8 @@ pub struct Match {
     pub cookies: Vec<FieldMatch>,
     pub client_cidrs: Vec<ipnet::IpNet>,
     pub sni: Vec<HostPattern>,
+    /// By which listeners requests may come in; empty: by any, those of the nodes' own settings too.
+    pub listeners: Vec<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -285,6 +285,8 @@ fn what_older_builds_do_not_know_asks_for_newer_ones() {
     assert_eq!(level(Resource::Route(Arc::new(route(json!({})).unwrap()))), 1);
     let unpacking = route(json!({ "body": { "decompressed_max": "64MiB" } })).unwrap();
     assert_eq!(level(Resource::Route(Arc::new(unpacking))), 3);
+    let bound = route(json!({ "match": { "listeners": ["l"] } })).unwrap();
+    assert_eq!(level(Resource::Route(Arc::new(bound))), 5);
 }
 
 proptest! {

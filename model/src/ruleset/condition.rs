@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use super::request::Request;
-use crate::resource::HostPattern;
+use crate::resource::{HostPattern, Name};
 
 #[derive(Debug)]
 pub enum Condition {
@@ -15,6 +15,7 @@ pub enum Condition {
     Cookie(Field),
     ClientCidrs(Vec<IpNet>),
     Sni(Vec<HostPattern>),
+    Listeners(Vec<Name>),
 }
 
 /// Of several fields of one name it is enough that one passes; `Absent` asks that there is none.
@@ -71,6 +72,7 @@ impl Condition {
                 let sni = sni.to_ascii_lowercase();
                 hosts.iter().any(|host| host.takes(&sni))
             }),
+            Condition::Listeners(names) => view.listener.is_some_and(|by| names.iter().any(|name| **name == *by)),
         }
     }
 }
@@ -129,6 +131,10 @@ impl fmt::Display for Condition {
             Condition::Sni(hosts) => {
                 let hosts: Vec<String> = hosts.iter().map(HostPattern::to_string).collect();
                 return write!(f, "the TLS server name is not {}", hosts.join(", "));
+            }
+            Condition::Listeners(names) => {
+                let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+                return write!(f, "the listener is not {}", names.join(", "));
             }
         };
         match &field.test {

@@ -27,6 +27,7 @@ pub fn match_fingerprint(route: &Route) -> Digest {
     }
     out.list(matches.client_cidrs.iter().map(ipnet::IpNet::to_string).collect());
     out.list(matches.sni.iter().map(HostPattern::to_string).collect());
+    out.list(matches.listeners.iter().map(Name::to_string).collect());
     Digest::of(&out.0)
 }
 

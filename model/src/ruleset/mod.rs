@@ -64,6 +64,8 @@ pub struct View<'a> {
     pub headers: &'a dyn HeaderLookup,
     pub client_ip: IpAddr,
     pub sni: Option<&'a str>,
+    /// The name of the listener that it came in by; None: one of the node's own settings.
+    pub listener: Option<&'a str>,
 }
 
 pub trait HeaderLookup {

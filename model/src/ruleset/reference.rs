@@ -15,6 +15,7 @@ pub struct Asked<'a> {
     pub cookies: Vec<(&'a str, &'a str)>,
     pub client_ip: IpAddr,
     pub sni: Option<&'a str>,
+    pub listener: Option<&'a str>,
 }
 
 impl<'a> Asked<'a> {
@@ -93,6 +94,7 @@ fn conditions_hold(matches: &Match, asked: &Asked<'_>, whole_match: WholeMatch) 
         && holds(&matches.query, &asked.query)
         && (matches.client_cidrs.is_empty() || matches.client_cidrs.iter().any(|net| net.contains(&asked.client_ip)))
         && (matches.sni.is_empty() || asked.sni.is_some_and(sni))
+        && (matches.listeners.is_empty() || matches.listeners.iter().any(|name| asked.listener == Some(&**name)))
 }
 
 /// The name of the route that takes the request, `404`, or `405` with the methods that some route would take.

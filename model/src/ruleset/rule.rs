@@ -220,6 +220,9 @@ fn conditions(route: &Route) -> Result<Vec<Condition>, Invalid> {
     if !matches.sni.is_empty() {
         out.push(Condition::Sni(matches.sni.clone()));
     }
+    if !matches.listeners.is_empty() {
+        out.push(Condition::Listeners(matches.listeners.clone()));
+    }
     Ok(out)
 }
 

@@ -31,8 +31,8 @@ pub(super) fn state_of(routes: impl IntoIterator<Item = Route>) -> State {
 /// `name key=value …`, where a condition is `header=x-v:1` (exact), `x-v~a+` (regex), `x-v` (present) or `!x-v` (absent).
 fn route(line: &str) -> Route {
     let mut words = line.split_whitespace();
-    let mut matches =
-        json!({ "hosts": [], "methods": [], "headers": [], "query": [], "cookies": [], "client_cidrs": [], "sni": [] });
+    let mut matches = json!({ "hosts": [], "methods": [], "headers": [], "query": [], "cookies": [], "client_cidrs": [], "sni": [],
+                "listeners": [] });
     let mut out = json!({ "name": words.next().unwrap(), "upstream": "u" });
     for word in words {
         let (key, value) = word.split_once('=').unwrap();
@@ -43,6 +43,7 @@ fn route(line: &str) -> Route {
             "method" => matches["methods"].as_array_mut().unwrap().push(value.into()),
             "cidr" => matches["client_cidrs"].as_array_mut().unwrap().push(value.into()),
             "sni" => matches["sni"].as_array_mut().unwrap().push(value.into()),
+            "listener" => matches["listeners"].as_array_mut().unwrap().push(value.into()),
             "header" | "query" | "cookie" => {
                 let list = if key == "cookie" { "cookies".into() } else { key.replace("header", "headers") };
                 matches[list].as_array_mut().unwrap().push(condition(value));
@@ -67,7 +68,7 @@ fn condition(text: &str) -> Value {
     }
 }
 
-/// `METHOD host/path?query name:value … @sni`
+/// `METHOD host/path?query name:value … @sni by:listener`
 fn with_request<T>(line: &str, ask: impl FnOnce(&View<'_>) -> T) -> T {
     let mut words = line.split_whitespace();
     let method = words.next().unwrap();
@@ -75,15 +76,16 @@ fn with_request<T>(line: &str, ask: impl FnOnce(&View<'_>) -> T) -> T {
     let (url, query) = url.split_once('?').map_or((url, None), |(url, query)| (url, Some(query)));
     let (host, path) = url.split_at(url.find(['/', '*']).unwrap());
     let mut headers = Headers::new();
-    let (mut sni, mut client_ip) = (None, [127, 0, 0, 1].into());
+    let (mut sni, mut listener, mut client_ip) = (None, None, [127, 0, 0, 1].into());
     for word in words {
         match word.split_once(':') {
+            Some(("by", name)) => listener = Some(name),
             Some(("ip", ip)) => client_ip = ip.parse().unwrap(),
             Some((name, value)) => headers.entry(name.to_owned()).or_default().push(value.replace('+', " ")),
             None => sni = word.strip_prefix('@'),
         }
     }
-    ask(&View { method, host, path, query, headers: &headers, client_ip, sni })
+    ask(&View { method, host, path, query, headers: &headers, client_ip, sni, listener })
 }
 
 fn answer(rules: &Ruleset, request: &str) -> String {
@@ -132,6 +134,22 @@ fn the_most_specific_host_wins_and_others_are_asked_when_its_paths_do_not_match(
          GET two.test/two              -> two
          GET x.two.test/two            -> two
          GET x.one.test/two            -> wide",
+    );
+}
+
+#[test]
+fn a_route_of_some_listeners_takes_nothing_that_comes_in_by_others() {
+    check(
+        "all      prefix=/
+         one      prefix=/ header=x listener=a
+         both     prefix=/b listener=a listener=b
+         ---
+         GET h/  by:a x:1              -> one
+         GET h/  by:b x:1              -> all
+         GET h/  x:1                   -> all
+         GET h/b by:b                  -> both
+         GET h/b by:c                  -> all
+         GET h/b                       -> all",
     );
 }
 

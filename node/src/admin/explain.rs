@@ -32,6 +32,7 @@ pub struct Asked<'a> {
     uri: http::Uri,
     headers: Fields<'a>,
     client_ip: IpAddr,
+    listener: Option<&'a str>,
     named: Named,
 }
 
@@ -69,7 +70,16 @@ impl<'a> Asked<'a> {
             "" => "GET".to_owned(),
             method => method.to_ascii_uppercase(),
         };
-        Ok(Self { method, host, uri, headers: Fields(&request.headers), client_ip, named: Named::parse(request)? })
+        let listener = Some(request.listener.as_str()).filter(|name| !name.is_empty());
+        Ok(Self {
+            method,
+            host,
+            uri,
+            headers: Fields(&request.headers),
+            client_ip,
+            listener,
+            named: Named::parse(request)?,
+        })
     }
 
     /// And the keys of the limits that would count it, where they are known.
@@ -131,6 +141,7 @@ impl<'a> Asked<'a> {
             headers: &self.headers,
             client_ip: self.client_ip,
             sni: (self.uri.scheme_str() == Some("https")).then_some(self.host.as_str()),
+            listener: self.listener,
         }
     }
 }

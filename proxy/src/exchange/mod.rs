@@ -141,6 +141,8 @@ async fn serve(
         // One ruleset for the whole exchange: a change mid-request is for the next request.
         let rules = conn.worker.shared.ruleset.load();
         record.revision = rules.revision;
+        // By the name that the listener has by now: a connection may be older than it.
+        let by = conn.reception.name.as_ref().map(|_| conn.listener.reception.load());
         let found = rules.find(&View {
             method: parts.method.as_str(),
             host: &host.name,
@@ -149,6 +151,7 @@ async fn serve(
             headers: &Fields(&parts.headers),
             client_ip: record.client_ip,
             sni: conn.sni.get().map(String::as_str),
+            listener: by.as_ref().and_then(|it| it.name.as_deref()),
         });
         match found {
             Found::Rule(rule) => {

@@ -47,6 +47,36 @@ async fn listeners_open_change_and_close_while_others_serve() {
 }
 
 #[tokio::test]
+async fn routes_are_for_the_listeners_that_they_name() {
+    let (inside, outside) = (address(), address());
+    let answers = |name: &str, listeners: serde_json::Value, body: &str| {
+        json!({ "name": name, "match": { "path_prefix": "/x", "listeners": listeners },
+                "respond": { "status": 200, "body": body } })
+    };
+    let both = |name: &str| {
+        json!({
+            "listeners": [http(name, inside), http("outside", outside)],
+            "routes": [answers("in", json!([name]), "in"), answers("out", json!(["outside"]), "out")],
+        })
+    };
+    let it = Listening::new(both("inside")).await;
+    assert!(ask(inside, "GET /x", &[], "").await.ends_with("\r\n\r\nin"));
+    assert!(ask(outside, "GET /x", &[], "").await.ends_with("\r\n\r\nout"));
+    // A listener of the node's own settings has no name that a route could say.
+    assert!(!ask(it.gateway.address, "GET /x", &[], "").await.ends_with("in"));
+
+    // Under its new name it takes the new routes, also by connections that were there before.
+    let mut kept = TcpStream::connect(inside).await.unwrap();
+    ask_on(&mut kept, "api.test").await;
+    it.publish(both("renamed"));
+    assert!(ask(inside, "GET /x", &[], "").await.ends_with("\r\n\r\nin"));
+    kept.write_all(b"GET /x HTTP/1.1\r\nhost: api.test\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", kept.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.ends_with("\r\n\r\nin"), "{answer}");
+}
+
+#[tokio::test]
 async fn one_that_cannot_be_opened_is_told_and_opens_later() {
     let (taken, free) = (address(), address());
     let occupant = std::net::TcpListener::bind(taken).unwrap();

@@ -107,6 +107,7 @@ pub struct MatchWords {
     pub cookies: Vec<FieldWords>,
     pub client_cidrs: Vec<String>,
     pub sni: Vec<String>,
+    pub listeners: Vec<Name>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -397,6 +398,7 @@ impl MatchWords {
             cookies: fields("cookies", self.cookies, Words::Cookie)?,
             client_cidrs: cidrs("client_cidrs", &self.client_cidrs)?,
             sni: hosts("sni", &self.sni)?,
+            listeners: listeners(self.listeners)?,
         })
     }
 
@@ -443,6 +445,12 @@ pub(in super::super) fn hosts(field: &str, words: &[String]) -> Result<Vec<HostP
     let hosts = words.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
     check::once(field, &hosts, HostPattern::to_string)?;
     Ok(hosts)
+}
+
+fn listeners(words: Vec<Name>) -> Result<Vec<Name>, Invalid> {
+    check::count("listeners", words.len(), check::LIST_MAX)?;
+    check::once("listeners", &words, Name::to_string)?;
+    Ok(words)
 }
 
 /// `[2001:DB8::1]` in the one form that requests are compared with (RFC 5952).
@@ -598,6 +606,7 @@ impl From<Match> for MatchWords {
             cookies: words(it.cookies),
             client_cidrs: it.client_cidrs.iter().map(ipnet::IpNet::to_string).collect(),
             sni: shown(it.sni),
+            listeners: it.listeners,
             ..Self::default()
         };
         match it.path {

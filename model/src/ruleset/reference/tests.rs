@@ -45,6 +45,7 @@ fn with_view<T>(asked: &Asked<'_>, ask: impl FnOnce(&View<'_>) -> T) -> T {
         headers: &headers,
         client_ip: asked.client_ip,
         sni: asked.sni,
+        listener: asked.listener,
     })
 }
 
@@ -61,6 +62,7 @@ fn asked() -> impl Strategy<Value = Asked<'static>> {
     let segments = vec(select(&["a", "b", "c", ""][..]), 1..4);
     let preflight = prop::bool::weighted(0.2);
     let sni = prop::option::of(select(&["a.t", "x.a.t", "t"][..]));
+    let way_in = (sni, prop::option::of(select(arbitrary::LISTENERS)));
     (
         select(&["GET", "HEAD", "POST", "OPTIONS", "PUT"][..]),
         select(&["a.t", "b.t", "x.a.t", "y.x.a.t", "t", "z", ""][..]),
@@ -69,15 +71,15 @@ fn asked() -> impl Strategy<Value = Asked<'static>> {
         fields(&["q", "r"]),
         fields(&["c", "d"]),
         select(&["10.1.2.3", "192.168.0.1", "2001:db8::1"][..]),
-        sni,
+        way_in,
         preflight,
     )
-        .prop_map(|(method, host, segments, mut headers, query, cookies, ip, sni, preflight)| {
+        .prop_map(|(method, host, segments, mut headers, query, cookies, ip, (sni, listener), preflight)| {
             if preflight {
                 headers.extend([("origin", "o"), ("access-control-request-method", "GET")]);
             }
             let path = format!("/{}", segments.join("/"));
-            Asked { method, host, path, headers, query, cookies, client_ip: ip.parse().unwrap(), sni }
+            Asked { method, host, path, headers, query, cookies, client_ip: ip.parse().unwrap(), sni, listener }
         })
 }
 

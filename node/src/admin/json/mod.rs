@@ -300,6 +300,7 @@ async fn observed<T>(asked: Asked, request: &Request<T>, local: Local) -> Result
                 consumer: words.text("consumer"),
                 scopes: words.all("scope"),
                 claims: words.text("claims"),
+                listener: words.text("listener"),
             };
             Ok(shape::explanation(&observe.explain_match(asked).await?.into_inner()))
         }

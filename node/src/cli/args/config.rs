@@ -318,6 +318,9 @@ pub struct MatchRequest {
     /// The client's address.
     #[arg(long, value_name = "IP")]
     pub client_ip: Option<IpAddr>,
+    /// The listener that it comes in by; left out, one of the node's own settings.
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<Name>,
     /// Take the request as this consumer's.
     #[arg(long, value_name = "NAME")]
     pub consumer: Option<Name>,

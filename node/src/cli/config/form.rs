@@ -229,6 +229,8 @@ static MATCH: Object = Object {
         Field::new("cookies", Form::List(&Form::Object(&FIELD_MATCH)), "Tests of cookies.").default("[]"),
         Field::new("client_cidrs", Form::List(&Form::Cidr), "Networks of clients.").default("[]"),
         Field::new("sni", Form::List(&Form::Text), "TLS server names, or *.suffix.").default("[]"),
+        Field::new("listeners", Form::List(&Form::Name), "Listeners that requests come in by; all if left out.")
+            .default("[]"),
     ],
 };
 

@@ -21,6 +21,7 @@ pub async fn run(global: &Global, verb: MatchRequest) -> Outcome {
         consumer: verb.consumer.map(|it| it.to_string()).unwrap_or_default(),
         scopes: verb.scopes,
         claims: verb.claims,
+        listener: verb.listener.map(|it| it.to_string()).unwrap_or_default(),
     });
     let answer = client.observe().explain_match(request).await?.into_inner();
     Answer {
