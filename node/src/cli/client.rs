@@ -109,6 +109,12 @@ impl Client {
         UpstreamsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
+    /// The `authorization` of every call.
+    #[cfg(feature = "kubernetes")]
+    pub fn token(&self) -> Option<MetadataValue<tonic::metadata::Ascii>> {
+        self.token.clone()
+    }
+
     /// A call that is answered once.
     pub fn ask<T>(&self, message: T) -> Request<T> {
         let mut request = self.stream(message);

@@ -118,6 +118,8 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Tap(it) => exchanges::tap(global, it).await,
         Command::Top(it) => top::run(global, it).await,
         Command::Logs(it) => logs::run(global, it).await,
+        #[cfg(feature = "kubernetes")]
+        Command::Kubernetes(it) => verbs::kubernetes::run(global, it).await,
         _ => unreachable!("dispatch has run every command that asks no node"),
     }
 }

@@ -55,8 +55,10 @@ pub fn of_process() -> Option<&'static Logs> {
 /// A single level is this program's own. Libraries are held to warnings: the node says what matters itself. openraft
 /// is silent: it repeats each failed attempt at an unreachable peer, where one line at its loss and one at its return do.
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
-    let quiet =
-        format!("warn,openraft=off,quorumgate_node={filter},quorumgate_proxy={filter},quorumgate_raft_store={filter}");
+    let quiet = format!(
+        "warn,openraft=off,quorumgate_node={filter},quorumgate_proxy={filter},quorumgate_raft_store={filter},\
+         quorumgate_kubernetes={filter}"
+    );
     let words = match filter.contains(['=', ',']) {
         true => filter,
         false => &quiet,

@@ -10,6 +10,8 @@ mod cli_node;
 mod consensus;
 mod handed;
 mod json_api;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod members;
 mod on_call;
 mod otlp;

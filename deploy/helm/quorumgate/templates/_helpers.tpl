@@ -21,11 +21,37 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - --telemetry-listen=0.0.0.0:7002
 {{- end }}
 
+{{/* The controller of the Gateway API, as a second container of the founder. */}}
+{{- define "quorumgate.controller" -}}
+- name: gateway-api
+  image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args:
+    - --endpoint=unix:/var/lib/quorumgate/admin.sock
+    - kubernetes
+    - --service={{ .Release.Namespace }}/{{ .Release.Name }}
+    {{- range .Values.gatewayApi.ports }}
+    - --port={{ .port }}={{ .nodePort }}
+    {{- end }}
+  resources: {{- toYaml .Values.gatewayApi.resources | nindent 4 }}
+  securityContext:
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities: { drop: [ALL] }
+  volumeMounts:
+    - { name: data, mountPath: /var/lib/quorumgate }
+    # Here alone: the gateway itself has no business with the API server.
+    - { name: service-account, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true }
+{{- end }}
+
 {{/* One node's pod: root (the chart's), args (a list as YAML), joins (it needs the token). */}}
 {{- define "quorumgate.pod" -}}
 {{- $root := .root -}}
 terminationGracePeriodSeconds: {{ $root.Values.terminationGracePeriodSeconds }}
 automountServiceAccountToken: false
+{{- if and $root.Values.gatewayApi.enabled (not .joins) }}
+serviceAccountName: {{ $root.Release.Name }}-gateway-api
+{{- end }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
@@ -71,4 +97,7 @@ containers:
       {{- if .joins }}
       - { name: join, mountPath: /run/join, readOnly: true }
       {{- end }}
+  {{- if and $root.Values.gatewayApi.enabled (not .joins) }}
+  {{- include "quorumgate.controller" $root | nindent 2 }}
+  {{- end }}
 {{- end }}

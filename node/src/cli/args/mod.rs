@@ -7,6 +7,8 @@ mod cluster;
 mod config;
 mod credentials;
 mod daemon;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod limits;
 mod observe;
 
@@ -22,6 +24,8 @@ pub use cluster::*;
 pub use config::*;
 pub use credentials::*;
 pub use daemon::*;
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::*;
 pub use limits::*;
 pub use observe::*;
 
@@ -213,6 +217,9 @@ pub enum Command {
     Top(Top),
     /// Show the asked node's log, or change how much it logs.
     Logs(Logs),
+    /// Follow a Kubernetes cluster: carry out what its Gateway API objects say, as their controller.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Kubernetes),
     /// The clusters that you go to, by name.
     #[command(subcommand)]
     Context(ContextVerb),

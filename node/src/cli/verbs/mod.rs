@@ -15,6 +15,8 @@ pub mod fetch;
 pub mod files;
 pub mod history;
 pub mod keys;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod limits;
 pub mod logs;
 pub mod nodes;
