@@ -73,6 +73,7 @@ pub fn route_words(it: admin::Route) -> Result<RouteWords, Invalid> {
         compression: compression.map_err(|invalid| invalid.under("compression"))?,
         cache: it.cache.map(traffic::cache_from).transpose().map_err(|invalid| invalid.under("cache"))?,
         policies: names_from("policies", &it.policies)?,
+        security_headers: None,
     })
 }
 

@@ -109,6 +109,7 @@ pub fn plain_words(name: &str) -> RouteWords {
         compression: None,
         cache: None,
         policies: Vec::new(),
+        security_headers: None,
     }
 }
 

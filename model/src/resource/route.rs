@@ -1,6 +1,7 @@
 //! Routes: which requests they take and what becomes of those.
 
 mod access;
+mod security;
 mod traffic;
 pub(super) mod words;
 
@@ -9,6 +10,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 pub use access::*;
+pub use security::SecurityHeaders;
 pub use traffic::*;
 pub use words::{FieldWords, MatchWords, RESPOND_BODY_BYTES_MAX, RespondWords, RouteWords};
 

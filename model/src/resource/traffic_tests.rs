@@ -161,3 +161,43 @@ fn queries_are_edited_by_their_decoded_names() {
         assert_eq!(transform.query(from, value).unwrap().as_deref(), Some(to), "{from:?}");
     }
 }
+
+#[test]
+fn security_headers_are_edits_of_the_answer_and_yield_to_what_the_route_says() {
+    let response = |words: Value| route(words).unwrap().rewrite.headers.response;
+    for preset in SecurityHeaders::ALL {
+        let edits = response(json!({ "security_headers": preset.word() }));
+        assert_eq!(edits.set.len(), preset.fields().len());
+        for (name, value) in preset.fields() {
+            assert_eq!(edits.set[*name], *value);
+            assert_eq!(check::edited_header_name("set", name).unwrap(), *name, "as it is kept");
+        }
+        assert!(edits.set["content-security-policy"].contains("frame-ancestors"), "{preset:?}");
+    }
+    let own = json!({ "headers": { "response": {
+        "set": { "Referrer-Policy": "same-origin" },
+        "add": { "content-security-policy": "default-src 'self'" },
+        "remove": ["X-Frame-Options"],
+    } } });
+    let edits = response(json!({ "security_headers": "api", "rewrite": own }));
+    assert_eq!(
+        edits.set.keys().collect::<Vec<_>>(),
+        ["referrer-policy", "strict-transport-security", "x-content-type-options"]
+    );
+    assert_eq!(edits.set["referrer-policy"], "same-origin");
+    assert_eq!((edits.add.len(), edits.remove.len()), (1, 1));
+    // What the cluster keeps is read again as it was, by builds that do not know the word too.
+    let made = route(json!({ "security_headers": "web" })).unwrap();
+    let kept = serde_json::to_value(&made).unwrap();
+    assert!(kept.get("security_headers").is_none(), "{kept}");
+    assert_eq!(serde_json::from_value::<Route>(kept).unwrap(), made);
+}
+
+#[test]
+fn security_headers_are_one_of_two_words_and_within_the_bound() {
+    let message = route(json!({ "security_headers": "strict" })).unwrap_err();
+    assert!(message.contains("strict") && message.contains("api") && message.contains("web"), "{message}");
+    let full: serde_json::Map<String, Value> = (0..64).map(|i| (format!("x-{i}"), json!("1"))).collect();
+    let rewrite = json!({ "headers": { "response": { "set": full } } });
+    refused(json!({ "security_headers": "web", "rewrite": rewrite }), "rewrite.headers.response.set", "64");
+}

@@ -314,3 +314,34 @@ async fn field_and_size(address: std::net::SocketAddr, accepts: &str) -> (String
     let size = response.into_body().collect().await.unwrap().to_bytes().len();
     (coding.unwrap_or_default(), size)
 }
+
+#[tokio::test]
+async fn security_headers_are_on_every_answer_of_the_route() {
+    let upstream = upstream(|_| async {
+        let answer = Response::builder().header("x-frame-options", "ALLOWALL").header("referrer-policy", "unsafe-url");
+        answer.body(Full::new(Bytes::from_static(b"ok"))).unwrap()
+    })
+    .await;
+    let mut words = forward_all(upstream);
+    words["routes"][0]["security_headers"] = json!("api");
+    words["routes"][0]["rewrite"] = json!({ "headers": { "response": { "set": { "referrer-policy": "origin" } } } });
+    words["routes"].as_array_mut().unwrap().push(json!({
+        "name": "closed", "match": { "path_prefix": "/closed" }, "upstream": "u", "security_headers": "web",
+        "authorize": [{ "deny": { "methods": ["GET"] } }],
+    }));
+    let gateway = Gateway::start(words);
+    let answer = ask(gateway.address, "GET /", &[], "").await;
+    assert_eq!(status(&answer), 200);
+    for (name, value) in [
+        ("strict-transport-security", "max-age=31536000"),
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "origin"),
+    ] {
+        assert_eq!(field(&answer, name), Some(value), "{name}: {answer}");
+        assert_eq!(answer.to_ascii_lowercase().matches(&format!("{name}:")).count(), 1, "{answer}");
+    }
+    let refused = ask(gateway.address, "GET /closed", &[], "").await;
+    assert_eq!((status(&refused), field(&refused, "x-frame-options")), (403, Some("SAMEORIGIN")), "{refused}");
+}

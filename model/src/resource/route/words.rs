@@ -10,7 +10,7 @@ use super::{
     AUTHORIZE_RULES_MAX, Action, Arm, AuthorizeRule, AuthorizeWords, BodyLimit, Cache, Compression, Cors, CorsWords,
     EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match, Mirror, OnStale,
     PathPattern, QueryEdits, ROUTE_LIMITS_MAX, Ramp, Receive, Receiver, Redirect, Respond, Rewrite, Route, RouteAuth,
-    RouteAuthWords, RouteRetries, RouteTimeouts, Split, SplitOn, SplitOnWords,
+    RouteAuthWords, RouteRetries, RouteTimeouts, SecurityHeaders, Split, SplitOn, SplitOnWords,
 };
 use crate::{invalid::Invalid, resource::Authority, ruleset};
 
@@ -49,6 +49,9 @@ pub struct RouteWords {
     pub respond: Option<RespondWords>,
     #[serde(default)]
     pub rewrite: Rewrite,
+    /// Never of a route that the cluster has agreed on: there they are edits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_headers: Option<SecurityHeaders>,
     #[serde(default)]
     pub auth: Option<RouteAuthWords>,
     #[serde(default)]
@@ -149,7 +152,12 @@ impl RouteWords {
         }
         let cors = words.cors.map(Cors::try_from).transpose().map_err(|invalid| invalid.under("cors"))?;
         let compression = words.compression.map(Compression::checked).transpose();
-        let rewrite = rewrite(words.rewrite, &matches.path).map_err(|invalid| invalid.under("rewrite"))?;
+        let mut rewrite = rewrite(words.rewrite, &matches.path).map_err(|invalid| invalid.under("rewrite"))?;
+        if let Some(preset) = words.security_headers {
+            let edits = &mut rewrite.headers.response;
+            preset.set(edits);
+            check::count("rewrite.headers.response.set", edits.set.len(), check::HEADER_EDITS_MAX)?;
+        }
         let auth = words.auth.map(RouteAuth::try_from).transpose().map_err(|invalid| invalid.under("auth"))?;
         let authorize = authorize(words.authorize, &matches.path)?;
         check::count("limits", words.limits.len(), ROUTE_LIMITS_MAX)?;
@@ -590,6 +598,7 @@ impl From<Route> for RouteWords {
             compression: route.compression,
             cache: route.cache,
             policies: route.policies,
+            security_headers: None,
         }
     }
 }
