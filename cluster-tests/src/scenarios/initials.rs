@@ -2,6 +2,7 @@
 //! the node keeps nothing of them.
 
 use std::{
+    collections::HashSet,
     fmt,
     net::UdpSocket,
     sync::Arc,
@@ -20,8 +21,12 @@ use crate::{Cluster, cluster::until, origin::Origin};
 
 /// Sockets that they come from.
 const SOURCES: usize = 64;
+/// Different ones, each of a connection of its own: what has the id of another is taken for the rest of that.
+const INITIALS: usize = 2_048;
 /// Sent between two looks at the clock.
 const BURST: u32 = 50;
+/// RFC 9000 section 14.1.
+const INITIAL_BYTES_MIN: usize = 1_200;
 const GROWTH_MAX_KIB: u64 = 32 << 10;
 
 #[derive(Debug)]
@@ -37,9 +42,10 @@ pub struct Flood {
 impl fmt::Display for Flood {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sent, per_second, retries, amplification, grown_kib } = self;
+        let share = *retries as f64 * 100.0 / *sent as f64;
         write!(
             f,
-            "{sent} Initials at {per_second:.0} a second: {retries} Retries and nothing else, {amplification:.2} bytes back for each byte, the node grew by {grown_kib} KiB"
+            "{sent} Initials at {per_second:.0} a second: {retries} Retries ({share:.1} %) and nothing else, {amplification:.2} bytes back for each byte, the node grew by {grown_kib} KiB"
         )
     }
 }
@@ -63,17 +69,17 @@ pub async fn flood(cluster: &Cluster, rate: u32, lasts: Duration) -> anyhow::Res
     let tls = Arc::new(authority.client()?);
     until("HTTPS", async || authority.shown(https, &tls).await.map(drop)).await?;
 
-    let initial = initial(&authority).await?;
+    let initials = Arc::new(initials(&authority).await?);
     let sources = (0..SOURCES).map(|_| source(https)).collect::<anyhow::Result<Vec<_>>>()?;
     // What the first of them cost for good is not theirs.
-    let warm = send(&sources, &initial, rate, Duration::from_millis(200));
+    let warm = send(&sources, &initials, rate, Duration::from_millis(200));
     ensure!(warm.retries > 0, "no Retry came");
     let before = node.memory_kib()?;
-    let (sources, packet) = (Arc::new(sources), initial.clone());
-    let sent = tokio::task::spawn_blocking(move || send(&sources, &packet, rate, lasts)).await?;
+    let (sources, packets) = (Arc::new(sources), initials.clone());
+    let sent = tokio::task::spawn_blocking(move || send(&sources, &packets, rate, lasts)).await?;
     let grown_kib = node.memory_kib()?.saturating_sub(before);
     ensure!(sent.others == 0, "{} answers were no Retry", sent.others);
-    let amplification = sent.bytes_back as f64 / (sent.sent * initial.len() as u64) as f64;
+    let amplification = sent.bytes_back as f64 / sent.bytes as f64;
     ensure!(amplification <= 3.0, "{amplification} bytes came back for each");
     ensure!(grown_kib <= GROWTH_MAX_KIB, "the node grew by {grown_kib} KiB");
     let answer = crate::load::get_host(node.proxy, "load.test", "/").await?;
@@ -82,18 +88,29 @@ pub async fn flood(cluster: &Cluster, rate: u32, lasts: Duration) -> anyhow::Res
     Ok(Flood { sent, per_second: sent as f64 / took.as_secs_f64(), retries, amplification, grown_kib })
 }
 
-/// What a client sends first, caught before any server saw it.
-async fn initial(authority: &Authority) -> anyhow::Result<Vec<u8>> {
+/// What clients send first, caught before any server saw it.
+async fn initials(authority: &Authority) -> anyhow::Result<Vec<Vec<u8>>> {
     let trap = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
     let mut tls = authority.client()?;
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse()?)?;
-    let _connecting = endpoint.connect_with(config, trap.local_addr()?, HOST)?;
-    let mut packet = vec![0; 2_048];
-    let (bytes, _) = trap.recv_from(&mut packet).await?;
-    packet.truncate(bytes);
-    Ok(packet)
+    let (mut seen, mut initials) = (HashSet::new(), Vec::with_capacity(INITIALS));
+    while initials.len() < INITIALS {
+        let _connecting = endpoint.connect_with(config.clone(), trap.local_addr()?, HOST)?;
+        loop {
+            let mut packet = vec![0; 2_048];
+            let (bytes, _) = trap.recv_from(&mut packet).await?;
+            packet.truncate(bytes);
+            // RFC 9000 section 17.2: flags, version, the length of the id, the id.
+            let id = packet[6..][..usize::from(packet[5])].to_vec();
+            if bytes >= INITIAL_BYTES_MIN && seen.insert(id) {
+                initials.push(packet);
+                break;
+            }
+        }
+    }
+    Ok(initials)
 }
 
 fn source(to: std::net::SocketAddr) -> anyhow::Result<UdpSocket> {
@@ -108,6 +125,7 @@ struct Sent {
     sent: u64,
     retries: u64,
     others: u64,
+    bytes: u64,
     bytes_back: u64,
     took: Duration,
 }
@@ -126,16 +144,18 @@ impl Sent {
     }
 }
 
-fn send(sources: &[UdpSocket], packet: &[u8], rate: u32, lasts: Duration) -> Sent {
+fn send(sources: &[UdpSocket], packets: &[Vec<u8>], rate: u32, lasts: Duration) -> Sent {
     let mut sent = Sent::default();
     let begun = Instant::now();
-    let mut due = begun;
+    let (mut due, mut next) = (begun, 0);
     while begun.elapsed() < lasts {
         for _ in 0..BURST {
-            let source = &sources[sent.sent as usize % sources.len()];
+            let (source, packet) = (&sources[next % sources.len()], &packets[next % packets.len()]);
+            next += 1;
             // A full queue loses it, as a network would.
             if source.send(packet).is_ok() {
                 sent.sent += 1;
+                sent.bytes += packet.len() as u64;
             }
             sent.hear(source);
         }
