@@ -199,8 +199,11 @@ async fn the_upstream_asks_a_client_that_waits_for_its_body() {
 #[tokio::test]
 async fn a_body_that_the_upstream_does_not_want_is_never_asked_for() {
     let upstream = scripted(|stream, _| async move {
-        let answer = "HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nno";
-        let mut stream = say(stream, answer).await?;
+        let mut stream = say(stream, "HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nn").await?;
+        // Longer than anybody waits to be asked.
+        let came = tokio::time::timeout(Duration::from_millis(1_500), stream.read_u8()).await;
+        assert!(came.is_err(), "{came:?}");
+        let mut stream = say(stream, "o").await?;
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.ok()?;
         assert!(rest.is_empty(), "nothing of the body came");
