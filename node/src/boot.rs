@@ -268,6 +268,7 @@ fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
             path: settings.proxy.access_log_file.clone(),
         },
         trusted_proxies: settings.proxy.trusted_proxies.clone(),
+        name_servers: settings.proxy.name_servers.clone(),
         limits: quorumgate_proxy::ClientLimits {
             buffered_bytes_max: settings.proxy.buffered_max.0,
             queue_delay_max: settings.proxy.queue_delay_max.0,

@@ -81,6 +81,9 @@ pub struct Proxy {
     pub access_log_file: Option<PathBuf>,
     #[serde(default)]
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Who is asked for the names of upstreams, as "address:port"; empty: whoever the system asks.
+    #[serde(default)]
+    pub name_servers: Vec<SocketAddr>,
     /// How long exchanges in flight may take to end at shutdown or drain.
     #[serde(default = "grace_default")]
     pub grace: Span,
@@ -216,6 +219,9 @@ fn log_default() -> String {
     "info".into()
 }
 
+/// All of them may be asked for one name.
+const NAME_SERVERS_MAX: usize = 8;
+
 /// Settings, or a data directory, that no restart will mend: the daemon exits 78.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
@@ -251,6 +257,11 @@ impl Settings {
         anyhow::ensure!(
             self.proxy.buffered_max.0 > 0,
             "proxy.buffered_max: found 0; allowed: 1 byte or more, such as 512MiB"
+        );
+        let servers = self.proxy.name_servers.len();
+        anyhow::ensure!(
+            servers <= NAME_SERVERS_MAX,
+            "proxy.name_servers: found {servers}; allowed: at most {NAME_SERVERS_MAX}"
         );
         if let Some(endpoint) = &self.telemetry.otlp_endpoint {
             endpoint.parse::<Collector>()?;

@@ -139,7 +139,7 @@ impl Proxy {
             addresses.push(address);
         }
         let access_log = access_log::AccessLog::start(settings.access_log.path.clone())?;
-        let registry = Arc::new(Registry::in_region(&settings.region));
+        let registry = Arc::new(Registry::in_region(&settings.region).asking(&settings.name_servers));
         registry.publish(&rules);
         let shared = Arc::new(Shared {
             running: AtomicUsize::new(settings.workers),
@@ -357,6 +357,7 @@ mod tests {
             workers: 1,
             access_log: AccessLog { default_on: false, path: None },
             trusted_proxies: Vec::new(),
+            name_servers: Vec::new(),
             limits: ClientLimits::default(),
         }
     }

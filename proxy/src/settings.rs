@@ -15,6 +15,8 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// Peers whose X-Forwarded-For, Forwarded and X-Request-Id are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Who is asked for the names of upstreams; empty: whoever the system asks.
+    pub name_servers: Vec<SocketAddr>,
     pub limits: ClientLimits,
 }
 

@@ -129,6 +129,7 @@ pub(super) fn settings_of(node: &NewNode) -> Outcome<Settings> {
             access_log: false,
             access_log_file: None,
             trusted_proxies: Vec::new(),
+            name_servers: Vec::new(),
             grace: Span::secs(30),
             buffered_max: settings::buffered_default(),
             queue_delay_max: settings::queue_delay_default(),

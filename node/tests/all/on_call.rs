@@ -276,6 +276,7 @@ fn proxy(policies: Value, rules: Value) -> Proxy {
         workers: 1,
         access_log: AccessLog { default_on: false, path: None },
         trusted_proxies: Vec::new(),
+        name_servers: Vec::new(),
         limits: ClientLimits::default(),
     };
     Proxy::start(settings, Arc::new(Ruleset::compile(&state, None)), Arc::new(Freshness::default())).unwrap()

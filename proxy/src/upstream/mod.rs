@@ -18,6 +18,7 @@ mod interim;
 mod latencies;
 mod local;
 mod maglev;
+mod names;
 mod origin;
 mod outgoing;
 mod outlier;

@@ -36,6 +36,8 @@ pub struct Registry {
     /// The same for those who wait.
     changed: watch::Sender<u64>,
     workers: AtomicUsize,
+    /// Who is asked for names; empty: whoever the system asks.
+    name_servers: Vec<SocketAddr>,
 }
 
 pub(super) type Origins = OrdMap<Name, Arc<Origin>>;
@@ -63,6 +65,7 @@ impl Default for Registry {
             version: AtomicU64::new(1),
             changed: watch::Sender::new(1),
             workers: AtomicUsize::new(0),
+            name_servers: Vec::new(),
         }
     }
 }
@@ -75,6 +78,12 @@ impl Registry {
     /// Of a node that prefers the targets of this region.
     pub fn in_region(region: &str) -> Self {
         Self { book: Mutex::new(Book::in_region(region)), ..Self::default() }
+    }
+
+    /// Names are asked of these servers, and of nobody else.
+    pub fn asking(mut self, name_servers: &[SocketAddr]) -> Self {
+        self.name_servers = name_servers.to_vec();
+        self
     }
 
     /// When this returns, every worker uses the new upstreams for its next call. The cost goes with the number of
@@ -182,6 +191,10 @@ impl Registry {
     /// The names to look up, each with its last good addresses; None before the first look-up.
     pub(super) fn names(&self) -> BTreeMap<String, Option<Vec<IpAddr>>> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner).names.clone()
+    }
+
+    pub(super) fn name_servers(&self) -> &[SocketAddr] {
+        &self.name_servers
     }
 
     /// A number for the next worker.

@@ -1,68 +1,155 @@
-//! DNS: names of targets are looked up when they are new and again every `INTERVAL`.
+//! DNS: names of targets are looked up when they are new, and again when their records' time is over.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, timeout, timeout_at};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Registry;
+use super::{
+    Registry,
+    names::{Found, Resolver},
+};
 
-/// How often known names are looked up again.
-const INTERVAL: Duration = Duration::from_secs(30);
-/// How often names that have no address are.
+/// A name is looked up no more often than this, whatever its records say, and no more seldom.
+const TTL_MIN: Duration = Duration::from_secs(1);
+const TTL_MAX: Duration = Duration::from_secs(600);
+/// For addresses that came without a time, as those of the system's own ways do.
+const TTL_UNKNOWN: Duration = Duration::from_secs(30);
+/// After a look-up that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// A look-up is made later by up to this share, so that nodes and names drift apart.
+const JITTER_PERCENT: u32 = 10;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOKUPS_AT_ONCE_MAX: usize = 32;
 /// Addresses kept of one name.
 const ADDRESSES_MAX: usize = 64;
+/// While nothing is due.
+const FAR: Duration = Duration::from_secs(3_600);
+
+/// When each name is due; none of those that are being looked up.
+#[derive(Default)]
+struct Calendar {
+    due: BTreeMap<String, Instant>,
+    under_way: BTreeSet<String>,
+    random: RandomState,
+}
 
 /// A look-up that fails keeps the last good addresses; one that never succeeded leaves the target without any.
 pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
     let mut changes = registry.changes();
-    let (mut next_round, mut next_retry) = (Instant::now(), Instant::now());
+    let mut calendar = Calendar::default();
+    let mut resolver = Resolver::new(registry.name_servers());
+    let mut lookups = FuturesUnordered::new();
     loop {
         changes.mark_unchanged();
-        let now = Instant::now();
-        let (all, again) = (next_round <= now, next_retry <= now);
         let names = registry.names();
-        let due = |known: &Option<Vec<IpAddr>>| match known {
-            None => true,
-            Some(addresses) => all || (again && addresses.is_empty()),
-        };
-        let wanted = names.into_iter().filter(|(_, known)| due(known));
-        let lookups = stream::iter(wanted).map(|(name, known)| look_up(name, known.unwrap_or_default()));
-        let round = lookups.buffer_unordered(LOOKUPS_AT_ONCE_MAX).collect::<Vec<_>>();
-        let Some(found) = stop.run_until_cancelled(round).await else { return };
-        registry.resolved(found);
-        if all {
-            next_round = now + INTERVAL;
+        calendar.follow(names.keys());
+        let now = Instant::now();
+        while lookups.len() < LOOKUPS_AT_ONCE_MAX
+            && let Some(name) = calendar.take_due(now)
+        {
+            let known = names.get(&name).cloned().flatten().unwrap_or_default();
+            lookups.push(look_up(resolver.current(), name, known));
         }
-        if all || again {
-            next_retry = now + RETRY_INTERVAL;
+        let next = if lookups.len() < LOOKUPS_AT_ONCE_MAX { calendar.next() } else { None };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+            Some(first) = lookups.next(), if !lookups.is_empty() => {
+                let mut found = vec![first];
+                // All that came at once are one change.
+                while let Some(Some(more)) = lookups.next().now_or_never() {
+                    found.push(more);
+                }
+                for (name, _, again_after) in &found {
+                    calendar.is_done(name, *again_after);
+                }
+                registry.resolved(found.into_iter().map(|(name, addresses, _)| (name, addresses)).collect());
+            }
+            () = sleep_until(next.unwrap_or(now + FAR)) => (),
         }
-        let wake = next_round.min(next_retry);
-        let Some(_) = stop.run_until_cancelled(timeout_at(wake, changes.changed())).await else { return };
     }
 }
 
-/// The addresses in a fixed order, so that a mere rotation changes nothing.
-async fn look_up(name: String, known: Vec<IpAddr>) -> (String, Vec<IpAddr>) {
-    let found = timeout(LOOKUP_TIMEOUT, ips(&name)).await;
-    let mut addresses = match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(name, %error, kept = known.len(), "name not resolved");
-            known
+impl Calendar {
+    /// New names are due at once; those that are gone never.
+    fn follow<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        let names: BTreeSet<&String> = names.collect();
+        self.due.retain(|name, _| names.contains(name));
+        for name in names {
+            if !self.under_way.contains(name) && !self.due.contains_key(name) {
+                self.due.insert(name.clone(), Instant::now());
+            }
         }
-    };
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.truncate(ADDRESSES_MAX);
-    (name, addresses)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<String> {
+        let name = self.due.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at)?.0.clone();
+        self.due.remove(&name);
+        self.under_way.insert(name.clone());
+        Some(name)
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    fn is_done(&mut self, name: &str, again_after: Duration) {
+        self.under_way.remove(name);
+        let longest = again_after * JITTER_PERCENT / 100;
+        let later = longest.mul_f64(self.random.hash_one((name, Instant::now())) as f64 / u64::MAX as f64);
+        self.due.insert(name.to_owned(), Instant::now() + again_after + later);
+    }
 }
 
-async fn ips(name: &str) -> io::Result<Vec<IpAddr>> {
-    let found = tokio::net::lookup_host((name, 0)).await?;
-    Ok(found.map(|address| address.ip()).collect())
+/// The addresses in a fixed order, so that a mere rotation changes nothing; and after how long they are to be asked for
+/// again.
+async fn look_up(resolver: Resolver, name: String, known: Vec<IpAddr>) -> (String, Vec<IpAddr>, Duration) {
+    let found = timeout(LOOKUP_TIMEOUT, resolver.look_up(&name)).await;
+    match found.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {LOOKUP_TIMEOUT:?}"))) {
+        Ok(Found { mut addresses, ttl }) => {
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses.truncate(ADDRESSES_MAX);
+            (name, addresses, ttl.map_or(TTL_UNKNOWN, |ttl| ttl.clamp(TTL_MIN, TTL_MAX)))
+        }
+        Err(error) => {
+            tracing::warn!(name, error = format!("{error:#}"), kept = known.len(), "name not resolved");
+            (name, known, RETRY_INTERVAL)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_due_when_its_time_is_over_and_never_while_it_is_looked_up() {
+        let mut calendar = Calendar::default();
+        let names = ["a".to_owned(), "b".to_owned()];
+        calendar.follow(names.iter());
+        let now = Instant::now();
+        assert_eq!(
+            [calendar.take_due(now), calendar.take_due(now), calendar.take_due(now)],
+            [Some("a".to_owned()), Some("b".to_owned()), None]
+        );
+        calendar.follow(names.iter());
+        assert_eq!(calendar.next(), None, "both are under way");
+        calendar.is_done("a", Duration::from_secs(10));
+        let due = calendar.next().unwrap() - now;
+        assert!(due >= Duration::from_secs(10) && due < Duration::from_secs(12), "{due:?}");
+        assert_eq!(calendar.take_due(now + Duration::from_secs(9)), None);
+        assert_eq!(calendar.take_due(now + Duration::from_secs(12)).as_deref(), Some("a"));
+        calendar.is_done("a", Duration::from_secs(10));
+        calendar.follow(names[1..].iter());
+        assert_eq!(calendar.next(), None, "nobody asks for it any more");
+    }
 }

@@ -25,6 +25,7 @@ mod limits;
 mod listeners;
 mod listeners_tls;
 mod login;
+mod names;
 mod protocols;
 mod proxy_status;
 mod quotas;
