@@ -7,11 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime};
+use quinn::{Endpoint, EndpointConfig, Incoming, Runtime, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::doorkeeper::Doorkeeper;
 use crate::{listeners::Order, reception::Open, worker::Worker};
 
 /// What the kernel may hold; it cuts it to its own limit.
@@ -41,7 +42,12 @@ pub(crate) fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
 pub(crate) async fn listen(worker: &Rc<Worker>, opened: Opened) {
     let Opened { socket, open, close, workers } = opened;
     let Some(quic) = open.reception.load().tls().and_then(|setup| setup.quic.clone()) else { return };
-    let endpoint = Endpoint::new(EndpointConfig::default(), Some((*quic.0).clone()), socket, Arc::new(TokioRuntime));
+    let (config, closed) = ((*quic.0).clone(), CancellationToken::new());
+    let endpoint = TokioRuntime.wrap_udp_socket(socket).and_then(|socket| {
+        let socket = Arc::new(Doorkeeper::new(socket, quic, closed.clone()));
+        let runtime = Arc::new(TokioRuntime);
+        Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(config), socket, runtime)
+    });
     let endpoint = match endpoint {
         Ok(endpoint) => endpoint,
         Err(error) => return tracing::error!(%error, "a QUIC socket cannot be used"),
@@ -57,12 +63,13 @@ pub(crate) async fn listen(worker: &Rc<Worker>, opened: Opened) {
         }
     }
     // Nobody new; who is there is told by its own worker.
+    closed.cancel();
     endpoint.set_server_config(None);
     endpoint.wait_idle().await;
 }
 
 /// Nothing is kept, and next to nothing sent, for a client that has not shown that it is where it says it is: it is told
-/// to come again with a token (RFC 9000 section 8.1.2).
+/// to come again with a token (RFC 9000 section 8.1.2). Most are by the doorkeeper; here, those whose token is no good.
 fn validated(incoming: Incoming) -> Option<Incoming> {
     if incoming.remote_address_validated() {
         return Some(incoming);

@@ -3,6 +3,7 @@
 
 mod body;
 mod check;
+mod doorkeeper;
 mod endpoint;
 mod request;
 mod screen;

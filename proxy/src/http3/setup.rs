@@ -8,7 +8,8 @@ use ::aws_lc_rs::{
 };
 use anyhow::Context;
 use quinn::{
-    IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt, crypto::rustls::QuicServerConfig,
+    IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    crypto::{HandshakeTokenKey, rustls::QuicServerConfig},
 };
 
 use crate::connection::H2_STREAMS_MAX;
@@ -31,7 +32,7 @@ const TOKENS_SENT: u32 = 2;
 
 /// For the handshakes of one listener.
 #[derive(Clone)]
-pub(crate) struct Quic(pub(super) Arc<ServerConfig>);
+pub(crate) struct Quic(pub(super) Arc<ServerConfig>, pub(super) Arc<dyn HandshakeTokenKey>);
 
 /// What address tokens (Retry, NEW_TOKEN) are sealed under: of this process, since they are bound to its sockets.
 #[derive(Clone)]
@@ -68,6 +69,6 @@ impl Quic {
         let mut tokens = ValidationTokenConfig::default();
         tokens.sent(TOKENS_SENT);
         config.validation_token_config(tokens);
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Arc::new(config), key.0.clone()))
     }
 }

@@ -334,6 +334,16 @@ async fn a_flood_of_first_packets_is_answered_by_little_and_kept_by_nobody() {
         let (answered, _) = soon("the answer", spoofed.recv_from(&mut answer)).await.unwrap();
         assert!(is_retry(answer[0]) && answered < bytes, "{answered} for {bytes}");
     }
+    // Those that come at once, and have the id of another, are answered each for itself.
+    let spoofed = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..50 {
+        spoofed.send_to(&initial[..bytes], gate.at).await.unwrap();
+    }
+    for _ in 0..50 {
+        let mut answer = [0; 2048];
+        let (answered, _) = soon("the answer", spoofed.recv_from(&mut answer)).await.unwrap();
+        assert!(is_retry(answer[0]) && answered < bytes, "{answered} for {bytes}");
+    }
     assert_eq!(gate.it.gateway.metric("quorumgate_http_connections_total"), 0);
     assert_eq!(gate.client().await.get("/").await.unwrap().0.status(), 200);
 }
