@@ -255,7 +255,7 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
     let expected = concat!(
         r#"{"name":"r","labels":{},"owner":"","description":"","priority":0,"match":{"hosts":[],"path_prefix":null,"#,
         r#""path_exact":null,"path_template":null,"path_regex":null,"methods":[],"headers":[],"query":[],"cookies":[],"#,
-        r#""client_cidrs":[],"sni":[]},"upstream":"u","split":null,"split_on":null,"ramp":null,"#,
+        r#""client_cidrs":[],"sni":[],"listeners":[]},"upstream":"u","split":null,"split_on":null,"ramp":null,"#,
         r#""redirect":null,"respond":null,"rewrite":{"host":"preserve","#,
         r#""path_prefix":null,"path":null,"path_regex":null,"query":{"set":{},"add":{},"remove":[]},"#,
         r#""headers":{"request":{"set":{},"add":{},"remove":[]},"response":{"set":{},"add":{},"#,
