@@ -10,8 +10,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use imbl::{OrdMap, ordmap::DiffItem};
 use quorumgate_model::credential::{BasicUser, Credential, CredentialId, CredentialKind};
 
-use super::replaced::{self, Seen};
-
 /// What the pepper hashes for a Basic user: the zero bytes keep it apart from every key that a header can carry.
 const BASIC_DOMAIN: &[u8] = b"\0basic\0";
 
@@ -28,12 +26,8 @@ pub fn user_hash(pepper: &[u8; 32], name: &str) -> [u8; 32] {
 /// Empty, and without a pepper, until the first publication: then nothing is found.
 #[derive(Debug, Default)]
 pub struct Keys {
-    table: Arc<ArcSwap<Table>>,
+    table: ArcSwap<Table>,
     writer: Mutex<Writer>,
-}
-
-thread_local! {
-    static SEEN: Seen<Table> = const { Seen::new(None) };
 }
 
 /// Never more than three quarters full, the slots of what is gone counted.
@@ -71,10 +65,9 @@ struct Writer {
 impl Keys {
     /// The API key of this text, whatever its standing.
     pub fn find(&self, text: &str) -> Option<Arc<Credential>> {
-        replaced::with(&SEEN, &self.table, |table| {
-            let hash = key_hash(table.pepper.as_ref()?, text);
-            table.find(CredentialId::of(&hash)?, |found| found.is_key_of(&hash))
-        })
+        let table = self.table.load();
+        let hash = key_hash(table.pepper.as_ref()?, text);
+        table.find(CredentialId::of(&hash)?, |found| found.is_key_of(&hash))
     }
 
     /// The Basic user of this name, whatever its standing; the password is still to be verified.

@@ -4,7 +4,8 @@ use std::{cell::RefCell, sync::Arc, thread::LocalKey};
 
 use arc_swap::{ArcSwap, Cache};
 
-/// The table that a worker found last. It keeps a replaced one until its next look-up: for what every request asks.
+/// The table that a worker found last. It keeps a replaced one until its next look-up, and may be the one who frees it then:
+/// for what every request asks, and what is freed at once.
 pub(super) type Seen<T> = RefCell<Option<Cache<Arc<ArcSwap<T>>, Arc<T>>>>;
 
 pub(super) fn with<T, R>(seen: &'static LocalKey<Seen<T>>, table: &Arc<ArcSwap<T>>, read: impl FnOnce(&T) -> R) -> R {
