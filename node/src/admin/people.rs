@@ -176,13 +176,10 @@ impl Gate {
             (None, _) => Err(failure::status(Code::NotFound, "NO_PROVIDER", "nobody signs in here: no admin.oidc")),
             (Some(people), Door::Begin) => begin(people, request).await,
             (Some(people), Door::Arrive) => self.arrive(people, peer, request).await,
-            (Some(people), _) => return leave(people, peer, request).await,
+            (Some(people), _) => return self.leave(people, peer, request).await,
         };
         answered.unwrap_or_else(|refused| {
-            let refused = match refused.code() {
-                Code::NotFound | Code::Unavailable => refused,
-                _ => self.refuse(peer, path, &anonymous(), refused),
-            };
+            let refused = self.noted(peer, path, refused);
             let status = json::refused(&refused).status();
             plain(status, format!("Not signed in: {}.\nThe page: {PLACE}\n", refused.message()))
         })
@@ -204,35 +201,43 @@ impl Gate {
         tracing::info!(name = identity.name, role = identity.role.word(), source = peer.source(), "signed in");
         Ok(without_body(response))
     }
+
+    /// Told as JSON: it is a script that asks, and that then goes to the provider's own sign-out.
+    async fn leave<T>(&self, people: &People, peer: &Peer, request: &Request<T>) -> Response<Body> {
+        let left = async {
+            if !is_of_the_page(request) {
+                return Err(failure::status(Code::PermissionDenied, "CROSS_SITE", "allowed: from the page itself"));
+            }
+            let now_s = wall_ms() / 1_000;
+            people.sign_in()?.leave(request.headers(), &people.directory, address(peer), now_s).await.map_err(failed)
+        };
+        match left.await {
+            Ok(left) => {
+                let (status, location) = (left.status(), sign_in::location(&left));
+                // The cluster could not be told: the session is gone here, and a copy of it is not.
+                let is_over = status != StatusCode::SERVICE_UNAVAILABLE;
+                let mut response = json::told(StatusCode::OK, &json!({ "location": location, "everywhere": is_over }));
+                let cookies = left.headers().get_all(SET_COOKIE).iter().cloned();
+                response.headers_mut().extend(cookies.map(|cookie| (SET_COOKIE, cookie)));
+                response
+            }
+            Err(refused) => json::refused(&self.noted(peer, request.uri().path(), refused)),
+        }
+    }
+
+    /// In the node's own chain, but for what is nobody's fault.
+    fn noted(&self, peer: &Peer, path: &str, refused: Status) -> Status {
+        match refused.code() {
+            Code::NotFound | Code::Unavailable => refused,
+            _ => self.refuse(peer, path, &anonymous(), refused),
+        }
+    }
 }
 
 async fn begin<T>(people: &People, request: &Request<T>) -> Result<Response<Body>, Status> {
     let host = host(request).and_then(|host| host.parse::<Authority>().ok());
     let host = host.ok_or_else(|| failure::bad_field("host", "allowed: the host to come back to"))?;
     people.sign_in()?.begin(&host, PLACE, wall_ms() / 1_000).await.map(without_body).map_err(failed)
-}
-
-/// Told as JSON: it is a script that asks, and that then goes to the provider's own sign-out.
-async fn leave<T>(people: &People, peer: &Peer, request: &Request<T>) -> Response<Body> {
-    let left = async {
-        if !is_of_the_page(request) {
-            return Err(failure::status(Code::PermissionDenied, "CROSS_SITE", "allowed: from the page itself"));
-        }
-        let now_s = wall_ms() / 1_000;
-        people.sign_in()?.leave(request.headers(), &people.directory, address(peer), now_s).await.map_err(failed)
-    };
-    match left.await {
-        Ok(left) => {
-            let (status, location) = (left.status(), sign_in::location(&left));
-            // The cluster could not be told: the session is gone here, and a copy of it is not.
-            let is_over = status != StatusCode::SERVICE_UNAVAILABLE;
-            let mut response = json::told(StatusCode::OK, &json!({ "location": location, "everywhere": is_over }));
-            let cookies = left.headers().get_all(SET_COOKIE).iter().cloned();
-            response.headers_mut().extend(cookies.map(|cookie| (SET_COOKIE, cookie)));
-            response
-        }
-        Err(refused) => json::refused(&refused),
-    }
 }
 
 /// A browser sends the field only where the page's own origin asked; where it says whence it asks, that counts as well.

@@ -178,10 +178,17 @@ fn person(group: &str) -> Value {
     json!({ "email": "ann@test", "email_verified": true, "groups": [group] })
 }
 
-/// Until a refusal with this reason is in the node's own chain.
-async fn denied(denials: &mut tonic::Streaming<admin::AuditEntry>, expected: &str) {
-    let found = async { while denials.message().await.unwrap().expect("the stream goes on").summary != expected {} };
-    tokio::time::timeout(Duration::from_secs(60), found).await.unwrap_or_else(|_| panic!("{expected} is not told"));
+/// Waits until a refusal with this reason is in the node's own chain; of which path.
+async fn denied(denials: &mut tonic::Streaming<admin::AuditEntry>, expected: &str) -> String {
+    let found = async {
+        loop {
+            let entry = denials.message().await.unwrap().expect("the stream goes on");
+            if entry.summary == expected {
+                return entry.rpc;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), found).await.unwrap_or_else(|_| panic!("{expected} is not told"))
 }
 
 async fn denials(fixture: &Fixture) -> tonic::Streaming<admin::AuditEntry> {
@@ -222,7 +229,8 @@ async fn people_sign_in_act_by_their_role_and_sign_out() {
         assert_eq!((status, &refused["code"]), (403, &json!("cross_site")), "{fields:?}");
         assert_eq!(browser.call("POST /ui/logout", &ops, fields).await.0, 403, "{fields:?}");
     }
-    denied(&mut denials, "cross_site").await;
+    let paths = [denied(&mut denials, "cross_site").await, denied(&mut denials, "cross_site").await];
+    assert_eq!(paths, ["Overview/WhoAmI", "/ui/logout"]);
     assert_eq!(browser.call("GET /api/v1/whoami", &ops, &[PAGE, ("origin", &origin)]).await.0, 200);
     let wrong = ops.replace("=1.", "=1.A");
     assert_eq!(browser.call("GET /api/v1/whoami", &wrong, &[PAGE]).await.1["code"], "session_invalid");
