@@ -28,6 +28,9 @@ const WATCH_S: u64 = 300;
 const SILENCE_MAX: Duration = Duration::from_secs(WATCH_S + 30);
 const BACK_OFF_MIN: Duration = Duration::from_millis(500);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// So often in a row a kind that was there must be unknown before its objects count as gone: an API server that starts does not
+/// know all kinds at once, and nobody's routes are to go for that.
+const UNKNOWN_MIN: u32 = 5;
 /// How often a kind is looked for whose definition is not installed.
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
 
@@ -91,9 +94,13 @@ impl std::error::Error for Gone {}
 
 /// For ever; dropped to be stopped.
 pub async fn follow(kind: Kind, client: &Client, store: &Store) {
-    let mut back_off = BACK_OFF_MIN;
+    let (mut back_off, mut unknown) = (BACK_OFF_MIN, 0);
     loop {
         match listed(kind, client, store).await {
+            Ok(None) if store.version(kind).is_some() && unknown + 1 < UNKNOWN_MIN => {
+                unknown += 1;
+                tracing::warn!(%kind, unknown, "the cluster does not know the kind any more: it is asked again");
+            }
             Ok(None) => {
                 store.change(|state| {
                     state.snapshot.replace(kind, Snapshot::default());
@@ -104,6 +111,7 @@ pub async fn follow(kind: Kind, client: &Client, store: &Store) {
                 continue;
             }
             Ok(Some((version, at))) => {
+                unknown = 0;
                 let error = watched(kind, version, at, client, store, &mut back_off).await;
                 match error.is::<Gone>() || refusal(&error) == Some(StatusCode::GONE) {
                     true => tracing::info!(%kind, "a watch begins anew: its resourceVersion is too old"),

@@ -250,6 +250,20 @@ async fn watches_that_are_cut_go_on_and_those_that_are_too_old_begin_anew() {
     assert!(is_hello(&it.ask("c.test").await) && is_hello(&it.ask("b.test").await));
     assert!(it.ask("a.test").await.starts_with("HTTP/1.1 404 "));
 
+    // An API server that starts does not know all kinds at once: nothing goes for that.
+    let revisions = || {
+        let history: Value = serde_json::from_str(&it.node.check(&["history", "-o", "json"], "", 0, &[])).unwrap();
+        history["revisions"].as_array().unwrap().len()
+    };
+    let before = revisions();
+    it.server.lose(&list("httproutes"), 2);
+    it.server.forget();
+    it.server.until("the kind is known again", |server| server.is_whole().then_some(())).await;
+    it.forward("again", "g.test");
+    it.accepted("again").await;
+    assert_eq!(revisions(), before + 1, "{}", it.log());
+    assert!(is_hello(&it.ask("b.test").await) && is_hello(&it.ask("g.test").await));
+
     // A status that somebody else has written in between is told again.
     it.server.conflict_once();
     it.forward("fourth", "d.test");

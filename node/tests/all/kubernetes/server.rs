@@ -47,6 +47,8 @@ struct State {
     watches: u64,
     gone: u64,
     conflicts: u64,
+    /// How often a list is not known yet.
+    lost: BTreeMap<String, u64>,
 }
 
 impl Server {
@@ -143,6 +145,16 @@ impl Server {
         self.state().gone
     }
 
+    /// The next times that it is asked for, the list is not known.
+    pub fn lose(&self, list: &str, times: u64) {
+        self.state().lost.insert(list.to_owned(), times);
+    }
+
+    /// Whether all lists are known.
+    pub fn is_whole(&self) -> bool {
+        self.state().lost.values().all(|times| *times == 0)
+    }
+
     /// The next time, somebody else has written in between.
     pub fn conflict_once(&self) {
         self.state().conflicts += 1;
@@ -168,6 +180,10 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+        if self.is_lost(&path) {
+            self.changed();
+            return told(StatusCode::NOT_FOUND, &json!({ "kind": "Status", "message": "not found" }));
+        }
         match *request.method() {
             Method::GET if self.state().lists.contains_key(&path) => match query.contains("watch=true") {
                 true => self.watch(&path, &query),
@@ -180,6 +196,16 @@ impl Server {
                 answer
             }
             _ => told(StatusCode::NOT_FOUND, &json!({ "kind": "Status", "message": "not found" })),
+        }
+    }
+
+    fn is_lost(&self, path: &str) -> bool {
+        match self.state().lost.get_mut(path) {
+            Some(times) if *times > 0 => {
+                *times -= 1;
+                true
+            }
+            _ => false,
         }
     }
 
