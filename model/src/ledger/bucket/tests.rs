@@ -32,6 +32,19 @@ fn a_slot_comes_back_after_its_rest_and_at_most_a_grain_late() {
     assert!(bucket.take(&rest, 1, due).is_ok());
 }
 
+/// Nobody has to take anything for that.
+#[test]
+fn counts_see_what_has_rested_since() {
+    let (rest, bucket) = (Rest::of_window(WINDOW), Bucket::default());
+    bucket.grant(3, 0);
+    let taken = bucket.take(&rest, 2, 0).unwrap();
+    let due = bucket.counts(&rest, 0).whole_us.unwrap();
+    assert!((WINDOW..=WINDOW + WINDOW / GRAINS * 2).contains(&due), "{due}");
+    for (at_us, free, used, whole_us) in [(0, 1, 2, Some(due)), (due - 1, 1, 2, Some(due)), (due, 3, 0, None)] {
+        assert_eq!(bucket.counts(&rest, at_us), Counts { free, used, whole_us }, "at {at_us}, of {taken:?}");
+    }
+}
+
 /// A thread reads its clock, stops, and takes a slot that has come free since.
 #[test]
 fn a_take_that_was_held_up_counts_from_when_its_slot_came_free() {
