@@ -352,7 +352,7 @@ async fn nginx_sees_what_the_gateway_sees() {
             let text = std::fs::read_to_string(&log).unwrap();
             let whole = text[read.get()..].rfind('\n').map_or(0, |end| end + 1);
             let lines: Vec<String> = text[read.get()..][..whole].lines().map(str::to_string).collect();
-            (lines.len() >= served).then(|| (lines, whole))
+            (lines.len() >= served).then_some((lines, whole))
         });
         let (lines, whole) = lines.await;
         read.set(read.get() + whole);
