@@ -8,13 +8,14 @@ use crate::invalid::Invalid;
 /// Values in one text.
 const VALUES_MAX: usize = 32;
 
+/// `V`: what the text may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(Vec<Part>);
+pub struct Template<V = Variable>(Vec<Part<V>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part<V> {
     Text(String),
-    Value(Variable),
+    Value(V),
 }
 
 /// What stands between `${` and `}`.
@@ -44,6 +45,26 @@ const WORDS: [(&str, Variable); 7] = [
     ("consumer", Variable::Consumer),
 ];
 
+impl Variable {
+    /// `params`: what the route's path has.
+    pub(crate) fn of(word: &str, params: &[&str]) -> Option<Self> {
+        match word.strip_prefix("params.") {
+            Some(name) => params.contains(&name).then(|| Self::Param(name.to_owned())),
+            None => WORDS.iter().find(|(known, _)| *known == word).map(|(_, variable)| variable.clone()),
+        }
+    }
+
+    /// In words, for who wrote another one.
+    pub(crate) fn known(params: &[&str]) -> String {
+        let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
+        let params = match params {
+            [] => "params.<name> on a route with match.path_template".to_owned(),
+            params => params.iter().map(|name| format!("params.{name}")).collect::<Vec<_>>().join(", "),
+        };
+        format!("{}, {params}", words.join(", "))
+    }
+}
+
 impl Template {
     /// Whether the text is more than itself.
     pub fn is_one(text: &str) -> bool {
@@ -52,13 +73,20 @@ impl Template {
 
     /// `$${` stands for `${`. `params`: what the route's path has.
     pub fn parse(field: &str, text: &str, params: &[&str]) -> Result<Self, Invalid> {
+        Self::of(field, text, |word| Variable::of(word, params), || Variable::known(params))
+    }
+}
+
+impl<V> Template<V> {
+    /// `value`: what a word stands for; `known`: the words, where it is none of them.
+    pub(crate) fn of(
+        field: &str,
+        text: &str,
+        value: impl Fn(&str) -> Option<V>,
+        known: impl Fn() -> String,
+    ) -> Result<Self, Invalid> {
         let wrong = |found: String| {
-            let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
-            let params = match params {
-                [] => "params.<name> on a route with match.path_template".to_owned(),
-                params => params.iter().map(|name| format!("params.{name}")).collect::<Vec<_>>().join(", "),
-            };
-            let allowed = format!("${{…}} of {}, {params}; $${{ for the two characters themselves", words.join(", "));
+            let allowed = format!("${{…}} of {}; $${{ for the two characters themselves", known());
             Invalid::field(field).found(found).allowed(allowed)
         };
         let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
@@ -73,14 +101,7 @@ impl Template {
             let Some((word, behind)) = rest[at + 2..].split_once('}') else {
                 return Err(wrong(format!("${{{} without its }}", &rest[at + 2..])));
             };
-            let variable = match word.strip_prefix("params.") {
-                Some(name) if params.contains(&name) => Variable::Param(name.to_owned()),
-                Some(_) => return Err(wrong(format!("${{{word}}}"))),
-                None => match WORDS.iter().find(|(known, _)| *known == word) {
-                    Some((_, variable)) => variable.clone(),
-                    None => return Err(wrong(format!("${{{word}}}"))),
-                },
-            };
+            let Some(variable) = value(word) else { return Err(wrong(format!("${{{word}}}"))) };
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
             }
@@ -106,8 +127,12 @@ impl Template {
         Self(self.0.into_iter().map(part).collect())
     }
 
+    pub(crate) fn parts(&self) -> &[Part<V>] {
+        &self.0
+    }
+
     /// The text with what `value` says; `escape` is applied to values, not to the text around them.
-    pub fn fill<'v>(&self, value: impl Fn(&Variable) -> Cow<'v, str>, escape: impl Fn(&mut String, &str)) -> String {
+    pub fn fill<'v>(&self, value: impl Fn(&V) -> Cow<'v, str>, escape: impl Fn(&mut String, &str)) -> String {
         let mut out = String::new();
         for part in &self.0 {
             match part {

@@ -9,7 +9,11 @@ use http::{
 };
 use uuid::Uuid;
 
-use quorumgate_model::{ban::Ban, resource::Name, ruleset::ShutOut};
+use quorumgate_model::{
+    ban::Ban,
+    resource::Name,
+    ruleset::{ShutOut, Unfit},
+};
 
 use crate::{
     client_body::ClientFault,
@@ -43,6 +47,12 @@ pub(crate) enum Refusal {
     TypeNotTaken(Name),
     /// What a policy found in it.
     Invalid(Box<Violations>),
+    /// The route makes another body of it, which cannot be made of this one.
+    NotRewritten(Unfit),
+    /// Of another type, where the route makes another body of it.
+    JsonAlone,
+    /// The same of the upstream's answer, and why.
+    AnswerNotRewritten(&'static str),
     /// In a coding that cannot be looked into, on a route that wants to.
     CodingNotTaken,
     UriTooLong,
@@ -185,6 +195,30 @@ impl Refusal {
                 "the request is not as this route wants it; errors says where",
                 3,
             ),
+            Self::NotRewritten(Unfit::NotJson) => words(
+                S::BAD_REQUEST,
+                "validation_failed",
+                "Validation failed",
+                "the request's body is not JSON, of which this route makes another one",
+                3,
+            ),
+            Self::NotRewritten(Unfit::TooLarge) => words(
+                S::PAYLOAD_TOO_LARGE,
+                "content_too_large",
+                "Content too large",
+                "the request's body, or what this route makes of it, is larger than it may be",
+                8,
+            ),
+            Self::JsonAlone => words(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Unsupported media type",
+                "this route takes bodies of JSON alone",
+                3,
+            ),
+            Self::AnswerNotRewritten(detail) => {
+                words(S::BAD_GATEWAY, "upstream_protocol_error", "Upstream protocol error", detail, 13)
+            }
             Self::CodingNotTaken => words(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
@@ -388,6 +422,7 @@ impl Refusal {
             }
             Self::InsufficientScope(_) | Self::AccessDenied => Some("authorization"),
             Self::StateStale => Some("freshness"),
+            Self::AnswerNotRewritten(_) => Some("response"),
             Self::OverLimit(_) | Self::LimitUnavailable(_) => Some("limits"),
             Self::TooLargeToInspect { .. } | Self::TypeNotTaken(_) | Self::Invalid(_) => Some("validation"),
             // Its code is this node's own too, which decides that before anybody is asked who they are.
@@ -399,7 +434,7 @@ impl Refusal {
     /// What went wrong behind this gateway, in the words of RFC 9209 2.3.
     fn proxy_status(&self) -> Option<&'static str> {
         Some(match self {
-            Self::UpstreamProtocol => "quorumgate; error=http_protocol_error",
+            Self::UpstreamProtocol | Self::AnswerNotRewritten(_) => "quorumgate; error=http_protocol_error",
             Self::UpstreamReset => "quorumgate; error=connection_terminated",
             Self::UpstreamTls => "quorumgate; error=tls_protocol_error",
             Self::UpstreamTimeout => "quorumgate; error=http_response_timeout",

@@ -10,8 +10,8 @@ use super::{access, traffic};
 use crate::{
     invalid::Invalid,
     resource::{
-        BodyLimit, EncodedSlash, FieldWords, HeaderEdits, HeaderRewrites, HostRewrite, MatchWords, Name, OnStale,
-        Redirect, RespondWords, Rewrite, Route, RouteRetries, RouteTimeouts, RouteWords, check::words,
+        BodyLimit, BodyRewrites, EncodedSlash, FieldWords, HeaderEdits, HeaderRewrites, HostRewrite, MatchWords, Name,
+        OnStale, Redirect, RespondWords, Rewrite, Route, RouteRetries, RouteTimeouts, RouteWords, check::words,
     },
     units::{Size, Span},
 };
@@ -154,7 +154,13 @@ fn rewrite_from(it: admin::Rewrite) -> Rewrite {
         path_regex: it.path_regex.map(traffic::path_regex_from),
         query: traffic::query_from(it.query.unwrap_or_default()),
         headers: HeaderRewrites { request: edits(headers.request), response: edits(headers.response) },
+        body: it.body.map_or_else(BodyRewrites::default, body_rewrites_from),
     }
+}
+
+fn body_rewrites_from(it: admin::BodyRewrites) -> BodyRewrites {
+    let max = it.max.map_or_else(|| BodyRewrites::default().max, Size);
+    BodyRewrites { request: it.request, response: it.response, max }
 }
 
 pub fn name_from(field: &str, text: &str) -> Result<Name, Invalid> {
@@ -323,5 +329,12 @@ fn rewrite_to(it: Rewrite) -> admin::Rewrite {
         path: it.path,
         path_regex: it.path_regex.map(traffic::path_regex_to),
         query: traffic::query_to(it.query),
+        body: body_rewrites_to(it.body),
     }
+}
+
+/// None: nothing is said.
+fn body_rewrites_to(it: BodyRewrites) -> Option<admin::BodyRewrites> {
+    let max = Some(it.max.0);
+    (it != BodyRewrites::default()).then_some(admin::BodyRewrites { request: it.request, response: it.response, max })
 }

@@ -153,15 +153,19 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
         Just((None, Some("/to/${host}".to_owned()), None)),
         Just((None, None, Some(PathRegex { pattern: "^/(?<a>.)".into(), to: "/b/${a}$1".into() }))),
     ];
-    (host, path, edits(), edits(), query).prop_map(|(host, (prefix, path, path_regex), request, response, query)| {
-        Rewrite {
-            host: HostRewrite::from(host.to_owned()),
-            path_prefix: prefix.map(str::to_owned),
-            path,
-            path_regex,
-            query,
-            headers: HeaderRewrites { request, response },
-        }
+    let text = || of(select(&["{\"a\": ${body.a}}", "[\"${client_ip}\"]"][..]).prop_map(str::to_owned));
+    let body = (text(), text(), 1..=1u64 << 24);
+    let body = of(body.prop_map(|(request, response, max)| BodyRewrites { request, response, max: Size(max) }));
+    let body = body.prop_map(Option::unwrap_or_default);
+    let all = (host, path, edits(), edits(), query, body);
+    all.prop_map(|(host, (prefix, path, path_regex), request, response, query, body)| Rewrite {
+        host: HostRewrite::from(host.to_owned()),
+        path_prefix: prefix.map(str::to_owned),
+        path,
+        path_regex,
+        query,
+        headers: HeaderRewrites { request, response },
+        body,
     })
 }
 

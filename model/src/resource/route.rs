@@ -171,6 +171,27 @@ pub struct Rewrite {
     pub query: QueryEdits,
     /// Their values may have values of the request in them: `${client_ip}`.
     pub headers: HeaderRewrites,
+    pub body: BodyRewrites,
+}
+
+/// Texts of JSON that are sent in the place of what came in, with values of it and of the request in them: see
+/// `ruleset::JsonText`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BodyRewrites {
+    pub request: Option<String>,
+    /// Of answers with a status of 200..=299.
+    pub response: Option<String>,
+    /// Of what comes in, unpacked, and of what is made of it.
+    pub max: Size,
+}
+
+pub const BODY_REWRITE_MAX_DEFAULT: Size = Size(1 << 20);
+
+impl Default for BodyRewrites {
+    fn default() -> Self {
+        Self { request: None, response: None, max: BODY_REWRITE_MAX_DEFAULT }
+    }
 }
 
 /// What matches is replaced, wherever in the path it stands.

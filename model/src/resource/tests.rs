@@ -287,6 +287,8 @@ fn what_older_builds_do_not_know_asks_for_newer_ones() {
     assert_eq!(level(Resource::Route(Arc::new(unpacking))), 3);
     let bound = route(json!({ "match": { "listeners": ["l"] } })).unwrap();
     assert_eq!(level(Resource::Route(Arc::new(bound))), 5);
+    let rewriting = route(json!({ "rewrite": { "body": { "request": "[${body}]" } } })).unwrap();
+    assert_eq!(level(Resource::Route(Arc::new(rewriting))), 5);
 }
 
 proptest! {

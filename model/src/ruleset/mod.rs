@@ -6,6 +6,7 @@ mod explain;
 mod fingerprint;
 mod fold;
 mod index;
+mod json_text;
 mod rank;
 #[doc(hidden)]
 pub mod reference;
@@ -21,6 +22,7 @@ use imbl::{OrdMap, ordmap::DiffItem};
 pub use addresses::{Shut, ShutOut};
 pub use explain::{BEATEN_MAX, Beaten, Explanation};
 pub use fingerprint::{match_fingerprint, same_match};
+pub use json_text::{Bodies, JsonText, Unfit};
 pub use rule::{REGEX_BYTES_MAX, REGEX_TEXT_BYTES_MAX, Rule, check};
 pub use transform::{BadRewrite, REWRITTEN_PATH_BYTES_MAX, Transform};
 

@@ -6,6 +6,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{
     condition::{Condition, Field, Test},
+    json_text::Bodies,
     rank::MethodRank,
     request::Request,
     split::{Arms, SplitSeed},
@@ -31,6 +32,8 @@ pub struct Rule {
     pub broken: Option<String>,
     /// What becomes of path and query beyond a changed prefix.
     pub transform: Option<Box<Transform>>,
+    /// What goes on in the place of bodies.
+    pub bodies: Option<Box<Bodies>>,
     arms: Option<Arms>,
     pub(super) place: Place,
     pub(super) conditions: Vec<Condition>,
@@ -73,12 +76,16 @@ impl Rule {
             Ok(transform) => (transform, None),
             Err(invalid) => (None, Some(invalid)),
         };
+        let (bodies, unsaid) = match Bodies::new(&route) {
+            Ok(bodies) => (bodies, None),
+            Err(invalid) => (None, Some(invalid)),
+        };
         let arms = match &route.action {
             Action::Split(split) => Some(Arms::new(split, seed)),
             _ => None,
         };
-        let broken = path_broken.or(broken).or(unmade).map(|invalid| invalid.to_string());
-        Self { route, broken, transform, arms, place, conditions }
+        let broken = path_broken.or(broken).or(unmade).or(unsaid).map(|invalid| invalid.to_string());
+        Self { route, broken, transform, bodies, arms, place, conditions }
     }
 
     /// Where its traffic is dealt out to.
@@ -145,6 +152,7 @@ pub fn check(route: &Route) -> Result<(), Invalid> {
     place(&route.matches.path)?;
     conditions(route)?;
     Transform::new(route)?;
+    Bodies::new(route)?;
     Ok(())
 }
 

@@ -261,42 +261,57 @@ async fn serve(
                 }
             }
             cookie::strip(&mut parts.headers);
-            // A body that was looked through has been asked for.
-            let expects = seen.expect && seen_through.is_none();
+            // A body that is read here is asked for here.
+            let bodies = plan.rule.bodies.as_ref().filter(|_| !seen.websocket);
+            let expects = seen.expect && seen_through.is_none() && bodies.is_none_or(|it| it.request.is_none());
             record.expects = expects && record.interim.is_some() && head::expects_continue(&parts.headers);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
+            if bodies.is_some() {
+                traffic::bodies::prepare(&plan, &mut parts.headers);
+            }
             if let Some(logged) = &mut record.logged {
                 logged.trace_id.clear();
                 logged.trace_id.push_str(origin::trace_id(&parts.headers));
             }
-            let mut known = None;
-            if let Some((policy, question)) = question {
-                match cache::consult(record, question, policy, &parts).await? {
-                    Consulted::Answer(answer) => return Ok(answer),
-                    Consulted::AnswerAndRefresh(answer, ticket) => {
-                        cache::refresh(record, &plan, upstream, parts, ticket);
-                        return Ok(answer);
+            let answer = 'answer: {
+                let mut known = None;
+                if let Some((policy, question)) = question {
+                    match cache::consult(record, question, policy, &parts).await? {
+                        Consulted::Answer(answer) => break 'answer answer,
+                        Consulted::AnswerAndRefresh(answer, ticket) => {
+                            cache::refresh(record, &plan, upstream, parts, ticket);
+                            break 'answer answer;
+                        }
+                        Consulted::Ask(mut ticket) => {
+                            ticket.condition(&mut parts.headers);
+                            known = Some(Consulted::Ask(ticket));
+                        }
+                        other => known = Some(other),
                     }
-                    Consulted::Ask(mut ticket) => {
-                        ticket.condition(&mut parts.headers);
-                        known = Some(Consulted::Ask(ticket));
-                    }
-                    other => known = Some(other),
                 }
-            }
-            let mut body = match seen_through {
-                Some(body) => body,
-                None => take_body(record, &plan, &parts.headers, body, &mut digest)?,
+                let mut body = match seen_through {
+                    Some(body) => body,
+                    None => take_body(record, &plan, &parts.headers, body, &mut digest)?,
+                };
+                if let Some(text) = bodies.and_then(|it| it.request.as_ref()) {
+                    body = Box::pin(traffic::bodies::request(record, &plan, text, &mut parts.headers, body)).await?;
+                }
+                if let Some(mirror) =
+                    plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket)
+                {
+                    traffic::mirror::begin(record, &plan, mirror, &parts, &mut body);
+                }
+                let request = Request::from_parts(parts, body);
+                let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
+                let sent = forward::send(record, &plan, upstream, request, asks).await;
+                match known {
+                    Some(known) => known.settle(record, sent)?,
+                    None => sent?,
+                }
             };
-            if let Some(mirror) = plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket) {
-                traffic::mirror::begin(record, &plan, mirror, &parts, &mut body);
-            }
-            let request = Request::from_parts(parts, body);
-            let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
-            let sent = forward::send(record, &plan, upstream, request, asks).await;
-            match known {
-                Some(known) => known.settle(record, sent),
-                None => sent,
+            match bodies.and_then(|it| it.response.as_ref()) {
+                None => Ok(answer),
+                Some(text) => Box::pin(traffic::bodies::answer(record, &plan, text, answer)).await,
             }
         }
         Action::Redirect(redirect) => {

@@ -7,7 +7,7 @@ mod injection;
 mod json;
 mod media;
 mod multipart;
-mod read;
+pub(crate) mod read;
 mod strings;
 mod xml;
 
@@ -21,13 +21,12 @@ use quorumgate_model::{
     ruleset::Ruleset,
 };
 
-pub(crate) use self::found::Violations;
 use self::{
     found::Violation,
     injection::Scan,
-    media::Media,
     read::{Plain, Read},
 };
+pub(crate) use self::{found::Violations, media::Media};
 use crate::{
     body::RequestBody,
     exchange,

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What is there of a body.
-pub(super) enum Read {
+pub(crate) enum Read {
     /// All of it, and as it goes on.
     Whole(Bytes, RequestBody),
     /// More than the bound. It goes on with what was read of it.
@@ -28,7 +28,7 @@ pub(super) enum Read {
 }
 
 /// What a body is without its Content-Encoding.
-pub(super) enum Plain {
+pub(crate) enum Plain {
     Bytes(Bytes),
     /// It unpacks into more than the bound.
     TooLarge,
@@ -39,7 +39,7 @@ pub(super) enum Plain {
 }
 
 /// Waits for the body's end, as long as what lets the request in holds.
-pub(super) async fn whole(record: &Record, mut body: ClientBody, bytes_max: u64) -> Result<Read, Refusal> {
+pub(crate) async fn whole(record: &Record, mut body: ClientBody, bytes_max: u64) -> Result<Read, Refusal> {
     let metrics = record.conn.worker.metrics.clone();
     let mut text = Text::Nothing;
     let mut trailers = None;
@@ -72,14 +72,14 @@ pub(super) async fn whole(record: &Record, mut body: ClientBody, bytes_max: u64)
 }
 
 /// One piece, which is not copied where it came as one.
-enum Text {
+pub(crate) enum Text {
     Nothing,
     One(Bytes),
     Many(Vec<u8>, Holding),
 }
 
 impl Text {
-    fn push(&mut self, data: Bytes, metrics: &Arc<WorkerMetrics>) {
+    pub(crate) fn push(&mut self, data: Bytes, metrics: &Arc<WorkerMetrics>) {
         if data.is_empty() {
             return;
         }
@@ -97,7 +97,7 @@ impl Text {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Nothing => 0,
             Self::One(bytes) => bytes.len(),
@@ -105,7 +105,7 @@ impl Text {
         }
     }
 
-    fn finish(self, metrics: &Arc<WorkerMetrics>) -> Bytes {
+    pub(crate) fn finish(self, metrics: &Arc<WorkerMetrics>) -> Bytes {
         match self {
             Self::Nothing => Bytes::new(),
             // Counted as it is.
@@ -116,7 +116,7 @@ impl Text {
 }
 
 #[cfg(feature = "compression")]
-pub(super) async fn plain(
+pub(crate) async fn plain(
     headers: &HeaderMap,
     bytes: Bytes,
     bytes_max: u64,
@@ -135,7 +135,7 @@ pub(super) async fn plain(
 }
 
 #[cfg(not(feature = "compression"))]
-pub(super) async fn plain(headers: &HeaderMap, bytes: Bytes, _: u64, _: &Worker) -> Result<Plain, ClientFault> {
+pub(crate) async fn plain(headers: &HeaderMap, bytes: Bytes, _: u64, _: &Worker) -> Result<Plain, ClientFault> {
     let mut codings = headers.get_all(http::header::CONTENT_ENCODING).iter();
     match codings.all(|it| it.as_bytes().eq_ignore_ascii_case(b"identity")) {
         true => Ok(Plain::Bytes(bytes)),

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body::{Body as _, Frame, SizeHint};
 use quorumgate_model::resource::{Coding, Compression};
 
-use super::vary;
+use super::{vary, weaken};
 use crate::{body::ResponseBody, upstream::Failure};
 
 /// What each costs is near 10 ns a byte at these; above, time grows faster than bytes go away.
@@ -97,10 +97,7 @@ fn describe(headers: &mut HeaderMap, coding: Coding) {
     let gone = [header::CONTENT_LENGTH, header::ACCEPT_RANGES];
     let digests = ["content-md5", "digest", "content-digest", "repr-digest"].map(HeaderName::from_static);
     gone.into_iter().chain(digests).for_each(|name| drop(headers.remove(name)));
-    let strong = headers.get(header::ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
-    if let Some(weak) = strong.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).ok()) {
-        headers.insert(header::ETAG, weak);
-    }
+    weaken(headers);
 }
 
 /// Where an encoder writes to.

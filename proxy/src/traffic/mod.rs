@@ -2,6 +2,7 @@
 //! mirror, compressed, its values put into fields and paths. A route without any of it pays one look at an empty place.
 
 pub(crate) mod accept;
+pub(crate) mod bodies;
 #[cfg(feature = "compression")]
 pub mod compress;
 mod cors;
@@ -71,7 +72,9 @@ impl Traffic {
         let mut values = edits.into_iter().flat_map(|it| it.set.values().chain(it.add.values()));
         let fills = values.any(|value| Template::is_one(value))
             || route.rewrite.path.is_some()
-            || !route.rewrite.query.is_empty();
+            || !route.rewrite.query.is_empty()
+            || route.rewrite.body.request.is_some()
+            || route.rewrite.body.response.is_some();
         let splits = matches!(route.action, quorumgate_model::resource::Action::Split(_));
         let asks = fills
             || splits
@@ -152,6 +155,14 @@ pub(crate) fn compress(record: &Record, response: Response<ResponseBody>) -> Res
 #[cfg(not(feature = "compression"))]
 pub(crate) fn compress(_: &Record, response: Response<ResponseBody>) -> Response<ResponseBody> {
     response
+}
+
+/// The bytes are not those that the tag was of (RFC 9110 8.8.1).
+pub(crate) fn weaken(headers: &mut HeaderMap) {
+    let strong = headers.get(header::ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+    if let Some(weak) = strong.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).ok()) {
+        headers.insert(header::ETAG, weak);
+    }
 }
 
 /// Names a field in Vary, unless it is there.

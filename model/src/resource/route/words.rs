@@ -7,15 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{Name, ROUTE_POLICIES_MAX, check},
-    AUTHORIZE_RULES_MAX, Action, Arm, AuthorizeRule, AuthorizeWords, BodyLimit, Cache, Compression, Cors, CorsWords,
-    EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match, Mirror, OnStale,
-    PathPattern, QueryEdits, ROUTE_LIMITS_MAX, Ramp, Receive, Receiver, Redirect, Respond, Rewrite, Route, RouteAuth,
-    RouteAuthWords, RouteRetries, RouteTimeouts, SecurityHeaders, Split, SplitOn, SplitOnWords,
+    AUTHORIZE_RULES_MAX, Action, Arm, AuthorizeRule, AuthorizeWords, BodyLimit, BodyRewrites, Cache, Compression, Cors,
+    CorsWords, EncodedSlash, FieldMatch, FieldTest, HeaderEdits, HeaderRewrites, HostPattern, HostRewrite, Match,
+    Mirror, OnStale, PathPattern, QueryEdits, ROUTE_LIMITS_MAX, Ramp, Receive, Receiver, Redirect, Respond, Rewrite,
+    Route, RouteAuth, RouteAuthWords, RouteRetries, RouteTimeouts, SecurityHeaders, Split, SplitOn, SplitOnWords,
 };
-use crate::{invalid::Invalid, resource::Authority, ruleset};
+use crate::{invalid::Invalid, resource::Authority, ruleset, units::Size};
 
 /// Bytes of a body that a route answers with.
 pub const RESPOND_BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a text that goes on in the place of a body.
+pub const REWRITE_TEXT_BYTES_MAX: usize = 64 << 10;
+/// Of `rewrite.body.max`: as much of each such exchange is held.
+pub const REWRITE_BODY_MAX: Size = Size(16 << 20);
 
 const ACTION_FIELDS: &str = "exactly one of upstream, split, redirect, respond";
 const PATH_FIELDS: &str = "at most one of path_prefix, path_exact, path_template, path_regex";
@@ -343,7 +347,20 @@ fn rewrite(words: Rewrite, path: &PathPattern) -> Result<Rewrite, Invalid> {
         check::length("path_regex.to", &it.to, check::PATH_BYTES_MAX)?;
     }
     let query = query_edits(words.query).map_err(|invalid| invalid.under("query"))?;
-    Ok(Rewrite { host, path_prefix, path: words.path, path_regex: words.path_regex, query, headers })
+    let body = body_rewrites(words.body).map_err(|invalid| invalid.under("body"))?;
+    Ok(Rewrite { host, path_prefix, path: words.path, path_regex: words.path_regex, query, headers, body })
+}
+
+/// The texts themselves are checked by compiling them too.
+fn body_rewrites(words: BodyRewrites) -> Result<BodyRewrites, Invalid> {
+    for (side, text) in [("request", &words.request), ("response", &words.response)] {
+        check::length(side, text.as_deref().unwrap_or_default(), REWRITE_TEXT_BYTES_MAX)?;
+    }
+    if !(1..=REWRITE_BODY_MAX.0).contains(&words.max.0) {
+        let allowed = format!("1 to {REWRITE_BODY_MAX}");
+        return Err(Invalid::field("max").found(words.max).allowed(allowed));
+    }
+    Ok(words)
 }
 
 fn query_edits(words: QueryEdits) -> Result<QueryEdits, Invalid> {

@@ -288,6 +288,7 @@ static REWRITE: Object = Object {
             "Header fields; values may name ${client_ip} and others.",
         )
         .default("{}"),
+        Field::new("body", Form::Object(&traffic::BODY_REWRITES), "Other bodies of JSON.").default("{}"),
     ],
 };
 

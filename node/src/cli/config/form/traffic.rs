@@ -109,6 +109,17 @@ pub static PATH_REGEX: Object = Object {
     ],
 };
 
+pub static BODY_REWRITES: Object = Object {
+    about: "JSON that goes on in the place of a body, with ${body.name.0} of it and values of the request.",
+    fields: &[
+        Field::new("request", Form::Text, "What the upstream gets.").default("null"),
+        Field::new("response", Form::Text, "What the client gets of answers with a status of 200 to 299.")
+            .default("null"),
+        Field::new("max", Form::Size, "Of what comes in, unpacked, and of what is made; at most 16MiB.")
+            .default("\"1MiB\""),
+    ],
+};
+
 pub static QUERY_EDITS: Object = Object {
     about: "Carried out in the order remove, set, add.",
     fields: &[
