@@ -259,7 +259,8 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
         r#""redirect":null,"respond":null,"rewrite":{"host":"preserve","#,
         r#""path_prefix":null,"path":null,"path_regex":null,"query":{"set":{},"add":{},"remove":[]},"#,
         r#""headers":{"request":{"set":{},"add":{},"remove":[]},"response":{"set":{},"add":{},"#,
-        r#""remove":[]}}},"auth":null,"authorize":[],"on_stale":"allow","encoded_slash":"refuse","access_log":null,"#,
+        r#""remove":[]}},"body":{"request":null,"response":null,"max":"1MiB"}},"#,
+        r#""auth":null,"authorize":[],"on_stale":"allow","encoded_slash":"refuse","access_log":null,"#,
         r#""limits":[],"body":{"max":"10MiB","decompressed_max":"0"},"#,
         r#""timeouts":{"total":"0s"},"retries":{"attempts":null},"#,
         r#""mirror":null,"cors":null,"compression":null,"cache":null,"policies":[]}"#
