@@ -209,7 +209,7 @@ impl Wanted {
     }
 }
 
-/// Goes through a body once, and keeps the text of what is wanted. Of members of one name the last counts.
+/// Keeps the text of what is wanted, and goes through what it is inside of. Of members of one name the last counts.
 struct Seek<'w, 'f, 'b> {
     wanted: &'w Wanted,
     found: &'f mut [Option<&'b str>],
@@ -227,10 +227,11 @@ impl<'b> DeserializeSeed<'b> for Seek<'_, '_, 'b> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'b>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Some(slot) = self.wanted.slot else { return deserializer.deserialize_any(self) };
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        self.found[slot] = Some(raw);
-        if self.wanted.below.is_empty() {
+        if let Some(slot) = self.wanted.slot {
+            self.found[slot] = Some(raw);
+        }
+        if self.wanted.below.is_empty() || !raw.starts_with(['{', '[']) {
             return Ok(());
         }
         let mut inside = serde_json::Deserializer::from_str(raw);
@@ -242,7 +243,7 @@ impl<'b> Visitor<'b> for Seek<'_, '_, 'b> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of JSON")
+        f.write_str("an object or an array")
     }
 
     fn visit_map<A: MapAccess<'b>>(self, mut map: A) -> Result<(), A::Error> {
@@ -266,30 +267,6 @@ impl<'b> Visitor<'b> for Seek<'_, '_, 'b> {
                 break;
             }
         }
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
     }
 }
