@@ -53,6 +53,8 @@ pub(crate) struct Edits {
     remove: Vec<HeaderName>,
     set: Vec<(HeaderName, Text)>,
     add: Vec<(HeaderName, Text)>,
+    /// Strict-Transport-Security is among them.
+    pub(crate) says_hsts: bool,
 }
 
 enum Text {
@@ -140,14 +142,12 @@ impl Edits {
             false => HeaderValue::try_from(text).ok().map(Text::Plain),
             true => Template::parse("", text, &rule.param_names()).ok().map(Text::Filled),
         };
-        let pairs = |pairs: &std::collections::BTreeMap<String, String>| {
+        let pairs = |pairs: &std::collections::BTreeMap<String, String>| -> Vec<_> {
             pairs.iter().filter_map(|(key, value)| Some((name(key)?, text(value)?))).collect()
         };
-        Self {
-            remove: edits.remove.iter().filter_map(|it| name(it)).collect(),
-            set: pairs(&edits.set),
-            add: pairs(&edits.add),
-        }
+        let (set, add) = (pairs(&edits.set), pairs(&edits.add));
+        let says_hsts = set.iter().chain(&add).any(|(name, _)| name == header::STRICT_TRANSPORT_SECURITY);
+        Self { remove: edits.remove.iter().filter_map(|it| name(it)).collect(), set, add, says_hsts }
     }
 
     /// What nobody is to see.

@@ -104,6 +104,8 @@ pub(crate) struct Record {
     pub(crate) logged: Option<Box<Logged>>,
     /// The access log gets a line of it.
     pub(crate) has_line: bool,
+    /// What the route says of Strict-Transport-Security is not for a client without TLS.
+    pub(crate) withholds_hsts: bool,
     status: u16,
     code: &'static str,
     sent_bytes: u64,
@@ -197,6 +199,7 @@ impl Record {
             traced: Traced::default(),
             logged: None,
             has_line: conn_logs,
+            withholds_hsts: false,
             status: CLIENT_GONE_STATUS,
             code: CLIENT_GONE,
             sent_bytes: 0,

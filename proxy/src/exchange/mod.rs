@@ -164,6 +164,7 @@ async fn serve(
     };
     record.matched(&plan);
     record.has_line = plan.rule.route.access_log.unwrap_or(record.has_line);
+    record.withholds_hsts = plan.response.says_hsts && !whence(&conn, &parts, trusted, &host, &path).tls;
     if let Some(traffic) = &plan.traffic {
         record.traffic =
             Some(traffic.enter(&parts, &host.name, &path, whence(&conn, &parts, trusted, &host, &path).tls));
@@ -493,6 +494,10 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     }
     if let Some(plan) = &record.plan {
         plan.response.carry_out(response.headers_mut(), |variable| traffic::value(&record, variable));
+        // RFC 6797 7.2: never over what anybody on the way could have written.
+        if record.withholds_hsts {
+            response.headers_mut().remove(header::STRICT_TRANSPORT_SECURITY);
+        }
     }
     if record.traffic.is_some() {
         response = traffic::compress(&record, response);

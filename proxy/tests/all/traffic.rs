@@ -2,10 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use crate::support::*;
+use crate::{
+    protocols::{certified, connect, get},
+    support::*,
+};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
@@ -332,8 +336,8 @@ async fn security_headers_are_on_every_answer_of_the_route() {
     let gateway = Gateway::start(words);
     let answer = ask(gateway.address, "GET /", &[], "").await;
     assert_eq!(status(&answer), 200);
+    assert_eq!(field(&answer, "strict-transport-security"), None, "without TLS: {answer}");
     for (name, value) in [
-        ("strict-transport-security", "max-age=31536000"),
         ("x-content-type-options", "nosniff"),
         ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
         ("x-frame-options", "DENY"),
@@ -344,4 +348,43 @@ async fn security_headers_are_on_every_answer_of_the_route() {
     }
     let refused = ask(gateway.address, "GET /closed", &[], "").await;
     assert_eq!((status(&refused), field(&refused, "x-frame-options")), (403, Some("SAMEORIGIN")), "{refused}");
+}
+
+/// RFC 6797 7.2.
+#[tokio::test]
+async fn strict_transport_security_is_said_over_tls_alone() {
+    let words = |target: SocketAddr| {
+        let mut words = forward_all(target);
+        words["routes"][0]["security_headers"] = json!("web");
+        words["routes"].as_array_mut().unwrap().push(json!({
+            "name": "own", "match": { "path_prefix": "/own" }, "upstream": "u",
+            "rewrite": { "headers": { "response": { "add": { "Strict-Transport-Security": "max-age=1" } } } },
+        }));
+        words
+    };
+    const HSTS: &str = "strict-transport-security";
+    let (target, _) = echo().await;
+    let mut certified = certified();
+    let gateway = Gateway::with(certified.settings.clone(), words(target));
+    let mut client = http2(connect(gateway.address, &certified.roots, &["h2"]).await).await;
+    for (path, value) in [("/", "max-age=31536000"), ("/own", "max-age=1")] {
+        let answer = client.send_request(get(&format!("https://api.test{path}"))).await.unwrap();
+        assert_eq!(answer.headers()[HSTS], value, "{path}");
+    }
+
+    // Without TLS, whatever a client says; behind a proxy that is trusted, as that one says.
+    certified.settings.listeners[0].tls = None;
+    for trusted in [false, true] {
+        let networks = if trusted { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
+        certified.settings.trusted_proxies = networks;
+        let gateway = Gateway::with(certified.settings.clone(), words(target));
+        for (path, value) in [("GET /", "max-age=31536000"), ("GET /own", "max-age=1")] {
+            let secure = ask(gateway.address, path, &["x-forwarded-proto: https"], "").await;
+            assert_eq!(field(&secure, HSTS), trusted.then_some(value), "{path}: {secure}");
+            for fields in [&["x-forwarded-proto: http"][..], &[]] {
+                let open = ask(gateway.address, path, fields, "").await;
+                assert_eq!((status(&open), field(&open, HSTS)), (200, None), "{path}: {open}");
+            }
+        }
+    }
 }
