@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use quorumgate_model::{command::Standing, ruleset::Ruleset};
-use quorumgate_proxy::{Freshness, Proxy, RateLimitStyle, identity::directory::Directory};
+use quorumgate_proxy::{Freshness, Limits, Proxy, RateLimitStyle, identity::directory::Directory};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -92,15 +92,17 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     .context("starting consensus")?;
 
     // The proxy opens its ports with the last known rules: a restart without a quorum serves at once.
-    let rules = publish::compile(consensus.state(), Arc::new(Ruleset::default())).await?;
+    let state = consensus.state();
+    let rules = publish::compile(state.clone(), Arc::new(Ruleset::default())).await?;
+    let limits = Arc::<Limits>::default();
+    limits.publish(&state);
     let directory = Arc::<Directory>::default();
     let providers = Providers::new(&directory);
     let mut opener = Opener::new(consensus.cluster_key().clone());
-    let state = consensus.state();
     let opened = opener.open(&state);
     let (filled, known, secrets) = (directory.clone(), state.clone(), opened.clone());
     tokio::task::spawn_blocking(move || filled.publish(&known, secrets)).await.context("reading the credentials")?;
-    let proxy = Proxy::start_with(proxy_settings(&settings), rules, freshness.clone(), directory);
+    let proxy = Proxy::start_with(proxy_settings(&settings), rules, freshness.clone(), directory, limits);
     let proxy = Arc::new(proxy.context("starting the proxy")?);
     info!(addresses = ?proxy.addresses(), "proxy listening");
     publish::publish_listeners(&proxy, &state, opened).await?;
@@ -115,7 +117,6 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     tasks.start("counts", lately.run(proxy.clone(), tasks.stop()));
 
     providers.start(consensus.clone(), &tasks);
-    proxy.limits().publish(&consensus.state());
     consensus.answer_spent_with(usage::spent(proxy.limits()));
     let leases = Leases { consensus: consensus.clone(), limits: proxy.limits(), workers: proxy.workers() };
     tasks.start("leases", leases.run(tasks.stop()));

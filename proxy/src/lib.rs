@@ -116,15 +116,17 @@ pub struct Proxy {
 impl Proxy {
     /// Binds every listener on every worker (SO_REUSEPORT) and starts the worker threads.
     pub fn start(settings: Settings, rules: Arc<Ruleset>, freshness: Arc<Freshness>) -> anyhow::Result<Self> {
-        Self::start_with(settings, rules, freshness, Arc::default())
+        Self::start_with(settings, rules, freshness, Arc::default(), Arc::default())
     }
 
-    /// With a directory that has been published into before: the first request meets the last known credentials.
+    /// With a directory and limits that have been published into before: the first request meets the last known credentials,
+    /// and every limit that its route names.
     pub fn start_with(
         settings: Settings,
         rules: Arc<Ruleset>,
         freshness: Arc<Freshness>,
         directory: Arc<Directory>,
+        limits: Arc<Limits>,
     ) -> anyhow::Result<Self> {
         let ticket_keys = TicketKeys::own();
         let (senders, orders): (Vec<_>, Vec<_>) = (0..settings.workers).map(|_| mpsc::channel(ORDERS_MAX)).unzip();
@@ -148,7 +150,7 @@ impl Proxy {
             freshness,
             directory,
             registry,
-            limits: Default::default(),
+            limits,
             cache: Default::default(),
             per_ip: Default::default(),
             trace_below: Default::default(),

@@ -52,9 +52,10 @@ fn words(limits: Value) -> Value {
 
 pub fn gateway(state: &State) -> Gateway {
     let rules = Arc::new(Ruleset::compile(state, None));
-    let gateway = Gateway::with_rules(settings(), rules);
-    gateway.proxy.limits().publish(state);
-    gateway
+    // Known before a port is open: the first request meets them.
+    let limits = Arc::<Limits>::default();
+    limits.publish(state);
+    Gateway::with_limits(settings(), rules, limits)
 }
 
 /// A cluster of one: what the holder says is applied at once.

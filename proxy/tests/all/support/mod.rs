@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quorumgate_model::{change, resource::Kind, ruleset::Ruleset, state::State};
-use quorumgate_proxy::{AccessLog, ClientLimits, Freshness, Listener, Proxy, Settings};
+use quorumgate_proxy::{AccessLog, ClientLimits, Freshness, Limits, Listener, Proxy, Settings};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -83,8 +83,13 @@ impl Gateway {
     }
 
     pub fn with_rules(settings: Settings, rules: Arc<Ruleset>) -> Self {
+        Self::with_limits(settings, rules, Arc::default())
+    }
+
+    pub fn with_limits(settings: Settings, rules: Arc<Ruleset>, limits: Arc<Limits>) -> Self {
         let freshness = Arc::new(Freshness::default());
-        let proxy = Arc::new(Proxy::start(settings, rules, freshness.clone()).unwrap());
+        let proxy = Proxy::start_with(settings, rules, freshness.clone(), Arc::default(), limits);
+        let proxy = Arc::new(proxy.unwrap());
         let stop = CancellationToken::new();
         tokio::spawn(proxy.upstreams().run_health_checks(stop.clone()));
         let address = proxy.addresses()[0];
