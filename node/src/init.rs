@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -73,8 +74,13 @@ pub fn init(dir: &Path, settings: &Settings, max_rtt: Duration) -> anyhow::Resul
 pub fn check_prepared(dir: &Path) -> anyhow::Result<()> {
     let shown = dir.display();
     anyhow::ensure!(!dir.join(MARKER).exists(), "{shown} is prepared by half: repeat the init or join that began it");
-    Identity::read(dir).with_context(|| format!("{shown} was not prepared by init or join"))?;
-    Ok(())
+    let Err(error) = Identity::read(dir) else { return Ok(()) };
+    // A disk that cannot be read or written to says nothing about what lies on it.
+    let failed = error.root_cause().downcast_ref::<std::io::Error>().is_some_and(|it| it.kind() != ErrorKind::NotFound);
+    Err(error.context(match failed {
+        true => format!("{shown} cannot be opened"),
+        false => format!("{shown} was not prepared by init or join"),
+    }))
 }
 
 /// The directory holds something else.
@@ -130,5 +136,19 @@ impl Preparing {
             fs::File::open(&self.dir)?.sync_all()
         };
         end().with_context(|| format!("finishing {}", self.dir.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_not_said_to_be_unprepared() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = || format!("{:#}", check_prepared(dir.path()).unwrap_err());
+        assert!(told().contains("was not prepared by init or join"), "{}", told());
+        fs::create_dir(dir.path().join("identity")).unwrap();
+        assert!(told().contains("cannot be opened") && !told().contains("prepared"), "{}", told());
     }
 }
