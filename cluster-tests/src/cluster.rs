@@ -18,7 +18,7 @@ use quorumgate_node::cli::relay::{Link, Relay};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::Admin;
+use crate::{Admin, disk::Disk};
 
 /// How long a single step of a test cluster may take on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +35,8 @@ pub struct Plan {
     pub clocks: Option<PathBuf>,
     /// What the nodes run: another build than the one beside this program, perhaps.
     pub binary: Option<PathBuf>,
+    /// A file system of its own for each node's data, of so many MiB (`disk::Disk`).
+    pub disk_mib: Option<u32>,
 }
 
 impl Plan {
@@ -45,15 +47,20 @@ impl Plan {
             round_trip: None,
             clocks: None,
             binary: None,
+            disk_mib: None,
         }
     }
 }
 
 pub struct Cluster {
     pub members: Vec<Member>,
+    /// Those that were removed, or have left.
+    pub former: Vec<Member>,
     pub relay: Option<Relay>,
     pub dir: TempDir,
-    max_rtt: &'static str,
+    plan: Plan,
+    /// How many members there have ever been.
+    planned: usize,
     _turn: SemaphorePermit<'static>,
 }
 
@@ -70,10 +77,14 @@ pub struct Member {
     pub admin: SocketAddr,
     pub telemetry: SocketAddr,
     pub advertise: Option<String>,
+    /// Among those of the relay.
+    pub place: usize,
     /// What the process's wall clock is read through.
     clocks: Option<PathBuf>,
     /// The build that it runs from the next start on; None: the one beside this program.
     pub binary: Option<PathBuf>,
+    /// What its data directory lies on, if it is its own.
+    pub disk: Option<Disk>,
     process: Option<Child>,
 }
 
@@ -92,31 +103,59 @@ impl Cluster {
         let dir = TempDir::new()?;
         let mut planned = Vec::new();
         for (at, region) in plan.regions.iter().enumerate() {
-            let member = Member::new(&format!("n{}", at + 1), region, dir.path())?;
-            planned.push(member.with(&plan));
+            planned.push(Member::new(at, region, dir.path())?.with(&plan)?);
         }
         let relay = match plan.round_trip {
             None => None,
             Some(round_trip) => Some(relay(&mut planned, round_trip).await?),
         };
-        let mut cluster = Self { members: Vec::new(), relay, dir, max_rtt: plan.max_rtt, _turn: turn };
+        let regions = plan.regions.len();
+        let former = Vec::new();
+        let mut cluster = Self { members: Vec::new(), former, relay, dir, plan, planned: regions, _turn: turn };
         for member in planned {
             cluster.admit(member, &[]).await?;
         }
-        cluster.wait_voters(voters_of(plan.regions.len())).await?;
+        cluster.wait_voters(voters_of(regions)).await?;
         Ok(cluster)
     }
 
     /// One more node, with more words for its `join`.
     pub async fn grow(&mut self, region: &str, extra: &[&str]) -> anyhow::Result<()> {
-        let member = Member::new(&format!("n{}", self.members.len() + 1), region, self.dir.path())?;
+        let member = self.planned(region).await?;
         self.admit(member, extra).await
+    }
+
+    /// One more, which is nobody yet.
+    async fn planned(&mut self, region: &str) -> anyhow::Result<Member> {
+        let mut member = Member::new(self.planned, region, self.dir.path())?.with(&self.plan)?;
+        self.planned += 1;
+        if let Some(relay) = &mut self.relay {
+            member.advertise = Some(relay.add(member.peer).await?.to_string());
+            member.place = relay.addresses.len() - 1;
+        }
+        Ok(member)
+    }
+
+    /// A new member on its way in through another, as a command line does it.
+    pub async fn joining(&mut self, through: &str) -> anyhow::Result<Joining> {
+        let member = self.planned("r1").await?;
+        let through = self.members.iter().find(|it| it.name == through).context("a member to join through")?;
+        Joining::new(member, through, &self.dir, &[])
+    }
+
+    /// The directory of logs outlives the cluster; where it is.
+    pub fn keep_logs(&mut self) -> anyhow::Result<PathBuf> {
+        Ok(std::mem::replace(&mut self.dir, TempDir::new()?).keep())
+    }
+
+    pub fn has_clocks(&self) -> bool {
+        self.plan.clocks.is_some()
     }
 
     /// A new cluster of one from a backup, with more words for its `restore`; the old nodes must be stopped. It becomes the
     /// last member.
     pub async fn restore(&mut self, file: &str, extra: &[&str]) -> anyhow::Result<()> {
-        let mut member = Member::new(&format!("restored{}", self.members.len()), "r1", self.dir.path())?;
+        let mut member = self.planned("r1").await?;
         member.prepare(&[&["cluster", "restore", file, "--yes"], extra].concat())?;
         member.run()?;
         member.wait_ready().await?;
@@ -128,20 +167,11 @@ impl Cluster {
     async fn admit(&mut self, mut member: Member, extra: &[&str]) -> anyhow::Result<()> {
         match self.members.iter().find(|member| member.is_running()) {
             None => {
-                let mut args = vec!["init", "--max-rtt", self.max_rtt];
+                let mut args = vec!["init", "--max-rtt", self.plan.max_rtt];
                 args.extend(extra);
                 member.prepare(&args)?;
             }
-            Some(seed) => {
-                let token = seed.cli(&["join-token", "create", "-q"])?;
-                let token_file = self.dir.path().join(format!("{}.token", member.name));
-                std::fs::write(&token_file, token)?;
-                let address = seed.advertise.clone().unwrap_or_else(|| seed.peer.to_string());
-                let token_file = token_file.to_str().context("a path in UTF-8")?.to_owned();
-                let mut args = vec!["join", &address, "--token-file", &token_file];
-                args.extend(extra);
-                member.prepare(&args)?;
-            }
+            Some(seed) => member = Joining::new(member, seed, &self.dir, extra)?.run()?,
         }
         member.run()?;
         member.wait_ready().await?;
@@ -230,10 +260,11 @@ async fn relay(members: &mut [Member], round_trip: fn(usize, usize) -> Duration)
 }
 
 impl Member {
-    fn new(name: &str, region: &str, root: &Path) -> anyhow::Result<Self> {
-        let dir = root.join(name);
+    fn new(place: usize, region: &str, root: &Path) -> anyhow::Result<Self> {
+        let name = format!("n{}", place + 1);
+        let dir = root.join(&name);
         Ok(Self {
-            name: name.to_owned(),
+            name,
             region: region.to_owned(),
             dir,
             proxy: free_port()?,
@@ -241,16 +272,19 @@ impl Member {
             admin: free_port()?,
             telemetry: free_port()?,
             advertise: None,
+            place,
             clocks: None,
             binary: None,
+            disk: None,
             process: None,
         })
     }
 
-    fn with(mut self, plan: &Plan) -> Self {
+    fn with(mut self, plan: &Plan) -> anyhow::Result<Self> {
         self.clocks = plan.clocks.clone();
         self.binary = plan.binary.clone();
-        self
+        self.disk = plan.disk_mib.map(|mib| Disk::mount(&self.dir, mib)).transpose()?;
+        Ok(self)
     }
 
     fn program(&self) -> anyhow::Result<PathBuf> {
@@ -332,6 +366,14 @@ impl Member {
         Ok(())
     }
 
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(match &mut self.process {
+            Some(process) => process.try_wait()?.is_some(),
+            None => false,
+        })
+    }
+
     /// SIGKILL: nothing is flushed, nobody is told.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -390,10 +432,58 @@ impl Member {
     }
 
     pub fn cli_output(&self, args: &[&str]) -> anyhow::Result<Output> {
-        let endpoint = format!("unix:{}", self.socket().display());
-        let output =
-            Command::new(self.program()?).env("QUORUMGATE_ENDPOINT", endpoint).args(args).stdin(Stdio::null()).output();
-        output.with_context(|| format!("quorumgate {}", args.join(" ")))
+        self.terminal()?.cli_output(args)
+    }
+
+    fn terminal(&self) -> anyhow::Result<Terminal> {
+        Ok(Terminal { program: self.program()?, endpoint: format!("unix:{}", self.socket().display()) })
+    }
+}
+
+/// A command line at one node.
+struct Terminal {
+    program: PathBuf,
+    endpoint: String,
+}
+
+impl Terminal {
+    fn cli_output(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(&self.program);
+        command.env("QUORUMGATE_ENDPOINT", &self.endpoint).args(args).stdin(Stdio::null());
+        command.output().with_context(|| format!("quorumgate {}", args.join(" ")))
+    }
+}
+
+/// A node on its way in: a token, and its own `join`.
+pub struct Joining {
+    member: Member,
+    seed: Terminal,
+    address: String,
+    token_file: PathBuf,
+    extra: Vec<String>,
+}
+
+impl Joining {
+    fn new(member: Member, seed: &Member, dir: &TempDir, extra: &[&str]) -> anyhow::Result<Self> {
+        let token_file = dir.path().join(format!("{}.token", member.name));
+        let address = seed.advertise.clone().unwrap_or_else(|| seed.peer.to_string());
+        let extra = extra.iter().map(|it| (*it).to_owned()).collect();
+        Ok(Self { member, seed: seed.terminal()?, address, token_file, extra })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.member.name
+    }
+
+    /// Blocks until it is a member, with nothing running yet.
+    pub fn run(self) -> anyhow::Result<Member> {
+        let token = checked(self.seed.cli_output(&["join-token", "create", "-q"])?)?;
+        std::fs::write(&self.token_file, token)?;
+        let token_file = self.token_file.to_str().context("a path in UTF-8")?;
+        let mut args = vec!["join", &self.address, "--token-file", token_file];
+        args.extend(self.extra.iter().map(String::as_str));
+        self.member.prepare(&args)?;
+        Ok(self.member)
     }
 }
 

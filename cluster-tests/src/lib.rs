@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod cluster;
+pub mod disk;
 pub mod history;
 pub mod issuer;
 pub mod lanes;

@@ -6,7 +6,11 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use quorumgate_cluster_tests::{
     Cluster, Plan,
-    scenarios::{self, revocation::Fault},
+    scenarios::{
+        self,
+        chaos::{self, Plant},
+        revocation::Fault,
+    },
 };
 
 #[derive(Parser)]
@@ -121,11 +125,38 @@ enum Claim {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
+    /// Rounds of faults by a seed, under load of every kind; histories of clients must be linearizable.
+    Chaos {
+        /// 10 if neither this nor --minutes is given.
+        #[arg(long)]
+        rounds: Option<u64>,
+        /// No round begins after them.
+        #[arg(long)]
+        minutes: Option<u64>,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The first round.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Of each cluster at its begin; otherwise 3, 3, 5, and so on.
+        #[arg(long)]
+        nodes: Option<usize>,
+        /// A mistake on purpose, which has to be found out.
+        #[arg(long, value_enum)]
+        plant: Option<Planted>,
+    },
     /// Five nodes in regions 80 to 200 ms apart: commit times and the loss of a region.
     Wan {
         #[arg(long, default_value_t = 50)]
         writes: usize,
     },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Planted {
+    StaleReads,
+    LooseLimit,
+    NeverRevoked,
 }
 
 fn main() -> ExitCode {
@@ -247,6 +278,16 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             let cluster = Cluster::start(Plan::of(1)).await?;
             let flood = scenarios::initials::flood(&cluster, rate, Duration::from_secs(seconds)).await?;
             println!("{flood}");
+        }
+        Claim::Chaos { rounds, minutes, seed, from, nodes, plant } => {
+            let plant = plant.map(|plant| match plant {
+                Planted::StaleReads => Plant::StaleReads,
+                Planted::LooseLimit => Plant::LooseLimit,
+                Planted::NeverRevoked => Plant::NeverRevoked,
+            });
+            let report = chaos::run(&chaos::Options { seed, from, rounds, minutes, nodes, plant }).await?;
+            println!("{report}");
+            ensure!(report.undecided.is_empty(), "undecided is not proven: {:?}", report.undecided);
         }
         Claim::Wan { writes } => {
             let wan = scenarios::wan::run(writes).await?;

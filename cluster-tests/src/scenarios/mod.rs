@@ -4,6 +4,7 @@
 pub mod bans;
 pub mod bulk;
 pub mod caches;
+pub mod chaos;
 pub mod configuration;
 pub mod faults;
 pub mod initials;

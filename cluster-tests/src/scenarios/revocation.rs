@@ -157,7 +157,7 @@ pub async fn bound(cluster: &mut Cluster, faults: &[Fault], rounds: usize, seed:
     guard(cluster, &issuer, origin.address).await?;
     let max_staleness = cluster.members[0].client().await?.status().await?.max_staleness.context("max_staleness")?;
     let max_staleness = Duration::try_from(max_staleness)?;
-    let bound = max_staleness + max_staleness * DRIFT_PPM / 1_000_000;
+    let bound = bound_of(max_staleness);
     let mut result = Bound { max_staleness, ..Bound::default() };
     let mut dice = seed | 1;
     for round in 0..rounds {
@@ -179,14 +179,16 @@ pub async fn bound(cluster: &mut Cluster, faults: &[Fault], rounds: usize, seed:
         mend(cluster, &issuer, fault, victim).await?;
         hammers.wait_refused_by_all(cluster).await?;
         let log = hammers.stop().await?;
-        result.requests += log.seen.len();
-        for seen in log.seen.iter().filter(|seen| seen.let_in && seen.sent > acknowledged) {
-            let late = seen.sent - acknowledged;
-            ensure!(late <= bound, "round {round}, {fault:?}: node {} let in a request sent {late:?} after", seen.node);
-            result.latest = result.latest.max(late);
-        }
+        result.requests += log.requests();
+        let latest = log.check(acknowledged, bound).with_context(|| format!("round {round}, {fault:?}"))?;
+        result.latest = result.latest.max(latest);
     }
     Ok(result)
+}
+
+/// By the clocks of whoever looks on, which may run apart from the nodes'.
+pub(super) fn bound_of(max_staleness: Duration) -> Duration {
+    max_staleness + max_staleness * DRIFT_PPM / 1_000_000
 }
 
 /// xorshift64*: a seed replays the choice of victims and pauses.
@@ -276,13 +278,26 @@ struct Seen {
 }
 
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     seen: Vec<Seen>,
     /// The first answer that is neither a yes nor a refusal of this token or of stale state.
     strange: Option<String>,
 }
 
 impl Log {
+    pub fn requests(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// How long after the acknowledgement the latest request was sent that was let in: not past the bound.
+    pub fn check(&self, acknowledged: Instant, bound: Duration) -> anyhow::Result<Duration> {
+        let let_in = self.seen.iter().filter(|seen| seen.let_in && seen.sent > acknowledged);
+        let Some(last) = let_in.max_by_key(|seen| seen.sent) else { return Ok(Duration::ZERO) };
+        let late = last.sent - acknowledged;
+        ensure!(late <= bound, "node {} let in a request sent {late:?} after the revocation", last.node + 1);
+        Ok(late)
+    }
+
     /// On each node: no request that was sent after a refusal was let in.
     fn check_no_way_back(&self) -> anyhow::Result<()> {
         for refusal in self.seen.iter().filter(|seen| !seen.let_in) {
@@ -294,7 +309,7 @@ impl Log {
 }
 
 /// One client a node that asks again as soon as it is answered, all with the same token.
-struct Hammers {
+pub(super) struct Hammers {
     log: Arc<Mutex<Log>>,
     changed: watch::Receiver<()>,
     nodes: usize,
@@ -303,6 +318,10 @@ struct Hammers {
 
 impl Hammers {
     fn start(cluster: &Cluster, token: &str) -> Self {
+        Self::with_pause(cluster, token, PAUSE)
+    }
+
+    pub fn with_pause(cluster: &Cluster, token: &str, pause: Duration) -> Self {
         let log = Arc::new(Mutex::new(Log::default()));
         let (note, changed) = watch::channel(());
         let note = Arc::new(note);
@@ -317,7 +336,7 @@ impl Hammers {
                     let Ok(Ok(answer)) = tokio::time::timeout(GIVEN_UP, asked).await else {
                         // A connection that is refused or lost lets nobody in.
                         connection = None;
-                        tokio::time::sleep(PAUSE).await;
+                        tokio::time::sleep(pause).await;
                         continue;
                     };
                     let seen = Seen { node, sent, done: Instant::now(), let_in: answer.status == 200 };
@@ -327,14 +346,14 @@ impl Hammers {
                         log.strange = log.strange.take().or_else(|| strange(&answer));
                     }
                     note.send_replace(());
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(pause).await;
                 }
             });
         }
         Self { log, changed, nodes: cluster.members.len(), running }
     }
 
-    async fn wait_let_in(&self) -> anyhow::Result<()> {
+    pub async fn wait_let_in(&self) -> anyhow::Result<()> {
         self.wait("every node lets the token in", |log, node| {
             log.seen.iter().find(|seen| seen.node == node && seen.let_in).map(|seen| seen.done)
         })
@@ -354,8 +373,15 @@ impl Hammers {
     async fn wait_refused_by_all(&self, cluster: &Cluster) -> anyhow::Result<()> {
         let mended = Instant::now();
         ensure!(cluster.running().count() == self.nodes, "some node does not run");
+        self.wait_refused_since(mended, &(0..self.nodes).collect::<Vec<_>>()).await
+    }
+
+    /// Each of these nodes has refused a request that was sent since.
+    pub async fn wait_refused_since(&self, mended: Instant, nodes: &[usize]) -> anyhow::Result<()> {
         self.wait("every node refuses the token once the fault is mended", |log, node| {
-            log.seen.iter().find(|seen| seen.node == node && !seen.let_in && seen.sent > mended).map(|seen| seen.done)
+            let refusal = |seen: &&Seen| seen.node == node && !seen.let_in && seen.sent > mended;
+            let refused = log.seen.iter().rev().find(refusal).map(|seen| seen.done);
+            refused.or_else(|| (!nodes.contains(&node)).then_some(mended))
         })
         .await
         .map(drop)
@@ -378,7 +404,7 @@ impl Hammers {
         tokio::time::timeout(crate::cluster::PATIENCE, all).await.with_context(|| what.to_owned())?
     }
 
-    async fn stop(mut self) -> anyhow::Result<Log> {
+    pub async fn stop(mut self) -> anyhow::Result<Log> {
         self.running.shutdown().await;
         let log = std::mem::take(&mut *self.log.lock().expect("no panic while it is held"));
         match &log.strange {

@@ -70,7 +70,7 @@ fn round_trip(a: usize, b: usize) -> Duration {
 
 pub async fn run(writes: usize) -> anyhow::Result<Wan> {
     let regions = REGIONS.map(String::from).to_vec();
-    let plan = Plan { regions, max_rtt: "200ms", round_trip: Some(round_trip), clocks: None, binary: None };
+    let plan = Plan { regions, max_rtt: "200ms", round_trip: Some(round_trip), ..Plan::of(0) };
     let mut cluster = Cluster::start(plan).await?;
     let origin = Origin::start("origin").await?;
     let leader = cluster.leader().await?;

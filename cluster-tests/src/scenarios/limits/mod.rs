@@ -103,7 +103,11 @@ impl Metrics {
 }
 
 /// One request on a connection that is kept; opened if there is none.
-async fn get_on(connection: &mut Option<Connection>, address: SocketAddr, host: &str) -> anyhow::Result<Answer> {
+pub(super) async fn get_on(
+    connection: &mut Option<Connection>,
+    address: SocketAddr,
+    host: &str,
+) -> anyhow::Result<Answer> {
     let mut open = match connection.take() {
         Some(open) => open,
         None => Connection::open(address).await?,
