@@ -11,8 +11,8 @@ use quorumgate_model::{
     command::{
         AddBans, AdminRole, AdmitNode, Applied, Body, ChangeResources, Command, CreateAdminToken, CreateJoinToken,
         Decided, Expect, LiftBans, NewBan, NewCredential, NewRevocation, NoteChain, Reason, Refound, RefoundCause,
-        ResourceChange, Revoke, Role, RotateCa, RotateCredential, RotateTicketKeys, SetSecret, Standing, StoreJwks,
-        TrialEnd, UpdateNode,
+        ResourceChange, Revoke, Role, RotateCa, RotateCredential, RotateTicketKeys, SetSecret, Stamp, Standing,
+        StoreJwks, TrialEnd, UpdateNode,
     },
     digest::Digest,
     resource::Resource,
@@ -352,6 +352,29 @@ fn a_nodes_own_chain_never_gets_shorter() {
     assert_eq!(note(&mut state, 999, 1), Err(Reason::NotFound));
     assert_eq!(state.chain(node, ChainKind::Denials).unwrap().count, 5);
     assert_eq!(state.chain(node, ChainKind::Access), None);
+}
+
+/// A leader whose clock is behind that of the one before it takes nothing back.
+#[test]
+fn the_log_clock_never_goes_back() {
+    let (mut state, _) = full_state();
+    let (clock_us, wall_ms) = (state.clock_us + 1_000, state.wall_ms + 1_000);
+    for behind in [0, 1, 999] {
+        let mut tick = command(Body::Tick);
+        tick.stamp = Stamp { clock_us: clock_us - behind, wall_ms: wall_ms - behind };
+        state.apply(state.index + 1, &tick).0.outcome.unwrap();
+        assert_eq!((state.clock_us, state.wall_ms), (clock_us, wall_ms));
+    }
+}
+
+/// By its key others know whom to shut out, for as long as its certificate may live.
+#[test]
+fn a_removed_node_is_remembered_with_its_key() {
+    let (mut state, _) = full_state();
+    let (id, node) = state.nodes.iter().next_back().map(|(id, node)| (*id, node.clone())).unwrap();
+    carried(&mut state, Body::RemoveNode { id }).unwrap();
+    let removed = state.removed.get(&id).map(|it| (it.name.clone(), it.spki_sha256));
+    assert_eq!(removed, Some((node.name.clone(), node.spki_sha256)));
 }
 
 #[test]

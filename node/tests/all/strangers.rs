@@ -13,7 +13,7 @@ use quorumgate_node::{
     pki::{Authority, Held, Names, NodeKey},
     tasks::Tasks,
 };
-use quorumgate_proto::peer::v1::{StatusRequest, request::Call, response::Answer};
+use quorumgate_proto::peer::v1::{RenewRequest, StatusRequest, request::Call, response::Answer};
 use quorumgate_raft_store::Identity;
 
 /// A founder that runs, and a second node that was let in and does not.
@@ -62,6 +62,22 @@ async fn only_a_members_own_certificate_and_directory_let_it_in() {
     Held::write(foreign.path(), &key, &ca, &signed).unwrap();
     let error = status(&dial_as(me, &foreign), &founder, 1).await.unwrap_err();
     assert!(matches!(&error, CallError::Unreachable(_)), "{error}");
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_renewed_for_its_own_key_alone() {
+    let (founder, member, other, me) = founder_and_member().await;
+    let target = Target { id: 1, address: founder.address().to_string() };
+    let renewed = async |key: &NodeKey| {
+        let request = RenewRequest { csr: key.request(&Names::default()).unwrap() };
+        // A connection is for one such call.
+        dial_as(me, &other).call_renew(&target, request, SOON).await.unwrap()
+    };
+    let answer = renewed(Held::read(other.path()).unwrap().key()).await;
+    assert!(matches!(answer, Answer::Renew(_)), "{answer:?}");
+    let answer = renewed(&NodeKey::generate().unwrap()).await;
+    assert!(matches!(&answer, Answer::Failure(it) if it.message.contains("for another key")), "{answer:?}");
     member.stop().await;
 }
 

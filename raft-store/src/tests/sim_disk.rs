@@ -78,6 +78,12 @@ impl SimDisk {
         self.copied()
     }
 
+    /// It works again, with what was written and with what of it is durable.
+    pub fn revive(&self) {
+        let mut state = self.lock();
+        (state.dies_at, state.fails_at) = (None, None);
+    }
+
     pub fn set_faults(&self, faults: Faults) {
         self.lock().faults = faults;
     }

@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use openraft::storage::{RaftLogStorage, RaftStateMachine};
+use openraft::storage::{RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
+use quorumgate_model::{
+    digest::Digest,
+    state::{AuditEntry, Effects},
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -11,7 +15,7 @@ use super::{
     small,
 };
 use crate::{
-    Opened, StoreHealth, Vote, open, prepare,
+    Opened, SnapshotMeta, StoreHealth, Vote, open, prepare,
     store::{open_on, prepare_on},
 };
 
@@ -85,7 +89,6 @@ async fn purged_segments_go_only_below_the_older_snapshot() {
         let items = futures_util::stream::iter([Ok((command(log_id(1, index), 500), None))]);
         opened.machine.apply(items).await.unwrap();
         if index == 20 || index == 50 {
-            use openraft::storage::RaftSnapshotBuilder;
             opened.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
         }
     }
@@ -96,6 +99,48 @@ async fn purged_segments_go_only_below_the_older_snapshot() {
     drop(opened);
     // About six entries lie in a segment.
     assert!((before - 4..=before - 2).contains(&segments()), "{before} before, {} after", segments());
+}
+
+async fn apply(opened: &mut Opened, index: u64) {
+    let items = futures_util::stream::iter([Ok((command(log_id(1, index), 1), None))]);
+    opened.machine.apply(items).await.unwrap();
+}
+
+/// Entries below a snapshot are not replayed: what they leave for the journal must be in it.
+#[tokio::test]
+async fn a_snapshot_waits_for_the_journal() {
+    let (dir, disk) = (memory_dir(), SimDisk::default());
+    let mut opened = opened_on(&disk, dir.path());
+    let audit = AuditEntry {
+        sequence: 1,
+        index: 1,
+        revision: 0,
+        wall_ms: 0,
+        actor: Arc::default(),
+        message: String::new(),
+        summary: String::new(),
+        previous: Digest::default(),
+    };
+    opened.journal.record(1, vec![Effects { diff: None, audit: Some(audit) }]).await;
+    for index in 1..=6 {
+        apply(&mut opened, index).await;
+        if index % 3 == 0 {
+            opened.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        }
+    }
+    assert_eq!(opened.purge_floor.index(), Some(3), "what the older snapshot holds, and the journal has");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_not_the_one_that_was_announced_changes_nothing() {
+    let (dir, disk) = (memory_dir(), SimDisk::default());
+    let mut opened = opened_on(&disk, dir.path());
+    apply(&mut opened, 1).await;
+    let built = opened.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    apply(&mut opened, 2).await;
+    let announced = SnapshotMeta { last_log_id: Some(log_id(1, 9)), ..built.meta };
+    assert!(opened.machine.install_snapshot(&announced, built.snapshot).await.is_err());
+    assert_eq!(opened.machine.applied, Some(log_id(1, 2)));
 }
 
 #[test]
