@@ -12,6 +12,7 @@ pub mod digest;
 pub mod invalid;
 pub mod ledger;
 pub mod membership;
+pub mod mutants;
 pub mod purge;
 pub mod resource;
 pub mod revocation;

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     NodeId,
     command::{NodeRecord, Role, Standing},
+    mutants::{self, Mutant},
     state::State,
 };
 
@@ -63,7 +64,7 @@ pub fn next_step(state: &State, observed: &Observed) -> Option<Step> {
     if state.cluster.is_none() || behind || !observed.voters.contains(&observed.leader) {
         return None;
     }
-    if !observed.has_majority(&observed.voters) {
+    if !observed.has_majority(&observed.voters) && !mutants::is(Mutant::PlansWithoutMajority) {
         return None;
     }
     let outside = |node: &&Arc<NodeRecord>| node.standing != Standing::Leaving && !members().any(|id| *id == node.id);
@@ -88,7 +89,7 @@ fn next_voters(state: &State, observed: &Observed) -> Option<Step> {
     }
     let pool = staying.into_iter().chain(waiting.into_iter().take(PROMOTED_AT_ONCE));
     let mut voters: Vec<NodeId> = pool.take(VOTERS_MAX).collect();
-    if voters.len().is_multiple_of(2) {
+    if voters.len().is_multiple_of(2) && !mutants::is(Mutant::EvenVoters) {
         voters.pop();
     }
     observed.set_voters(voters.into_iter().collect())
@@ -124,7 +125,8 @@ impl Observed {
     }
 
     fn is_caught_up(&self, id: NodeId) -> bool {
-        self.reachable.contains(&id) && self.lag.get(&id).is_some_and(|lag| *lag <= CAUGHT_UP_LAG_MAX)
+        let near = |lag: &u64| *lag <= CAUGHT_UP_LAG_MAX || mutants::is(Mutant::LaggardVotes);
+        self.reachable.contains(&id) && self.lag.get(&id).is_some_and(near)
     }
 
     fn set_voters(&self, voters: BTreeSet<NodeId>) -> Option<Step> {
@@ -189,7 +191,11 @@ impl JoinPhase {
         match (self, event) {
             (Self::Starting, JoinEvent::LeaderSeen { commit }) => Self::CatchingUp { target: commit },
             (Self::Starting, JoinEvent::GraceOver) => Self::Ready,
-            (Self::CatchingUp { target }, JoinEvent::Published { index }) if index >= target => Self::Ready,
+            (Self::CatchingUp { target }, JoinEvent::Published { index })
+                if index >= target || mutants::is(Mutant::ReadyTooEarly) =>
+            {
+                Self::Ready
+            }
             (phase, _) => phase,
         }
     }

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use data_encoding::HEXLOWER;
 
-use crate::invalid::Invalid;
+use crate::{
+    invalid::Invalid,
+    mutants::{self, Mutant},
+};
 
 /// The longest issuer or value of a selector, bytes.
 pub const SELECTOR_BYTES_MAX: usize = 1_024;
@@ -247,7 +250,9 @@ impl Revocation {
     /// counts as issued before any instant.
     pub fn covers(&self, issued_at: Option<u64>) -> bool {
         match (self.not_before_s, issued_at) {
-            (Some(not_before), Some(issued_at)) => issued_at < not_before,
+            (Some(not_before), Some(issued_at)) => {
+                issued_at + u64::from(mutants::is(Mutant::InstantTooEarly)) < not_before
+            }
             _ => true,
         }
     }

@@ -13,7 +13,10 @@ use std::{
 };
 
 use prost::Message;
-use quorumgate_model::state::AuditHead;
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    state::AuditHead,
+};
 use quorumgate_proto::store::v1::{Actor, DenialRecord};
 use quorumgate_raft_store::{
     journal::Checked,
@@ -85,6 +88,9 @@ impl Denials {
     /// `alone`: it is among the first of its address, and stands for itself.
     pub fn note(&self, address: IpAddr, reason: &str, actor: Actor, message: &str, alone: bool) {
         self.total.fetch_add(1, Relaxed);
+        if mutants::is(Mutant::DenialUnnoted) {
+            return;
+        }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if alone && waiting.noted_this_minute < NOTED_MAX {
             waiting.noted_this_minute += 1;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use quorumgate_model::{
     invalid::Invalid,
+    mutants::{self, Mutant},
     resource::{Fingerprint, Key, Kind, Name, Resource, Resources, Secret, Stored},
 };
 use quorumgate_proxy::tls::Shown;
@@ -16,6 +17,9 @@ use crate::pki::ClusterKey;
 /// Sealed bytes open only in the object and the field that they were sealed for: nobody moves them to where they would
 /// be sent to someone else.
 fn purpose(object: &Key, field: &str) -> String {
+    if mutants::is(Mutant::SealedForAnyField) {
+        return "secret".into();
+    }
     format!("secret of {object} {field}")
 }
 

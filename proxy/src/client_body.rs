@@ -15,6 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 #[cfg(feature = "compression")]
+use quorumgate_model::mutants::{self, Mutant};
+
 use crate::unpack::Unpacked;
 use crate::{
     grpc_web::Decoder, held::Held, identity::content_digest::Digested, metrics::WorkerMetrics, received::Received,
@@ -264,7 +266,7 @@ impl ClientBody {
         if let Some(bytes) = frame.data_ref() {
             let total = self.state.bytes.get() + bytes.len() as u64;
             self.state.bytes.set(total);
-            if self.bytes_max != 0 && total > self.bytes_max {
+            if self.bytes_max != 0 && total > self.bytes_max && !mutants::is(Mutant::BodyLimitIgnored) {
                 return self.fail(ClientFault::TooLarge);
             }
         }

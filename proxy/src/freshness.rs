@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use quorumgate_model::mutants::{self, Mutant};
+
 /// A deadline on CLOCK_BOOTTIME, in nanoseconds. Starts stale.
 #[derive(Debug, Default)]
 pub struct Freshness {
@@ -43,7 +45,8 @@ impl Probe {
     /// The index of the answer is visible to every look-up now.
     pub fn served(self, freshness: &Freshness, max_staleness: Duration) {
         let length_ns = u64::try_from(max_staleness.as_nanos()).unwrap_or(u64::MAX);
-        freshness.extend(self.sent_ns.saturating_add(length_ns));
+        let from_ns = if mutants::is(Mutant::FreshFromReceipt) { boottime_ns() } else { self.sent_ns };
+        freshness.extend(from_ns.saturating_add(length_ns));
     }
 }
 
@@ -51,4 +54,20 @@ impl Probe {
 pub fn boottime_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("Linux has CLOCK_BOOTTIME");
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_from_when_it_was_sent() {
+        let freshness = Freshness::default();
+        assert!(!freshness.is_fresh_at(0), "it starts stale");
+        Probe::sent_at(1_000).served(&freshness, Duration::from_nanos(50));
+        assert!(freshness.is_fresh_at(1_049) && !freshness.is_fresh_at(1_050));
+        // One that was sent before it, and is answered after it.
+        Probe::sent_at(900).served(&freshness, Duration::from_nanos(50));
+        assert!(freshness.is_fresh_at(1_049));
+    }
 }

@@ -5,6 +5,8 @@
 //! another protocol, and behind what the library is going to refuse), it waits for the first bytes that come in once the
 //! exchange is over; behind a body that the exchange left unread, it gives up, and the connection ends.
 
+use quorumgate_model::mutants::{self, Mutant};
+
 /// Of a line: enough for the name and value of a length or a coding, and for a chunk's size.
 const START_BYTES_MAX: usize = 32;
 
@@ -152,7 +154,7 @@ impl HeadScan {
 
     fn end_head(&mut self) {
         let framing = std::mem::take(&mut self.framing);
-        if framing.lengths > 0 && framing.encodings > 0 {
+        if framing.lengths > 0 && framing.encodings > 0 && !mutants::is(Mutant::LengthBesideChunked) {
             self.wrong("both Content-Length and Transfer-Encoding");
         }
         if framing.lengths > 1 {

@@ -1,6 +1,7 @@
 //! Fields behind a client's body: bounded like those before it, and without what only a head may say.
 
 use http::{HeaderMap, HeaderName};
+use quorumgate_model::mutants::{self, Mutant};
 
 use crate::{exchange::hops, identity::fields};
 
@@ -26,7 +27,7 @@ pub(crate) fn passed_on(mut trailers: HeaderMap) -> Result<HeaderMap, TooLarge> 
 }
 
 fn is_of_heads(name: &HeaderName) -> bool {
-    fields::is_ours(name.as_str()) || hops::is_of_head(name.as_str())
+    fields::is_ours(name.as_str()) && !mutants::is(Mutant::TrailersSayWhoItIs) || hops::is_of_head(name.as_str())
 }
 
 #[cfg(test)]

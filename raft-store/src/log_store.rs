@@ -12,6 +12,7 @@ use openraft::{
     OptionalSend,
     storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage},
 };
+use quorumgate_model::mutants::{self, Mutant};
 use tokio::sync::oneshot;
 
 use crate::{Entry, LogId, Syncs, TypeConfig, Vote, wal::Wal};
@@ -90,6 +91,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (told, durable) = oneshot::channel();
         self.wal.save_vote(*vote, Box::new(|outcome| drop(told.send(outcome))))?;
+        if mutants::is(Mutant::VoteBeforeSync) {
+            return Ok(());
+        }
         durable.await.map_err(|_| io::Error::other("the log was closed before the vote was durable"))?
     }
 

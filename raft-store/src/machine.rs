@@ -14,6 +14,7 @@ use openraft::{
 };
 use quorumgate_model::{
     command::Applied,
+    mutants::{self, Mutant},
     state::{Effects, State},
 };
 use tokio::{sync::watch, task::spawn_blocking};
@@ -169,7 +170,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         // Entries below a snapshot are not replayed: their effects must be durable before it is.
-        self.journal.sync().await;
+        if !mutants::is(Mutant::JournalBehindSnapshot) {
+            self.journal.sync().await;
+        }
         let (snapshots, due, written) = (self.snapshots.clone(), self.due.clone(), self.written);
         let (state, meta) = (self.state.clone(), self.meta.clone());
         let built = spawn_blocking(move || snapshots.build(meta, &state, &due, written)).await;

@@ -8,11 +8,13 @@ use std::{
 use super::{
     DUE_MAX, KEYS_MAX, Ledger, Limit, Pool,
     command::{Effect, Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, LimitId, SessionId},
-    mutants::{self, Mutant},
     pool::Wrong,
     time,
 };
-use crate::invalid::Invalid;
+use crate::{
+    invalid::Invalid,
+    mutants::{self, Mutant},
+};
 
 impl Ledger {
     /// Applies a command that the leader stamped with `at_us` of the log clock. Total: what cannot be done is left

@@ -6,10 +6,10 @@
 use super::{
     Ledger, Limit, Pool, Session,
     command::{Effect, LeaseItem, LimitId, SessionId},
-    mutants::{self, Mutant},
     pool::{Given, RECALL_EVERY_US, Wrong},
     time,
 };
+use crate::mutants::{self, Mutant};
 
 /// How long a node keeps what it does not need at the moment, and over which time its demand is reckoned.
 pub(super) const ACTIVE_US: u64 = 10_000_000;

@@ -26,10 +26,12 @@ use super::{
     command::{Boot, Dated, Effect, Key, Kind, LimitId, NoQuorum, OpenSession, SessionId},
     demand::Demand,
     lease::{Hot, Lease, Tenure, Terms},
-    mutants::{self, Mutant},
     time,
 };
-use crate::NodeId;
+use crate::{
+    NodeId,
+    mutants::{self, Mutant},
+};
 
 /// How often the driver polls without a signal.
 pub const POLL_EVERY_US: u64 = 50_000;

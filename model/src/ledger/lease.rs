@@ -17,9 +17,9 @@ use self::parts::Part;
 use super::{
     bucket::{Bucket, Counts, Rest, Taken},
     command::{Key, LimitId},
-    mutants::{self, Mutant},
     time,
 };
+use crate::mutants::{self, Mutant};
 
 /// Until when this process may spend what it holds, on its own clock; 0: it may not.
 #[derive(Debug, Default)]

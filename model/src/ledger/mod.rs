@@ -15,7 +15,6 @@ mod divisor;
 pub mod holder;
 pub mod lease;
 mod limits;
-pub mod mutants;
 mod pool;
 mod recent;
 mod session;

@@ -5,10 +5,10 @@ use imbl::OrdMap;
 use super::{
     Limit, RESERVE_US, Relief, Schedule, Session,
     command::{Dated, Kind, SessionId},
-    mutants::{self, Mutant},
     share::{self, Target},
     time,
 };
+use crate::mutants::{self, Mutant};
 
 /// At most one recall per key in this time.
 pub(super) const RECALL_EVERY_US: u64 = 300_000;

@@ -3,10 +3,12 @@
 use super::{
     Ledger, Limit,
     command::{Boot, Effect, OpenSession, SessionId},
-    mutants::{self, Mutant},
     time,
 };
-use crate::NodeId;
+use crate::{
+    NodeId,
+    mutants::{self, Mutant},
+};
 
 /// A node's right to hold leases.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use crate::{
     command::{Applied, Body, Command, Outcome, Reason, Rejected, RequestId},
     convert,
     digest::Digest,
+    mutants::{self, Mutant},
 };
 
 /// What a command that was carried out leaves behind.
@@ -36,15 +37,19 @@ impl State {
     /// de-duplication table. A request id that is known answers what it answered first, if the same is asked of it.
     /// Entries must come in order; blank and membership entries go through `skip`.
     pub fn apply(&mut self, index: u64, command: &Command) -> (Applied, Effects) {
-        assert!(index > self.index, "entry {index} came after entry {}", self.index);
+        assert!(index > self.index || mutants::is(Mutant::AnyOrder), "entry {index} came after entry {}", self.index);
         assert!(command.min_level <= LEVEL, "a command of level {} came to level {LEVEL}", command.min_level);
         self.index = index;
-        self.clock_us = self.clock_us.max(command.stamp.clock_us);
+        self.clock_us = match mutants::is(Mutant::LogClockSteps) {
+            true => command.stamp.clock_us,
+            false => self.clock_us.max(command.stamp.clock_us),
+        };
         self.wall_ms = self.wall_ms.max(command.stamp.wall_ms);
         self.sweep();
         self.sweep_bans();
         // The ledger tells repeats apart by itself, and would crowd out those that cannot.
         let request_id = command.request_id.filter(|_| !matches!(command.body, Body::Ledger(_)));
+        let request_id = request_id.filter(|_| !mutants::is(Mutant::RepeatAppliedAgain));
         let request = request_id.map(|id| (id, command.asked()));
         if let Some(first) = request.and_then(|(id, asked)| self.answered(&id, asked)) {
             let refused = |rejected| Applied { index, revision: self.revision, outcome: Err(rejected) };
@@ -140,7 +145,7 @@ impl State {
             actor: command.actor.clone(),
             message,
             summary,
-            previous: self.audit.hash,
+            previous: if mutants::is(Mutant::AuditUnlinked) { Digest::default() } else { self.audit.hash },
         };
         self.audit.count = entry.sequence;
         self.audit.hash = entry.hash();

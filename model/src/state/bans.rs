@@ -7,6 +7,7 @@ use crate::{
     ban::{BAN_REASON_BYTES_MAX, BANS_AT_ONCE_MAX, BANS_MAX, Ban},
     command::{Actor, AddBans, LiftBans, Reason, Rejected},
     invalid::Invalid,
+    mutants::{self, Mutant},
 };
 
 /// How many that have ended one entry of the log forgets.
@@ -31,7 +32,12 @@ impl State {
         for one in it.bans.iter() {
             let ttl_us = u64::try_from(one.ttl.as_micros()).unwrap_or(u64::MAX);
             let expires_at_us = self.clock_us.saturating_add(ttl_us);
-            if self.bans.entries().get(&one.subject).is_some_and(|known| known.expires_at_us >= expires_at_us) {
+            if self
+                .bans
+                .entries()
+                .get(&one.subject)
+                .is_some_and(|known| known.expires_at_us >= expires_at_us && !mutants::is(Mutant::BanCutShort))
+            {
                 continue;
             }
             changed.push(one.subject.to_string());

@@ -6,6 +6,7 @@ use crate::{
     NodeId,
     command::{NoteChain, Reason, Rejected},
     digest::Digest,
+    mutants::{self, Mutant},
 };
 
 /// What a node keeps a chain of.
@@ -40,7 +41,9 @@ impl State {
             return Err(Reason::NotFound.because(format!("no node has the id {}", it.node)));
         }
         let key = (it.node, it.kind);
-        if let Some(known) = self.chains.get(&key).filter(|known| known.count > it.head.count) {
+        if let Some(known) =
+            self.chains.get(&key).filter(|known| known.count > it.head.count && !mutants::is(Mutant::ChainGetsShorter))
+        {
             let word = it.kind.word();
             return Err(Reason::Conflict.because(format!(
                 "the chain of {word} of node {} had {} entries and has {} now",

@@ -17,6 +17,7 @@ use crate::{
     credential::{Credential, CredentialId, CredentialKind, CredentialState, Standing, WallMs},
     digest::Digest,
     invalid::Invalid,
+    mutants::{self, Mutant},
     resource::{Key, Kind, Name},
 };
 
@@ -255,7 +256,7 @@ impl State {
         let replaced = before.replaced_by.is_some();
         let (state, ends_at_us) = match (before.state, to) {
             (CredentialState::Revoked, Decided::Revoked) => return Ok(Done::noop()),
-            (CredentialState::Revoked, _) => {
+            (CredentialState::Revoked, _) if !mutants::is(Mutant::RevokedComesBack) => {
                 return Err(Reason::Conflict.because(format!("credential {id} was revoked, and that is for good")));
             }
             (_, Decided::Revoked) => (CredentialState::Revoked, NonZeroU64::new(self.clock_us.max(1))),
@@ -279,6 +280,7 @@ impl State {
     /// The credentials of consumers that go, go in the same apply. How many there were.
     pub(super) fn forget_credentials_of(&mut self, changes: &[Changed]) -> usize {
         let gone = changes.iter().filter(|it| it.key.kind == Kind::Consumer && it.after.is_none());
+        let gone = gone.filter(|_| !mutants::is(Mutant::KeysOutliveConsumer));
         let gone: Vec<CredentialId> = gone.flat_map(|it| self.credentials.of(&it.key.name)).collect();
         gone.iter().for_each(|id| self.credentials.remove(*id));
         gone.len()

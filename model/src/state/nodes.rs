@@ -11,6 +11,7 @@ use crate::{
     },
     invalid::Invalid,
     ledger::command::LedgerCommand,
+    mutants::{self, Mutant},
     resource::Authority,
     timing::MAX_RTT_RANGE,
     units::Span,
@@ -96,7 +97,7 @@ impl State {
         }
         check_words(&node)?;
         let level = self.cluster.as_ref().map_or(1, |facts| facts.level);
-        if node.level < level {
+        if node.level < level && !mutants::is(Mutant::OldBuildLetIn) {
             let allowed = format!("{level} or more: the cluster uses what an older build does not know");
             return Err(Invalid::field("node.level").found(node.level).allowed(allowed).into());
         }
@@ -140,7 +141,9 @@ impl State {
         let summary = format!("node {} removed", node.name);
         let removed = RemovedNode { name: node.name.clone(), spki_sha256: node.spki_sha256 };
         self.nodes.remove(&id);
-        self.removed.insert(id, removed);
+        if !mutants::is(Mutant::RemovedForgotten) {
+            self.removed.insert(id, removed);
+        }
         self.retire_holder(id);
         self.forget_chains_of(id);
         self.forget_removed();
@@ -171,7 +174,7 @@ impl State {
 
     /// A cluster whose last voter goes can never decide anything again.
     fn check_another_voter(&self, id: NodeId) -> Result<(), Rejected> {
-        match self.nodes.values().any(|node| node.id != id && votes(node)) {
+        match self.nodes.values().any(|node| node.id != id && votes(node)) || mutants::is(Mutant::LastVoterGoes) {
             true => Ok(()),
             false => Err(Reason::WouldLoseQuorum.because("it is the only node that is to vote")),
         }

@@ -11,6 +11,7 @@ use crate::{
     },
     digest::Digest,
     invalid::Invalid,
+    mutants::{self, Mutant},
     resource::{Key, Resource, Resources},
 };
 
@@ -52,7 +53,7 @@ impl State {
     }
 
     pub(super) fn change_resources(&mut self, actor: &Actor, change: &ChangeResources) -> Result<Done, Rejected> {
-        if change.guardrails != self.guardrails() {
+        if change.guardrails != self.guardrails() && !mutants::is(Mutant::GuardrailsOvertaken) {
             let message = "this was not held against the guardrails that there are now: try again";
             return Err(Reason::Conflict.because(message));
         }
@@ -82,11 +83,14 @@ impl State {
     }
 
     fn prepare(&self, actor: &Actor, change: &ChangeResources) -> Result<Prepared, Rejected> {
-        if let Some(trial) = &self.trial {
+        if let Some(trial) = self.trial.as_ref().filter(|_| !mutants::is(Mutant::TrialOvertaken)) {
             let message = format!("revision {} is on trial: confirm or abort it first", trial.revision);
             return Err(Reason::TrialOpen.because(message));
         }
-        if let Some(expected) = change.expected_revision.filter(|expected| *expected != self.revision) {
+        if let Some(expected) = change
+            .expected_revision
+            .filter(|expected| *expected != self.revision && !mutants::is(Mutant::RevisionIgnored))
+        {
             let message = format!("the resources are at revision {}, not at the expected {expected}", self.revision);
             return Err(Reason::Conflict.because(message));
         }
@@ -140,7 +144,7 @@ impl State {
         lookups.tenancy.hold(after, changes).map_err(forbidden)?;
         // An entry of an older build is applied as that build applies it, until there can be none.
         let bounded = change.bounded || self.cluster.as_ref().is_some_and(|facts| facts.level >= BOUNDED_LEVEL);
-        if bounded && !scope.is_empty() {
+        if bounded && !scope.is_empty() && !mutants::is(Mutant::TenantUnbounded) {
             lookups.tenancy.bound(scope, after, changes).map_err(forbidden)?;
         }
         lookups.tenancy.within_quotas(after, changes)
@@ -160,6 +164,7 @@ impl State {
             (Expect::Etag(etag), None, None) => {
                 refused(Reason::Conflict, format!("{key} is gone already; expected was the etag {etag}"))
             }
+            (Expect::Etag(_), Some(_), _) if mutants::is(Mutant::EtagIgnored) => Ok(()),
             (Expect::Etag(etag), Some(stored), _) if stored.etag == etag => Ok(()),
             (Expect::Etag(etag), Some(stored), _) => {
                 refused(Reason::Conflict, format!("{key} has the etag {}, not the expected {etag}", stored.etag))
@@ -259,7 +264,7 @@ fn within_scope(actor: &Actor, changes: &[Changed]) -> Result<(), Rejected> {
         sides.into_iter().flatten().any(|resource| resource.owner() != scope)
     };
     match changes.iter().find(foreign) {
-        Some(change) if !scope.is_empty() => {
+        Some(change) if !scope.is_empty() && !mutants::is(Mutant::OwnerIgnored) => {
             let message = format!("{} is not an object of owner {scope:?} before and after the change", change.key);
             Err(Rejected { field: place(&change.key), ..Reason::OwnerForbidden.because(message) })
         }

@@ -11,6 +11,7 @@ use crate::{
     convert,
     digest::Digest,
     invalid::Invalid,
+    mutants::{self, Mutant},
     revocation::{Revocation, RevocationNote, SelectorKey},
 };
 
@@ -94,7 +95,9 @@ impl State {
             // What is revoked stays so at least as long and for as much as before.
             let entry = Revocation {
                 selector: one.selector.clone(),
-                expires_at_us: before.map_or(expires_at_us, |it| it.expires_at_us.max(expires_at_us)),
+                expires_at_us: before
+                    .filter(|_| !mutants::is(Mutant::RevocationCutShort))
+                    .map_or(expires_at_us, |it| it.expires_at_us.max(expires_at_us)),
                 not_before_s: match before.filter(|it| it.expires_at_us > self.clock_us).map(|it| it.not_before_s) {
                     Some(earlier) => earlier.zip(one.not_before_s).map(|(earlier, now)| earlier.max(now)),
                     None => one.not_before_s,
@@ -118,7 +121,8 @@ impl State {
     /// Looks at the next `budget` entries and forgets those that ended long enough ago.
     pub(super) fn sweep_revocations(&mut self, budget: usize) {
         let clock_us = self.clock_us;
-        let over = |entry: &Revocation| entry.expires_at_us.saturating_add(REMEMBERED_US) <= clock_us;
+        let remembered_us = if mutants::is(Mutant::RevocationForgottenAtOnce) { 0 } else { REMEMBERED_US };
+        let over = |entry: &Revocation| entry.expires_at_us.saturating_add(remembered_us) <= clock_us;
         let mut gone = Vec::new();
         let mut last = None;
         let from = match self.sweep.revocation {

@@ -8,6 +8,7 @@ use super::{AdminToken, JoinToken, State, TOKENS_MAX, apply::Done};
 use crate::{
     command::{AdmitNode, CreateAdminToken, CreateJoinToken, Reason, Rejected, Role},
     invalid::Invalid,
+    mutants::{self, Mutant},
     resource::Name,
 };
 
@@ -66,19 +67,22 @@ impl State {
         let id = &it.token_id;
         let unknown = || Reason::TokenUnknown.because("the join token is unknown, or was removed");
         let token = self.join_tokens.get(id).ok_or_else(unknown)?;
-        if !bool::from(token.secret_hash.0.ct_eq(&it.token_secret_hash.0)) {
+        let matches = bool::from(token.secret_hash.0.ct_eq(&it.token_secret_hash.0));
+        if !matches && !mutants::is(Mutant::JoinSecretIgnored) {
             return Err(unknown());
         }
         let Some(uses_left) = token.uses_left.checked_sub(1) else {
             return Err(Reason::TokenUsed.because(format!("join token {id} has been used")));
         };
-        if token.expires_at_us <= self.clock_us {
+        if token.expires_at_us <= self.clock_us && !mutants::is(Mutant::JoinTokenOutlivesItself) {
             return Err(Reason::TokenExpired.because(format!("join token {id} has expired")));
         }
-        if token.role == Role::Replica && it.node.wanted_role == Role::Voter {
+        let too_much = token.role == Role::Replica && it.node.wanted_role == Role::Voter;
+        if too_much && !mutants::is(Mutant::ReplicaMayVote) {
             let message = format!("join token {id} is for a replica, the node wants to be a voter");
             return Err(Reason::TokenRoleMismatch.because(message));
         }
+        let uses_left = if mutants::is(Mutant::JoinTokenReused) { token.uses_left } else { uses_left };
         Ok(JoinToken { uses_left, ..token.clone() })
     }
 

@@ -1,4 +1,4 @@
-//! The rules of the ledger, each broken on purpose (`ledger::mutants`): a simulation that does not notice proves
+//! The rules of the ledger, each broken on purpose (`mutants`): a simulation that does not notice proves
 //! nothing. Each mistake has schedules that are made for it, and the same schedules pass without it.
 
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use quorumgate_model::{
         command::{Effect, Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
         holder::{Holder, Outgoing},
         lease::Lease,
-        mutants::{Mutant, choose},
     },
+    mutants::{Mutant, choose},
     resource::Every,
 };
 

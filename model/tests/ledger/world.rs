@@ -7,14 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use quorumgate_model::ledger::{
-    Ledger,
-    bucket::Taken,
-    command::{Effect, Key, LeaseBatch, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
-    holder::{Ask, Holder, Outgoing},
-    lease::{Denied, Hot, Lease},
+use quorumgate_model::{
+    ledger::{
+        Ledger,
+        bucket::Taken,
+        command::{Effect, Key, LeaseBatch, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
+        holder::{Ask, Holder, Outgoing},
+        lease::{Denied, Hot, Lease},
+        time::LogClock,
+    },
     mutants::{self, Mutant},
-    time::LogClock,
 };
 
 use crate::{

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use quorumgate_model::{
     command::{Actor, AdminRole},
     convert,
+    mutants::{self, Mutant},
     resource::Key,
 };
 use quorumgate_proto::store::v1 as store;
@@ -221,10 +222,10 @@ fn permit(caller: &Identity, needs: Access, path: &str) -> Result<(), Status> {
         Access::Rehearsed(_) => (AdminRole::Viewer, false),
         Access::Whole(role) => (role, true),
     };
-    if caller.role < role {
+    if caller.role < role && !mutants::is(Mutant::RoleIgnored) {
         return Err(role_too_low(role, &caller.name, caller.role, path));
     }
-    if whole && !caller.owner_scope.is_empty() {
+    if whole && !caller.owner_scope.is_empty() && !mutants::is(Mutant::ScopeIgnored) {
         let message = format!(
             "{path} concerns the whole cluster; {} may write objects of the owner {:?} alone",
             caller.name, caller.owner_scope

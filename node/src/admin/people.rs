@@ -14,7 +14,10 @@ use http::{
     uri::Authority,
 };
 use http_body_util::{BodyExt, Full};
-use quorumgate_model::resource::Auth;
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    resource::Auth,
+};
 use quorumgate_proxy::{
     body::ResponseBody,
     identity::{
@@ -245,7 +248,7 @@ fn is_of_the_page<T>(request: &Request<T>) -> bool {
     let headers = request.headers();
     let text = |name: &str| headers.get(name).map(|it| it.as_bytes());
     let own = host(request).map(|host| format!("https://{host}"));
-    text(PAGE) == Some(b"1")
+    (text(PAGE) == Some(b"1") || mutants::is(Mutant::AnyPageCalls))
         && text("sec-fetch-site").is_none_or(|site| site == b"same-origin")
         && text(ORIGIN.as_str()).is_none_or(|origin| own.is_some_and(|own| own.as_bytes() == origin))
 }

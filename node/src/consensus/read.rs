@@ -9,7 +9,11 @@ use openraft::{
     ReadPolicy,
     errors::{LinearizableReadError, RaftError},
 };
-use quorumgate_model::{NodeId, state::State};
+use quorumgate_model::{
+    NodeId,
+    mutants::{self, Mutant},
+    state::State,
+};
 use quorumgate_proto::peer::v1::{self as pb, request::Call, response::Answer};
 use tokio::time::timeout;
 
@@ -19,7 +23,10 @@ impl Consensus {
     /// ReadIndex: everything committed before the call is applied on this node when it returns.
     pub async fn linearize(&self, deadline: Duration) -> Result<Arc<State>, ProposeError> {
         let ends = Instant::now() + deadline;
-        let index = self.member.read_index(ends).await?;
+        let index = match mutants::is(Mutant::StaleRead) {
+            true => 0,
+            false => self.member.read_index(ends).await?,
+        };
         self.wait_applied(index, ends.saturating_duration_since(Instant::now())).await
     }
 

@@ -1,6 +1,9 @@
 //! The first frames of a connection: each side says who it is and whom it meant.
 
-use quorumgate_model::NodeId;
+use quorumgate_model::{
+    NodeId,
+    mutants::{self, Mutant},
+};
 use quorumgate_proto::peer::v1 as pb;
 
 pub use pb::hello::Use;
@@ -39,10 +42,10 @@ impl Me {
             return Err("it belongs to another cluster".into());
         }
         match dialled {
-            Some(dialled) if dialled != hello.node_id => {
+            Some(dialled) if dialled != hello.node_id && !mutants::is(Mutant::WhoeverAnswers) => {
                 Err(format!("node {dialled} was dialled and node {} answered", hello.node_id))
             }
-            None if hello.dialled_id != self.node => {
+            None if hello.dialled_id != self.node && !mutants::is(Mutant::WhoeverAnswers) => {
                 Err(format!("node {} was dialled, this is node {}", hello.dialled_id, self.node))
             }
             _ => Ok(()),

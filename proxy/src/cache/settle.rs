@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
-use quorumgate_model::resource::{Cache, Name};
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    resource::{Cache, Name},
+};
 
 use super::{
     Consulted, Question, X_API_KEY, answer, counted,
@@ -223,7 +226,11 @@ impl Ticket {
     fn may_be_shared(&self, said: &Directives, timed: bool, headers: &HeaderMap) -> bool {
         let forbidden = self.asked.no_store || said.no_store || said.private;
         let for_one = self.question.with_credentials && !said.is_for_all() || self.personal && !timed && !said.public;
-        !forbidden && !for_one && !headers.contains_key(header::SET_COOKIE) && varies_on(headers).is_some()
+        let for_one = for_one && !mutants::is(Mutant::OnesAnswerForAll);
+        !forbidden
+            && !for_one
+            && (!headers.contains_key(header::SET_COOKIE) || mutants::is(Mutant::CookieKept))
+            && varies_on(headers).is_some()
     }
 
     /// Without its body.

@@ -7,7 +7,10 @@ use http::{
     request::Parts,
     uri::{Authority, Scheme},
 };
-use quorumgate_model::canonical::BadPath;
+use quorumgate_model::{
+    canonical::BadPath,
+    mutants::{self, Mutant},
+};
 
 use super::{Host, hops::Seen};
 use crate::{refusal::Refusal, settings::ClientLimits, websocket};
@@ -93,8 +96,10 @@ pub(super) fn host(parts: &Parts) -> Result<Host<'_>, Refusal> {
     let mut values = parts.headers.get_all(header::HOST).iter();
     let field = match (values.next(), values.next()) {
         (None, _) => None,
-        (Some(value), None) => Some(text(value)?),
-        (Some(_), Some(_)) => return Err(Refusal::Malformed("more than one Host")),
+        (Some(_), Some(_)) if !mutants::is(Mutant::FirstOfTwoHosts) => {
+            return Err(Refusal::Malformed("more than one Host"));
+        }
+        (Some(value), _) => Some(text(value)?),
     };
     let target = parts.uri.authority().map(Authority::as_str);
     match (field, target) {

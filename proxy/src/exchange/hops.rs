@@ -1,6 +1,7 @@
 //! Fields that belong to one hop, and a single look over a message's fields that finds them (RFC 9110 7.6.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use quorumgate_model::mutants::{self, Mutant};
 
 use crate::identity::fields;
 
@@ -77,7 +78,7 @@ impl Seen {
                 "x-forwarded-for" => seen.x_forwarded_for = true,
                 "x-forwarded-host" => seen.x_forwarded_host = true,
                 "x-forwarded-proto" => seen.x_forwarded_proto = true,
-                name if fields::is_ours(name) => seen.identity = true,
+                name if fields::is_ours(name) => seen.identity = !mutants::is(Mutant::ClientSaysWhoItIs),
                 _ => (),
             }
         }
@@ -86,7 +87,7 @@ impl Seen {
 
     /// Removes what belongs to this hop; `TE: trailers` stays, since trailers are passed on.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        if self.connection {
+        if self.connection && !mutants::is(Mutant::HopFieldsKept) {
             strip_named(headers);
         }
         let mut strip = |there: bool, name: HeaderName| {

@@ -21,6 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, reque
 use http_body::Body;
 use quorumgate_model::{
     canonical,
+    mutants::{self, Mutant},
     resource::{Action, EncodedSlash, OnStale},
     ruleset::{Found, HeaderLookup, View},
 };
@@ -169,7 +170,7 @@ async fn serve(
         record.traffic =
             Some(traffic.enter(&parts, &host.name, &path, whence(&conn, &parts, trusted, &host, &path).tls));
     }
-    if let Some(shut_out) = shut_out {
+    if let Some(shut_out) = shut_out.filter(|_| !mutants::is(Mutant::AddressLetIn)) {
         return Err(Refusal::IpDenied(shut_out));
     }
     let directory = &conn.worker.shared.directory;
@@ -187,7 +188,7 @@ async fn serve(
         return Ok(answer);
     }
     let route = &plan.rule.route;
-    let fresh_only = route.on_stale == OnStale::Deny;
+    let fresh_only = route.on_stale == OnStale::Deny && !mutants::is(Mutant::OnStaleIgnored);
     // Before anybody proves who he is, which costs more; behind preflights, which let nobody in.
     if fresh_only && !conn.worker.shared.freshness.is_fresh() {
         return Err(Refusal::StateStale);
@@ -257,7 +258,9 @@ async fn serve(
             let host = forward::host(&parts, &seen, &plan);
             // Who proved who they are is known behind us by name, not by what could be used again.
             for place in &used {
-                if let Place::Field(name) = place {
+                if let Place::Field(name) = place
+                    && !mutants::is(Mutant::CredentialPassedOn)
+                {
                     parts.headers.remove(name);
                 }
             }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
+use quorumgate_model::mutants::{self, Mutant};
 use uuid::Uuid;
 
 use super::hops::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_REQUEST_ID};
@@ -11,7 +12,7 @@ use crate::{ids::Ids, recent::Traced};
 
 pub(super) fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     let ip = ip.to_canonical();
-    trusted.iter().any(|net| net.contains(&ip))
+    trusted.iter().any(|net| net.contains(&ip)) || mutants::is(Mutant::AnybodyIsTrusted)
 }
 
 /// An inbound id counts only if it is a UUID and its sender is trusted.

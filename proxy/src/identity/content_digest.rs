@@ -4,6 +4,7 @@
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use bytes::Bytes;
 use http::HeaderMap;
+use quorumgate_model::mutants::{self, Mutant};
 
 use super::{
     AuthFailure,
@@ -58,7 +59,7 @@ impl Digested {
         let held = self.held.take();
         // A digest is no secret: nothing is learnt from how long a comparison takes.
         let right = self.running.into_iter().all(|(context, expected)| context.finish().as_ref() == expected);
-        if right { Ok(held) } else { Err(WRONG) }
+        if right || mutants::is(Mutant::DigestIgnored) { Ok(held) } else { Err(WRONG) }
     }
 }
 

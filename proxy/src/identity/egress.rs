@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use quorumgate_model::mutants::{self, Mutant};
+
 /// What the object that holds the URL says in `allow_private`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
@@ -16,7 +18,7 @@ impl Reach {
         match place(address) {
             Place::Public => true,
             Place::Private => self == Self::Private,
-            Place::Never => false,
+            Place::Never => mutants::is(Mutant::MetadataInReach),
         }
     }
 }

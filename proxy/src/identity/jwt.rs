@@ -9,6 +9,7 @@ use std::{
 };
 
 use aws_lc_rs::digest;
+use quorumgate_model::mutants::{self, Mutant};
 use serde_json::Value;
 
 use super::{
@@ -159,7 +160,8 @@ fn invalid(reason: &'static str) -> Fault {
 
 fn header_fields<'a>(plan: &JwtPlan, head: &'a Claims) -> Result<(Algorithm, Option<&'a str>), Fault> {
     let algorithm = head.get("alg").and_then(Value::as_str).and_then(|word| Algorithm::from_str(word).ok());
-    let Some(algorithm) = algorithm.filter(|it| plan.algorithms.contains(it)) else {
+    let Some(algorithm) = algorithm.filter(|it| plan.algorithms.contains(it) || mutants::is(Mutant::AnyAlgorithm))
+    else {
         return Err(invalid("the token's algorithm is not allowed"));
     };
     // No extension is understood here, so none may be critical (RFC 7515 §4.1.11); `b64` and `zip` change what is read.
@@ -199,10 +201,10 @@ fn verified(plan: &JwtPlan, claims: Claims, marks: TokenMarks, now_s: u64) -> Re
         Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(AuthFailure::Invalid(reason)),
     };
-    if text("iss", "the token's issuer is malformed")? != Some(&plan.issuer) {
+    if text("iss", "the token's issuer is malformed")? != Some(&plan.issuer) && !mutants::is(Mutant::IssuerIgnored) {
         return Err(AuthFailure::Invalid(OTHER_ISSUER));
     }
-    if !is_for_us(&plan.audience, claims.get("aud")) {
+    if !is_for_us(&plan.audience, claims.get("aud")) && !mutants::is(Mutant::AudienceIgnored) {
         return Err(AuthFailure::Invalid("the token is for another audience"));
     }
     let (expires, issued_at) = times(plan, &claims, now_s)?;
@@ -259,7 +261,7 @@ fn times(plan: &JwtPlan, claims: &Claims, now_s: u64) -> Result<(u64, Option<u64
         return Err(AuthFailure::Invalid("the token has no expiry"));
     };
     let (issued_at, not_before) = (time("iat")?, time("nbf")?);
-    if expires.saturating_add(plan.skew_s) <= now_s {
+    if expires.saturating_add(plan.skew_s) <= now_s && !mutants::is(Mutant::TokenExpiryIgnored) {
         return Err(AuthFailure::Expired);
     }
     if expires > now_s.saturating_add(plan.max_lifetime_s).saturating_add(plan.skew_s) {

@@ -16,6 +16,7 @@ use http::{
 };
 use quorumgate_model::{
     credential::{Credential, CredentialKind, Standing},
+    mutants::{self, Mutant},
     resource::{Combine, Consumer, Key, Kind as ResourceKind, Name, Resource, RouteAuth},
 };
 
@@ -215,13 +216,16 @@ pub(crate) async fn sign_in_step(
 }
 
 fn is_revoked(directory: &Directory, caller: &Caller) -> bool {
-    directory.is_revoked(&caller.subject).is_some()
+    directory.is_revoked(&caller.subject).is_some() && !mutants::is(Mutant::RevocationUnasked)
 }
 
 /// Whether a stream that was let in with this identity must end: revoked, or its credential or consumer changed or gone.
 pub(crate) fn is_over(directory: &Directory, facts: &Facts, identity: &Identity) -> bool {
     if identity.presented.as_ref().is_some_and(|it| !it.still_holds(facts, wall_s())) {
         return true;
+    }
+    if mutants::is(Mutant::StreamOutlivesRevocation) {
+        return false;
     }
     if is_spent(directory, identity) {
         return true;
@@ -304,7 +308,7 @@ impl Attempt<'_> {
                 places.push(place);
             }
         }
-        if places.len() > 1 {
+        if places.len() > 1 && !mutants::is(Mutant::FirstOfTwoCredentials) {
             return Err(Miss::Ambiguous);
         }
         for plan in plans {
@@ -475,12 +479,14 @@ impl Attempt<'_> {
         let now_us = self.directory.now_us();
         match credential.standing(now_us) {
             Standing::Active | Standing::Rotating => (),
+            Standing::Disabled if mutants::is(Mutant::DisabledKeyTaken) => (),
             Standing::Disabled => return Err(AuthFailure::Invalid("the credential is disabled")),
             Standing::Expired => return Err(AuthFailure::Expired),
             Standing::Revoked => return Err(AuthFailure::Revoked),
         }
         let cidrs = credential.cidrs();
-        if !cidrs.is_empty() && !cidrs.iter().any(|net| net.contains(&self.client_ip)) {
+        let is_for = |net: &ipnet::IpNet| net.contains(&self.client_ip) || mutants::is(Mutant::KeyFromAnywhere);
+        if !cidrs.is_empty() && !cidrs.iter().any(is_for) {
             return Err(AuthFailure::Invalid("the credential is not for this address"));
         }
         let key = (Arc::as_ptr(&credential) as usize, Arc::as_ptr(plan) as usize);
@@ -511,6 +517,7 @@ impl Attempt<'_> {
         // RFC 8705 3: whoever stole the token has not the key of the certificate.
         if let Some(bound) = &token.certificate_sha256
             && self.conn.certificate_sha256() != Some(bound)
+            && !mutants::is(Mutant::BindingIgnored)
         {
             return Err(AuthFailure::Invalid("the token is bound to another client certificate"));
         }
@@ -688,7 +695,8 @@ impl Identity {
     fn of_all(mut callers: Vec<Caller>, ends_at: Option<u64>) -> Result<Self, AuthFailure> {
         let mut consumers = callers.iter().filter_map(|caller| caller.consumer.as_ref());
         let first = consumers.next().map(|consumer| consumer.name.clone());
-        if consumers.any(|consumer| Some(&consumer.name) != first.as_ref()) {
+        let differs = consumers.any(|consumer| Some(&consumer.name) != first.as_ref());
+        if differs && !mutants::is(Mutant::TwoConsumersAtOnce) {
             return Err(AuthFailure::Invalid("the credentials are of different consumers"));
         }
         let at = callers.iter().position(|caller| caller.consumer.is_some()).unwrap_or(0);

@@ -12,7 +12,10 @@ use std::{
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use imbl::{OrdMap, ordmap::DiffItem};
-use quorumgate_model::revocation::{Revocation, Selector, SelectorKey, SelectorKind, SelectorParts};
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    revocation::{Revocation, Selector, SelectorKey, SelectorKind, SelectorParts},
+};
 
 use super::{
     RevocationSubject,
@@ -176,7 +179,9 @@ fn each_selector(subject: &RevocationSubject, mut ask: impl FnMut(SelectorParts<
         }
         let named = [(Jti, &token.jti), (Sid, &token.sid), (Client, &token.client), (SigningKid, &token.kid)];
         for (kind, value) in named {
-            let Some(value) = value.as_deref() else { continue };
+            let Some(value) = value.as_deref().filter(|_| !mutants::is(Mutant::SelectorsOfTokensUnasked)) else {
+                continue;
+            };
             part(kind, b"", value.as_bytes());
             if !issuer.is_empty() {
                 part(kind, issuer, value.as_bytes());
@@ -227,6 +232,7 @@ impl Table {
         for slot in self.probe(fingerprint) {
             match slot.load(Ordering::Acquire) {
                 EMPTY => return false,
+                GONE if mutants::is(Mutant::GoneEndsTheSearch) => return false,
                 found if found == fingerprint => return true,
                 _ => {}
             }

@@ -14,6 +14,7 @@ use quorumgate_model::{
         holder::Ask,
         lease::{Denied, Lease},
     },
+    mutants::{self, Mutant},
     resource::{LimitCost, LimitKind, Name, OnNoQuorum},
 };
 use tokio::time::{Instant, timeout_at};
@@ -134,7 +135,7 @@ impl Admitted {
     /// The request is not let in after all: nothing of it counts.
     fn undo(&mut self) {
         for grant in self.grants.drain(..) {
-            if let Some(taken) = grant.taken {
+            if let Some(taken) = grant.taken.filter(|_| !mutants::is(Mutant::RefusedCounts)) {
                 grant.handle.put_back(taken);
             }
         }

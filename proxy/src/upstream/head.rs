@@ -6,6 +6,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body;
+use quorumgate_model::mutants::{self, Mutant};
 
 use super::{Asks, Failure};
 
@@ -78,7 +79,7 @@ pub(super) fn check<B>(response: &Response<B>, asks: Asks) -> Result<(), Failure
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
-    if length.is_some() {
+    if length.is_some() && !mutants::is(Mutant::AnswerOfTwoLengths) {
         return Err(Failure::Protocol("Content-Length beside Transfer-Encoding"));
     }
     match codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked") {

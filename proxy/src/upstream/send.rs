@@ -14,6 +14,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use quorumgate_model::{
+    mutants::{self, Mutant},
     resource::{HashOn, HostRewrite, Protocol, RetryOn, Upstream},
     ruleset::Rule,
 };
@@ -117,7 +118,7 @@ impl Pools {
         if call.expects {
             body.expect();
         }
-        let idempotent = head.method.is_idempotent();
+        let idempotent = head.method.is_idempotent() || mutants::is(Mutant::RetriedThoughUnsafe);
         let mut exchange = Exchange {
             worker: &self.worker,
             view: &view,

@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Result, ensure};
 pub use file::{Receiving, SnapshotFile};
 pub use format::SNAPSHOT_BYTES_MAX;
-use quorumgate_model::state::State;
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    state::State,
+};
 
 use crate::{
     LogId, SnapshotMeta,
@@ -117,7 +120,11 @@ impl Snapshots {
     /// Takes over a file that came from elsewhere, once all of it was read and checked; before that nothing changes.
     pub fn install(&self, meta: &SnapshotMeta, file: &SnapshotFile) -> Result<State> {
         let read = format::read(&*self.disk, &file.path).and_then(|(found, state)| {
-            ensure!(found == *meta, "the snapshot {} holds {found:?}, told was {meta:?}", file.path.display());
+            ensure!(
+                found == *meta || mutants::is(Mutant::OtherSnapshotTaken),
+                "the snapshot {} holds {found:?}, told was {meta:?}",
+                file.path.display()
+            );
             Ok((found, state))
         });
         let received = file.path.to_string_lossy().ends_with(ASIDE_SUFFIX);
@@ -154,7 +161,7 @@ impl Snapshots {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")));
         }
         self.disk.rename(aside, &path)?;
-        self.disk.sync_dir(&self.dir)?;
+        mutants::unless(Mutant::SnapshotNameUnsynced, || self.disk.sync_dir(&self.dir))?;
         let added = Kept { meta, file: SnapshotFile { path, length } };
         let mut kept = self.lock();
         // One that was being built while a newer one was installed comes late.
@@ -170,7 +177,9 @@ impl Snapshots {
         for gone in kept.drain(..beyond) {
             self.disk.remove(&gone.file.path)?;
         }
-        let older = (kept.len() == KEPT).then(|| kept[0].meta.last_log_id.map(|id| id.index)).flatten();
+        let older = (kept.len() == KEPT)
+            .then(|| kept[usize::from(mutants::is(Mutant::NewestSnapshotAlone))].meta.last_log_id.map(|id| id.index))
+            .flatten();
         self.floor.set_snapshot(older);
         Ok(())
     }

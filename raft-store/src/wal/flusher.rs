@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quorumgate_model::mutants::{self, Mutant};
+
 use super::{
     Op, Ops, Shared,
     record::{FRAME_BYTES, HEADER_BYTES, Header, Kind, Record, framed_bytes},
@@ -123,9 +125,10 @@ impl Flusher {
             self.current.offset += framed.len() as u32;
             self.shared.grew(framed.len() as u64);
         }
-        if needs_sync {
+        if needs_sync && !mutants::is(Mutant::LogSyncSkipped) {
             let started = Instant::now();
-            self.current.file.sync()?;
+            let synced = self.current.file.sync();
+            mutants::unless(Mutant::FailedSyncPassed, || synced)?;
             self.shared.syncs.observe(started.elapsed());
             self.current.synced = self.current.offset;
         }
@@ -165,10 +168,10 @@ impl Flusher {
             Record::new(kind, 0, &body).encode(salt, &mut framed);
         }
         self.when_there_is_room(|| file.write_at(&framed, 0))?;
-        file.sync()?;
+        mutants::unless(Mutant::SegmentHeadUnsynced, || file.sync())?;
         let path = segment_path(&self.dir, sequence);
         self.when_there_is_room(|| self.disk.rename(&aside, &path))?;
-        self.disk.sync_dir(&self.dir)?;
+        mutants::unless(Mutant::SegmentNameUnsynced, || self.disk.sync_dir(&self.dir))?;
 
         let offset = framed.len() as u32;
         self.current = Current { sequence, file: file.clone(), salt, offset, synced: offset, bytes: bytes as u32 };
@@ -184,7 +187,7 @@ impl Flusher {
             let unread = Arc::get_mut(&mut file).is_some();
             let aside = self.spares.next_path();
             self.disk.rename(&path, &aside)?;
-            self.disk.sync_dir(&self.dir)?;
+            mutants::unless(Mutant::PurgedNameUnsynced, || self.disk.sync_dir(&self.dir))?;
             // A reader that still holds it must not see it change.
             if !unread || !self.spares.recycle(aside.clone(), file) {
                 self.disk.remove(&aside)?;

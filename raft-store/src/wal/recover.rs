@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use quorumgate_model::mutants::{self, Mutant};
 
 use super::{
     record::{HEADER_BYTES, Header, Record, was_durable},
@@ -60,7 +61,8 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result
             .with_context(|| format!("{}: {RECOVERY}", path.display()))?;
     }
     // What a killed process left in the page cache was read as valid: make it so.
-    recovered.view.segments.back().context("no segment")?.file.sync()?;
+    let last = recovered.view.segments.back().context("no segment")?;
+    mutants::unless(Mutant::PageCacheTrusted, || last.file.sync())?;
     disk.sync_dir(dir)?;
     recovered.pristine = oldest == 0 && recovered.view.vote.is_none() && recovered.view.last.is_none();
     Ok(recovered)
@@ -99,10 +101,10 @@ fn read_segment(
         at += record.framed_bytes();
     }
     let broken = bytes[at..].iter().any(|byte| *byte != 0);
-    if broken && (!newest || was_durable(&bytes, at, salt)) {
+    if broken && (!newest || was_durable(&bytes, at, salt) && !mutants::is(Mutant::DamageTakenForTorn)) {
         bail!("the record at byte {at} is damaged");
     }
-    if broken {
+    if broken && !mutants::is(Mutant::TornTailKept) {
         tracing::warn!(segment = %path.display(), at, "cut an unfinished write off the end of the log");
         file.write_at(&vec![0; bytes.len() - at], at as u64)?;
     }
@@ -114,7 +116,7 @@ fn read_segment(
 fn check_owner(header: &Header, identity: Identity, sequence: u64) -> Result<()> {
     ensure!(header.sequence == sequence, "its header says it is segment {}", header.sequence);
     ensure!(
-        header.identity == identity,
+        header.identity == identity || mutants::is(Mutant::ForeignLogTaken),
         "it was written by node {} under another identity than this directory's (node {})",
         header.identity.node,
         identity.node

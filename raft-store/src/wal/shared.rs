@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use quorumgate_model::mutants::{self, Mutant};
 use tokio::sync::Notify;
 
 use super::{
@@ -200,7 +201,7 @@ impl Shared {
         let mut inner = self.lock();
         let purged = inner.view.purged?.index;
         let floor = self.floor.index()?;
-        inner.view.take_oldest(purged.min(floor))
+        inner.view.take_oldest(if mutants::is(Mutant::PurgedPastSnapshot) { purged } else { purged.min(floor) })
     }
 
     /// Nothing is written any more; everything queued and to come fails.

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
+use quorumgate_model::mutants::{self, Mutant};
 use quorumgate_proto::store::v1 as store;
 
 use super::record::{Kind, framed_bytes};
@@ -56,6 +57,7 @@ impl View {
                 let log_id = head.log_id.context("an entry without its log id")?;
                 self.entry(wire::log_id_from(&log_id), position)?;
             }
+            Kind::Vote if self.vote.is_some() && mutants::is(Mutant::StaleVote) => {}
             Kind::Vote => self.vote = Some(wire::vote_from(&store::Vote::decode(body)?)?),
             Kind::Committed => self.committed = point_from(body)?,
             Kind::Purge => self.purge(point_from(body)?.context("a purge up to nothing")?),
@@ -108,7 +110,8 @@ impl View {
         if next > self.next_index().unwrap_or(0) {
             bail!("truncated after {after:?}, beyond the last entry {:?}", self.last);
         }
-        self.positions.truncate(usize::try_from(next.saturating_sub(self.first)).unwrap_or(usize::MAX));
+        let kept = usize::try_from(next.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.positions.truncate(if mutants::is(Mutant::TruncatedComesBack) { usize::MAX } else { kept });
         self.last = after;
         Ok(())
     }

@@ -3,9 +3,11 @@
 use std::cmp::Reverse;
 
 use super::{Account, Holder, small};
-use crate::ledger::{
-    Limit,
-    command::{Dated, Key, Kind, LeaseBatch, LeaseItem, OpenSession},
+use crate::{
+    ledger::{
+        Limit,
+        command::{Dated, Key, Kind, LeaseBatch, LeaseItem, OpenSession},
+    },
     mutants::{self, Mutant},
 };
 
