@@ -152,16 +152,11 @@ impl<'a> Breaker<'a> {
             }
             Fault::Stop | Fault::StopLeader => {
                 self.hit.insert(name.into());
-                let member = self.member(name)?;
-                if member.is_running() {
-                    member.signal(Signal::SIGSTOP)?;
-                }
+                self.signal(name, Signal::SIGSTOP)?;
             }
             Fault::Restart => {
                 self.ended(name)?;
-                let member = self.member(name)?;
-                if member.is_running() {
-                    member.signal(Signal::SIGTERM)?;
+                if self.signal(name, Signal::SIGTERM)? {
                     self.terminated.insert(name.into());
                 }
             }
@@ -303,11 +298,17 @@ impl<'a> Breaker<'a> {
     }
 
     fn go_on(&mut self, name: &str) -> anyhow::Result<()> {
+        self.signal(name, Signal::SIGCONT).map(drop)
+    }
+
+    /// Whether there was a process to tell.
+    fn signal(&mut self, name: &str, signal: Signal) -> anyhow::Result<bool> {
         let member = self.member(name)?;
-        if member.is_running() {
-            member.signal(Signal::SIGCONT)?;
+        let lives = member.is_running() && !member.has_ended()?;
+        if lives {
+            member.signal(signal)?;
         }
-        Ok(())
+        Ok(lives)
     }
 
     fn wander(&mut self, name: Option<&str>) -> anyhow::Result<()> {
