@@ -30,7 +30,7 @@ use crate::{
         lately::Lately,
         listener::{self, Telemetry},
         logs,
-        otlp::Exporter,
+        otlp::{Exporter, Progress, Trail},
     },
     usage,
 };
@@ -154,6 +154,13 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
             metrics_every: settings.telemetry.otlp_metrics_every.0,
         };
         tasks.start("otlp", exporter.run(tasks.stop()));
+        if settings.telemetry.otlp_audit {
+            let progress = Arc::<Progress>::default();
+            consensus.attach_audit_export(progress.clone());
+            let (consensus, dir) = (consensus.clone(), options.dir.clone());
+            let trail = Trail { consensus, collector: endpoint.parse()?, dir, progress };
+            tasks.start("audit export", trail.run(tasks.stop()));
+        }
     }
     tasks.start("telemetry", telemetry.run(telemetry_listener, tasks.stop()));
     let serving = proxy.clone();

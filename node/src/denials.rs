@@ -20,7 +20,7 @@ use quorumgate_model::{
 use quorumgate_proto::store::v1::{Actor, DenialRecord};
 use quorumgate_raft_store::{
     journal::Checked,
-    own_chain::{self, Head, OwnChain},
+    own_chain::{self, Head, Link, OwnChain},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,8 @@ struct Waiting {
 pub struct Denial {
     pub sequence: u64,
     pub hash: String,
+    /// Of the one before.
+    pub previous: String,
     pub record: DenialRecord,
 }
 
@@ -130,12 +132,12 @@ impl Denials {
     /// Newest first, below that sequence number. Blocks on the disk.
     pub fn read(&self, before: u64, limit: usize) -> Vec<Denial> {
         // None yet: there is no directory either.
-        let links = own_chain::read(&self.dir, before, limit).unwrap_or_default();
-        let decoded = links.into_iter().filter_map(|it| {
-            let record = DenialRecord::decode(&*it.payload).ok()?;
-            Some(Denial { sequence: it.sequence, hash: it.hash.to_string(), record })
-        });
-        decoded.collect()
+        own_chain::read(&self.dir, before, limit).unwrap_or_default().into_iter().filter_map(decoded).collect()
+    }
+
+    /// Oldest first, from that sequence number on. Blocks on the disk.
+    pub fn read_from(&self, first: u64, limit: usize) -> Vec<Denial> {
+        own_chain::read_from(&self.dir, first, limit).unwrap_or_default().into_iter().filter_map(decoded).collect()
     }
 
     /// Against what the cluster has noted of the chain. Blocks on the disk.
@@ -174,6 +176,12 @@ impl OwnTrail for Writing {
     fn wrote(&self, chain: Option<&OwnChain>) {
         self.0.set_head(chain.map(OwnChain::head));
     }
+}
+
+fn decoded(link: Link) -> Option<Denial> {
+    let (hash, previous) = (link.hash.to_string(), link.previous.to_string());
+    let record = DenialRecord::decode(&*link.payload).ok()?;
+    Some(Denial { sequence: link.sequence, hash, previous, record })
 }
 
 const TOO_FAST: &str = "TOO_MANY_FAILURES";

@@ -63,9 +63,9 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
     waiting
 }
 
-fn otlp(settings: &Settings) -> (&Option<String>, f64, Span) {
+fn otlp(settings: &Settings) -> (&Option<String>, f64, Span, bool) {
     let telemetry = &settings.telemetry;
-    (&telemetry.otlp_endpoint, telemetry.trace_ratio, telemetry.otlp_metrics_every)
+    (&telemetry.otlp_endpoint, telemetry.trace_ratio, telemetry.otlp_metrics_every, telemetry.otlp_audit)
 }
 
 #[cfg(test)]

@@ -178,12 +178,15 @@ pub struct Telemetry {
     /// How often it gets the metrics; 0s: never.
     #[serde(default = "otlp_metrics_every_default")]
     pub otlp_metrics_every: Span,
+    /// Whether it gets the cluster's audit trail and this node's own denials, each entry at least once.
+    #[serde(default)]
+    pub otlp_audit: bool,
 }
 
 impl Telemetry {
     pub fn at(listen: SocketAddr) -> Self {
         let (trace_ratio, otlp_metrics_every) = (trace_ratio_default(), otlp_metrics_every_default());
-        Self { listen, log: log_default(), otlp_endpoint: None, trace_ratio, otlp_metrics_every }
+        Self { listen, log: log_default(), otlp_endpoint: None, trace_ratio, otlp_metrics_every, otlp_audit: false }
     }
 }
 
@@ -266,6 +269,10 @@ impl Settings {
         if let Some(endpoint) = &self.telemetry.otlp_endpoint {
             endpoint.parse::<Collector>()?;
         }
+        anyhow::ensure!(
+            !self.telemetry.otlp_audit || self.telemetry.otlp_endpoint.is_some(),
+            "telemetry.otlp_audit: found true; allowed: only beside otlp_endpoint"
+        );
         if let Some(oidc) = &self.admin.oidc {
             oidc.check().context("admin.oidc")?;
         }
@@ -282,5 +289,65 @@ impl Settings {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> (String, toml::Table) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/settings.toml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let table = toml::from_str(&text).unwrap();
+        (text, table)
+    }
+
+    /// The names of all fields, as paths.
+    fn names(under: &str, table: &toml::Table, found: &mut Vec<String>) {
+        for (name, value) in table {
+            let path = format!("{under}{name}");
+            match value {
+                toml::Value::Table(table) => names(&format!("{path}."), table, found),
+                toml::Value::Array(values) if values.first().is_some_and(toml::Value::is_table) => {
+                    values
+                        .iter()
+                        .filter_map(toml::Value::as_table)
+                        .for_each(|it| names(&format!("{path}."), it, found));
+                }
+                _ => found.push(path),
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_has_every_field_with_its_default() {
+        let (text, table) = example();
+        let settings: Settings = toml::from_str(&text).unwrap();
+        settings.check().unwrap();
+        let (mut written, mut all) = (Vec::new(), Vec::new());
+        names("", &table, &mut written);
+        names("", &toml::Table::try_from(&settings).unwrap(), &mut all);
+        all.retain(|it| !written.contains(it));
+        assert_eq!(all, [""; 0], "examples/settings.toml lacks these");
+        for absent in ["access_log_file", "certificate_file", "key_file", "advertise", "[admin.oidc]", "otlp_endpoint"]
+        {
+            assert!(text.contains(absent), "{absent}, which is absent by default");
+        }
+        let telemetry = Telemetry::at(settings.telemetry.listen);
+        assert_eq!((settings.telemetry, settings.audit), (telemetry, Audit::default()));
+        let proxy: Proxy = toml::from_str("listeners = [{ address = '0.0.0.0:8080' }]").unwrap();
+        assert_eq!(settings.proxy, proxy);
+    }
+
+    #[test]
+    fn audit_trails_go_nowhere_without_an_endpoint() {
+        let (text, _) = example();
+        let mut settings: Settings = toml::from_str(&text).unwrap();
+        settings.telemetry.otlp_audit = true;
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.contains("telemetry.otlp_audit") && error.contains("otlp_endpoint"), "{error}");
+        settings.telemetry.otlp_endpoint = Some("http://127.0.0.1:4318".into());
+        settings.check().unwrap();
     }
 }

@@ -39,6 +39,8 @@ pub struct Head {
 pub struct Link {
     pub sequence: u64,
     pub hash: Digest,
+    /// Of the one before.
+    pub previous: Digest,
     pub payload: Vec<u8>,
 }
 
@@ -147,12 +149,27 @@ pub fn read(dir: &Path, before: u64, limit: usize) -> Result<Vec<Link>> {
         }
         let bytes = fs::read(path)?;
         let sound = frames(&bytes).0.into_iter().flatten().filter(|it| it.sequence < before);
-        let mut of_file: Vec<_> =
-            sound.map(|it| Link { sequence: it.sequence, hash: it.hash(), payload: it.payload.to_vec() }).collect();
+        let mut of_file: Vec<_> = sound.map(|it| it.link()).collect();
         of_file.reverse();
         links.extend(of_file);
     }
     links.truncate(limit);
+    Ok(links)
+}
+
+/// Oldest first, from that sequence number on. Blocks on the disk.
+pub fn read_from(dir: &Path, first: u64, limit: usize) -> Result<Vec<Link>> {
+    let files = files(dir)?;
+    let begins = files.partition_point(|(from, _)| *from <= first).saturating_sub(1);
+    let mut links = Vec::new();
+    for (_, path) in &files[begins..] {
+        if links.len() >= limit {
+            break;
+        }
+        let bytes = fs::read(path)?;
+        let sound = frames(&bytes).0.into_iter().flatten().filter(|it| it.sequence >= first);
+        links.extend(sound.take(limit - links.len()).map(|it| it.link()));
+    }
     Ok(links)
 }
 
@@ -231,6 +248,10 @@ impl Frame<'_> {
 
     fn hash(&self) -> Digest {
         Digest::of(&self.linked())
+    }
+
+    fn link(&self) -> Link {
+        Link { sequence: self.sequence, hash: self.hash(), previous: self.previous, payload: self.payload.to_vec() }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -349,6 +370,12 @@ mod tests {
         assert_eq!(links.iter().map(|it| it.sequence).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
         assert_eq!(links[1].payload, b"entry number 3");
         assert_eq!(read(dir.path(), 3, 1).unwrap()[0].sequence, 2);
+        assert_eq!((links[0].previous, links[4].previous), (links[1].hash, Digest::default()));
+        let from = |first, limit| {
+            let links = read_from(dir.path(), first, limit).unwrap();
+            links.iter().map(|it| it.sequence).collect::<Vec<_>>()
+        };
+        assert_eq!((from(1, 2), from(4, 10), from(6, 10)), (vec![1, 2], vec![4, 5], vec![]));
         let checked = check(dir.path(), None).unwrap();
         assert_eq!((checked.checked, checked.first, checked.last, checked.flaws), (5, 1, 5, vec![]));
     }
@@ -393,8 +420,14 @@ mod tests {
             chain.close_file();
         }
         let numbers = |dir: &Path| read(dir, u64::MAX, 10).unwrap().iter().map(|it| it.sequence).collect::<Vec<_>>();
+        let from = |first, limit| {
+            let links = read_from(dir.path(), first, limit).unwrap();
+            links.iter().map(|it| it.sequence).collect::<Vec<_>>()
+        };
+        assert_eq!((from(2, 2), from(4, 10)), (vec![2, 3], vec![4, 5, 6]), "over files");
         // The second file has one that is not over.
         chain.forget(|payload| payload != b"entry number 3").unwrap();
+        assert_eq!(from(1, 2), [3, 4], "the oldest that is there");
         assert_eq!(numbers(dir.path()), [6, 5, 4, 3]);
         assert_eq!(altered(dir.path()), []);
         chain.forget(|_| true).unwrap();

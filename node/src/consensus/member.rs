@@ -24,7 +24,7 @@ use crate::{
     peer::{Peers, Target, hello::Me},
     pki::{ClusterKey, Held},
     settings::Settings,
-    telemetry::{histogram::Histogram, lately::Lately},
+    telemetry::{histogram::Histogram, lately::Lately, otlp::Progress},
 };
 
 pub(super) type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -74,6 +74,8 @@ pub(super) struct Member {
     pub propagation: Histogram,
     /// Once the proxy runs: what it has counted lately.
     pub lately: OnceLock<Arc<Lately>>,
+    /// Where audit trails are sent to a collector.
+    pub audit_export: OnceLock<Arc<Progress>>,
 }
 
 /// Raft's metrics at one moment, copied: a reference to them must not be held across an await.

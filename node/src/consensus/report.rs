@@ -33,7 +33,13 @@ use crate::{
     peer::Target,
     pki,
     publish::wall_ms,
-    telemetry::{exchange, histogram::Histogram, lately::Lately, upstream},
+    telemetry::{
+        exchange,
+        histogram::Histogram,
+        lately::Lately,
+        otlp::{Delivered, Progress},
+        upstream,
+    },
 };
 
 /// Synced writes of which the median is reported.
@@ -70,6 +76,17 @@ impl Consensus {
     pub fn attach_lately(&self, lately: Arc<Lately>) {
         // A second one is not started in a process.
         let _ = self.member.lately.set(lately);
+    }
+
+    /// Once trails are sent to a collector.
+    pub fn attach_audit_export(&self, progress: Arc<Progress>) {
+        // A second one is not started in a process.
+        let _ = self.member.audit_export.set(progress);
+    }
+
+    /// None where they are not sent.
+    pub fn audit_export(&self) -> Option<Delivered> {
+        self.member.audit_export()
     }
 
     pub fn region(&self) -> &str {
@@ -222,6 +239,11 @@ impl Member {
         self.others().iter().filter_map(known).collect()
     }
 
+    fn audit_export(&self) -> Option<Delivered> {
+        let progress = self.audit_export.get()?;
+        Some(progress.against(self.state().audit.count, *self.denials.written().borrow()))
+    }
+
     pub(super) async fn report(&self) -> ReportResponse {
         let dir = self.dir.clone();
         let looked = tokio::task::spawn_blocking(move || OnDisk {
@@ -255,6 +277,12 @@ impl Member {
             certificate_issuer: self.held.issuer_sha256().to_vec(),
             trusted_cas: self.held.cas().iter().map(|ca| pki::sha256(ca).to_vec()).collect(),
             access_log_dropped: self.proxy.get().map_or(0, |proxy| proxy.access_log_dropped()),
+            audit_export: self.audit_export().map(|it| report_response::AuditExport {
+                waiting: it.waiting,
+                stuck_ms: it.stuck.as_millis() as u64,
+                lost: it.lost,
+                trouble: it.trouble,
+            }),
             // Last: what came before took its time.
             wall_ms: wall_ms(),
         }

@@ -122,6 +122,7 @@ impl Consensus {
             access,
             propagation: Histogram::default(),
             lately: OnceLock::new(),
+            audit_export: OnceLock::new(),
         });
         let consensus = Self { member: member.clone() };
         member.raft.run();

@@ -11,7 +11,7 @@ use quorumgate_model::{
     command::NodeRecord,
     convert,
     digest::Digest,
-    state::{AuditEntry, RevisionDiff, State},
+    state::{AuditEntry, AuditHead, RevisionDiff, State},
 };
 use quorumgate_proto::{
     admin::v1::{NodeTraffic, NodeUpstreamHealth},
@@ -151,6 +151,47 @@ impl Consensus {
         chain.extend(self.member.own_audit(chain.next + 1, limit).await);
         chain.entries
     }
+}
+
+impl Consensus {
+    /// What follows that entry, oldest first and without a gap: of this node's journal, or of a peer's as far as the chain
+    /// proves it. Where nobody in reach holds the next one, what this node holds behind it, if anything.
+    pub async fn audit_after(&self, last: AuditHead, limit: usize) -> Vec<AuditEntry> {
+        let limit = limit.min(AUDIT_PAGE);
+        let journal = self.member.journal.clone();
+        let read = tokio::task::spawn_blocking(move || journal.audit_from(last.count + 1, limit)).await;
+        let mut own = read.unwrap_or_default();
+        let unbroken = own.windows(2).take_while(|pair| pair[1].sequence == pair[0].sequence + 1).count() + 1;
+        own.truncate(unbroken);
+        if own.first().is_some_and(|it| it.sequence == last.count + 1) {
+            return own;
+        }
+        for target in self.member.others() {
+            let request = pb::AuditRequest { before: last.count + 1 + limit as u64, limit: limit as u32 };
+            let asked = self.member.peers.call(&target, Call::Audit(request), DIFF_MAX).await;
+            let Ok(Answer::Audit(answer)) = asked else { continue };
+            let given = answer.entries.into_iter().rev().filter_map(|it| convert::audit_from(it).ok());
+            let proven = proven_after(last, given);
+            if !proven.is_empty() {
+                return proven;
+            }
+        }
+        own
+    }
+}
+
+/// Those that follow the head, each by the hash of the one before it.
+fn proven_after(mut head: AuditHead, oldest_first: impl Iterator<Item = AuditEntry>) -> Vec<AuditEntry> {
+    let mut proven = Vec::new();
+    let begins = head.count;
+    for entry in oldest_first.skip_while(|it| it.sequence <= begins) {
+        if entry.sequence != head.count + 1 || entry.previous != head.hash {
+            break;
+        }
+        head = AuditHead { count: entry.sequence, hash: entry.hash() };
+        proven.push(entry);
+    }
+    proven
 }
 
 /// Answers what this node has spent of limits.
@@ -350,5 +391,43 @@ impl Member {
             }
             last = Some(published);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(head: AuditHead) -> (AuditEntry, AuditHead) {
+        let entry = AuditEntry {
+            sequence: head.count + 1,
+            index: head.count + 1,
+            revision: 0,
+            wall_ms: 0,
+            actor: Arc::default(),
+            message: String::new(),
+            summary: "something".into(),
+            previous: head.hash,
+        };
+        let after = AuditHead { count: entry.sequence, hash: entry.hash() };
+        (entry, after)
+    }
+
+    #[test]
+    fn what_a_peer_gives_is_taken_as_far_as_the_chain_proves_it() {
+        let (first, after_first) = entry(AuditHead::default());
+        let (second, after_second) = entry(after_first);
+        let (third, _) = entry(after_second);
+        let check = |head, given: &[&AuditEntry], expected: &[u64]| {
+            let proven = proven_after(head, given.iter().map(|it| (*it).clone()));
+            assert_eq!(proven.iter().map(|it| it.sequence).collect::<Vec<_>>(), expected);
+        };
+        check(AuditHead::default(), &[&first, &second, &third], &[1, 2, 3]);
+        check(after_first, &[&first, &second, &third], &[2, 3]);
+        check(after_first, &[&third], &[]);
+        check(after_first, &[], &[]);
+        let forged = AuditEntry { message: "not so".into(), ..second.clone() };
+        check(after_first, &[&forged, &third], &[2]);
+        check(AuditHead { hash: Digest::default(), ..after_first }, &[&second, &third], &[]);
     }
 }

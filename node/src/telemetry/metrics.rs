@@ -57,7 +57,7 @@ pub fn text(telemetry: &Telemetry) -> String {
     between_nodes(telemetry, &mut out);
     what_is_kept(telemetry, &state, &mut out);
     telemetry.proxy.metrics(&mut out);
-    otlp::write_metrics(&mut out);
+    otlp::write_metrics(&telemetry.consensus, &mut out);
     out
 }
 

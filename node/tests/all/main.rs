@@ -15,6 +15,7 @@ mod kubernetes;
 mod members;
 mod on_call;
 mod otlp;
+mod otlp_audit;
 mod page;
 mod renewal;
 mod snapshots;

@@ -35,7 +35,14 @@ fn collector() -> (String, Receiver<(String, Vec<u8>)>) {
 }
 
 fn take(mut stream: TcpStream) -> Option<(String, Vec<u8>)> {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let taken = read(&stream)?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
+    Some(taken)
+}
+
+/// The path and the body of a request.
+pub fn read(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let path = line.split(' ').nth(1)?.to_owned();
@@ -53,11 +60,10 @@ fn take(mut stream: TcpStream) -> Option<(String, Vec<u8>)> {
     assert!(is_protobuf);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
     Some((path, body))
 }
 
-fn word<'a>(attributes: &'a [otlp::KeyValue], key: &str) -> Option<&'a Value> {
+pub fn word<'a>(attributes: &'a [otlp::KeyValue], key: &str) -> Option<&'a Value> {
     attributes.iter().find(|it| it.key == key)?.value.as_ref()?.value.as_ref()
 }
 

@@ -133,6 +133,19 @@ impl Journal {
         entries.into_values().rev().take(limit).collect()
     }
 
+    /// Oldest first, from that sequence number on.
+    pub fn audit_from(&self, first: u64, limit: usize) -> Vec<AuditEntry> {
+        // The gathered ones are read first: what is written meanwhile is found in the books.
+        let mut entries = self.inner.gathered.lock().audit.clone();
+        entries.retain(|sequence, _| *sequence >= first);
+        let written = self.read(|books| {
+            let sequences = books.audit.numbers_from(first).take(limit);
+            sequences.map(|sequence| books.entry(sequence?)).filter_map(Result::transpose).collect::<Result<Vec<_>>>()
+        });
+        entries.extend(written.unwrap_or_default().into_iter().map(|entry| (entry.sequence, entry)));
+        entries.into_values().take(limit).collect()
+    }
+
     /// The reason why the journal cannot be trusted or written, if any.
     pub fn degraded(&self) -> Option<String> {
         self.inner.trouble.why()

@@ -87,6 +87,18 @@ impl Shelf {
         })
     }
 
+    /// The numbers from that one on, oldest first.
+    pub fn numbers_from(&self, first: u64) -> impl Iterator<Item = Result<u64>> {
+        let mut before = None;
+        self.tree.range(first.to_be_bytes()..).keys().filter_map(move |key| {
+            let number = key.map_err(Into::into).and_then(|key| number_of(&key));
+            match number {
+                Ok(number) if before.replace(number) == Some(number) => None,
+                number => Some(number),
+            }
+        })
+    }
+
     pub fn clear(&self) -> Result<()> {
         Ok(self.tree.clear()?)
     }

@@ -84,6 +84,8 @@ async fn keeps_what_was_recorded() {
     assert_eq!(sequences(&journal), [5, 4, 3, 2, 1]);
     assert_eq!(journal.audit(u64::MAX, 2)[1].message, "4");
     assert_eq!(journal.audit(4, 2)[0].message, "3");
+    let from = |first, limit| journal.audit_from(first, limit).iter().map(|it| it.sequence).collect::<Vec<_>>();
+    assert_eq!((from(0, 2), from(4, 10), from(6, 10)), (vec![1, 2], vec![4, 5], vec![]));
     assert_eq!(journal.revision_diff(3).unwrap().previous, 2);
     assert_eq!(journal.revision_diff(6), None);
 }

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use quorumgate_model::{NodeId, timing::Timing};
-use quorumgate_proto::{admin::v1 as admin, peer::v1::ReportResponse};
+use quorumgate_proto::{
+    admin::v1 as admin,
+    peer::v1::{ReportResponse, report_response::AuditExport},
+};
 
 use crate::{
     admin::desk::Desk,
@@ -30,6 +33,7 @@ const DISK_WARN_BYTES: u64 = 2 << 30;
 const DISK_CRITICAL_BYTES: u64 = 256 << 20;
 const FILES_MIN: u64 = 16_384;
 const BEHIND_WARN: u64 = 1_000;
+const AUDIT_STUCK_WARN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -352,6 +356,27 @@ impl Findings {
         let level = (lost > 0).then_some(Level::Warning);
         let fix = "the disk of the access log is too slow or full, or its reader stands still";
         self.judged(level, "access_log", node, format!("{lost} lines lost since the start"), "none", fix);
+        if let Some(export) = &report.audit_export {
+            self.audit_export(node, export);
+        }
+    }
+
+    fn audit_export(&mut self, node: &str, export: &AuditExport) {
+        let stuck = Duration::from_millis(export.stuck_ms);
+        let level = (stuck > AUDIT_STUCK_WARN || export.lost > 0).then_some(Level::Warning);
+        let mut found = format!("{} entries wait", export.waiting);
+        if stuck > AUDIT_STUCK_WARN {
+            found += &format!(", none was taken for {}", span(stuck));
+        }
+        if export.lost > 0 {
+            found += &format!(", {} were lost since the start", export.lost);
+        }
+        if !export.trouble.is_empty() {
+            found += &format!(": {}", export.trouble);
+        }
+        let fix = "telemetry.otlp_endpoint must lead to a collector with a pipeline for logs; what waits is sent once it is there";
+        let allowed = format!("one taken within {}, none lost", span(AUDIT_STUCK_WARN));
+        self.judged(level, "audit_export", node, found, &allowed, fix);
     }
 }
 
@@ -468,5 +493,9 @@ mod tests {
         check(|it| of(it, 0).files_max = Some(1_024), &[("file_descriptors", "n1", "warning")]);
         check(|it| of(it, 0).files_open = Some(1 << 20), &[("file_descriptors", "n1", "critical")]);
         check(|it| of(it, 0).access_log_dropped = 4, &[("access_log", "n1", "warning")]);
+        let export = |waiting, stuck_ms, lost| Some(AuditExport { waiting, stuck_ms, lost, trouble: "away".into() });
+        check(|it| of(it, 0).audit_export = export(9, 59_000, 0), &[]);
+        check(|it| of(it, 0).audit_export = export(9, 61_000, 0), &[("audit_export", "n1", "warning")]);
+        check(|it| of(it, 0).audit_export = export(0, 0, 1), &[("audit_export", "n1", "warning")]);
     }
 }

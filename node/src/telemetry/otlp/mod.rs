@@ -1,8 +1,14 @@
-//! Traces and metrics for an OpenTelemetry collector: OTLP as protobuf over HTTP, in batches. What the collector does not take
-//! is dropped and counted; an exchange never waits for it.
+//! Traces, metrics and audit trails for an OpenTelemetry collector: OTLP as protobuf over HTTP, in batches. Spans and metrics
+//! that the collector does not take are dropped and counted; an exchange never waits for it. Audit entries are kept until it
+//! has taken them.
 
+mod collector;
 mod metrics;
+mod place;
+mod progress;
+mod records;
 mod spans;
+mod trail;
 
 use std::{
     fmt::Write,
@@ -10,52 +16,28 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, ensure};
-use bytes::Bytes;
-use http::{Request, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use prost::Message;
 use quorumgate_proto::telemetry::v1 as otlp;
 use quorumgate_proxy::recent::{Exchange, Filter};
-use tokio::{net::TcpStream, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    collector::Collector,
+    progress::{Delivered, Progress},
+    trail::Trail,
+};
 use super::{listener::Telemetry, metrics as prometheus};
-use crate::VERSION;
+use crate::{VERSION, consensus::Consensus};
 
 /// Spans of one request to the collector, and how long they may wait for others.
 const BATCH_SPANS_MAX: usize = 512;
 const BATCH_EVERY: Duration = Duration::from_secs(1);
 /// Exchanges that wait for their span.
 const QUEUE_MAX: usize = 4_096;
-const SEND_WITHIN: Duration = Duration::from_secs(5);
-/// Of what the collector answers.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 static SENT: AtomicU64 = AtomicU64::new(0);
 static LOST: AtomicU64 = AtomicU64::new(0);
-
-/// Where the collector is: `http://host:port` and what comes before `/v1/traces`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collector {
-    authority: String,
-    path: String,
-}
-
-impl std::str::FromStr for Collector {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let wrong =
-            || format!("telemetry.otlp_endpoint: found {text:?}; allowed: http://host:port, of a collector nearby");
-        let uri: Uri = text.parse().with_context(wrong)?;
-        ensure!(uri.scheme_str() == Some("http") && uri.query().is_none(), wrong());
-        let authority = uri.authority().filter(|it| it.port().is_some()).with_context(wrong)?;
-        Ok(Self { authority: authority.to_string(), path: uri.path().trim_end_matches('/').to_owned() })
-    }
-}
 
 pub struct Exporter {
     pub telemetry: Telemetry,
@@ -106,7 +88,8 @@ impl Exporter {
         let spans: Vec<_> = waiting.drain(..).map(|exchange| spans::span(&exchange)).collect();
         let count = spans.len() as u64;
         let scope_spans = vec![otlp::ScopeSpans { scope: Some(scope()), spans }];
-        let resource_spans = vec![otlp::ResourceSpans { resource: Some(self.resource()), scope_spans }];
+        let resource_spans =
+            vec![otlp::ResourceSpans { resource: Some(resource(&self.telemetry.consensus)), scope_spans }];
         let counter = match self.send("/v1/traces", &otlp::TracesRequest { resource_spans }).await {
             true => &SENT,
             false => &LOST,
@@ -120,60 +103,25 @@ impl Exporter {
         let read = tokio::task::spawn_blocking(move || metrics::read(&prometheus::text(&telemetry), now_ns()));
         let Ok(metrics) = read.await else { return };
         let scope_metrics = vec![otlp::ScopeMetrics { scope: Some(scope()), metrics }];
-        let resource_metrics = vec![otlp::ResourceMetrics { resource: Some(self.resource()), scope_metrics }];
+        let resource_metrics =
+            vec![otlp::ResourceMetrics { resource: Some(resource(&self.telemetry.consensus)), scope_metrics }];
         self.send("/v1/metrics", &otlp::MetricsRequest { resource_metrics }).await;
-    }
-
-    /// Who speaks.
-    fn resource(&self) -> otlp::TelemetryResource {
-        let consensus = &self.telemetry.consensus;
-        let cluster = consensus.state().cluster.as_ref().map(|facts| facts.name.clone()).unwrap_or_default();
-        let attributes = vec![
-            text("service.name", "quorumgate"),
-            text("service.version", VERSION),
-            text("service.namespace", &cluster),
-            text("service.instance.id", &consensus.view().name),
-            text("cloud.region", consensus.region()),
-        ];
-        otlp::TelemetryResource { attributes }
     }
 
     /// Whether the collector has taken it.
     async fn send(&self, path: &str, message: &impl Message) -> bool {
-        let sent = tokio::time::timeout(SEND_WITHIN, self.post(path, message.encode_to_vec())).await;
-        match sent.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {SEND_WITHIN:?}"))) {
-            Ok(()) => true,
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::debug!(path, error, "the collector has not taken it");
-                false
-            }
-        }
-    }
-
-    async fn post(&self, path: &str, body: Vec<u8>) -> anyhow::Result<()> {
-        let stream = TcpStream::connect(&self.collector.authority).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::post(format!("{}{path}", self.collector.path))
-            .header(header::HOST, &self.collector.authority)
-            .header(header::CONTENT_TYPE, "application/x-protobuf")
-            .body(Full::new(Bytes::from(body)))?;
-        let asking = async move {
-            let answer = sender.send_request(request).await?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-            body.map_err(|error| anyhow::anyhow!("its answer: {error}"))?;
-            ensure!(status.is_success(), "it answers {status}");
-            anyhow::Ok(())
+        let error = match self.collector.post(path, message).await {
+            Ok(reply) if reply.status.is_success() => return true,
+            Ok(reply) => format!("it answers {}", reply.status),
+            Err(error) => format!("{error:#}"),
         };
-        // The connection ends once its sender is gone.
-        let (answered, _) = tokio::join!(asking, connection);
-        answered
+        tracing::debug!(path, error, "the collector has not taken it");
+        false
     }
 }
 
 /// Appends the Prometheus text of what was sent.
-pub fn write_metrics(out: &mut String) {
+pub fn write_metrics(consensus: &Consensus, out: &mut String) {
     for (name, help, count) in [
         ("quorumgate_otlp_spans_sent_total", "Spans that the collector has taken.", &SENT),
         ("quorumgate_otlp_spans_lost_total", "Spans that it has not taken, or that came too fast.", &LOST),
@@ -181,6 +129,35 @@ pub fn write_metrics(out: &mut String) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", count.load(Relaxed));
     }
+    let audit = consensus.audit_export().unwrap_or_default();
+    let (sent, lost, waiting) = (audit.sent, audit.lost, audit.waiting);
+    for (name, kind, help, value) in [
+        ("sent_total", "counter", "Audit entries that the collector has taken.", sent as f64),
+        (
+            "lost_total",
+            "counter",
+            "Audit entries that are not kept any more, or that it refused for good.",
+            lost as f64,
+        ),
+        ("waiting", "gauge", "Audit entries that it does not have yet.", waiting as f64),
+        ("stuck_seconds", "gauge", "For how long it has taken none while there were some.", audit.stuck.as_secs_f64()),
+    ] {
+        let name = format!("quorumgate_otlp_audit_{name}");
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    }
+}
+
+/// Who speaks.
+fn resource(consensus: &Consensus) -> otlp::TelemetryResource {
+    let cluster = consensus.state().cluster.as_ref().map(|facts| facts.name.clone()).unwrap_or_default();
+    let attributes = vec![
+        text("service.name", "quorumgate"),
+        text("service.version", VERSION),
+        text("service.namespace", &cluster),
+        text("service.instance.id", &consensus.view().name),
+        text("cloud.region", consensus.region()),
+    ];
+    otlp::TelemetryResource { attributes }
 }
 
 fn scope() -> otlp::Scope {
@@ -192,6 +169,13 @@ fn text(key: &str, value: &str) -> otlp::KeyValue {
     otlp::KeyValue { key: key.to_owned(), value: Some(value) }
 }
 
+fn words(key: &str, words: impl Iterator<Item = String>) -> otlp::KeyValue {
+    let word = |it| otlp::AnyValue { value: Some(otlp::any_value::Value::StringValue(it)) };
+    let values = otlp::ArrayValue { values: words.map(word).collect() };
+    let value = otlp::AnyValue { value: Some(otlp::any_value::Value::ArrayValue(values)) };
+    otlp::KeyValue { key: key.to_owned(), value: Some(value) }
+}
+
 fn number(key: &str, value: u64) -> otlp::KeyValue {
     let value = i64::try_from(value).unwrap_or(i64::MAX);
     let value = otlp::AnyValue { value: Some(otlp::any_value::Value::IntValue(value)) };
@@ -200,19 +184,4 @@ fn number(key: &str, value: u64) -> otlp::KeyValue {
 
 fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_collector_is_an_http_address_with_a_port() {
-        let parsed: Collector = "http://127.0.0.1:4318/base/".parse().unwrap();
-        assert_eq!((parsed.authority.as_str(), parsed.path.as_str()), ("127.0.0.1:4318", "/base"));
-        for wrong in ["127.0.0.1:4318", "https://c.test:4318", "http://c.test", "http://c.test:1/?x=1", ""] {
-            let error = wrong.parse::<Collector>().unwrap_err();
-            assert!(format!("{error:#}").contains("telemetry.otlp_endpoint"), "{wrong}: {error:#}");
-        }
-    }
 }
