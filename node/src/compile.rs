@@ -8,7 +8,7 @@ use quorumgate_model::{
 };
 use quorumgate_proxy::{
     identity::{authorize, jwks::KeySet, signature},
-    tls, traffic,
+    inspect, tls, traffic,
 };
 
 use crate::{calendar, pki};
@@ -29,11 +29,8 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
             Secret::Sealed { .. } | Secret::Kept(_) => tls::check_chain(it),
         },
         Resource::Guardrail(it) => guardrail(it),
-        Resource::Upstream(_)
-        | Resource::Consumer(_)
-        | Resource::Listener(_)
-        | Resource::Policy(_)
-        | Resource::Tenant(_) => Ok(()),
+        Resource::Policy(it) => inspect::check(it),
+        Resource::Upstream(_) | Resource::Consumer(_) | Resource::Listener(_) | Resource::Tenant(_) => Ok(()),
         Resource::Limit(limit) => match &limit.kind {
             LimitKind::Calendar { zone, .. } => calendar::check(zone),
             _ => Ok(()),

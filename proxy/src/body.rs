@@ -33,6 +33,10 @@ pub enum ResponseBody {
     Compressed(Box<crate::traffic::compress::Body>),
     /// On its way into the cache too.
     Keeping(Box<crate::cache::Keeping>),
+    /// Looked at while it passes.
+    Watched(Box<crate::inspect::Watched>),
+    /// What was looked at, and what comes behind it.
+    Again(Box<crate::inspect::Again>),
     /// Of a 101: what follows is no body.
     Tunnel(upstream::Tunnel),
 }
@@ -85,6 +89,8 @@ impl Body for ResponseBody {
             #[cfg(feature = "compression")]
             Self::Compressed(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Keeping(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Watched(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Again(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -97,6 +103,8 @@ impl Body for ResponseBody {
             #[cfg(feature = "compression")]
             Self::Compressed(body) => body.is_end_stream(),
             Self::Keeping(body) => body.is_end_stream(),
+            Self::Watched(body) => body.is_end_stream(),
+            Self::Again(body) => body.is_end_stream(),
             Self::Tunnel(_) => true,
         }
     }
@@ -109,6 +117,8 @@ impl Body for ResponseBody {
             #[cfg(feature = "compression")]
             Self::Compressed(body) => body.size_hint(),
             Self::Keeping(body) => body.size_hint(),
+            Self::Watched(body) => body.size_hint(),
+            Self::Again(body) => body.size_hint(),
             Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -63,6 +63,7 @@ pub const ALL: &[Code] = &[
     code("ip_denied", 403, 7, "before_authentication", "the client's address is denied, or not among those that are allowed", "`decision` names the policy and the list (deny, or allow that has it not); behind a proxy, check `trusted_proxies`"),
     code("banned", 403, 7, "before_authentication", "the cluster has banned the client's address or network, its consumer or its credential for a while", "`rule` names whom the ban is of; `ban ls` says why, by whom and for how long, `ban rm` lifts it; behind a proxy, check `trusted_proxies`"),
     code("no_route", 404, 12, "route", "no route takes this host and path", "`route match METHOD URL` shows the near misses and what each lacks"),
+    code("unknown_operation", 404, 12, "validation", "a `contract` of the route has no operation of this path (405: of this method)", "Allow lists the methods of the path; `unknown_operations: allow` lets them pass, `mode: detect` tells of them"),
     code("method_not_allowed", 405, 12, "route", "routes take the host and path, and none of them the method", "Allow lists the methods; add one to `match.methods`"),
     code("request_timeout", 408, 4, "body", "the head or the body came in too slowly", "the client must send something every 15 s, and 240 bytes a second after 5 s"),
     code("api_retired", 410, 12, "before_authentication", "the version of the API that the route is of is retired, or its sunset has passed", "Link and `successor` name the version to go to; `api get` shows it, `api callers` who still calls"),

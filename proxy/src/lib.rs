@@ -152,6 +152,7 @@ impl Proxy {
             registry,
             limits,
             cache: Default::default(),
+            contracts: Default::default(),
             per_ip: Default::default(),
             trace_below: Default::default(),
             drain: CancellationToken::new(),
@@ -206,6 +207,7 @@ impl Proxy {
     /// Swaps the ruleset: when this returns, every worker serves it for the next exchange.
     pub fn publish(&self, ruleset: Arc<Ruleset>) {
         inspect::prepare(&ruleset);
+        self.shared.contracts.prepare(&ruleset);
         self.shared.registry.publish(&ruleset);
         self.shared.ruleset.store(ruleset.clone());
         self.workers.iter().for_each(|worker| worker.keep_only(&ruleset));

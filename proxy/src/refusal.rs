@@ -43,8 +43,18 @@ pub(crate) enum Refusal {
         policy: Name,
         bytes_max: u64,
     },
-    /// Of a type that no policy of the route looks through, and this one wants that.
-    TypeNotTaken(Name),
+    /// Of a type that this policy does not let pass, by which of its words.
+    TypeNotTaken {
+        policy: Name,
+        rule: &'static str,
+    },
+    /// No operation of a contract takes it; with the methods that its path has.
+    UnknownOperation {
+        policy: Name,
+        methods: Vec<String>,
+    },
+    /// The upstream's answer is not as the contract says.
+    AnswerInvalid(Box<Violations>),
     /// What a policy found in it.
     Invalid(Box<Violations>),
     /// The route makes another body of it, which cannot be made of this one.
@@ -181,7 +191,21 @@ impl Refusal {
                 "the request's body is, or unpacks into, more than the policies of this route look through",
                 8,
             ),
-            Self::TypeNotTaken(_) => words(
+            Self::UnknownOperation { methods, .. } => words(
+                if methods.is_empty() { S::NOT_FOUND } else { S::METHOD_NOT_ALLOWED },
+                "unknown_operation",
+                "Unknown operation",
+                "the API of this route has no such operation",
+                12,
+            ),
+            Self::AnswerInvalid(_) => words(
+                S::BAD_GATEWAY,
+                "response_validation_failed",
+                "Response validation failed",
+                "the upstream's answer is not as the contract of this route says",
+                13,
+            ),
+            Self::TypeNotTaken { .. } => words(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
                 "Unsupported media type",
@@ -424,7 +448,7 @@ impl Refusal {
             Self::StateStale => Some("freshness"),
             Self::AnswerNotRewritten(_) => Some("response"),
             Self::OverLimit(_) | Self::LimitUnavailable(_) => Some("limits"),
-            Self::TooLargeToInspect { .. } | Self::TypeNotTaken(_) | Self::Invalid(_) => Some("validation"),
+            Self::TooLargeToInspect { .. } | Self::TypeNotTaken { .. } | Self::Invalid(_) => Some("validation"),
             // Its code is this node's own too, which decides that before anybody is asked who they are.
             Self::UpstreamOverloaded => Some("upstream"),
             _ => None,
@@ -508,7 +532,8 @@ impl Refusal {
         if words.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Self::MethodNotAllowed(methods) = self
+        if let Self::MethodNotAllowed(methods) | Self::UnknownOperation { methods, .. } = self
+            && !methods.is_empty()
             && let Ok(value) = HeaderValue::try_from(methods.join(", "))
         {
             headers.insert(ALLOW, value);

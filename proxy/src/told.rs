@@ -33,11 +33,15 @@ impl Told {
                 told.policy = Some(Arc::from(&**policy));
                 told.rule = Some(Arc::from("body_max"));
             }
-            Refusal::TypeNotTaken(policy) => {
+            Refusal::TypeNotTaken { policy, rule } => {
                 told.policy = Some(Arc::from(&**policy));
-                told.rule = Some(Arc::from("other_types"));
+                told.rule = Some(Arc::from(*rule));
             }
-            Refusal::Invalid(found) => {
+            Refusal::UnknownOperation { policy, .. } => {
+                told.policy = Some(Arc::from(&**policy));
+                told.rule = Some(Arc::from("unknown_operations"));
+            }
+            Refusal::Invalid(found) | Refusal::AnswerInvalid(found) => {
                 told.policy = Some(Arc::from(&*found.policy));
                 told.rule = Some(Arc::from(found.rule()));
             }

@@ -4,6 +4,7 @@ mod access;
 mod auth;
 pub(crate) mod ban;
 mod command;
+mod contract;
 mod governance;
 pub(crate) mod ledger;
 mod limit;

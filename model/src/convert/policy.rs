@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use quorumgate_proto::admin::v1::{self as admin, policy::Kind};
 
-use super::resource::{meta_to, name_from, word};
+use super::{
+    contract,
+    resource::{meta_to, name_from, word},
+};
 use crate::{
     invalid::Invalid,
     resource::{
@@ -50,6 +53,10 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
         Some(Kind::Version(it)) => {
             let version = version_from(it).map_err(|invalid| invalid.under("version"))?;
             PolicyWords { version: Some(version), ..words }.try_into()
+        }
+        Some(Kind::Contract(it)) => {
+            let contract = contract::from(it).map_err(|invalid| invalid.under("contract"))?;
+            PolicyWords { contract: Some(contract), ..words }.try_into()
         }
     }
 }
@@ -184,11 +191,11 @@ fn graphql_from(it: admin::GraphqlPolicy) -> Result<GraphqlPolicy, Invalid> {
     })
 }
 
-fn mode(text: &str, default: PolicyMode) -> Result<PolicyMode, Invalid> {
+pub(super) fn mode(text: &str, default: PolicyMode) -> Result<PolicyMode, Invalid> {
     Ok(word("mode", text, PolicyMode::ALL, PolicyMode::word)?.unwrap_or(default))
 }
 
-fn tolerance(field: &str, text: &str, default: Tolerance) -> Result<Tolerance, Invalid> {
+pub(super) fn tolerance(field: &str, text: &str, default: Tolerance) -> Result<Tolerance, Invalid> {
     Ok(word(field, text, Tolerance::ALL, Tolerance::word)?.unwrap_or(default))
 }
 
@@ -201,6 +208,7 @@ pub fn policy_to(it: &Policy) -> admin::Policy {
         PolicyKind::Graphql(it) => Kind::Graphql(graphql_to(it)),
         PolicyKind::Injection(it) => Kind::Injection(injection_to(it)),
         PolicyKind::Version(it) => Kind::Version(version_to(it)),
+        PolicyKind::Contract(it) => Kind::Contract(contract::to(it)),
     };
     admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
 }

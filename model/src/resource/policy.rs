@@ -1,6 +1,7 @@
 //! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, `version` by how
 //! far the life of an API's version is, the others by what the request says.
 
+mod contract;
 mod injection;
 mod payload;
 mod version;
@@ -10,6 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+pub use contract::*;
 pub use injection::*;
 pub use payload::*;
 pub use version::*;
@@ -41,10 +43,11 @@ pub enum PolicyKind {
     Graphql(GraphqlPolicy),
     Injection(InjectionPolicy),
     Version(Box<VersionPolicy>),
+    Contract(Box<ContractPolicy>),
 }
 
 /// Exactly one of them makes a policy.
-const KINDS: &str = "ip, json, xml, multipart, graphql, injection and version";
+const KINDS: &str = "ip, json, xml, multipart, graphql, injection, version and contract";
 
 impl PolicyKind {
     /// `ip`
@@ -57,6 +60,7 @@ impl PolicyKind {
             PolicyKind::Graphql(_) => "graphql",
             PolicyKind::Injection(_) => "injection",
             PolicyKind::Version(_) => "version",
+            PolicyKind::Contract(_) => "contract",
         }
     }
 
@@ -67,6 +71,7 @@ impl PolicyKind {
             PolicyKind::Json(_) | PolicyKind::Xml(_) | PolicyKind::Multipart(_) => 3,
             PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
             PolicyKind::Version(_) => 4,
+            PolicyKind::Contract(_) => 5,
         }
     }
 
@@ -79,6 +84,7 @@ impl PolicyKind {
             PolicyKind::Multipart(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Graphql(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Injection(it) => (it.mode, it.body_max, Tolerance::Allow),
+            PolicyKind::Contract(it) => (it.strongest(), it.body_max, Tolerance::Allow),
         };
         Some(Look { mode, body_max, other_types })
     }
@@ -168,13 +174,15 @@ pub struct PolicyWords {
     pub injection: Option<InjectionPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<ContractPolicy>,
 }
 
 impl PolicyWords {
     pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
         let (ip, json, xml, multipart, graphql) = (None, None, None, None, None);
-        let (injection, version) = (None, None);
-        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection, version }
+        let (injection, version, contract) = (None, None, None);
+        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection, version, contract }
     }
 }
 
@@ -208,6 +216,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let graphql = words.graphql.as_ref().map(|it| it.clone().checked().map(PolicyKind::Graphql));
     let injection = words.injection.as_ref().map(|it| it.clone().checked().map(PolicyKind::Injection));
     let version = words.version.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Version(it.into())));
+    let contract = words.contract.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Contract(it.into())));
     let under = |word: &'static str, it: Option<Result<_, Invalid>>| {
         it.map(|kind| kind.map_err(|invalid: Invalid| invalid.under(word)))
     };
@@ -219,6 +228,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
         under("graphql", graphql),
         under("injection", injection),
         under("version", version),
+        under("contract", contract),
     ];
     let mut said = all.into_iter().flatten();
     let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
@@ -259,6 +269,7 @@ impl From<Policy> for PolicyWords {
             PolicyKind::Graphql(it) => Self { graphql: Some(it), ..words },
             PolicyKind::Injection(it) => Self { injection: Some(it), ..words },
             PolicyKind::Version(it) => Self { version: Some(*it), ..words },
+            PolicyKind::Contract(it) => Self { contract: Some(*it), ..words },
         }
     }
 }

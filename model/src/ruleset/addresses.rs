@@ -95,6 +95,14 @@ impl Ruleset {
         self.policies.values().any(|it| matches!(it, Asked::Inspection(it) if is(&it.kind)))
     }
 
+    /// Those of this kind that look at what requests say.
+    pub fn inspections_of(&self, is: impl Fn(&PolicyKind) -> bool) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values().filter_map(move |it| match it {
+            Asked::Inspection(it) if is(&it.kind) => Some(it),
+            _ => None,
+        })
+    }
+
     /// Whether there is one of this name.
     pub fn has_policy(&self, name: &Name) -> bool {
         self.policies.contains_key(name)

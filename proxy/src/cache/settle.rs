@@ -184,7 +184,9 @@ impl Ticket {
         let keeper = Keeper::new(worker, kept, bytes_max, flight);
         response.map(|inner| match inner {
             // What has no body is whole as it is: nobody will read it.
-            ResponseBody::Upstream(_) if !inner.is_end_stream() => ResponseBody::Keeping(Keeping::new(inner, keeper)),
+            ResponseBody::Upstream(_) | ResponseBody::Watched(_) if !inner.is_end_stream() => {
+                ResponseBody::Keeping(Keeping::new(inner, keeper))
+            }
             ResponseBody::Full(bytes) => {
                 keeper.keep(bytes.clone());
                 ResponseBody::Full(bytes)

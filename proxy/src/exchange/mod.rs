@@ -233,11 +233,13 @@ async fn serve(
 
     let receives = matches!(route.action, Action::Receive(_));
     let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
-    let mut seen_through = None;
+    let (mut seen_through, mut promise) = (None, None);
     if !inspections.is_empty() && !receives {
         // Apart, so that exchanges without it are no larger.
-        let inspected = inspect::inspect(record, &plan, &inspections, &parts, body, &mut digest);
-        seen_through = Box::pin(inspected).await?;
+        let inspected = inspect::inspect(record, &plan, &inspections, &parts, &path, body, &mut digest);
+        let inspected = Box::pin(inspected).await?;
+        seen_through = inspected.body;
+        promise = inspected.promise.filter(|_| !seen.websocket);
     }
 
     match &plan.rule.route.action {
@@ -307,7 +309,11 @@ async fn serve(
                 }
                 let request = Request::from_parts(parts, body);
                 let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
-                let sent = forward::send(record, &plan, upstream, request, asks).await;
+                let mut sent = forward::send(record, &plan, upstream, request, asks).await;
+                if let (Some(promise), Ok(response)) = (promise, &mut sent) {
+                    let response = std::mem::take(response);
+                    sent = Box::pin(promise.settle(record, response)).await;
+                }
                 match known {
                     Some(known) => known.settle(record, sent)?,
                     None => sent?,

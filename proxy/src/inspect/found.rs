@@ -30,6 +30,8 @@ pub(crate) enum Place {
     Header,
     Cookie,
     Body,
+    /// Of an answer.
+    Status,
 }
 
 /// Why a policy has a request refused.
@@ -48,6 +50,7 @@ impl Place {
             Place::Header => "header",
             Place::Cookie => "cookie",
             Place::Body => "body",
+            Place::Status => "status",
         }
     }
 }

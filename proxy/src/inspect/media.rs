@@ -19,6 +19,12 @@ impl Media {
         Self(types)
     }
 
+    /// The type, where it is said, and no other as well.
+    pub(crate) fn only(&self) -> Option<&str> {
+        let (first, rest) = self.0.split_first()?;
+        rest.iter().all(|it| it == first).then_some(first)
+    }
+
     /// Nothing that is a type.
     pub(crate) fn is_missing(&self) -> bool {
         self.0.is_empty()

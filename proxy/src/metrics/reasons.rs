@@ -1,10 +1,12 @@
 //! Why requests are refused and connections end, as the metrics name it.
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 52] = [
+pub(crate) const REASONS: [&str; 54] = [
     "malformed_request",
     "bad_path",
     "validation_failed",
+    "response_validation_failed",
+    "unknown_operation",
     "no_route",
     "method_not_allowed",
     "request_timeout",

@@ -103,6 +103,9 @@ impl World {
             "policies": [
                 {"name": "nobody", "ip": {"deny": ["127.0.0.1"]}},
                 {"name": "flat", "json": {"max_depth": 1}},
+                {"name": "promised", "contract": {"responses": "enforce", "operations": [
+                    {"method": "GET", "path": "/promised", "responses": [{"status": "204"}]},
+                ]}},
                 {"name": "v0", "version": {"api": "orders", "version": "v0", "state": "retired"}},
                 {"name": "v1", "version": {
                     "api": "orders", "version": "v1", "state": "deprecated", "deprecated_at": "2025-06-01T00:00:00Z",
@@ -121,6 +124,7 @@ impl World {
                 with(to("packed", "echo"), "body", json!({"decompressed_max": "10"})),
                 with(to("shut", "echo"), "policies", json!(["nobody"])),
                 with(to("flat", "echo"), "policies", json!(["flat"])),
+                with(to("promised", "echo"), "policies", json!(["promised"])),
                 with(to("v0", "echo"), "policies", json!(["v0"])),
                 with(to("v1", "echo"), "policies", json!(["v1"])),
                 with(to("kept", "echo"), "cache", json!({})),
@@ -236,6 +240,10 @@ async fn of_requests_and_upstreams(examples: &mut Examples) {
     let deep = ask(it.address, "POST /flat", &["content-type: application/json", "content-length: 5"], "[[1]]").await;
     let found = by("validation", "flat").rule("max_depth").numbers(&[("errors", Some(1))]);
     examples.answered(it, &deep, "validation_failed", found).await;
+    let unknown = by("validation", "promised").rule("unknown_operations");
+    examples.ask(it, "GET /promised/else", &[], "unknown_operation", unknown).await;
+    let answer = by("response", "promised").rule("status").numbers(&[("attempts", Some(1))]);
+    examples.ask(it, "GET /promised", &[], "response_validation_failed", answer).await;
     let uri = format!("GET /echo/{}", "x".repeat(17 << 10));
     let long = by("parse", "").numbers(&[("uri_bytes_max", Some(16 << 10))]);
     examples.ask(it, &uri, &[], "uri_too_long", long).await;

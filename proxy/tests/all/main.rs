@@ -2,6 +2,7 @@
 
 mod bodies;
 mod cache;
+mod contracts;
 mod early_answers;
 mod explained;
 mod grpc;

@@ -19,6 +19,14 @@ pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
                 };
                 format!("attacks of {classes} from score {}, {} exceptions", it.threshold, it.exceptions.len())
             }
+            PolicyKind::Contract(it) => {
+                let answers = match it.responses {
+                    PolicyMode::Enforce => ", and answers",
+                    PolicyMode::Detect => ", and answers, told of",
+                    PolicyMode::Off => "",
+                };
+                format!("a contract of {} operations{answers}", it.operations.len())
+            }
             PolicyKind::Xml(it) => {
                 let (depth, elements, attributes, text) =
                     (it.max_depth, it.max_elements, it.max_attributes, it.max_text);

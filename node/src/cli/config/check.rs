@@ -14,6 +14,13 @@ use super::{
 
 /// One wrong word.
 #[derive(Debug, Clone, PartialEq, Eq)]
+/// Numbers with one: a JWKS has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fractions {
+    Taken,
+    Refused,
+}
+
 pub struct Wrong {
     pub place: Place,
     pub message: String,
@@ -172,8 +179,12 @@ impl<'t> Checker<'t> {
             },
             Form::TextLists => self.text_lists(path, node),
             Form::Json => match node.value {
-                Value::Map(_) => self.json(path, node),
+                Value::Map(_) => self.json(path, node, Fractions::Refused),
                 _ => self.found(path, node, "a map"),
+            },
+            Form::Schema => match node.value {
+                Value::Map(_) | Value::Bool(_) => self.json(path, node, Fractions::Taken),
+                _ => self.found(path, node, "a schema: a map, or true or false"),
             },
             Form::Secret => self.secret(path, node),
             Form::FileOf(..) => {
@@ -213,21 +224,24 @@ impl<'t> Checker<'t> {
         Json::Object(pairs.collect())
     }
 
-    /// Whatever JSON has; numbers with a fraction are none of what a JWKS holds.
-    fn json(&mut self, path: &str, node: &Node) -> Json {
+    /// Whatever JSON has.
+    fn json(&mut self, path: &str, node: &Node, fractions: Fractions) -> Json {
         match &node.value {
             Value::Null => Json::Null,
             Value::Bool(it) => (*it).into(),
             Value::Int(it) => (*it).into(),
+            Value::Float(it) if fractions == Fractions::Taken && it.is_finite() => (*it).into(),
             Value::Float(_) => self.found(path, node, "a text, a whole number, a list or a map"),
             Value::Text(it) => Json::String(it.clone()),
-            Value::List(items) => {
-                items.iter().enumerate().map(|(at, item)| self.json(&format!("{path}[{at}]"), item)).collect()
-            }
+            Value::List(items) => items
+                .iter()
+                .enumerate()
+                .map(|(at, item)| self.json(&format!("{path}[{at}]"), item, fractions))
+                .collect(),
             Value::Map(fields) => {
                 let pairs = fields.iter().map(|(key, value)| {
                     let inner = join(path, &key.text);
-                    (key.text.clone(), self.json(&inner, value))
+                    (key.text.clone(), self.json(&inner, value, fractions))
                 });
                 Json::Object(pairs.collect())
             }

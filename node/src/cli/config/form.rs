@@ -2,6 +2,7 @@
 //! form all read it; a test holds it against the model's own words.
 
 mod access;
+mod contract;
 mod governance;
 mod identity;
 mod limit;
@@ -75,6 +76,8 @@ pub enum Form {
     TextLists,
     /// A map of whatever JSON has.
     Json,
+    /// JSON Schema: a map, true or false.
+    Schema,
     /// `sealed:<fingerprint>`, or `plain:` and the secret.
     Secret,
     /// The path of a file, beside this one, whose content becomes the value of another field of the same map.

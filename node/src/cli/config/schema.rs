@@ -86,6 +86,7 @@ fn form(form_: Form) -> Json {
             json!({ "type": "object", "additionalProperties": values })
         }
         Form::Json => json!({ "type": "object" }),
+        Form::Schema => json!({ "type": ["object", "boolean"] }),
         Form::Secret => pattern(SECRET),
         Form::FileOf(..) => json!({ "type": "string", "minLength": 1 }),
     }

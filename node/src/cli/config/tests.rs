@@ -239,6 +239,7 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Policy, json!({ "name": "a", "graphql": {} })),
         (Kind::Policy, json!({ "name": "a", "injection": { "exceptions": [{}] } })),
         (Kind::Policy, json!({ "name": "a", "version": { "api": "a", "version": "v1" } })),
+        (Kind::Policy, json!({ "name": "a", "contract": { "operations": [{ "method": "GET", "path": "/" }] } })),
         (Kind::Tenant, json!({ "name": "a" })),
         (Kind::Guardrail, json!({ "name": "a", "require": "true", "message": "m" })),
     ];

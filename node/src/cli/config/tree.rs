@@ -10,8 +10,8 @@ use serde_saphyr::{Location, Spanned};
 
 /// The largest file.
 pub const FILE_BYTES_MAX: u64 = 32 << 20;
-/// The deepest nesting of lists and maps; the form itself needs 10.
-const DEPTH_MAX: usize = 24;
+/// The deepest nesting of lists and maps; the form itself needs 10, schemas in it what they need.
+const DEPTH_MAX: usize = 64;
 /// The most scalars, lists and maps of a file, the copies made by aliases included.
 const NODES_MAX: usize = 4_000_000;
 /// The most `*alias` words of a file.

@@ -4,7 +4,7 @@ use quorumgate_model::resource::{
     GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, THRESHOLD_MAX, XML_ATTRIBUTES_MAX, XML_DEPTH_MAX,
 };
 
-use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object};
+use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object, contract};
 
 pub static POLICY: Object = Object {
     about: "What routes ask of a request beside who asks.",
@@ -26,6 +26,8 @@ pub static POLICY: Object = Object {
             "Of which version of an API a route is, and how far its life is.",
         )
         .default("null"),
+        Field::new("contract", Form::Object(&contract::CONTRACT), "Which operations an API has, by JSON Schema.")
+            .default("null"),
     ],
 };
 
@@ -72,10 +74,11 @@ static BROWNOUT: Object = Object {
 };
 
 const COUNT: Form = Form::Int(1, 1_000_000);
-const MODE: Form = Form::Enum(&["enforce", "detect", "off"]);
-const MODE_ABOUT: &str = "enforce: what it finds is refused; detect: it is told of and let pass; off: nobody looks.";
-const TOLERANCE: Form = Form::Enum(&["allow", "refuse"]);
-const BODY_MAX: Field = Field::new(
+pub(super) const MODE: Form = Form::Enum(&["enforce", "detect", "off"]);
+pub(super) const MODE_ABOUT: &str =
+    "enforce: what it finds is refused; detect: it is told of and let pass; off: nobody looks.";
+pub(super) const TOLERANCE: Form = Form::Enum(&["allow", "refuse"]);
+pub(super) const BODY_MAX: Field = Field::new(
     "body_max",
     Form::Size,
     "What is read of a body, and what it may unpack into, to be looked through: at most 16MiB. Larger ones are refused.",
