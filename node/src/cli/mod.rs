@@ -9,6 +9,7 @@ pub(crate) mod diff;
 mod failure;
 mod input;
 mod local;
+mod openapi;
 mod output;
 pub mod relay;
 pub(crate) mod shape;
@@ -22,7 +23,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use quorumgate_model::resource::Kind;
 
 use self::{
-    args::{Backup, Cli, Cluster, Command, Explain, Form, Global},
+    args::{Backup, Cli, Cluster, Command, ContractVerb, Explain, Form, Global, ImportVerb},
     failure::{Failure, Outcome},
     verbs::{
         apis, audit, backup, bans, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes,
@@ -64,6 +65,8 @@ fn dispatch(mut cli: Cli) -> Outcome {
         Command::Init(it) => local::init(it),
         Command::Join(it) => local::join(it),
         Command::Run(it) => local::run(it),
+        Command::Import(ImportVerb::Openapi(it)) => openapi::import(&it),
+        Command::Contract(ContractVerb::Verify(it)) => block_on(openapi::verify(global, &it)),
         Command::Validate(it) => files::validate(global, &it),
         Command::Fmt(it) => files::fmt(global, &it),
         Command::Schema => output::stdout(&output::pretty(&config::schema::schema())),

@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod credentials;
 mod daemon;
+mod import;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod limits;
@@ -24,6 +25,7 @@ pub use cluster::*;
 pub use config::*;
 pub use credentials::*;
 pub use daemon::*;
+pub use import::*;
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::*;
 pub use limits::*;
@@ -144,6 +146,12 @@ pub enum Command {
     Abort(Trial),
     /// Print the cluster's configuration as a file.
     Export(Export),
+    /// Make a configuration file from another document.
+    #[command(subcommand)]
+    Import(ImportVerb),
+    /// Contracts: whether an upstream keeps one.
+    #[command(subcommand)]
+    Contract(ContractVerb),
     /// Check a file without a cluster.
     Validate(Files),
     /// Print files in their canonical form. Comments are lost.

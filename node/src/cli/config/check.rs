@@ -12,8 +12,6 @@ use super::{
     tree::{Key, Node, Place, Value},
 };
 
-/// One wrong word.
-#[derive(Debug, Clone, PartialEq, Eq)]
 /// Numbers with one: a JWKS has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fractions {
@@ -21,6 +19,8 @@ enum Fractions {
     Refused,
 }
 
+/// One wrong word.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
     pub place: Place,
     pub message: String,

@@ -8,7 +8,7 @@ mod locate;
 mod nearest;
 pub mod schema;
 pub mod source;
-mod tree;
+pub mod tree;
 
 use std::{collections::HashMap, path::PathBuf};
 

@@ -1,0 +1,347 @@
+//! What clients of an older contract would notice of a newer one: requests that were taken and no longer are, and answers that
+//! may be what they were not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value as Json, json};
+
+use super::document::members;
+
+/// How deep schemas are compared.
+const DEPTH_MAX: usize = 32;
+/// How many are told.
+const TOLD_MAX: usize = 200;
+
+/// Which way a schema may not become another: requests not narrower, answers not wider.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Request,
+    Answer,
+}
+
+struct Changes<'c> {
+    old: &'c Json,
+    new: &'c Json,
+    told: Vec<String>,
+    /// Pairs of references that are compared already.
+    compared: BTreeSet<(String, String, Way)>,
+}
+
+/// Each in words; empty: nothing breaks. Both are contracts as policies have them.
+pub fn breaking(old: &Json, new: &Json) -> Vec<String> {
+    let mut changes = Changes { old, new, told: Vec::new(), compared: BTreeSet::new() };
+    let (before, after) = (operations(old), operations(new));
+    for (key, it) in before {
+        match after.get(&key) {
+            None => changes.tell(&key, "the operation is gone"),
+            Some(now) => changes.operation(&key, it, now),
+        }
+    }
+    changes.told.truncate(TOLD_MAX);
+    changes.told
+}
+
+/// By method and path, whatever parameters are called.
+fn operations(contract: &Json) -> BTreeMap<String, &Json> {
+    let text = |it: &Json, word: &str| it[word].as_str().unwrap_or_default().to_owned();
+    let shape = |path: String| {
+        let mut shape = String::new();
+        for (place, part) in path.split('{').enumerate() {
+            match (place, part.split_once('}')) {
+                (1.., Some((_, rest))) => shape += &format!("{{}}{rest}"),
+                _ => shape += part,
+            }
+        }
+        shape
+    };
+    let list = contract["operations"].as_array().into_iter().flatten();
+    list.map(|it| (format!("{} {}", text(it, "method"), shape(text(it, "path"))), it)).collect()
+}
+
+impl<'c> Changes<'c> {
+    fn tell(&mut self, at: &str, what: &str) {
+        self.told.push(format!("{at}: {what}"));
+    }
+
+    fn operation(&mut self, at: &str, old: &'c Json, new: &'c Json) {
+        let parameters = |it: &'c Json| -> BTreeMap<(String, String), &'c Json> {
+            let list = it["parameters"].as_array().into_iter().flatten().filter(|it| it["in"] != "path");
+            list.map(|it| ((it["in"].to_string(), it["name"].to_string().to_lowercase()), it)).collect()
+        };
+        let in_path = |it: &'c Json| it["parameters"].as_array().into_iter().flatten().filter(|it| it["in"] == "path");
+        let (before, after) = (parameters(old), parameters(new));
+        for (key, now) in &after {
+            let name = format!("{at} {}", now["name"].as_str().unwrap_or_default());
+            let was = before.get(key);
+            let is_required = |it: &Json| it["required"] == true;
+            if is_required(now) && !was.is_some_and(|was| is_required(was)) {
+                self.tell(&name, "the parameter is required now");
+            }
+            if let Some(was) = was {
+                if (&was["style"], &was["explode"]) != (&now["style"], &now["explode"]) {
+                    self.tell(&name, "the parameter is written in another way now");
+                }
+                self.schema(&name, was.get("schema"), now.get("schema"), Way::Request, 0);
+            }
+        }
+        for (was, now) in in_path(old).zip(in_path(new)) {
+            let name = format!("{at} {}", now["name"].as_str().unwrap_or_default());
+            self.schema(&name, was.get("schema"), now.get("schema"), Way::Request, 0);
+        }
+        self.bodies(&format!("{at} body"), old.get("body"), new.get("body"));
+        let answers = |it: &'c Json| -> BTreeMap<&'c str, &'c Json> {
+            let list = it["responses"].as_array().into_iter().flatten();
+            list.filter_map(|it| Some((it["status"].as_str()?, it))).collect()
+        };
+        let (before, after) = (answers(old), answers(new));
+        for (status, was) in before {
+            let at = format!("{at} answer {status}");
+            match after.get(status) {
+                None if status.starts_with('2') => self.tell(&at, "it is gone"),
+                None => {}
+                Some(now) => self.contents(&at, was, now, Way::Answer),
+            }
+        }
+    }
+
+    fn bodies(&mut self, at: &str, old: Option<&'c Json>, new: Option<&'c Json>) {
+        let is_required = |it: Option<&Json>| it.is_some_and(|it| it["required"] == true);
+        if is_required(new) && !is_required(old) {
+            self.tell(at, "it is required now");
+        }
+        match (old, new) {
+            (Some(_), None) => self.tell(at, "none is taken any more"),
+            (Some(old), Some(new)) => self.contents(at, old, new, Way::Request),
+            _ => {}
+        }
+    }
+
+    fn contents(&mut self, at: &str, old: &'c Json, new: &'c Json, way: Way) {
+        let contents = |it: &'c Json| -> BTreeMap<&'c str, &'c Json> {
+            let list = it["content"].as_array().into_iter().flatten();
+            list.filter_map(|it| Some((it["type"].as_str()?, it))).collect()
+        };
+        let (before, after) = (contents(old), contents(new));
+        for (media, was) in before {
+            match after.get(media) {
+                None => self.tell(at, &format!("{media} is gone")),
+                Some(now) => self.schema(&format!("{at} {media}"), was.get("schema"), now.get("schema"), way, 0),
+            }
+        }
+    }
+
+    /// Where a schema is missing anything goes.
+    fn schema(&mut self, at: &str, old: Option<&'c Json>, new: Option<&'c Json>, way: Way, depth: usize) {
+        if depth == DEPTH_MAX || self.told.len() >= TOLD_MAX {
+            return;
+        }
+        match (old.filter(|it| it.is_object()), new.filter(|it| it.is_object())) {
+            (Some(old), Some(new)) => {
+                let names = [old, new].map(|it| it["$ref"].as_str().unwrap_or_default().to_owned());
+                if names.iter().all(|it| !it.is_empty()) {
+                    let [was, now] = names;
+                    if !self.compared.insert((was, now, way)) {
+                        return;
+                    }
+                }
+                let (Some(old), Some(new)) = (resolved(self.old, old), resolved(self.new, new)) else { return };
+                self.words(at, old, new, way, depth);
+            }
+            (None, Some(_)) if way == Way::Request => self.tell(at, "it has a schema now, and had none"),
+            (Some(_), None) if way == Way::Answer => self.tell(at, "it has no schema any more"),
+            _ => {}
+        }
+    }
+
+    fn words(&mut self, at: &str, old: &'c Map<String, Json>, new: &'c Map<String, Json>, way: Way, depth: usize) {
+        // The side that promises more than the other would be: `narrow` may not ask for what `wide` does not.
+        let (wide, narrow) = if way == Way::Request { (old, new) } else { (new, old) };
+        let changed = if way == Way::Request { "is narrower now" } else { "is wider now" };
+        let (before, after) = (types(wide), types(narrow));
+        if !after.is_empty() && (before.is_empty() || !before.iter().all(|it| takes(&after, it))) {
+            self.tell(at, &format!("type {changed}"));
+        }
+        let values = |it: &'c Map<String, Json>| it.get("enum").and_then(Json::as_array);
+        if let Some(after) = values(narrow)
+            && values(wide).is_none_or(|before| before.iter().any(|it| !after.contains(it)))
+        {
+            self.tell(at, &format!("enum {changed}"));
+        }
+        for (word, is_upper) in [
+            ("maximum", true),
+            ("exclusiveMaximum", true),
+            ("maxLength", true),
+            ("maxItems", true),
+            ("maxProperties", true),
+            ("minimum", false),
+            ("exclusiveMinimum", false),
+            ("minLength", false),
+            ("minItems", false),
+            ("minProperties", false),
+        ] {
+            let Some(after) = narrow.get(word).and_then(Json::as_f64) else { continue };
+            let before = wide.get(word).and_then(Json::as_f64);
+            if before.is_none_or(|before| if is_upper { after < before } else { after > before }) {
+                self.tell(at, &format!("{word} {changed}"));
+            }
+        }
+        for word in ["pattern", "format", "const", "multipleOf", "uniqueItems", "not"] {
+            if narrow.get(word).is_some_and(|it| *it != json!(false)) && narrow.get(word) != wide.get(word) {
+                self.tell(at, &format!("{word} is another now"));
+            }
+        }
+        let required = |it: &'c Map<String, Json>| -> BTreeSet<&'c str> {
+            it.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect()
+        };
+        for name in required(narrow).difference(&required(wide)) {
+            let what = if way == Way::Request { "is required now" } else { "may be missing now" };
+            self.tell(at, &format!("{name} {what}"));
+        }
+        self.inner(at, old, new, way, depth);
+    }
+
+    fn inner(&mut self, at: &str, old: &'c Map<String, Json>, new: &'c Map<String, Json>, way: Way, depth: usize) {
+        let is_closed = |it: &Map<String, Json>| it.get("additionalProperties") == Some(&json!(false));
+        let properties = new.get("properties");
+        for (name, was) in members(old.get("properties")) {
+            let at = format!("{at} {name}");
+            match properties.and_then(|it| it.get(name)) {
+                Some(now) => self.schema(&at, Some(was), Some(now), way, depth + 1),
+                None if way == Way::Answer => self.tell(&at, "it is gone"),
+                None if is_closed(new) => self.tell(&at, "it is refused now"),
+                None => {}
+            }
+        }
+        if way == Way::Request && is_closed(new) && !is_closed(old) {
+            self.tell(at, "members that are not listed are refused now");
+        }
+        self.schema(&format!("{at} items"), old.get("items"), new.get("items"), way, depth + 1);
+        for word in ["allOf", "anyOf", "oneOf"] {
+            let list = |it: &'c Map<String, Json>| it.get(word).and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+            let (before, after) = (list(old), list(new));
+            let lost = match (word, way) {
+                ("allOf", Way::Request) | ("anyOf" | "oneOf", Way::Answer) => after.len() > before.len(),
+                _ => after.len() < before.len(),
+            };
+            if lost && (word == "allOf" || !before.is_empty()) {
+                self.tell(at, &format!("{word} has {} alternatives, and had {}", after.len(), before.len()));
+            }
+            for (place, (was, now)) in before.iter().zip(after).enumerate() {
+                self.schema(&format!("{at} {word}[{place}]"), Some(was), Some(now), way, depth + 1);
+            }
+        }
+    }
+}
+
+/// What a schema that is a reference alone stands for.
+fn resolved<'c>(contract: &'c Json, schema: &'c Json) -> Option<&'c Map<String, Json>> {
+    let mut schema = schema;
+    for _ in 0..DEPTH_MAX {
+        match schema["$ref"].as_str().and_then(|it| it.strip_prefix('#')) {
+            Some(pointer) => schema = contract.pointer(pointer)?,
+            None => return schema.as_object(),
+        }
+    }
+    None
+}
+
+fn types(words: &Map<String, Json>) -> Vec<&str> {
+    match words.get("type") {
+        Some(Json::String(it)) => vec![it.as_str()],
+        Some(Json::Array(list)) => list.iter().filter_map(Json::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn takes(types: &[&str], it: &str) -> bool {
+    types.contains(&it) || (it == "integer" && types.contains(&"number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contract(operation: Json) -> Json {
+        json!({ "operations": [operation], "schemas": { "A": { "type": "object", "properties": { "a": { "$ref": "#/schemas/A" } } } } })
+    }
+
+    #[track_caller]
+    fn check(old: Json, new: Json, expected: &[&str]) {
+        assert_eq!(breaking(&contract(old), &contract(new)), expected);
+    }
+
+    fn body(schema: Json) -> Json {
+        json!({ "method": "POST", "path": "/{id}", "body": { "content": [{ "type": "application/json", "schema": schema }] } })
+    }
+
+    fn answer(schema: Json) -> Json {
+        let content = json!([{ "type": "application/json", "schema": schema }]);
+        json!({ "method": "GET", "path": "/", "responses": [{ "status": "200", "content": content }] })
+    }
+
+    #[test]
+    fn requests_that_were_taken_are_taken() {
+        let plain = json!({ "method": "GET", "path": "/x/{id}" });
+        check(plain.clone(), json!({ "method": "GET", "path": "/x/{name}" }), &[]);
+        check(plain.clone(), json!({ "method": "GET", "path": "/y/{id}" }), &["GET /x/{}: the operation is gone"]);
+        let with = |it: Json| json!({ "method": "GET", "path": "/x/{id}", "parameters": [it] });
+        let query = |required: bool, schema: Json| {
+            with(json!({ "in": "query", "name": "q", "required": required, "schema": schema }))
+        };
+        check(plain.clone(), query(false, json!({})), &[]);
+        check(plain, query(true, json!({})), &["GET /x/{} q: the parameter is required now"]);
+        check(
+            query(false, json!({ "type": "number" })),
+            query(false, json!({ "type": "integer" })),
+            &["GET /x/{} q: type is narrower now"],
+        );
+        check(query(false, json!({ "type": "integer" })), query(false, json!({ "type": "number" })), &[]);
+        check(
+            query(false, json!({ "enum": [1, 2] })),
+            query(false, json!({ "enum": [2, 3] })),
+            &["GET /x/{} q: enum is narrower now"],
+        );
+        let object =
+            |required: Json, a: Json| body(json!({ "type": "object", "required": required, "properties": { "a": a } }));
+        check(
+            object(json!([]), json!({})),
+            object(json!(["a"]), json!({})),
+            &["POST /{} body application/json: a is required now"],
+        );
+        check(
+            object(json!([]), json!({ "maxLength": 9 })),
+            object(json!([]), json!({ "maxLength": 8, "minLength": 1 })),
+            &[
+                "POST /{} body application/json a: maxLength is narrower now",
+                "POST /{} body application/json a: minLength is narrower now",
+            ],
+        );
+        let closed = body(json!({ "type": "object", "additionalProperties": false }));
+        let expected = [
+            "POST /{} body application/json a: it is refused now",
+            "POST /{} body application/json: members that are not listed are refused now",
+        ];
+        check(object(json!([]), json!({})), closed, &expected);
+        let itself = body(json!({ "$ref": "#/schemas/A" }));
+        check(itself.clone(), itself, &[]);
+    }
+
+    #[test]
+    fn answers_are_not_what_they_were_not() {
+        let object = |required: Json, a: Json| answer(json!({ "required": required, "properties": { "a": a } }));
+        let at = "GET / answer 200 application/json";
+        check(object(json!(["a"]), json!({})), object(json!([]), json!({})), &[&format!("{at}: a may be missing now")]);
+        check(object(json!([]), json!({})), object(json!(["a"]), json!({})), &[]);
+        check(object(json!([]), json!({})), answer(json!({ "properties": {} })), &[&format!("{at} a: it is gone")]);
+        check(
+            object(json!([]), json!({ "type": "string", "enum": ["x"] })),
+            object(json!([]), json!({ "type": ["string", "null"], "enum": ["x", null] })),
+            &[&format!("{at} a: type is wider now"), &format!("{at} a: enum is wider now")],
+        );
+        check(
+            answer(json!({})),
+            json!({ "method": "GET", "path": "/", "responses": [] }),
+            &["GET / answer 200: it is gone"],
+        );
+    }
+}
