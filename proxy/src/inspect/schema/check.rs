@@ -439,7 +439,7 @@ impl<'s, 'v> Run<'s, 'v> {
             }
             if let (Some(id), false) = (words.additional, known) {
                 known = true;
-                ok &= self.additional("additionalProperties", name, id, member)?;
+                ok &= self.further("additionalProperties", Step::Key(name.into()), id, member)?;
             }
             if let (Some(own), true) = (own.as_deref_mut(), known) {
                 own.members.insert(name);
@@ -460,14 +460,14 @@ impl<'s, 'v> Run<'s, 'v> {
         false
     }
 
-    /// A member that nothing else speaks of; where none may be, that is what is told.
-    fn additional(&mut self, rule: &'static str, name: &'v str, id: Id, member: &'v Value) -> Asked {
+    /// What nothing else speaks of; where there may be none, that is what is told.
+    fn further(&mut self, rule: &'static str, step: Step<'v>, id: Id, value: &'v Value) -> Asked {
         if !matches!(self.schemas.nodes[id.0 as usize], Node::Always(false)) {
-            return self.at(Step::Key(name.into()), id, member);
+            return self.at(step, id, value);
         }
         self.pay(1)?;
-        self.path.push(Step::Key(name.into()));
-        let ok = self.wrong(rule, || "nothing of this name is allowed".into());
+        self.path.push(step);
+        let ok = self.wrong(rule, || "nothing further is allowed here".into());
         self.path.pop();
         Ok(ok)
     }
@@ -480,7 +480,7 @@ impl<'s, 'v> Run<'s, 'v> {
                 let Some(id) = words.unevaluated_items else { return Ok(true) };
                 for (at, item) in items.iter().enumerate().skip(own.items) {
                     if !own.more_items.contains(&at) {
-                        ok &= self.at(Step::Index(at), id, item)?;
+                        ok &= self.further("unevaluatedItems", Step::Index(at), id, item)?;
                     }
                 }
                 own.items = items.len();
@@ -489,7 +489,7 @@ impl<'s, 'v> Run<'s, 'v> {
                 let Some(id) = words.unevaluated_properties else { return Ok(true) };
                 for (name, member) in members {
                     if !own.members.contains(name.as_str()) {
-                        ok &= self.additional("unevaluatedProperties", name, id, member)?;
+                        ok &= self.further("unevaluatedProperties", Step::Key(name.into()), id, member)?;
                     }
                 }
                 own.members.extend(members.keys().map(String::as_str));
