@@ -1,6 +1,7 @@
 //! The proxy over real sockets. One program, so that it is linked once.
 
 mod bodies;
+mod body_rewrites;
 mod cache;
 mod contracts;
 mod early_answers;
