@@ -34,7 +34,8 @@ pub fn effect(resources: &Resources, changes: &[ResourceChange]) -> Vec<Changed>
     let ordered: BTreeMap<&Key, &Option<Resource>> = changes.iter().map(|it| (&it.key, &it.after)).collect();
     let changed = |(key, after): (&Key, &Option<Resource>)| {
         let before = resources.get(key).map(|stored| &stored.resource);
-        (before != after.as_ref()).then(|| Changed { key: key.clone(), before: before.cloned(), after: after.clone() })
+        let after = after.clone().map(|after| after.keeping(before));
+        (before != after.as_ref()).then(|| Changed { key: key.clone(), before: before.cloned(), after })
     };
     ordered.into_iter().filter_map(changed).collect()
 }
@@ -99,8 +100,12 @@ pub fn hash_of(resources: &Resources) -> Digest {
     resources.values().fold(Digest::default(), |hash, stored| hash.plus(stored.etag))
 }
 
-/// `Stored` with its etag: BLAKE3 of the key and the prost form (deterministic: maps are sorted).
+/// `Stored` with its etag: BLAKE3 of the key and the prost form (deterministic: maps are sorted), as it was before its
+/// secrets were sealed anew.
 pub fn stored(resource: Resource) -> Stored {
+    if let Some(etag) = resource.kept_etag() {
+        return Stored { etag, resource };
+    }
     let (kind, name) = (resource.kind(), resource.name());
     let mut bytes = Vec::with_capacity(256);
     // Neither word holds a zero byte, so no two keys run into each other.

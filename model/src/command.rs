@@ -101,6 +101,7 @@ pub enum Body {
     LiftBans(LiftBans),
     /// What nodes hold of the cluster's limits. Never retried by its request id: the ledger tells repeats apart.
     Ledger(LedgerCommand),
+    RotateSealingKey(RotateSealingKey),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -377,6 +378,29 @@ pub enum RotateCa {
     End,
 }
 
+/// One step of the replacement of the key that secrets are sealed under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RotateSealingKey {
+    /// The new key, sealed under the one before. The index of this entry is its number.
+    Introduce { sealed_key: Arc<[u8]> },
+    /// The introduced one will not seal.
+    Abandon,
+    /// The introduced one seals from now on.
+    Replace { number: u64 },
+    /// What is sealed under the one before is replaced; what has become another since is left as it is.
+    Reseal { number: u64, resealed: Arc<[Resealed]> },
+    /// The one before is gone. Refused while anything is sealed under it, and where a node came after those that were
+    /// asked whether they hold the new one.
+    End { number: u64, nodes_upto: NodeId },
+}
+
+/// The same secret under the key before and the new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resealed {
+    pub before: Arc<[u8]>,
+    pub after: Arc<[u8]>,
+}
+
 /// The head of a chain that a node keeps for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoteChain {
@@ -581,6 +605,7 @@ impl Body {
             Body::ChangeResources(it) => it.level(),
             Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) | Body::PurgeCache(_) => 2,
             Body::AddBans(_) | Body::LiftBans(_) => 4,
+            Body::RotateSealingKey(_) => 5,
             _ => 1,
         }
     }
@@ -617,6 +642,7 @@ impl Body {
             Body::EraseActor(_) => "erase_actor",
             Body::Tick => "tick",
             Body::Ledger(_) => "ledger",
+            Body::RotateSealingKey(_) => "rotate_sealing_key",
         }
     }
 }

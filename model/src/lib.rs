@@ -17,6 +17,7 @@ pub mod purge;
 pub mod resource;
 pub mod revocation;
 pub mod ruleset;
+pub mod sealed;
 pub mod snapshot;
 pub mod state;
 pub mod template;

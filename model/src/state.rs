@@ -11,6 +11,7 @@ mod nodes;
 mod purges;
 mod resources;
 mod revocations;
+mod sealing;
 mod secrets;
 mod tokens;
 
@@ -22,6 +23,7 @@ pub use authority::{CaStage, OtherCa};
 pub use chains::ChainKind;
 pub use credentials::{CREDENTIAL_REMEMBERED, Credentials};
 pub use revocations::{REVOCATION_REMEMBERED, Revocations};
+pub use sealing::{RESEALED_MAX, Sealing, SealingRotation, SealingStage};
 pub use secrets::{JWKS_BYTES_MAX, SECRETS_MAX, TICKET_KEY_EVERY_US, TICKET_KEYS_MAX};
 
 use crate::{
@@ -87,19 +89,21 @@ pub struct State {
     /// What nodes hold of the limits. It follows the resources and is not rolled back with them.
     pub ledger: Ledger,
     /// Sealed under the cluster's key, written once.
-    pub secrets: OrdMap<Name, Arc<[u8]>>,
+    pub secrets: Secrets,
     pub credentials: Credentials,
     pub revocations: Revocations,
     pub bans: Bans,
     /// By the auth that they are for.
     pub jwks: OrdMap<Name, Arc<Jwks>>,
     /// Of session tickets, oldest first, at most `TICKET_KEYS_MAX`.
-    pub ticket_keys: Vector<Arc<TicketKey>>,
+    pub ticket_keys: TicketKeys,
     /// Of the nodes' caches.
     pub purges: Purges,
     pub sweep: Sweep,
     /// While the cluster's CA is being replaced.
     pub other_ca: Option<Arc<OtherCa>>,
+    /// Which key secrets are sealed under.
+    pub sealing: Sealing,
     /// The heads of nodes' own chains, as they were noted last.
     pub chains: OrdMap<(NodeId, ChainKind), AuditHead>,
     /// Actors that nodes are to forget in their trails of accesses, and what they did until when.
@@ -220,6 +224,9 @@ pub struct Sweep {
     pub credential: Option<CredentialId>,
     pub revocation: Option<SelectorKey>,
 }
+
+pub type Secrets = OrdMap<Name, Arc<[u8]>>;
+pub type TicketKeys = Vector<Arc<TicketKey>>;
 
 /// By the hash of an actor's name: until when what it did is nobody's, in wall-clock milliseconds.
 pub type Erased = OrdMap<Digest, u64>;

@@ -13,8 +13,9 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
-        AddBans, Body, ChangeResources, Command, Expect, GrantBonus, LiftBans, NewBan, NoteChain, PurgeCache, Refound,
-        RefoundCause, ResetLimit, ResourceChange, Role, RotateCa, RotateTicketKeys, Standing, TrialEnd, UpdateNode,
+        AddBans, Body, ChangeResources, Command, Expect, GrantBonus, LiftBans, NewBan, NodeRecord, NoteChain,
+        PurgeCache, Refound, RefoundCause, Resealed, ResetLimit, ResourceChange, Role, RotateCa, RotateSealingKey,
+        RotateTicketKeys, Standing, TrialEnd, UpdateNode,
     },
     convert,
     digest::Digest,
@@ -119,6 +120,7 @@ fn commands() -> Vec<Command> {
         Body::LiftBans(LiftBans { subjects: ["consumer:acme".parse().unwrap()].into(), reason: "a mistake".into() }),
         ticket_key(3),
         introduce(),
+        resealing(),
         note(7),
         Body::EraseActor(Digest::of(b"ann")),
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
@@ -153,6 +155,15 @@ fn introduce() -> Body {
         certificate: b"certificate".as_slice().into(),
         sealed_key: b"sealed".as_slice().into(),
     })
+}
+
+fn resealing() -> Body {
+    let resealed = Resealed { before: b"sealed".as_slice().into(), after: b"anew".as_slice().into() };
+    Body::RotateSealingKey(RotateSealingKey::Reseal { number: 9, resealed: [resealed].into() })
+}
+
+fn introduce_sealing() -> Body {
+    Body::RotateSealingKey(RotateSealingKey::Introduce { sealed_key: b"sealed".as_slice().into() })
 }
 
 fn note(node: u64) -> Body {
@@ -276,6 +287,14 @@ fn snapshot_records_are_stored_as_ever() {
     let mut rotating = fourth.clone();
     rotating.apply(rotating.index + 1, &command(introduce())).0.outcome.unwrap();
     golden("record.head.rotating", &snapshot::records(&rotating).next().unwrap().encode_to_vec());
+    for node in fourth.nodes.clone().values() {
+        let newer = NodeRecord { level: 5, ..NodeRecord::clone(node) };
+        rotating.nodes.insert(node.id, Arc::new(newer));
+    }
+    rotating.apply(rotating.index + 1, &command(introduce_sealing())).0.outcome.unwrap();
+    let replace = RotateSealingKey::Replace { number: rotating.index };
+    rotating.apply(rotating.index + 1, &command(Body::RotateSealingKey(replace))).0.outcome.unwrap();
+    golden("record.head.resealing", &snapshot::records(&rotating).next().unwrap().encode_to_vec());
     let mut rebuild = snapshot::Rebuild::default();
     snapshot::records(&rotating).for_each(|record| rebuild.push(record).unwrap());
     assert_eq!(rebuild.finish().unwrap(), rotating);

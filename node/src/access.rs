@@ -25,8 +25,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    keyring::Keyring,
     own_trail::{self, OwnTrail},
-    pki::{self, ClusterKey},
+    pki::{self, ClusterKey, Keys},
     publish::wall_ms,
     settings::{Audit, Redacted},
 };
@@ -85,8 +86,8 @@ pub struct Accessed {
 }
 
 /// What an actor is known by to those who are to forget it: no name lies in the log for that.
-pub fn actor_hash(key: &ClusterKey, name: &str) -> Digest {
-    Digest(key.hash(HASHED_FOR, name.as_bytes()))
+pub fn actor_hash(keys: &Keys, name: &str) -> Digest {
+    Digest(keys.hash(HASHED_FOR, name.as_bytes()))
 }
 
 impl Access {
@@ -142,11 +143,12 @@ impl Access {
     /// A disk that cannot be written is told, and ends nothing.
     pub async fn run(
         self: Arc<Self>,
-        cluster_key: ClusterKey,
+        keyring: Arc<Keyring>,
         states: watch::Receiver<Arc<State>>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let writing = Writing { access: self, cluster_key, states, seen: Erased::default() };
+        let keys = keyring.at(&states.borrow());
+        let writing = Writing { access: self, keyring, keys, states, seen: Erased::default() };
         own_trail::keep(writing, stop).await
     }
 
@@ -181,7 +183,9 @@ impl Access {
 
 struct Writing {
     access: Arc<Access>,
-    cluster_key: ClusterKey,
+    keyring: Arc<Keyring>,
+    /// When it was last looked.
+    keys: Keys,
     states: watch::Receiver<Arc<State>>,
     /// Who was erased when it was last looked.
     seen: Erased,
@@ -190,7 +194,7 @@ struct Writing {
 struct Batch {
     noted: Vec<(u64, Kind, u64)>,
     /// Where there is somebody to forget who was not before.
-    erased: Option<(ClusterKey, Erased)>,
+    erased: Option<(Keys, Erased)>,
     retention: Duration,
 }
 
@@ -211,19 +215,23 @@ impl OwnTrail for Writing {
 
     fn take_due(&mut self) -> Option<Batch> {
         let noted = std::mem::take(&mut self.access.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
-        let erased = self.states.borrow().erased.clone();
-        let is_known = erased.ptr_eq(&self.seen) || (erased.is_empty() && self.seen.is_empty());
+        let state = self.states.borrow().clone();
+        let (erased, keys) = (state.erased.clone(), self.keyring.at(&state));
+        let same = erased.ptr_eq(&self.seen) && keys.numbers() == self.keys.numbers();
+        let is_known = same || (erased.is_empty() && self.seen.is_empty());
         self.seen = erased.clone();
+        // Who was erased under a key that is gone by now was so before it went.
+        let keys = std::mem::replace(&mut self.keys, keys.clone()).and(&keys);
         if is_known && noted.is_empty() {
             return None;
         }
-        let erased = (!is_known).then(|| (self.cluster_key.clone(), erased));
+        let erased = (!is_known).then_some((keys, erased));
         Some(Batch { noted, erased, retention: self.access.settings.retention.0 })
     }
 
     fn write(pen: &mut Pen, batch: Batch) -> anyhow::Result<()> {
-        if let Some((cluster_key, erased)) = &batch.erased {
-            pen.erase(cluster_key, erased)?;
+        if let Some((keys, erased)) = &batch.erased {
+            pen.erase(keys, erased)?;
         }
         pen.write(batch.noted, batch.retention)
     }
@@ -241,12 +249,12 @@ struct ActorKey {
     made_wall_ms: u64,
 }
 
-type Keys = BTreeMap<String, ActorKey>;
+type ActorKeys = BTreeMap<String, ActorKey>;
 
 /// What writes.
 struct Pen {
     chain: OwnChain,
-    keys: Keys,
+    keys: ActorKeys,
     file: PathBuf,
     rolled: Instant,
     /// When it was last looked for what is older than the retention.
@@ -303,10 +311,11 @@ impl Pen {
     }
 
     /// Forgets keys that were made before then: what their actors do later is noted under others.
-    fn erase(&mut self, cluster_key: &ClusterKey, erased: &Erased) -> anyhow::Result<()> {
+    fn erase(&mut self, keys: &Keys, erased: &Erased) -> anyhow::Result<()> {
         let known = self.keys.len();
         let stays = |name: &str, it: &ActorKey| {
-            let before_ms = erased.get(&actor_hash(cluster_key, name));
+            let hashes = keys.hashes(HASHED_FOR, name.as_bytes()).into_iter();
+            let before_ms = hashes.filter_map(|hash| erased.get(&Digest(hash))).max();
             before_ms.is_none_or(|before_ms| it.made_wall_ms > *before_ms)
         };
         self.keys.retain(|name, it| stays(name, it) || mutants::is(Mutant::ErasedActorKept));
@@ -328,9 +337,9 @@ impl Pen {
     }
 }
 
-fn read_keys(file: &Path) -> anyhow::Result<Keys> {
+fn read_keys(file: &Path) -> anyhow::Result<ActorKeys> {
     if !file.exists() {
-        return Ok(Keys::new());
+        return Ok(ActorKeys::new());
     }
     let read = AccessKeys::decode(&pki::read_private(file)?[..])?;
     let key = |it: AccessKey| {
@@ -356,13 +365,18 @@ mod tests {
         Audit { redact: redact.to_vec(), ..Audit::default() }
     }
 
+    fn keyring(dir: &Path) -> Arc<Keyring> {
+        pki::write_private(&dir.join(pki::CLUSTER_KEY), ClusterKey::generate().unwrap().bytes()).unwrap();
+        Arc::new(Keyring::read(dir).unwrap())
+    }
+
     /// Runs to its end, which writes what waits.
-    async fn write(access: &Arc<Access>, key: &ClusterKey, state: State) {
+    async fn write(access: &Arc<Access>, keyring: &Arc<Keyring>, state: State) {
         let (states, seen) = watch::channel(Arc::new(State::default()));
         states.send_replace(Arc::new(state));
         let stop = CancellationToken::new();
         stop.cancel();
-        access.clone().run(key.clone(), seen, stop).await.unwrap();
+        access.clone().run(keyring.clone(), seen, stop).await.unwrap();
     }
 
     fn names(access: &Access) -> Vec<(Option<String>, u64)> {
@@ -372,7 +386,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_erased_is_nobody_and_the_chain_is_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let (key, access) = (ClusterKey::generate().unwrap(), Arc::new(Access::new(dir.path(), settings(&[]))));
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[]))));
         (0..3).for_each(|_| access.note(&actor("token/ann"), "ok"));
         access.note(&actor("token/bob"), "not_found");
         write(&access, &key, State::default()).await;
@@ -383,7 +397,7 @@ mod tests {
         assert_eq!(first.actor.as_ref().unwrap().source, "10.0.0.7");
 
         let mut state = State::default();
-        state.erased.insert(actor_hash(&key, "token/ann"), wall_ms());
+        state.erased.insert(actor_hash(&key.at(&state), "token/ann"), wall_ms());
         access.note(&actor("token/bob"), "ok");
         write(&access, &key, state).await;
         assert_eq!(names(&access), [(bob.clone(), 1), (None, 2), (bob, 1), (None, 1)]);
@@ -395,8 +409,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_to_be_redacted_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
-        let (key, access) =
-            (ClusterKey::generate().unwrap(), Arc::new(Access::new(dir.path(), settings(&[Redacted::Source]))));
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[Redacted::Source]))));
         access.note(&actor("token/ann"), "ok");
         write(&access, &key, State::default()).await;
         assert_eq!(access.read(u64::MAX, 1)[0].actor.as_ref().unwrap().source, REDACTED);

@@ -98,7 +98,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     limits.publish(&state);
     let directory = Arc::<Directory>::default();
     let providers = Providers::new(&directory);
-    let mut opener = Opener::new(consensus.cluster_key().clone());
+    let mut opener = Opener::new(consensus.keyring().clone());
     let opened = opener.open(&state);
     let (filled, known, secrets) = (directory.clone(), state.clone(), opened.clone());
     tokio::task::spawn_blocking(move || filled.publish(&known, secrets)).await.context("reading the credentials")?;

@@ -18,7 +18,7 @@ use crate::{
     consensus::write_welcome,
     init::Preparing,
     peer::{JoinFailure, ask_to_join},
-    pki::{self, Anchor, ClusterKey, Held, Names},
+    pki::{self, Anchor, Held, Keys, Names},
     settings::Settings,
 };
 
@@ -93,7 +93,7 @@ pub async fn join(
         "the answer holds another CA than the one that the token was made for"
     );
     Held::write(dir, &key, &ca, &CertificateDer::from(&welcome.certificate[..]))?;
-    pki::write_private(&dir.join(pki::CLUSTER_KEY), ClusterKey::from_bytes(&welcome.cluster_key)?.bytes())?;
+    pki::write_private(&dir.join(pki::CLUSTER_KEY), &Keys::from_bytes(&welcome.cluster_key)?.to_bytes())?;
     write_welcome(dir, &welcome)?;
     quorumgate_raft_store::prepare(dir, Identity { cluster, node: welcome.node_id, incarnation })?;
     settings.write(dir)?;

@@ -13,6 +13,7 @@ pub mod fuzzing;
 mod handed;
 pub mod init;
 pub mod join;
+mod keyring;
 pub mod leases;
 mod notify;
 mod own_trail;

@@ -30,7 +30,7 @@ pub struct Publisher {
 impl Publisher {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut states = self.consensus.states();
-        let mut opener = Opener::new(self.consensus.cluster_key().clone());
+        let mut opener = Opener::new(self.consensus.keyring().clone());
         let mut credentials = 0;
         let mut revoked: Option<Digest> = None;
         let mut purged = None;

@@ -19,7 +19,8 @@ use crate::{
     VERSION,
     consensus::{CA_KEY_PURPOSE, write_refound},
     init::Preparing,
-    pki::{self, Authority, ClusterKey, Held, Names},
+    keyring,
+    pki::{self, Authority, Held, Keys, Names},
     settings::{self, Settings},
 };
 
@@ -36,7 +37,7 @@ const KEPT: [&str; 5] = [settings::FILE, "lock", RECOVERING, RECOVERED, BEFORE];
 pub struct Legacy {
     pub state: State,
     pub past: Past,
-    pub cluster_key: ClusterKey,
+    pub keys: Keys,
     pub cause: RefoundCause,
     /// Calendar periods that have begun count as unspent.
     pub reset_budgets: bool,
@@ -63,17 +64,17 @@ impl Legacy {
     pub fn settle(self, dir: &Path, settings: &Settings) -> anyhow::Result<Made> {
         let preparing = Preparing::begin(dir)?;
         preparing.clear(&[])?;
-        let Self { state, past, cluster_key, cause, reset_budgets } = self;
+        let Self { state, past, keys, cause, reset_budgets } = self;
         let facts = state.cluster.clone().context("the old cluster had not been bootstrapped")?;
-        let authority =
-            Authority::from_der(&facts.ca_certificate, &cluster_key.open(CA_KEY_PURPOSE, &facts.sealed_ca_key)?)?;
+        let keys = keyring::opened(&keys, &state).unwrap_or(Ok(keys))?;
+        let authority = Authority::from_der(&facts.ca_certificate, &keys.open(CA_KEY_PURPOSE, &facts.sealed_ca_key)?)?;
         let cluster: [u8; 16] = pki::random()?;
         let incarnation: [u8; 16] = pki::random()?;
         let node = state.index + 1;
         let key = Held::key_of(dir)?;
         let certificate = authority.sign(&key.request(&Names::of(settings))?, cluster, node, pki::lifetime())?;
         Held::write(dir, &key, authority.certificate(), &certificate)?;
-        pki::write_private(&dir.join(pki::CLUSTER_KEY), cluster_key.bytes())?;
+        pki::write_private(&dir.join(pki::CLUSTER_KEY), &keys.to_bytes())?;
 
         let record = NodeRecord {
             id: node,
@@ -100,7 +101,7 @@ impl Legacy {
 /// Turns the directory of a stopped node into a new cluster of that node alone. What was there goes to
 /// `before-recovery` inside it. A repeat after a crash goes on where it ended.
 pub fn recover(dir: &Path, settings: &Settings, salvaged: Salvaged) -> anyhow::Result<Made> {
-    let key = ClusterKey::from_bytes(&pki::read_private(&dir.join(pki::CLUSTER_KEY))?)?;
+    let keys = Keys::from_bytes(&pki::read_private(&dir.join(pki::CLUSTER_KEY))?)?;
     let before = dir.join(BEFORE);
     anyhow::ensure!(
         !before.exists(),
@@ -110,7 +111,7 @@ pub fn recover(dir: &Path, settings: &Settings, salvaged: Salvaged) -> anyhow::R
     let new = dir.join(RECOVERING);
     let Salvaged { state, past, .. } = salvaged;
     let cause = RefoundCause::Recovered;
-    let legacy = Legacy { state, past, cluster_key: key, cause, reset_budgets: false };
+    let legacy = Legacy { state, past, keys, cause, reset_budgets: false };
     let made = legacy.settle(&new, settings)?;
     fs::rename(&new, dir.join(RECOVERED))?;
     take_over(dir)?;

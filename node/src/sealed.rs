@@ -1,7 +1,7 @@
 //! Secrets inside of resources: sealed before they are proposed, opened on every node for its proxy. What an export shows
 //! of one is its fingerprint, which, applied again, keeps it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use quorumgate_model::{
@@ -10,9 +10,9 @@ use quorumgate_model::{
     resource::{Fingerprint, Key, Kind, Name, Resource, Resources, Secret, Stored},
 };
 use quorumgate_proxy::tls::Shown;
-use tracing::error;
+use tracing::{debug, error};
 
-use crate::pki::ClusterKey;
+use crate::pki::Keys;
 
 /// Sealed bytes open only in the object and the field that they were sealed for: nobody moves them to where they would
 /// be sent to someone else.
@@ -25,7 +25,7 @@ fn purpose(object: &Key, field: &str) -> String {
 
 /// What a client wrote, ready to be proposed: no open secret left, and one that says nothing new is the stored one.
 /// Field paths are relative to the object.
-pub fn seal(key: &ClusterKey, mut resource: Resource, stored: Option<&Resource>) -> Result<Resource, Invalid> {
+pub fn seal(keys: &Keys, mut resource: Resource, stored: Option<&Resource>) -> Result<Resource, Invalid> {
     if resource.secrets().is_empty() {
         return Ok(resource);
     }
@@ -35,10 +35,10 @@ pub fn seal(key: &ClusterKey, mut resource: Resource, stored: Option<&Resource>)
         let same_field = || before.iter().find(|(at, _)| *at == field).map(|(_, secret)| *secret);
         let sealed = match &*secret {
             Secret::Plain(plain) => {
-                let known = same_field().filter(|known| is(key, &object, &field, known, plain.as_bytes()));
+                let known = same_field().filter(|known| is(keys, &object, &field, known, plain.as_bytes()));
                 match known {
                     Some(known) => known.clone(),
-                    None => sealed(key, &object, &field, plain.as_bytes())?,
+                    None => sealed(keys, &object, &field, plain.as_bytes())?,
                 }
             }
             Secret::Kept(fingerprint) => {
@@ -60,46 +60,58 @@ pub fn seal(key: &ClusterKey, mut resource: Resource, stored: Option<&Resource>)
 }
 
 /// What no state can check: a key that is kept must be the one of a chain that is new.
-pub fn check(key: &ClusterKey, resource: &Resource) -> Result<(), Invalid> {
+pub fn check(keys: &Keys, resource: &Resource) -> Result<(), Invalid> {
     let Resource::Certificate(it) = resource else { return Ok(()) };
-    let opened = open(key, &resource.key(), "key", &it.key);
+    let opened = open(keys, &resource.key(), "key", &it.key);
     let opened = opened.map_err(|error| Invalid::field("key").allowed(format!("a key that opens ({error:#})")))?;
     Shown::read(it, &opened).map(drop)
 }
 
-fn sealed(key: &ClusterKey, object: &Key, field: &str, plain: &[u8]) -> Result<Secret, Invalid> {
-    match key.seal(&purpose(object, field), plain) {
+fn sealed(keys: &Keys, object: &Key, field: &str, plain: &[u8]) -> Result<Secret, Invalid> {
+    match keys.seal(&purpose(object, field), plain) {
         Ok(bytes) => Ok(Secret::sealed(bytes)),
         // Without random numbers nothing else works either.
         Err(error) => Err(Invalid::field(field).allowed(error)),
     }
 }
 
-fn is(key: &ClusterKey, object: &Key, field: &str, stored: &Secret, plain: &[u8]) -> bool {
-    open(key, object, field, stored).is_ok_and(|known| subtle::ConstantTimeEq::ct_eq(&known[..], plain).into())
+fn is(keys: &Keys, object: &Key, field: &str, stored: &Secret, plain: &[u8]) -> bool {
+    open(keys, object, field, stored).is_ok_and(|known| subtle::ConstantTimeEq::ct_eq(&known[..], plain).into())
 }
 
-fn open(key: &ClusterKey, object: &Key, field: &str, stored: &Secret) -> anyhow::Result<Vec<u8>> {
+fn open(keys: &Keys, object: &Key, field: &str, stored: &Secret) -> anyhow::Result<Vec<u8>> {
     match stored {
-        Secret::Sealed { bytes, .. } => key.open(&purpose(object, field), bytes),
+        Secret::Sealed { bytes, .. } => keys.open(&purpose(object, field), bytes),
         Secret::Plain(_) | Secret::Kept(_) => anyhow::bail!("a state holds sealed secrets only"),
     }
 }
 
 /// Every secret of every object, by its fingerprint. One that does not open is left out, and said.
-pub fn open_all(key: &ClusterKey, resources: &Resources) -> BTreeMap<Fingerprint, Box<[u8]>> {
+pub fn open_all(keys: &Keys, resources: &Resources) -> BTreeMap<Fingerprint, Box<[u8]>> {
     let mut opened = BTreeMap::new();
     let objects = [Kind::Auth, Kind::Certificate].into_iter().flat_map(|kind| of_kind(resources, kind));
     for (object, stored) in objects {
         for (field, secret) in stored.resource.secrets() {
             let Some(fingerprint) = secret.fingerprint() else { continue };
-            match open(key, object, &field, secret).with_context(|| format!("{object} {field}")) {
+            match open(keys, object, &field, secret).with_context(|| format!("{object} {field}")) {
                 Ok(plain) => drop(opened.insert(fingerprint, plain.into())),
+                Err(error) if secret.bytes().is_some_and(|bytes| keys.is_past(bytes)) => {
+                    debug!(error = format!("{error:#}"), "a secret of an older state is not opened");
+                }
                 Err(error) => error!(error = format!("{error:#}"), "a secret cannot be opened on this node"),
             }
         }
     }
     opened
+}
+
+/// Every secret of every object, with what it is sealed for.
+pub fn all(resources: &Resources) -> impl Iterator<Item = (String, &Arc<[u8]>)> {
+    let objects = [Kind::Auth, Kind::Certificate].into_iter().flat_map(|kind| of_kind(resources, kind));
+    objects.flat_map(|(object, stored)| {
+        let secrets = stored.resource.secrets().into_iter();
+        secrets.filter_map(|(field, secret)| Some((purpose(object, &field), secret.bytes()?)))
+    })
 }
 
 /// Without a look at the others, of which there may be a million.
@@ -110,11 +122,14 @@ fn of_kind(resources: &Resources, kind: Kind) -> impl Iterator<Item = (&Key, &St
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
+    use crate::pki::ClusterKey;
+
+    fn some_key() -> Keys {
+        Keys::of(vec![ClusterKey::generate().unwrap()])
+    }
 
     fn auth(name: &str, secret: &str) -> Resource {
         let words = json!({ "name": name, "client_credentials": {
@@ -127,7 +142,7 @@ mod tests {
         serde_json::to_value(resource).unwrap()["client_credentials"]["client_secret"].as_str().unwrap().to_owned()
     }
 
-    fn opened(key: &ClusterKey, resource: &Resource) -> Vec<Vec<u8>> {
+    fn opened(key: &Keys, resource: &Resource) -> Vec<Vec<u8>> {
         let stored = quorumgate_model::change::stored(resource.clone());
         let resources = Resources::unit(resource.key(), stored);
         open_all(key, &resources).into_values().map(Vec::from).collect()
@@ -135,11 +150,11 @@ mod tests {
 
     #[test]
     fn a_secret_goes_in_is_kept_and_comes_out_only_here() {
-        let key = ClusterKey::generate().unwrap();
+        let key = some_key();
         let first = seal(&key, auth("a", "plain:hunter2"), None).unwrap();
         assert!(shown(&first).starts_with("sealed:"));
         assert_eq!(opened(&key, &first), [b"hunter2"]);
-        assert_eq!(opened(&ClusterKey::generate().unwrap(), &first), [b""; 0]);
+        assert_eq!(opened(&some_key(), &first), [b""; 0]);
 
         // The same again, as itself or as an export shows it, is no change.
         assert_eq!(seal(&key, auth("a", "plain:hunter2"), Some(&first)).unwrap(), first);
@@ -151,7 +166,7 @@ mod tests {
 
     #[test]
     fn sealed_bytes_are_of_no_use_elsewhere() {
-        let key = ClusterKey::generate().unwrap();
+        let key = some_key();
         let first = seal(&key, auth("a", "plain:hunter2"), None).unwrap();
         // By fingerprint: into another object, or after the secret has changed.
         for stored in [None, Some(seal(&key, auth("b", "plain:x"), None).unwrap())] {

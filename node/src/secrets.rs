@@ -5,13 +5,15 @@ use std::sync::Arc;
 use quorumgate_model::{
     command::{Body, RotateTicketKeys, SetSecret},
     resource::{Name, Resources},
-    state::{State, TICKET_KEY_EVERY_US},
+    state::{Secrets, State, TICKET_KEY_EVERY_US, TicketKeys},
 };
 use quorumgate_proxy::{identity::directory::Opened, tls::TICKET_KEY_BYTES};
-use tracing::error;
+use tracing::{debug, error};
 
 use crate::{
-    pki::{self, ClusterKey},
+    consensus::CA_KEY_PURPOSE,
+    keyring::Keyring,
+    pki::{self, Keys},
     sealed,
 };
 
@@ -27,10 +29,10 @@ const ALL: [&str; 2] = [KEY_PEPPER, COOKIE_KEY];
 const SECRET_BYTES: usize = 32;
 
 /// The next secret that the state is to have and does not.
-pub fn missing(state: &State, key: &ClusterKey) -> Option<Body> {
+pub fn missing(state: &State, keys: &Keys) -> Option<Body> {
     state.cluster.as_ref()?;
     let name: Name = ALL.iter().find(|name| !state.secrets.contains_key(**name))?.parse().ok()?;
-    let made = pki::random::<SECRET_BYTES>().and_then(|secret| key.seal(&purpose(&name), &secret));
+    let made = pki::random::<SECRET_BYTES>().and_then(|secret| keys.seal(&purpose(&name), &secret));
     match made {
         Ok(sealed) => Some(Body::SetSecret(SetSecret { name, sealed: sealed.into() })),
         Err(error) => {
@@ -41,13 +43,13 @@ pub fn missing(state: &State, key: &ClusterKey) -> Option<Body> {
 }
 
 /// The next key of session tickets, once the newest is old enough on the log clock.
-pub fn rotated(state: &State, key: &ClusterKey, now_us: u64) -> Option<Body> {
+pub fn rotated(state: &State, keys: &Keys, now_us: u64) -> Option<Body> {
     state.cluster.as_ref()?;
     let newest = state.ticket_keys.back();
     if newest.is_some_and(|newest| now_us < newest.made_at_us + TICKET_KEY_EVERY_US) {
         return None;
     }
-    let made = pki::random::<TICKET_KEY_BYTES>().and_then(|secret| key.seal(TICKET_KEY, &secret));
+    let made = pki::random::<TICKET_KEY_BYTES>().and_then(|secret| keys.seal(TICKET_KEY, &secret));
     match made {
         Ok(sealed) => {
             let newest = newest.map_or(0, |newest| newest.index);
@@ -61,53 +63,65 @@ pub fn rotated(state: &State, key: &ClusterKey, now_us: u64) -> Option<Body> {
 }
 
 /// The pepper of this state; None before the first leader has made it.
-pub fn pepper(state: &State, key: &ClusterKey) -> anyhow::Result<Option<[u8; 32]>> {
+pub fn pepper(state: &State, keys: &Keys) -> anyhow::Result<Option<[u8; 32]>> {
     let Some(sealed) = state.secrets.get(KEY_PEPPER) else { return Ok(None) };
-    let secret = key.open(&purpose(KEY_PEPPER), sealed)?;
+    let secret = keys.open(&purpose(KEY_PEPPER), sealed)?;
     let wrong = |_| anyhow::anyhow!("the key pepper has not {SECRET_BYTES} bytes");
     secret.as_slice().try_into().map(Some).map_err(wrong)
 }
 
+/// Everything that the state holds sealed, with what it is sealed for: as `State::all_sealed`.
+pub fn all(state: &State) -> impl Iterator<Item = (String, &[u8])> {
+    let cas = state.cluster.iter().map(|it| &it.sealed_ca_key).chain(state.other_ca.iter().map(|it| &it.sealed_key));
+    let cas = cas.map(|sealed| (CA_KEY_PURPOSE.to_owned(), &**sealed));
+    let own = state.secrets.iter().map(|(name, sealed)| (purpose(name), &**sealed));
+    let tickets = state.ticket_keys.iter().map(|key| (TICKET_KEY.to_owned(), &*key.sealed));
+    let resources = sealed::all(&state.resources).chain(state.trial.iter().flat_map(|it| sealed::all(&it.prior)));
+    cas.chain(own).chain(tickets).chain(resources.map(|(purpose, sealed)| (purpose, &**sealed)))
+}
+
 /// Opens what changed since the last time, which is next to nothing.
 pub struct Opener {
-    key: ClusterKey,
-    /// Of how many: they are written once and never removed.
-    known: usize,
-    /// The index of the newest ticket key.
-    ticket_key: u64,
+    keyring: Arc<Keyring>,
+    /// What is open.
+    secrets: Secrets,
+    ticket_keys: TicketKeys,
     /// Whose secrets are open.
     resources: Resources,
     opened: Arc<Opened>,
 }
 
 impl Opener {
-    pub fn new(key: ClusterKey) -> Self {
-        Self { key, known: 0, ticket_key: 0, resources: Resources::default(), opened: Arc::default() }
+    pub fn new(keyring: Arc<Keyring>) -> Self {
+        let (secrets, ticket_keys, resources, opened) = Default::default();
+        Self { keyring, secrets, ticket_keys, resources, opened }
     }
 
     /// What cannot be opened is left out, and said.
     pub fn open(&mut self, state: &State) -> Arc<Opened> {
-        let ticket_key = state.ticket_keys.back().map_or(0, |key| key.index);
-        let others = self.known != state.secrets.len() || self.ticket_key != ticket_key;
+        // A handful of each, compared by their bytes: sealed anew, they may open here where they did not before.
+        let others = self.secrets != state.secrets || self.ticket_keys != state.ticket_keys;
         if others || !self.resources.ptr_eq(&state.resources) {
-            let of_resources = sealed::open_all(&self.key, &state.resources);
-            let mut opened = Opened { of_resources, ..Opened::default() };
+            let keys = self.keyring.at(state);
+            let mut opened = Opened { of_resources: sealed::open_all(&keys, &state.resources), ..Opened::default() };
             for (name, sealed) in &state.secrets {
-                match self.key.open(&purpose(name), sealed) {
+                match keys.open(&purpose(name), sealed) {
                     Ok(secret) => drop(opened.secrets.insert(name.clone(), secret.into())),
+                    Err(error) if keys.is_past(sealed) => debug!(%error, "a secret of an older state is not opened"),
                     Err(error) => error!(%error, %name, "a secret of the cluster cannot be opened on this node"),
                 }
             }
             opened.pepper = opened.secrets.get(KEY_PEPPER).and_then(|secret| secret[..].try_into().ok());
             for sealed in state.ticket_keys.iter().rev().map(|key| &key.sealed) {
-                match self.key.open(TICKET_KEY, sealed).map(|secret| secret.try_into()) {
+                match keys.open(TICKET_KEY, sealed).map(|secret| secret.try_into()) {
                     Ok(Ok(secret)) => opened.ticket_keys.push(secret),
                     Ok(Err(_)) => error!("a key of session tickets has another length"),
+                    Err(error) if keys.is_past(sealed) => debug!(%error, "a secret of an older state is not opened"),
                     Err(error) => error!(%error, "a key of session tickets cannot be opened on this node"),
                 }
             }
-            self.ticket_key = ticket_key;
-            self.known = state.secrets.len();
+            self.ticket_keys = state.ticket_keys.clone();
+            self.secrets = state.secrets.clone();
             self.resources = state.resources.clone();
             self.opened = Arc::new(opened);
         }

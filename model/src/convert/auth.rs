@@ -4,7 +4,7 @@ use quorumgate_proto::admin::v1::{self as admin, auth::Kind, jwt_auth::Keys, sig
 
 use super::{
     resource::{listed, meta_to, name_from, optional, span_from, span_to, word},
-    smaller::{secret_from, secret_to},
+    smaller::{hide, secret_from, secret_to},
 };
 use crate::{
     invalid::Invalid,
@@ -244,7 +244,6 @@ fn signature_key_to(it: &SignatureKey) -> admin::SignatureKey {
 
 /// Leaves of every secret its fingerprint.
 pub fn hide_secrets(auth: &mut admin::Auth) {
-    let hide = |secret: &mut admin::Secret| secret.sealed.clear();
     match &mut auth.kind {
         Some(Kind::Jwt(admin::JwtAuth { keys: Some(Keys::Secret(it)), .. })) => hide(it),
         Some(Kind::Introspection(it)) => it.client_secret.iter_mut().for_each(hide),

@@ -25,7 +25,7 @@ use crate::{
         CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Refound, RefoundCause, Rejected, ResourceChange,
         RotateTicketKeys, SetSecret, Stamp, StoreJwks, UpdateNode,
     },
-    convert::{ban, key_from, kind_to, ledger, purge, resource_to, stored_resource_from},
+    convert::{ban, key_from, kind_to, ledger, purge, resource_to, sealing, stored_resource_from},
     digest::Digest,
     invalid::Invalid,
     resource::{Key, Resource},
@@ -140,6 +140,7 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         Wire::EraseActor(it) => Body::EraseActor(digest("actor_hash", &it.actor_hash)?),
         Wire::Tick(store::Tick {}) => Body::Tick,
         Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
+        Wire::RotateSealingKey(it) => Body::RotateSealingKey(sealing::command_from(it)?),
     })
 }
 
@@ -209,6 +210,7 @@ fn body_to(body: &Body) -> Wire {
         Body::EraseActor(actor) => Wire::EraseActor(store::EraseActor { actor_hash: actor.0.into() }),
         Body::Tick => Wire::Tick(store::Tick {}),
         Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
+        Body::RotateSealingKey(it) => Wire::RotateSealingKey(sealing::command_to(it)),
     }
 }
 

@@ -11,6 +11,7 @@ mod limit;
 mod policy;
 pub(crate) mod purge;
 mod resource;
+pub(crate) mod sealing;
 mod smaller;
 mod tls;
 mod traffic;
@@ -88,7 +89,7 @@ pub fn resource_shown(resource: &Resource) -> admin::Resource {
     match &mut message.kind {
         Some(admin::resource::Kind::Auth(auth)) => auth::hide_secrets(auth),
         Some(admin::resource::Kind::Policy(it)) => policy::spell_out(it),
-        Some(admin::resource::Kind::Certificate(it)) => it.key.iter_mut().for_each(|key| key.sealed.clear()),
+        Some(admin::resource::Kind::Certificate(it)) => it.key.iter_mut().for_each(smaller::hide),
         _ => {}
     }
     message

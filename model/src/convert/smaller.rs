@@ -4,8 +4,10 @@ use quorumgate_proto::admin::v1 as admin;
 
 use super::resource::{meta_to, name_from, optional};
 use crate::{
+    digest::Digest,
     invalid::Invalid,
     resource::{CertificateAuthority, CertificateAuthorityWords, Consumer, ConsumerWords, Fingerprint, Secret},
+    sealed,
 };
 
 pub fn consumer_from(it: admin::Consumer) -> Result<Consumer, Invalid> {
@@ -52,11 +54,17 @@ pub fn certificate_authority_to(it: &CertificateAuthority) -> admin::Certificate
     }
 }
 
-/// A stored secret is known by its sealed bytes, whatever fingerprint comes with them.
+/// A stored secret is known by its sealed bytes, whatever fingerprint comes with them, unless they were sealed anew.
 pub fn secret_from(field: &str, it: Option<admin::Secret>) -> Result<Secret, Invalid> {
     let it = it.unwrap_or_default();
     match (it.sealed.is_empty(), it.plain.is_empty(), it.fingerprint.as_str()) {
-        (false, true, _) => Ok(Secret::sealed(it.sealed)),
+        (false, true, text) => Ok(match text.parse() {
+            Ok(fingerprint) if sealed::key_number(&it.sealed) != 0 => {
+                let etag = Digest::from_bytes(&it.object_etag);
+                Secret::Sealed { bytes: it.sealed.into(), fingerprint, etag }
+            }
+            _ => Secret::sealed(it.sealed),
+        }),
         (true, false, "") => Ok(Secret::Plain(it.plain.into())),
         (true, true, "") => Err(Invalid::field(field).found("none").allowed("a secret")),
         (true, true, text) => match text.parse::<Fingerprint>() {
@@ -70,9 +78,18 @@ pub fn secret_from(field: &str, it: Option<admin::Secret>) -> Result<Secret, Inv
 pub fn secret_to(it: &Secret) -> Option<admin::Secret> {
     Some(match it {
         Secret::Plain(plain) => admin::Secret { plain: plain.to_string(), ..Default::default() },
-        Secret::Sealed { bytes, fingerprint } => {
-            admin::Secret { sealed: bytes.to_vec(), fingerprint: fingerprint.to_string(), plain: String::new() }
-        }
+        Secret::Sealed { bytes, fingerprint, etag } => admin::Secret {
+            sealed: bytes.to_vec(),
+            fingerprint: fingerprint.to_string(),
+            object_etag: etag.map(|etag| etag.0.into()).unwrap_or_default(),
+            plain: String::new(),
+        },
         Secret::Kept(fingerprint) => admin::Secret { fingerprint: fingerprint.to_string(), ..Default::default() },
     })
+}
+
+/// As clients are shown it: its fingerprint alone.
+pub fn hide(secret: &mut admin::Secret) {
+    secret.sealed.clear();
+    secret.object_etag.clear();
 }

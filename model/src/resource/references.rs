@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Action, Auth, AuthKind, Key, Kind, Name, Resource, Secret};
+use crate::digest::Digest;
 
 /// One object's mention of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +140,35 @@ impl Resource {
     pub fn unsealed(&self) -> Option<String> {
         let open = |(_, secret): &(String, &Secret)| !matches!(secret, Secret::Sealed { .. });
         self.secrets().into_iter().find(open).map(|(field, _)| field)
+    }
+
+    /// The etag that it keeps although its secrets were sealed anew.
+    pub(crate) fn kept_etag(&self) -> Option<Digest> {
+        self.secrets().into_iter().find_map(|(_, secret)| match secret {
+            Secret::Sealed { etag, .. } => *etag,
+            Secret::Plain(_) | Secret::Kept(_) => None,
+        })
+    }
+
+    /// With the secrets of `before` where they are the same, however they are sealed.
+    pub(crate) fn keeping(mut self, before: Option<&Resource>) -> Self {
+        if self.secrets().is_empty() {
+            return self;
+        }
+        let known = before.map(Resource::secrets).unwrap_or_default();
+        let is_sealed = |it: &Secret| matches!(it, Secret::Sealed { .. });
+        for (field, secret) in self.secrets_mut() {
+            let same = |(at, it): &&(String, &Secret)| *at == field && it.fingerprint() == secret.fingerprint();
+            if is_sealed(&*secret)
+                && let Some((_, same)) = known.iter().find(same).filter(|(_, it)| is_sealed(it))
+            {
+                *secret = (*same).clone();
+            }
+        }
+        if before != Some(&self) {
+            self.secrets_mut().into_iter().for_each(|(_, secret)| secret.forget_etag());
+        }
+        self
     }
 
     /// Every secret in it with its field, such as `jwt.secret`.

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::invalid::Invalid;
+use crate::{digest::Digest, invalid::Invalid};
 
 /// Bytes of a plain secret.
 pub const SECRET_BYTES_MAX: usize = 16 << 10;
@@ -21,7 +21,13 @@ pub enum Secret {
     /// From a client to the admin API, which seals it before it proposes. A state never holds one.
     Plain(Arc<str>),
     /// Under the cluster's key, which the model does not know.
-    Sealed { bytes: Arc<[u8]>, fingerprint: Fingerprint },
+    Sealed {
+        bytes: Arc<[u8]>,
+        /// Of the bytes as they were sealed first: a new key changes nothing that anybody sees.
+        fingerprint: Fingerprint,
+        /// Once they were sealed anew, until the object is changed: the etag that it had before, and keeps.
+        etag: Option<Digest>,
+    },
     /// The secret that the same object has already: what an export says.
     Kept(Fingerprint),
 }
@@ -33,7 +39,28 @@ pub struct Fingerprint([u8; 8]);
 impl Secret {
     pub fn sealed(bytes: Vec<u8>) -> Self {
         let fingerprint = Fingerprint::of(&bytes);
-        Self::Sealed { bytes: bytes.into(), fingerprint }
+        Self::Sealed { bytes: bytes.into(), fingerprint, etag: None }
+    }
+
+    /// The same secret under another key, in an object of that etag.
+    pub(crate) fn seal_anew(&mut self, resealed: Arc<[u8]>, object: Digest) {
+        if let Self::Sealed { bytes, etag, .. } = self {
+            (*bytes, *etag) = (resealed, Some(object));
+        }
+    }
+
+    /// Its object is another one from now on.
+    pub(crate) fn forget_etag(&mut self) {
+        if let Self::Sealed { etag, .. } = self {
+            *etag = None;
+        }
+    }
+
+    pub fn bytes(&self) -> Option<&Arc<[u8]>> {
+        match self {
+            Self::Sealed { bytes, .. } => Some(bytes),
+            Self::Plain(_) | Self::Kept(_) => None,
+        }
     }
 
     pub fn fingerprint(&self) -> Option<Fingerprint> {

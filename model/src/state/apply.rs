@@ -118,6 +118,7 @@ impl State {
             Body::LiftBans(it) => self.lift_bans(it),
             Body::RotateTicketKeys(it) => self.rotate_ticket_keys(it),
             Body::RotateCa(it) => self.rotate_ca(it),
+            Body::RotateSealingKey(it) => self.rotate_sealing_key(it),
             Body::NoteChain(it) => self.note_chain(it),
             Body::EraseActor(actor) => self.erase_actor(*actor),
             Body::Tick => Ok(Done::default()),

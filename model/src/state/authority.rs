@@ -40,6 +40,7 @@ impl State {
                         return Err(Invalid::field(field).found(found).allowed(allowed).into());
                     }
                 }
+                self.sealing.check(sealed_key)?;
                 let (certificate, sealed_key) = (certificate.to_vec(), sealed_key.to_vec());
                 self.other_ca = Some(Arc::new(OtherCa { stage: CaStage::Introduced, certificate, sealed_key }));
                 Ok(Done::changed("a new CA introduced: it is trusted and does not sign yet".into()))

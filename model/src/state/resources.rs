@@ -115,6 +115,15 @@ impl State {
                     .into());
             }
         }
+        for one in &changes {
+            let outdated = one.after.as_ref().and_then(|it| self.sealing.outdated(it));
+            if let Some(field) = outdated {
+                let message = format!(
+                    "{field} is sealed under a key that has been replaced: try again, or give the secret itself"
+                );
+                return Err(Rejected { field: place(&one.key), ..Reason::Conflict.because(message) });
+            }
+        }
         within_scope(actor, &changes)?;
         let mut keys = BTreeSet::new();
         if let Some(twice) = change.changes.iter().find(|one| !keys.insert(&one.key)) {

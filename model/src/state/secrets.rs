@@ -19,7 +19,7 @@ pub const TICKET_KEYS_MAX: usize = 4;
 /// On the log clock: how old the newest key is when the next one is made. A ticket is good for two of these at least.
 pub const TICKET_KEY_EVERY_US: u64 = 6 * 3600 * 1_000_000;
 /// The largest sealed secret, bytes.
-const SEALED_BYTES_MAX: usize = 4 << 10;
+pub(super) const SEALED_BYTES_MAX: usize = 4 << 10;
 
 impl State {
     /// Whoever comes second is told so and uses the first one's.
@@ -28,6 +28,7 @@ impl State {
             let found = format!("{} bytes", it.sealed.len());
             return Err(Invalid::field("sealed").found(found).allowed("1 to 4096 bytes").into());
         }
+        self.sealing.check(&it.sealed)?;
         if self.secrets.contains_key(&it.name) {
             return Err(Reason::AlreadyExists.because(format!("the secret {} was written before", it.name)));
         }
@@ -44,6 +45,7 @@ impl State {
             let found = format!("{} bytes", it.sealed.len());
             return Err(Invalid::field("sealed").found(found).allowed("1 to 4096 bytes").into());
         }
+        self.sealing.check(&it.sealed)?;
         let newest = self.ticket_keys.back().map_or(0, |key| key.index);
         if newest != it.newest {
             return Err(Reason::Conflict.because(format!("the newest ticket key is of index {newest}")));

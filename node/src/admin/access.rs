@@ -137,6 +137,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.Maintenance/Backup", Access::Whole(Admin)),
     ("/quorumgate.admin.v1.Maintenance/VerifyState", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Maintenance/RotateCa", Access::Whole(Admin)),
+    ("/quorumgate.admin.v1.Maintenance/RotateSealingKey", Access::Whole(Admin)),
     ("/quorumgate.admin.v1.Upstreams/GetUpstreamHealth", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Overview/WhoAmI", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Overview/WatchOverview", Access::Scoped(Viewer)),

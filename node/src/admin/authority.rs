@@ -1,12 +1,15 @@
 //! The replacement of the cluster's CA, a step a call: introduced, trusted everywhere, signs, held everywhere, alone.
+//! That of the sealing key goes on by itself once it is begun.
 
 use std::time::Duration;
 
 use quorumgate_model::{
-    command::{Body, RotateCa},
-    state::{CaStage, State},
+    command::{Body, RotateCa, RotateSealingKey},
+    state::{CaStage, SealingStage, State},
 };
-use quorumgate_proto::admin::v1::{self as admin, rotate_ca_request::Step};
+use quorumgate_proto::admin::v1::{
+    self as admin, rotate_ca_request::Step, rotate_sealing_key_request::Step as SealingStep,
+};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -16,7 +19,7 @@ use super::{
     gate::Call,
 };
 use crate::{
-    consensus::{CaProgress, may_go_on},
+    consensus::{CaProgress, SealingProgress, may_go_on},
     pki,
 };
 
@@ -41,9 +44,52 @@ impl Desk {
         let hash = |der: &[u8]| data_encoding::HEXLOWER.encode(&pki::sha256(der));
         Ok(admin::RotateCaResponse {
             header: Some(self.header_at(&state)),
-            stage: word(&state).into(),
+            stage: ca_word(&state).into(),
             ca_sha256: hash(&facts.ca_certificate),
             other_sha256: state.other_ca.as_ref().map(|other| hash(&other.certificate)).unwrap_or_default(),
+            nodes: nodes.into_iter().map(shown).collect(),
+            revision,
+        })
+    }
+
+    pub async fn rotate_sealing_key(
+        &self,
+        call: &Call,
+        step: SealingStep,
+    ) -> Result<admin::RotateSealingKeyResponse, Status> {
+        let state = self.read(call, Read::Linear).await?;
+        let taken = match step {
+            SealingStep::Begin if state.sealing.rotation.is_none() => {
+                let made = self.consensus.new_sealing_key();
+                let sealed_key = made.map_err(|error| {
+                    failure::status(Code::Internal, "INTERNAL", format!("no new key could be made: {error:#}"))
+                })?;
+                Some(RotateSealingKey::Introduce { sealed_key: sealed_key.into() })
+            }
+            SealingStep::Look | SealingStep::Begin => None,
+            SealingStep::Abandon => Some(RotateSealingKey::Abandon),
+        };
+        let mut revision = 0;
+        if let Some(step) = taken {
+            let applied = self.propose(call, Uuid::new_v4(), Body::RotateSealingKey(step)).await?;
+            revision = desk::written(&applied)?.index;
+        }
+        let nodes = self.consensus.sealing_progress(REPORTS_WITHIN.min(call.left())).await;
+        let state = self.consensus.state();
+        let shown = |it: SealingProgress| admin::rotate_sealing_key_response::Node {
+            name: it.node,
+            unreachable: !it.answers,
+            holds: it.holds,
+            alone: it.alone,
+        };
+        Ok(admin::RotateSealingKeyResponse {
+            header: Some(self.header_at(&state)),
+            stage: sealing_word(&state).into(),
+            number: state.sealing.newest(),
+            left: match state.sealing.rotation.as_ref().map(|it| it.stage) {
+                Some(SealingStage::Introduced) => state.all_sealed().count() as u32,
+                Some(SealingStage::Replaced) | None => state.sealed_before() as u32,
+            },
             nodes: nodes.into_iter().map(shown).collect(),
             revision,
         })
@@ -78,11 +124,19 @@ fn abandon(state: &State) -> Result<RotateCa, Status> {
     Err(failure::status(Code::FailedPrecondition, "NOT_INTRODUCED", why))
 }
 
-fn word(state: &State) -> &'static str {
+pub fn ca_word(state: &State) -> &'static str {
     match state.other_ca.as_ref().map(|other| other.stage) {
         None => "none",
         Some(CaStage::Introduced) => "introduced",
         Some(CaStage::Replaced) => "replaced",
+    }
+}
+
+pub fn sealing_word(state: &State) -> &'static str {
+    match state.sealing.rotation.as_ref().map(|it| it.stage) {
+        None => "none",
+        Some(SealingStage::Introduced) => "introduced",
+        Some(SealingStage::Replaced) => "replaced",
     }
 }
 

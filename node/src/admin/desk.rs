@@ -170,7 +170,7 @@ pub fn request_id(text: &str) -> Result<Uuid, Status> {
 impl Desk {
     /// Requests hold secrets, and the log remembers their digests: nobody who reads one there can try guesses on it.
     pub fn veiled(&self, asked: Digest) -> Digest {
-        Digest(self.consensus.cluster_key().hash("quorumgate 2026 digest of a request", &asked.0))
+        Digest(self.consensus.keys().hash("quorumgate 2026 digest of a request", &asked.0))
     }
 }
 

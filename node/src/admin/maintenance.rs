@@ -41,7 +41,10 @@ impl Maintenance for Service {
 
     async fn backup(&self, request: Request<admin::BackupRequest>) -> Answer<Self::BackupStream> {
         let (call, request) = taken(request)?;
+        // Before the state: what it is sealed under is not forgotten in between.
+        let keys = self.desk.consensus.keys();
         let state = self.desk.read(&call, Read::stale(request.stale)).await?;
+        let keys = self.desk.consensus.keyring().at(&state).and(&keys);
         let unknown =
             || failure::status(Code::Unavailable, "NOT_BOOTSTRAPPED", "this node does not know its cluster yet");
         let facts = state.cluster.clone().ok_or_else(unknown)?;
@@ -61,7 +64,7 @@ impl Maintenance for Service {
                 state_hash: state.hash().0.to_vec(),
                 wall_ms: state.wall_ms,
                 level: facts.level,
-                cluster_key: consensus.cluster_key().bytes().to_vec(),
+                cluster_key: keys.to_bytes(),
                 passphrase_salt: Vec::new(),
             };
             let first = admin::BackupChunk { header, head: head.encode_to_vec(), ..Default::default() };
@@ -81,6 +84,14 @@ impl Maintenance for Service {
     async fn rotate_ca(&self, request: Request<admin::RotateCaRequest>) -> Answer<admin::RotateCaResponse> {
         let (call, request) = taken(request)?;
         self.desk.rotate_ca(&call, request.step()).await.map(Response::new)
+    }
+
+    async fn rotate_sealing_key(
+        &self,
+        request: Request<admin::RotateSealingKeyRequest>,
+    ) -> Answer<admin::RotateSealingKeyResponse> {
+        let (call, request) = taken(request)?;
+        self.desk.rotate_sealing_key(&call, request.step()).await.map(Response::new)
     }
 
     async fn verify_state(&self, request: Request<admin::VerifyStateRequest>) -> Answer<admin::VerifyStateResponse> {

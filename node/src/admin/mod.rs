@@ -96,7 +96,7 @@ pub async fn start(options: AdminOptions, tasks: &Tasks) -> anyhow::Result<Admin
     let denials = consensus.denials().clone();
     tasks.start("denials", denials.clone().run(tasks.stop()));
     let access = consensus.access().clone();
-    tasks.start("accesses", access.run(consensus.cluster_key().clone(), consensus.states(), tasks.stop()));
+    tasks.start("accesses", access.run(consensus.keyring().clone(), consensus.states(), tasks.stop()));
     let people = oidc.map(|oidc| people::People::new(oidc, directory.clone())).transpose().context("admin.oidc")?;
     let people = people.map(Arc::new);
     if let Some(people) = people.clone() {

@@ -13,7 +13,11 @@ use quorumgate_proto::{
 };
 use tonic::{Code, Status};
 
-use super::{config::messages, failure};
+use super::{
+    authority::{ca_word, sealing_word},
+    config::messages,
+    failure,
+};
 use crate::consensus::{Consensus, View};
 
 /// For the answers of the other nodes.
@@ -78,6 +82,7 @@ impl Seen {
             max_rtt: Some(messages::duration(timing.max_rtt)),
             max_staleness: Some(messages::duration(timing.max_staleness)),
             findings,
+            under_way: self.under_way(),
         }
     }
 
@@ -108,6 +113,26 @@ impl Seen {
             findings.extend(node.problems.iter().map(|problem| format!("node {}: {problem}", node.name)));
         }
         findings
+    }
+
+    /// What is being replaced, and whom it waits for.
+    fn under_way(&self) -> Vec<String> {
+        let mut under_way = Vec::new();
+        if self.state.other_ca.is_some() {
+            under_way.push(format!("the CA is being replaced ({})", ca_word(&self.state)));
+        }
+        if self.state.sealing.rotation.is_some() {
+            let newest = self.state.sealing.newest();
+            let holds = |id| self.answers.get(id).is_some_and(|it| it.sealing_keys.contains(&newest));
+            let without: Vec<_> =
+                self.state.nodes.values().filter(|it| !holds(&it.id)).map(|it| it.name.to_string()).collect();
+            let mut line = format!("the sealing key is being replaced ({})", sealing_word(&self.state));
+            if !without.is_empty() {
+                line += &format!(": waits for {}", without.join(", "));
+            }
+            under_way.push(line);
+        }
+        under_way
     }
 
     fn node(&self, node: &NodeRecord) -> NodeStatus {

@@ -140,7 +140,7 @@ impl Observe for Service {
                 "found nothing; allowed: a name as entries have it, such as token/alice",
             ));
         }
-        let hash = actor_hash(self.desk.consensus.cluster_key(), &request.actor);
+        let hash = actor_hash(&self.desk.consensus.keys(), &request.actor);
         self.desk.write_other(&call, Body::EraseActor(hash)).await.map(Response::new)
     }
 

@@ -140,6 +140,7 @@ pub fn cluster(status: &admin::GetStatusResponse) -> Value {
         "max_rtt": span(status.max_rtt.as_ref()),
         "max_staleness": span(status.max_staleness.as_ref()),
         "findings": status.findings,
+        "under_way": status.under_way,
     })
 }
 

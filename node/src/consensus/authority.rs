@@ -61,7 +61,7 @@ impl Consensus {
     /// A new CA, its key sealed for the state.
     pub fn new_ca(&self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
         let authority = Authority::generate(self.member.me.cluster)?;
-        let sealed = self.member.cluster_key.seal(CA_KEY_PURPOSE, authority.key_der())?;
+        let sealed = self.keys().seal(CA_KEY_PURPOSE, authority.key_der())?;
         Ok((authority.certificate().to_vec(), sealed))
     }
 

@@ -186,10 +186,11 @@ impl Member {
         if let Some(node) = state.nodes.values().find(|node| node.standing == Standing::Leaving && gone(&node.id)) {
             return Some(Body::RemoveNode { id: node.id });
         }
-        if let Some(body) = secrets::missing(state, &self.cluster_key) {
+        let keys = self.keyring.at(state);
+        if let Some(body) = secrets::missing(state, &keys) {
             return Some(body);
         }
-        if let Some(body) = secrets::rotated(state, &self.cluster_key, now_us) {
+        if let Some(body) = secrets::rotated(state, &keys, now_us) {
             return Some(body);
         }
         let tokens = !state.join_tokens.is_empty() || !state.admin_tokens.is_empty();

@@ -280,6 +280,7 @@ impl Consensus {
             last_log_index: view.last_log_index,
             problems: self.member.problems.borrow().clone(),
             round_trips: self.member.round_trips(),
+            sealing_keys: self.member.keyring.on_disk(),
         }
     }
 
@@ -347,7 +348,7 @@ impl Consensus {
             cluster_name: facts.name.clone(),
             ca_certificate: facts.ca_certificate.clone(),
             certificate: self.member.sign(csr, node_id)?.to_vec(),
-            cluster_key: self.member.cluster_key.bytes().to_vec(),
+            cluster_key: self.member.keyring.at(&state).to_bytes(),
             max_rtt_us: facts.max_rtt.as_micros() as u64,
             peers: state.nodes.values().filter(|node| node.id != node_id).take(PEERS_MAX).map(address).collect(),
         }))

@@ -21,8 +21,9 @@ use super::{Consensus, Published, View, clock::LogClock, gather::Gather, survey:
 use crate::{
     access::Access,
     denials::Denials,
+    keyring::Keyring,
     peer::{Peers, Target, hello::Me},
-    pki::{ClusterKey, Held},
+    pki::Held,
     settings::Settings,
     telemetry::{histogram::Histogram, lately::Lately, otlp::Progress},
 };
@@ -39,7 +40,7 @@ pub(super) struct Member {
     /// Those that a joiner was told of.
     pub first_peers: Vec<pb::PeerAddress>,
     pub held: Arc<Held>,
-    pub cluster_key: ClusterKey,
+    pub keyring: Arc<Keyring>,
     pub states: watch::Receiver<Arc<State>>,
     pub health: watch::Receiver<StoreHealth>,
     pub published: watch::Sender<Published>,

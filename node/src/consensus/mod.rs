@@ -14,6 +14,7 @@ mod propose;
 mod read;
 mod renew;
 mod report;
+mod sealing;
 mod start;
 mod survey;
 mod tell;
@@ -23,6 +24,7 @@ pub use self::{
     authority::{CaProgress, may_go_on},
     renew::CA_KEY_PURPOSE,
     report::Reported,
+    sealing::SealingProgress,
     start::{write_bootstrap, write_refound, write_welcome},
     survey::{NodeHash, Spent},
 };
@@ -39,7 +41,7 @@ use quorumgate_raft_store::StoreHealth;
 use tokio::sync::watch;
 
 use self::member::Member;
-use crate::{settings::Settings, tasks::Tasks};
+use crate::{keyring::Keyring, pki::Keys, settings::Settings, tasks::Tasks};
 
 /// A handle to this node's raft member and its peers; cheap to clone.
 #[derive(Clone)]
@@ -177,8 +179,12 @@ impl Consensus {
     }
 
     /// Opens and seals what the state holds sealed.
-    pub fn cluster_key(&self) -> &crate::pki::ClusterKey {
-        &self.member.cluster_key
+    pub fn keys(&self) -> Keys {
+        self.member.keyring.at(&self.state())
+    }
+
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.member.keyring
     }
 
     /// Of the peer listener (port 0 is resolved).

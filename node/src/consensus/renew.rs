@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use super::member::Member;
-use crate::pki::{self, Authority, ClusterKey, Held, Names};
+use crate::pki::{self, Authority, Held, Keys, Names};
 
 /// What the CA's key is sealed for.
 pub const CA_KEY_PURPOSE: &str = "cluster CA key";
@@ -56,13 +56,7 @@ pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) -> anyhow:
 }
 
 /// At start, before anybody is dialled: whatever the state allows.
-pub(super) fn renew_if_due(
-    held: &Held,
-    names: &Names,
-    state: &State,
-    key: &ClusterKey,
-    node: NodeId,
-) -> anyhow::Result<()> {
+pub(super) fn renew_if_due(held: &Held, names: &Names, state: &State, keys: &Keys, node: NodeId) -> anyhow::Result<()> {
     let lifetime = pki::lifetime();
     if !held.renewal_in(now(), lifetime).is_zero() {
         return Ok(());
@@ -71,7 +65,7 @@ pub(super) fn renew_if_due(
     if !state.nodes.contains_key(&node) {
         return Ok(());
     }
-    let authority = authority(state, key)?;
+    let authority = authority(state, keys)?;
     held.swap(authority.sign(&held.key().request(names)?, facts.id, node, lifetime)?)
 }
 
@@ -101,13 +95,14 @@ impl Member {
     }
 
     fn sign_for(&self, request: &[u8], node: NodeId, lifetime: Duration) -> anyhow::Result<CertificateDer<'static>> {
-        authority(&self.state(), &self.cluster_key)?.sign(request, self.me.cluster, node, lifetime)
+        let state = self.state();
+        authority(&state, &self.keyring.at(&state))?.sign(request, self.me.cluster, node, lifetime)
     }
 }
 
-fn authority(state: &State, key: &ClusterKey) -> anyhow::Result<Authority> {
+fn authority(state: &State, keys: &Keys) -> anyhow::Result<Authority> {
     let facts = state.cluster.as_ref().ok_or_else(|| anyhow::anyhow!("this node does not know the cluster yet"))?;
-    Authority::from_der(&facts.ca_certificate, &key.open(CA_KEY_PURPOSE, &facts.sealed_ca_key)?)
+    Authority::from_der(&facts.ca_certificate, &keys.open(CA_KEY_PURPOSE, &facts.sealed_ca_key)?)
 }
 
 fn now() -> Duration {

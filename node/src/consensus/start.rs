@@ -30,13 +30,14 @@ use super::{
     gather::{self, Gather},
     member::{Member, Raft},
     network::Factory,
-    probe, renew, tell,
+    probe, renew, sealing, tell,
 };
 use crate::{
     access::Access,
     denials::Denials,
+    keyring::Keyring,
     peer::{Peers, hello::Me},
-    pki::{self, ClusterKey, Held, Names},
+    pki::{self, Held, Names},
     telemetry::histogram::Histogram,
 };
 
@@ -73,9 +74,9 @@ impl Consensus {
         let state = states.borrow().clone();
         let bootstrap = read_bootstrap(&dir)?;
         let welcome = read_welcome(&dir)?;
-        let cluster_key = ClusterKey::from_bytes(&pki::read_private(&dir.join(pki::CLUSTER_KEY))?)?;
+        let keyring = Arc::new(Keyring::read(&dir)?);
         let held = Arc::new(Held::read(&dir)?);
-        if let Err(error) = renew::renew_if_due(&held, &Names::of(&settings), &state, &cluster_key, me.node) {
+        if let Err(error) = renew::renew_if_due(&held, &Names::of(&settings), &state, &keyring.at(&state), me.node) {
             tracing::warn!(error = format!("{error:#}"), "this node's certificate was not renewed at start");
         }
         let timing = match (&state.cluster, &bootstrap, &welcome) {
@@ -99,7 +100,7 @@ impl Consensus {
             peer_address,
             first_peers: welcome.map(|welcome| welcome.peers).unwrap_or_default(),
             held,
-            cluster_key,
+            keyring,
             clock: LogClock::starting_at(state.clock_us),
             states,
             health,
@@ -139,6 +140,7 @@ impl Consensus {
         tasks.start("ledger batches", gather::run(member.clone(), stop.clone()));
         tasks.start("freshness", probe::run(member.clone(), stop.clone()));
         tasks.start("certificates", renew::run(member.clone(), stop.clone()));
+        tasks.start("sealing keys", sealing::run(consensus.clone(), stop.clone()));
         tasks.start("own build", tell::build(consensus.clone(), stop.clone()));
         tasks.start("own chains", tell::chains(consensus.clone(), stop.clone()));
         let first = match (bootstrap, read_refound(&consensus.member.dir)?) {

@@ -5,6 +5,7 @@ mod clients;
 pub mod expiry;
 mod files;
 mod held;
+mod keys;
 mod seal;
 mod verify;
 
@@ -14,6 +15,7 @@ pub use authority::{Authority, Names, NodeKey, request_spki_sha256, uri};
 pub use clients::check_authority;
 pub use files::{CLUSTER_KEY, TLS_DIR, read_private, write_atomic, write_private};
 pub use held::Held;
+pub use keys::Keys;
 pub use seal::ClusterKey;
 pub use verify::{Anchor, PeerIdentity, Presented, provider};
 

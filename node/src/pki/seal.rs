@@ -1,28 +1,40 @@
-//! Secrets of the replicated state, sealed with AES-256-GCM under the key that every member holds on its own disk.
+//! Secrets of the replicated state, sealed with AES-256-GCM under a key that every member holds on its own disk.
 
 use anyhow::Context;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use quorumgate_model::sealed::{NUMBERED, UNNUMBERED};
 
 use super::random;
 
-/// The first byte of a sealed secret.
-const VERSION: u8 = 1;
+pub(super) const KEY_BYTES: usize = 32;
 
-/// 32 bytes, the same on every member; given to joiners over the pinned connection.
-#[derive(Clone)]
-pub struct ClusterKey([u8; 32]);
+/// The same on every member; given to joiners over the pinned connection.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClusterKey {
+    /// 0 for the first of a cluster, and for keys of other uses.
+    number: u64,
+    key: [u8; KEY_BYTES],
+}
 
 impl ClusterKey {
     pub fn generate() -> anyhow::Result<Self> {
-        Ok(Self(random()?))
+        Ok(Self { number: 0, key: random()? })
     }
 
     pub fn from_bytes(bytes: &[u8]) -> anyhow::Result<Self> {
-        Ok(Self(bytes.try_into().context("a cluster key has 32 bytes")?))
+        Ok(Self { number: 0, key: bytes.try_into().context("a cluster key has 32 bytes")? })
     }
 
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
+    pub fn numbered(self, number: u64) -> Self {
+        Self { number, ..self }
+    }
+
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub fn bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.key
     }
 
     /// `purpose` binds the sealed bytes to their place: they open nowhere else.
@@ -32,15 +44,15 @@ impl ClusterKey {
         self.key()?
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(purpose.as_bytes()), &mut body)
             .map_err(|_| anyhow::anyhow!("sealing failed"))?;
-        let mut sealed = vec![VERSION];
+        let mut sealed = self.prefix();
         sealed.extend_from_slice(&nonce);
         sealed.append(&mut body);
         Ok(sealed)
     }
 
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let Some((&VERSION, rest)) = sealed.split_first() else {
-            anyhow::bail!("a sealed secret of an unknown version");
+        let Some(rest) = sealed.strip_prefix(&self.prefix()[..]) else {
+            anyhow::bail!("the {purpose} is sealed in another way, or under another key");
         };
         let (nonce, body) = rest.split_at_checked(NONCE_LEN).context("a sealed secret is cut short")?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| anyhow::anyhow!("a bad nonce"))?;
@@ -54,17 +66,25 @@ impl ClusterKey {
 
     /// A hash that only members can make: of what may hold a secret, which the plain hash would let anyone guess at.
     pub fn hash(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
-        *blake3::keyed_hash(&blake3::derive_key(purpose, &self.0), bytes).as_bytes()
+        *blake3::keyed_hash(&blake3::derive_key(purpose, &self.key), bytes).as_bytes()
+    }
+
+    /// What sealed bytes begin with.
+    fn prefix(&self) -> Vec<u8> {
+        match self.number {
+            0 => vec![UNNUMBERED],
+            number => [&[NUMBERED][..], &number.to_le_bytes()].concat(),
+        }
     }
 
     fn key(&self) -> anyhow::Result<LessSafeKey> {
-        let key = UnboundKey::new(&AES_256_GCM, &self.0).map_err(|_| anyhow::anyhow!("an unusable cluster key"))?;
+        let key = UnboundKey::new(&AES_256_GCM, &self.key).map_err(|_| anyhow::anyhow!("an unusable cluster key"))?;
         Ok(LessSafeKey::new(key))
     }
 }
 
 impl std::fmt::Debug for ClusterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ClusterKey(…)")
+        write!(f, "ClusterKey({}, …)", self.number)
     }
 }

@@ -69,3 +69,24 @@ fn a_held_certificate_is_due_after_a_third_and_swapped_in_place() {
     assert!(held.not_after() > (now + life).as_secs() as i64);
     assert_eq!(Held::read(dir.path()).unwrap().not_after(), held.not_after());
 }
+
+#[test]
+fn keys_are_read_as_they_were_written() {
+    let key = |number| ClusterKey::generate().unwrap().numbered(number);
+    let first = Keys::of(vec![key(0)]);
+    assert_eq!(first.to_bytes().len(), 32);
+    for keys in [first, Keys::of(vec![key(7)]), Keys::of(vec![key(9), key(0), key(7)])] {
+        let bytes = keys.to_bytes();
+        assert_eq!(Keys::from_bytes(&bytes).unwrap(), keys);
+        for cut in 0..bytes.len() {
+            assert!(!Keys::from_bytes(&bytes[..cut]).is_ok_and(|it| it == keys), "cut at {cut}");
+        }
+        let sealed = keys.seal("a", b"secret").unwrap();
+        assert_eq!(keys.open("a", &sealed).unwrap(), b"secret");
+        for at in 0..sealed.len() {
+            let mut flipped = sealed.clone();
+            flipped[at] ^= 1;
+            keys.open("a", &flipped).unwrap_err();
+        }
+    }
+}

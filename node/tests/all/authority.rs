@@ -97,3 +97,30 @@ fn one_command_gives_a_cluster_a_new_ca() {
     std::fs::write(&file, before).unwrap();
     node.check(&words, "", 6, &[]);
 }
+
+#[test]
+fn one_command_seals_the_secrets_anew() {
+    let node = Node::start();
+    let file = node.data().join("cluster.key");
+    let first = std::fs::read(&file).unwrap();
+    let status = node.json(&["cluster", "rotate-sealing-key", "--status"], "");
+    assert_eq!(
+        (&status["stage"], &status["number"], &status["left"]),
+        (&"none".into(), &0.into(), &0.into()),
+        "{status}"
+    );
+    node.check(&["cluster", "rotate-sealing-key"], "", 2, &["--yes"]);
+    node.check(&["cluster", "rotate-sealing-key", "--abandon", "--yes"], "", 4, &["not being replaced"]);
+    let mut numbers = vec![0];
+    for _ in 0..2 {
+        let done = node.json(&["cluster", "rotate-sealing-key", "--yes"], "");
+        assert_eq!((&done["stage"], &done["nodes"][0]["alone"]), (&"none".into(), &true.into()), "{done}");
+        numbers.push(done["number"].as_u64().unwrap());
+    }
+    assert!(numbers.is_sorted() && numbers[1] < numbers[2], "{numbers:?}");
+    let last = std::fs::read(&file).unwrap();
+    assert!(!last.windows(32).any(|it| it == first));
+    let trail = node.json(&["audit", "ls"], "")["entries"].to_string();
+    assert!(trail.contains("a new sealing key introduced") && trail.contains("the old sealing key is gone"), "{trail}");
+    node.json(&["key", "ls"], "");
+}

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quorumgate_proto::store::v1 as store;
 
-use super::{applied_from, applied_to, words::*};
+use super::{super::sealing, applied_from, applied_to, words::*};
 use crate::{
     NodeId,
     command::{ChangeCounts, NoteChain, RequestId, RotateCa},
@@ -44,6 +44,7 @@ pub(crate) fn head_to(state: &State) -> store::StateHead {
             ..head
         },
     };
+    let head = sealing::into_head(&state.sealing, head);
     let Some(cluster) = &state.cluster else { return head };
     store::StateHead {
         cluster_id: cluster.id.into(),
@@ -72,6 +73,7 @@ fn sum_to(sum: Digest) -> Vec<u8> {
 
 /// A state with the head's fields and nothing else.
 pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
+    let sealing = sealing::from_head(&head);
     let cluster = match head.cluster_id.is_empty() {
         true => None,
         false => Some(Arc::new(ClusterFacts {
@@ -101,6 +103,7 @@ pub(crate) fn head_from(head: store::StateHead) -> Result<State, Invalid> {
         resources_hash: digest("resources_hash", &head.resources_hash)?,
         audit,
         other_ca: other_ca.map(Arc::new),
+        sealing,
         sweep: Sweep {
             clock_us: head.sweep_clock_us,
             credential: CredentialId::new(head.sweep_credential),

@@ -244,13 +244,13 @@ impl Desk {
         if intent.rollback_of.is_some() {
             return Ok(intent);
         }
-        let key = self.consensus.cluster_key();
+        let keys = self.consensus.keyring().at(state);
         for change in &mut intent.changes {
             let Some(resource) = change.after.take() else { continue };
             let stored = state.resources.get(&change.key).map(|stored| &stored.resource);
-            let sealed = sealed::seal(key, resource, stored);
+            let sealed = sealed::seal(&keys, resource, stored);
             let under = |wrong: Invalid| failure::invalid(&wrong.under(intent.places.place(&change.key)));
-            let sealed = sealed.and_then(|sealed| sealed::check(key, &sealed).map(|()| sealed));
+            let sealed = sealed.and_then(|sealed| sealed::check(&keys, &sealed).map(|()| sealed));
             change.after = Some(sealed.map_err(under)?);
         }
         Ok(intent)

@@ -67,7 +67,7 @@ impl Service {
 
     fn pepper(&self) -> Result<[u8; 32], Status> {
         let consensus = &self.desk.consensus;
-        match secrets::pepper(&consensus.state(), consensus.cluster_key()) {
+        match secrets::pepper(&consensus.state(), &consensus.keys()) {
             Ok(Some(pepper)) => Ok(pepper),
             Ok(None) => Err(failure::status(
                 tonic::Code::Unavailable,

@@ -10,8 +10,8 @@ use quorumgate_proto::{
 };
 
 use crate::{
-    admin::desk::Desk,
-    consensus::{NodeHash, Reported, View},
+    admin::{authority::sealing_word, desk::Desk},
+    consensus::{NodeHash, Reported, SealingProgress, View},
     pki::expiry,
     publish::wall_ms,
 };
@@ -61,6 +61,8 @@ struct Seen {
     leader: Option<String>,
     timing: Timing,
     hashes: Vec<NodeHash>,
+    /// While the sealing key is being replaced: the stage, and how far the nodes are.
+    sealing: Option<(&'static str, Vec<SealingProgress>)>,
     /// Of resources: what they are, and when they end.
     certificates: Vec<(String, i64)>,
     now_ms: u64,
@@ -70,8 +72,11 @@ struct Findings(Vec<(Level, admin::Finding)>);
 
 pub async fn examine(desk: &Desk, left: Duration) -> admin::DoctorResponse {
     let consensus = &desk.consensus;
-    let (reports, hashes) =
-        tokio::join!(consensus.reports(REPORTS_WITHIN.min(left)), consensus.state_hashes(HASHES_WITHIN.min(left)),);
+    let (reports, hashes, progress) = tokio::join!(
+        consensus.reports(REPORTS_WITHIN.min(left)),
+        consensus.state_hashes(HASHES_WITHIN.min(left)),
+        consensus.sealing_progress(REPORTS_WITHIN.min(left)),
+    );
     let (view, state) = (consensus.view(), consensus.state());
     let leader =
         view.leader.map(|id| state.nodes.get(&id).map_or_else(|| id.to_string(), |node| node.name.to_string()));
@@ -81,6 +86,7 @@ pub async fn examine(desk: &Desk, left: Duration) -> admin::DoctorResponse {
         leader,
         timing: state.timing(),
         hashes,
+        sealing: state.sealing.rotation.is_some().then(|| (sealing_word(&state), progress)),
         certificates: expiry::of(&state),
         now_ms: wall_ms(),
     };
@@ -97,6 +103,7 @@ fn judge(seen: &Seen) -> Findings {
     findings.state_hash(seen);
     findings.versions(seen);
     findings.resource_certificates(seen);
+    findings.sealing(seen);
     let names: BTreeMap<NodeId, &str> = seen.reports.iter().map(|it| (it.id, it.name.as_str())).collect();
     let newest = seen.reports.iter().filter_map(|it| Some(it.report.as_ref()?.applied_index)).max().unwrap_or_default();
     for reported in &seen.reports {
@@ -334,6 +341,19 @@ impl Findings {
         }
     }
 
+    /// None of its steps takes long where every node is there.
+    fn sealing(&mut self, seen: &Seen) {
+        let Some((stage, nodes)) = &seen.sealing else { return };
+        let without: Vec<_> = nodes.iter().filter(|it| !it.holds).map(|it| it.node.as_str()).collect();
+        let found = match without.is_empty() {
+            true => format!("it is being replaced ({stage})"),
+            false => format!("it is being replaced ({stage}); not held by {}", without.join(", ")),
+        };
+        let fix = "bring the nodes back that do not hold the new one, or quorumgate node rm them; how far it is: quorumgate cluster \
+                   rotate-sealing-key --status";
+        self.bad(Level::Warning, "sealing_key", "", found, "one key, held by every node", fix);
+    }
+
     fn system(&mut self, node: &str, report: &ReportResponse) {
         if let (Some(receive), Some(send)) = (report.udp_receive_bytes, report.udp_send_bytes) {
             let level = (receive.min(send) < UDP_BYTES_MIN).then_some(Level::Warning);
@@ -436,6 +456,7 @@ mod tests {
             leader: Some("n1".into()),
             timing: Timing::from_max_rtt(MAX_RTT_DEFAULT),
             hashes: vec![hash(1), hash(2), hash(3)],
+            sealing: None,
             certificates: vec![("certificate/shop".into(), 190 * DAY_S)],
             now_ms: 100 * DAY_S as u64 * 1_000,
         }
@@ -497,5 +518,8 @@ mod tests {
         check(|it| of(it, 0).audit_export = export(9, 59_000, 0), &[]);
         check(|it| of(it, 0).audit_export = export(9, 61_000, 0), &[("audit_export", "n1", "warning")]);
         check(|it| of(it, 0).audit_export = export(0, 0, 1), &[("audit_export", "n1", "warning")]);
+        let progress = |node: &str, holds| SealingProgress { node: node.into(), answers: true, holds, alone: false };
+        let sealing = Some(("introduced", vec![progress("n1", true), progress("n2", false)]));
+        check(|it| it.sealing = sealing, &[("sealing_key", "", "warning")]);
     }
 }

@@ -129,7 +129,7 @@ async fn a_batch_is_all_or_nothing_and_comes_in_pages() {
 
 fn pepper(fixture: &Fixture) -> [u8; 32] {
     let consensus = &fixture.consensus;
-    crate::secrets::pepper(&consensus.state(), consensus.cluster_key()).unwrap().unwrap()
+    crate::secrets::pepper(&consensus.state(), &consensus.keys()).unwrap().unwrap()
 }
 
 #[tokio::test]

@@ -170,7 +170,7 @@ async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
 fn publish(consensus: Consensus, directory: Arc<Directory>) {
     tokio::spawn(async move {
         let mut states = consensus.states();
-        let mut opener = Opener::new(consensus.cluster_key().clone());
+        let mut opener = Opener::new(consensus.keyring().clone());
         loop {
             let (index, revision) = {
                 let state = states.borrow_and_update();

@@ -48,7 +48,7 @@ async fn a_secret_goes_in_and_only_its_fingerprint_comes_out() {
     assert!(client.apply(auths(vec![auth.clone()])).await.unwrap().noop, "an export applies back unchanged");
 
     let state = node.consensus.state();
-    let stored = crate::sealed::open_all(node.consensus.cluster_key(), &state.resources);
+    let stored = crate::sealed::open_all(&node.consensus.keys(), &state.resources);
     assert_eq!(stored.into_values().collect::<Vec<_>>(), [Box::from(*b"hunter2")]);
 
     // Neither another's secret by its fingerprint nor bytes that were sealed elsewhere.
@@ -63,7 +63,7 @@ async fn a_secret_goes_in_and_only_its_fingerprint_comes_out() {
     client.apply(auths(vec![to_billing(plain("hunter3"))])).await.unwrap();
     let target = Some(admin::rollback_request::Target::Revision(first.revision));
     client.config().rollback(admin::RollbackRequest { target, ..Default::default() }).await.unwrap();
-    let stored = crate::sealed::open_all(node.consensus.cluster_key(), &node.consensus.state().resources);
+    let stored = crate::sealed::open_all(&node.consensus.keys(), &node.consensus.state().resources);
     assert_eq!(stored.into_values().collect::<Vec<_>>(), [Box::from(*b"hunter2")]);
 }
 

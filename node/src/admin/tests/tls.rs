@@ -84,8 +84,8 @@ async fn the_leader_makes_a_key_for_session_tickets() {
     let node = Fixture::start().await;
     let mut states = node.consensus.states();
     let state = states.wait_for(|state| !state.ticket_keys.is_empty()).await.unwrap().clone();
-    let key = node.consensus.cluster_key();
-    let opened = crate::secrets::Opener::new(key.clone()).open(&state);
+    let key = &node.consensus.keys();
+    let opened = crate::secrets::Opener::new(node.consensus.keyring().clone()).open(&state);
     assert_eq!(opened.ticket_keys.len(), 1);
     // The next one is due on the log clock, and replaces none whose tickets are still good.
     let made_at = state.ticket_keys.back().unwrap().made_at_us;

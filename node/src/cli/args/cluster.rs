@@ -115,6 +115,19 @@ pub struct RotateCa {
     pub within: Span,
 }
 
+#[derive(Debug, Args)]
+pub struct RotateSealingKey {
+    /// Show how far it is, and change nothing.
+    #[arg(long, conflicts_with = "abandon")]
+    pub status: bool,
+    /// Give up a new key that does not seal yet.
+    #[arg(long)]
+    pub abandon: bool,
+    /// How long to wait for the end. It goes on without anybody who waits.
+    #[arg(long, default_value = "60s", value_name = "D")]
+    pub within: Span,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// Show the cluster as the asked node sees it.
@@ -132,6 +145,8 @@ pub enum Cluster {
     },
     /// Give the cluster a new CA while it serves. What was begun is gone on with.
     RotateCa(RotateCa),
+    /// Seal the cluster's secrets under a new key while it serves. What was begun goes on by itself.
+    RotateSealingKey(RotateSealingKey),
     /// Save the cluster to a file, or look into one.
     #[command(subcommand)]
     Backup(Backup),

@@ -26,7 +26,7 @@ use crate::{
         output::Answer,
         shape,
     },
-    pki::{self, ClusterKey},
+    pki::{self, ClusterKey, Keys},
     refound::{self, Legacy, Made},
     settings::Settings,
 };
@@ -74,7 +74,7 @@ pub fn restore(global: &Global, verb: Restore) -> Outcome {
     let settings = local::settings_of(&verb.node)?;
     let dir = &verb.node.data_dir;
     let Backup { head, state, past, .. } = read(&verb.file)?;
-    let key = open(&head, verb.passphrase_file.as_deref())?;
+    let keys = open(&head, verb.passphrase_file.as_deref())?;
     let preview = format!(
         "{} is to become a new cluster from revision {} of {} ({}). Every node of the old cluster is shut out of it: stop \
          them, or clients may be served by both.",
@@ -85,7 +85,7 @@ pub fn restore(global: &Global, verb: Restore) -> Outcome {
     );
     input::confirm(global, &preview)?;
     let reset_budgets = verb.budgets == Budgets::Reset;
-    let mut legacy = Legacy { state, past, cluster_key: key, cause: RefoundCause::Restored, reset_budgets };
+    let mut legacy = Legacy { state, past, keys, cause: RefoundCause::Restored, reset_budgets };
     if verb.bump_revision {
         legacy.bump();
     }
@@ -233,8 +233,8 @@ fn seal(head: &mut BackupHead, passphrase: &str) -> Outcome {
     Ok(())
 }
 
-fn open(head: &BackupHead, passphrase: Option<&Path>) -> Outcome<ClusterKey> {
-    let key = match (head.passphrase_salt.is_empty(), passphrase) {
+fn open(head: &BackupHead, passphrase: Option<&Path>) -> Outcome<Keys> {
+    let keys = match (head.passphrase_salt.is_empty(), passphrase) {
         (true, _) => head.cluster_key.clone(),
         (false, None) => {
             return Err(Failure::usage("the backup's key is sealed").help("give its passphrase with --passphrase-file"));
@@ -246,7 +246,7 @@ fn open(head: &BackupHead, passphrase: Option<&Path>) -> Outcome<ClusterKey> {
                 .map_err(wrong)?
         }
     };
-    ClusterKey::from_bytes(&key).map_err(Failure::internal)
+    Keys::from_bytes(&keys).map_err(Failure::internal)
 }
 
 fn derived(passphrase: &str, salt: &[u8]) -> Outcome<ClusterKey> {

@@ -5,7 +5,7 @@ use quorumgate_proto::admin::v1::{
 };
 use serde_json::json;
 
-use super::{backup, doctor, rotate_ca};
+use super::{backup, doctor, rotate_ca, rotate_sealing_key};
 use crate::cli::{
     args::{self, Cluster, ClusterSet, Form, Global},
     client::Client,
@@ -40,6 +40,7 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
             verdict(global, &answer.verdict, &nodes.collect::<Vec<_>>())
         }
         Cluster::RotateCa(verb) => rotate_ca::run(global, &client, &verb).await,
+        Cluster::RotateSealingKey(verb) => rotate_sealing_key::run(global, &client, &verb).await,
         Cluster::Verify { others } => verify(global, client, &others).await,
         Cluster::Backup(args::Backup::Save { file, passphrase_file, stale }) => {
             backup::save(global, &client, &file, passphrase_file.as_deref(), stale).await
@@ -61,7 +62,9 @@ fn print(global: &Global, status: &GetStatusResponse) -> Outcome {
     Answer {
         header: vec!["field", "value"],
         rows: fields.iter().map(|field| vec![(*field).to_owned(), shape::cell(&json[*field])]).collect(),
-        notes: status.findings.iter().map(|it| format!("finding: {it}")).collect(),
+        notes: (status.findings.iter().map(|it| format!("finding: {it}")))
+            .chain(status.under_way.iter().map(|it| format!("under way: {it}")))
+            .collect(),
         names: vec![status.cluster.clone()],
         json,
         ..Answer::default()

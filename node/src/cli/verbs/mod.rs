@@ -23,6 +23,7 @@ pub mod nodes;
 pub mod objects;
 pub mod revocations;
 pub mod rotate_ca;
+pub mod rotate_sealing_key;
 pub mod tokens;
 pub mod top;
 pub mod upstream_health;
