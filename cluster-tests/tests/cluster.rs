@@ -30,6 +30,12 @@ async fn who_is_banned_is_shut_out_by_every_node_until_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_sealed_under_a_new_key_and_nothing_that_is_seen_changes() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    assert!(scenarios::sealing::rotate(&mut cluster).await.unwrap() >= 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_costs_no_request_and_no_acknowledged_write() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     println!("{:?}", scenarios::faults::kill_leader(&mut cluster, 2, 300).await.unwrap());

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod quorum;
 pub mod revocation;
 pub mod rolling;
+pub mod sealing;
 pub mod streams;
 pub mod targets;
 pub mod unknown;
