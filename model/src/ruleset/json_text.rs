@@ -207,6 +207,12 @@ impl Wanted {
             *slots - 1
         })
     }
+
+    /// What an earlier member of the same name had.
+    fn forget(&self, found: &mut [Option<&str>]) {
+        self.slot.iter().for_each(|slot| found[*slot] = None);
+        self.below.values().for_each(|it| it.forget(found));
+    }
 }
 
 /// Keeps the text of what is wanted, and goes through what it is inside of. Of members of one name the last counts.
@@ -228,6 +234,7 @@ impl<'b> DeserializeSeed<'b> for Seek<'_, '_, 'b> {
 
     fn deserialize<D: Deserializer<'b>>(self, deserializer: D) -> Result<(), D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
+        self.wanted.forget(self.found);
         if let Some(slot) = self.wanted.slot {
             self.found[slot] = Some(raw);
         }
@@ -326,6 +333,10 @@ mod tests {
         check("[${body.1},${body.7},${body.a}]", "[1, 2]", Ok("[2,null,null]"));
         check("[${body.n},${body.gone},${body.id.x}]", body, Ok("[null,null,null]"));
         check("${body.a}", r#"{"a":1,"a":2}"#, Ok("2"));
+        for last in ["{}", "7", "null", r#"{"c":1}"#] {
+            let body = format!(r#"{{"a":{{"b":1}},"a":{last}}}"#);
+            check("[${body.a.b}]", &body, Ok("[null]"));
+        }
         check("{}", "7", Ok("{}"));
     }
 
