@@ -59,7 +59,7 @@ impl Consensus {
                     let _ = self.wait_applied(applied.index, ends.saturating_duration_since(Instant::now())).await;
                     return Ok(applied);
                 }
-                Attempt::Refused(reason) => return Err(ProposeError::Refused(reason)),
+                Attempt::Refused(reason) => return Err(refused(perhaps_appended, reason)),
                 Attempt::Stopped(reason) if perhaps_appended.is_none() => return Err(ProposeError::Stopped(reason)),
                 // A repeat is safe: the state tells repeats apart.
                 Attempt::Unknown(reason) => {
@@ -76,6 +76,14 @@ impl Consensus {
             }
             self.member.pause().await;
         }
+    }
+}
+
+/// What is refused now says nothing of an earlier try, which may be the very reason: the node that is to go has gone.
+fn refused(earlier: Option<String>, reason: String) -> ProposeError {
+    match earlier {
+        None => ProposeError::Refused(reason),
+        Some(earlier) => ProposeError::OutcomeUnknown(format!("{earlier}; tried again, it was refused: {reason}")),
     }
 }
 
@@ -256,4 +264,18 @@ impl Member {
 /// Runs `wait` for at most what is left until `ends`.
 pub(super) async fn until<T>(ends: Instant, wait: impl Future<Output = T>) -> Option<T> {
     timeout_at(ends.into(), wait).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_behind_a_try_that_may_count_leaves_the_outcome_open() {
+        let error = refused(None, "no such node".into());
+        assert!(matches!(&error, ProposeError::Refused(reason) if reason == "no such node"), "{error:?}");
+        let error = refused(Some("the leader is gone".into()), "no such node".into());
+        let told = "the leader is gone; tried again, it was refused: no such node";
+        assert!(matches!(&error, ProposeError::OutcomeUnknown(reason) if reason == told), "{error:?}");
+    }
 }
