@@ -12,7 +12,9 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::Signal;
-use quorumgate_proto::admin::v1::{ListRevisionsRequest, WriteUpstreamRequest};
+use quorumgate_proto::admin::v1::{
+    ListRevisionsRequest, NewRevocation, RevokeTokenRequest, Selector, WriteUpstreamRequest, selector::By,
+};
 use tokio::{sync::Notify, task::JoinSet};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
@@ -26,6 +28,8 @@ const WRITES: usize = 20;
 /// After so many acknowledged writes the followers stop; the other writers are then on their way.
 const BEFORE: usize = 100;
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Of what is asked while the leader does not know yet that it is alone; it does after some two seconds.
+const APPENDED_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Settled {
@@ -63,9 +67,14 @@ pub async fn stop_followers(cluster: &mut Cluster) -> anyhow::Result<Settled> {
     for writer in WRITERS..2 * WRITERS {
         later.push((writer, cluster.members[leader].client().await?));
     }
+    let revoker = cluster.members[leader].client().await?;
     for at in &followers {
         cluster.members[*at].signal(Signal::SIGSTOP)?;
     }
+    // A revocation reads nothing before it is appended, as configuration does, which may find nobody to confirm that.
+    let appended = revoke(&revoker, APPENDED_DEADLINE).await.err().context("a revocation without a quorum")?;
+    let told = kind(REVOCATION, &appended)?;
+    ensure!(told == Code::DeadlineExceeded, "what was appended was told as not appended: {appended:?}");
     // Those above may all have been waiting for the receipts of committed writes: these come while the leader does not
     // know yet that it is alone.
     for (writer, client) in later {
@@ -92,16 +101,16 @@ pub async fn stop_followers(cluster: &mut Cluster) -> anyhow::Result<Settled> {
         cluster.members[*at].signal(Signal::SIGCONT)?;
     }
     cluster.wait_voters(cluster.members.len()).await?;
-    let mut settled = Settled { acked: acked.load(Ordering::Relaxed), unknown: 0, not_appended: 0 };
+    let mut settled = Settled { acked: acked.load(Ordering::Relaxed), unknown: 1, not_appended: 0 };
+    let other = cluster.members[followers[0]].client().await?;
+    until("the repeat of a revocation", async || Ok(revoke(&other, DEADLINE).await?)).await?;
     for (request, refused) in &failed {
-        match kind(request, refused)? {
+        match kind(&request.request_id, refused)? {
             Code::DeadlineExceeded => settled.unknown += 1,
             _ => settled.not_appended += 1,
         }
-        let other = cluster.members[followers[0]].client().await?;
         until("the repeat of a write", async || Ok(create(&other, request.clone()).await?)).await?;
     }
-    ensure!(settled.unknown > 0, "no write was on its way: {settled:?}");
     let expected = settled.acked + failed.len();
     let made = revisions(&cluster.members[leader].client().await?).await?;
     ensure!(made.len() == expected, "{} writes of {expected} are in the history", made.len());
@@ -123,8 +132,19 @@ async fn create(client: &Admin, request: WriteUpstreamRequest) -> Result<(), Sta
     client.config().create_upstream(request).await.map(|_| ())
 }
 
+const REVOCATION: &str = "ffffffff-0000-4000-8000-000000000000";
+
+async fn revoke(client: &Admin, deadline: Duration) -> Result<(), Status> {
+    let selector = Some(Selector { by: Some(By::Jti("one".into())), issuer: "https://idp.test".into() });
+    let revocation = Some(NewRevocation { selector, expires_in: None, issued_before: None });
+    let request_id = REVOCATION.to_owned();
+    let mut request = Request::new(RevokeTokenRequest { revocation, request_id, ..Default::default() });
+    request.set_timeout(deadline);
+    client.revocations().revoke_token(request).await.map(|_| ())
+}
+
 /// The two ways in which a write may fail, each with what it must say.
-fn kind(request: &WriteUpstreamRequest, refused: &Status) -> anyhow::Result<Code> {
+fn kind(request_id: &str, refused: &Status) -> anyhow::Result<Code> {
     // The client's own clock was faster than the answer: unknown all the more.
     if refused.code() == Code::Cancelled {
         return Ok(Code::DeadlineExceeded);
@@ -134,7 +154,7 @@ fn kind(request: &WriteUpstreamRequest, refused: &Status) -> anyhow::Result<Code
     match (refused.code(), info.reason.as_str()) {
         (Code::DeadlineExceeded, "OUTCOME_UNKNOWN") => {
             let named = info.metadata.get("request_id");
-            ensure!(named == Some(&request.request_id), "the request to repeat is {named:?}, not {request:?}");
+            ensure!(named.is_some_and(|it| it == request_id), "the request to repeat is {named:?}, not {request_id}");
         }
         (Code::Unavailable, "NO_QUORUM") => {}
         _ => bail!("{refused:?}"),
