@@ -25,7 +25,7 @@ pub mod timing;
 pub mod units;
 
 /// The feature level of this build: the highest command and record kinds it understands.
-pub const LEVEL: u32 = 5;
+pub const LEVEL: u32 = 6;
 
 /// A raft member's number: the log index of the `AdmitNode` entry that let it in; 1 for the founder. Never reused.
 pub type NodeId = u64;
