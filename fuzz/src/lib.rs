@@ -8,6 +8,7 @@ mod configuration;
 mod edge;
 mod frames;
 mod jwt;
+mod openapi;
 mod path;
 mod peer;
 mod proxy_header;
@@ -19,7 +20,7 @@ pub struct Target {
     pub check: fn(&[u8]),
 }
 
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "apply", check: apply::check },
     Target { name: "cel", check: cel::check },
     Target { name: "codecs", check: codecs::check },
@@ -27,6 +28,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "edge", check: edge::check },
     Target { name: "frames", check: frames::check },
     Target { name: "jwt", check: jwt::check },
+    Target { name: "openapi", check: openapi::check },
     Target { name: "path", check: path::check },
     Target { name: "peer", check: peer::check },
     Target { name: "proxy_header", check: proxy_header::check },

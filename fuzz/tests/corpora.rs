@@ -44,7 +44,7 @@ macro_rules! replayed {
     ($($name:ident)*) => { $(#[test] fn $name() { replay(stringify!($name)); })* };
 }
 
-replayed!(apply cel codecs configuration edge frames jwt path peer proxy_header route);
+replayed!(apply cel codecs configuration edge frames jwt openapi path peer proxy_header route);
 
 /// Every stored form there is: `command.*`, `ledger.*` and `record.*` of the model.
 #[test]

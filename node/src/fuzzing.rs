@@ -4,7 +4,10 @@ use quorumgate_model::resource::Resource;
 use quorumgate_proto::{admin::v1::ConfigSet, peer::v1 as pb};
 
 use crate::{
-    cli::config::{Config, source::Source},
+    cli::{
+        config::{Config, source::Source},
+        openapi,
+    },
     consensus::convert,
 };
 
@@ -21,6 +24,11 @@ pub fn configuration(text: &str) -> Result<Configuration, String> {
     let config = Config::parse(vec![source]).map_err(|failure| failure.to_string())?;
     let canonical = config.canonical().map_err(|failure| failure.to_string())?;
     Ok(Configuration { resources: config.resources().cloned().collect(), canonical, message: config.message() })
+}
+
+/// The configuration file that an OpenAPI document becomes. Err: what the operator sees.
+pub fn imported(document: &str, flags: &[&str]) -> Result<String, String> {
+    openapi::file_of(document, flags).map_err(|failure| failure.to_string())
 }
 
 pub fn append(message: pb::AppendRequest) -> Result<pb::AppendRequest, String> {

@@ -9,7 +9,7 @@ pub(crate) mod diff;
 mod failure;
 mod input;
 mod local;
-mod openapi;
+pub(crate) mod openapi;
 mod output;
 pub mod relay;
 pub(crate) mod shape;

@@ -46,6 +46,20 @@ pub fn import(verb: &ImportOpenapi) -> Outcome {
     output::stdout(&file::file(objects.iter())?)
 }
 
+/// The file that `import openapi` prints for a document, with these flags of its own.
+pub fn file_of(document: &str, flags: &[&str]) -> Outcome<String> {
+    #[derive(clap::Parser)]
+    struct Verb {
+        #[command(flatten)]
+        verb: ImportOpenapi,
+    }
+    let verb = <Verb as clap::Parser>::try_parse_from(["openapi", "fuzz.yaml"].iter().chain(flags))
+        .map_err(|error| Failure::usage(error.to_string()))?
+        .verb;
+    let (objects, _) = objects(&verb, &Document::parse("fuzz.yaml", document)?)?;
+    file::file(objects.iter())
+}
+
 /// Err: clients of the older document would break, and that is not allowed.
 fn lint(verb: &ImportOpenapi, old: &Document, new: &Document) -> Outcome {
     let breaking = changes::breaking(&promises(old)?, &promises(new)?);
