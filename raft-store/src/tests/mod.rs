@@ -6,6 +6,8 @@ mod kill;
 mod power_cut;
 mod rng;
 mod sim_disk;
+#[cfg(feature = "simulation")]
+mod simulation;
 mod suite;
 mod trouble;
 

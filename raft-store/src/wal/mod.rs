@@ -226,6 +226,11 @@ impl Wal {
         self.shared.push(op, |memory, _| memory.purge(upto))
     }
 
+    #[cfg(feature = "simulation")]
+    pub fn is_idle(&self) -> bool {
+        self.shared.is_idle()
+    }
+
     pub fn memory<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
         self.shared.memory(look)
     }

@@ -67,14 +67,24 @@ struct Inner {
     queue_bytes: usize,
     next_ticket: u64,
     closing: bool,
+    /// What was taken from the queue is not written yet.
+    writing: bool,
     failed: Option<String>,
 }
 
 impl Shared {
     pub fn new(view: View, health: Health, floor: PurgeFloor, due: Arc<Due>) -> Self {
         let memory = Memory::found(&view);
-        let inner =
-            Inner { memory, view, queue: Vec::new(), queue_bytes: 0, next_ticket: 1, closing: false, failed: None };
+        let inner = Inner {
+            memory,
+            view,
+            queue: Vec::new(),
+            queue_bytes: 0,
+            next_ticket: 1,
+            closing: false,
+            writing: false,
+            failed: None,
+        };
         Self {
             inner: Mutex::new(inner),
             work: Condvar::new(),
@@ -133,6 +143,7 @@ impl Shared {
     /// Everything that is queued; None once the log is closed and the queue is empty.
     pub fn next_ops(&self) -> Option<Ops> {
         let mut inner = self.lock();
+        inner.writing = false;
         while inner.queue.is_empty() && !inner.closing {
             inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
@@ -141,6 +152,7 @@ impl Shared {
         }
         let list = std::mem::take(&mut inner.queue);
         inner.queue_bytes = 0;
+        inner.writing = true;
         drop(inner);
         self.room.notify_waiters();
         (!list.is_empty()).then_some(Ops { list })
@@ -148,6 +160,13 @@ impl Shared {
 
     pub fn has_ops(&self) -> bool {
         !self.lock().queue.is_empty()
+    }
+
+    /// All that anybody waits for is written, or never will be.
+    #[cfg(feature = "simulation")]
+    pub fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        inner.failed.is_some() || !inner.writing && inner.queue.iter().all(Op::is_lazy)
     }
 
     pub fn is_closing(&self) -> bool {

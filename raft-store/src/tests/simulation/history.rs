@@ -1,0 +1,147 @@
+//! What clients asked and were told, and whether one order of it all explains that: a set that only grows. Additions take
+//! effect at one moment between their call and their answer, or, where the outcome is not known, at any time after the
+//! call or never; a read sees all that took effect before one moment of its own.
+
+use std::collections::BTreeSet;
+
+/// A moment: how many calls and answers there were before it.
+pub type Moment = u64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Open,
+    Done(Moment),
+    /// Certainly not, and never.
+    Refused,
+}
+
+#[derive(Debug, Clone)]
+pub struct Add {
+    pub called: Moment,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone)]
+pub struct Read {
+    pub called: Moment,
+    pub answered: Moment,
+    pub seen: BTreeSet<usize>,
+}
+
+#[derive(Debug, Default)]
+pub struct History {
+    now: Moment,
+    /// What is added is the place in this list.
+    pub adds: Vec<Add>,
+    pub reads: Vec<Read>,
+}
+
+impl History {
+    pub fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    pub fn add(&mut self) -> usize {
+        let called = self.tick();
+        self.adds.push(Add { called, outcome: Outcome::Open });
+        self.adds.len() - 1
+    }
+
+    pub fn done(&mut self, added: usize) {
+        self.adds[added].outcome = Outcome::Done(self.tick());
+    }
+
+    pub fn refused(&mut self, added: usize) {
+        self.adds[added].outcome = Outcome::Refused;
+    }
+
+    pub fn read(&mut self, called: Moment, seen: BTreeSet<usize>) {
+        let answered = self.tick();
+        self.reads.push(Read { called, answered, seen });
+    }
+
+    pub fn operations(&self) -> usize {
+        self.adds.len() + self.reads.len()
+    }
+
+    /// Err: what no order explains.
+    pub fn check(&self) -> Result<(), String> {
+        for read in &self.reads {
+            self.check_read(read)?;
+        }
+        // All reads lie on one line: each sees what any that sees less has seen.
+        let mut by_size: Vec<&Read> = self.reads.iter().collect();
+        by_size.sort_by_key(|read| (read.seen.len(), read.called));
+        for pair in by_size.windows(2) {
+            if !pair[0].seen.is_subset(&pair[1].seen) {
+                return Err(format!("no order has both reads: {:?} and {:?}", pair[0], pair[1]));
+            }
+        }
+        // And none sees less than one that was answered before it was called.
+        let mut in_time: Vec<&Read> = self.reads.iter().collect();
+        in_time.sort_by_key(|read| read.answered);
+        for read in &self.reads {
+            let before = in_time.partition_point(|other| other.answered < read.called);
+            let most = in_time[..before].iter().max_by_key(|other| other.seen.len());
+            if let Some(earlier) = most.filter(|earlier| earlier.seen.len() > read.seen.len()) {
+                return Err(format!("a later read saw less: {earlier:?}, then {read:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_read(&self, read: &Read) -> Result<(), String> {
+        // An addition that had ended before another that is seen began is seen too.
+        let newest_called = read.seen.iter().filter_map(|it| self.adds.get(*it)).map(|add| add.called).max();
+        for (number, add) in self.adds.iter().enumerate() {
+            let seen = read.seen.contains(&number);
+            let wrong = match add.outcome {
+                Outcome::Done(at) if at < read.called && !seen => "is done and not seen",
+                Outcome::Done(at) if newest_called.is_some_and(|newest| at < newest) && !seen => "was overtaken",
+                Outcome::Refused if seen => "was refused and is seen",
+                _ if seen && add.called > read.answered => "is seen before it was asked for",
+                _ => continue,
+            };
+            return Err(format!("{number} {wrong}: {add:?}, {read:?}"));
+        }
+        match read.seen.iter().find(|number| **number >= self.adds.len()) {
+            Some(number) => Err(format!("{number} is seen and was never added")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn histories_are_judged_as_people_would() {
+    // (called, done) of additions, (called, answered, seen) of reads.
+    let judge = |adds: &[(Moment, Outcome)], reads: &[(Moment, Moment, &[usize])]| {
+        let adds = adds.iter().map(|(called, outcome)| Add { called: *called, outcome: *outcome }).collect();
+        let reads = reads.iter().map(|(called, answered, seen)| Read {
+            called: *called,
+            answered: *answered,
+            seen: seen.iter().copied().collect(),
+        });
+        History { now: 0, adds, reads: reads.collect() }.check()
+    };
+    use Outcome::{Done, Open, Refused};
+    let good: [Result<(), String>; 4] = [
+        judge(&[(1, Done(4))], &[(2, 3, &[]), (2, 3, &[0])]),
+        judge(&[(1, Open)], &[(5, 6, &[]), (7, 8, &[0])]),
+        judge(&[(1, Refused), (2, Done(3))], &[(4, 5, &[1])]),
+        judge(&[(1, Done(9)), (2, Done(9))], &[(3, 4, &[1]), (5, 6, &[0, 1])]),
+    ];
+    assert_eq!(good, [Ok(()), Ok(()), Ok(()), Ok(())]);
+    let bad = [
+        ("is done and not seen", judge(&[(1, Done(2))], &[(3, 4, &[])])),
+        ("was refused and is seen", judge(&[(1, Refused)], &[(3, 4, &[0])])),
+        ("before it was asked for", judge(&[(5, Open)], &[(3, 4, &[0])])),
+        ("no order has both", judge(&[(1, Open), (2, Open)], &[(3, 6, &[0]), (4, 5, &[1])])),
+        ("a later read saw less", judge(&[(1, Open)], &[(2, 3, &[0]), (4, 5, &[])])),
+        ("was overtaken", judge(&[(1, Done(3)), (4, Open)], &[(2, 9, &[1])])),
+        ("never added", judge(&[], &[(1, 2, &[0])])),
+    ];
+    for (mention, judged) in bad {
+        assert!(judged.as_ref().is_err_and(|why| why.contains(mention)), "{mention}: {judged:?}");
+    }
+}
