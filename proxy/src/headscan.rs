@@ -1,5 +1,6 @@
 //! A look at the raw lines of HTTP/1 requests, for what the HTTP library tolerates or tidies away before we see it: a line
-//! that ends in a bare LF, Content-Length beside Transfer-Encoding, and Content-Length said twice.
+//! that ends in a bare LF, Content-Length beside Transfer-Encoding, Content-Length said twice, and a target with a fragment,
+//! which the library cuts off (RFC 9112 3.2 has none, and whoever is in front of us may have read it otherwise).
 //!
 //! It follows the messages on a connection by itself, and passes over their bodies. Where it cannot (behind a request for
 //! another protocol, and behind what the library is going to refuse), it waits for the first bytes that come in once the
@@ -112,6 +113,9 @@ impl HeadScan {
         self.line_bytes += part.len();
         if self.place == Place::RequestLine {
             self.request_line_bytes = self.line_bytes;
+            if part.contains(&b'#') {
+                self.wrong("a # in the request line");
+            }
         }
         self.last = *last;
     }
@@ -236,6 +240,9 @@ mod tests {
         check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n", true);
         check("POST / HTTP/1.1\r\nContent-Length: 9\r\nContent-Length: 9\r\n\r\n", true);
         check("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", false);
+        check("GET /a#b HTTP/1.1\r\n\r\n", true);
+        check("GET /a%23b HTTP/1.1\r\nx: #\r\n\r\n", false);
+        check("POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n#GET /# HTTP/1.1\r\n\r\n", true);
     }
 
     #[test]
