@@ -3,11 +3,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "quorumgate/admin/v1/header.proto",
     "quorumgate/admin/v1/observe.proto",
     "quorumgate/admin/v1/resources.proto",
     "quorumgate/admin/v1/admin.proto",
+    "quorumgate/admin/v1/ai.proto",
     "quorumgate/admin/v1/apis.proto",
     "quorumgate/admin/v1/authority.proto",
     "quorumgate/admin/v1/bans.proto",

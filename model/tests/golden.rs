@@ -469,6 +469,11 @@ fn resources_of_every_kind_are_stored_as_ever() {
             } }),
         ),
         (
+            "auth.upstream_key",
+            ResourceKind::Auth,
+            json!({ "name": "a", "upstream_key": { "header": "x-api-key", "scheme": "Key", "key": "sealed:0123456789abcdef" } }),
+        ),
+        (
             "certificate_authority",
             ResourceKind::CertificateAuthority,
             json!({
@@ -500,6 +505,14 @@ fn resources_of_every_kind_are_stored_as_ever() {
             "policy.ip",
             ResourceKind::Policy,
             json!({ "name": "p", "ip": { "allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.6.6.0/24"] } }),
+        ),
+        (
+            "policy.ai",
+            ResourceKind::Policy,
+            json!({ "name": "p", "ai": { "provider": "anthropic", "max_tokens_default": 7, "max_tokens_max": 9, "strict": false,
+                    "media_tokens": 5, "body_max": "1KiB", "prompt_deny": ["a+"], "prompt_messages_max": 3,
+                    "response_deny": ["b"], "models": [{ "name": "small", "targets": [
+                        { "model": "m/1", "upstream": "u", "weight": 3, "priority": 1, "input_price": 15, "output_price": 60 }] }] } }),
         ),
         (
             "tenant",

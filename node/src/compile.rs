@@ -3,7 +3,7 @@
 
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Auth, AuthKind, Guardrail, JwtKeys, LimitCost, LimitKind, Resource, Secret, VerifyingKey},
+    resource::{Auth, AuthKind, Guardrail, JwtKeys, LimitKind, Resource, Secret, VerifyingKey},
     ruleset,
 };
 use quorumgate_proxy::{
@@ -35,18 +35,6 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
             LimitKind::Calendar { zone, .. } => calendar::check(zone),
             _ => Ok(()),
         },
-    }
-}
-
-/// What files may say already and no proxy of this version does: refused before it is served, not when it is met.
-pub fn carried_out(resource: &Resource) -> Result<(), Invalid> {
-    match resource {
-        Resource::Limit(limit) if matches!(limit.cost, LimitCost::AiTokens(_)) => {
-            let allowed =
-                "a number, request_header or response_header: this version does not read AI tokens from answers";
-            Err(Invalid::field("cost.ai_tokens").found("a cost in AI tokens").allowed(allowed))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -93,14 +81,6 @@ mod tests {
             }
             (found, expected) => panic!("{found:?}, expected {expected:?}"),
         }
-    }
-
-    #[test]
-    fn what_no_proxy_does_yet_is_refused_before_it_is_served() {
-        let limit = |cost: Value| json!({ "name": "a", "per": "global", "limit": 1, "window": "1s", "cost": cost });
-        let carried_out = |cost: Value| super::carried_out(&Kind::Limit.parse(limit(cost)).unwrap());
-        assert!(carried_out(json!({ "response_header": "x-units" })).is_ok());
-        assert_eq!(carried_out(json!({ "ai_tokens": "total" })).unwrap_err().field, "cost.ai_tokens");
     }
 
     #[test]

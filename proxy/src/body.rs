@@ -37,6 +37,8 @@ pub enum ResponseBody {
     Watched(Box<crate::inspect::Watched>),
     /// What was looked at, and what comes behind it.
     Again(Box<crate::inspect::Again>),
+    /// What a model answers, counted while it passes.
+    Metered(Box<crate::ai::Metered>),
     /// Of a 101: what follows is no body.
     Tunnel(upstream::Tunnel),
 }
@@ -91,6 +93,7 @@ impl Body for ResponseBody {
             Self::Keeping(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Watched(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Again(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Metered(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -105,6 +108,7 @@ impl Body for ResponseBody {
             Self::Keeping(body) => body.is_end_stream(),
             Self::Watched(body) => body.is_end_stream(),
             Self::Again(body) => body.is_end_stream(),
+            Self::Metered(body) => body.is_end_stream(),
             Self::Tunnel(_) => true,
         }
     }
@@ -119,6 +123,7 @@ impl Body for ResponseBody {
             Self::Keeping(body) => body.size_hint(),
             Self::Watched(body) => body.size_hint(),
             Self::Again(body) => body.size_hint(),
+            Self::Metered(body) => body.size_hint(),
             Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

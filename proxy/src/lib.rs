@@ -1,6 +1,7 @@
 //! The data plane: listeners, TLS, HTTP, one exchange, upstreams. Works without the control plane.
 
 mod access_log;
+pub mod ai;
 pub mod bans;
 pub mod body;
 pub mod cache;
@@ -298,11 +299,17 @@ impl Proxy {
         self.shared.registry.metrics(out);
         self.shared.limits.metrics(&self.shared.settings.region, out);
         self.shared.cache.metrics(out);
+        ai::metrics(&self.workers, out);
     }
 
     /// Who called versions that are on their way out, since this node started; the last first.
     pub fn callers(&self) -> Vec<versions::Called> {
         versions::callers(&self.workers)
+    }
+
+    /// What models were asked and answered, by consumer, model and day, since this node started; the last days alone.
+    pub fn ai_usage(&self) -> Vec<ai::Used> {
+        ai::usage(&self.workers)
     }
 
     /// Stops accepting (after emptying the accept queues), asks clients to go (GOAWAY, Connection: close), waits for

@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use quorumgate_model::{resource::Name, ruleset::Ruleset};
 
 pub(crate) use self::reasons::REASONS;
-use crate::versions::Callers;
+use crate::{ai::Accounts, versions::Callers};
 
 /// The label of requests that no route took: no route can have this name.
 pub(crate) const NO_ROUTE: &str = "-";
@@ -305,6 +305,8 @@ pub(crate) struct WorkerMetrics {
     caches: [Counter; CacheResult::ALL.len()],
     /// Who calls versions that are on their way out.
     pub(crate) callers: Callers,
+    /// What models were asked.
+    pub(crate) models: Accounts,
 }
 
 /// In the order of `REASONS`.

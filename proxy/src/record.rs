@@ -19,6 +19,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    ai,
     body::ResponseBody,
     client_body::BodyState,
     codes,
@@ -92,6 +93,8 @@ pub(crate) struct Record {
     pub(crate) traffic: Option<Box<Passing>>,
     /// The version of an API that its route is of.
     pub(crate) of_api: Option<Rc<ApiVersion>>,
+    /// The model that it asks.
+    pub(crate) ai: Option<Box<ai::Call>>,
     /// What it took of limits.
     pub(crate) admitted: Option<Box<Admitted>>,
     /// Until the request was handed to the upstream.
@@ -193,6 +196,7 @@ impl Record {
             live: None,
             traffic: None,
             of_api: None,
+            ai: None,
             admitted: None,
             overhead: None,
             queued: Duration::ZERO,
@@ -343,6 +347,10 @@ impl Record {
         if self.code == CLIENT_GONE {
             metrics.reject(CLIENT_GONE);
         }
+        if let Some(mut call) = self.ai.take() {
+            call.settle(self);
+            self.ai = Some(call);
+        }
         if let Some(logged) = self.logged.take() {
             if self.has_line {
                 self.log(&logged, took);
@@ -444,6 +452,7 @@ impl Record {
             },
             arm: self.traffic.as_ref().and_then(|it| it.arm()).map(|arm| &**arm),
             cache: self.traffic.as_ref().and_then(|it| it.cached).map(|it| it.word()),
+            ai: self.ai.as_ref().map(|call| call.line()),
             upstream: (self.trail.attempts > 0)
                 .then_some(UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
         };
@@ -491,6 +500,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
         timings_us: Timings { queue: 0, gateway: 0, connect: None, ttfb: None, total: 0 },
         arm: None,
         cache: None,
+        ai: None,
         upstream: None,
     };
     line.write(worker);
@@ -582,6 +592,8 @@ struct Line<'a> {
     arm: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ai: Option<ai::Line<'a>>,
     upstream: Option<UpstreamLine<'a>>,
 }
 

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access_log::AccessLog,
+    ai::Models,
     cache::{Flights, Store},
     connection::{self, Conn, PerIp},
     freshness::{self, Freshness},
@@ -116,6 +117,7 @@ pub(crate) struct Worker {
     pub(crate) plans: Plans,
     pub(crate) inspectors: Inspectors,
     pub(crate) versions: Versions,
+    pub(crate) models: Models,
     pub(crate) server_names: passthrough::Cache,
     /// The exchanges that it served last.
     pub(crate) recent: Recent,
@@ -259,6 +261,7 @@ async fn run_local(seed: Seed) {
         plans: Plans::new(metrics.clone()),
         inspectors: Inspectors::new(metrics.clone(), shared.clone()),
         versions: Versions::default(),
+        models: Models::new(metrics.clone()),
         server_names: passthrough::Cache::default(),
         recent: Recent::default(),
         mirrors: Cell::new(0),
@@ -323,6 +326,7 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
         worker.plans.prune(&worker.shared.ruleset.load());
         worker.inspectors.prune(&worker.shared.ruleset.load());
         worker.versions.prune(&worker.shared.ruleset.load());
+        worker.models.prune(&worker.shared.ruleset.load());
         sweep(worker);
         if worker.now_ms() >= trimmed_ms + TRIM_EVERY_MS {
             trimmed_ms = worker.now_ms();

@@ -9,14 +9,14 @@ use super::{Changed, tenancy::Tenancy};
 use crate::{
     digest::Digest,
     invalid::Invalid,
-    resource::{GUARDRAILS_MAX, Key, Kind, Name, Resource, Resources, Route},
+    resource::{GUARDRAILS_MAX, Key, Kind, Name, Policy, PolicyKind, Resource, Resources, Route},
     ruleset::match_fingerprint,
 };
 
 /// How many names an error message lists at most.
 const NAMES_SHOWN_MAX: usize = 3;
 /// The kinds whose objects may refer to others.
-const REFERRING: [Kind; 4] = [Kind::Upstream, Kind::Route, Kind::Auth, Kind::Listener];
+const REFERRING: [Kind; 5] = [Kind::Upstream, Kind::Route, Kind::Auth, Kind::Listener, Kind::Policy];
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lookups {
@@ -110,6 +110,7 @@ impl Lookups {
     fn take(&mut self, resource: &Resource, after: &Resources) -> Result<(), Invalid> {
         if let Resource::Route(route) = resource {
             self.take_match(route)?;
+            models(route, after)?;
         }
         if let Resource::Listener(listener) = resource
             && let Some(twin) = self.addresses.insert(listener.address, listener.name.clone())
@@ -166,8 +167,39 @@ impl Lookups {
                 let allowed = format!("another name for an auth of that kind; {}", shown());
                 Err(Invalid::field(place(&change.key)).found(found).allowed(allowed))
             }
+            (Some(Resource::Policy(before)), Some(Resource::Policy(now))) if is_ai(before) != is_ai(now) => {
+                let found = format!("kind {} in place of {}", now.kind.word(), before.kind.word());
+                let allowed = format!("another name for a policy of that kind; {}", shown());
+                Err(Invalid::field(place(&change.key)).found(found).allowed(allowed))
+            }
             _ => Ok(()),
         }
+    }
+}
+
+fn is_ai(policy: &Policy) -> bool {
+    matches!(policy.kind, PolicyKind::Ai(_))
+}
+
+/// Of a route to models: one policy says which, and nobody else gets what was not judged yet.
+fn models(route: &Route, after: &Resources) -> Result<(), Invalid> {
+    let is_models = |name: &Name| {
+        let key = Key { kind: Kind::Policy, name: name.clone() };
+        matches!(after.get(&key).map(|stored| &stored.resource), Some(Resource::Policy(it)) if is_ai(it))
+    };
+    let mut named = route.policies.iter().enumerate().filter(|(_, name)| is_models(name));
+    if named.next().is_none() {
+        return Ok(());
+    }
+    if let Some((place, name)) = named.next() {
+        let found = format!("{:?}, a second policy of kind ai", &**name);
+        return Err(Invalid::field(format!("policies[{place}]")).found(found).allowed("one of that kind"));
+    }
+    match &route.mirror {
+        Some(mirror) => Err(Invalid::field("mirror")
+            .found(format!("upstream {:?}", &*mirror.upstream))
+            .allowed("none on a route with a policy of kind ai: it would get what no policy has let pass")),
+        None => Ok(()),
     }
 }
 
@@ -220,4 +252,53 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::change::stored;
+
+    fn resources(words: &[(Kind, Value)]) -> Resources {
+        let all = words.iter().map(|(kind, it)| kind.parse(it.clone()).unwrap());
+        all.map(|it| (it.key(), stored(it))).collect()
+    }
+
+    fn check(before: &Resources, after: &Resources, expected: Result<(), &str>) {
+        let changed = |key: &Key| {
+            let of = |it: &Resources| it.get(key).map(|stored| stored.resource.clone());
+            Changed { key: key.clone(), before: of(before), after: of(after) }
+        };
+        let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let changed: Vec<_> = keys.into_iter().map(changed).filter(|it| it.before != it.after).collect();
+        let found = Lookups::of(before).advance(after, &changed);
+        assert_eq!(found.as_ref().map(|()| ()).map_err(|it| &*it.field), expected, "{found:?}");
+    }
+
+    #[test]
+    fn a_route_to_models_has_one_policy_of_them_and_no_mirror() {
+        let models = json!([{ "name": "m", "targets": [{ "model": "m" }] }]);
+        let ai = |name: &str| (Kind::Policy, json!({ "name": name, "ai": { "provider": "openai", "models": models } }));
+        let upstream = (Kind::Upstream, json!({ "name": "u", "targets": ["127.0.0.1:1"] }));
+        let route = |more: Value| {
+            let mut words = json!({ "name": "r", "upstream": "u" });
+            more.as_object().unwrap().iter().for_each(|(name, it)| words[name] = it.clone());
+            (Kind::Route, words)
+        };
+        let with = |it: (Kind, Value)| resources(&[upstream.clone(), ai("a"), ai("b"), it]);
+        let none = Resources::default();
+        check(&none, &with(route(json!({ "policies": ["a"] }))), Ok(()));
+        check(&none, &with(route(json!({ "mirror": { "upstream": "u" } }))), Ok(()));
+        let both = json!({ "policies": ["a"], "mirror": { "upstream": "u" } });
+        check(&none, &with(route(both)), Err("routes/r.mirror"));
+        check(&none, &with(route(json!({ "policies": ["a", "b"] }))), Err("routes/r.policies[1]"));
+        // Nor by the way round: what routes have already is made into one.
+        let plain = (Kind::Policy, json!({ "name": "a", "json": {} }));
+        let mirrored = || route(json!({ "policies": ["a"], "mirror": { "upstream": "u" } }));
+        let before = resources(&[upstream.clone(), plain, mirrored()]);
+        check(&none, &before, Ok(()));
+        check(&before, &resources(&[upstream.clone(), ai("a"), mirrored()]), Err("policies/a"));
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     resource::{
         Algorithm, ApiKeyAuth, Auth, AuthKind, AuthWords, BasicAuth, ClientCredentialsAuth, ConsumerFrom,
         IntrospectionAuth, JwtAuth, JwtKeys, JwtWords, MtlsAuth, OidcLoginAuth, OnError, SignatureAlgorithm,
-        SignatureKey, SignatureKeyWords, SignatureWords, VerifyingKey, check::words,
+        SignatureKey, SignatureKeyWords, SignatureWords, UpstreamKeyAuth, VerifyingKey, check::words,
     },
 };
 
@@ -30,6 +30,7 @@ pub fn auth_from(it: admin::Auth) -> Result<Auth, Invalid> {
         introspection: None,
         oidc_login: None,
         client_credentials: None,
+        upstream_key: None,
     };
     let under = |word: &'static str| move |invalid: Invalid| invalid.under(word);
     match it.kind {
@@ -45,6 +46,9 @@ pub fn auth_from(it: admin::Auth) -> Result<Auth, Invalid> {
         Some(Kind::OidcLogin(it)) => auth.oidc_login = Some(oidc_login_from(it).map_err(under("oidc_login"))?),
         Some(Kind::ClientCredentials(it)) => {
             auth.client_credentials = Some(client_credentials_from(it).map_err(under("client_credentials"))?);
+        }
+        Some(Kind::UpstreamKey(it)) => {
+            auth.upstream_key = Some(upstream_key_from(it).map_err(under("upstream_key"))?);
         }
     }
     auth.try_into()
@@ -160,6 +164,14 @@ fn client_credentials_from(it: admin::ClientCredentialsAuth) -> Result<ClientCre
     })
 }
 
+fn upstream_key_from(it: admin::UpstreamKeyAuth) -> Result<UpstreamKeyAuth, Invalid> {
+    Ok(UpstreamKeyAuth {
+        header: optional(it.header).unwrap_or_else(UpstreamKeyAuth::header_default),
+        scheme: it.scheme,
+        key: secret_from("key", it.key)?,
+    })
+}
+
 pub fn auth_to(it: &Auth) -> admin::Auth {
     let kind = match &it.kind {
         AuthKind::ApiKey(it) => {
@@ -201,6 +213,11 @@ pub fn auth_to(it: &Auth) -> admin::Auth {
             client_secret: secret_to(&it.client_secret),
             scopes: it.scopes.clone(),
             allow_private: it.allow_private,
+        }),
+        AuthKind::UpstreamKey(it) => Kind::UpstreamKey(admin::UpstreamKeyAuth {
+            header: it.header.clone(),
+            scheme: it.scheme.clone(),
+            key: secret_to(&it.key),
         }),
     };
     let meta = meta_to(&it.labels, &it.owner, &it.description);
@@ -249,6 +266,7 @@ pub fn hide_secrets(auth: &mut admin::Auth) {
         Some(Kind::Introspection(it)) => it.client_secret.iter_mut().for_each(hide),
         Some(Kind::OidcLogin(it)) => it.client_secret.iter_mut().for_each(hide),
         Some(Kind::ClientCredentials(it)) => it.client_secret.iter_mut().for_each(hide),
+        Some(Kind::UpstreamKey(it)) => it.key.iter_mut().for_each(hide),
         Some(Kind::Signature(it)) => {
             for key in &mut it.keys {
                 if let Some(Key::Secret(secret)) = &mut key.key {

@@ -1,6 +1,7 @@
 //! Between model types and prost messages: resources here, commands and records beside.
 
 mod access;
+mod ai;
 mod auth;
 pub(crate) mod ban;
 mod command;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use quorumgate_proto::admin::v1::{self as admin, policy::Kind};
 
 use super::{
-    contract,
+    ai, contract,
     resource::{meta_to, name_from, word},
 };
 use crate::{
@@ -57,6 +57,10 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
         Some(Kind::Contract(it)) => {
             let contract = contract::from(it).map_err(|invalid| invalid.under("contract"))?;
             PolicyWords { contract: Some(contract), ..words }.try_into()
+        }
+        Some(Kind::Ai(it)) => {
+            let ai = ai::from(it).map_err(|invalid| invalid.under("ai"))?;
+            PolicyWords { ai: Some(ai), ..words }.try_into()
         }
     }
 }
@@ -209,6 +213,7 @@ pub fn policy_to(it: &Policy) -> admin::Policy {
         PolicyKind::Injection(it) => Kind::Injection(injection_to(it)),
         PolicyKind::Version(it) => Kind::Version(version_to(it)),
         PolicyKind::Contract(it) => Kind::Contract(contract::to(it)),
+        PolicyKind::Ai(it) => Kind::Ai(ai::to(it)),
     };
     admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
 }

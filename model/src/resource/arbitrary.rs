@@ -470,6 +470,7 @@ fn others() -> impl Strategy<Value = Resource> {
             5 => (Kind::Auth, json!({ "signature": { "components": ["@path", "date"], "max_age": span, "keys": [key] } })),
             6 => (Kind::Auth, json!({ "introspection": client("endpoint") })),
             7 => (Kind::Auth, json!({ "oidc_login": client("issuer") })),
+            8 if one => (Kind::Auth, json!({ "upstream_key": { "header": "x-api-key", "scheme": two.then_some("Key"), "key": secret } })),
             8 => (Kind::Auth, json!({ "client_credentials": client("token_endpoint") })),
             9 => (Kind::Limit, json!({ "per": per, "limit": amount, "window": span, "cost": cost, "soft": one })),
             10 => (Kind::Limit, json!({ "per": per, "kind": "bucket", "rate": amount, "mode": "local" })),
@@ -497,6 +498,11 @@ fn others() -> impl Strategy<Value = Resource> {
             17 => (
                 Kind::Policy,
                 match form {
+                    0 if one => json!({ "ai": { "provider": if two { "openai" } else { "anthropic" }, "max_tokens_max": 9_000,
+                                 "strict": two, "media_tokens": 7, "prompt_deny": if two { vec!["a+"] } else { vec![] },
+                                 "models": [{ "name": "small", "targets": [
+                                     { "model": "m/1", "weight": 3, "input_price": amount % 1_000 },
+                                     { "model": "m-2", "upstream": two.then_some("u"), "priority": 1, "output_price": 7 }] }] } }),
                     0 => json!({ "xml": { "max_depth": 3, "max_elements": 7, "max_attributes": 0, "max_text": "1KiB" } }),
                     2 => json!({ "injection": { "threshold": 7, "classes": if one { vec!["xss"] } else { vec![] },
                                  "exceptions": [{ "in": two.then_some("body"), "pointer": "/a/*", "classes": ["sqli"] }] } }),

@@ -169,6 +169,9 @@ impl Resource {
             Resource::Route(it) if !it.matches.listeners.is_empty() || it.rewrite.body != Default::default() => 5,
             Resource::Route(it) if it.body.decompressed_max != Default::default() => 3,
             Resource::Policy(it) => it.kind.level(),
+            Resource::Auth(it) if matches!(it.kind, AuthKind::UpstreamKey(_)) => 6,
+            // What earlier builds know the word of, and no proxy of them counts.
+            Resource::Limit(it) if matches!(it.cost, LimitCost::AiTokens(_)) => 6,
             Resource::Tenant(_) | Resource::Guardrail(_) => 3,
             _ => 1,
         }

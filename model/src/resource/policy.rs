@@ -1,6 +1,7 @@
 //! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, `version` by how
-//! far the life of an API's version is, the others by what the request says.
+//! far the life of an API's version is, `ai` says where and for how much models are asked, the others go by what the request says.
 
+mod ai;
 mod contract;
 mod injection;
 mod payload;
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+pub use ai::*;
 pub use contract::*;
 pub use injection::*;
 pub use payload::*;
@@ -44,10 +46,11 @@ pub enum PolicyKind {
     Injection(InjectionPolicy),
     Version(Box<VersionPolicy>),
     Contract(Box<ContractPolicy>),
+    Ai(Box<AiPolicy>),
 }
 
 /// Exactly one of them makes a policy.
-const KINDS: &str = "ip, json, xml, multipart, graphql, injection, version and contract";
+const KINDS: &str = "ip, json, xml, multipart, graphql, injection, version, contract and ai";
 
 impl PolicyKind {
     /// `ip`
@@ -61,6 +64,7 @@ impl PolicyKind {
             PolicyKind::Injection(_) => "injection",
             PolicyKind::Version(_) => "version",
             PolicyKind::Contract(_) => "contract",
+            PolicyKind::Ai(_) => "ai",
         }
     }
 
@@ -72,13 +76,14 @@ impl PolicyKind {
             PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
             PolicyKind::Version(_) => 4,
             PolicyKind::Contract(_) => 5,
+            PolicyKind::Ai(_) => 6,
         }
     }
 
     /// How it looks through what a request says; None: it goes by something else.
     pub fn look(&self) -> Option<Look> {
         let (mode, body_max, other_types) = match self {
-            PolicyKind::Ip(_) | PolicyKind::Version(_) => return None,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => return None,
             PolicyKind::Json(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Xml(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Multipart(it) => (it.mode, it.body_max, it.other_types),
@@ -176,13 +181,15 @@ pub struct PolicyWords {
     pub version: Option<VersionPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contract: Option<ContractPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ai: Option<AiPolicy>,
 }
 
 impl PolicyWords {
     pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
         let (ip, json, xml, multipart, graphql) = (None, None, None, None, None);
-        let (injection, version, contract) = (None, None, None);
-        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection, version, contract }
+        let (injection, version, contract, ai) = (None, None, None, None);
+        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection, version, contract, ai }
     }
 }
 
@@ -217,6 +224,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let injection = words.injection.as_ref().map(|it| it.clone().checked().map(PolicyKind::Injection));
     let version = words.version.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Version(it.into())));
     let contract = words.contract.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Contract(it.into())));
+    let ai = words.ai.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Ai(it.into())));
     let under = |word: &'static str, it: Option<Result<_, Invalid>>| {
         it.map(|kind| kind.map_err(|invalid: Invalid| invalid.under(word)))
     };
@@ -229,6 +237,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
         under("injection", injection),
         under("version", version),
         under("contract", contract),
+        under("ai", ai),
     ];
     let mut said = all.into_iter().flatten();
     let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
@@ -270,6 +279,7 @@ impl From<Policy> for PolicyWords {
             PolicyKind::Injection(it) => Self { injection: Some(it), ..words },
             PolicyKind::Version(it) => Self { version: Some(*it), ..words },
             PolicyKind::Contract(it) => Self { contract: Some(*it), ..words },
+            PolicyKind::Ai(it) => Self { ai: Some(*it), ..words },
         }
     }
 }

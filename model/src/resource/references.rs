@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Auth, AuthKind, Key, Kind, Name, Resource, Secret};
+use super::{Action, Auth, AuthKind, Key, Kind, Name, PolicyKind, Resource, Secret};
 use crate::digest::Digest;
 
 /// One object's mention of another.
@@ -36,16 +36,18 @@ impl Wants {
     pub fn allowed(self) -> &'static str {
         match self {
             Wants::Anything => "an auth",
-            Wants::Callers => "an auth of another kind than client_credentials: it says nothing about callers",
-            Wants::Ourselves => "an auth of kind client_credentials",
+            Wants::Callers => {
+                "an auth of another kind than client_credentials and upstream_key: these say nothing about callers"
+            }
+            Wants::Ourselves => "an auth of kind client_credentials or upstream_key",
         }
     }
 }
 
 impl Auth {
-    /// Kind client_credentials, the one that is not for callers.
+    /// Kinds client_credentials and upstream_key, those that are not for callers.
     pub fn proves_ourselves(&self) -> bool {
-        matches!(self.kind, AuthKind::ClientCredentials(_))
+        matches!(self.kind, AuthKind::ClientCredentials(_) | AuthKind::UpstreamKey(_))
     }
 }
 
@@ -125,11 +127,21 @@ impl Resource {
                 let upstream = it.upstream.iter();
                 all.extend(upstream.map(|name| to("upstream", Kind::Upstream, name, Wants::Anything)));
             }
+            Resource::Policy(it) => {
+                let PolicyKind::Ai(it) = &it.kind else { return all };
+                for (at, model) in it.models.iter().enumerate() {
+                    let targets = model.targets.iter().enumerate();
+                    let named = targets.filter_map(|(place, target)| Some((place, target.upstream.as_ref()?)));
+                    all.extend(named.map(|(place, name)| {
+                        let field = format!("ai.models[{at}].targets[{place}].upstream");
+                        to(field, Kind::Upstream, name, Wants::Anything)
+                    }));
+                }
+            }
             Resource::Consumer(_)
             | Resource::CertificateAuthority(_)
             | Resource::Limit(_)
             | Resource::Certificate(_)
-            | Resource::Policy(_)
             | Resource::Tenant(_)
             | Resource::Guardrail(_) => {}
         }

@@ -28,7 +28,7 @@ pub struct Upstream {
     pub health: Option<HealthCheck>,
     pub retries: Retries,
     pub timeouts: UpstreamTimeouts,
-    /// The auth of kind client_credentials by which the gateway proves itself to the servers.
+    /// The auth of kind client_credentials or upstream_key by which the gateway proves itself to the servers.
     pub auth: Option<Name>,
     pub outlier: Outlier,
     /// None: there is none.

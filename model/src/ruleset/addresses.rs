@@ -16,6 +16,8 @@ pub(super) enum Asked {
     Inspection(Arc<Policy>),
     /// How far the life of a version is.
     Version(Arc<Policy>),
+    /// Where models are asked.
+    Ai(Arc<Policy>),
 }
 
 /// One policy of kind `ip`.
@@ -61,7 +63,7 @@ impl Ruleset {
         let address = address.to_canonical();
         let verdict = |name: &Name| match self.policies.get(name) {
             Some(Asked::Addresses(it)) => it.shuts_out(address),
-            Some(Asked::Inspection(_) | Asked::Version(_)) => None,
+            Some(Asked::Inspection(_) | Asked::Version(_) | Asked::Ai(_)) => None,
             // The state refuses a route whose policy is not there; should it be so all the same, nobody comes in.
             None => Some(Shut::NotAllowed),
         };
@@ -90,6 +92,14 @@ impl Ruleset {
         })
     }
 
+    /// Where the route's models are asked; of several, the first in its order. Free for routes without policies.
+    pub fn ai(&self, rule: &Rule) -> Option<&Arc<Policy>> {
+        rule.route.policies.iter().find_map(|name| match self.policies.get(name) {
+            Some(Asked::Ai(it)) => Some(it),
+            _ => None,
+        })
+    }
+
     /// Whether any policy that looks at what requests say is of this kind.
     pub fn has_inspection(&self, is: impl Fn(&PolicyKind) -> bool) -> bool {
         self.policies.values().any(|it| matches!(it, Asked::Inspection(it) if is(&it.kind)))
@@ -110,7 +120,7 @@ impl Ruleset {
 
     /// Whether this very policy is asked still.
     pub fn asks(&self, policy: &Arc<Policy>) -> bool {
-        matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it) | Asked::Version(it)) if Arc::ptr_eq(it, policy))
+        matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it) | Asked::Version(it) | Asked::Ai(it)) if Arc::ptr_eq(it, policy))
     }
 }
 
@@ -119,6 +129,7 @@ impl Asked {
         match &policy.kind {
             PolicyKind::Ip(ip) => Self::Addresses(Arc::new(Addresses::new(ip))),
             PolicyKind::Version(_) => Self::Version(policy.clone()),
+            PolicyKind::Ai(_) => Self::Ai(policy.clone()),
             _ => Self::Inspection(policy.clone()),
         }
     }

@@ -116,6 +116,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/quorumgate.admin.v1.LimitUsage/GetUsage", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.LimitUsage/ResetUsage", Access::Whole(Operator)),
     ("/quorumgate.admin.v1.LimitUsage/GrantBonus", Access::Whole(Operator)),
+    ("/quorumgate.admin.v1.Ai/ListAiUsage", Access::Whole(Viewer)),
     ("/quorumgate.admin.v1.Apis/ListApis", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Apis/ListCallers", Access::Scoped(Viewer)),
     ("/quorumgate.admin.v1.Caches/Purge", Access::Whole(Operator)),

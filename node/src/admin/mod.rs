@@ -4,6 +4,7 @@
 //! services (`config`, `credentials`, `cluster`, `observe`), which know the cluster only through `Consensus`.
 
 mod access;
+mod ai;
 mod apis;
 mod authority;
 mod bans;
@@ -36,10 +37,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
-    apis_server::ApisServer, bans_server::BansServer, caches_server::CachesServer, cluster_server::ClusterServer,
-    config_server::ConfigServer, key_server::KeyServer, limit_usage_server::LimitUsageServer,
-    maintenance_server::MaintenanceServer, observe_server::ObserveServer, overview_server::OverviewServer,
-    revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
+    ai_server::AiServer, apis_server::ApisServer, bans_server::BansServer, caches_server::CachesServer,
+    cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
+    limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer, observe_server::ObserveServer,
+    overview_server::OverviewServer, revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::server::ResolvesServerCert;
@@ -132,6 +133,7 @@ fn routes(
     let mut routes = Routes::builder();
     routes.add_service(limits.max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
+    routes.add_service(AiServer::new(ai::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(
         ApisServer::new(apis::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
     );

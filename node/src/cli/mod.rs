@@ -26,7 +26,7 @@ use self::{
     args::{Backup, Cli, Cluster, Command, ContractVerb, Explain, Form, Global, ImportVerb},
     failure::{Failure, Outcome},
     verbs::{
-        apis, audit, backup, bans, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes,
+        ai, apis, audit, backup, bans, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes,
         objects, revocations, tokens, top, watch,
     },
 };
@@ -108,6 +108,7 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::CertificateAuthority(it) => objects::of_kind(global, Kind::CertificateAuthority, it).await,
         Command::Limit(it) => limits::run(global, it).await,
         Command::Api(it) => apis::run(global, it).await,
+        Command::Ai(it) => ai::run(global, it).await,
         Command::Ban(it) => bans::run(global, it).await,
         Command::Cache(it) => cache::run(global, it).await,
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,

@@ -36,6 +36,7 @@ impl Answer {
             Form::Table | Form::Wide => self.human(form),
             Form::Json => pretty(&self.json),
             Form::Jsonl => self.lines(),
+            Form::Csv => self.csv()?,
             Form::Yaml => match &self.yaml {
                 Some(yaml) => yaml.clone(),
                 None => serde_saphyr::to_string(&self.json).map_err(Failure::internal)?,
@@ -64,6 +65,23 @@ impl Answer {
             _ => self.header.len() - self.wide_columns,
         };
         table(&self.header[..columns], self.rows.iter().map(|row| &row[..columns]))
+    }
+
+    /// RFC 4180.
+    fn csv(&self) -> Outcome<String> {
+        if self.header.is_empty() {
+            return Err(Failure::usage("--output csv is for lists"));
+        }
+        let line = |cells: &mut dyn Iterator<Item = &str>| {
+            let quoted = cells.map(|cell| match cell.contains(['"', ',', '\n', '\r']) {
+                true => format!("\"{}\"", cell.replace('"', "\"\"")),
+                false => cell.to_owned(),
+            });
+            quoted.collect::<Vec<_>>().join(",") + "\r\n"
+        };
+        let header = line(&mut self.header.iter().copied());
+        let rows = self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
+        Ok(header + &rows.collect::<String>())
     }
 
     fn lines(&self) -> String {

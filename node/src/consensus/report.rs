@@ -47,6 +47,8 @@ const FSYNCS: usize = 5;
 const FSYNC_BYTES: usize = 4 << 10;
 /// Callers that a node tells of, the last first.
 const CALLERS_MAX: usize = 50_000;
+/// Rows that a node tells of what models were asked.
+const AI_ROWS_MAX: usize = 50_000;
 /// Names of broken routes in a report.
 const BROKEN_MAX: usize = 20;
 
@@ -223,6 +225,31 @@ impl Member {
         };
         let known = self.proxy.get().map(|proxy| proxy.callers()).unwrap_or_default();
         pb::CallersResponse { callers: known.into_iter().take(CALLERS_MAX).map(called).collect() }
+    }
+
+    /// The last days first, where there are more rows than are told.
+    pub(super) fn ai_usage(&self, request: &pb::AiUsageRequest) -> pb::AiUsageResponse {
+        let is = |asked: &str, found: &str| asked.is_empty() || asked == found;
+        let wanted = |it: &quorumgate_proxy::ai::Used| {
+            is(&request.consumer, &it.consumer)
+                && is(&request.model, &it.model)
+                && request.day.is_none_or(|day| day == it.day)
+        };
+        let used = |it: quorumgate_proxy::ai::Used| pb::AiUsed {
+            day: it.day,
+            consumer: it.consumer,
+            model: it.model,
+            target: it.target,
+            requests: it.requests,
+            estimated: it.estimated,
+            input_tokens: it.input_tokens,
+            output_tokens: it.output_tokens,
+            cost_micros: it.cost_micros,
+        };
+        let mut known = self.proxy.get().map(|proxy| proxy.ai_usage()).unwrap_or_default();
+        known.retain(wanted);
+        let left_out = known.len().saturating_sub(AI_ROWS_MAX) as u32;
+        pb::AiUsageResponse { used: known.into_iter().rev().take(AI_ROWS_MAX).map(used).collect(), left_out }
     }
 
     pub(super) fn answer_traffic(&self, request: &pb::TrafficRequest) -> Answer {

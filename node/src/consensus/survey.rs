@@ -296,6 +296,29 @@ impl Consensus {
         join_all(asked).await
     }
 
+    /// Every node of the state with what it has had of models; None for those that gave no answer in time.
+    pub async fn ai_usage(
+        &self,
+        request: &pb::AiUsageRequest,
+        deadline: Duration,
+    ) -> Vec<(NodeId, Option<pb::AiUsageResponse>)> {
+        let state = self.state();
+        let asked = state.nodes.values().map(|node| async move {
+            if node.id == self.member.me.node {
+                return (node.id, Some(self.member.ai_usage(request)));
+            }
+            if self.member.peers.is_silent(node.id) {
+                return (node.id, None);
+            }
+            let target = Target { id: node.id, address: node.peer_address.clone() };
+            match self.member.peers.call(&target, Call::AiUsage(request.clone()), deadline).await {
+                Ok(Answer::AiUsage(answer)) => (node.id, Some(answer)),
+                _ => (node.id, None),
+            }
+        });
+        join_all(asked).await
+    }
+
     pub(super) async fn own_usage(&self, request: pb::LimitUsageRequest) -> pb::LimitUsageResponse {
         match self.member.spent.get() {
             Some(spent) => spent(request).await,

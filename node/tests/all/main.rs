@@ -2,6 +2,7 @@
 
 mod accesses;
 mod addresses;
+mod ai;
 mod authority;
 mod backup;
 mod cli;

@@ -292,13 +292,17 @@ async fn any_node_explains_what_another_has_served_and_knows_how_that_one_is() {
     let index = first.consensus.state().index;
     second.consensus.wait_applied(index, SOON).await.unwrap();
 
-    let retired = json!([{"name": "v1", "version": {"api": "orders", "version": "v1", "state": "retired"}}]);
+    let policies = json!([
+        {"name": "v1", "version": {"api": "orders", "version": "v1", "state": "retired"}},
+        {"name": "models", "ai": {"provider": "openai", "models": [{"name": "small", "targets": [{"model": "m"}]}]}},
+    ]);
     let serving = Arc::new(proxy(
-        retired,
+        policies,
         json!([
             {"name": "gone", "match": {"path_prefix": "/v1"}, "respond": {"status": 200}, "policies": ["v1"]},
             {"name": "strict", "match": {"path_prefix": "/strict"}, "respond": {"status": 200}, "on_stale": "deny"},
             {"name": "reads", "match": {"path_prefix": "/reads", "methods": ["GET"]}, "respond": {"status": 200}},
+            {"name": "chat", "match": {"path_prefix": "/chat"}, "upstream": "nobody", "policies": ["models"]},
         ]),
     ));
     let address = serving.addresses()[0];
@@ -329,6 +333,36 @@ async fn any_node_explains_what_another_has_served_and_knows_how_that_one_is() {
     let [none, some] = &told[..] else { panic!("{told:?}") };
     assert_eq!((none.len(), some.len()), (0, 1));
     assert_eq!((&*some[0].policy, &*some[0].route, &*some[0].method, some[0].count), ("v1", "gone", "GET", 1));
+
+    let chat = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let body = r#"{"model":"small","messages":[]}"#;
+        let head = format!(
+            "POST /chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}",
+            body.len()
+        );
+        write!(stream, "{head}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = chat.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    // It is written just after the last byte.
+    let asked = quorumgate_proto::peer::v1::AiUsageRequest { model: "small".into(), ..Default::default() };
+    let mut used = Vec::new();
+    for _ in 0..100 {
+        let usage = second.consensus.ai_usage(&asked, SOON).await;
+        used = usage.into_iter().flat_map(|(_, it)| it.expect("it answers").used).collect();
+        if !used.is_empty() {
+            break;
+        }
+    }
+    let others = quorumgate_proto::peer::v1::AiUsageRequest { model: "large".into(), ..Default::default() };
+    let others = second.consensus.ai_usage(&others, SOON).await;
+    assert!(others.into_iter().all(|(_, it)| it.expect("it answers").used.is_empty()));
+    let [row] = &used[..] else { panic!("{used:?}") };
+    assert_eq!((&*row.model, &*row.target, row.requests, row.input_tokens), ("small", "m", 1, 0));
 
     let reports = second.consensus.reports(SOON).await;
     let names: Vec<_> = reports.iter().map(|it| it.name.as_str()).collect();

@@ -4,7 +4,8 @@ use std::{borrow::Cow, future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, sync:
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+    uri::PathAndQuery,
 };
 use http_body::Body;
 use quorumgate_model::{
@@ -290,7 +291,7 @@ fn look_into(record: &Record, body: &mut RequestBody, plan: &Plan, headers: &Hea
     }
 }
 
-pub(super) async fn send(
+pub(crate) async fn send(
     record: &mut Record,
     plan: &Rc<Plan>,
     upstream: &Name,
@@ -309,8 +310,8 @@ pub(super) async fn send(
         }
     }
     let shown = bearer(&worker, upstream).await?;
-    if let Some((_, bearer)) = &shown {
-        request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+    if let Some(shown) = &shown {
+        shown.put(request.headers_mut());
     }
     let deadline = record.grpc.then(|| grpc_timeout(request.headers())).flatten().map(|left| Instant::now() + left);
     let identity = record.identity.clone();
@@ -340,8 +341,10 @@ pub(super) async fn send(
             return Err(fault.map_or_else(|| Refusal::from(&failure), Refusal::from));
         }
     };
-    if let Some((credentials, bearer)) = shown.filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
-        credentials.refused(&bearer);
+    if let Some(Shown { value, of: Some(credentials), .. }) =
+        shown.filter(|_| response.status() == StatusCode::UNAUTHORIZED)
+    {
+        credentials.refused(&value);
     }
     let via = match response.version() {
         Version::HTTP_2 => VIA_H2,
@@ -386,8 +389,8 @@ pub(crate) async fn quietly(
     deadline: Instant,
 ) -> Option<Response<ResponseBody>> {
     let shown = bearer(worker, upstream).await.ok()?;
-    if let Some((_, bearer)) = &shown {
-        request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+    if let Some(shown) = &shown {
+        shown.put(request.headers_mut());
     }
     let (deadline, asks, mut trail) = (Some(deadline), Asks::Answer, Trail::default());
     let trail = &mut trail;
@@ -402,18 +405,35 @@ pub(crate) async fn quietly(
     Some(response)
 }
 
-/// Who we are to this upstream, where its `auth` says that it wants to know.
-async fn bearer(worker: &Worker, upstream: &str) -> Result<Option<(Arc<ClientCredentials>, HeaderValue)>, Refusal> {
+/// Who we are to an upstream.
+struct Shown {
+    header: HeaderName,
+    value: HeaderValue,
+    /// What gave it to us, and gives another once it is refused.
+    of: Option<Arc<ClientCredentials>>,
+}
+
+impl Shown {
+    fn put(&self, headers: &mut HeaderMap) {
+        headers.insert(self.header.clone(), self.value.clone());
+    }
+}
+
+/// Where the upstream's `auth` says that it wants to know.
+async fn bearer(worker: &Worker, upstream: &str) -> Result<Option<Shown>, Refusal> {
     let Some(plan) = worker.shared.directory.load_facts().auths.for_upstream(upstream).cloned() else {
         return Ok(None);
     };
-    let bearer = match &plan.kind {
+    let (credentials, bearer) = match &plan.kind {
         Kind::ClientCredentials(credentials) => (credentials, credentials.bearer(Instant::now()).await),
+        Kind::UpstreamKey(header, value) => {
+            return Ok(Some(Shown { header: header.clone(), value: value.clone(), of: None }));
+        }
         _ => return Err(Refusal::Unauthenticated(AuthFailure::Unavailable("the upstream's auth"), Vec::new())),
     };
     match bearer {
-        (credentials, Ok(bearer)) => Ok(Some((credentials.clone(), bearer))),
-        (_, Err(failure)) => Err(Refusal::Unauthenticated(failure, Vec::new())),
+        Ok(value) => Ok(Some(Shown { header: header::AUTHORIZATION, value, of: Some(credentials.clone()) })),
+        Err(failure) => Err(Refusal::Unauthenticated(failure, Vec::new())),
     }
 }
 

@@ -28,12 +28,13 @@ use quorumgate_model::{
 
 use self::hops::Seen;
 pub(crate) use self::{
-    forward::{PASSES_MAX, quietly, take_body, while_admitted},
+    forward::{PASSES_MAX, quietly, send, take_body, while_admitted},
     origin::id_value,
 };
 #[cfg(feature = "compression")]
 use crate::unpack::Coded;
 use crate::{
+    ai,
     body::ResponseBody,
     cache::{self, Consulted},
     connection::Conn,
@@ -138,7 +139,7 @@ async fn serve(
         }
     };
     record.logged = Some(logged(&conn.worker, &parts, &host, &path));
-    let (plan, shut_out, inspections, version) = {
+    let (plan, shut_out, inspections, version, ai) = {
         // One ruleset for the whole exchange: a change mid-request is for the next request.
         let rules = conn.worker.shared.ruleset.load();
         record.revision = rules.revision;
@@ -157,7 +158,9 @@ async fn serve(
         match found {
             Found::Rule(rule) => {
                 let version = rules.version(rule).map(|policy| conn.worker.versions.of(policy));
-                (conn.worker.plans.of(rule), rules.shut_out(rule, record.client_ip), rules.inspections(rule), version)
+                let ai = rules.ai(rule).and_then(|policy| conn.worker.models.of(policy));
+                let shut_out = rules.shut_out(rule, record.client_ip);
+                (conn.worker.plans.of(rule), shut_out, rules.inspections(rule), version, ai)
             }
             Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
             Found::NoRoute => return Err(Refusal::NoRoute),
@@ -229,7 +232,10 @@ async fn serve(
             Some(Live::enter(&conn.worker, Grant { client_ip: record.client_ip, identity, fresh_only, ends_at }));
     }
 
-    within_limits(record, &plan, &parts.headers).await?;
+    let known = if ai.is_some() { limits::Known::HeadBefore } else { limits::Known::Head };
+    within_limits(record, &plan, &parts.headers, known).await?;
+    // Limits go by the head as it came in.
+    let came = ai.is_some().then(|| Box::new(parts.headers.clone()));
 
     let receives = matches!(route.action, Action::Receive(_));
     let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
@@ -269,7 +275,8 @@ async fn serve(
             cookie::strip(&mut parts.headers);
             // A body that is read here is asked for here.
             let bodies = plan.rule.bodies.as_ref().filter(|_| !seen.websocket);
-            let expects = seen.expect && seen_through.is_none() && bodies.is_none_or(|it| it.request.is_none());
+            let is_read = seen_through.is_some() || bodies.is_some_and(|it| it.request.is_some()) || ai.is_some();
+            let expects = seen.expect && !is_read;
             record.expects = expects && record.interim.is_some() && head::expects_continue(&parts.headers);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
             if bodies.is_some() {
@@ -303,13 +310,18 @@ async fn serve(
                     body = Box::pin(traffic::bodies::request(record, &plan, text, &mut parts.headers, body)).await?;
                 }
                 if let Some(mirror) =
-                    plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket)
+                    plan.traffic.as_ref().and_then(|it| it.mirror.as_ref()).filter(|_| !seen.websocket && ai.is_none())
                 {
                     traffic::mirror::begin(record, &plan, mirror, &parts, &mut body);
                 }
                 let request = Request::from_parts(parts, body);
                 let asks = if seen.websocket { Asks::Upgrade } else { Asks::Answer };
-                let mut sent = forward::send(record, &plan, upstream, request, asks).await;
+                let mut sent = match (&ai, &came) {
+                    (Some(models), Some(came)) => {
+                        Box::pin(ai::send(record, &plan, upstream, models, came, request)).await
+                    }
+                    _ => forward::send(record, &plan, upstream, request, asks).await,
+                };
                 if let (Some(promise), Ok(response)) = (promise, &mut sent) {
                     let response = std::mem::take(response);
                     sent = Box::pin(promise.settle(record, response)).await;
@@ -442,7 +454,12 @@ fn admit(record: &Record, plan: &Plan, headers: &HeaderMap, path: &str) -> Resul
 }
 
 /// Phase 12. A permit ends with its exchange, and the exchange with its permit.
-async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) async fn within_limits(
+    record: &mut Record,
+    plan: &Plan,
+    headers: &HeaderMap,
+    known: limits::Known,
+) -> Result<(), Refusal> {
     let route = &plan.rule.route;
     if route.limits.is_empty() {
         return Ok(());
@@ -451,8 +468,9 @@ async fn within_limits(record: &mut Record, plan: &Plan, headers: &HeaderMap) ->
     let callers = identity.as_deref().map(|it| Callers { first: Some(&it.caller), also: &it.also }).unwrap_or_default();
     let asked = limits::Asked { route: &route.name, callers, client_ip: record.client_ip, headers };
     let waits = Instant::now();
-    let admitted = limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked).await;
-    record.queued = waits.elapsed();
+    let before = record.admitted.take();
+    let admitted = limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked, known, before).await;
+    record.queued += waits.elapsed();
     record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;

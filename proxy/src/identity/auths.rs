@@ -72,6 +72,8 @@ pub(crate) enum Kind {
     OidcLogin(Arc<Login>),
     /// For upstreams, never for clients.
     ClientCredentials(Arc<ClientCredentials>),
+    /// The same, as it is.
+    UpstreamKey(HeaderName, HeaderValue),
     /// This node cannot carry it out: nobody gets in by it.
     Broken(&'static str),
 }
@@ -95,7 +97,7 @@ pub(crate) fn compile(before: &Auths, resources: &Resources, opened: &Opened, ou
             Some(plan) => plan.clone(),
             None => Arc::new(Plan::new(auth.clone(), parts, opened, outside)),
         };
-        for_upstreams |= matches!(auth.kind, AuthKind::ClientCredentials(_));
+        for_upstreams |= auth.proves_ourselves();
         auths.by_name.insert(auth.name.clone(), plan);
     }
     // There are many upstreams and hardly ever such an auth.
@@ -270,6 +272,16 @@ fn kind(auth: &Auth, parts: &Parts, opened: &Opened, outside: Option<&Outside>) 
             };
             Kind::ClientCredentials(ClientCredentials::new(plan, outside.ok_or(INSIDE)?.fetcher.clone()))
         }
+        AuthKind::UpstreamKey(it) => {
+            let header = HeaderName::try_from(&it.header).map_err(|_| "the auth's header is no header name")?;
+            let shown = match (it.scheme(), secret(&it.key)?) {
+                ("", key) => key,
+                (scheme, key) => format!("{scheme} {key}"),
+            };
+            let mut shown = HeaderValue::try_from(shown).map_err(|_| "the auth's key cannot be in a header")?;
+            shown.set_sensitive(true);
+            Kind::UpstreamKey(header, shown)
+        }
         AuthKind::Signature(it) => {
             let key = |key: &resource::SignatureKey| match &key.key {
                 VerifyingKey::Public(pem) => {
@@ -344,7 +356,11 @@ fn challenge(auth: &Auth) -> HeaderValue {
         }
         AuthKind::Mtls(_) => format!("ClientCertificate realm=\"{}\"", auth.name),
         AuthKind::Signature(_) => format!("Signature realm=\"{}\"", auth.name),
-        AuthKind::Jwt(_) | AuthKind::Introspection(_) | AuthKind::OidcLogin(_) | AuthKind::ClientCredentials(_) => {
+        AuthKind::Jwt(_)
+        | AuthKind::Introspection(_)
+        | AuthKind::OidcLogin(_)
+        | AuthKind::ClientCredentials(_)
+        | AuthKind::UpstreamKey(_) => {
             format!("Bearer realm=\"{}\"", auth.name)
         }
     };
@@ -362,6 +378,7 @@ impl std::fmt::Debug for Kind {
             Self::Signature(_) => "Signature",
             Self::OidcLogin(_) => "OidcLogin",
             Self::ClientCredentials(_) => "ClientCredentials",
+            Self::UpstreamKey(..) => "UpstreamKey",
             Self::Broken(reason) => reason,
         })
     }

@@ -363,7 +363,7 @@ impl Attempt<'_> {
             Kind::Mtls(_) => self.conn.client_chain.get().map(|_| Place::Connection),
             Kind::OidcLogin(login) => login.is_shown(&self.parts.headers).then_some(Place::Cookie),
             // It is no secret: the upstream may look at it too.
-            Kind::Signature(_) | Kind::ClientCredentials(_) | Kind::Broken(_) => None,
+            Kind::Signature(_) | Kind::ClientCredentials(_) | Kind::UpstreamKey(..) | Kind::Broken(_) => None,
         })
     }
 
@@ -419,7 +419,9 @@ impl Attempt<'_> {
                 });
                 proven.map(|identity| One { identity, place: Place::Cookie, covers_body: false }).map_err(Into::into)
             }
-            Kind::ClientCredentials(_) => Err(AuthFailure::Unavailable("the auth is for upstreams").into()),
+            Kind::ClientCredentials(_) | Kind::UpstreamKey(..) => {
+                Err(AuthFailure::Unavailable("the auth is for upstreams").into())
+            }
             Kind::Basic => match self.shown.basic() {
                 Some(shown) => {
                     let identity = self.basic(plan, shown).await;

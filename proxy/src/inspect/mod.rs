@@ -10,7 +10,7 @@ mod media;
 mod multipart;
 pub(crate) mod read;
 pub mod schema;
-mod strings;
+pub(crate) mod strings;
 mod xml;
 
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};
@@ -26,13 +26,12 @@ use quorumgate_model::{
 pub use self::contract::{Again, Watched, check};
 use self::{
     contract::{Body, Compiled, Entry, Visit},
-    found::Violation,
     injection::Scan,
     read::{Plain, Read},
 };
 pub(crate) use self::{
     contract::{Contracts, Promise},
-    found::Violations,
+    found::{Place, Violation, Violations, pointer},
     media::Media,
 };
 use crate::{
@@ -338,7 +337,7 @@ impl Asked {
                     || media.is_missing()
             }
             PolicyKind::Contract(_) => self.reads_body(),
-            PolicyKind::Ip(_) | PolicyKind::Version(_) => false,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => false,
         }
     }
 
@@ -358,7 +357,7 @@ impl Asked {
             PolicyKind::Json(_) | PolicyKind::Graphql(_) => matches!(first(), Some(b'{' | b'[' | b'"')),
             PolicyKind::Xml(_) => first() == Some(&b'<'),
             PolicyKind::Injection(_) => true,
-            PolicyKind::Multipart(_) | PolicyKind::Ip(_) | PolicyKind::Version(_) => false,
+            PolicyKind::Multipart(_) | PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => false,
         }
     }
 
@@ -375,7 +374,7 @@ impl Asked {
                 scan.found()
             }
             PolicyKind::Contract(_) => self.visit.as_ref().map(|it| it.look(bytes)).unwrap_or_default(),
-            PolicyKind::Ip(_) | PolicyKind::Version(_) => Vec::new(),
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => Vec::new(),
         }
     }
 

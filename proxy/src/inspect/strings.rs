@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::{found::Step, json::Key};
 
 /// Err: it is no JSON, or nested too deep for its reader; what came before was given.
-pub(super) fn each(bytes: &[u8], give: &mut dyn FnMut(&[Step<'_>], &str)) -> Result<(), serde_json::Error> {
+pub(crate) fn each(bytes: &[u8], give: &mut dyn FnMut(&[Step<'_>], &str)) -> Result<(), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut path = Vec::new();
     Node { path: &mut path, give }.deserialize(&mut json)?;

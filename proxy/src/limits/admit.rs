@@ -15,7 +15,7 @@ use quorumgate_model::{
         lease::{Denied, Lease},
     },
     mutants::{self, Mutant},
-    resource::{LimitCost, LimitKind, Name, OnNoQuorum},
+    resource::{AiTokens, LimitCost, LimitKind, Name, OnNoQuorum},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -68,16 +68,47 @@ enum Over {
     Unavailable,
 }
 
-/// Takes from all limits in their order, or from none.
+/// What a request may cost of the tokens of models, or has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tokens {
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+}
+
+impl Tokens {
+    fn of(self, kind: AiTokens) -> u64 {
+        match kind {
+            AiTokens::Total => self.input.saturating_add(self.output),
+            AiTokens::Input => self.input,
+            AiTokens::Output => self.output,
+        }
+    }
+}
+
+/// What is known of a request that asks to be let in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Known {
+    /// All there will be: it asks no model.
+    Head,
+    /// It asks a model, and how much of it is told once its body was read.
+    HeadBefore,
+    /// That, by a request whose head was let in.
+    Body(Tokens),
+}
+
+/// Takes from all limits in their order, or from none; what was `admitted` before goes back then too.
 pub(crate) async fn admit(
     limits: &Arc<Limits>,
     names: &[Name],
     asked: &Asked<'_>,
+    known: Known,
+    admitted: Option<Box<Admitted>>,
 ) -> Result<Option<Box<Admitted>>, Refusal> {
     if names.is_empty() {
         return Ok(None);
     }
-    let mut admitted = Box::new(Admitted { grants: Vec::with_capacity(names.len()), ends_at_us: None });
+    let none = || Box::new(Admitted { grants: Vec::with_capacity(names.len()), ends_at_us: None });
+    let mut admitted = admitted.unwrap_or_else(none);
     for name in names {
         // One load each: a change in between is a change between two limits, which no request can tell.
         let plan = limits.plans.load().get(name).cloned();
@@ -88,7 +119,16 @@ pub(crate) async fn admit(
         if !asked.is_meant(&plan.limit.plans) {
             continue;
         }
-        let cost = cost(&plan.limit.cost, asked.headers);
+        let cost = match (&plan.limit.cost, known) {
+            (LimitCost::AiTokens(kind), Known::Body(tokens)) => tokens.of(*kind),
+            (LimitCost::AiTokens(_), Known::HeadBefore) | (_, Known::Body(_)) => continue,
+            // Nobody counts tokens on this route: what the limit is for would be let through.
+            (LimitCost::AiTokens(_), Known::Head) => {
+                admitted.undo();
+                return Err(Refusal::BrokenRule);
+            }
+            (cost, Known::Head | Known::HeadBefore) => self::cost(cost, asked.headers),
+        };
         match limits.take(&plan, asked, cost).await {
             Ok((handle, taken)) => {
                 count(&plan.keys.tally.admitted);
@@ -121,7 +161,8 @@ fn cost(cost: &LimitCost, headers: &HeaderMap) -> u64 {
         LimitCost::Fixed(cost) => *cost,
         LimitCost::RequestHeader(name) => number(headers, name).unwrap_or(1),
         LimitCost::ResponseHeader { reserve, .. } => *reserve,
-        LimitCost::AiTokens(_) => 1,
+        // Told by `Tokens`.
+        LimitCost::AiTokens(_) => 0,
     }
 }
 
@@ -147,12 +188,28 @@ impl Admitted {
         for grant in &mut self.grants {
             let LimitCost::ResponseHeader { header, reserve } = &grant.plan.limit.cost else { continue };
             let Some(real) = number(headers, header) else { continue };
-            let Some(taken) = &mut grant.taken else { continue };
-            match real.checked_sub(*reserve) {
-                None => grant.handle.put_back(taken.part(small(reserve - real))),
-                Some(0) => {}
-                Some(missing) => grant.handle.owe(taken, missing, now_us()),
-            }
+            let reserve = *reserve;
+            grant.settle(reserve, real);
+        }
+    }
+
+    /// The same of tokens of models, by what they were in the end.
+    pub(crate) fn settle_tokens(&mut self, real: Tokens) {
+        for grant in &mut self.grants {
+            let LimitCost::AiTokens(kind) = grant.plan.limit.cost else { continue };
+            let Some(reserved) = grant.taken.as_ref().map(|it| u64::from(it.cost())) else { continue };
+            grant.settle(reserved, real.of(kind));
+        }
+    }
+}
+
+impl Grant {
+    fn settle(&mut self, reserved: u64, real: u64) {
+        let Some(taken) = &mut self.taken else { return };
+        match real.checked_sub(reserved) {
+            None => self.handle.put_back(taken.part(small(reserved - real))),
+            Some(0) => {}
+            Some(missing) => self.handle.owe(taken, missing, now_us()),
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::plan::Plans;
 pub(crate) use self::{
-    admit::{Admitted, Asked, admit},
+    admit::{Admitted, Asked, Known, Tokens, admit},
     answer::{OverLimit, Stood},
 };
 pub use self::{

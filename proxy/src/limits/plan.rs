@@ -13,7 +13,7 @@ use foldhash::quality::RandomState;
 use http::HeaderValue;
 use quorumgate_model::{
     ledger::{bucket::SLOTS_MAX, command::LimitId},
-    resource::{Every, Key, Kind, Limit, LimitCost, LimitKind, LimitMode, Name, Resource, bucket_window_us},
+    resource::{Every, Key, Kind, Limit, LimitKind, LimitMode, Name, Resource, bucket_window_us},
     state::State,
     units::Span,
 };
@@ -79,11 +79,8 @@ impl Plan {
             LimitKind::Bucket { rate, window, burst } => (*burst, bucket_window_us(*rate, micros(window), *burst)),
             LimitKind::Calendar { limit, every, .. } => (*limit, nominal_s(*every) * 1_000_000),
         };
-        let broken = match &limit.cost {
-            LimitCost::AiTokens(_) => Some("costs in AI tokens are not counted yet"),
-            _ if id.is_none() && limit.mode != LimitMode::Local => Some("the ledger does not have it"),
-            _ => None,
-        };
+        let is_lost = id.is_none() && limit.mode != LimitMode::Local;
+        let broken = is_lost.then_some("the ledger does not have it");
         // The ledger gives another number to what usage so far says nothing about.
         let is_like = |it: &&Arc<Plan>| it.id == id && (id.is_some() || (it.slots, it.window_us) == (slots, window_us));
         let kept = before.filter(is_like).map(|it| it.keys.clone());

@@ -113,7 +113,7 @@ pub(crate) async fn answer(
 }
 
 /// None: more than the bound.
-async fn whole(record: &Record, mut body: ResponseBody, bytes_max: u64) -> Result<Option<Bytes>, Refusal> {
+pub(crate) async fn whole(record: &Record, mut body: ResponseBody, bytes_max: u64) -> Result<Option<Bytes>, Refusal> {
     let metrics = &record.conn.worker.metrics;
     let mut text = Text::Nothing;
     loop {

@@ -1,5 +1,6 @@
 //! The proxy over real sockets. One program, so that it is linked once.
 
+mod ai;
 mod bodies;
 mod body_rewrites;
 mod cache;

@@ -46,6 +46,7 @@ pub enum AuthKind {
     OidcLogin(OidcLoginAuth),
     /// For an upstream's `auth`, not for a route's.
     ClientCredentials(ClientCredentialsAuth),
+    UpstreamKey(UpstreamKeyAuth),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,6 +268,30 @@ pub struct ClientCredentialsAuth {
     pub allow_private: bool,
 }
 
+/// A key of ours that an upstream is shown with every request, such as a provider of models gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamKeyAuth {
+    #[serde(default = "UpstreamKeyAuth::header_default")]
+    pub header: String,
+    /// The word before the key; None: `Bearer` in Authorization, else none. Empty: none.
+    #[serde(default)]
+    pub scheme: Option<String>,
+    pub key: Secret,
+}
+
+impl UpstreamKeyAuth {
+    pub fn header_default() -> String {
+        "authorization".into()
+    }
+
+    /// What stands before the key.
+    pub fn scheme(&self) -> &str {
+        let usual = if self.header == "authorization" { "Bearer" } else { "" };
+        self.scheme.as_deref().unwrap_or(usual)
+    }
+}
+
 impl AuthKind {
     /// The word of the file: `api_key`.
     pub fn word(&self) -> &'static str {
@@ -279,6 +304,7 @@ impl AuthKind {
             AuthKind::Introspection(_) => "introspection",
             AuthKind::OidcLogin(_) => "oidc_login",
             AuthKind::ClientCredentials(_) => "client_credentials",
+            AuthKind::UpstreamKey(_) => "upstream_key",
         }
     }
 }
@@ -291,6 +317,7 @@ impl Auth {
             AuthKind::Introspection(it) => vec![("introspection.client_secret".into(), &it.client_secret)],
             AuthKind::OidcLogin(it) => vec![("oidc_login.client_secret".into(), &it.client_secret)],
             AuthKind::ClientCredentials(it) => vec![("client_credentials.client_secret".into(), &it.client_secret)],
+            AuthKind::UpstreamKey(it) => vec![("upstream_key.key".into(), &it.key)],
             AuthKind::Signature(it) => it
                 .keys
                 .iter()
@@ -312,6 +339,7 @@ impl Auth {
             AuthKind::ClientCredentials(it) => {
                 vec![("client_credentials.client_secret".into(), &mut it.client_secret)]
             }
+            AuthKind::UpstreamKey(it) => vec![("upstream_key.key".into(), &mut it.key)],
             AuthKind::Signature(it) => it
                 .keys
                 .iter_mut()

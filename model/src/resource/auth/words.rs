@@ -8,12 +8,12 @@ use super::{
     super::{Name, Secret, check},
     Algorithm, ApiKeyAuth, Auth, AuthKind, BasicAuth, ClientCredentialsAuth, INTROSPECTION_CACHE_MAX,
     IntrospectionAuth, JWKS_BYTES_MAX, JwtAuth, JwtKeys, MAX_LIFETIME_MAX, MtlsAuth, OidcLoginAuth, SESSION_MAX,
-    SKEW_MAX, SignatureAlgorithm, SignatureAuth, SignatureKey, VerifyingKey,
+    SKEW_MAX, SignatureAlgorithm, SignatureAuth, SignatureKey, UpstreamKeyAuth, VerifyingKey,
 };
 use crate::{invalid::Invalid, units::Span};
 
 const KIND_FIELDS: &str = "exactly one of api_key, jwt, mtls, basic, signature, introspection, oidc_login, \
-                           client_credentials";
+                           client_credentials and upstream_key";
 const KEYS_FIELDS: &str = "exactly one of jwks_url, discovery: true, jwks_inline (or jwks_file), secret_file (for HS*)";
 const KEY_FIELDS: &str = "exactly one of public_key (or public_key_file), secret_file";
 const BY_SECRET: &str = "HS256, HS384 and HS512 with a secret, and no others";
@@ -47,6 +47,8 @@ pub struct AuthWords {
     pub oidc_login: Option<OidcLoginAuth>,
     #[serde(default)]
     pub client_credentials: Option<ClientCredentialsAuth>,
+    #[serde(default)]
+    pub upstream_key: Option<UpstreamKeyAuth>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +140,7 @@ impl TryFrom<AuthWords> for Auth {
             it.introspection.map(AuthKind::Introspection),
             it.oidc_login.map(AuthKind::OidcLogin),
             it.client_credentials.map(AuthKind::ClientCredentials),
+            it.upstream_key.map(AuthKind::UpstreamKey),
         ];
         let mut given = given.into_iter().flatten();
         let Some(kind) = given.next() else {
@@ -162,6 +165,7 @@ fn checked(mut kind: AuthKind) -> Result<AuthKind, Invalid> {
         AuthKind::Introspection(it) => introspection(it)?,
         AuthKind::OidcLogin(it) => oidc_login(it)?,
         AuthKind::ClientCredentials(it) => client_credentials(it)?,
+        AuthKind::UpstreamKey(it) => upstream_key(it)?,
     }
     Ok(kind)
 }
@@ -388,6 +392,24 @@ fn client_credentials(it: &ClientCredentialsAuth) -> Result<(), Invalid> {
     check::tags("scopes", &it.scopes, super::AUTH_LIST_MAX)
 }
 
+fn upstream_key(it: &mut UpstreamKeyAuth) -> Result<(), Invalid> {
+    it.header = check::edited_header_name("header", &it.header)?;
+    if let Some(scheme) = it.scheme.as_ref().filter(|scheme| !scheme.is_empty())
+        && !check::is_token(scheme)
+    {
+        let allowed = "one word such as Bearer, \"\" for none, or null";
+        return Err(Invalid::field("scheme").found(format!("{scheme:?}")).allowed(allowed));
+    }
+    it.key.check("key")?;
+    match &it.key {
+        // The key itself is never repeated.
+        Secret::Plain(key) if !key.bytes().all(|b| matches!(b, b'!'..=b'~')) => {
+            Err(Invalid::field("key").found("other characters").allowed("visible ASCII without spaces"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl From<Auth> for AuthWords {
     fn from(it: Auth) -> Self {
         let mut words = Self {
@@ -403,6 +425,7 @@ impl From<Auth> for AuthWords {
             introspection: None,
             oidc_login: None,
             client_credentials: None,
+            upstream_key: None,
         };
         match it.kind {
             AuthKind::ApiKey(it) => words.api_key = Some(it),
@@ -413,6 +436,7 @@ impl From<Auth> for AuthWords {
             AuthKind::Introspection(it) => words.introspection = Some(it),
             AuthKind::OidcLogin(it) => words.oidc_login = Some(it),
             AuthKind::ClientCredentials(it) => words.client_credentials = Some(it),
+            AuthKind::UpstreamKey(it) => words.upstream_key = Some(it),
         }
         words
     }

@@ -145,7 +145,7 @@ fn shows(kind: &AuthKind, fields: &[HeaderField], query: Option<&str>) -> bool {
         AuthKind::Jwt(_) | AuthKind::Introspection(_) | AuthKind::Basic(_) => has("authorization"),
         AuthKind::Signature(_) => has("signature"),
         AuthKind::OidcLogin(_) => has("cookie"),
-        AuthKind::Mtls(_) | AuthKind::ClientCredentials(_) => false,
+        AuthKind::Mtls(_) | AuthKind::ClientCredentials(_) | AuthKind::UpstreamKey(_) => false,
     }
 }
 

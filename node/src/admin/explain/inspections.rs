@@ -10,7 +10,7 @@ pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
     let told = rules.inspections(rule).into_iter().filter_map(|policy| {
         let look = policy.kind.look()?;
         let what = match &policy.kind {
-            PolicyKind::Ip(_) | PolicyKind::Version(_) => return None,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => return None,
             PolicyKind::Json(it) => json(it),
             PolicyKind::Injection(it) => {
                 let classes = match it.classes.as_slice() {

@@ -80,6 +80,7 @@ pub async fn answer(asked: Asked, request: Request<Incoming>, local: Local) -> R
         | Asked::Health(_)
         | Asked::Apis(_)
         | Asked::Callers(_)
+        | Asked::AiUsage
         | Asked::Verify
         | Asked::Diff => overview::answer(asked, &request, local).await?,
         Asked::Cluster | Asked::Nodes | Asked::Node(..) | Asked::TransferLeader => {

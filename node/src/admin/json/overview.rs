@@ -4,8 +4,8 @@
 use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use quorumgate_proto::admin::v1::{
-    self as admin, apis_client::ApisClient, observe_client::ObserveClient, overview_client::OverviewClient,
-    upstreams_client::UpstreamsClient,
+    self as admin, ai_client::AiClient, apis_client::ApisClient, observe_client::ObserveClient,
+    overview_client::OverviewClient, upstreams_client::UpstreamsClient,
 };
 use serde_json::{Value, json};
 use tonic::{Status, body::Body};
@@ -13,7 +13,7 @@ use tonic::{Status, body::Body};
 use super::{Asked, Local, MESSAGE_BYTES_MAX, config_of, internal, reply, words::Words};
 use crate::cli::{
     diff, shape,
-    verbs::{apis, audit, exchanges, upstream_health},
+    verbs::{ai, apis, audit, exchanges, upstream_health},
 };
 
 pub async fn answer<T>(asked: Asked, request: &Request<T>, local: Local) -> Result<Value, Status> {
@@ -55,6 +55,17 @@ pub async fn answer<T>(asked: Asked, request: &Request<T>, local: Local) -> Resu
             let asked = admin::ListCallersRequest { api, version, consumer, top };
             let mut client = ApisClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
             Ok(apis::known_callers(&client.list_callers(asked).await?.into_inner()))
+        }
+        Asked::AiUsage => {
+            let words = Words::of(request, &["consumer", "model", "day", "top"])?;
+            let asked = admin::ListAiUsageRequest {
+                consumer: words.text("consumer"),
+                model: words.text("model"),
+                day: words.text("day"),
+                top: words.count("top")?,
+            };
+            let mut client = AiClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            Ok(ai::known(&client.list_ai_usage(asked).await?.into_inner()))
         }
         Asked::Verify => {
             Words::of(request, &[])?;

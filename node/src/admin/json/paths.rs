@@ -35,6 +35,8 @@ pub enum Asked {
     Apis(String),
     /// "": of all APIs.
     Callers(String),
+    /// Of models.
+    AiUsage,
     /// Of an upstream's servers.
     Health(String),
     Diff,
@@ -108,6 +110,7 @@ pub const KNOWN: &[&str] = &[
     "GET usage",
     "GET usage/LIMIT",
     "GET upstreams/NAME/health",
+    "GET ai/usage",
     "GET apis",
     "GET apis/NAME",
     "GET callers",
@@ -153,6 +156,7 @@ pub fn find(method: &Method, path: &str) -> Result<(Asked, String), Status> {
         ("GET", ["upstreams", name, "health"]) => {
             Some((Asked::Health((*name).into()), "Upstreams/GetUpstreamHealth".into()))
         }
+        ("GET", ["ai", "usage"]) => Some((Asked::AiUsage, "Ai/ListAiUsage".into())),
         ("GET", ["apis"]) => Some((Asked::Apis(String::new()), "Apis/ListApis".into())),
         ("GET", ["apis", name]) => Some((Asked::Apis((*name).into()), "Apis/ListApis".into())),
         ("GET", ["callers"]) => Some((Asked::Callers(String::new()), "Apis/ListCallers".into())),

@@ -99,6 +99,7 @@ async fn health_and_reflection_are_there() {
         [
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
+            "quorumgate.admin.v1.Ai",
             "quorumgate.admin.v1.Apis",
             "quorumgate.admin.v1.Bans",
             "quorumgate.admin.v1.Caches",

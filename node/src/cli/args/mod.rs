@@ -1,5 +1,6 @@
 //! The command line's grammar: every verb, its flags and their help texts.
 
+mod ai;
 mod apis;
 mod bans;
 mod cache;
@@ -18,6 +19,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorumgate_model::{resource::Name, units::Span};
 
+pub use ai::*;
 pub use apis::*;
 pub use bans::*;
 pub use cache::*;
@@ -107,6 +109,8 @@ pub enum Form {
     Json,
     /// One JSON object a line.
     Jsonl,
+    /// All columns of the table (RFC 4180), for lists.
+    Csv,
     Yaml,
     /// Names alone, one a line.
     Name,
@@ -185,6 +189,9 @@ pub enum Command {
     /// APIs: their versions, and who still calls those that end.
     #[command(subcommand)]
     Api(ApiVerb),
+    /// Models: what they were asked, and what it cost.
+    #[command(subcommand)]
+    Ai(AiVerb),
     /// Caches: what the nodes keep of answers.
     #[command(subcommand)]
     Cache(CacheVerb),

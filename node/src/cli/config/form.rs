@@ -2,6 +2,7 @@
 //! form all read it; a test holds it against the model's own words.
 
 mod access;
+mod ai;
 mod contract;
 mod governance;
 mod identity;

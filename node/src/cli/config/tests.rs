@@ -226,6 +226,7 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Auth, json!({ "name": "a", "introspection": with_client("endpoint") })),
         (Kind::Auth, json!({ "name": "a", "oidc_login": with_client("issuer") })),
         (Kind::Auth, json!({ "name": "a", "client_credentials": with_client("token_endpoint") })),
+        (Kind::Auth, json!({ "name": "a", "upstream_key": { "key": "sealed:0123456789abcdef" } })),
         (Kind::Limit, json!({ "name": "a", "per": "global", "limit": 5, "window": "1m" })),
         (
             Kind::Certificate,
@@ -240,6 +241,10 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Policy, json!({ "name": "a", "injection": { "exceptions": [{}] } })),
         (Kind::Policy, json!({ "name": "a", "version": { "api": "a", "version": "v1" } })),
         (Kind::Policy, json!({ "name": "a", "contract": { "operations": [{ "method": "GET", "path": "/" }] } })),
+        (
+            Kind::Policy,
+            json!({ "name": "a", "ai": { "provider": "openai", "models": [{ "name": "m", "targets": [{ "model": "m" }] }] } }),
+        ),
         (Kind::Tenant, json!({ "name": "a" })),
         (Kind::Guardrail, json!({ "name": "a", "require": "true", "message": "m" })),
     ];

@@ -1,5 +1,6 @@
 //! The verbs that ask a node: each makes one call and prints its answer.
 
+pub mod ai;
 pub mod apis;
 pub mod audit;
 pub mod audit_export;

@@ -50,6 +50,8 @@ pub static AUTH: Object = Object {
             "Tokens that the gateway gets for itself: for an upstream's auth.",
         )
         .default("null"),
+        Field::new("upstream_key", Form::Object(&UPSTREAM_KEY), "A key of ours: for an upstream's auth.")
+            .default("null"),
     ],
 };
 
@@ -188,5 +190,20 @@ static CLIENT_CREDENTIALS: Object = Object {
         CLIENT_SECRET,
         Field::new("scopes", Form::List(&Form::Text), "What is asked for.").default("[]"),
         ALLOW_PRIVATE,
+    ],
+};
+
+static UPSTREAM_KEY: Object = Object {
+    about: "A key of ours that an upstream is shown with every request.",
+    fields: &[
+        Field::new("header", Form::Text, "The header that it is shown in.").default("\"authorization\""),
+        Field::new("scheme", Form::Text, "The word before it; Bearer in Authorization and none elsewhere if left out.")
+            .default("null"),
+        Field::new(
+            "key_file",
+            Form::FileOf("key", Content::Secret),
+            "A file with the key; it is sealed in the cluster.",
+        ),
+        Field::new("key", Form::Secret, "The key, as an export shows it.").required(),
     ],
 };

@@ -4,7 +4,7 @@ use quorumgate_model::resource::{
     GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, THRESHOLD_MAX, XML_ATTRIBUTES_MAX, XML_DEPTH_MAX,
 };
 
-use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object, contract};
+use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object, ai, contract};
 
 pub static POLICY: Object = Object {
     about: "What routes ask of a request beside who asks.",
@@ -28,6 +28,7 @@ pub static POLICY: Object = Object {
         .default("null"),
         Field::new("contract", Form::Object(&contract::CONTRACT), "Which operations an API has, by JSON Schema.")
             .default("null"),
+        Field::new("ai", Form::Object(&ai::AI), "Where models are asked, and for how much.").default("null"),
     ],
 };
 

@@ -37,7 +37,7 @@ pub static UPSTREAM: Object = Object {
         Field::new(
             "auth",
             Form::Name,
-            "The auth of kind client_credentials by which we prove ourselves to the servers.",
+            "The auth of kind client_credentials or upstream_key by which we prove ourselves to the servers.",
         )
         .default("null"),
     ],

@@ -1,0 +1,206 @@
+//! What a provider says that an answer has cost: of one object, or of the events of a stream.
+
+use quorumgate_model::resource::AiProvider;
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::limits::Tokens;
+
+/// No answer has more; what says so is not believed.
+const TOKENS_MAX: u64 = 1 << 40;
+/// The text that ends a stream of OpenAI's kind.
+const DONE: &[u8] = b"[DONE]";
+
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    input: Option<u64>,
+    output: Option<u64>,
+    /// Nothing more is to come.
+    is_whole: bool,
+}
+
+/// What one event is to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    Said,
+    /// Nothing but what it has cost.
+    UsageAlone,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    r#type: Option<String>,
+    usage: Option<Usage>,
+    message: Option<Message>,
+    choices: Option<Vec<IgnoredAny>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Message {
+    usage: Option<Usage>,
+}
+
+impl Usage {
+    fn input(&self) -> Option<u64> {
+        // Beside what was read anew, what a cache had or took counts too.
+        let cached = [self.cache_creation_input_tokens, self.cache_read_input_tokens];
+        let anthropic = self.input_tokens.map(|it| cached.into_iter().flatten().fold(it, u64::saturating_add));
+        self.prompt_tokens.or(anthropic).filter(|it| *it <= TOKENS_MAX)
+    }
+
+    fn output(&self) -> Option<u64> {
+        // Some leave out of the completion what was thought before it.
+        let beyond = self.total_tokens.map(|it| it.saturating_sub(self.prompt_tokens.unwrap_or(it)));
+        let completion = self.completion_tokens.map(|it| it.max(beyond.unwrap_or(0)));
+        completion.or(self.output_tokens).filter(|it| *it <= TOKENS_MAX)
+    }
+}
+
+impl Counted {
+    /// None: it was not said, or not to the end.
+    pub(super) fn whole(&self) -> Option<Tokens> {
+        self.known().filter(|_| self.is_whole)
+    }
+
+    /// What is certain of it although the rest did not come.
+    pub(super) fn input(&self) -> Option<u64> {
+        self.input
+    }
+
+    fn known(&self) -> Option<Tokens> {
+        Some(Tokens { input: self.input?, output: self.output? })
+    }
+
+    /// All of it was said.
+    pub(super) fn ends(&mut self) {
+        self.is_whole |= self.known().is_some();
+    }
+
+    /// One answer, all of it.
+    pub(super) fn answer(&mut self, json: &[u8]) {
+        let usage = serde_json::from_slice::<Said>(json).ok().and_then(|said| said.usage);
+        if let Some(usage) = usage {
+            (self.input, self.output) = (usage.input(), usage.output());
+        }
+        self.ends();
+    }
+
+    /// The data of one event.
+    pub(super) fn event(&mut self, provider: AiProvider, data: &[u8]) -> Event {
+        if data.trim_ascii() == DONE {
+            self.ends();
+            return Event::Said;
+        }
+        // Nearly all of them say nothing about it.
+        let may_say = contains(data, b"usage") || contains(data, b"message_stop");
+        let said = may_say.then(|| serde_json::from_slice::<Said>(data).ok()).flatten();
+        let Some(said) = said else { return Event::Said };
+        match provider {
+            AiProvider::Openai => {
+                let Some(usage) = said.usage else { return Event::Said };
+                // Some tell it with every event: the last one counts.
+                self.input = usage.input().or(self.input);
+                self.output = usage.output().or(self.output);
+                match said.choices.is_none_or(|choices| choices.is_empty()) {
+                    true => Event::UsageAlone,
+                    false => Event::Said,
+                }
+            }
+            AiProvider::Anthropic => {
+                match said.r#type.as_deref() {
+                    // What it says of the output there is how it begins.
+                    Some("message_start") => self.input = said.message.and_then(|it| it.usage?.input()),
+                    Some("message_delta") => {
+                        let usage = said.usage.unwrap_or_default();
+                        self.output = usage.output().or(self.output);
+                        self.input = usage.input().max(self.input);
+                    }
+                    Some("message_stop") => self.ends(),
+                    _ => {}
+                }
+                Event::Said
+            }
+        }
+    }
+}
+
+fn contains(data: &[u8], word: &[u8]) -> bool {
+    data.windows(word.len()).any(|it| it == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(provider: AiProvider, events: &[&str], whole: Option<(u64, u64)>, input: Option<u64>) {
+        let mut counted = Counted::default();
+        for it in events {
+            counted.event(provider, it.as_bytes());
+        }
+        assert_eq!(counted.whole().map(|it| (it.input, it.output)), whole, "{events:?}");
+        assert_eq!(counted.input(), input, "{events:?}");
+    }
+
+    #[test]
+    fn a_stream_has_cost_what_its_last_words_say() {
+        let say = r#"{"choices":[{"delta":{"content":"usage"}}],"usage":null}"#;
+        let usage = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}"#;
+        let so_far = r#"{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":1}}"#;
+        use AiProvider::{Anthropic, Openai};
+        check(Openai, &[say, usage, " [DONE]"], Some((5, 7)), Some(5));
+        check(Openai, &[so_far, usage, "[DONE]"], Some((5, 7)), Some(5));
+        check(Openai, &[say, usage], None, Some(5));
+        check(Openai, &[so_far], None, Some(5));
+        let thought = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":112}}"#;
+        check(Openai, &[thought, "[DONE]"], Some((5, 107)), Some(5));
+        check(Openai, &[say, "[DONE]"], None, None);
+        let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"cache_creation_input_tokens":10,"cache_read_input_tokens":100,"output_tokens":1}}}"#;
+        let delta = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}"#;
+        let stop = r#"{"type":"message_stop"}"#;
+        check(Anthropic, &[start, delta, stop], Some((113, 9)), Some(113));
+        check(Anthropic, &[start, delta], None, Some(113));
+        check(Anthropic, &[start], None, Some(113));
+        check(Anthropic, &[start, stop], None, Some(113));
+    }
+
+    #[test]
+    fn only_what_says_nothing_else_is_not_for_the_client() {
+        let event = |data: &str| Counted::default().event(AiProvider::Openai, data.as_bytes());
+        assert_eq!(event(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#), Event::UsageAlone);
+        for said in [
+            r#"{"choices":[{"index":0}],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#,
+            r#"{"choices":[],"usage":null,"prompt_filter_results":[]}"#,
+            "[DONE]",
+            "usage",
+        ] {
+            assert_eq!(event(said), Event::Said, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_cost_what_it_says() {
+        let whole = |json: &str| {
+            let mut counted = Counted::default();
+            counted.answer(json.as_bytes());
+            counted.whole().map(|it| (it.input, it.output))
+        };
+        assert_eq!(whole(r#"{"id":"x","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#), Some((5, 7)));
+        assert_eq!(whole(r#"{"type":"message","usage":{"input_tokens":5,"output_tokens":7}}"#), Some((5, 7)));
+        assert_eq!(whole(r#"{"usage":{"input_tokens":5}}"#), None);
+        assert_eq!(whole(r#"{"usage":{"prompt_tokens":1e30,"completion_tokens":7}}"#), None);
+        assert_eq!(whole("not JSON"), None);
+    }
+}
