@@ -3,13 +3,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 17] = [
+const FILES: [&str; 19] = [
     "quorumgate/admin/v1/header.proto",
     "quorumgate/admin/v1/observe.proto",
     "quorumgate/admin/v1/resources.proto",
     "quorumgate/admin/v1/admin.proto",
     "quorumgate/admin/v1/ai.proto",
+    "quorumgate/admin/v1/anomalies.proto",
     "quorumgate/admin/v1/apis.proto",
+    "quorumgate/admin/v1/approvals.proto",
     "quorumgate/admin/v1/authority.proto",
     "quorumgate/admin/v1/bans.proto",
     "quorumgate/admin/v1/caches.proto",

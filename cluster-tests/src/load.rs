@@ -1,7 +1,7 @@
 //! Constant load over all nodes, one connection and one task a lane, every answer counted.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +14,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet, time::MissedTickBehavior};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -51,6 +55,18 @@ impl Connection {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            anyhow::Ok(Self { sender })
+        };
+        tokio::time::timeout(ANSWER_MAX, opening).await.context("connecting")?
+    }
+
+    /// As somebody at that address of this machine.
+    pub async fn open_from(source: IpAddr, address: SocketAddr) -> anyhow::Result<Self> {
+        let opening = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::new(source, 0))?;
+            let (sender, connection) = http1::handshake(TokioIo::new(socket.connect(address).await?)).await?;
             tokio::spawn(connection);
             anyhow::Ok(Self { sender })
         };

@@ -30,6 +30,15 @@ async fn who_is_banned_is_shut_out_by_every_node_until_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_node_sees_alone_is_found_together_and_banned_by_all() {
+    let cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    let found = scenarios::anomalies::find(&cluster).await.unwrap();
+    println!("{found:?}");
+    assert_eq!(found.banned.len(), 4);
+    cluster.check_same_state().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_are_sealed_under_a_new_key_and_nothing_that_is_seen_changes() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     assert!(scenarios::sealing::rotate(&mut cluster).await.unwrap() >= 4);

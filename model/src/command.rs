@@ -102,6 +102,9 @@ pub enum Body {
     /// What nodes hold of the cluster's limits. Never retried by its request id: the ledger tells repeats apart.
     Ledger(LedgerCommand),
     RotateSealingKey(RotateSealingKey),
+    /// Touches what is protected: it waits for another person.
+    HoldChange(HoldChange),
+    DecideChange(DecideChange),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +152,31 @@ pub struct ChangeResources {
     pub guardrails: Option<Digest>,
     /// What guardrails found and let pass, for the audit trail: at most `FINDINGS_MAX`.
     pub findings: Arc<[String]>,
+}
+
+/// A change that is carried out once somebody else has approved it. The index of its entry is its id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HoldChange {
+    pub change: ChangeResources,
+    /// Then it is forgotten.
+    pub ttl: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecideChange {
+    pub id: u64,
+    pub verdict: Verdict,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Carried out at once, as whoever asked for it, and held against the guardrails of now (as in `ChangeResources`).
+    Approved {
+        guardrails: Option<Digest>,
+        findings: Arc<[String]>,
+    },
+    Rejected,
 }
 
 /// How many findings of guardrails go into the audit trail with one change, and how long each may be.
@@ -466,10 +494,12 @@ pub enum Reason {
     LimitReached,
     /// The request id was used before, for something else.
     RequestIdReused,
+    /// Nobody approves what he has asked for.
+    OwnApproval,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::Invalid,
         Reason::Conflict,
         Reason::NotFound,
@@ -487,6 +517,7 @@ impl Reason {
         Reason::NotBootstrapped,
         Reason::LimitReached,
         Reason::RequestIdReused,
+        Reason::OwnApproval,
     ];
 
     /// `TRIAL_OPEN`
@@ -509,6 +540,7 @@ impl Reason {
             Reason::NotBootstrapped => "NOT_BOOTSTRAPPED",
             Reason::LimitReached => "LIMIT_REACHED",
             Reason::RequestIdReused => "REQUEST_ID_REUSED",
+            Reason::OwnApproval => "OWN_APPROVAL",
         }
     }
 
@@ -606,6 +638,8 @@ impl Body {
             Body::RotateCa(_) | Body::NoteChain(_) | Body::EraseActor(_) | Body::PurgeCache(_) => 2,
             Body::AddBans(_) | Body::LiftBans(_) => 4,
             Body::RotateSealingKey(_) => 5,
+            Body::HoldChange(it) => it.change.level().max(6),
+            Body::DecideChange(_) => 6,
             _ => 1,
         }
     }
@@ -643,6 +677,8 @@ impl Body {
             Body::Tick => "tick",
             Body::Ledger(_) => "ledger",
             Body::RotateSealingKey(_) => "rotate_sealing_key",
+            Body::HoldChange(_) => "hold_change",
+            Body::DecideChange(_) => "decide_change",
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness, no floats, no hash order. Time and identity come in as arguments.
 
+pub mod anomaly;
 pub mod ban;
 pub mod canonical;
 pub mod change;

@@ -110,6 +110,12 @@ mutants! {
     KeysOutliveConsumer,
     /// A later ban ends the earlier one sooner.
     BanCutShort,
+    /// What is protected changes without an approval.
+    ApprovalSkipped,
+    /// Who asked for a change approves it.
+    OwnApprovalCounts,
+    /// A change waits beyond its time.
+    HeldTooLong,
 
     // What lies on the disk.
     /// The log is acknowledged and not synced.
@@ -206,6 +212,8 @@ mutants! {
     ClientSaysWhoItIs,
     /// The same, in trailers.
     TrailersSayWhoItIs,
+    /// What a caller is not to see of an answer is shown.
+    MaskLifted,
     /// X-Forwarded-For is believed whoever sends it.
     AnybodyIsTrusted,
     /// A path is not brought into its one form.

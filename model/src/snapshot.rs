@@ -60,6 +60,7 @@ fn few_records(state: &State) -> impl Iterator<Item = SnapshotRecord> + '_ {
             }))
             .chain(state.purges.entries().iter().map(|it| Record::Purge(convert::purge::entry_to(it))))
             .chain(state.bans.entries().values().map(|it| Record::Ban(convert::ban::to(it))))
+            .chain(state.pending.values().map(|it| Record::Pending(convert::approvals::pending_to(it))))
             .chain(state.erased.iter().map(|(actor, wall_ms)| {
                 Record::ErasedActor(ErasedActor { actor_hash: actor.0.into(), wall_ms: *wall_ms })
             }))
@@ -194,6 +195,10 @@ impl Rebuild {
             Some(Record::Ban(ban)) => {
                 let ban = convert::ban::from(ban)?;
                 once("ban", state.bans.insert(Arc::new(ban)))?;
+            }
+            Some(Record::Pending(it)) => {
+                let pending = convert::approvals::pending_from(it)?;
+                once("pending", state.pending.insert(pending.id, Arc::new(pending)))?;
             }
             Some(Record::ErasedActor(it)) => {
                 let unlike = || Invalid::field("erased_actor").found("another length").allowed("32 bytes");

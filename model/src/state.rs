@@ -2,6 +2,7 @@
 //! each keyspace: resources, credentials, revocations, secrets, tokens, nodes.
 
 mod apply;
+mod approvals;
 mod authority;
 mod bans;
 mod chains;
@@ -19,6 +20,9 @@ use std::{sync::Arc, time::Duration};
 
 use imbl::{OrdMap, Vector};
 
+pub use approvals::{
+    PENDING_BYTES_MAX, PENDING_CHANGES_MAX, PENDING_MAX, PENDING_OF_ONE_MAX, PendingChange, PendingChanges,
+};
 pub use authority::{CaStage, OtherCa};
 pub use chains::ChainKind;
 pub use credentials::{CREDENTIAL_REMEMBERED, Credentials};
@@ -102,6 +106,8 @@ pub struct State {
     pub sweep: Sweep,
     /// While the cluster's CA is being replaced.
     pub other_ca: Option<Arc<OtherCa>>,
+    /// Changes that wait for an approval.
+    pub pending: PendingChanges,
     /// Which key secrets are sealed under.
     pub sealing: Sealing,
     /// The heads of nodes' own chains, as they were noted last.

@@ -13,9 +13,9 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
-        AddBans, Body, ChangeResources, Command, Expect, GrantBonus, LiftBans, NewBan, NodeRecord, NoteChain,
-        PurgeCache, Refound, RefoundCause, Resealed, ResetLimit, ResourceChange, Role, RotateCa, RotateSealingKey,
-        RotateTicketKeys, Standing, TrialEnd, UpdateNode,
+        AddBans, Body, ChangeResources, Command, DecideChange, Expect, GrantBonus, HoldChange, LiftBans, NewBan,
+        NodeRecord, NoteChain, PurgeCache, Refound, RefoundCause, Resealed, ResetLimit, ResourceChange, Role, RotateCa,
+        RotateSealingKey, RotateTicketKeys, Standing, TrialEnd, UpdateNode, Verdict,
     },
     convert,
     digest::Digest,
@@ -28,7 +28,7 @@ use quorumgate_model::{
     purge::PurgeTarget,
     resource::{Every, Kind as ResourceKind},
     snapshot,
-    state::{AuditHead, ChainKind, RevisionDiff, State},
+    state::{AuditHead, ChainKind, PendingChange, RevisionDiff, State},
 };
 use quorumgate_proto::{
     DESCRIPTORS,
@@ -121,6 +121,8 @@ fn commands() -> Vec<Command> {
         ticket_key(3),
         introduce(),
         resealing(),
+        hold(),
+        decide(),
         note(7),
         Body::EraseActor(Digest::of(b"ann")),
         Body::Ledger(LedgerCommand::Batches([batch()].into())),
@@ -160,6 +162,20 @@ fn introduce() -> Body {
 fn resealing() -> Body {
     let resealed = Resealed { before: b"sealed".as_slice().into(), after: b"anew".as_slice().into() };
     Body::RotateSealingKey(RotateSealingKey::Reseal { number: 9, resealed: [resealed].into() })
+}
+
+fn hold() -> Body {
+    let change = ResourceChange { key: common::key("route/a"), after: None, expect: Expect::Etag(Digest::of(b"etag")) };
+    let change = ChangeResources { changes: [change].into(), message: "why".into(), ..ChangeResources::default() };
+    Body::HoldChange(HoldChange { change, ttl: secs(60) })
+}
+
+fn decide() -> Body {
+    let verdict = Verdict::Approved {
+        guardrails: Some(Digest::of(b"guardrails")),
+        findings: ["guardrail a (warn): route/b".to_owned()].into(),
+    };
+    Body::DecideChange(DecideChange { id: 9, verdict, reason: "seen".into() })
 }
 
 fn introduce_sealing() -> Body {
@@ -272,6 +288,7 @@ fn snapshot_records_are_stored_as_ever() {
         Record::TicketKey(_) => "ticket_key",
         Record::Purge(_) => "purge",
         Record::Ban(_) => "ban",
+        Record::Pending(_) => "pending",
         Record::Credential(_) => "credential",
         Record::RevocationNote(_) => "revocation_note",
         Record::Revocation(_) => "revocation",
@@ -300,6 +317,16 @@ fn snapshot_records_are_stored_as_ever() {
     assert_eq!(rebuild.finish().unwrap(), rotating);
     fourth.apply(fourth.index + 1, &command(purge())).0.outcome.unwrap();
     fourth.apply(fourth.index + 1, &command(bans())).0.outcome.unwrap();
+    let Body::HoldChange(held) = hold() else { panic!() };
+    let pending = PendingChange {
+        id: fourth.index,
+        actor: command(Body::Tick).actor,
+        change: held.change,
+        revision: fourth.revision,
+        wall_ms: fourth.wall_ms,
+        expires_at_us: fourth.clock_us + 60_000_000,
+    };
+    fourth.pending.insert(pending.id, Arc::new(pending));
     fourth.apply(fourth.index + 1, &command(Body::EraseActor(Digest::of(b"ann")))).0.outcome.unwrap();
     let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));
     let all = all.chain(snapshot::records(&fourth));

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     VERSION, admin,
+    anomaly::{self, Anomalies},
     consensus::{Consensus, StartOptions},
     handed, init,
     leases::{Leases, Timekeeper},
@@ -102,6 +103,9 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     let opened = opener.open(&state);
     let (filled, known, secrets) = (directory.clone(), state.clone(), opened.clone());
     tokio::task::spawn_blocking(move || filled.publish(&known, secrets)).await.context("reading the credentials")?;
+    let (geo, files) = (directory.clone(), settings.proxy.geo.files());
+    let read = tokio::task::spawn_blocking(move || geo.geo.load(&files)).await?;
+    read.map_err(settings::Bad)?;
     let proxy = Proxy::start_with(proxy_settings(&settings), rules, freshness.clone(), directory, limits);
     let proxy = Arc::new(proxy.context("starting the proxy")?);
     info!(addresses = ?proxy.addresses(), "proxy listening");
@@ -125,6 +129,9 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     tasks.start("limits near", watch.run(tasks.stop()));
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
     tasks.start("publish", publisher.run(tasks.stop()));
+    let anomalies = Anomalies::new(proxy.clone());
+    consensus.attach_anomalies(anomalies.clone());
+    tasks.start("anomalies", anomaly::Watch { consensus: consensus.clone(), anomalies }.run(tasks.stop()));
     receive::start(&tasks, consensus.clone(), &proxy.directory());
     let checks = proxy.upstreams().run_health_checks(tasks.stop());
     tasks.start("upstreams", async move {
@@ -277,6 +284,7 @@ fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
         },
         trusted_proxies: settings.proxy.trusted_proxies.clone(),
         name_servers: settings.proxy.name_servers.clone(),
+        redaction: settings.proxy.redaction(),
         limits: quorumgate_proxy::ClientLimits {
             buffered_bytes_max: settings.proxy.buffered_max.0,
             queue_delay_max: settings.proxy.queue_delay_max.0,

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod admin;
+pub mod anomaly;
 pub mod boot;
 mod calendar;
 pub mod cli;

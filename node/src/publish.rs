@@ -61,6 +61,7 @@ impl Publisher {
         if serving.revision != state.revision || serving.index == 0 {
             let rules = compile(state.clone(), serving.clone()).await?;
             report_broken(&rules, &serving);
+            report_places(&rules, &serving, &self.proxy.directory());
             self.proxy.limits().publish(&state);
             self.proxy.publish(rules);
             self.proxy.limits().prune(&state);
@@ -113,6 +114,21 @@ fn report_broken(rules: &Ruleset, before: &Ruleset) {
         let known = || before.rules.get(name).is_some_and(|it| Arc::ptr_eq(it, rule));
         if let Some(reason) = rule.broken.as_ref().filter(|_| !known()) {
             warn!(route = %name, reason, "this node cannot compile the route: it answers 500 broken_rule");
+        }
+    }
+}
+
+/// Says it once: policies ask where addresses are, and this node does not know.
+fn report_places(rules: &Ruleset, before: &Ruleset, directory: &Directory) {
+    let (asked, asked_before, has) = (rules.asks_places(), before.asks_places(), directory.geo.has());
+    for (what, asked, before, has) in
+        [("country", asked.0, asked_before.0, has.0), ("asn", asked.1, asked_before.1, has.1)]
+    {
+        if asked && !before && !has {
+            warn!(
+                file = what,
+                "policies ask where addresses are, and proxy.geo has no such file: it counts as unknown"
+            );
         }
     }
 }

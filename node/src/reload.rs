@@ -7,7 +7,10 @@ use quorumgate_model::units::Span;
 use quorumgate_proxy::Proxy;
 use tracing::{info, warn};
 
-use crate::{settings::Settings, telemetry::logs};
+use crate::{
+    settings::{self, Geo, Settings},
+    telemetry::logs,
+};
 
 /// The file, and the settings that the process was started with (flags and environment above the file).
 pub struct Reload {
@@ -38,6 +41,13 @@ impl Reload {
                 Err(error) => warn!(error = format!("{error:#}"), "telemetry.log is not taken"),
             }
         }
+        // The files may be new under their old names.
+        if settings.proxy.geo != Geo::default() || before.proxy.geo != Geo::default() {
+            match proxy.directory().geo.load(&settings.proxy.geo.files()) {
+                Ok(()) => info!("the files of proxy.geo are read again"),
+                Err(error) => warn!(error = format!("{error:#}"), "proxy.geo is not taken: what was known stays"),
+            }
+        }
         let waiting = needs_restart(before, &settings);
         match waiting.is_empty() {
             true => info!("settings read again, the access log opened anew"),
@@ -52,7 +62,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
     let mut waiting = Vec::new();
     let differs = [
         ("node", before.node != after.node),
-        ("proxy", before.proxy != after.proxy),
+        ("proxy", without_geo(&before.proxy) != without_geo(&after.proxy)),
         ("peer", before.peer != after.peer),
         ("admin", before.admin != after.admin),
         ("telemetry.listen", before.telemetry.listen != after.telemetry.listen),
@@ -61,6 +71,10 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
     ];
     waiting.extend(differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
     waiting
+}
+
+fn without_geo(proxy: &settings::Proxy) -> settings::Proxy {
+    settings::Proxy { geo: Geo::default(), ..proxy.clone() }
 }
 
 fn otlp(settings: &Settings) -> (&Option<String>, f64, Span, bool) {
@@ -84,6 +98,7 @@ mod tests {
         let before: Settings = toml::from_str(text).unwrap();
         let mut after = before.clone();
         after.telemetry.log = "debug".into();
+        after.proxy.geo.country = Some("geo.mmdb".into());
         assert_eq!(needs_restart(&before, &after), [""; 0]);
         after.proxy.workers = 3;
         after.node.region = "us".into();

@@ -108,10 +108,13 @@ pub fn open_all(keys: &Keys, resources: &Resources) -> BTreeMap<Fingerprint, Box
 /// Every secret of every object, with what it is sealed for.
 pub fn all(resources: &Resources) -> impl Iterator<Item = (String, &Arc<[u8]>)> {
     let objects = [Kind::Auth, Kind::Certificate].into_iter().flat_map(|kind| of_kind(resources, kind));
-    objects.flat_map(|(object, stored)| {
-        let secrets = stored.resource.secrets().into_iter();
-        secrets.filter_map(|(field, secret)| Some((purpose(object, &field), secret.bytes()?)))
-    })
+    objects.flat_map(|(_, stored)| of(&stored.resource))
+}
+
+pub fn of(resource: &Resource) -> impl Iterator<Item = (String, &Arc<[u8]>)> {
+    let object = resource.key();
+    let secrets = resource.secrets().into_iter();
+    secrets.filter_map(move |(field, secret)| Some((purpose(&object, &field), secret.bytes()?)))
 }
 
 /// Without a look at the others, of which there may be a million.

@@ -76,7 +76,8 @@ pub fn all(state: &State) -> impl Iterator<Item = (String, &[u8])> {
     let cas = cas.map(|sealed| (CA_KEY_PURPOSE.to_owned(), &**sealed));
     let own = state.secrets.iter().map(|(name, sealed)| (purpose(name), &**sealed));
     let tickets = state.ticket_keys.iter().map(|key| (TICKET_KEY.to_owned(), &*key.sealed));
-    let resources = sealed::all(&state.resources).chain(state.trial.iter().flat_map(|it| sealed::all(&it.prior)));
+    let stored = [&state.resources].into_iter().chain(state.trial.iter().map(|it| &it.prior));
+    let resources = stored.flat_map(sealed::all).chain(state.pending_objects().flat_map(sealed::of));
     cas.chain(own).chain(tickets).chain(resources.map(|(purpose, sealed)| (purpose, &**sealed)))
 }
 

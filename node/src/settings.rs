@@ -97,6 +97,53 @@ pub struct Proxy {
     /// How answers tell clients where they stand with limits: draft10, x-ratelimit or off.
     #[serde(default)]
     pub rate_limit_headers: RateLimitHeaders,
+    /// Fields of exchanges that are written down less exactly, or not at all.
+    #[serde(default)]
+    pub redact: Vec<RedactedField>,
+    /// Values in paths that are not written down, by their names.
+    #[serde(default = "redact_values_default")]
+    pub redact_values: Vec<String>,
+    /// What policies of kind `ip` know of countries and autonomous systems.
+    #[serde(default)]
+    pub geo: Geo,
+}
+
+/// Files in MaxMind's format (MMDB). SIGHUP reads them again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Geo {
+    pub country: Option<PathBuf>,
+    pub asn: Option<PathBuf>,
+}
+
+impl Geo {
+    pub fn files(&self) -> quorumgate_proxy::geo::Files {
+        quorumgate_proxy::geo::Files { country: self.country.clone(), asn: self.asn.clone() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedactedField {
+    /// Its network is.
+    ClientIp,
+    /// Its route's pattern is.
+    Path,
+    Consumer,
+    Credential,
+}
+
+impl Proxy {
+    pub fn redaction(&self) -> quorumgate_proxy::Redaction {
+        let has = |field| self.redact.contains(&field);
+        quorumgate_proxy::Redaction {
+            client_ip: has(RedactedField::ClientIp),
+            path: has(RedactedField::Path),
+            consumer: has(RedactedField::Consumer),
+            credential: has(RedactedField::Credential),
+            names: self.redact_values.iter().map(|it| it.to_ascii_lowercase()).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -206,6 +253,10 @@ pub fn queue_delay_default() -> Span {
     Span(quorumgate_proxy::ClientLimits::default().queue_delay_max)
 }
 
+pub fn redact_values_default() -> Vec<String> {
+    quorumgate_proxy::Redaction::default().names
+}
+
 fn trace_ratio_default() -> f64 {
     0.01
 }
@@ -224,6 +275,9 @@ fn log_default() -> String {
 
 /// All of them may be asked for one name.
 const NAME_SERVERS_MAX: usize = 8;
+
+/// Each is looked for in every path that has a sign of equality.
+const REDACT_VALUES_MAX: usize = 64;
 
 /// Settings, or a data directory, that no restart will mend: the daemon exits 78.
 #[derive(Debug, thiserror::Error)]
@@ -266,6 +320,19 @@ impl Settings {
             servers <= NAME_SERVERS_MAX,
             "proxy.name_servers: found {servers}; allowed: at most {NAME_SERVERS_MAX}"
         );
+        let names = &self.proxy.redact_values;
+        anyhow::ensure!(
+            names.len() <= REDACT_VALUES_MAX,
+            "proxy.redact_values: found {}; allowed: at most {REDACT_VALUES_MAX}",
+            names.len()
+        );
+        let is_name = |it: &String| {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+            !it.is_empty() && it.len() <= 64 && it.bytes().all(plain)
+        };
+        if let Some(wrong) = names.iter().find(|it| !is_name(it)) {
+            anyhow::bail!("proxy.redact_values: found {wrong:?}; allowed: 1 to 64 letters, digits and _ - .");
+        }
         if let Some(endpoint) = &self.telemetry.otlp_endpoint {
             endpoint.parse::<Collector>()?;
         }
@@ -330,8 +397,16 @@ mod tests {
         names("", &toml::Table::try_from(&settings).unwrap(), &mut all);
         all.retain(|it| !written.contains(it));
         assert_eq!(all, [""; 0], "examples/settings.toml lacks these");
-        for absent in ["access_log_file", "certificate_file", "key_file", "advertise", "[admin.oidc]", "otlp_endpoint"]
-        {
+        for absent in [
+            "access_log_file",
+            "certificate_file",
+            "key_file",
+            "geo.country",
+            "geo.asn",
+            "advertise",
+            "[admin.oidc]",
+            "otlp_endpoint",
+        ] {
             assert!(text.contains(absent), "{absent}, which is absent by default");
         }
         let telemetry = Telemetry::at(settings.telemetry.listen);

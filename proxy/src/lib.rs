@@ -2,6 +2,7 @@
 
 mod access_log;
 pub mod ai;
+pub mod anomaly;
 pub mod bans;
 pub mod body;
 pub mod cache;
@@ -13,6 +14,7 @@ mod framescan;
 pub mod freshness;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod geo;
 mod grpc_web;
 mod headscan;
 mod held;
@@ -37,8 +39,10 @@ mod received;
 pub mod recent;
 mod reception;
 mod record;
+mod redaction;
 mod refusal;
 mod relay;
+mod rfc3339;
 pub mod settings;
 pub mod tls;
 mod told;
@@ -81,6 +85,7 @@ pub use listener::{hand_over, handed};
 #[doc(hidden)]
 pub use metrics::metrics_of;
 pub use metrics::{DURATION_BOUNDS_US, RouteMetrics, RouteStats, Stats};
+pub use redaction::Redaction;
 pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
 
 use crate::{
@@ -154,6 +159,7 @@ impl Proxy {
             limits,
             cache: Default::default(),
             contracts: Default::default(),
+            verdicts: Default::default(),
             per_ip: Default::default(),
             trace_below: Default::default(),
             drain: CancellationToken::new(),
@@ -212,6 +218,7 @@ impl Proxy {
         self.shared.registry.publish(&ruleset);
         self.shared.ruleset.store(ruleset.clone());
         self.workers.iter().for_each(|worker| worker.keep_only(&ruleset));
+        self.shared.verdicts.keep_only(|policy| ruleset.has_policy(policy));
     }
 
     pub fn ruleset(&self) -> Arc<Ruleset> {
@@ -259,6 +266,26 @@ impl Proxy {
         futures_util::future::join_all(asked).await.into_iter().flatten().max_by_key(|it| it.ended_ms)
     }
 
+    /// What all workers together have seen of callers: of those that are asked about, and of those that may be a part of something.
+    pub async fn seen(&self, question: anomaly::Question) -> Vec<anomaly::Row> {
+        let parts = question.parts.saturating_mul(self.workers.len() as u64);
+        let question = Arc::new(anomaly::Question { parts, ..question });
+        let asked = self.asks.iter().map(|worker| {
+            let question = question.clone();
+            async move {
+                let (told, heard) = oneshot::channel();
+                worker.try_send(Ask::Seen(question, told)).ok()?;
+                tokio::time::timeout(ASK_MAX, heard).await.ok()?.ok()
+            }
+        });
+        anomaly::merged(futures_util::future::join_all(asked).await.into_iter().flatten().flatten())
+    }
+
+    /// Who was found to behave unlike others; whoever owns the process keeps it as the cluster has it.
+    pub fn verdicts(&self) -> Arc<anomaly::Verdicts> {
+        self.shared.verdicts.clone()
+    }
+
     /// Exchanges as they end, until the receiver is dropped. What nobody takes in time is dropped and counted.
     pub fn tap(&self, filter: Filter, room: usize) -> Tap {
         let (shown, exchanges) = mpsc::channel(room);
@@ -300,6 +327,7 @@ impl Proxy {
         self.shared.limits.metrics(&self.shared.settings.region, out);
         self.shared.cache.metrics(out);
         ai::metrics(&self.workers, out);
+        anomaly::write(&self.workers, &self.shared.verdicts, out);
     }
 
     /// Who called versions that are on their way out, since this node started; the last first.
@@ -369,6 +397,7 @@ mod tests {
             access_log: AccessLog { default_on: false, path: None },
             trusted_proxies: Vec::new(),
             name_servers: Vec::new(),
+            redaction: Default::default(),
             limits: ClientLimits::default(),
         }
     }

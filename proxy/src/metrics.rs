@@ -307,6 +307,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) callers: Callers,
     /// What models were asked.
     pub(crate) models: Accounts,
+    pub(crate) anomalies: crate::anomaly::Counts,
 }
 
 /// In the order of `REASONS`.

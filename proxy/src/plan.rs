@@ -108,6 +108,10 @@ impl Hasher for AddressHasher {
         bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
     }
 
+    fn write_u64(&mut self, number: u64) {
+        self.write_usize(number as usize);
+    }
+
     fn write_usize(&mut self, address: usize) {
         // The golden ratio: carries the changing low bits into the high ones that the table looks at first.
         self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);

@@ -15,7 +15,10 @@ use http::{Method, Version};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::record::{Logged, protocol};
+use crate::{
+    anomaly::{Question, Row},
+    record::{Logged, protocol},
+};
 
 /// How many a worker remembers: of those that went well, and of those that did not, which nothing pushes out but others of
 /// their kind.
@@ -104,6 +107,8 @@ pub struct Tap {
 pub(crate) enum Ask {
     Find(Uuid, oneshot::Sender<Option<Exchange>>),
     Tap(Watcher),
+    /// Answered by the worker itself.
+    Seen(Arc<Question>, oneshot::Sender<Vec<Row>>),
 }
 
 #[derive(Clone)]
@@ -321,6 +326,7 @@ impl Recent {
                 }
                 self.is_tapped.set(true);
             }
+            Ask::Seen(..) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     ai,
+    anomaly::Watching,
     body::ResponseBody,
     client_body::BodyState,
     codes,
@@ -35,7 +36,9 @@ use crate::{
     plan::Plan,
     received::Received,
     recent::{self, Brief, More, Traced},
+    redaction::Redaction,
     refusal::{self, Refusal},
+    rfc3339::rfc3339,
     told,
     traffic::Passing,
     upstream::{Failure, Trail},
@@ -95,6 +98,8 @@ pub(crate) struct Record {
     pub(crate) of_api: Option<Rc<ApiVersion>>,
     /// The model that it asks.
     pub(crate) ai: Option<Box<ai::Call>>,
+    /// What its route's policies make of how its caller behaves.
+    pub(crate) watching: Option<Box<Watching>>,
     /// What it took of limits.
     pub(crate) admitted: Option<Box<Admitted>>,
     /// Until the request was handed to the upstream.
@@ -197,6 +202,7 @@ impl Record {
             traffic: None,
             of_api: None,
             ai: None,
+            watching: None,
             admitted: None,
             overhead: None,
             queued: Duration::ZERO,
@@ -257,6 +263,14 @@ impl Record {
         let shadow = shadow.iter().map(|rule| Box::from(*rule)).collect();
         let rule = rule.map(Arc::from);
         self.decision = Some(Decision { phase: "authorization", policy, rule, shadow, numbers: Vec::new() });
+    }
+
+    /// What there is to tell of its client, in which phase; it goes on.
+    pub(crate) fn noticed(&mut self, phase: &'static str, what: Box<str>) {
+        self.decided(phase);
+        if let Some(decision) = &mut self.decision {
+            decision.shadow.push(what);
+        }
     }
 
     /// What a policy found and lets pass, beside whatever decides.
@@ -351,12 +365,17 @@ impl Record {
             call.settle(self);
             self.ai = Some(call);
         }
-        if let Some(logged) = self.logged.take() {
+        if let Some(mut logged) = self.logged.take() {
+            let template = self.plan.as_ref().and_then(|plan| template(&plan.rule.route.matches.path));
+            self.redaction().path(&mut logged.path, template);
             if self.has_line {
                 self.log(&logged, took);
             }
             self.remember(&logged, took);
             self.conn.worker.recent.spared(logged);
+        }
+        if let Some(watching) = self.watching.take() {
+            watching.ended(self, self.status, self.code, self.sent_bytes);
         }
         if self.leaves_body_unread() {
             self.conn.body_left_unread();
@@ -371,6 +390,10 @@ impl Record {
         self.client_body.as_ref().map_or(0, |state| state.bytes.get())
     }
 
+    fn redaction(&self) -> &Redaction {
+        &self.conn.worker.shared.settings.redaction
+    }
+
     /// For `explain` and `tap`.
     fn remember(&mut self, text: &Logged, took: Duration) {
         let brief = Brief {
@@ -378,7 +401,7 @@ impl Record {
             ended_ms: self.conn.worker.wall_ms(self.started + took),
             revision: self.revision,
             route: self.plan.as_ref().map(|plan| plan.name.clone()),
-            client_ip: self.client_ip,
+            client_ip: self.redaction().address(self.client_ip),
             method: self.method.clone(),
             version: self.version,
             tls: self.conn.tls,
@@ -404,8 +427,10 @@ impl Record {
         }
         let mut more = Box::new(More { traced: self.traced, detail: self.detail, ..Default::default() });
         if let Some(caller) = caller {
-            more.consumer = caller.consumer.as_ref().map(|it| Arc::from(&it.name));
-            more.credential = caller.credential.as_ref().map(|it| it.id.clone());
+            let redaction = self.redaction();
+            let consumer = caller.consumer.as_ref().filter(|_| !redaction.consumer);
+            more.consumer = consumer.map(|it| Arc::from(&it.name));
+            more.credential = caller.credential.as_ref().filter(|_| !redaction.credential).map(|it| it.id.clone());
             more.auth_method = Some(caller.method.word());
         }
         if let Some(Decision { phase, policy, rule, shadow, numbers }) = decision {
@@ -416,6 +441,7 @@ impl Record {
 
     fn log(&self, logged: &Logged, took: Duration) {
         let settings = &self.conn.worker.shared.settings;
+        let redaction = &settings.redaction;
         let rule = self.plan.as_ref().map(|plan| &plan.rule);
         let caller = self.identity.as_ref().map(|identity| &identity.caller);
         let micros = |it: Duration| it.as_micros() as u64;
@@ -427,7 +453,7 @@ impl Record {
             region: &settings.region,
             revision: self.revision,
             route: rule.map(|rule| &*rule.route.name),
-            client_ip: self.client_ip,
+            client_ip: redaction.address(self.client_ip),
             method: self.method.as_str(),
             host: &logged.host,
             path: &logged.path,
@@ -436,8 +462,8 @@ impl Record {
             tls: self.conn.tls,
             status: self.status,
             code: self.code,
-            consumer: caller.and_then(|caller| Some(&*caller.consumer.as_ref()?.name)),
-            credential: caller.and_then(|caller| Some(&*caller.credential.as_ref()?.id)),
+            consumer: caller.filter(|_| !redaction.consumer).and_then(|it| Some(&*it.consumer.as_ref()?.name)),
+            credential: caller.filter(|_| !redaction.credential).and_then(|it| Some(&*it.credential.as_ref()?.id)),
             auth_method: caller.map(|caller| caller.method.word()),
             decision: self.decision.as_ref(),
             limits: self.admitted.as_ref().map(|it| it.stood(&self.conn.worker.shared.limits)).unwrap_or_default(),
@@ -453,6 +479,7 @@ impl Record {
             arm: self.traffic.as_ref().and_then(|it| it.arm()).map(|arm| &**arm),
             cache: self.traffic.as_ref().and_then(|it| it.cached).map(|it| it.word()),
             ai: self.ai.as_ref().map(|call| call.line()),
+            anomaly: self.watching.as_ref().and_then(|it| it.found_by()),
             upstream: (self.trail.attempts > 0)
                 .then_some(UpstreamLine { address: self.trail.target.as_deref(), attempts: self.trail.attempts }),
         };
@@ -481,7 +508,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
         region: &settings.region,
         revision: worker.shared.ruleset.load().revision,
         route: None,
-        client_ip: conn.peer.ip().to_canonical(),
+        client_ip: conn.worker.shared.settings.redaction.address(conn.peer.ip().to_canonical()),
         method: "",
         host: "",
         path: "",
@@ -501,6 +528,7 @@ pub(crate) fn unread(conn: &Conn, refusal: &Refusal, reason: &str, request_id: U
         arm: None,
         cache: None,
         ai: None,
+        anomaly: None,
         upstream: None,
     };
     line.write(worker);
@@ -518,7 +546,7 @@ fn unread_brief(conn: &Conn, refusal: &Refusal, words: &refusal::Words, request_
         ended_ms: recent::now_ms(),
         revision: conn.worker.shared.ruleset.load().revision,
         route: None,
-        client_ip: conn.peer.ip().to_canonical(),
+        client_ip: conn.worker.shared.settings.redaction.address(conn.peer.ip().to_canonical()),
         method: Method::default(),
         version: Version::HTTP_11,
         tls: conn.tls,
@@ -594,6 +622,9 @@ struct Line<'a> {
     cache: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ai: Option<ai::Line<'a>>,
+    /// The policy that has found its caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anomaly: Option<&'a str>,
     upstream: Option<UpstreamLine<'a>>,
 }
 
@@ -619,27 +650,6 @@ struct Timings {
 struct UpstreamLine<'a> {
     address: Option<&'a str>,
     attempts: u32,
-}
-
-/// `2026-11-23T23:59:59.123456Z`
-fn rfc3339(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = ((since.as_secs() / 86_400) as i64, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
-}
-
-/// Days since 1970-01-01 to a date of the Gregorian calendar; years are counted from March, so that a leap day ends one.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 /// The answer's body with the record, which it closes.
@@ -757,18 +767,5 @@ impl Drop for Answer {
             record.code = STALLED_CLIENT;
         }
         record.write();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_rfc_3339() {
-        let at = |s: u64| rfc3339(UNIX_EPOCH + Duration::from_micros(s * 1_000_000 + 42));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000042Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000042Z");
-        assert_eq!(at(1_795_478_399), "2026-11-23T23:59:59.000042Z");
     }
 }

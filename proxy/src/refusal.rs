@@ -12,10 +12,11 @@ use uuid::Uuid;
 use quorumgate_model::{
     ban::Ban,
     resource::Name,
-    ruleset::{ShutOut, Unfit},
+    ruleset::{ShutOut, Unfit, Unwelcome},
 };
 
 use crate::{
+    anomaly::Verdict,
     client_body::ClientFault,
     identity::AuthFailure,
     inspect::Violations,
@@ -63,6 +64,11 @@ pub(crate) enum Refusal {
     JsonAlone,
     /// The same of the upstream's answer, and why.
     AnswerNotRewritten(&'static str),
+    /// What the policy hides cannot be hidden in the upstream's answer, and why.
+    AnswerNotMasked {
+        policy: Name,
+        why: &'static str,
+    },
     /// In a coding that cannot be looked into, on a route that wants to.
     CodingNotTaken,
     UriTooLong,
@@ -78,6 +84,8 @@ pub(crate) enum Refusal {
     AccessDenied,
     /// The client's address, by a policy of the route.
     IpDenied(ShutOut),
+    /// What the client calls itself, by a policy of the route.
+    BotDenied(Unwelcome),
     /// The version of the API that this is of serves no more.
     Retired(Rc<Version>),
     /// It does not at the moment, on purpose.
@@ -104,6 +112,10 @@ pub(crate) enum Refusal {
     Overloaded,
     /// More than a limit admits.
     OverLimit(Box<OverLimit>),
+    /// A policy has found that the caller does more of something than is usual.
+    AbnormalUsage(Arc<Verdict>),
+    /// The same, and it has not proved since then who it is; with how it may.
+    StepUpRequired(Arc<Verdict>, Challenges),
     /// The cluster cannot be asked for this limit's slots, and it denies then.
     LimitUnavailable(Name),
 }
@@ -240,7 +252,7 @@ impl Refusal {
                 "this route takes bodies of JSON alone",
                 3,
             ),
-            Self::AnswerNotRewritten(detail) => {
+            Self::AnswerNotRewritten(detail) | Self::AnswerNotMasked { why: detail, .. } => {
                 words(S::BAD_GATEWAY, "upstream_protocol_error", "Upstream protocol error", detail, 13)
             }
             Self::CodingNotTaken => words(
@@ -292,6 +304,13 @@ impl Refusal {
             Self::IpDenied(_) => {
                 words(S::FORBIDDEN, "ip_denied", "Address denied", "this address is not let in here", 7)
             }
+            Self::BotDenied(_) => words(
+                S::FORBIDDEN,
+                "bot_denied",
+                "Client denied",
+                "clients that call themselves so are not let in here",
+                7,
+            ),
             Self::Retired(_) => words(
                 S::GONE,
                 "api_retired",
@@ -400,6 +419,20 @@ impl Refusal {
             )
             .retry_after("1"),
             Self::OverLimit(over) => words(over.status, over.code, "Over the limit", "more than this limit admits", 8),
+            Self::AbnormalUsage(_) => words(
+                S::TOO_MANY_REQUESTS,
+                "abnormal_usage",
+                "Abnormal usage",
+                "this client does more of something than is usual; it is held up for a while",
+                8,
+            ),
+            Self::StepUpRequired(..) => words(
+                S::UNAUTHORIZED,
+                "step_up_required",
+                "Step-up required",
+                "this client behaves unlike others; it has to prove anew who it is",
+                16,
+            ),
             Self::LimitUnavailable(_) => words(
                 S::SERVICE_UNAVAILABLE,
                 "limit_unavailable",
@@ -446,7 +479,7 @@ impl Refusal {
             }
             Self::InsufficientScope(_) | Self::AccessDenied => Some("authorization"),
             Self::StateStale => Some("freshness"),
-            Self::AnswerNotRewritten(_) => Some("response"),
+            Self::AnswerNotRewritten(_) | Self::AnswerNotMasked { .. } => Some("response"),
             Self::OverLimit(_) | Self::LimitUnavailable(_) => Some("limits"),
             Self::TooLargeToInspect { .. } | Self::TypeNotTaken { .. } | Self::Invalid(_) => Some("validation"),
             // Its code is this node's own too, which decides that before anybody is asked who they are.
@@ -458,7 +491,9 @@ impl Refusal {
     /// What went wrong behind this gateway, in the words of RFC 9209 2.3.
     fn proxy_status(&self) -> Option<&'static str> {
         Some(match self {
-            Self::UpstreamProtocol | Self::AnswerNotRewritten(_) => "quorumgate; error=http_protocol_error",
+            Self::UpstreamProtocol | Self::AnswerNotRewritten(_) | Self::AnswerNotMasked { .. } => {
+                "quorumgate; error=http_protocol_error"
+            }
             Self::UpstreamReset => "quorumgate; error=connection_terminated",
             Self::UpstreamTls => "quorumgate; error=tls_protocol_error",
             Self::UpstreamTimeout => "quorumgate; error=http_response_timeout",
@@ -474,6 +509,7 @@ impl Refusal {
             Self::Unauthenticated(AuthFailure::Unavailable(_), _) => &[],
             Self::Unauthenticated(_, challenges)
             | Self::AmbiguousCredentials(challenges)
+            | Self::StepUpRequired(_, challenges)
             | Self::InsufficientScope(challenges) => challenges,
             _ => &[],
         }
@@ -525,6 +561,9 @@ impl Refusal {
             && window.status == StatusCode::SERVICE_UNAVAILABLE
         {
             headers.insert(RETRY_AFTER, HeaderValue::from(window.left_s));
+        }
+        if let Self::AbnormalUsage(verdict) = self {
+            headers.insert(RETRY_AFTER, HeaderValue::from(verdict.left_s()));
         }
         if let Self::OverLimit(over) = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(over.retry_after_s));

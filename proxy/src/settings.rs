@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::limits::Style;
+use crate::{limits::Style, redaction::Redaction};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -17,6 +17,7 @@ pub struct Settings {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Who is asked for the names of upstreams; empty: whoever the system asks.
     pub name_servers: Vec<SocketAddr>,
+    pub redaction: Redaction,
     pub limits: ClientLimits,
 }
 

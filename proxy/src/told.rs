@@ -23,11 +23,21 @@ impl Told {
                 told.policy = Some(Arc::from(&*shut.policy));
                 told.rule = Some(Arc::from(shut.how.word()));
             }
+            Refusal::BotDenied(found) => {
+                told.policy = Some(Arc::from(&*found.policy));
+                let rule = format!("{} {}", found.how.word(), found.how.detail());
+                told.rule = Some(Arc::from(rule.trim_end()));
+            }
             Refusal::Retired(version) | Refusal::Brownout(version, _) => {
                 told.policy = Some(Arc::from(&*version.policy.name));
                 told.rule =
                     Some(Arc::from(if matches!(refusal, Refusal::Retired(_)) { "retired" } else { "brownouts" }));
             }
+            Refusal::AbnormalUsage(verdict) | Refusal::StepUpRequired(verdict, _) => {
+                told.policy = Some(Arc::from(&*verdict.policy));
+                told.rule = Some(Arc::from(verdict.finding.feature.word()));
+            }
+            Refusal::Banned(Some(_)) if worker.shared.settings.redaction.hides_callers() => (),
             Refusal::Banned(Some(ban)) => told.rule = Some(Arc::from(ban.subject.to_string())),
             Refusal::TooLargeToInspect { policy, .. } => {
                 told.policy = Some(Arc::from(&**policy));
@@ -44,6 +54,10 @@ impl Told {
             Refusal::Invalid(found) | Refusal::AnswerInvalid(found) => {
                 told.policy = Some(Arc::from(&*found.policy));
                 told.rule = Some(Arc::from(found.rule()));
+            }
+            Refusal::AnswerNotMasked { policy, .. } => {
+                told.policy = Some(Arc::from(&**policy));
+                told.rule = Some(Arc::from("mask"));
             }
             Refusal::BrokenRule => {
                 told.rule = plan.and_then(|plan| plan.rule.broken.as_ref()).map(|why| Arc::from(why.to_string()));
@@ -68,6 +82,10 @@ pub(crate) fn numbers(refusal: &Refusal, plan: Option<&Plan>, worker: &Worker) -
     let millis = |it: std::time::Duration| it.as_millis() as u64;
     match refusal {
         Refusal::OverLimit(over) => over.numbers(),
+        Refusal::AbnormalUsage(verdict) | Refusal::StepUpRequired(verdict, _) => {
+            let finding = &verdict.finding;
+            vec![(finding.feature.word(), finding.value), ("over", finding.over), ("retry_after_s", verdict.left_s())]
+        }
         Refusal::TooManyFailures(seconds) | Refusal::CircuitOpen(seconds) => vec![("retry_after_s", *seconds)],
         Refusal::BodyTooLarge => plan.map(|plan| ("body_bytes_max", plan.rule.route.body.max.0)).into_iter().collect(),
         Refusal::UnpacksTooLarge => {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access_log::AccessLog,
     ai::Models,
+    anomaly::{self, Verdicts},
     cache::{Flights, Store},
     connection::{self, Conn, PerIp},
     freshness::{self, Freshness},
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) cache: Store,
     pub(crate) contracts: Contracts,
+    /// Who was found to behave unlike others.
+    pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) per_ip: PerIp,
     /// Traces whose id is below it are sampled, of 2^62; 0: none is looked at.
     pub(crate) trace_below: AtomicU64,
@@ -119,6 +122,8 @@ pub(crate) struct Worker {
     pub(crate) versions: Versions,
     pub(crate) models: Models,
     pub(crate) server_names: passthrough::Cache,
+    /// What it has seen of callers whose routes are watched.
+    pub(crate) watched: anomaly::Table,
     /// The exchanges that it served last.
     pub(crate) recent: Recent,
     /// Copies of requests for mirrors that are under way.
@@ -263,6 +268,7 @@ async fn run_local(seed: Seed) {
         versions: Versions::default(),
         models: Models::new(metrics.clone()),
         server_names: passthrough::Cache::default(),
+        watched: anomaly::Table::default(),
         recent: Recent::default(),
         mirrors: Cell::new(0),
         cache_flights: Flights::default(),
@@ -311,7 +317,11 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
                 worker.overload.tick(due.elapsed(), limits.queue_delay_max, worker.held());
             }
             Some(ask) = asked.recv() => {
-                worker.recent.answer(ask);
+                match ask {
+                    // Nobody waits any more: fine.
+                    Ask::Seen(question, told) => drop(told.send(worker.watched.answer(&question, &worker.shared.verdicts, worker.now_ms()))),
+                    ask => worker.recent.answer(ask),
+                }
                 continue;
             }
             () = worker.shared.drain.cancelled(), if !draining => {

@@ -46,6 +46,8 @@ enum Claim {
     },
     /// Two of three nodes die.
     LoseQuorum,
+    /// Attacks are spread over three nodes, so that none sees much of them.
+    Anomalies,
     /// A token is revoked on one node while clients hammer all of them.
     Revocation {
         #[arg(long, default_value_t = 300)]
@@ -209,6 +211,15 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             println!(
                 "{rounds} times all nodes killed at once: {acked} acknowledged writes, none lost; state hashes equal"
             );
+        }
+        Claim::Anomalies => {
+            let cluster = Cluster::start(Plan::of(3)).await?;
+            let found = scenarios::anomalies::find(&cluster).await?;
+            for (who, took) in &found.banned {
+                println!("{who}: banned on every node {took:?} after the last request of the attack");
+                ensure!(*took <= Duration::from_secs(10), "{who} took {took:?}");
+            }
+            println!("a busy client was let in all the time: {} requests", found.busy_requests);
         }
         Claim::LoseQuorum => {
             let mut cluster = Cluster::start(Plan::of(3)).await?;

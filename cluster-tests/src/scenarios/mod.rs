@@ -1,6 +1,7 @@
 //! Claims of the README as runnable experiments: each returns what it measured, or the reason why the claim is false.
 //! `tests/` runs them small; `prove` runs them in full.
 
+pub mod anomalies;
 pub mod bans;
 pub mod bulk;
 pub mod caches;

@@ -274,7 +274,7 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
         let changed: Vec<_> = keys.into_iter().map(changed).filter(|it| it.before != it.after).collect();
         let found = Lookups::of(before).advance(after, &changed);
-        assert_eq!(found.as_ref().map(|()| ()).map_err(|it| &*it.field), expected, "{found:?}");
+        assert_eq!(found.as_ref().copied().map_err(|it| &*it.field), expected, "{found:?}");
     }
 
     #[test]

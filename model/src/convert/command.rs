@@ -25,7 +25,7 @@ use crate::{
         CreateJoinToken, Expect, NodeRecord, Outcome, Reason, Refound, RefoundCause, Rejected, ResourceChange,
         RotateTicketKeys, SetSecret, Stamp, StoreJwks, UpdateNode,
     },
-    convert::{ban, key_from, kind_to, ledger, purge, resource_to, sealing, stored_resource_from},
+    convert::{approvals, ban, key_from, kind_to, ledger, purge, resource_to, sealing, stored_resource_from},
     digest::Digest,
     invalid::Invalid,
     resource::{Key, Resource},
@@ -71,6 +71,11 @@ pub fn command_to(command: &Command) -> store::Command {
 /// Of a body alone, without who sent it and when.
 pub(crate) fn body_digest(body: &Body) -> Digest {
     Digest::of(&store::Command { body: Some(body_to(body)), ..Default::default() }.encode_to_vec())
+}
+
+/// How long the stored form of a change is.
+pub(crate) fn change_bytes(change: &ChangeResources) -> usize {
+    change_resources_to(change).encoded_len()
 }
 
 /// How long the stored form of a body is.
@@ -141,6 +146,8 @@ fn body_from(body: Wire) -> Result<Body, Invalid> {
         Wire::Tick(store::Tick {}) => Body::Tick,
         Wire::Ledger(it) => Body::Ledger(ledger::command_from(it)?),
         Wire::RotateSealingKey(it) => Body::RotateSealingKey(sealing::command_from(it)?),
+        Wire::HoldChange(it) => Body::HoldChange(approvals::hold_from(it)?),
+        Wire::DecideChange(it) => Body::DecideChange(approvals::decide_from(it)?),
     })
 }
 
@@ -211,6 +218,8 @@ fn body_to(body: &Body) -> Wire {
         Body::Tick => Wire::Tick(store::Tick {}),
         Body::Ledger(it) => Wire::Ledger(ledger::command_to(it)),
         Body::RotateSealingKey(it) => Wire::RotateSealingKey(sealing::command_to(it)),
+        Body::HoldChange(it) => Wire::HoldChange(approvals::hold_to(it)),
+        Body::DecideChange(it) => Wire::DecideChange(approvals::decide_to(it)),
     }
 }
 
@@ -254,7 +263,7 @@ pub fn refound_to(it: &Refound) -> store::Refound {
     }
 }
 
-fn change_resources_from(it: store::ChangeResources) -> Result<ChangeResources, Invalid> {
+pub(super) fn change_resources_from(it: store::ChangeResources) -> Result<ChangeResources, Invalid> {
     let changes = it.changes.into_iter().enumerate();
     let change = |(i, change)| resource_change_from(change).map_err(|invalid| invalid.under(format!("changes[{i}]")));
     Ok(ChangeResources {
@@ -272,7 +281,7 @@ fn change_resources_from(it: store::ChangeResources) -> Result<ChangeResources, 
     })
 }
 
-fn change_resources_to(it: &ChangeResources) -> store::ChangeResources {
+pub(super) fn change_resources_to(it: &ChangeResources) -> store::ChangeResources {
     store::ChangeResources {
         changes: it.changes.iter().map(resource_change_to).collect(),
         expected_revision: it.expected_revision,
@@ -447,7 +456,7 @@ pub fn audit_to(entry: &AuditEntry) -> store::AuditRecord {
     }
 }
 
-fn actor_from(it: store::Actor) -> Actor {
+pub(super) fn actor_from(it: store::Actor) -> Actor {
     Actor { name: it.name, source: it.source, rpc: it.rpc, owner_scope: it.owner_scope }
 }
 

@@ -73,6 +73,7 @@ pub fn guardrail_from(it: admin::Guardrail) -> Result<Guardrail, Invalid> {
         effect,
         message: it.message,
         except_owners: it.except_owners,
+        approval_labels: it.approval_labels,
     };
     words.try_into()
 }
@@ -87,5 +88,6 @@ pub fn guardrail_to(it: &Guardrail) -> admin::Guardrail {
         effect: words.effect.word().to_owned(),
         message: words.message,
         except_owners: words.except_owners,
+        approval_labels: words.approval_labels,
     }
 }

@@ -2,6 +2,8 @@
 
 mod access;
 mod ai;
+mod anomaly;
+pub(crate) mod approvals;
 mod auth;
 pub(crate) mod ban;
 mod command;
@@ -9,6 +11,7 @@ mod contract;
 mod governance;
 pub(crate) mod ledger;
 mod limit;
+mod mask;
 mod policy;
 pub(crate) mod purge;
 mod resource;

@@ -6,15 +6,15 @@ use ipnet::IpNet;
 use quorumgate_proto::admin::v1::{self as admin, policy::Kind};
 
 use super::{
-    ai, contract,
+    ai, anomaly, contract, mask,
     resource::{meta_to, name_from, word},
 };
 use crate::{
     invalid::Invalid,
     resource::{
-        Brownout, GraphqlPolicy, InjectionClass, InjectionException, InjectionPolicy, InspectedPlace, IpPolicy,
-        IpWords, JsonPolicy, MultipartPolicy, Nets, Policy, PolicyKind, PolicyMode, PolicyWords, Tolerance,
-        VersionPolicy, VersionState, XmlPolicy, plain,
+        BotPolicy, Brownout, Country, GraphqlPolicy, InjectionClass, InjectionException, InjectionPolicy,
+        InspectedPlace, IpPolicy, IpWords, JsonPolicy, MultipartPolicy, Nets, Nowhere, Policy, PolicyKind, PolicyMode,
+        PolicyWords, Tolerance, VersionPolicy, VersionState, XmlPolicy, plain,
     },
     units::{Moment, Size},
 };
@@ -62,6 +62,39 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
             let ai = ai::from(it).map_err(|invalid| invalid.under("ai"))?;
             PolicyWords { ai: Some(ai), ..words }.try_into()
         }
+        Some(Kind::Anomaly(it)) => {
+            let anomaly = anomaly::from(it).map_err(|invalid| invalid.under("anomaly"))?;
+            PolicyWords { anomaly: Some(anomaly), ..words }.try_into()
+        }
+        Some(Kind::Bot(it)) => {
+            let bot = bot_from(it).map_err(|invalid| invalid.under("bot"))?;
+            PolicyWords { bot: Some(bot), ..words }.try_into()
+        }
+        Some(Kind::Mask(it)) => {
+            let mask = mask::from(it).map_err(|invalid| invalid.under("mask"))?;
+            PolicyWords { mask: Some(mask), ..words }.try_into()
+        }
+    }
+}
+
+fn bot_from(it: admin::BotPolicy) -> Result<BotPolicy, Invalid> {
+    let default = BotPolicy::default();
+    Ok(BotPolicy {
+        mode: mode(&it.mode, default.mode)?,
+        allow: it.allow,
+        deny: it.deny,
+        missing: tolerance("missing", &it.missing, default.missing)?,
+        scanners: tolerance("scanners", &it.scanners, default.scanners)?,
+    })
+}
+
+fn bot_to(it: &BotPolicy) -> admin::BotPolicy {
+    admin::BotPolicy {
+        mode: it.mode.word().to_owned(),
+        allow: it.allow.clone(),
+        deny: it.deny.clone(),
+        missing: it.missing.word().to_owned(),
+        scanners: it.scanners.word().to_owned(),
     }
 }
 
@@ -122,7 +155,25 @@ fn classes(words: &[String]) -> Result<Vec<InjectionClass>, Invalid> {
 
 fn ip_from(words: PolicyWords, mut ip: admin::IpPolicy) -> Result<Policy, Invalid> {
     let (allow, deny) = (std::mem::take(&mut ip.allow_packed), std::mem::take(&mut ip.deny_packed));
-    let said = IpWords { allow: ip.allow, deny: ip.deny };
+    let country = |field: &'static str, texts: &[String]| {
+        let country = |(place, text): (usize, &String)| {
+            text.parse::<Country>().map_err(|_| {
+                let invalid = Invalid::field(format!("{field}[{place}]")).found(format!("{text:?}"));
+                invalid.allowed("two letters of ISO 3166-1, such as DE").under("ip")
+            })
+        };
+        texts.iter().enumerate().map(country).collect::<Result<Vec<_>, Invalid>>()
+    };
+    let unknown = word("unknown_place", &ip.unknown_place, Nowhere::ALL, Nowhere::word);
+    let said = IpWords {
+        allow: ip.allow,
+        deny: ip.deny,
+        allow_countries: country("allow_countries", &ip.allow_countries)?,
+        deny_countries: country("deny_countries", &ip.deny_countries)?,
+        allow_asns: ip.allow_asns,
+        deny_asns: ip.deny_asns,
+        unknown_place: unknown.map_err(|invalid| invalid.under("ip"))?.unwrap_or(Nowhere::Unlisted),
+    };
     if allow.is_empty() && deny.is_empty() {
         return PolicyWords { ip: Some(said), ..words }.try_into();
     }
@@ -134,7 +185,8 @@ fn ip_from(words: PolicyWords, mut ip: admin::IpPolicy) -> Result<Policy, Invali
                 Nets::new(field, nets)
             }),
         };
-        IpPolicy { allow: both("allow", &said.allow, &allow)?, deny: both("deny", &said.deny, &deny)? }.checked()
+        let (allow, deny) = (both("allow", &said.allow, &allow)?, both("deny", &said.deny, &deny)?);
+        IpPolicy { allow, deny, places: said.places() }.checked()
     };
     let ip = unpacked().map_err(|invalid: Invalid| invalid.under("ip"))?;
     Policy::with(words, PolicyKind::Ip(ip))
@@ -214,12 +266,28 @@ pub fn policy_to(it: &Policy) -> admin::Policy {
         PolicyKind::Version(it) => Kind::Version(version_to(it)),
         PolicyKind::Contract(it) => Kind::Contract(contract::to(it)),
         PolicyKind::Ai(it) => Kind::Ai(ai::to(it)),
+        PolicyKind::Anomaly(it) => Kind::Anomaly(anomaly::to(it)),
+        PolicyKind::Bot(it) => Kind::Bot(bot_to(it)),
+        PolicyKind::Mask(it) => Kind::Mask(mask::to(it)),
     };
     admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
 }
 
 fn ip_to(ip: &IpPolicy) -> admin::IpPolicy {
-    let mut message = admin::IpPolicy::default();
+    let countries = |list: &[Country]| list.iter().map(Country::to_string).collect();
+    let places = &ip.places;
+    let mut message = admin::IpPolicy {
+        allow_countries: countries(&places.allow_countries),
+        deny_countries: countries(&places.deny_countries),
+        allow_asns: places.allow_asns.clone(),
+        deny_asns: places.deny_asns.clone(),
+        // What lists of networks alone were stored as before there were places.
+        unknown_place: match places.unknown {
+            Nowhere::Unlisted => String::new(),
+            other => other.word().to_owned(),
+        },
+        ..Default::default()
+    };
     for (nets, words, packed) in [
         (&ip.allow, &mut message.allow, &mut message.allow_packed),
         (&ip.deny, &mut message.deny, &mut message.deny_packed),
@@ -376,7 +444,8 @@ mod tests {
             ["::/0", "2001:db8::/32", "2001:db8::1/128", "2001:db8:0:0:8000::/126"]
                 .map(|it| it.parse::<IpNet>().unwrap()),
         );
-        let ip = IpPolicy { allow: Nets::new("allow", nets).unwrap(), deny: Nets::default() };
+        let ip =
+            IpPolicy { allow: Nets::new("allow", nets).unwrap(), deny: Nets::default(), places: Default::default() };
         let words = PolicyWords::new("p".parse().unwrap(), Default::default(), String::new(), String::new());
         let policy = Policy::with(words, PolicyKind::Ip(ip)).unwrap();
         let mut message = policy_to(&policy);

@@ -27,6 +27,8 @@ pub struct Guardrail {
     pub effect: GuardEffect,
     pub message: String,
     pub except_owners: Vec<String>,
+    /// `key` or `key=value`: objects with such a label, and this guardrail, change only once another person has approved.
+    pub approval_labels: Vec<String>,
 }
 
 word_enum! {
@@ -53,13 +55,20 @@ pub struct GuardrailWords {
     pub description: String,
     #[serde(default)]
     pub kinds: Vec<String>,
+    /// Only where there are `approval_labels` it may be left out.
+    #[serde(default)]
     pub require: String,
     #[serde(default = "deny")]
     pub effect: GuardEffect,
     pub message: String,
     #[serde(default)]
     pub except_owners: Vec<String>,
+    #[serde(default)]
+    pub approval_labels: Vec<String>,
 }
+
+/// What a guardrail asks that is there for its labels alone.
+const ALWAYS: &str = "true";
 
 fn deny() -> GuardEffect {
     GuardEffect::Deny
@@ -79,6 +88,16 @@ impl Guardrail {
     }
 }
 
+impl Guardrail {
+    /// Whether an object with these labels waits for an approval.
+    pub fn protects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.approval_labels.iter().any(|wanted| match wanted.split_once('=') {
+            Some((name, value)) => labels.get(name).is_some_and(|it| it == value),
+            None => labels.contains_key(wanted),
+        })
+    }
+}
+
 impl TryFrom<GuardrailWords> for Guardrail {
     type Error = Invalid;
 
@@ -94,16 +113,29 @@ impl TryFrom<GuardrailWords> for Guardrail {
         let kinds = it.kinds.iter().enumerate().map(kind).collect::<Result<Vec<_>, _>>()?;
         check::once("kinds", &kinds, |kind| kind.list().to_owned())?;
         check::length("require", &it.require, REQUIRE_BYTES_MAX)?;
-        if it.require.trim().is_empty() {
-            return Err(Invalid::field("require").found("nothing").allowed("a CEL expression"));
+        if it.require.trim().is_empty() && it.approval_labels.is_empty() {
+            return Err(Invalid::field("require").found("nothing").allowed("a CEL expression, or approval_labels"));
         }
         check::text("message", &it.message, GUARDRAIL_MESSAGE_BYTES_MAX)?;
         check::count("except_owners", it.except_owners.len(), check::LIST_MAX)?;
         for (place, owner) in it.except_owners.iter().enumerate() {
             check::text(&format!("except_owners[{place}]"), owner, check::WORD_BYTES_MAX)?;
         }
-        let GuardrailWords { name, labels, owner, description, require, effect, message, except_owners, .. } = it;
-        Ok(Self { name, labels, owner, description, kinds, require, effect, message, except_owners })
+        check::count("approval_labels", it.approval_labels.len(), check::LIST_MAX)?;
+        for (place, label) in it.approval_labels.iter().enumerate() {
+            let field = format!("approval_labels[{place}]");
+            check::text(&field, label, check::WORD_BYTES_MAX)?;
+            if label.starts_with('=') {
+                return Err(Invalid::field(field).found(format!("{label:?}")).allowed("key or key=value"));
+            }
+        }
+        check::once("approval_labels", &it.approval_labels, String::clone)?;
+        let GuardrailWords { name, labels, owner, description, mut require, effect, message, .. } = it;
+        if require.trim().is_empty() {
+            require = ALWAYS.to_owned();
+        }
+        let (except_owners, approval_labels) = (it.except_owners, it.approval_labels);
+        Ok(Self { name, labels, owner, description, kinds, require, effect, message, except_owners, approval_labels })
     }
 }
 
@@ -119,6 +151,7 @@ impl From<Guardrail> for GuardrailWords {
             effect: it.effect,
             message: it.message,
             except_owners: it.except_owners,
+            approval_labels: it.approval_labels,
         }
     }
 }

@@ -19,7 +19,7 @@ mod tenant;
 mod upstream;
 mod word;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -172,6 +172,7 @@ impl Resource {
             Resource::Auth(it) if matches!(it.kind, AuthKind::UpstreamKey(_)) => 6,
             // What earlier builds know the word of, and no proxy of them counts.
             Resource::Limit(it) if matches!(it.cost, LimitCost::AiTokens(_)) => 6,
+            Resource::Guardrail(it) if !it.approval_labels.is_empty() => 6,
             Resource::Tenant(_) | Resource::Guardrail(_) => 3,
             _ => 1,
         }
@@ -190,6 +191,22 @@ impl Resource {
             Resource::Policy(it) => &it.name,
             Resource::Tenant(it) => &it.name,
             Resource::Guardrail(it) => &it.name,
+        }
+    }
+
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        match self {
+            Resource::Upstream(it) => &it.labels,
+            Resource::Route(it) => &it.labels,
+            Resource::Consumer(it) => &it.labels,
+            Resource::Auth(it) => &it.labels,
+            Resource::CertificateAuthority(it) => &it.labels,
+            Resource::Limit(it) => &it.labels,
+            Resource::Certificate(it) => &it.labels,
+            Resource::Listener(it) => &it.labels,
+            Resource::Policy(it) => &it.labels,
+            Resource::Tenant(it) => &it.labels,
+            Resource::Guardrail(it) => &it.labels,
         }
     }
 

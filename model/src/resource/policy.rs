@@ -1,10 +1,15 @@
 //! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, `version` by how
-//! far the life of an API's version is, `ai` says where and for how much models are asked, the others go by what the request says.
+//! far the life of an API's version is, `ai` says where and for how much models are asked, `anomaly` goes by how callers
+//! behave, `bot` by what a client calls itself, `mask` is of what answers say, the others go by what the request says.
 
 mod ai;
+mod anomaly;
+mod bot;
 mod contract;
 mod injection;
+mod mask;
 mod payload;
+mod places;
 mod version;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,9 +18,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 pub use ai::*;
+pub use anomaly::*;
+pub use bot::*;
 pub use contract::*;
 pub use injection::*;
+pub use mask::*;
 pub use payload::*;
+pub use places::*;
 pub use version::*;
 
 use super::{Name, check};
@@ -47,10 +56,13 @@ pub enum PolicyKind {
     Version(Box<VersionPolicy>),
     Contract(Box<ContractPolicy>),
     Ai(Box<AiPolicy>),
+    Anomaly(Box<AnomalyPolicy>),
+    Bot(BotPolicy),
+    Mask(Box<MaskPolicy>),
 }
 
 /// Exactly one of them makes a policy.
-const KINDS: &str = "ip, json, xml, multipart, graphql, injection, version, contract and ai";
+const KINDS: &str = "ip, json, xml, multipart, graphql, injection, version, contract, ai, anomaly, bot and mask";
 
 impl PolicyKind {
     /// `ip`
@@ -65,25 +77,30 @@ impl PolicyKind {
             PolicyKind::Version(_) => "version",
             PolicyKind::Contract(_) => "contract",
             PolicyKind::Ai(_) => "ai",
+            PolicyKind::Anomaly(_) => "anomaly",
+            PolicyKind::Bot(_) => "bot",
+            PolicyKind::Mask(_) => "mask",
         }
     }
 
     /// The feature level of the builds that know it.
     pub fn level(&self) -> u32 {
         match self {
+            PolicyKind::Ip(it) if !it.places.is_empty() => 6,
             PolicyKind::Ip(_) => 1,
             PolicyKind::Json(_) | PolicyKind::Xml(_) | PolicyKind::Multipart(_) => 3,
             PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
             PolicyKind::Version(_) => 4,
             PolicyKind::Contract(_) => 5,
-            PolicyKind::Ai(_) => 6,
+            PolicyKind::Ai(_) | PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Mask(_) => 6,
         }
     }
 
     /// How it looks through what a request says; None: it goes by something else.
     pub fn look(&self) -> Option<Look> {
         let (mode, body_max, other_types) = match self {
-            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => return None,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => return None,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => return None,
             PolicyKind::Json(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Xml(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Multipart(it) => (it.mode, it.body_max, it.other_types),
@@ -100,6 +117,7 @@ impl PolicyKind {
 pub struct IpPolicy {
     pub allow: Nets,
     pub deny: Nets,
+    pub places: Places,
 }
 
 /// Networks in their order, each once. Cheap to clone.
@@ -183,21 +201,73 @@ pub struct PolicyWords {
     pub contract: Option<ContractPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ai: Option<AiPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<AnomalyPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bot: Option<BotPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<MaskPolicy>,
 }
 
 impl PolicyWords {
     pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
-        let (ip, json, xml, multipart, graphql) = (None, None, None, None, None);
-        let (injection, version, contract, ai) = (None, None, None, None);
-        Self { name, labels, owner, description, ip, json, xml, multipart, graphql, injection, version, contract, ai }
+        let (ip, json, xml, multipart, graphql, injection) = (None, None, None, None, None, None);
+        let (version, contract, ai, anomaly, bot, mask) = (None, None, None, None, None, None);
+        Self {
+            name,
+            labels,
+            owner,
+            description,
+            ip,
+            json,
+            xml,
+            multipart,
+            graphql,
+            injection,
+            version,
+            contract,
+            ai,
+            anomaly,
+            bot,
+            mask,
+        }
     }
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IpWords {
     pub allow: Vec<String>,
     pub deny: Vec<String>,
+    pub allow_countries: Vec<Country>,
+    pub deny_countries: Vec<Country>,
+    pub allow_asns: Vec<u32>,
+    pub deny_asns: Vec<u32>,
+    /// What an address counts as of which it is not known where it is.
+    pub unknown_place: Nowhere,
+}
+
+impl Default for IpWords {
+    fn default() -> Self {
+        Self::of(Places::default(), Vec::new(), Vec::new())
+    }
+}
+
+impl IpWords {
+    fn of(places: Places, allow: Vec<String>, deny: Vec<String>) -> Self {
+        let Places { allow_countries, deny_countries, allow_asns, deny_asns, unknown } = places;
+        Self { allow, deny, allow_countries, deny_countries, allow_asns, deny_asns, unknown_place: unknown }
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            allow_countries: self.allow_countries.clone(),
+            deny_countries: self.deny_countries.clone(),
+            allow_asns: self.allow_asns.clone(),
+            deny_asns: self.deny_asns.clone(),
+            unknown: self.unknown_place,
+        }
+    }
 }
 
 impl TryFrom<PolicyWords> for Policy {
@@ -213,7 +283,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let ip = words.ip.as_ref().map(|ip| {
         let nets = || {
             let (allow, deny) = (Nets::parse("allow", &ip.allow)?, Nets::parse("deny", &ip.deny)?);
-            IpPolicy { allow, deny }.checked()
+            IpPolicy { allow, deny, places: ip.places() }.checked()
         };
         nets().map(PolicyKind::Ip).map_err(|invalid| invalid.under("ip"))
     });
@@ -225,6 +295,9 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let version = words.version.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Version(it.into())));
     let contract = words.contract.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Contract(it.into())));
     let ai = words.ai.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Ai(it.into())));
+    let anomaly = words.anomaly.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Anomaly(it.into())));
+    let bot = words.bot.as_ref().map(|it| it.clone().checked().map(PolicyKind::Bot));
+    let mask = words.mask.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Mask(it.into())));
     let under = |word: &'static str, it: Option<Result<_, Invalid>>| {
         it.map(|kind| kind.map_err(|invalid: Invalid| invalid.under(word)))
     };
@@ -238,6 +311,9 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
         under("version", version),
         under("contract", contract),
         under("ai", ai),
+        under("anomaly", anomaly),
+        under("bot", bot),
+        under("mask", mask),
     ];
     let mut said = all.into_iter().flatten();
     let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
@@ -259,9 +335,13 @@ impl Policy {
 
 impl IpPolicy {
     pub fn checked(self) -> Result<Self, Invalid> {
-        match self.allow.0.is_empty() && self.deny.0.is_empty() {
-            true => Err(Invalid::field("allow").found("nothing").allowed("networks in allow, deny or both")),
-            false => Ok(self),
+        let places = self.places.checked()?;
+        match self.allow.0.is_empty() && self.deny.0.is_empty() && places.is_empty() {
+            true => {
+                let allowed = "networks in allow, deny or both, or countries or systems";
+                Err(Invalid::field("allow").found("nothing").allowed(allowed))
+            }
+            false => Ok(Self { places, ..self }),
         }
     }
 }
@@ -271,7 +351,9 @@ impl From<Policy> for PolicyWords {
         let nets = |nets: &Nets| nets.0.iter().map(ToString::to_string).collect();
         let words = Self::new(it.name, it.labels, it.owner, it.description);
         match it.kind {
-            PolicyKind::Ip(ip) => Self { ip: Some(IpWords { allow: nets(&ip.allow), deny: nets(&ip.deny) }), ..words },
+            PolicyKind::Ip(ip) => {
+                Self { ip: Some(IpWords::of(ip.places.clone(), nets(&ip.allow), nets(&ip.deny))), ..words }
+            }
             PolicyKind::Json(it) => Self { json: Some(it), ..words },
             PolicyKind::Xml(it) => Self { xml: Some(it), ..words },
             PolicyKind::Multipart(it) => Self { multipart: Some(it), ..words },
@@ -280,6 +362,9 @@ impl From<Policy> for PolicyWords {
             PolicyKind::Version(it) => Self { version: Some(*it), ..words },
             PolicyKind::Contract(it) => Self { contract: Some(*it), ..words },
             PolicyKind::Ai(it) => Self { ai: Some(*it), ..words },
+            PolicyKind::Anomaly(it) => Self { anomaly: Some(*it), ..words },
+            PolicyKind::Bot(it) => Self { bot: Some(it), ..words },
+            PolicyKind::Mask(it) => Self { mask: Some(*it), ..words },
         }
     }
 }
@@ -297,7 +382,10 @@ mod tests {
             policy(json!({ "allow": ["::ffff:10.0.0.0/104", "192.0.2.7", "10.0.0.0/8", "2001:db8::/32"] })).unwrap();
         let expected = json!({
             "name": "p", "labels": {}, "owner": "", "description": "",
-            "ip": { "allow": ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"], "deny": [] },
+            "ip": {
+                "allow": ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"], "deny": [], "allow_countries": [],
+                "deny_countries": [], "allow_asns": [], "deny_asns": [], "unknown_place": "unlisted",
+            },
         });
         assert_eq!(serde_json::to_value(&it).unwrap(), expected);
         for (ip, mention) in [
@@ -308,6 +396,9 @@ mod tests {
             ),
             (json!({ "allow": ["10.0.0.0/8", "x"] }), "ip.allow[1]: found \"x\""),
             (json!({ "alow": [] }), "unknown field `alow`"),
+            (json!({ "deny_countries": ["Germany"] }), "two letters of ISO 3166-1"),
+            (json!({ "deny_countries": ["de", "DE"] }), "ip.deny_countries[1]"),
+            (json!({ "allow_asns": [1, 1] }), "ip.allow_asns[1]"),
         ] {
             let error = policy(ip).unwrap_err().to_string();
             assert!(error.contains(mention), "{error}");

@@ -43,9 +43,9 @@ impl Secret {
     }
 
     /// The same secret under another key, in an object of that etag.
-    pub(crate) fn seal_anew(&mut self, resealed: Arc<[u8]>, object: Digest) {
+    pub(crate) fn seal_anew(&mut self, resealed: Arc<[u8]>, object: Option<Digest>) {
         if let Self::Sealed { bytes, etag, .. } = self {
-            (*bytes, *etag) = (resealed, Some(object));
+            (*bytes, *etag) = (resealed, object);
         }
     }
 

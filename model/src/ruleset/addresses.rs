@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Rule, Ruleset};
-use crate::resource::{IpPolicy, Name, Policy, PolicyKind, PolicyMode};
+use super::{Mask, Rule, Ruleset, agents::Agents};
+use crate::resource::{IpPolicy, Name, Place, Places, Policy, PolicyKind, PolicyMode};
 
 /// One policy as requests meet it.
 #[derive(Debug, Clone)]
@@ -18,6 +18,12 @@ pub(super) enum Asked {
     Version(Arc<Policy>),
     /// Where models are asked.
     Ai(Arc<Policy>),
+    /// How callers behave.
+    Watch(Arc<Policy>),
+    /// What a client calls itself.
+    Agents(Arc<Agents>),
+    /// Of what its answer says.
+    Mask(Arc<Mask>),
 }
 
 /// One policy of kind `ip`.
@@ -26,6 +32,8 @@ pub(super) struct Addresses {
     /// None: everybody who is not denied.
     allow: Option<Ranges>,
     deny: Ranges,
+    /// None: it does not go by them.
+    places: Option<Places>,
 }
 
 /// From a route's policies: who is shut out, by which of them, and how.
@@ -55,15 +63,16 @@ impl Shut {
 
 impl Ruleset {
     /// None: every policy of the route lets this address in. What is denied by any is told before what another does not
-    /// allow.
-    pub fn shut_out(&self, rule: &Rule, address: IpAddr) -> Option<ShutOut> {
+    /// allow. Where the address is, is asked of `place` by policies that want to know.
+    pub fn shut_out(&self, rule: &Rule, address: IpAddr, place: impl Fn(IpAddr) -> Place) -> Option<ShutOut> {
         if rule.route.policies.is_empty() {
             return None;
         }
         let address = address.to_canonical();
         let verdict = |name: &Name| match self.policies.get(name) {
-            Some(Asked::Addresses(it)) => it.shuts_out(address),
-            Some(Asked::Inspection(_) | Asked::Version(_) | Asked::Ai(_)) => None,
+            Some(Asked::Addresses(it)) => it.shuts_out(address, &place),
+            Some(Asked::Inspection(_) | Asked::Version(_) | Asked::Ai(_) | Asked::Mask(_)) => None,
+            Some(Asked::Watch(_) | Asked::Agents(_)) => None,
             // The state refuses a route whose policy is not there; should it be so all the same, nobody comes in.
             None => Some(Shut::NotAllowed),
         };
@@ -100,6 +109,41 @@ impl Ruleset {
         })
     }
 
+    /// The route's policies that watch how callers behave, in its order. Free for routes without policies.
+    pub fn watches(&self, rule: &Rule) -> Vec<Arc<Policy>> {
+        let watch = |name: &Name| match self.policies.get(name) {
+            Some(Asked::Watch(it)) => Some(it.clone()),
+            _ => None,
+        };
+        rule.route.policies.iter().filter_map(watch).collect()
+    }
+
+    /// All that watch how callers behave, whether or not a route has them.
+    pub fn all_watches(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values().filter_map(|it| match it {
+            Asked::Watch(it) => Some(it),
+            _ => None,
+        })
+    }
+
+    /// Whether any policy goes by countries, and by autonomous systems.
+    pub fn asks_places(&self) -> (bool, bool) {
+        let all = self.policies.values().filter_map(|it| match it {
+            Asked::Addresses(it) => it.places.as_ref(),
+            _ => None,
+        });
+        all.fold((false, false), |(countries, asns), it| (countries | it.asks_countries(), asns | it.asks_asns()))
+    }
+
+    /// What the route hides of its upstreams' answers. Free for routes without policies.
+    pub fn masks(&self, rule: &Rule) -> Vec<Arc<Mask>> {
+        let mask = |name: &Name| match self.policies.get(name) {
+            Some(Asked::Mask(it)) => Some(it.clone()),
+            _ => None,
+        };
+        rule.route.policies.iter().filter_map(mask).collect()
+    }
+
     /// Whether any policy that looks at what requests say is of this kind.
     pub fn has_inspection(&self, is: impl Fn(&PolicyKind) -> bool) -> bool {
         self.policies.values().any(|it| matches!(it, Asked::Inspection(it) if is(&it.kind)))
@@ -120,7 +164,11 @@ impl Ruleset {
 
     /// Whether this very policy is asked still.
     pub fn asks(&self, policy: &Arc<Policy>) -> bool {
-        matches!(self.policies.get(&policy.name), Some(Asked::Inspection(it) | Asked::Version(it) | Asked::Ai(it)) if Arc::ptr_eq(it, policy))
+        let same = match self.policies.get(&policy.name) {
+            Some(Asked::Inspection(it) | Asked::Version(it) | Asked::Ai(it) | Asked::Watch(it)) => it,
+            _ => return false,
+        };
+        Arc::ptr_eq(same, policy)
     }
 }
 
@@ -130,6 +178,9 @@ impl Asked {
             PolicyKind::Ip(ip) => Self::Addresses(Arc::new(Addresses::new(ip))),
             PolicyKind::Version(_) => Self::Version(policy.clone()),
             PolicyKind::Ai(_) => Self::Ai(policy.clone()),
+            PolicyKind::Anomaly(_) => Self::Watch(policy.clone()),
+            PolicyKind::Bot(it) => Self::Agents(Arc::new(Agents::new(policy, it))),
+            PolicyKind::Mask(it) => Self::Mask(Arc::new(Mask::new(policy.name.clone(), it))),
             _ => Self::Inspection(policy.clone()),
         }
     }
@@ -138,15 +189,26 @@ impl Asked {
 impl Addresses {
     fn new(ip: &IpPolicy) -> Self {
         let allow = ip.allow.as_slice();
-        Self { allow: (!allow.is_empty()).then(|| Ranges::of(allow)), deny: Ranges::of(ip.deny.as_slice()) }
+        Self {
+            allow: (!allow.is_empty()).then(|| Ranges::of(allow)),
+            deny: Ranges::of(ip.deny.as_slice()),
+            places: (!ip.places.is_empty()).then(|| ip.places.clone()),
+        }
     }
 
-    fn shuts_out(&self, address: IpAddr) -> Option<Shut> {
+    fn shuts_out(&self, address: IpAddr, place: impl Fn(IpAddr) -> Place) -> Option<Shut> {
         if self.deny.has(address) {
             return Some(Shut::Denied);
         }
-        let allowed = self.allow.as_ref().is_none_or(|allow| allow.has(address));
-        (!allowed).then_some(Shut::NotAllowed)
+        let by_net = self.allow.as_ref().map(|allow| allow.has(address));
+        let Some(places) = &self.places else { return (by_net == Some(false)).then_some(Shut::NotAllowed) };
+        let place = place(address);
+        if places.denies(place) {
+            return Some(Shut::Denied);
+        }
+        let by_place = places.allows_some().then(|| places.allows(place));
+        let asked = by_net.is_some() || by_place.is_some();
+        (asked && by_net != Some(true) && by_place != Some(true)).then_some(Shut::NotAllowed)
     }
 }
 
@@ -235,6 +297,35 @@ mod tests {
         }
         assert!(ranges(&["0.0.0.0/0", "::/0"]).has("::1".parse().unwrap()));
         assert!(!Ranges::default().has("1.2.3.4".parse().unwrap()));
+    }
+
+    #[test]
+    fn networks_and_places_are_asked_together() {
+        let at = |country: &str, asn| Place { country: country.parse().ok(), asn };
+        let words =
+            |it: serde_json::Value| crate::resource::Kind::Policy.parse(serde_json::json!({ "name": "p", "ip": it }));
+        let shut = |it: serde_json::Value, address: &str, place: Place| {
+            let crate::resource::Resource::Policy(it) = words(it).unwrap() else { panic!("another kind") };
+            let PolicyKind::Ip(ip) = &it.kind else { panic!("another kind") };
+            let shut = Addresses::new(ip).shuts_out(address.parse().unwrap(), |_| place);
+            shut.map(Shut::word).unwrap_or_default()
+        };
+        let it = serde_json::json!({ "allow": ["10.0.0.0/8"], "allow_countries": ["DE"], "deny_asns": [64500] });
+        for (address, place, expected) in [
+            ("10.0.0.1", at("", None), ""),
+            ("192.0.2.1", at("DE", None), ""),
+            ("192.0.2.1", at("FR", None), "allow"),
+            ("192.0.2.1", at("", None), "allow"),
+            ("10.0.0.1", at("DE", Some(64_500)), "deny"),
+        ] {
+            assert_eq!(shut(it.clone(), address, place), expected, "{address} {place:?}");
+        }
+        let only_denied = serde_json::json!({ "deny_countries": ["KP"], "deny": ["192.0.2.0/24"] });
+        assert_eq!(shut(only_denied.clone(), "10.0.0.1", at("KP", None)), "deny");
+        assert_eq!(shut(only_denied.clone(), "192.0.2.1", at("DE", None)), "deny");
+        assert_eq!(shut(only_denied, "10.0.0.1", at("", None)), "");
+        let strict = serde_json::json!({ "deny_countries": ["KP"], "unknown_place": "deny" });
+        assert_eq!(shut(strict, "10.0.0.1", at("", Some(1))), "deny");
     }
 
     #[test]

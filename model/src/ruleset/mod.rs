@@ -1,12 +1,14 @@
 //! The resources compiled for reading: which route takes a request, and why not another.
 
 mod addresses;
+pub mod agents;
 mod condition;
 mod explain;
 mod fingerprint;
 mod fold;
 mod index;
 mod json_text;
+mod mask;
 mod rank;
 #[doc(hidden)]
 pub mod reference;
@@ -20,9 +22,11 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use imbl::{OrdMap, ordmap::DiffItem};
 
 pub use addresses::{Shut, ShutOut};
+pub use agents::{BotFound, Unwelcome};
 pub use explain::{BEATEN_MAX, Beaten, Explanation};
 pub use fingerprint::{match_fingerprint, same_match};
 pub use json_text::{Bodies, JsonText, Unfit};
+pub use mask::Mask;
 pub use rule::{REGEX_BYTES_MAX, REGEX_TEXT_BYTES_MAX, Rule, check};
 pub use transform::{BadRewrite, REWRITTEN_PATH_BYTES_MAX, Transform};
 
@@ -193,6 +197,11 @@ impl Ruleset {
             true => None,
             false => Some(allowed.into_iter().map(str::to_owned).collect()),
         }
+    }
+
+    /// What the cluster has in common that others do not have.
+    pub fn seed(&self) -> split::SplitSeed {
+        self.seed
     }
 
     /// As `find`, slowly, with reasons.

@@ -47,6 +47,7 @@ impl State {
         self.wall_ms = self.wall_ms.max(command.stamp.wall_ms);
         self.sweep();
         self.sweep_bans();
+        self.sweep_pending();
         // The ledger tells repeats apart by itself, and would crowd out those that cannot.
         let request_id = command.request_id.filter(|_| !matches!(command.body, Body::Ledger(_)));
         let request_id = request_id.filter(|_| !mutants::is(Mutant::RepeatAppliedAgain));
@@ -119,6 +120,8 @@ impl State {
             Body::RotateTicketKeys(it) => self.rotate_ticket_keys(it),
             Body::RotateCa(it) => self.rotate_ca(it),
             Body::RotateSealingKey(it) => self.rotate_sealing_key(it),
+            Body::HoldChange(it) => self.hold_change(&command.actor, it),
+            Body::DecideChange(it) => self.decide_change(&command.actor, it),
             Body::NoteChain(it) => self.note_chain(it),
             Body::EraseActor(actor) => self.erase_actor(*actor),
             Body::Tick => Ok(Done::default()),
@@ -136,6 +139,8 @@ impl State {
             Body::PurgeCache(it) => it.reason.clone(),
             Body::AddBans(it) => it.reason.clone(),
             Body::LiftBans(it) => it.reason.clone(),
+            Body::HoldChange(it) => it.change.message.clone(),
+            Body::DecideChange(it) => it.reason.clone(),
             _ => String::new(),
         };
         let entry = AuditEntry {

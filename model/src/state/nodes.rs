@@ -67,6 +67,8 @@ impl State {
         }
         self.forget_removed();
         self.join_tokens.clear();
+        // Ids go on from the backup's: one that somebody has read may come to name another change.
+        self.pending.clear();
         // Those chains and certificates were the old nodes'.
         self.chains.clear();
         self.other_ca = None;

@@ -53,14 +53,33 @@ impl State {
     }
 
     pub(super) fn change_resources(&mut self, actor: &Actor, change: &ChangeResources) -> Result<Done, Rejected> {
+        let prepared = self.held_against(actor, change)?;
+        if let Some(key) = self.protected(&prepared.changes).filter(|_| !mutants::is(Mutant::ApprovalSkipped)) {
+            // A node holds such a change before it proposes: this one was overtaken.
+            let message = format!("{key} is protected by now: try again, and the change waits for an approval");
+            return Err(Rejected { field: place(key), ..Reason::Conflict.because(message) });
+        }
+        Ok(self.make(actor, change, prepared))
+    }
+
+    /// What somebody else has approved, whatever it touches.
+    pub(super) fn change_approved(&mut self, actor: &Actor, change: &ChangeResources) -> Result<Done, Rejected> {
+        let prepared = self.held_against(actor, change)?;
+        Ok(self.make(actor, change, prepared))
+    }
+
+    fn held_against(&self, actor: &Actor, change: &ChangeResources) -> Result<Prepared, Rejected> {
         if change.guardrails != self.guardrails() && !mutants::is(Mutant::GuardrailsOvertaken) {
             let message = "this was not held against the guardrails that there are now: try again";
             return Err(Reason::Conflict.because(message));
         }
         check_findings(&change.findings)?;
-        let prepared = self.prepare(actor, change)?;
+        self.prepare(actor, change)
+    }
+
+    fn make(&mut self, actor: &Actor, change: &ChangeResources, prepared: Prepared) -> Done {
         if prepared.changes.is_empty() {
-            return Ok(Done::noop());
+            return Done::noop();
         }
         let (prior, prior_revision) = (self.resources.clone(), self.revision);
         let trial = change.trial.map_or(TrialStatus::None, |_| TrialStatus::Open);
@@ -79,7 +98,7 @@ impl State {
                 prior,
             }
         });
-        Ok(done)
+        done
     }
 
     fn prepare(&self, actor: &Actor, change: &ChangeResources) -> Result<Prepared, Rejected> {
@@ -288,6 +307,16 @@ fn place(key: &Key) -> String {
 
 /// `2 created, 1 updated; route/a, route/b and 1 more`
 fn summary(changes: &[Changed], note: &Note<'_>) -> String {
+    let mut line = summary_of(changes);
+    match (note.trial, note.rollback_of) {
+        (TrialStatus::Open, _) => line += "; on trial",
+        (_, Some(revision)) => line += &format!("; restores revision {revision}"),
+        _ => {}
+    }
+    line
+}
+
+pub(super) fn summary_of(changes: &[Changed]) -> String {
     let counts = change::counts(changes);
     let words = [(counts.created, "created"), (counts.updated, "updated"), (counts.deleted, "deleted")];
     let words: Vec<_> = words.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
@@ -296,11 +325,6 @@ fn summary(changes: &[Changed], note: &Note<'_>) -> String {
     match changes.len().saturating_sub(KEYS_SHOWN_MAX) {
         0 => {}
         more => line += &format!(" and {more} more"),
-    }
-    match (note.trial, note.rollback_of) {
-        (TrialStatus::Open, _) => line += "; on trial",
-        (_, Some(revision)) => line += &format!("; restores revision {revision}"),
-        _ => {}
     }
     line
 }

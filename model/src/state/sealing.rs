@@ -3,9 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{ClusterFacts, OtherCa, State, TicketKey, apply::Done, secrets::SEALED_BYTES_MAX as SEALED_KEY_BYTES_MAX};
+use super::{
+    ClusterFacts, OtherCa, PendingChange, State, TicketKey, apply::Done,
+    secrets::SEALED_BYTES_MAX as SEALED_KEY_BYTES_MAX,
+};
 use crate::{
-    command::{Reason, Rejected, Resealed, RotateSealingKey},
+    command::{Reason, Rejected, Resealed, ResourceChange, RotateSealingKey},
     invalid::Invalid,
     resource::{Key, Kind, Resource, Resources, SEALED_BYTES_MAX, Stored},
     sealed::key_number,
@@ -138,10 +141,16 @@ impl State {
         let cas = self.cluster.iter().map(|it| &it.sealed_ca_key).chain(self.other_ca.iter().map(|it| &it.sealed_key));
         let own = self.secrets.values().chain(self.ticket_keys.iter().map(|it| &it.sealed));
         let prior = self.trial.iter().flat_map(|it| secretive(&it.prior));
-        let resources = secretive(&self.resources).chain(prior).flat_map(|(_, it)| it.resource.secrets());
+        let resources = secretive(&self.resources).chain(prior).map(|(_, it)| &it.resource);
+        let resources = resources.chain(self.pending_objects()).flat_map(Resource::secrets);
         cas.map(|it| &**it)
             .chain(own.map(|it| &**it))
             .chain(resources.filter_map(|(_, secret)| secret.bytes().map(|it| &**it)))
+    }
+
+    /// What changes that wait would write.
+    pub fn pending_objects(&self) -> impl Iterator<Item = &Resource> {
+        self.pending.values().flat_map(|it| it.change.changes.iter()).filter_map(|it| it.after.as_ref())
     }
 
     /// Nothing that anybody sees changes: neither fingerprints nor etags nor the revision.
@@ -179,6 +188,9 @@ impl State {
         if let Some(trial) = &mut self.trial {
             trial.prior = anew.within(&trial.prior);
         }
+        for (id, pending) in self.pending.clone() {
+            self.pending.insert(id, anew.pending(pending));
+        }
         match left - self.sealed_before() {
             0 => Ok(Done::noop()),
             count => Ok(Done::changed(format!("{count} secrets sealed anew"))),
@@ -194,6 +206,25 @@ impl Anew<'_> {
         self.0.get(before).copied()
     }
 
+    /// An object that is not there yet has no etag to keep.
+    fn pending(&self, mut pending: Arc<PendingChange>) -> Arc<PendingChange> {
+        let is_concerned = |it: &ResourceChange| {
+            let secrets = it.after.iter().flat_map(Resource::secrets);
+            secrets.filter_map(|(_, it)| it.bytes()).any(|it| self.of(it).is_some())
+        };
+        if !pending.change.changes.iter().any(is_concerned) {
+            return pending;
+        }
+        let mut changes = pending.change.changes.to_vec();
+        for (_, secret) in changes.iter_mut().filter_map(|it| it.after.as_mut()).flat_map(Resource::secrets_mut) {
+            if let Some(anew) = secret.bytes().and_then(|bytes| self.of(bytes)).cloned() {
+                secret.seal_anew(anew, None);
+            }
+        }
+        Arc::make_mut(&mut pending).change.changes = changes.into();
+        pending
+    }
+
     fn within(&self, resources: &Resources) -> Resources {
         let mut after = resources.clone();
         for (key, stored) in secretive(resources) {
@@ -205,7 +236,7 @@ impl Anew<'_> {
             let mut stored = stored.clone();
             for (_, secret) in stored.resource.secrets_mut() {
                 if let Some(anew) = secret.bytes().and_then(|bytes| self.of(bytes)).cloned() {
-                    secret.seal_anew(anew, stored.etag);
+                    secret.seal_anew(anew, Some(stored.etag));
                 }
             }
             after.insert(key.clone(), stored);

@@ -1,10 +1,12 @@
 //! `route match`: one imagined request walked through the phases, in the order in which the proxy does.
 
 mod addresses;
+mod agents;
 mod caller;
 mod inspections;
 mod traffic;
 mod version;
+mod watches;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -19,7 +21,7 @@ use quorumgate_proto::admin::v1::{
     ExplainMatchRequest, ExplainMatchResponse, HeaderField,
     explain_match_response::{Beaten, Phase},
 };
-use quorumgate_proxy::identity::authorize;
+use quorumgate_proxy::{geo::Geo, identity::authorize};
 use tonic::Status;
 
 use self::caller::{Named, Step, Who};
@@ -83,10 +85,16 @@ impl<'a> Asked<'a> {
     }
 
     /// And the keys of the limits that would count it, where they are known.
-    pub fn explain(&self, rules: &Ruleset, state: &State, now_us: u64) -> (ExplainMatchResponse, Vec<Counted>) {
+    pub fn explain(
+        &self,
+        rules: &Ruleset,
+        state: &State,
+        now_us: u64,
+        geo: &Geo,
+    ) -> (ExplainMatchResponse, Vec<Counted>) {
         let mut counted = Vec::new();
         let banned = self.banned(state, now_us);
-        (self.walk(rules, &state.resources, banned, &mut counted), counted)
+        (self.walk(rules, &state.resources, banned, geo, &mut counted), counted)
     }
 
     /// Who of those whom the question names is banned: the client's address comes before its consumer.
@@ -106,6 +114,7 @@ impl<'a> Asked<'a> {
         rules: &Ruleset,
         resources: &Resources,
         banned: Option<Arc<Ban>>,
+        geo: &Geo,
         counted: &mut Vec<Counted>,
     ) -> ExplainMatchResponse {
         let mut walk = Walk::default();
@@ -127,6 +136,7 @@ impl<'a> Asked<'a> {
             }
             Found::Rule(rule) => {
                 walk.banned = banned;
+                walk.by_address = addresses::told(rules, rule, resources, self.client_ip, geo);
                 walk.along(rules, rule, &path, self, resources, counted)
             }
         }
@@ -150,6 +160,8 @@ impl<'a> Asked<'a> {
 struct Walk {
     response: ExplainMatchResponse,
     banned: Option<Arc<Ban>>,
+    /// In words, by which policies, and whether it is shut out.
+    by_address: Option<(String, String, bool)>,
 }
 
 impl Walk {
@@ -183,7 +195,7 @@ impl Walk {
         let route = &rule.route;
         self.response.route = route.name.to_string();
         self.pass("route", "matched", &route.name);
-        if let Some((told, policy, shut)) = addresses::told(rules, rule, resources, asked.client_ip) {
+        if let Some((told, policy, shut)) = self.by_address.take() {
             self.pass("ip", &told, &policy);
             if shut {
                 return ExplainMatchResponse { status: 403, code: "ip_denied".into(), ..self.response };
@@ -198,6 +210,12 @@ impl Walk {
         }
         if canonical::has_encoded_slash(path) && route.encoded_slash == EncodedSlash::Refuse {
             return self.refused("encoded_slash", 400, "bad_path", "%2F or %5C in the path, and the route refuses it");
+        }
+        for (told, policy, refused) in agents::told(rules, rule, asked.headers.0) {
+            self.pass("bot", &told, &policy);
+            if refused {
+                return ExplainMatchResponse { status: 403, code: "bot_denied".into(), ..self.response };
+            }
         }
         if let Some(told) = version::told(rules, rule) {
             self.pass("version", &told.words, &told.policy);
@@ -249,6 +267,9 @@ impl Walk {
                 counted.push(Counted { phase: self.response.phases.len(), limit: limit.name.clone(), key });
             }
             self.pass("limit", &told, &limit.name);
+        }
+        for (told, policy) in watches::told(rules, rule) {
+            self.pass("anomaly", &told, &policy);
         }
         for (told, policy) in inspections::told(rules, rule) {
             self.pass("validation", &told, &policy);

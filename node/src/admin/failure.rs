@@ -11,6 +11,7 @@ use std::{collections::HashMap, time::Duration};
 use quorumgate_model::{
     command::{Reason, Rejected},
     invalid::Invalid,
+    resource::Key,
 };
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -80,6 +81,15 @@ pub fn unwritten(error: ProposeError, request_id: &str) -> Status {
         ProposeError::Stopped(_) => status(Code::Unavailable, "CONSENSUS_STOPPED", message),
         ProposeError::Refused(_) => precondition("REFUSED", "cluster", &message),
     }
+}
+
+/// Nothing was written: the change waits under this id.
+pub fn held(id: u64, key: &Key) -> Status {
+    let reason = "APPROVAL_REQUIRED";
+    let message = format!("{key} is protected: change {id} waits for the approval of somebody else");
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::from([("id".into(), id.to_string())]));
+    details.add_precondition_failure_violation(reason, key.to_string(), &message);
+    with_details(Code::FailedPrecondition, message, details)
 }
 
 /// The transaction does not fit into one log entry.
@@ -173,7 +183,7 @@ fn code_of(reason: Reason) -> Code {
         Reason::NotFound | Reason::NoTrial => Code::NotFound,
         Reason::AlreadyExists | Reason::NameTaken => Code::AlreadyExists,
         Reason::TokenUnknown | Reason::TokenExpired | Reason::TokenUsed => Code::Unauthenticated,
-        Reason::TokenRoleMismatch | Reason::OwnerForbidden => Code::PermissionDenied,
+        Reason::TokenRoleMismatch | Reason::OwnerForbidden | Reason::OwnApproval => Code::PermissionDenied,
         Reason::WouldLoseQuorum | Reason::TrialNotOver | Reason::NotBootstrapped => Code::FailedPrecondition,
         Reason::LimitReached => Code::ResourceExhausted,
     }

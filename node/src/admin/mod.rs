@@ -5,7 +5,9 @@
 
 mod access;
 mod ai;
+mod anomalies;
 mod apis;
+mod approvals;
 mod authority;
 mod bans;
 mod caches;
@@ -37,10 +39,11 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use quorumgate_model::ruleset::Ruleset;
 use quorumgate_proto::admin::v1::{
-    ai_server::AiServer, apis_server::ApisServer, bans_server::BansServer, caches_server::CachesServer,
-    cluster_server::ClusterServer, config_server::ConfigServer, key_server::KeyServer,
-    limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer, observe_server::ObserveServer,
-    overview_server::OverviewServer, revocation_server::RevocationServer, upstreams_server::UpstreamsServer,
+    ai_server::AiServer, anomalies_server::AnomaliesServer, apis_server::ApisServer, approvals_server::ApprovalsServer,
+    bans_server::BansServer, caches_server::CachesServer, cluster_server::ClusterServer, config_server::ConfigServer,
+    key_server::KeyServer, limit_usage_server::LimitUsageServer, maintenance_server::MaintenanceServer,
+    observe_server::ObserveServer, overview_server::OverviewServer, revocation_server::RevocationServer,
+    upstreams_server::UpstreamsServer,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::server::ResolvesServerCert;
@@ -135,7 +138,13 @@ fn routes(
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
     routes.add_service(AiServer::new(ai::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(
+        AnomaliesServer::new(anomalies::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
+    );
+    routes.add_service(
         ApisServer::new(apis::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
+    );
+    routes.add_service(
+        ApprovalsServer::new(approvals::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
     );
     routes.add_service(
         BansServer::new(bans::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),

@@ -96,8 +96,10 @@ impl Observe for Service {
         };
         let asked = explain::Asked::parse(&request, client_ip)?;
         let rules = (self.serving)();
-        let (mut explained, counted) =
-            asked.explain(&rules, &self.desk.consensus.state(), self.desk.consensus.clock_us());
+        let consensus = &self.desk.consensus;
+        // Until the proxy runs nothing is known of places.
+        let directory = consensus.proxy().map(|it| it.directory()).unwrap_or_default();
+        let (mut explained, counted) = asked.explain(&rules, &consensus.state(), consensus.clock_us(), &directory.geo);
         self.tell_usage(&mut explained, &counted, call.left()).await;
         let explained = admin::ExplainMatchResponse { header: Some(self.desk.header()), ..explained };
         Ok(Response::new(explained))

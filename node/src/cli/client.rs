@@ -12,10 +12,10 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use quorumgate_proto::admin::v1::{
-    ai_client::AiClient, apis_client::ApisClient, bans_client::BansClient, caches_client::CachesClient,
-    cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
-    limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient, observe_client::ObserveClient,
-    revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
+    ai_client::AiClient, anomalies_client::AnomaliesClient, apis_client::ApisClient, approvals_client::ApprovalsClient,
+    bans_client::BansClient, caches_client::CachesClient, cluster_client::ClusterClient, config_client::ConfigClient,
+    key_client::KeyClient, limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient,
+    observe_client::ObserveClient, revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::{
@@ -85,8 +85,16 @@ impl Client {
         AiClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
+    pub fn anomalies(&self) -> AnomaliesClient<Channel> {
+        AnomaliesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
     pub fn apis(&self) -> ApisClient<Channel> {
         ApisClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn approvals(&self) -> ApprovalsClient<Channel> {
+        ApprovalsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn bans(&self) -> BansClient<Channel> {

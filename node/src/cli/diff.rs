@@ -1,7 +1,7 @@
 //! Changes as people read them: per object its action, and the lines of its canonical words that differ.
 
 use quorumgate_model::{convert, resource::Resource};
-use quorumgate_proto::admin::v1 as admin;
+use quorumgate_proto::admin::v1::{self as admin, change::Action};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,8 +19,16 @@ pub fn text(changes: &[admin::Change]) -> Outcome<String> {
         text += &format!("{} {}/{}\n", shape::action(change.action), shape::kind(change.kind), change.name);
         let before = lines(change.before.as_ref())?;
         let after = lines(change.after.as_ref())?;
+        let is_whole = match Action::try_from(change.action) {
+            Ok(Action::Created) => change.after.is_some(),
+            Ok(Action::Deleted) => change.before.is_some(),
+            _ => change.before.is_some() && change.after.is_some(),
+        };
+        if !is_whole {
+            text += "  (not all of it is shown)\n";
+        }
         for (sign, line) in compare(&before, &after) {
-            text += &format!("  {sign} {line}\n");
+            text += &format!("  {sign} {}\n", shape::visible(line));
         }
     }
     Ok(text)
@@ -111,5 +119,14 @@ mod tests {
         check("a b", "", "-a,-b");
         check("a", "a", " a");
         check("a b", "b c", "-a, b,+c");
+    }
+
+    #[test]
+    fn a_change_without_its_bodies_says_so() {
+        let kind = admin::Kind::Route.into();
+        let change =
+            |action: Action| admin::Change { kind, name: "a".into(), action: action.into(), ..Default::default() };
+        let shown = text(&[change(Action::Updated), change(Action::Created)]).unwrap();
+        assert_eq!(shown.matches("(not all of it is shown)").count(), 2, "{shown}");
     }
 }

@@ -13,6 +13,8 @@ pub enum Exit {
     Unavailable = 6,
     Deadline = 7,
     Invalid = 8,
+    /// It waits for somebody's approval.
+    Held = 9,
     Internal = 10,
     Settings = 78,
 }
@@ -28,6 +30,7 @@ impl Exit {
             Exit::Unavailable => "unavailable",
             Exit::Deadline => "deadline",
             Exit::Invalid => "invalid",
+            Exit::Held => "held",
             Exit::Internal => "internal",
             Exit::Settings => "settings",
         }

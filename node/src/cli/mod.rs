@@ -26,8 +26,8 @@ use self::{
     args::{Backup, Cli, Cluster, Command, ContractVerb, Explain, Form, Global, ImportVerb},
     failure::{Failure, Outcome},
     verbs::{
-        ai, apis, audit, backup, bans, cache, cluster, doctor, exchanges, files, history, keys, limits, logs, nodes,
-        objects, revocations, tokens, top, watch,
+        ai, anomalies, apis, approvals, audit, backup, bans, cache, cluster, doctor, exchanges, files, history, keys,
+        limits, logs, nodes, objects, revocations, tokens, top, watch,
     },
 };
 
@@ -109,7 +109,9 @@ async fn ask(global: &Global, command: Command) -> Outcome {
         Command::Limit(it) => limits::run(global, it).await,
         Command::Api(it) => apis::run(global, it).await,
         Command::Ai(it) => ai::run(global, it).await,
+        Command::Approval(it) => approvals::run(global, it).await,
         Command::Ban(it) => bans::run(global, it).await,
+        Command::Anomaly(it) => anomalies::run(global, it).await,
         Command::Cache(it) => cache::run(global, it).await,
         Command::Certificate(it) => objects::of_kind(global, Kind::Certificate, it).await,
         Command::Listener(it) => objects::of_kind(global, Kind::Listener, it).await,

@@ -205,6 +205,18 @@ pub fn cell(value: &Value) -> String {
 }
 
 /// The cells of an object's fields, in the given order.
+/// In one line, as a terminal shows it: what moves its cursor, or the order of letters, is shown and not done.
+pub fn visible(text: &str) -> String {
+    let acts = |it: char| {
+        it.is_control()
+            || matches!(it, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let shown = |out: String, it: char| {
+        if acts(it) { out + &it.escape_unicode().to_string() } else { out + it.encode_utf8(&mut [0; 4]) }
+    };
+    text.chars().fold(String::with_capacity(text.len()), shown)
+}
+
 pub fn cells(object: &Value, fields: &[&str]) -> Vec<String> {
     fields.iter().map(|field| cell(&object[*field])).collect()
 }
@@ -212,6 +224,11 @@ pub fn cells(object: &Value, fields: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_do_is_shown() {
+        assert_eq!(visible("a\u{1b}[2J\nb\u{202e}é"), "a\\u{1b}[2J\\u{a}b\\u{202e}é");
+    }
 
     #[test]
     fn times_and_spans_are_words() {

@@ -37,9 +37,12 @@ pub fn violations(status: &Status) -> Vec<Violation> {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let exit = exit(status.code());
         let reason = status.get_details_error_info().map(|it| it.reason.to_ascii_lowercase());
         let code = reason.filter(|it| !it.is_empty());
+        let exit = match code.as_deref() {
+            Some("approval_required") => Exit::Held,
+            _ => exit(status.code()),
+        };
         let found = violations(&status);
         let mut failure = Failure::new(exit, message(&status)).help(help(exit, code.as_deref()));
         if let Some(code) = code {
@@ -72,6 +75,9 @@ fn help(exit: Exit, code: Option<&str>) -> &'static str {
     match (exit, code) {
         (Exit::Forbidden, _) => {
             "give an admin token with --admin-token-file, or ask over the unix socket as root or the daemon's user"
+        }
+        (Exit::Held, _) => {
+            "somebody else looks with `quorumgate approval get ID`, then `approval approve ID` or `reject ID`"
         }
         (Exit::Conflict, Some("conflict")) => "somebody else was faster: look at the newest revision and try again",
         (Exit::Unavailable, _) => {

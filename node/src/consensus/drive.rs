@@ -195,6 +195,7 @@ impl Member {
         }
         let tokens = !state.join_tokens.is_empty() || !state.admin_tokens.is_empty();
         let waits = tokens || !state.credentials.is_empty() || !state.revocations.is_empty() || !state.bans.is_empty();
+        let waits = waits || !state.pending.is_empty();
         (waits && state.clock_us + TICK_EVERY_US <= now_us).then_some(Body::Tick)
     }
 

@@ -91,6 +91,7 @@ impl Inbound for Consensus {
             Call::Traffic(request) => Ok(self.member.answer_traffic(&request)),
             Call::Callers(_) => Ok(Answer::Callers(self.member.callers())),
             Call::AiUsage(request) => Ok(Answer::AiUsage(self.member.ai_usage(&request))),
+            Call::Anomalies(request) => Ok(Answer::Anomalies(self.own_anomalies(request).await)),
             Call::Report(_) => Ok(Answer::Report(self.member.report().await)),
             Call::Membership(request) => self.answer_membership(&request).await,
             Call::Join(request) => self.answer_join(request, from).await,

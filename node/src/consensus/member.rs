@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::{Consensus, Published, View, clock::LogClock, gather::Gather, survey::Spent};
 use crate::{
     access::Access,
+    anomaly::Anomalies,
     denials::Denials,
     keyring::Keyring,
     peer::{Peers, Target, hello::Me},
@@ -75,6 +76,8 @@ pub(super) struct Member {
     pub propagation: Histogram,
     /// Once the proxy runs: what it has counted lately.
     pub lately: OnceLock<Arc<Lately>>,
+    /// Once the proxy runs: what callers it has seen.
+    pub anomalies: OnceLock<Arc<Anomalies>>,
     /// Where audit trails are sent to a collector.
     pub audit_export: OnceLock<Arc<Progress>>,
 }

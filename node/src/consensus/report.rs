@@ -29,6 +29,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::{Consensus, member::Member};
 use crate::{
     access::Access,
+    anomaly::Anomalies,
     denials::Denials,
     peer::Target,
     pki,
@@ -72,6 +73,16 @@ impl Consensus {
 
     pub fn proxy(&self) -> Option<&Arc<Proxy>> {
         self.member.proxy.get()
+    }
+
+    /// Once the proxy runs: what answers for the callers that this node has seen.
+    pub fn attach_anomalies(&self, anomalies: Arc<Anomalies>) {
+        // A second one is not started in a process.
+        let _ = self.member.anomalies.set(anomalies);
+    }
+
+    pub fn anomalies_here(&self) -> Option<&Arc<Anomalies>> {
+        self.member.anomalies.get()
     }
 
     /// Once there is something to count.

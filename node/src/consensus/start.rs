@@ -123,6 +123,7 @@ impl Consensus {
             access,
             propagation: Histogram::default(),
             lately: OnceLock::new(),
+            anomalies: OnceLock::new(),
             audit_export: OnceLock::new(),
         });
         let consensus = Self { member: member.clone() };

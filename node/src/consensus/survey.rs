@@ -319,6 +319,36 @@ impl Consensus {
         join_all(asked).await
     }
 
+    /// Every node of the state with the callers that it has seen; None for those that gave no answer in time.
+    pub async fn anomalies(
+        &self,
+        request: &pb::AnomaliesRequest,
+        deadline: Duration,
+    ) -> Vec<(NodeId, Option<pb::AnomaliesResponse>)> {
+        let state = self.state();
+        let asked = state.nodes.values().map(|node| async move {
+            if node.id == self.member.me.node {
+                return (node.id, Some(self.own_anomalies(request.clone()).await));
+            }
+            if self.member.peers.is_silent(node.id) {
+                return (node.id, None);
+            }
+            let target = Target { id: node.id, address: node.peer_address.clone() };
+            match self.member.peers.call(&target, Call::Anomalies(request.clone()), deadline).await {
+                Ok(Answer::Anomalies(answer)) => (node.id, Some(answer)),
+                _ => (node.id, None),
+            }
+        });
+        join_all(asked).await
+    }
+
+    pub(super) async fn own_anomalies(&self, request: pb::AnomaliesRequest) -> pb::AnomaliesResponse {
+        match self.member.anomalies.get() {
+            Some(anomalies) => anomalies.answer(request).await,
+            None => pb::AnomaliesResponse::default(),
+        }
+    }
+
     pub(super) async fn own_usage(&self, request: pb::LimitUsageRequest) -> pb::LimitUsageResponse {
         match self.member.spent.get() {
             Some(spent) => spent(request).await,

@@ -15,6 +15,7 @@ use crate::{cli_node::Node, json_api::call};
 const ANSWER: &str = r#"{"choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":200}}"#;
 
 /// Answers always the same, and remembers what it heard.
+#[expect(clippy::disallowed_methods, reason = "a test without a runtime has a thread for what is outside")]
 fn provider() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, heard) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));

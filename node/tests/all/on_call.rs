@@ -277,6 +277,7 @@ fn proxy(policies: Value, rules: Value) -> Proxy {
         access_log: AccessLog { default_on: false, path: None },
         trusted_proxies: Vec::new(),
         name_servers: Vec::new(),
+        redaction: Default::default(),
         limits: ClientLimits::default(),
     };
     Proxy::start(settings, Arc::new(Ruleset::compile(&state, None)), Arc::new(Freshness::default())).unwrap()

@@ -23,7 +23,7 @@ use quorumgate_model::{
     canonical,
     mutants::{self, Mutant},
     resource::{Action, EncodedSlash, OnStale},
-    ruleset::{Found, HeaderLookup, View},
+    ruleset::{Found, HeaderLookup, Unwelcome, View},
 };
 
 use self::hops::Seen;
@@ -35,6 +35,7 @@ pub(crate) use self::{
 use crate::unpack::Coded;
 use crate::{
     ai,
+    anomaly::Watching,
     body::ResponseBody,
     cache::{self, Consulted},
     connection::Conn,
@@ -48,11 +49,12 @@ use crate::{
     interim::Way,
     limits,
     live::{Grant, Live},
+    metrics::PolicyResult,
     plan::Plan,
     received::Received,
     record::{Answer, Logged, Record},
     refusal::{self, Refusal},
-    traffic,
+    traffic::{self, mask::Masks},
     tunnel::Tunnel,
     upstream::Asks,
     websocket,
@@ -139,7 +141,8 @@ async fn serve(
         }
     };
     record.logged = Some(logged(&conn.worker, &parts, &host, &path));
-    let (plan, shut_out, inspections, version, ai) = {
+    let directory = &conn.worker.shared.directory;
+    let (plan, shut_out, unwelcome, inspections, version, watches, seed, ai, masks) = {
         // One ruleset for the whole exchange: a change mid-request is for the next request.
         let rules = conn.worker.shared.ruleset.load();
         record.revision = rules.revision;
@@ -159,8 +162,11 @@ async fn serve(
             Found::Rule(rule) => {
                 let version = rules.version(rule).map(|policy| conn.worker.versions.of(policy));
                 let ai = rules.ai(rule).and_then(|policy| conn.worker.models.of(policy));
-                let shut_out = rules.shut_out(rule, record.client_ip);
-                (conn.worker.plans.of(rule), shut_out, rules.inspections(rule), version, ai)
+                let shut_out = rules.shut_out(rule, record.client_ip, |it| directory.geo.place(it));
+                let unwelcome = rules.unwelcome(rule, || agents(&parts.headers));
+                let (inspections, watches, masks) = (rules.inspections(rule), rules.watches(rule), rules.masks(rule));
+                let plan = conn.worker.plans.of(rule);
+                (plan, shut_out, unwelcome, inspections, version, watches, rules.seed(), ai, masks)
             }
             Found::MethodNotAllowed(methods) => return Err(Refusal::MethodNotAllowed(methods)),
             Found::NoRoute => return Err(Refusal::NoRoute),
@@ -173,13 +179,19 @@ async fn serve(
         record.traffic =
             Some(traffic.enter(&parts, &host.name, &path, whence(&conn, &parts, trusted, &host, &path).tls));
     }
+    if !watches.is_empty() {
+        record.watching = Watching::enter(record, watches, &plan.rule, seed, &parts, &path);
+    }
     if let Some(shut_out) = shut_out.filter(|_| !mutants::is(Mutant::AddressLetIn)) {
         return Err(Refusal::IpDenied(shut_out));
     }
-    let directory = &conn.worker.shared.directory;
     if let Some(ban) = directory.bans.of_address(record.client_ip, || directory.now_us()) {
         return Err(Refusal::Banned(Some(ban)));
     }
+    if let Some(watching) = &record.watching {
+        watching.before(record)?;
+    }
+    unwelcome.into_iter().try_for_each(|found| called(record, found))?;
     admit(record, &plan, &parts.headers, &path)?;
     let preview = match version {
         Some(version) => version.enter(record)?,
@@ -223,6 +235,11 @@ async fn serve(
         let (method, query, headers) = (parts.method.as_str(), parts.uri.query(), &parts.headers);
         let asked = Asked { method, host: &host.name, path: &path, query, headers, client_ip: record.client_ip };
         authorize(record, rules, &asked)?;
+    }
+    if let Some(mut watching) = record.watching.take() {
+        let behind = watching.behind(record);
+        record.watching = Some(watching);
+        behind?;
     }
     if fresh_only || record.identity.is_some() {
         let identity = record.identity.clone();
@@ -273,6 +290,9 @@ async fn serve(
                 }
             }
             cookie::strip(&mut parts.headers);
+            if let Some(watching) = &mut record.watching {
+                watching.tell(&mut parts.headers);
+            }
             // A body that is read here is asked for here.
             let bodies = plan.rule.bodies.as_ref().filter(|_| !seen.websocket);
             let is_read = seen_through.is_some() || bodies.is_some_and(|it| it.request.is_some()) || ai.is_some();
@@ -282,6 +302,8 @@ async fn serve(
             if bodies.is_some() {
                 traffic::bodies::prepare(&plan, &mut parts.headers);
             }
+            let masks = Masks::new(masks, record.identity.as_deref());
+            masks.prepare(&mut parts.headers);
             if let Some(logged) = &mut record.logged {
                 logged.trace_id.clear();
                 logged.trace_id.push_str(origin::trace_id(&parts.headers));
@@ -330,6 +352,10 @@ async fn serve(
                     Some(known) => known.settle(record, sent)?,
                     None => sent?,
                 }
+            };
+            let answer = match masks.is_empty() {
+                true => answer,
+                false => Box::pin(masks.answer(record, answer)).await?,
             };
             match bodies.and_then(|it| it.response.as_ref()) {
                 None => Ok(answer),
@@ -407,6 +433,24 @@ fn authorize(record: &mut Record, rules: &Authorization, asked: &Asked<'_>) -> R
         Verdict::LacksScope => Err(Refusal::InsufficientScope(ladder::lacks_scope(identity.as_deref()))),
         Verdict::Deny | Verdict::Failed => Err(Refusal::AccessDenied),
     }
+}
+
+/// What it calls itself.
+fn agents(headers: &HeaderMap) -> Vec<Cow<'_, str>> {
+    headers.get_all(header::USER_AGENT).iter().map(|agent| String::from_utf8_lossy(agent.as_bytes())).collect()
+}
+
+/// A policy does not like what it calls itself.
+fn called(record: &mut Record, found: Unwelcome) -> Result<(), Refusal> {
+    let metrics = record.conn.worker.metrics.policy(&found.policy);
+    if found.is_refused {
+        metrics.count(PolicyResult::Refused);
+        return Err(Refusal::BotDenied(found));
+    }
+    metrics.count(PolicyResult::Detected);
+    let what = format!("{}: {} {}", found.policy, found.how.word(), found.how.detail());
+    record.noticed("before_authentication", what.trim_end().into());
+    Ok(())
 }
 
 /// The query without the credentials that were used.

@@ -30,7 +30,7 @@ use super::{
     revoked::Revoked,
     verified::Verified,
 };
-use crate::{bans::Bans, freshness::boottime_ns, tls::TICKET_KEY_BYTES};
+use crate::{bans::Bans, freshness::boottime_ns, geo::Geo, tls::TICKET_KEY_BYTES};
 
 /// Reads cost no lock; one publisher writes.
 #[derive(Default)]
@@ -38,6 +38,8 @@ pub struct Directory {
     pub keys: Keys,
     pub revoked: Revoked,
     pub bans: Bans,
+    /// Where addresses are.
+    pub geo: Geo,
     /// Tokens that were verified before.
     pub(crate) verified: Verified,
     pub(crate) passwords: Passwords,

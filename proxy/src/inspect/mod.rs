@@ -337,7 +337,8 @@ impl Asked {
                     || media.is_missing()
             }
             PolicyKind::Contract(_) => self.reads_body(),
-            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => false,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => false,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => false,
         }
     }
 
@@ -358,6 +359,7 @@ impl Asked {
             PolicyKind::Xml(_) => first() == Some(&b'<'),
             PolicyKind::Injection(_) => true,
             PolicyKind::Multipart(_) | PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => false,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Mask(_) => false,
         }
     }
 
@@ -374,7 +376,8 @@ impl Asked {
                 scan.found()
             }
             PolicyKind::Contract(_) => self.visit.as_ref().map(|it| it.look(bytes)).unwrap_or_default(),
-            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => Vec::new(),
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => Vec::new(),
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => Vec::new(),
         }
     }
 

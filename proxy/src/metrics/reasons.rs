@@ -1,7 +1,7 @@
 //! Why requests are refused and connections end, as the metrics name it.
 
 /// The values of `reason`: the codes of refusals, and why connections are turned away or cut.
-pub(crate) const REASONS: [&str; 54] = [
+pub(crate) const REASONS: [&str; 57] = [
     "malformed_request",
     "bad_path",
     "validation_failed",
@@ -24,9 +24,12 @@ pub(crate) const REASONS: [&str; 54] = [
     "access_denied",
     "ip_denied",
     "banned",
+    "bot_denied",
     "api_retired",
     "api_brownout",
     "rate_limited",
+    "abnormal_usage",
+    "step_up_required",
     "quota_exceeded",
     "concurrency_limited",
     "limit_unavailable",

@@ -31,11 +31,15 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The head of a request whose body, or whose answer's body, will be another one.
 pub(crate) fn prepare(plan: &Plan, headers: &mut HeaderMap) {
     if plan.rule.bodies.as_ref().is_some_and(|it| it.response.is_some()) {
-        // Of a part, or of what is packed, nothing can be made.
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.remove(header::RANGE);
-        headers.remove(header::IF_RANGE);
+        prepare_for_whole(headers);
     }
+}
+
+/// Of a part, or of what is packed, nothing can be made.
+pub(super) fn prepare_for_whole(headers: &mut HeaderMap) {
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.remove(header::RANGE);
+    headers.remove(header::IF_RANGE);
 }
 
 /// What the upstream gets instead. What has no body keeps none.
@@ -132,8 +136,13 @@ pub(crate) async fn whole(record: &Record, mut body: ResponseBody, bytes_max: u6
     Ok(Some(text.finish(metrics)).filter(|bytes| bytes.len() as u64 <= bytes_max))
 }
 
-/// What was true of the bytes that came in and is not of these.
 fn describe(headers: &mut HeaderMap) {
+    undescribe(headers);
+    headers.insert(header::CONTENT_TYPE, JSON);
+}
+
+/// What was true of the bytes that came in and is not of these.
+pub(super) fn undescribe(headers: &mut HeaderMap) {
     let gone = [
         header::CONTENT_ENCODING,
         header::CONTENT_LENGTH,
@@ -145,7 +154,6 @@ fn describe(headers: &mut HeaderMap) {
         HeaderName::from_static("repr-digest"),
     ];
     gone.into_iter().for_each(|name| drop(headers.remove(name)));
-    headers.insert(header::CONTENT_TYPE, JSON);
     super::weaken(headers);
 }
 
@@ -153,11 +161,11 @@ fn values<'r>(record: &'r Record) -> impl Fn(&Variable) -> Cow<'r, str> {
     |variable| value(record, variable)
 }
 
-fn bound(max: Size) -> usize {
+pub(super) fn bound(max: Size) -> usize {
     usize::try_from(max.0).unwrap_or(usize::MAX)
 }
 
 /// Counted as held until it is taken.
-fn held(record: &Record, made: String) -> Bytes {
+pub(super) fn held(record: &Record, made: String) -> Bytes {
     Bytes::from_owner(Held::new(made.into(), &record.conn.worker.metrics))
 }

@@ -6,6 +6,7 @@ pub(crate) mod bodies;
 #[cfg(feature = "compression")]
 pub mod compress;
 mod cors;
+pub(crate) mod mask;
 pub(crate) mod mirror;
 mod scene;
 mod split;

@@ -102,6 +102,7 @@ impl World {
             ],
             "policies": [
                 {"name": "nobody", "ip": {"deny": ["127.0.0.1"]}},
+                {"name": "no-curl", "bot": {"deny": ["(?i)curl"]}},
                 {"name": "flat", "json": {"max_depth": 1}},
                 {"name": "promised", "contract": {"responses": "enforce", "operations": [
                     {"method": "GET", "path": "/promised", "responses": [{"status": "204"}]},
@@ -124,6 +125,7 @@ impl World {
                 with(to("packed", "echo"), "body", json!({"decompressed_max": "10"})),
                 with(to("shut", "echo"), "policies", json!(["nobody"])),
                 with(to("flat", "echo"), "policies", json!(["flat"])),
+                with(to("people", "echo"), "policies", json!(["no-curl"])),
                 with(to("promised", "echo"), "policies", json!(["promised"])),
                 with(to("v0", "echo"), "policies", json!(["v0"])),
                 with(to("v1", "echo"), "policies", json!(["v1"])),
@@ -252,6 +254,8 @@ async fn of_requests_and_upstreams(examples: &mut Examples) {
         .ask(it, "POST /ruled", &["content-length: 0"], "access_denied", by("authorization", "ruled").rule("no-post"))
         .await;
     examples.ask(it, "GET /shut", &[], "ip_denied", by("before_authentication", "nobody").rule("deny")).await;
+    let curl = by("before_authentication", "no-curl").rule("deny (?i)curl");
+    examples.ask(it, "GET /people", &["user-agent: Curl/8"], "bot_denied", curl).await;
     examples.ask(it, "GET /v0", &[], "api_retired", by("before_authentication", "v0").rule("retired")).await;
     examples.ask(it, "GET /v1", &[], "api_brownout", by("before_authentication", "v1").rule("brownouts")).await;
     examples.ask(it, "GET /broken", &[], "broken_rule", by("route", "broken").rule("match.headers[0].regex")).await;
@@ -287,15 +291,23 @@ async fn of_callers(examples: &mut Examples) {
     let route = |name: &str| json!({"name": name, "match": {"path_prefix": format!("/{name}")}, "upstream": "u", "auth": {"any_of": ["keys", "idp"]}});
     let mut scoped = route("scoped");
     scoped["authorize"] = json!([{"name": "readers", "allow": {"scopes_all": ["orders:read"]}}]);
+    let mut watched = route("watched");
+    watched["policies"] = json!(["slows", "asks"]);
     let world = Callers::new(json!({
         "auth": [
             {"name": "keys", "api_key": {}},
             {"name": "idp", "jwt": {"issuer": "https://idp.test", "audience": ["a"], "jwks_inline": keys, "consumer_claim": "azp"}},
         ],
-        "routes": [route("in"), scoped],
+        "policies": [
+            {"name": "slows", "anomaly": {"over": {"objects": 200}, "action": "throttle"}},
+            {"name": "asks", "anomaly": {"over": {"objects": 200}, "action": "challenge"}},
+        ],
+        "routes": [route("in"), scoped, watched],
     }))
     .await;
     let it = &world.gateway;
+    world.key("acme", "qg_acme");
+    world.key("other", "qg_other");
     let why = by("authentication", "in").rule("any_of keys, idp");
     examples.ask(it, "GET /in", &[], "credentials_missing", why).await;
     examples.ask(it, "GET /in", &["x-api-key: qg_x"], "credentials_invalid", why).await;
@@ -313,6 +325,13 @@ async fn of_callers(examples: &mut Examples) {
     world.revoke(SelectorKind::Jti, b"https://idp.test", b"j1");
     let revoked = Why { phase: "revocation", ..why };
     examples.ask(it, "GET /in", &[&good], "token_revoked", revoked).await;
+    let verdict = |policy: &str, key: &str| crate::anomalies::verdict(it, policy, key, 214, 0);
+    it.proxy.verdicts().replace([verdict("slows", "acme"), verdict("asks", "other")]);
+    let numbers = [("objects", Some(214)), ("over", Some(200)), ("retry_after_s", None)];
+    let slowed = by("limits", "slows").rule("objects").numbers(&numbers);
+    examples.ask(it, "GET /watched", &["x-api-key: qg_acme"], "abnormal_usage", slowed).await;
+    let asked = Why { phase: "authorization", policy: "asks", ..slowed };
+    examples.ask(it, "GET /watched", &["x-api-key: qg_other"], "step_up_required", asked).await;
     world.ban("127.0.0.1");
     examples.ask(it, "GET /in", &[], "banned", by("before_authentication", "in").rule("127.0.0.1")).await;
 

@@ -1,6 +1,7 @@
 //! The proxy over real sockets. One program, so that it is linked once.
 
 mod ai;
+mod anomalies;
 mod bodies;
 mod body_rewrites;
 mod cache;
@@ -28,11 +29,14 @@ mod limits;
 mod listeners;
 mod listeners_tls;
 mod login;
+mod masks;
+mod mmdb;
 mod names;
 mod protocols;
 mod proxy_status;
 mod quotas;
 mod receivers;
+mod redaction;
 mod routes;
 mod smuggling;
 mod smuggling_corpus;
@@ -52,4 +56,5 @@ mod upstream_tls;
 mod versions;
 mod websocket;
 mod websocket_h2;
+mod welcome;
 mod world;

@@ -102,30 +102,6 @@ impl SimDisk {
         Self { state: Arc::new(Mutex::new(survived)) }
     }
 
-    /// The power goes now: nothing more is done on it, and a restart finds the disk that this returns.
-    pub fn cut(&self, rng: &mut Rng) -> Self {
-        self.lock().dies_at = Some(0);
-        self.after_power_cut(rng)
-    }
-
-    /// The process is killed now.
-    pub fn kill(&self) -> Self {
-        self.lock().dies_at = Some(0);
-        self.after_kill()
-    }
-
-    /// One of the next operations fails, once.
-    pub fn fail_soon(&self, within: u64) {
-        let mut state = self.lock();
-        state.fails_at = Some(state.operations + within);
-    }
-
-    /// The bytes of a file, if it is there.
-    pub fn find(&self, path: &Path) -> Option<Vec<u8>> {
-        let state = self.lock();
-        state.names.get(path).map(|number| state.files[*number].now.clone())
-    }
-
     /// A copy on which everything is durable, with one change to a file.
     pub fn altered(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Self {
         let copy = self.copied();
@@ -171,6 +147,34 @@ impl SimDisk {
 
     fn file(&self, number: usize) -> Arc<dyn DiskFile> {
         Arc::new(SimFile { disk: self.clone(), number })
+    }
+}
+
+/// What whole clusters in virtual time need beyond that.
+#[cfg(feature = "simulation")]
+impl SimDisk {
+    /// The power goes now: nothing more is done on it, and a restart finds the disk that this returns.
+    pub fn cut(&self, rng: &mut Rng) -> Self {
+        self.lock().dies_at = Some(0);
+        self.after_power_cut(rng)
+    }
+
+    /// The process is killed now.
+    pub fn kill(&self) -> Self {
+        self.lock().dies_at = Some(0);
+        self.after_kill()
+    }
+
+    /// One of the next operations fails, once.
+    pub fn fail_soon(&self, within: u64) {
+        let mut state = self.lock();
+        state.fails_at = Some(state.operations + within);
+    }
+
+    /// The bytes of a file, if it is there.
+    pub fn find(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.lock();
+        state.names.get(path).map(|number| state.files[*number].now.clone())
     }
 }
 

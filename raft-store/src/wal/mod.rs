@@ -226,7 +226,7 @@ impl Wal {
         self.shared.push(op, |memory, _| memory.purge(upto))
     }
 
-    #[cfg(feature = "simulation")]
+    #[cfg(all(test, feature = "simulation"))]
     pub fn is_idle(&self) -> bool {
         self.shared.is_idle()
     }

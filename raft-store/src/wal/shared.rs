@@ -163,7 +163,7 @@ impl Shared {
     }
 
     /// All that anybody waits for is written, or never will be.
-    #[cfg(feature = "simulation")]
+    #[cfg(all(test, feature = "simulation"))]
     pub fn is_idle(&self) -> bool {
         let inner = self.lock();
         inner.failed.is_some() || !inner.writing && inner.queue.iter().all(Op::is_lazy)

@@ -221,8 +221,11 @@ impl Desk {
         let changed = check(call, state, &intent, &whole)?;
         let (changed, held) = guardrails::hold(call, state, changed, &mut intent.places).await?;
         intent.warnings.extend(held.warnings);
+        let protected = state.protected(&changed).cloned();
         (whole.guardrails, whole.findings) = (state.guardrails(), held.findings.into());
         if intent.mode == Mode::Validate {
+            let waits = |key| format!("{key} is protected: the change would wait for the approval of somebody else");
+            intent.warnings.extend(protected.map(waits));
             return Ok(preview(self, state, intent, &changed));
         }
         // Nothing differs in a linearized state, and `check` has compared what was expected: no entry is needed.
@@ -230,6 +233,9 @@ impl Desk {
             let outcome = Outcome { noop: true, ..Outcome::default() };
             let written = Written { index: state.revision, revision: state.revision, outcome };
             return self.answer(call, intent, written, Some(changed)).await;
+        }
+        if let Some(key) = protected {
+            return Err(self.hold(call, state, &key, entry(whole, &changed)?, &changed).await?);
         }
         let body = Body::ChangeResources(entry(whole, &changed)?);
         let applied = self.propose_asked(call, intent.request_id, Some(intent.asked), body).await?;
@@ -347,20 +353,37 @@ fn check(call: &Call, state: &State, intent: &Intent, whole: &ChangeResources) -
     if intent.trial.is_some_and(|trial| !TRIAL_RANGE.contains(&trial)) {
         return Err(failure::bad_field("trial", "allowed: 1s to 24h"));
     }
-    let changed = state.preview(&call.actor, whole).map_err(|refused| intent.places.rejected(&refused))?;
+    checked(call, state, &call.actor, whole, &intent.places)
+}
+
+/// Of a change that `actor` wants and `call` writes.
+pub fn checked(
+    call: &Call,
+    state: &State,
+    actor: &Actor,
+    whole: &ChangeResources,
+    places: &Places,
+) -> Result<Vec<Changed>, Status> {
+    let changed = state.preview(actor, whole).map_err(|refused| places.rejected(&refused))?;
     // In a dry run too: it would evaluate whatever guardrail it brings.
     changed.iter().filter(|it| governs(it)).try_for_each(|it| call.may_govern(&it.key))?;
-    for it in &changed {
-        if let Some(resource) = &it.after {
-            let wrong = |wrong: Invalid| failure::invalid(&wrong.under(intent.places.place(&it.key)));
-            compile::check(resource).map_err(wrong)?;
-        }
-    }
+    compiled(&changed, places)?;
     Ok(changed)
 }
 
+/// Whether this build can carry it out.
+pub fn compiled(changed: &[Changed], places: &Places) -> Result<(), Status> {
+    for it in changed {
+        if let Some(resource) = &it.after {
+            let wrong = |wrong: Invalid| failure::invalid(&wrong.under(places.place(&it.key)));
+            compile::check(resource).map_err(wrong)?;
+        }
+    }
+    Ok(())
+}
+
 /// By the wall clock of the newest entry: for people.
-fn trial_until(state: &State, revision: u64) -> Option<prost_types::Timestamp> {
+pub fn trial_until(state: &State, revision: u64) -> Option<prost_types::Timestamp> {
     let trial = state.trial.as_ref().filter(|trial| trial.revision == revision)?;
     let left_ms = trial.ends_at_us.saturating_sub(state.clock_us) / 1_000;
     Some(messages::timestamp_ms(state.wall_ms + left_ms))

@@ -48,6 +48,25 @@ pub fn changes(changed: &[Changed]) -> Vec<admin::Change> {
     changes
 }
 
+/// For whoever decides: all that is to be, and what was as far as it fits into one answer.
+pub fn decided(changed: &[Changed]) -> Vec<admin::Change> {
+    let mut left = BODIES_BYTES_MAX;
+    let change = |it: &Changed| {
+        let before = it.before.as_ref().map(convert::resource_shown);
+        let bytes = before.as_ref().map_or(0, Message::encoded_len);
+        let fits = bytes <= left;
+        left -= if fits { bytes } else { 0 };
+        admin::Change {
+            kind: convert::kind_to(it.key.kind).into(),
+            name: it.key.name.to_string(),
+            action: action(it).into(),
+            before: before.filter(|_| fits),
+            after: it.after.as_ref().map(convert::resource_shown),
+        }
+    };
+    changed.iter().map(change).collect()
+}
+
 pub fn revision(facts: &RevisionFacts) -> admin::Revision {
     admin::Revision {
         revision: facts.revision,
@@ -84,5 +103,30 @@ fn trial(status: TrialStatus) -> &'static str {
         TrialStatus::Confirmed => "confirmed",
         TrialStatus::Aborted => "aborted",
         TrialStatus::Expired => "expired",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorumgate_model::resource::Kind;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whoever_decides_sees_all_that_is_to_be() {
+        // Of a megabyte and more each.
+        let nets: Vec<String> =
+            (0..70_000u32).map(|n| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
+        let policy = |deny: &[String]| Kind::Policy.parse(json!({ "name": "p", "ip": { "deny": deny } })).unwrap();
+        let (before, after) = (policy(&nets), policy(&nets[1..2]));
+        let one = Changed { key: after.key(), before: Some(before), after: Some(after) };
+        let many = vec![one; 20];
+        let bytes: usize = changes(&many[..1]).iter().map(Message::encoded_len).sum();
+        assert!(bytes * many.len() > BODIES_BYTES_MAX, "{bytes}");
+        assert!(changes(&many).iter().all(|it| it.after.is_none()));
+        let decided = decided(&many);
+        assert!(decided.iter().all(|it| it.after.is_some()));
+        assert!(decided[0].before.is_some() && decided[19].before.is_none());
     }
 }

@@ -1,10 +1,10 @@
 //! The Config service: one write path for everything that operators write, its history, trials and the watch.
 
-mod apply;
-mod guardrails;
+pub mod apply;
+pub mod guardrails;
 mod history;
 pub mod messages;
-mod places;
+pub mod places;
 mod typed;
 mod watch;
 

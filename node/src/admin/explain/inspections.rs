@@ -1,8 +1,8 @@
-//! What a route's policies would look at in the request, once they have its body.
+//! What a route's policies would look at in the request, once they have its body, and in the answer.
 
 use quorumgate_model::{
     resource::{JsonPolicy, PolicyKind, PolicyMode, Tolerance},
-    ruleset::{Rule, Ruleset},
+    ruleset::{Mask, Rule, Ruleset},
 };
 
 /// In words, and by which policy.
@@ -10,7 +10,8 @@ pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
     let told = rules.inspections(rule).into_iter().filter_map(|policy| {
         let look = policy.kind.look()?;
         let what = match &policy.kind {
-            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => return None,
+            PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => return None,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => return None,
             PolicyKind::Json(it) => json(it),
             PolicyKind::Injection(it) => {
                 let classes = match it.classes.as_slice() {
@@ -53,7 +54,22 @@ pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
         };
         Some((format!("{what}, bodies up to {}; {then}{others}", look.body_max), policy.name.to_string()))
     });
-    told.collect()
+    told.chain(rules.masks(rule).iter().map(|it| mask(it))).collect()
+}
+
+fn mask(it: &Mask) -> (String, String) {
+    let except = match it.unless.groups.is_empty() && it.unless.scopes_any.is_empty() {
+        true => String::new(),
+        false => format!(", but not from {}", [&it.unless.groups[..], &it.unless.scopes_any].concat().join(", ")),
+    };
+    let others = match it.other_types {
+        Tolerance::Allow => "",
+        Tolerance::Refuse => "; no other types",
+    };
+    (
+        format!("values of answers are hidden{except}, bodies up to {}; else refused{others}", it.body_max),
+        it.policy.to_string(),
+    )
 }
 
 fn json(it: &JsonPolicy) -> String {

@@ -1,6 +1,7 @@
 //! The same calls as JSON under `/api/v1`, for browsers and for scripts without gRPC. Each is one RPC, goes through the same
 //! gate and the same service, and answers in the shapes that the command line prints.
 
+mod approvals;
 mod credentials;
 mod overview;
 mod paths;
@@ -89,6 +90,7 @@ pub async fn answer(asked: Asked, request: Request<Incoming>, local: Local) -> R
         Asked::Doctor | Asked::Stats | Asked::Audit | Asked::Exchange(_) | Asked::Match => {
             observed(asked, &request, local).await?
         }
+        Asked::Approvals | Asked::Approval(..) => approvals::answer(asked, &request, local).await?,
         Asked::Keys
         | Asked::CreateKey
         | Asked::RotateKey(_)

@@ -47,6 +47,8 @@ pub enum Asked {
     Revocations,
     Revoke,
     Bans,
+    Approvals,
+    Approval(String, ApprovalVerb),
     /// "": of every limit.
     Usage(String),
     TransferLeader,
@@ -70,6 +72,13 @@ pub enum KeyVerb {
     Revoke,
     Disable,
     Enable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApprovalVerb {
+    Get,
+    Approve,
+    Reject,
 }
 
 /// All of them, for whoever asks for another.
@@ -107,6 +116,10 @@ pub const KNOWN: &[&str] = &[
     "GET revocations",
     "POST revocations",
     "GET bans",
+    "GET approvals",
+    "GET approvals/ID",
+    "POST approvals/ID/approve",
+    "POST approvals/ID/reject",
     "GET usage",
     "GET usage/LIMIT",
     "GET upstreams/NAME/health",
@@ -153,6 +166,11 @@ pub fn find(method: &Method, path: &str) -> Result<(Asked, String), Status> {
         ("GET", ["revocations"]) => Some((Asked::Revocations, "Revocation/ListRevocations".into())),
         ("POST", ["revocations"]) => Some((Asked::Revoke, "Revocation/RevokeToken".into())),
         ("GET", ["bans"]) => Some((Asked::Bans, "Bans/ListBans".into())),
+        ("GET", ["approvals"]) => Some((Asked::Approvals, "Approvals/ListPending".into())),
+        ("GET", ["approvals", id]) => {
+            Some((Asked::Approval((*id).into(), ApprovalVerb::Get), "Approvals/GetPending".into()))
+        }
+        ("POST", ["approvals", id, verb]) => approval(id, verb),
         ("GET", ["upstreams", name, "health"]) => {
             Some((Asked::Health((*name).into()), "Upstreams/GetUpstreamHealth".into()))
         }
@@ -194,6 +212,15 @@ fn key(id: &str, verb: &str) -> Option<(Asked, String)> {
         _ => return None,
     };
     Some((Asked::Key(id.into(), verb), format!("Key/{rpc}")))
+}
+
+fn approval(id: &str, verb: &str) -> Option<(Asked, String)> {
+    let (verb, rpc) = match verb {
+        "approve" => (ApprovalVerb::Approve, "Approve"),
+        "reject" => (ApprovalVerb::Reject, "Reject"),
+        _ => return None,
+    };
+    Some((Asked::Approval(id.into(), verb), format!("Approvals/{rpc}")))
 }
 
 fn object(verb: &str, list: &str, name: Option<&str>) -> Option<(Asked, String)> {

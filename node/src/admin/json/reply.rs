@@ -66,7 +66,12 @@ fn told(status: &Status) -> Value {
     let info = details.error_info();
     let code = info.map(|it| it.reason.to_ascii_lowercase()).unwrap_or_default();
     let request_id = info.and_then(|it| it.metadata.get("request_id"));
-    json!({ "code": code, "message": status.message(), "fields": fields, "request_id": request_id })
+    let mut json = json!({ "code": code, "message": status.message(), "fields": fields, "request_id": request_id });
+    // Under which a change waits for an approval.
+    if let Some(id) = info.and_then(|it| it.metadata.get("id")?.parse::<u64>().ok()) {
+        json["id"] = id.into();
+    }
+    json
 }
 
 pub fn refused(status: &Status) -> Response<Body> {

@@ -15,9 +15,9 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use quorumgate_model::{ruleset::Ruleset, timing};
 use quorumgate_proto::admin::v1::{
-    self as admin, cluster_client::ClusterClient, config_client::ConfigClient, key_client::KeyClient,
-    limit_usage_client::LimitUsageClient, observe_client::ObserveClient, revocation_client::RevocationClient,
-    upstreams_client::UpstreamsClient,
+    self as admin, approvals_client::ApprovalsClient, cluster_client::ClusterClient, config_client::ConfigClient,
+    key_client::KeyClient, limit_usage_client::LimitUsageClient, observe_client::ObserveClient,
+    revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::{RootCertStore, crypto::aws_lc_rs};
@@ -196,6 +196,10 @@ type Authenticated = InterceptedService<Channel, Bearer>;
 impl Client {
     pub fn config(&self) -> ConfigClient<Authenticated> {
         ConfigClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub fn approvals(&self) -> ApprovalsClient<Authenticated> {
+        ApprovalsClient::new(self.channel.clone())
     }
 
     pub fn keys(&self) -> KeyClient<Authenticated> {

@@ -169,3 +169,136 @@ async fn a_trial_of_what_binds_all_is_ended_by_who_may_write_it() {
     admin.config().abort_trial(abort).await.unwrap();
     assert_eq!(node.consensus.state().guardrails(), None);
 }
+
+async fn json(node: &Fixture, method: &str, path: String, token: &str) -> (u16, serde_json::Value) {
+    let request = http::Request::builder().method(method).uri(format!("{}/api/v1/{path}", node.origin()));
+    let request = request.header("authorization", format!("Bearer {token}")).body(String::new()).unwrap();
+    let answer = node.browse(request).await;
+    (answer.status().as_u16(), serde_json::from_str(answer.body()).unwrap())
+}
+
+fn gold(name: &str, path: &str) -> admin::Route {
+    let mut route = route(name, "common");
+    route.meta.get_or_insert_default().labels = [("tier".to_owned(), "gold".to_owned())].into();
+    route.r#match.as_mut().unwrap().path = Some(admin::r#match::Path::PathPrefix(path.into()));
+    route
+}
+
+#[tokio::test]
+async fn what_is_protected_waits_for_somebody_else_whichever_call_it_comes_by() {
+    let node = Fixture::start().await;
+    let root = node.local().await;
+    let before = root.apply(config(vec![upstream("common", "")], vec![route("pay", "common")])).await.unwrap().revision;
+    let mut whole = config(vec![], vec![gold("pay", "/pay"), route("free", "common")]);
+    let rail = admin::Guardrail {
+        name: "four-eyes".into(),
+        message: "two of us".into(),
+        approval_labels: vec!["tier=gold".into()],
+        ..Default::default()
+    };
+    whole.config.as_mut().unwrap().guardrails = vec![rail];
+    let revision = root.apply(whole).await.unwrap().revision;
+    let ann = node.remote(Some(&node.admin_token("ann", "admin", "").await)).await;
+    let ben = node.remote(Some(&node.admin_token("ben", "admin", "").await)).await;
+
+    let delete = || admin::DeleteObjectRequest { name: "pay".into(), ..Default::default() };
+    let typed = admin::WriteRouteRequest { route: Some(gold("pay", "/typed")), ..Default::default() };
+    let target = Some(admin::rollback_request::Target::Revision(before));
+    let rollback = admin::RollbackRequest { target, ..Default::default() };
+    let bare = config(vec![], vec![route("pay", "common")]);
+    let pruning = admin::ApplyConfigRequest { prune: true, owner: "team".into(), ..bare.clone() };
+    let unlock = admin::DeleteObjectRequest { name: "four-eyes".into(), ..Default::default() };
+    let held = [
+        ann.apply(config(vec![], vec![gold("pay", "/paid")])).await.map(drop),
+        ann.apply(bare).await.map(drop),
+        ann.apply(pruning).await.map(drop),
+        ann.config().delete_route(delete()).await.map(drop),
+        ann.config().update_route(typed).await.map(drop),
+        ann.config().rollback(rollback).await.map(drop),
+        // Nor does root get past it.
+        root.config().delete_guardrail(unlock).await.map(drop),
+        root.config().delete_route(delete()).await.map(drop),
+    ];
+    for held in &held {
+        let refused = held.as_ref().unwrap_err();
+        assert_eq!((refused.code(), &*reason(refused)), (Code::FailedPrecondition, "APPROVAL_REQUIRED"), "{refused}");
+    }
+    assert_eq!(node.consensus.state().revision, revision, "nothing was written");
+    ann.apply(config(vec![], vec![route("free2", "common")])).await.unwrap();
+
+    let id = |status: &tonic::Status| -> u64 {
+        let details = tonic_types::StatusExt::get_error_details(status);
+        details.error_info().unwrap().metadata["id"].parse().unwrap()
+    };
+    let first = id(held[0].as_ref().unwrap_err());
+    // Asked again it is the same that waits, also under the same request id.
+    for _ in 0..2 {
+        let request_id = uuid::Uuid::from_u128(7).to_string();
+        let again = admin::ApplyConfigRequest { request_id, ..config(vec![], vec![gold("pay", "/paid")]) };
+        assert_eq!(id(&ann.apply(again).await.unwrap_err()), first);
+    }
+    let mut dry = config(vec![], vec![gold("pay", "/paid")]);
+    dry.validate_only = true;
+    assert!(ann.apply(dry).await.unwrap().warnings[0].contains("route/pay is protected"));
+
+    let viewer = node.remote(Some(&node.admin_token("eve", "viewer", "").await)).await;
+    let listed = viewer.approvals().list_pending(admin::ListPendingRequest {}).await.unwrap().into_inner().pending;
+    assert!(listed.iter().any(|it| it.id == first && it.actor.ends_with("ann")), "{listed:?}");
+    let shown = viewer.approvals().get_pending(admin::GetPendingRequest { id: first }).await.unwrap().into_inner();
+    assert_eq!(shown.pending.unwrap().changes[0].name, "pay");
+    let decide = |id| admin::DecideRequest { id, reason: "looked at".into() };
+    let code = |answer: Result<tonic::Response<admin::WriteResponse>, tonic::Status>| reason(&answer.unwrap_err());
+    assert_eq!(code(viewer.approvals().approve(decide(first)).await), "ROLE_TOO_LOW");
+    assert_eq!(code(ann.approvals().approve(decide(first)).await), "OWN_APPROVAL");
+    let done = ben.approvals().approve(decide(first)).await.unwrap().into_inner();
+    assert!(done.revision > revision && done.changes[0].name == "pay");
+    assert_eq!(code(ben.approvals().approve(decide(first)).await), "NOT_FOUND");
+    // The others were of the route as it was.
+    assert_eq!(code(ben.approvals().approve(decide(id(held[3].as_ref().unwrap_err()))).await), "CONFLICT");
+    // What was asked for is held against guardrails of now.
+    let strict = admin::Guardrail { name: "described".into(), ..guardrail("deny") };
+    let late = id(&ann.apply(config(vec![], vec![gold("new", "/new")])).await.unwrap_err());
+    let write = admin::WriteGuardrailRequest {
+        guardrail: Some(admin::Guardrail { effect: "warn".into(), ..strict.clone() }),
+        ..Default::default()
+    };
+    root.config().create_guardrail(write).await.unwrap();
+    let mut mended = config(vec![], vec![described("free"), described("free2")]);
+    mended.config.as_mut().unwrap().guardrails =
+        vec![admin::Guardrail { require: "kind != 'routes' || object.name != 'new'".into(), ..strict }];
+    root.apply(mended).await.unwrap();
+    assert_eq!(code(ben.approvals().approve(decide(late)).await), "GUARDRAIL_DENIED");
+    // Who looks is told so before.
+    let shown = viewer.approvals().get_pending(admin::GetPendingRequest { id: late }).await.unwrap().into_inner();
+    assert!(shown.pending.unwrap().obstacle.contains("denies route/new"));
+    ben.approvals().reject(decide(late)).await.unwrap();
+
+    // The same as JSON: asked for, looked at, approved.
+    let root_asks = id(&root.apply(config(vec![], vec![gold("pay", "/json")])).await.unwrap_err());
+    let refused = node.local().await.approvals().approve(decide(root_asks)).await;
+    assert_eq!(code(refused), "OWN_APPROVAL");
+    let deletes = ann.config().delete_route(delete()).await.unwrap_err();
+    let token = node.admin_token("cem", "operator", "").await;
+    let ask = |method: &'static str, path: String| json(&node, method, path, &token);
+    let (status, listed) = ask("GET", "approvals".into()).await;
+    let listed: Vec<_> = listed["pending"].as_array().unwrap().iter().map(|it| it["id"].as_u64().unwrap()).collect();
+    assert!(status == 200 && listed.contains(&root_asks) && !listed.contains(&first), "{listed:?}");
+    let (_, shown) = ask("GET", format!("approvals/{root_asks}")).await;
+    assert_eq!(shown["objects"][0]["after"]["match"]["path_prefix"], "/json", "{shown}");
+    let (status, written) = ask("POST", format!("approvals/{root_asks}/approve?reason=read")).await;
+    assert_eq!((status, &written["noop"]), (200, &serde_json::json!(false)), "{written}");
+    let (status, refused) = ask("POST", format!("approvals/{}/approve", id(&deletes))).await;
+    assert_eq!((status, &refused["code"]), (409, &serde_json::json!("conflict")), "{refused}");
+    let (status, _) = ask("POST", format!("approvals/{}/reject", id(&deletes))).await;
+    assert_eq!(status, 200);
+    let (status, refused) = ask("DELETE", "routes/pay".into()).await;
+    assert_eq!((status, &refused["code"]), (412, &serde_json::json!("approval_required")), "{refused}");
+    let (_, shown) = ask("GET", format!("approvals/{}", refused["id"])).await;
+    assert_eq!(shown["actor"], "token/cem");
+
+    let list = admin::ListAuditRequest { limit: 50, ..Default::default() };
+    let entries = root.observe().list_audit(list).await.unwrap().into_inner().entries;
+    let told = |words: &str| entries.iter().any(|it| it.summary.contains(words));
+    assert!(told(&format!("change {first} waits for an approval: 1 updated; route/pay")), "{entries:?}");
+    assert!(told(&format!("change {first} of")) && told("approved: 1 updated") && told("rejected"), "{entries:?}");
+}

@@ -1,7 +1,9 @@
 //! The command line's grammar: every verb, its flags and their help texts.
 
 mod ai;
+mod anomalies;
 mod apis;
+mod approvals;
 mod bans;
 mod cache;
 mod cluster;
@@ -20,7 +22,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorumgate_model::{resource::Name, units::Span};
 
 pub use ai::*;
+pub use anomalies::*;
 pub use apis::*;
+pub use approvals::*;
 pub use bans::*;
 pub use cache::*;
 pub use cluster::*;
@@ -216,9 +220,15 @@ pub enum Command {
     /// What is revoked: tokens, sessions, consumers, certificates.
     #[command(subcommand)]
     Token(Token),
+    /// Changes of what is protected, which wait for somebody else's approval.
+    #[command(subcommand)]
+    Approval(ApprovalVerb),
     /// Who is shut out for a while: addresses, networks, consumers, credentials.
     #[command(subcommand)]
     Ban(BanVerb),
+    /// Who behaves unlike others, on all nodes together.
+    #[command(subcommand)]
+    Anomaly(AnomalyVerb),
     /// Who changed what, who was refused, and whether that is what was written.
     #[command(subcommand)]
     Audit(Audit),

@@ -3,6 +3,7 @@
 
 mod access;
 mod ai;
+mod anomaly;
 mod contract;
 mod governance;
 mod identity;

@@ -1,7 +1,9 @@
 //! The verbs that ask a node: each makes one call and prints its answer.
 
 pub mod ai;
+pub mod anomalies;
 pub mod apis;
+pub mod approvals;
 pub mod audit;
 pub mod audit_export;
 pub mod backup;

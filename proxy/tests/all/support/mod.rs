@@ -69,6 +69,7 @@ pub fn settings() -> Settings {
         access_log: AccessLog { default_on: false, path: None },
         trusted_proxies: Vec::new(),
         name_servers: Vec::new(),
+        redaction: Default::default(),
         limits: ClientLimits::default(),
     }
 }

@@ -364,7 +364,7 @@ impl World {
         while !self.all_vote() {
             assert!(Instant::now() < ends, "five members that reach each other do not all vote: {}", self.shown());
             if let Some((_, raft)) = self.leader()
-                && Instant::now().duration_since(ends - MENDED_WITHIN).subsec_millis() % 500 == 0
+                && Instant::now().duration_since(ends - MENDED_WITHIN).subsec_millis().is_multiple_of(500)
             {
                 tokio::spawn(change_voters(raft, everybody.clone()));
             }

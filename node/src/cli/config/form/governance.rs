@@ -44,10 +44,16 @@ pub static GUARDRAIL: Object = Object {
         Field::new("kinds", Form::List(&Form::Text), "The lists that it looks at, such as routes; all if left out.")
             .default("[]"),
         Field::new("require", Form::Text, "CEL over object, an object's words with defaults, and kind, its list.")
-            .required(),
+            .default("\"\""),
         Field::new("effect", Form::Enum(&["deny", "warn", "audit"]), "What becomes of a change that breaks it.")
             .default("\"deny\""),
         Field::new("message", Form::Text, "Why, for who meets it.").required(),
         Field::new("except_owners", Form::List(&Form::Text), "Owners whose objects it leaves alone.").default("[]"),
+        Field::new(
+            "approval_labels",
+            Form::List(&Form::Text),
+            "key or key=value: objects with such a label change only once another person has approved.",
+        )
+        .default("[]"),
     ],
 };

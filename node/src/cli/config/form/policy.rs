@@ -4,7 +4,7 @@ use quorumgate_model::resource::{
     GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, THRESHOLD_MAX, XML_ATTRIBUTES_MAX, XML_DEPTH_MAX,
 };
 
-use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object, ai, contract};
+use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object, ai, anomaly, contract};
 
 pub static POLICY: Object = Object {
     about: "What routes ask of a request beside who asks.",
@@ -29,6 +29,73 @@ pub static POLICY: Object = Object {
         Field::new("contract", Form::Object(&contract::CONTRACT), "Which operations an API has, by JSON Schema.")
             .default("null"),
         Field::new("ai", Form::Object(&ai::AI), "Where models are asked, and for how much.").default("null"),
+        Field::new("anomaly", Form::Object(&anomaly::ANOMALY), "How callers behave, over all nodes together.")
+            .default("null"),
+        Field::new("bot", Form::Object(&BOT), "By what a client calls itself.").default("null"),
+        Field::new("mask", Form::Object(&MASK), "What of answers is hidden from all callers but some.").default("null"),
+    ],
+};
+
+static BOT: Object = Object {
+    about: "By User-Agent: 403 bot_denied. A client can call itself anything; this keeps out what does not hide.",
+    fields: &[
+        Field::new("mode", MODE, MODE_ABOUT).default("\"enforce\""),
+        Field::new(
+            "allow",
+            Form::List(&Form::Text),
+            "Regular expressions of a part of it; who is allowed comes in whatever else is said.",
+        )
+        .default("[]"),
+        Field::new("deny", Form::List(&Form::Text), "Regular expressions of a part of it.").default("[]"),
+        Field::new("missing", TOLERANCE, "Requests without it.").default("\"allow\""),
+        Field::new("scanners", TOLERANCE, "Tools that look for holes, as far as they say so.").default("\"refuse\""),
+    ],
+};
+
+static MASK: Object = Object {
+    about: "Values in upstreams' answers of JSON that are hidden; 502 upstream_protocol_error for what cannot be looked through.",
+    fields: &[
+        Field::new("fields", Form::List(&Form::Object(&MASKED_FIELD)), "Values by where they stand.").default("[]"),
+        Field::new(
+            "patterns",
+            Form::List(&Form::Object(&MASKED_PATTERN)),
+            "What in texts, names and numbers looks like something, wherever it stands.",
+        )
+        .default("[]"),
+        Field::new("unless", Form::Object(&MASK_EXEMPTION), "From whom nothing is hidden.").default("{}"),
+        Field::new(
+            "body_max",
+            Form::Size,
+            "What is read of an answer, and what it may unpack into: at most 16MiB. Larger ones are refused.",
+        )
+        .default("\"1MiB\""),
+        Field::new("other_types", TOLERANCE, "Answers that are no JSON.").default("\"refuse\""),
+    ],
+};
+
+static MASKED_FIELD: Object = Object {
+    about: "A value, with all that is in it.",
+    fields: &[
+        Field::new("pointer", Form::Text, "RFC 6901; * is any one step, ** as the first one any number of them.")
+            .required(),
+        Field::new("with", Form::Enum(&["stars", "last4", "null", "remove"]), "What stands in its place.")
+            .default("\"stars\""),
+    ],
+};
+
+static MASKED_PATTERN: Object = Object {
+    about: "Something that has a form of its own.",
+    fields: &[
+        Field::new("class", Form::Enum(&["card", "iban", "email"]), "What it is.").required(),
+        Field::new("with", Form::Enum(&["stars", "last4"]), "What stands in its place.").default("\"stars\""),
+    ],
+};
+
+static MASK_EXEMPTION: Object = Object {
+    about: "Callers who are in one of the groups, or have one of the scopes; nobody if both are left out.",
+    fields: &[
+        Field::new("groups", Form::List(&Form::Text), "Of consumers, and of tokens.").default("[]"),
+        Field::new("scopes_any", Form::List(&Form::Text), "Of credentials and tokens.").default("[]"),
     ],
 };
 
@@ -193,5 +260,18 @@ static IP: Object = Object {
         .default("[]"),
         Field::new("deny_file", Form::FileOf("deny", Content::Lines), "A file with one network or address a line."),
         Field::new("deny", Form::List(&Form::Text), "Networks and addresses.").default("[]"),
+        Field::new("allow_countries", COUNTRIES, "By the file proxy.geo.country of each node.").default("[]"),
+        Field::new("deny_countries", COUNTRIES, "Two letters of ISO 3166-1 each.").default("[]"),
+        Field::new("allow_asns", ASNS, "By the file proxy.geo.asn of each node.").default("[]"),
+        Field::new("deny_asns", ASNS, "Numbers of autonomous systems.").default("[]"),
+        Field::new(
+            "unknown_place",
+            Form::Enum(&["unlisted", "allow", "deny"]),
+            "What an address counts as of which it is not known where it is; unlisted: it is in none of the lists.",
+        )
+        .default("\"unlisted\""),
     ],
 };
+
+const COUNTRIES: Form = Form::List(&Form::Text);
+const ASNS: Form = Form::List(&Form::Int(0, u32::MAX as i64));

@@ -1,0 +1,132 @@
+//! Policies of kind `mask`: what of an upstream's answer this caller is not to see. It is hidden behind the cache, which keeps
+//! answers as they came, and before the route makes another body of it. What cannot be looked through goes nowhere.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http_body::Body;
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    resource::Tolerance,
+    ruleset::{Mask, Unfit},
+};
+
+use super::bodies;
+use crate::{
+    body::ResponseBody,
+    identity::Identity,
+    inspect::{
+        Media,
+        read::{self, Plain},
+    },
+    record::Record,
+    refusal::Refusal,
+};
+
+/// Of one exchange.
+#[derive(Default)]
+pub(crate) struct Masks {
+    /// Those that hide something from this caller.
+    all: Vec<Arc<Mask>>,
+    /// Some other one of the route hides nothing from him.
+    is_lifted: bool,
+}
+
+impl Masks {
+    pub(crate) fn new(mut all: Vec<Arc<Mask>>, identity: Option<&Identity>) -> Self {
+        let before = all.len();
+        all.retain(|mask| !mutants::is(Mutant::MaskLifted) && !is_exempt(mask, identity));
+        Self { is_lifted: all.len() < before, all }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty() && !self.is_lifted
+    }
+
+    /// The head of a request whose answer will be looked through.
+    pub(crate) fn prepare(&self, headers: &mut HeaderMap) {
+        if !self.all.is_empty() {
+            bodies::prepare_for_whole(headers);
+        }
+    }
+
+    /// What the client gets of it.
+    pub(crate) async fn answer(
+        self,
+        record: &Record,
+        response: Response<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let (mut head, body) = response.into_parts();
+        if self.is_lifted {
+            keep_private(&mut head.headers);
+        }
+        if self.all.is_empty() {
+            return Ok(Response::from_parts(head, body));
+        }
+        let has_none = record.method == Method::HEAD
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || !matches!(body, ResponseBody::Tunnel(_)) && body.is_end_stream();
+        if has_none {
+            bodies::undescribe(&mut head.headers);
+            return Ok(Response::from_parts(head, body));
+        }
+        let is_json = Media::of(&head.headers).is_json() && !matches!(body, ResponseBody::Tunnel(_));
+        let takers: Vec<&Mask> =
+            self.all.iter().map(|it| &**it).filter(|it| is_json || it.other_types == Tolerance::Refuse).collect();
+        let Some(first) = takers.first() else { return Ok(Response::from_parts(head, body)) };
+        let not_masked = |why| Refusal::AnswerNotMasked { policy: first.policy.clone(), why };
+        if !is_json || head.headers.contains_key(header::CONTENT_RANGE) {
+            return Err(not_masked(
+                "the upstream's answer is not JSON and whole, as this route needs to hide values in it",
+            ));
+        }
+        let too_large = || not_masked("the upstream's answer is larger or deeper than this route can look through");
+        let bytes_max = takers.iter().map(|it| it.body_max.0).min().unwrap_or_default();
+        let Some(bytes) = bodies::whole(record, body, bytes_max).await? else { return Err(too_large()) };
+        let mut bytes = match read::plain(&head.headers, bytes, bytes_max, &record.conn.worker).await {
+            Ok(Plain::Bytes(bytes)) if bytes.len() as u64 <= bytes_max => bytes,
+            Ok(Plain::Bytes(_) | Plain::TooLarge) => return Err(too_large()),
+            Ok(Plain::Overloaded) => return Err(Refusal::Overloaded),
+            Ok(Plain::Unknown) | Err(_) => {
+                return Err(not_masked("the upstream's answer is in a coding that cannot be looked into"));
+            }
+        };
+        for mask in takers {
+            let hidden = mask.hide(&bytes, bodies::bound(mask.body_max));
+            bytes = match hidden {
+                Ok(hidden) => bodies::held(record, hidden),
+                Err(Unfit::TooLarge) => return Err(too_large()),
+                Err(Unfit::NotJson) => {
+                    return Err(not_masked("the upstream's answer says that it is JSON, and is not"));
+                }
+            };
+        }
+        bodies::undescribe(&mut head.headers);
+        Ok(Response::from_parts(head, ResponseBody::Full(bytes)))
+    }
+}
+
+fn is_exempt(mask: &Mask, identity: Option<&Identity>) -> bool {
+    let (groups, scopes) = (&mask.unless.groups, &mask.unless.scopes_any);
+    let mut callers = identity.into_iter().flat_map(Identity::callers);
+    callers.any(|caller| {
+        caller.groups().any(|it| groups.iter().any(|group| group == it))
+            || scopes.iter().any(|it| caller.scopes.has(it))
+    })
+}
+
+/// Caches behind this gateway would show it to all (RFC 9111 5.2.2.7, RFC 9213).
+fn keep_private(headers: &mut HeaderMap) {
+    for name in ["cdn-cache-control", "surrogate-control"] {
+        headers.remove(name);
+    }
+    let said = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|it| it.to_str().ok());
+    let directives = said.flat_map(|it| it.split(',')).map(str::trim).filter(|it| {
+        let name = it.split('=').next().unwrap_or_default().trim();
+        !["", "public", "private", "s-maxage"].iter().any(|gone| name.eq_ignore_ascii_case(gone))
+    });
+    let directives: Vec<&str> = std::iter::once("private").chain(directives).collect();
+    if let Ok(value) = HeaderValue::try_from(directives.join(", ")) {
+        headers.insert(header::CACHE_CONTROL, value);
+    }
+}
