@@ -324,7 +324,11 @@ impl World {
                 }
             }
             11 => {
-                if let Some((_, raft)) = leader {
+                // As `node` does: one that does not vote would be waited for without end.
+                if let Some((id, raft)) = leader
+                    && one != id
+                    && raft.metrics().borrow_watched().membership_config.membership().voter_ids().any(|it| it == one)
+                {
                     tokio::spawn(async move { raft.trigger().transfer_leader(one).await });
                 }
             }
