@@ -7,7 +7,7 @@ use crate::cli::{
     args::{ApprovalVerb, Global},
     client::Client,
     diff,
-    failure::Outcome,
+    failure::{Exit, Failure, Outcome},
     output::Answer,
     shape,
     write::{self, Wrote},
@@ -35,13 +35,34 @@ pub async fn run(global: &Global, verb: ApprovalVerb) -> Outcome {
             show(global, &answer.pending.unwrap_or_default())
         }
         ApprovalVerb::Approve { id, reason } => {
-            let answer = client.approvals().approve(client.ask(DecideRequest { id, reason })).await?.into_inner();
+            let answer = client
+                .approvals()
+                .approve(client.ask(DecideRequest { id, reason }))
+                .await
+                .map_err(undecided)?
+                .into_inner();
             write::print(global.output, Wrote::Resources, &answer)
         }
         ApprovalVerb::Reject { id, reason } => {
-            let answer = client.approvals().reject(client.ask(DecideRequest { id, reason })).await?.into_inner();
+            let answer = client
+                .approvals()
+                .reject(client.ask(DecideRequest { id, reason }))
+                .await
+                .map_err(undecided)?
+                .into_inner();
             write::print(global.output, Wrote::Other("rejected"), &answer)
         }
+    }
+}
+
+/// A decision has no request id to repeat it by: what was carried out or rejected waits no more.
+fn undecided(status: tonic::Status) -> Failure {
+    let failure = Failure::from(status);
+    match failure.exit {
+        Exit::Deadline => {
+            failure.help("look with `quorumgate approval ls` and `quorumgate history`: what was decided waits no more")
+        }
+        _ => failure,
     }
 }
 
@@ -91,4 +112,17 @@ fn pending(it: &admin::PendingChange) -> Value {
         "rollback_of": match it.rollback_of { 0 => Value::Null, it => it.into() },
         "trial": shape::span(it.trial.as_ref()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_of_unknown_outcome_is_not_to_be_repeated_by_an_id_that_it_has_not() {
+        let told = undecided(tonic::Status::deadline_exceeded("not confirmed")).to_string();
+        assert!(told.contains("approval ls") && !told.contains("--request-id"), "{told}");
+        let other = undecided(tonic::Status::not_found("no such change")).to_string();
+        assert!(!other.contains("approval ls"), "{other}");
+    }
 }
