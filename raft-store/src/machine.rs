@@ -125,7 +125,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     answers.extend(responder.map(|responder| (responder, applied)));
                     journaled.extend(Some(effects).filter(|effects| *effects != Effects::default()));
                     if journaled.len() >= JOURNALED_MAX {
-                        self.journal.record(self.state.index, mem::take(&mut journaled)).await;
+                        self.journal.gather(mem::take(&mut journaled));
+                        self.journal.record(self.state.index).await;
                     }
                 }
                 Err(error) => {
@@ -134,8 +135,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
             }
         }
+        self.journal.gather(journaled);
         self.publish(answers);
-        self.journal.record(self.state.index, journaled).await;
+        self.journal.record(self.state.index).await;
         outcome
     }
 
@@ -152,7 +154,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let installed = spawn_blocking(move || snapshots.install(&told, &snapshot)).await.map_err(io::Error::other)?;
         let state = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))?;
         // What the snapshot skips, peers still hold.
-        self.journal.record(state.index, Vec::new()).await;
+        self.journal.record(state.index).await;
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();

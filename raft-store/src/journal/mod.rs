@@ -92,9 +92,17 @@ impl Journal {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Effects of applied entries, the last of which has this index.
-    pub(crate) async fn record(&self, index: u64, effects: Vec<Effects>) {
-        self.send(Item::Record { index, effects }).await;
+    /// Effects of applied entries, which readers find from here on: they are gathered before anybody learns of the state
+    /// that they led to. `record` follows, which bounds them.
+    pub(crate) fn gather(&self, effects: Vec<Effects>) {
+        if self.usable().is_some() {
+            self.inner.gathered.add(effects);
+        }
+    }
+
+    /// Everything up to this index was gathered.
+    pub(crate) async fn record(&self, index: u64) {
+        self.send(Item::Recorded(index)).await;
     }
 
     /// Returns once everything recorded before is durable, or the journal is degraded.

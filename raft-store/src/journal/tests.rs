@@ -46,7 +46,8 @@ impl Kept {
     async fn record(&mut self, journal: &Journal, count: u64) {
         for _ in 0..count {
             let effects = self.effects();
-            journal.record(self.state.index, vec![effects]).await;
+            journal.gather(vec![effects]);
+            journal.record(self.state.index).await;
         }
         journal.sync().await;
         assert_eq!(journal.degraded(), None);
@@ -69,6 +70,25 @@ impl Kept {
 
 fn sequences(journal: &Journal) -> Vec<u64> {
     journal.audit(u64::MAX, usize::MAX).iter().map(|entry| entry.sequence).collect()
+}
+
+/// Who has been told that a write was applied may ask for its entry at once.
+#[tokio::test]
+async fn what_was_gathered_is_read_at_once() {
+    let mut it = Kept::new();
+    let journal = it.open("journal");
+    it.record(&journal, 1).await;
+    for sequence in 2..100 {
+        journal.gather(vec![it.effects()]);
+        assert_eq!(sequences(&journal)[0], sequence);
+        assert!(journal.revision_diff(sequence).is_some());
+        if sequence % 7 == 0 {
+            journal.record(sequence).await;
+        }
+    }
+    journal.record(99).await;
+    journal.sync().await;
+    assert_eq!(sequences(&journal).len(), 99);
 }
 
 #[tokio::test]
@@ -116,7 +136,8 @@ async fn a_changed_entry_breaks_the_chain_below_it() {
     let mut forged = journal.audit(u64::MAX, usize::MAX)[3].clone();
     assert_eq!(forged.sequence, 2);
     forged.message = "something else".into();
-    journal.record(5, vec![Effects { diff: None, audit: Some(forged) }]).await;
+    journal.gather(vec![Effects { diff: None, audit: Some(forged) }]);
+    journal.record(5).await;
     journal.sync().await;
     it.copy("journal", "crashed");
     drop(journal);
@@ -150,7 +171,8 @@ async fn a_node_lives_without_it() {
     let journal = it.open("file/journal");
     assert!(journal.degraded().unwrap().starts_with("it cannot be opened"));
     let effects = it.effects();
-    journal.record(1, vec![effects]).await;
+    journal.gather(vec![effects]);
+    journal.record(1).await;
     journal.sync().await;
     assert_eq!(sequences(&journal), [0; 0]);
     assert_eq!(it.floor.index(), Some(100), "it holds nothing back");
@@ -162,7 +184,8 @@ async fn it_keeps_as_many_diffs_as_the_state_remembers() {
     let journal = it.open("journal");
     for revision in 1..=HISTORY_MAX as u64 + 7 {
         let diff = RevisionDiff { revision, previous: revision - 1, changes: Arc::new([]) };
-        journal.record(revision, vec![Effects { diff: Some(diff), audit: None }]).await;
+        journal.gather(vec![Effects { diff: Some(diff), audit: None }]);
+        journal.record(revision).await;
     }
     journal.sync().await;
     assert_eq!(journal.revision_diff(7), None);
@@ -189,7 +212,8 @@ async fn spoken(it: &mut Kept, journal: &Journal, count: u64) {
         entry.message = format!("the message of entry {},", entry.sequence);
         entry.summary = "upserts route/orders".into();
         it.state.audit.hash = entry.hash();
-        journal.record(it.state.index, vec![Effects { diff: None, audit: Some(entry) }]).await;
+        journal.gather(vec![Effects { diff: None, audit: Some(entry) }]);
+        journal.record(it.state.index).await;
     }
     journal.sync().await;
 }
@@ -223,7 +247,8 @@ async fn an_entry_written_over_with_a_right_checksum_is_named() {
     spoken(&mut it, &journal, 5).await;
     let mut forged = journal.audit(u64::MAX, usize::MAX)[3].clone();
     forged.message = "something else".into();
-    journal.record(5, vec![Effects { diff: None, audit: Some(forged) }]).await;
+    journal.gather(vec![Effects { diff: None, audit: Some(forged) }]);
+    journal.record(5).await;
     journal.sync().await;
     let flaws = journal.check_audit(it.state.audit).flaws;
     assert_eq!(flaws.iter().map(|it| (it.sequence, it.what)).collect::<Vec<_>>(), [(2, What::Altered)]);

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -29,7 +28,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const GATHERED_MAX: usize = 4096;
 
 pub(super) enum Item {
-    Record { index: u64, effects: Vec<Effects> },
+    /// What was gathered so far is all up to this index, at least.
+    Recorded(u64),
     Diff(RevisionDiff),
     Sync(oneshot::Sender<()>),
 }
@@ -53,6 +53,20 @@ impl Records {
 }
 
 impl Gathered {
+    pub fn add(&self, effects: Vec<Effects>) {
+        let mut records = self.lock();
+        for Effects { diff, audit } in effects {
+            records.diffs.extend(diff.map(|diff| (diff.revision, diff)));
+            records.audit.extend(audit.map(|entry| (entry.sequence, entry)));
+        }
+    }
+
+    fn remove(&self, written: &Records) {
+        let mut records = self.lock();
+        records.audit.retain(|sequence, _| !written.audit.contains_key(sequence));
+        records.diffs.retain(|revision, _| !written.diffs.contains_key(revision));
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,13 +137,7 @@ impl Writer {
     fn gather(&mut self, item: Item) -> bool {
         let mut records = self.gathered.lock();
         match item {
-            Item::Record { index, effects } => {
-                for Effects { diff, audit } in effects {
-                    records.diffs.extend(diff.map(|diff| (diff.revision, diff)));
-                    records.audit.extend(audit.map(|entry| (entry.sequence, entry)));
-                }
-                self.meta.synced_index = self.meta.synced_index.max(index);
-            }
+            Item::Recorded(index) => self.meta.synced_index = self.meta.synced_index.max(index),
             Item::Diff(diff) => drop(records.diffs.insert(diff.revision, diff)),
             Item::Sync(_) => {}
         }
@@ -143,8 +151,8 @@ impl Writer {
             self.books.trim(&mut self.meta)?;
             self.books.sync(self.meta, &self.file)
         })?;
-        // Nothing was gathered meanwhile: this thread does it. Readers find all of it in the books now.
-        drop(mem::take(&mut *self.gathered.lock()));
+        // Readers find all of it in the books now.
+        self.gathered.remove(&records);
         self.floor.set_journal(Some(self.meta.synced_index));
         Ok(())
     }

@@ -121,7 +121,8 @@ async fn a_snapshot_waits_for_the_journal() {
         summary: String::new(),
         previous: Digest::default(),
     };
-    opened.journal.record(1, vec![Effects { diff: None, audit: Some(audit) }]).await;
+    opened.journal.gather(vec![Effects { diff: None, audit: Some(audit) }]);
+    opened.journal.record(1).await;
     for index in 1..=6 {
         apply(&mut opened, index).await;
         if index % 3 == 0 {
