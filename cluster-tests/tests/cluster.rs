@@ -45,6 +45,12 @@ async fn secrets_are_sealed_under_a_new_key_and_nothing_that_is_seen_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_stopped_gives_its_budget_back() {
+    let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    assert_eq!(scenarios::leaving::give_back(&mut cluster).await.unwrap(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_costs_no_request_and_no_acknowledged_write() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     println!("{:?}", scenarios::faults::kill_leader(&mut cluster, 2, 300).await.unwrap());

@@ -123,7 +123,13 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     providers.start(consensus.clone(), &tasks);
     consensus.answer_spent_with(usage::spent(proxy.limits()));
     let leases = Leases { consensus: consensus.clone(), limits: proxy.limits(), workers: proxy.workers() };
-    tasks.start("leases", leases.run(tasks.stop()));
+    // They are given back before this node leaves the others, and after the last exchange that takes from them.
+    let (giving_back, given_back) = (CancellationToken::new(), CancellationToken::new());
+    let (told, done) = (giving_back.clone(), given_back.clone().drop_guard());
+    tasks.start("leases", async move {
+        let _done = done;
+        leases.run(told).await
+    });
     tasks.start("ledger", Timekeeper { consensus: consensus.clone() }.run(tasks.stop()));
     let watch = usage::watch::Watch { consensus: consensus.clone(), limits: proxy.limits() };
     tasks.start("limits near", watch.run(tasks.stop()));
@@ -198,9 +204,9 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     };
     notify::stopping();
     health.stop();
-    let grace = settings.proxy.grace.0;
+    let going = Going { lame_duck: settings.proxy.lame_duck.0, grace: settings.proxy.grace.0, giving_back, given_back };
     tokio::select! {
-        () = shut_down(grace, proxy, consensus, &tasks) => {}
+        () = going.shut_down(proxy, consensus, &tasks) => {}
         () = signals.next() => warn!("second signal: leaving at once"),
     }
     reason
@@ -256,16 +262,32 @@ async fn left(consensus: &Consensus) {
     }
 }
 
-async fn shut_down(grace: Duration, proxy: Arc<Proxy>, consensus: Consensus, tasks: &Tasks) {
-    let cut = proxy.drain(grace).await;
-    if cut > 0 {
-        warn!(cut, "exchanges were cut off after the grace");
+/// How this node goes away.
+struct Going {
+    /// How long connections are taken after readiness is off.
+    lame_duck: Duration,
+    /// For exchanges in flight.
+    grace: Duration,
+    giving_back: CancellationToken,
+    given_back: CancellationToken,
+}
+
+impl Going {
+    async fn shut_down(self, proxy: Arc<Proxy>, consensus: Consensus, tasks: &Tasks) {
+        tokio::time::sleep(self.lame_duck).await;
+        let cut = proxy.drain(self.grace).await;
+        if cut > 0 {
+            warn!(cut, "exchanges were cut off after the grace");
+        }
+        self.giving_back.cancel();
+        // Bounded by the task itself.
+        self.given_back.cancelled().await;
+        consensus.shut_down(HAND_OVER_MAX).await;
+        if !tasks.shut_down(STOP_PATIENCE).await {
+            warn!("some tasks did not stop in time");
+        }
+        info!("stopped");
     }
-    consensus.shut_down(HAND_OVER_MAX).await;
-    if !tasks.shut_down(STOP_PATIENCE).await {
-        warn!("some tasks did not stop in time");
-    }
-    info!("stopped");
 }
 
 fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {

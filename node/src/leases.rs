@@ -19,7 +19,10 @@ use quorumgate_model::{
     timing::Timing,
 };
 use quorumgate_proxy::{Limits, freshness::boottime_ns};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -43,6 +46,8 @@ const EPOCH_EVERY: Duration = Duration::from_millis(200);
 const ROLLS_MAX: usize = 64;
 /// How long giving back may take at shutdown.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
+
+type States = watch::Receiver<Arc<State>>;
 
 /// Drives `Limits` until `stop`, then gives back what is held.
 pub struct Leases {
@@ -100,9 +105,10 @@ impl Leases {
                 }
             }
         }
-        drop(sending);
         self.limits.drain();
-        let _ = tokio::time::timeout(GIVE_BACK_MAX, self.give_back(&mut states)).await;
+        if timeout(GIVE_BACK_MAX, self.give_back(&mut states, sending)).await.is_err() {
+            info!("not everything that was lent to this node could be given back: it rests until it is nobody's");
+        }
         Ok(())
     }
 
@@ -126,12 +132,28 @@ impl Leases {
         }
     }
 
-    /// Others may use at once what this node does not need any more.
-    async fn give_back(&self, states: &mut tokio::sync::watch::Receiver<Arc<quorumgate_model::state::State>>) {
-        if let Some(outgoing) = self.limits.poll() {
-            self.send(outgoing).await;
-            let state = states.borrow_and_update().clone();
-            self.limits.applied(&state.ledger);
+    /// Others may use at once what this node does not need any more. Returns once the log says that they may.
+    async fn give_back<'a>(&'a self, states: &mut States, mut sending: Option<BoxFuture<'a, ()>>) {
+        loop {
+            if sending.is_none()
+                && let Some(outgoing) = self.limits.poll()
+            {
+                sending = Some(self.send(outgoing).boxed());
+            }
+            if self.limits.has_given_back() {
+                return;
+            }
+            tokio::select! {
+                changed = states.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let state = states.borrow_and_update().clone();
+                    self.limits.applied(&state.ledger);
+                }
+                () = send(&mut sending) => sending = None,
+                () = sleep(URGENT_EVERY) => {}
+            }
         }
     }
 }
@@ -144,7 +166,7 @@ pub struct Timekeeper {
 impl Timekeeper {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut epoch_asked: Option<Instant> = None;
-        while stop.run_until_cancelled(tokio::time::sleep(POLL_EVERY)).await.is_some() {
+        while stop.run_until_cancelled(sleep(POLL_EVERY)).await.is_some() {
             if !self.consensus.leads() {
                 continue;
             }

@@ -87,6 +87,9 @@ pub struct Proxy {
     /// How long exchanges in flight may take to end at shutdown or drain.
     #[serde(default = "grace_default")]
     pub grace: Span,
+    /// How long connections are still taken at shutdown after readiness is off, for balancers that look now and then.
+    #[serde(default)]
+    pub lame_duck: Span,
     /// Body bytes held for clients and upstreams that have not taken them, until requests are refused as `overloaded`.
     #[serde(default = "buffered_default")]
     pub buffered_max: Size,
@@ -273,6 +276,9 @@ fn log_default() -> String {
     "info".into()
 }
 
+/// A node that was asked to go must go.
+const LAME_DUCK_MAX: Duration = Duration::from_secs(300);
+
 /// All of them may be asked for one name.
 const NAME_SERVERS_MAX: usize = 8;
 
@@ -314,6 +320,12 @@ impl Settings {
         anyhow::ensure!(
             self.proxy.buffered_max.0 > 0,
             "proxy.buffered_max: found 0; allowed: 1 byte or more, such as 512MiB"
+        );
+        anyhow::ensure!(
+            self.proxy.lame_duck.0 <= LAME_DUCK_MAX,
+            "proxy.lame_duck: found {}; allowed: at most {}",
+            self.proxy.lame_duck,
+            Span(LAME_DUCK_MAX)
         );
         let servers = self.proxy.name_servers.len();
         anyhow::ensure!(

@@ -9,6 +9,7 @@ pub mod chaos;
 pub mod configuration;
 pub mod faults;
 pub mod initials;
+pub mod leaving;
 pub mod limits;
 pub mod quorum;
 pub mod revocation;

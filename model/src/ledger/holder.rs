@@ -255,6 +255,16 @@ impl Holder {
         self.reserve_tenure.end();
     }
 
+    /// Whether the ledger has nothing of this node's any more, and no batch of it is under way.
+    pub fn has_given_back(&self) -> bool {
+        let Some(tenant) = &self.session else { return true };
+        let holds = |key: &Key| {
+            let mut holders = self.ledger.pool(key).into_iter().flat_map(|pool| &pool.holders);
+            holders.any(|(session, held)| *session == tenant.id && held.slots > 0)
+        };
+        self.flight.is_none() && !self.lent.iter().any(holds)
+    }
+
     /// One more entry was applied; `ledger` is the replica after it, `effects` what it did.
     pub fn applied(&mut self, ledger: &Ledger, effects: &[Effect], now_us: u64) {
         let shares_changed = ledger.shares_version != self.ledger.shares_version;

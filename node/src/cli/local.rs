@@ -132,6 +132,7 @@ pub(super) fn settings_of(node: &NewNode) -> Outcome<Settings> {
             name_servers: Vec::new(),
             geo: settings::Geo::default(),
             grace: Span::secs(30),
+            lame_duck: Span::default(),
             buffered_max: settings::buffered_default(),
             queue_delay_max: settings::queue_delay_default(),
             rate_limit_headers: Default::default(),

@@ -104,6 +104,11 @@ impl Limits {
         }
     }
 
+    /// Whether nothing of what was lent to this node is left with it, as far as the log was applied here.
+    pub fn has_given_back(&self) -> bool {
+        self.holder().as_ref().is_none_or(Holder::has_given_back)
+    }
+
     /// Until when this node may spend, on CLOCK_BOOTTIME; 0 without a session.
     pub fn spends_until_us(&self) -> u64 {
         self.holder().as_ref().map_or(0, Holder::spends_until_us)
