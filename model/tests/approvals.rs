@@ -185,8 +185,8 @@ fn actors_with_an_owner_leave_room_for_others() {
 
 #[test]
 fn a_change_does_not_outlive_the_token_that_asked_for_it() {
-    let token = |role, owner: &str, ttl| {
-        let secret_hash = quorumgate_model::digest::Digest::of(b"s");
+    let token_of = |secret: &[u8], role, owner: &str| {
+        let (secret_hash, ttl) = (quorumgate_model::digest::Digest::of(secret), secs(60));
         Body::CreateAdminToken(CreateAdminToken {
             name: "ann".parse().unwrap(),
             secret_hash,
@@ -195,8 +195,9 @@ fn a_change_does_not_outlive_the_token_that_asked_for_it() {
             ttl,
         })
     };
+    let token = |role, owner: &str| token_of(b"s", role, owner);
     let mut state = protecting();
-    apply(&mut state, "root", token(AdminRole::Operator, "", secs(60))).unwrap();
+    apply(&mut state, "root", token(AdminRole::Operator, "")).unwrap();
     let id = ask(&mut state, "token/ann", "", 81).unwrap();
     let approve = |mut state: State| {
         let verdict = approved(&state);
@@ -215,8 +216,14 @@ fn a_change_does_not_outlive_the_token_that_asked_for_it() {
         (AdminRole::Operator, "", Ok(())),
     ] {
         let mut state = state.clone();
-        apply(&mut state, "root", token(role, owner, secs(60))).unwrap();
+        apply(&mut state, "root", token(role, owner)).unwrap();
         assert_eq!(approve(state), expected, "{role:?} {owner}");
+    }
+    // Another one has its name, and may do as much or more.
+    for role in [AdminRole::Operator, AdminRole::Admin] {
+        let mut state = state.clone();
+        apply(&mut state, "root", token_of(b"another", role, "")).unwrap();
+        assert_eq!(approve(state), Err(Reason::Conflict), "{role:?}");
     }
 }
 

@@ -325,7 +325,16 @@ fn snapshot_records_are_stored_as_ever() {
         revision: fourth.revision,
         wall_ms: fourth.wall_ms,
         expires_at_us: fourth.clock_us + 60_000_000,
+        token: None,
     };
+    let asked_with = PendingChange { token: Some(Digest::of(b"secret")), ..pending.clone() };
+    let mut with_token = fourth.clone();
+    with_token.pending.insert(pending.id, Arc::new(asked_with));
+    let record = snapshot::records(&with_token).find(|it| matches!(it.record, Some(Record::Pending(_)))).unwrap();
+    golden("record.pending.token", &record.encode_to_vec());
+    let mut rebuild = snapshot::Rebuild::default();
+    snapshot::records(&with_token).for_each(|record| rebuild.push(record).unwrap());
+    assert_eq!(rebuild.finish().unwrap(), with_token);
     fourth.pending.insert(pending.id, Arc::new(pending));
     fourth.apply(fourth.index + 1, &command(Body::EraseActor(Digest::of(b"ann")))).0.outcome.unwrap();
     let all = snapshot::records(&state).chain(snapshot::records(&third)).chain(snapshot::records(&second));

@@ -41,6 +41,9 @@ pub struct Legacy {
     pub cause: RefoundCause,
     /// Calendar periods that have begun count as unspent.
     pub reset_budgets: bool,
+    /// By how much the log's index is raised: revisions and indexes that clients of the old cluster may have seen are
+    /// not given again.
+    pub bump: u64,
 }
 
 /// The cluster that was made.
@@ -50,21 +53,18 @@ pub struct Made {
     pub node: u64,
     pub index: u64,
     pub revision: u64,
-    /// Of the state as it was taken over, before the new cluster's first command.
+    /// Of the state as it was taken over: before its index was raised, and before the new cluster's first command.
     pub hash: Digest,
 }
 
 impl Legacy {
-    /// Revisions and indexes that clients of the old cluster may have seen are not given again.
-    pub fn bump(&mut self) {
-        self.state.index += BUMP;
-    }
-
     /// Fills an empty (or half-prepared) directory with the new cluster's node.
     pub fn settle(self, dir: &Path, settings: &Settings) -> anyhow::Result<Made> {
         let preparing = Preparing::begin(dir)?;
         preparing.clear(&[])?;
-        let Self { state, past, keys, cause, reset_budgets } = self;
+        let Self { mut state, past, keys, cause, reset_budgets, bump } = self;
+        let hash = state.hash();
+        state.index += bump;
         let facts = state.cluster.clone().context("the old cluster had not been bootstrapped")?;
         let keys = keyring::opened(&keys, &state).unwrap_or(Ok(keys))?;
         let authority = Authority::from_der(&facts.ca_certificate, &keys.open(CA_KEY_PURPOSE, &facts.sealed_ca_key)?)?;
@@ -94,7 +94,7 @@ impl Legacy {
         quorumgate_raft_store::prepare_from(dir, identity, member, &state, past)?;
         settings.write(dir)?;
         preparing.end()?;
-        Ok(Made { cluster, node, index: state.index, revision: state.revision, hash: state.hash() })
+        Ok(Made { cluster, node, index: state.index, revision: state.revision, hash })
     }
 }
 
@@ -102,20 +102,22 @@ impl Legacy {
 /// `before-recovery` inside it. A repeat after a crash goes on where it ended.
 pub fn recover(dir: &Path, settings: &Settings, salvaged: Salvaged) -> anyhow::Result<Made> {
     let keys = Keys::from_bytes(&pki::read_private(&dir.join(pki::CLUSTER_KEY))?)?;
-    let before = dir.join(BEFORE);
-    anyhow::ensure!(
-        !before.exists(),
-        "{} holds what an earlier recovery has put aside; move it away first",
-        before.display()
-    );
+    may_recover(dir)?;
     let new = dir.join(RECOVERING);
     let Salvaged { state, past, .. } = salvaged;
     let cause = RefoundCause::Recovered;
-    let legacy = Legacy { state, past, keys, cause, reset_budgets: false };
+    let legacy = Legacy { state, past, keys, cause, reset_budgets: false, bump: 0 };
     let made = legacy.settle(&new, settings)?;
     fs::rename(&new, dir.join(RECOVERED))?;
     take_over(dir)?;
     Ok(made)
+}
+
+/// Refused where an earlier recovery has put something aside: a second one would put its own in the same place.
+pub fn may_recover(dir: &Path) -> anyhow::Result<()> {
+    let before = dir.join(BEFORE);
+    anyhow::ensure!(!before.exists(), "{} holds what an earlier recovery has put aside", before.display());
+    Ok(())
 }
 
 /// Whether a recovery was cut off once its new node was whole; then `take_over` ends it.

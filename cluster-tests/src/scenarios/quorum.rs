@@ -43,6 +43,10 @@ pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
     let max_staleness = Duration::try_from(max_staleness)?;
 
     let survivor = (leader + 1) % cluster.members.len();
+    let alive = cluster.members[leader].name.clone();
+    let output = cluster.members[survivor].cli_output(&["node", "rm", &alive, "--yes"])?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(5) && told.contains("error[node_alive]"), "a live node: {output:?}");
     for at in 0..cluster.members.len() {
         if at != survivor {
             cluster.members[at].kill();
@@ -56,6 +60,12 @@ pub async fn lose(cluster: &mut Cluster) -> anyhow::Result<Outage> {
     let output = survivor.cli_output(&["--timeout", "2s", "route", "rm", "load", "--yes"])?;
     let code = output.status.code();
     ensure!(code == Some(6) || code == Some(7), "a write without a quorum exits {code:?}: {output:?}");
+
+    let output = survivor.cli_output(&["--timeout", "2s", "token", "check", &token])?;
+    let code = output.status.code();
+    ensure!(code == Some(6) || code == Some(7), "whether it is revoked, nobody knows without a quorum: {output:?}");
+    let output = survivor.cli_output(&["token", "check", "--stale", &token])?;
+    ensure!(output.status.success(), "as far as this node knows it is not: {output:?}");
 
     // Of the last request that was let in, the moment when it was sent.
     let mut fresh_until = lost.elapsed();

@@ -89,6 +89,8 @@ pub async fn stop_followers(cluster: &mut Cluster) -> anyhow::Result<Settled> {
     let one = cluster.members[leader].cli_output(&["--timeout", "2s", "join-token", "create", "-q"])?;
     let (exit, stderr) = (one.status.code(), String::from_utf8_lossy(&one.stderr).into_owned());
     ensure!(exit == Some(7), "a write that was appended without a quorum exits {exit:?}: {stderr}");
+    let repeatable = stderr.contains("request id") || stderr.contains("--request-id");
+    ensure!(stderr.contains("create another one") && !repeatable, "nothing repeats it under an id: {stderr}");
 
     let mut failed = Vec::new();
     while let Some(ended) = writers.join_next().await {

@@ -57,10 +57,15 @@ pub(crate) fn pending_to(it: &PendingChange) -> store::PendingRecord {
         revision: it.revision,
         wall_ms: it.wall_ms,
         expires_at_us: it.expires_at_us,
+        token_hash: it.token.map(|it| it.0.into()).unwrap_or_default(),
     }
 }
 
 pub(crate) fn pending_from(it: store::PendingRecord) -> Result<PendingChange, Invalid> {
+    let token = match it.token_hash.is_empty() {
+        true => None,
+        false => Some(Digest(array("pending.token_hash", &it.token_hash)?)),
+    };
     Ok(PendingChange {
         id: it.id,
         actor: Arc::new(actor_from(it.actor.unwrap_or_default())),
@@ -68,5 +73,6 @@ pub(crate) fn pending_from(it: store::PendingRecord) -> Result<PendingChange, In
         revision: it.revision,
         wall_ms: it.wall_ms,
         expires_at_us: it.expires_at_us,
+        token,
     })
 }

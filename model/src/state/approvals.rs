@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{State, apply::Done};
+use super::{AdminToken, State, apply::Done};
 use crate::{
     change::Changed,
     command::{
         Actor, AdminRole, ChangeResources, DecideChange, Expect, HoldChange, Reason, Rejected, ResourceChange, Verdict,
     },
     convert,
+    digest::Digest,
     invalid::Invalid,
     mutants::{self, Mutant},
     resource::{Guardrail, Key, Kind, Name, Resource, of_kind},
@@ -43,6 +44,8 @@ pub struct PendingChange {
     pub wall_ms: u64,
     /// Log-clock instant, microseconds.
     pub expires_at_us: u64,
+    /// The secret's hash of the admin token that asked: another one may get its name. None where nobody asked with one.
+    pub token: Option<Digest>,
 }
 
 impl State {
@@ -92,6 +95,7 @@ impl State {
             revision: self.revision,
             wall_ms: self.wall_ms,
             expires_at_us: self.clock_us.saturating_add(ttl_us),
+            token: self.token_of(&actor.name).map(|it| it.secret_hash),
         };
         self.pending.insert(self.index, Arc::new(pending));
         let summary = super::resources::summary_of(&changes);
@@ -119,8 +123,11 @@ impl State {
         let name = pending.actor.name.strip_prefix("token/")?;
         let governs = |one: &ResourceChange| matches!(one.key.kind, Kind::Tenant | Kind::Guardrail);
         let needs_admin = pending.change.changes.iter().any(governs);
-        let why = match name.parse::<Name>().ok().and_then(|name| self.admin_tokens.get(&name)) {
+        let why = match self.token_of(&pending.actor.name) {
             None => "is gone",
+            Some(token) if pending.token.is_some_and(|it| it != token.secret_hash) => {
+                "is gone, and another one has its name"
+            }
             Some(token) if token.expires_at_us <= self.clock_us => "has expired",
             Some(token) if token.owner != pending.actor.owner_scope => "has another owner",
             Some(token) if token.role == AdminRole::Viewer || needs_admin && token.role != AdminRole::Admin => {
@@ -129,6 +136,12 @@ impl State {
             Some(_) => return None,
         };
         Some(format!("token/{name}, which has asked for it, {why}"))
+    }
+
+    /// What such an actor asks with, while there is one of that name.
+    fn token_of(&self, actor: &str) -> Option<&AdminToken> {
+        let name = actor.strip_prefix("token/")?.parse::<Name>().ok()?;
+        self.admin_tokens.get(&name)
     }
 
     pub(super) fn decide_change(&mut self, actor: &Actor, it: &DecideChange) -> Result<Done, Rejected> {

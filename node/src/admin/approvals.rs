@@ -32,12 +32,6 @@ impl Service {
     pub fn new(consensus: Consensus) -> Self {
         Self { desk: Desk { consensus } }
     }
-
-    async fn decide(&self, call: &Call, body: DecideChange) -> Result<(desk::Written, Uuid), Status> {
-        let request_id = Uuid::new_v4();
-        let applied = self.desk.propose(call, request_id, Body::DecideChange(body)).await?;
-        Ok((desk::written(&applied)?, request_id))
-    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -72,8 +66,9 @@ impl Approvals for Service {
         let (changed, held) = guardrails::hold(&call, &state, changed, &mut places).await?;
         let verdict = Verdict::Approved { guardrails: state.guardrails(), findings: held.findings.into() };
         let body = DecideChange { id: request.id, verdict, reason: request.reason };
-        let (written, request_id) = self.decide(&call, body).await?;
-        let mut response = self.desk.respond(&call, written, messages::changes(&changed), request_id).await;
+        let applied = self.desk.propose_once(&call, Body::DecideChange(body)).await?;
+        let written = desk::written(&applied)?;
+        let mut response = self.desk.respond(&call, written, messages::changes(&changed), None).await;
         response.trial_until = apply::trial_until(&self.desk.consensus.state(), response.revision);
         response.warnings = held.warnings;
         Ok(Response::new(response))
@@ -82,14 +77,7 @@ impl Approvals for Service {
     async fn reject(&self, request: Request<admin::DecideRequest>) -> Answer<admin::WriteResponse> {
         let (call, request) = taken(request)?;
         let body = DecideChange { id: request.id, verdict: Verdict::Rejected, reason: request.reason };
-        let (written, request_id) = self.decide(&call, body).await?;
-        let response = admin::WriteResponse {
-            header: Some(self.desk.header()),
-            revision: written.index,
-            request_id: request_id.to_string(),
-            ..Default::default()
-        };
-        Ok(Response::new(response))
+        self.desk.write_other(&call, Body::DecideChange(body)).await.map(Response::new)
     }
 }
 
@@ -121,17 +109,21 @@ impl Desk {
         key: &Key,
         whole: ChangeResources,
         changed: &[Changed],
+        request_id: Uuid,
     ) -> Result<Status, Status> {
         let changes = whole.changes.iter().map(|it| as_seen(state, it, changed)).collect();
         // Guardrails are asked again with the approval.
         let change = ChangeResources { changes, guardrails: None, findings: Arc::default(), ..whole };
-        let same = |it: &&Arc<PendingChange>| it.actor.name == call.actor.name && it.change == change;
+        let same = |it: &&Arc<PendingChange>| {
+            it.actor.name == call.actor.name && it.change == change && state.asker_gone(it).is_none()
+        };
         let id = match state.pending.values().find(same) {
             Some(pending) => pending.id,
             None => {
-                // Under an id of its own: a repeat of the write must not be told that it was done.
+                // Its entry has an id of its own: a repeat of the write must not be told that it was done. It finds what
+                // waits, and so may be repeated.
                 let body = Body::HoldChange(HoldChange { change, ttl: WAITS_MAX });
-                let applied = self.propose(call, Uuid::new_v4(), body).await?;
+                let applied = self.propose_unlike(call, Some(request_id), body).await?;
                 desk::written(&applied)?.index
             }
         };

@@ -11,7 +11,6 @@ use quorumgate_proto::admin::v1::{
     self as admin, rotate_ca_request::Step, rotate_sealing_key_request::Step as SealingStep,
 };
 use tonic::{Code, Status};
-use uuid::Uuid;
 
 use super::{
     desk::{self, Desk, Read},
@@ -35,7 +34,7 @@ impl Desk {
         };
         let mut revision = 0;
         if let Some(step) = taken {
-            let applied = self.propose(call, Uuid::new_v4(), Body::RotateCa(step)).await?;
+            let applied = self.propose_once(call, Body::RotateCa(step)).await?;
             revision = desk::written(&applied)?.index;
         }
         let nodes = self.consensus.ca_progress(REPORTS_WITHIN.min(call.left())).await;
@@ -71,7 +70,7 @@ impl Desk {
         };
         let mut revision = 0;
         if let Some(step) = taken {
-            let applied = self.propose(call, Uuid::new_v4(), Body::RotateSealingKey(step)).await?;
+            let applied = self.propose_once(call, Body::RotateSealingKey(step)).await?;
             revision = desk::written(&applied)?.index;
         }
         let nodes = self.consensus.sealing_progress(REPORTS_WITHIN.min(call.left())).await;
@@ -106,7 +105,7 @@ impl Desk {
         let nodes = self.consensus.ca_progress(REPORTS_WITHIN.min(call.left())).await;
         if !may_go_on(other.stage, &nodes) {
             let behind: Vec<_> = nodes.iter().filter_map(|it| lacks(other.stage, it)).collect();
-            return Err(failure::status(Code::FailedPrecondition, "NODES_BEHIND", behind.join("; ")));
+            return Err(failure::precondition("NODES_BEHIND", "cluster", &behind.join("; ")));
         }
         Ok(match other.stage {
             CaStage::Introduced => RotateCa::Replace,
@@ -121,7 +120,7 @@ fn abandon(state: &State) -> Result<RotateCa, Status> {
         Some(CaStage::Replaced) => "the new CA signs already: go on, and rotate once more to be rid of it",
         None => "the CA is not being replaced",
     };
-    Err(failure::status(Code::FailedPrecondition, "NOT_INTRODUCED", why))
+    Err(failure::precondition("NOT_INTRODUCED", "cluster", why))
 }
 
 pub fn ca_word(state: &State) -> &'static str {

@@ -46,7 +46,7 @@ impl Service {
         let (request_id, wait) = (desk::request_id(request_id)?, wait_for(wait)?);
         let applied = self.desk.propose_asked(call, request_id, Some(asked), body).await?;
         if wait != WaitFor::Committed {
-            return self.desk.respond_other(call, &applied, request_id).await.map(Response::new);
+            return self.desk.respond_other(call, &applied, Some(request_id)).await.map(Response::new);
         }
         let written = desk::written(&applied)?;
         Ok(Response::new(admin::WriteResponse {

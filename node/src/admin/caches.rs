@@ -39,7 +39,7 @@ impl Caches for Service {
         let targets = targets(&request)?;
         let body = Body::PurgeCache(PurgeCache { targets: targets.into(), reason });
         let applied = self.desk.propose(&call, request_id, body).await?;
-        self.desk.respond_other(&call, &applied, request_id).await.map(Response::new)
+        self.desk.respond_other(&call, &applied, Some(request_id)).await.map(Response::new)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use quorumgate_model::{
+    NodeId,
     command::{AdminRole, Applied, Body, CreateAdminToken, CreateJoinToken, Role, Standing},
     timing::MAX_RTT_RANGE,
 };
 use quorumgate_proto::admin::v1::{self as admin, WriteResponse, cluster_server::Cluster};
 use tonic::{Code, Request, Response, Status};
-use uuid::Uuid;
 
 use super::{
     config::{messages, taken},
@@ -53,10 +53,31 @@ impl Service {
         self.answer(&call, applied).await
     }
 
+    /// A node that is removed alive goes on serving what it last knew, and its budgets wait in quarantine: that is for
+    /// the dead. The asked one could not say what came of it.
+    async fn may_remove(&self, call: &Call, node: NodeId, force: bool) -> Result<(), Status> {
+        let state = self.desk.consensus.state();
+        let name = nodes::name(&state, node);
+        if node == self.desk.consensus.view().id {
+            let message =
+                format!("{name} is the node that is asked: ask another one, or let it go by `node leave {name}`");
+            return Err(failure::precondition("ASKED_ITSELF", "node", &message));
+        }
+        if force {
+            return Ok(());
+        }
+        let seen = nodes::Seen::now(&self.desk.consensus, call.left()).await;
+        if seen.answers(node) {
+            let message =
+                format!("{name} is alive: let it hand over and go by `node leave {name}`, or remove it with --force");
+            return Err(failure::precondition("NODE_ALIVE", "node", &message));
+        }
+        Ok(())
+    }
+
     async fn answer(&self, call: &Call, applied: Result<Applied, ProposeError>) -> Answer<WriteResponse> {
-        let request_id = Uuid::new_v4();
-        let applied = applied.map_err(|error| failure::unwritten(error, &request_id.to_string()))?;
-        self.desk.respond_other(call, &applied, request_id).await.map(Response::new)
+        let applied = applied.map_err(|error| failure::unwritten(error, None))?;
+        self.desk.respond_other(call, &applied, None).await.map(Response::new)
     }
 }
 
@@ -98,6 +119,7 @@ impl Cluster for Service {
     async fn remove_node(&self, request: Request<admin::NodeRequest>) -> Answer<WriteResponse> {
         let (call, request) = taken(request)?;
         let node = nodes::find(&self.desk.consensus.state(), &request.node)?;
+        self.may_remove(&call, node, request.force).await?;
         let applied = self.desk.consensus.remove_node(node, call.actor.clone(), call.left()).await;
         self.answer(&call, applied).await
     }
@@ -114,7 +136,7 @@ impl Cluster for Service {
         };
         let began = Instant::now();
         let moved = self.desk.consensus.transfer_leader(to, call.left()).await;
-        let (leader, term) = moved.map_err(|error| failure::unwritten(error, ""))?;
+        let (leader, term) = moved.map_err(|error| failure::unwritten(error, None))?;
         Ok(Response::new(admin::TransferLeaderResponse {
             header: Some(self.desk.header()),
             leader: nodes::name(&state, leader),
@@ -158,7 +180,7 @@ impl Cluster for Service {
         let token = join::JoinToken::generate(&facts.ca_certificate).map_err(internal)?;
         let secret_hash = token.secret_hash();
         let create = CreateJoinToken { id: token.id.clone(), secret_hash, role, ttl, uses };
-        let applied = self.desk.propose(&call, Uuid::new_v4(), Body::CreateJoinToken(create)).await?;
+        let applied = self.desk.propose_once(&call, Body::CreateJoinToken(create)).await?;
         let written = desk::written(&applied)?;
         Ok(Response::new(admin::CreateJoinTokenResponse {
             header: Some(self.desk.header()),
@@ -214,7 +236,7 @@ impl Cluster for Service {
         let token = identity::new_token().map_err(internal)?;
         let secret_hash = identity::token_hash(&token);
         let create = CreateAdminToken { name, secret_hash, role, owner: request.owner, ttl };
-        let applied = self.desk.propose(&call, Uuid::new_v4(), Body::CreateAdminToken(create)).await?;
+        let applied = self.desk.propose_once(&call, Body::CreateAdminToken(create)).await?;
         let written = desk::written(&applied)?;
         Ok(Response::new(admin::CreateAdminTokenResponse {
             header: Some(self.desk.header()),

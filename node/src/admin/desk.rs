@@ -64,16 +64,20 @@ impl Desk {
     }
 
     pub async fn read(&self, call: &Call, read: Read) -> Result<Arc<State>, Status> {
-        let state = match read {
-            Read::Linear => self.consensus.linearize(call.left()).await.map_err(failure::unread)?,
-            Read::Stale => self.consensus.state(),
-        };
-        match call.min_revision {
-            Some(wanted) if state.index < wanted => {
-                let applied = self.consensus.wait_applied(wanted, call.left()).await;
-                applied.map_err(|error| failure::unapplied(wanted, error))
-            }
-            _ => Ok(state),
+        match read {
+            Read::Linear => self.consensus.linearize(call.left()).await.map_err(failure::unread),
+            Read::Stale => Ok(self.consensus.state()),
+        }
+    }
+
+    /// Until this node has applied `index` and its proxy goes by it: its tables follow its state.
+    pub async fn served(&self, call: &Call, index: u64) -> Result<(), Status> {
+        let applied = self.consensus.wait_applied(index, call.left()).await;
+        applied.map_err(|error| failure::unapplied(index, error))?;
+        let mut published = self.consensus.published();
+        match tokio::time::timeout(call.left(), published.wait_for(|it| it.index >= index)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(failure::unserved(index)),
         }
     }
 
@@ -92,6 +96,17 @@ impl Desk {
         self.propose_asked(call, request_id, None, body).await
     }
 
+    /// For a request without an id of its own: nobody could repeat it under the one that its entry gets.
+    pub async fn propose_once(&self, call: &Call, body: Body) -> Result<Applied, Status> {
+        self.propose_unlike(call, None, body).await
+    }
+
+    /// Under an id of its own, for a request that may be repeated under another.
+    pub async fn propose_unlike(&self, call: &Call, repeat: Option<Uuid>, body: Body) -> Result<Applied, Status> {
+        let request_id = Some(Uuid::new_v4().into_bytes());
+        self.put(call, Draft { request_id, asked: None, actor: call.actor.clone(), body }, repeat).await
+    }
+
     /// For a body that follows from the request and the state: `asked` tells a repeat from another request.
     pub async fn propose_asked(
         &self,
@@ -100,29 +115,32 @@ impl Desk {
         asked: Option<Digest>,
         body: Body,
     ) -> Result<Applied, Status> {
-        let id = request_id.to_string();
+        let asked = asked.map(|asked| self.veiled(asked));
+        let draft = Draft { request_id: Some(request_id.into_bytes()), asked, actor: call.actor.clone(), body };
+        self.put(call, draft, Some(request_id)).await
+    }
+
+    /// `repeat` is what the request may be repeated under.
+    async fn put(&self, call: &Call, draft: Draft, repeat: Option<Uuid>) -> Result<Applied, Status> {
         self.state_of_cluster(call).await?;
         let left = call.left();
         if left.is_zero() {
-            return Err(failure::unwritten(ProposeError::NoQuorum("the deadline has passed".into()), &id));
+            return Err(failure::unwritten(ProposeError::NoQuorum("the deadline has passed".into()), repeat));
         }
-        let asked = asked.map(|asked| self.veiled(asked));
-        let draft = Draft { request_id: Some(request_id.into_bytes()), asked, actor: call.actor.clone(), body };
-        self.consensus.propose(draft, left).await.map_err(|error| failure::unwritten(error, &id))
+        self.consensus.propose(draft, left).await.map_err(|error| failure::unwritten(error, repeat))
     }
 
-    /// A write that changes no resource: its receipts count log indexes.
+    /// A write that changes no resource, of a request without an id: its receipts count log indexes.
     pub async fn write_other(&self, call: &Call, body: Body) -> Result<WriteResponse, Status> {
-        let request_id = Uuid::new_v4();
-        let applied = self.propose(call, request_id, body).await?;
-        self.respond_other(call, &applied, request_id).await
+        let applied = self.propose_once(call, body).await?;
+        self.respond_other(call, &applied, None).await
     }
 
     pub async fn respond_other(
         &self,
         call: &Call,
         applied: &Applied,
-        request_id: Uuid,
+        request_id: Option<Uuid>,
     ) -> Result<WriteResponse, Status> {
         let written = written(applied)?;
         let receipts = self.receipts(call, written.index).await;
@@ -132,7 +150,7 @@ impl Desk {
             noop: written.outcome.noop,
             counts: Some(ChangeCounts::default()),
             nodes: receipts.into_iter().map(|it| receipt(&it, it.published_index)).collect(),
-            request_id: request_id.to_string(),
+            request_id: request_id.map(|it| it.to_string()).unwrap_or_default(),
             ..WriteResponse::default()
         })
     }
@@ -187,7 +205,6 @@ pub fn asked(call: &Call, parts: &[&[u8]]) -> Digest {
 /// A protobuf duration that must not be negative; None when it is absent.
 pub fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
     let Some(given) = given else { return Ok(None) };
-    let given = Duration::try_from(given)
-        .map_err(|_| failure::status(Code::InvalidArgument, "INVALID", format!("{field}: allowed: 0s or more")))?;
-    Ok(Some(given))
+    let negative = |_| failure::bad_field(field, "found less than 0s; allowed: 0s or more");
+    Duration::try_from(given).map(Some).map_err(negative)
 }

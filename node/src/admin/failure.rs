@@ -4,7 +4,7 @@
 //! | the operator's words (`Invalid`) | INVALID_ARGUMENT, BadRequest with field paths | 8 |
 //! | a command that the state refuses (`Rejected`) | by its reason, see `code_of` | 3, 4, 5 |
 //! | no quorum | UNAVAILABLE, RetryInfo | 6 |
-//! | perhaps written | DEADLINE_EXCEEDED, reason OUTCOME_UNKNOWN, metadata request_id | 7 |
+//! | perhaps written | DEADLINE_EXCEEDED, reason OUTCOME_UNKNOWN, metadata request_id where it can be repeated | 7 |
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,6 +15,7 @@ use quorumgate_model::{
 };
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use uuid::Uuid;
 
 use crate::consensus::ProposeError;
 
@@ -58,12 +59,12 @@ pub fn rejected(rejected: &Rejected) -> Status {
 pub fn unread(error: ProposeError) -> Status {
     match error {
         ProposeError::OutcomeUnknown(why) => status(Code::DeadlineExceeded, "DEADLINE", format!("not in time: {why}")),
-        other => unwritten(other, ""),
+        other => unwritten(other, None),
     }
 }
 
-/// A write that the cluster could not answer.
-pub fn unwritten(error: ProposeError, request_id: &str) -> Status {
+/// A write that the cluster could not answer; the id is what it may be repeated under.
+pub fn unwritten(error: ProposeError, request_id: Option<Uuid>) -> Status {
     let message = error.to_string();
     match error {
         ProposeError::NoQuorum(_) => {
@@ -72,9 +73,12 @@ pub fn unwritten(error: ProposeError, request_id: &str) -> Status {
             with_details(Code::Unavailable, message, details)
         }
         ProposeError::OutcomeUnknown(_) => {
-            let metadata = HashMap::from([("request_id".to_owned(), request_id.to_owned())]);
+            let request_id = request_id.map(|it| it.to_string());
+            let metadata: HashMap<_, _> = request_id.iter().map(|it| ("request_id".to_owned(), it.clone())).collect();
             let mut details = ErrorDetails::with_error_info("OUTCOME_UNKNOWN", DOMAIN, metadata);
-            details.set_request_info(request_id, "");
+            if let Some(request_id) = request_id {
+                details.set_request_info(request_id, "");
+            }
             with_details(Code::DeadlineExceeded, message, details)
         }
         ProposeError::TooLarge { .. } => entry_too_large(&message),
@@ -121,6 +125,11 @@ pub fn unapplied(index: u64, error: ProposeError) -> Status {
     }
 }
 
+/// It has applied it, and does not go by it yet.
+pub fn unserved(index: u64) -> Status {
+    status(Code::DeadlineExceeded, "DEADLINE", format!("this node does not serve {index} yet"))
+}
+
 /// Gives a bare status (from tonic itself) its ErrorInfo; a message over the limit becomes RESOURCE_EXHAUSTED.
 pub fn complete(bare: Status) -> Status {
     if !bare.details().is_empty() || bare.code() == Code::Ok {
@@ -162,7 +171,7 @@ fn bad_request(reason: &str, field: &str, message: &str, description: &str) -> S
     with_details(Code::InvalidArgument, message, details)
 }
 
-fn precondition(reason: &str, subject: &str, message: &str) -> Status {
+pub fn precondition(reason: &str, subject: &str, message: &str) -> Status {
     let mut details = info(reason);
     details.add_precondition_failure_violation(reason, subject, message);
     with_details(Code::FailedPrecondition, message, details)
@@ -229,11 +238,14 @@ mod tests {
 
     #[test]
     fn an_unknown_outcome_names_the_request_to_repeat() {
-        let status = unwritten(ProposeError::OutcomeUnknown("late".into()), "abc");
-        let details = check(status, Code::DeadlineExceeded, "OUTCOME_UNKNOWN");
-        assert_eq!(details.error_info().unwrap().metadata["request_id"], "abc");
+        let late = || ProposeError::OutcomeUnknown("late".into());
+        let id = Uuid::from_u128(7);
+        let details = check(unwritten(late(), Some(id)), Code::DeadlineExceeded, "OUTCOME_UNKNOWN");
+        assert_eq!(details.error_info().unwrap().metadata["request_id"], id.to_string());
+        let details = check(unwritten(late(), None), Code::DeadlineExceeded, "OUTCOME_UNKNOWN");
+        assert!(details.error_info().unwrap().metadata.is_empty() && details.request_info().is_none());
 
-        let details = check(unwritten(ProposeError::NoQuorum("x".into()), "abc"), Code::Unavailable, "NO_QUORUM");
+        let details = check(unwritten(ProposeError::NoQuorum("x".into()), Some(id)), Code::Unavailable, "NO_QUORUM");
         assert!(details.retry_info().is_some());
     }
 }

@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use super::{
     access::{self, Access},
+    desk::Desk,
     failure,
     identity::{self, Held, Identity, Peer, Unproven},
     json,
@@ -45,7 +46,7 @@ const MIN_REVISION: &str = "quorumgate-min-revision";
 pub struct Call {
     pub actor: Arc<Actor>,
     pub deadline: Instant,
-    /// From `quorumgate-min-revision`: answer only from a state that has applied this index.
+    /// From `quorumgate-min-revision`: the gate lets it in once this node has applied this index, and serves it.
     pub min_revision: Option<u64>,
     /// What the caller has shown, where that may end before the call does.
     pub held: Option<Held>,
@@ -105,10 +106,16 @@ impl Gate {
             return self.answer_json(peer, request).await.unwrap_or_else(|refused| json::refused(&refused));
         }
         let is_open = access::of(request.uri().path()) == Access::Open;
-        let actor = match self.admit(peer, request.uri().path(), request.headers()) {
-            Ok(call) => request.extensions_mut().insert(call.clone()).map_or(call.actor, |before| before.actor),
+        let call = match self.admit(peer, request.uri().path(), request.headers()) {
+            Ok(call) => call,
             Err(refused) => return refused.into_http(),
         };
+        if let Err(late) = self.has_come(&call, is_open).await {
+            self.accessed(&call.actor, Some(&late));
+            return late.into_http();
+        }
+        let actor = call.actor.clone();
+        request.extensions_mut().insert(call);
         let Ok(response) = self.routes.clone().call(request).await;
         let status = Status::from_header_map(response.headers());
         // What the service, or apply, did not allow this caller: an object of another owner, say.
@@ -134,6 +141,10 @@ impl Gate {
             None => (self.admit(peer, &rpc, request.headers())?, Vec::new()),
         };
         let actor = call.actor.clone();
+        if let Err(late) = self.has_come(&call, false).await {
+            self.accessed(&actor, Some(&late));
+            return Err(late);
+        }
         let mut answered = json::answer(asked, request, json::Local { routes: self.routes.clone(), call }).await;
         if let Ok(response) = &mut answered {
             response.headers_mut().extend(cookies.into_iter().map(|cookie| (SET_COOKIE, cookie)));
@@ -144,6 +155,14 @@ impl Gate {
             self.accessed(&actor, answered.as_ref().err());
         }
         answered
+    }
+
+    /// What `quorumgate-min-revision` waits for, whatever is called. Nobody unknown is waited with.
+    async fn has_come(&self, call: &Call, is_open: bool) -> Result<(), Status> {
+        match call.min_revision {
+            Some(wanted) if !is_open => Desk { consensus: self.consensus.clone() }.served(call, wanted).await,
+            _ => Ok(()),
+        }
     }
 
     fn admit(&self, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<Call, Status> {

@@ -41,7 +41,7 @@ impl Service {
     /// Proposes, and answers once every node in reach spends by it.
     async fn write(&self, call: &Call, request_id: Uuid, body: Body) -> Result<admin::WriteResponse, Status> {
         let applied = self.desk.propose(call, request_id, body).await?;
-        let mut answer = self.desk.respond_other(call, &applied, request_id).await?;
+        let mut answer = self.desk.respond_other(call, &applied, Some(request_id)).await?;
         let late = Usage::wait_followed(&self.desk.consensus, call.left()).await;
         if !late.is_empty() {
             answer.warnings.push(format!("not yet followed by {}", late.join(", ")));

@@ -37,6 +37,10 @@ impl Seen {
         Self { state: consensus.state(), view: consensus.view(), answers }
     }
 
+    pub fn answers(&self, node: NodeId) -> bool {
+        self.answers.contains_key(&node)
+    }
+
     /// How many nodes gave an answer.
     pub fn answered(&self) -> usize {
         self.state.nodes.keys().filter(|id| self.answers.contains_key(id)).count()

@@ -29,15 +29,15 @@ pub fn secret(file: &Path) -> Outcome<String> {
     }
 }
 
-/// What removes something needs `--yes` or a terminal to ask at; checked before anything is looked up.
-pub fn may_ask(global: &Global) -> Outcome {
+/// What is asked about first needs `--yes` or a terminal to ask at.
+fn may_ask(global: &Global) -> Outcome {
     match global.yes || (std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         true => Ok(()),
-        false => Err(Failure::usage("this cannot be undone, and there is no terminal to ask at").help("add --yes")),
+        false => Err(Failure::usage("this is asked about first, and there is no terminal to ask at").help("add --yes")),
     }
 }
 
-/// Asks before something is removed.
+/// Asks before something is removed, or made in the place of something. Without a terminal it still says what it is.
 pub fn confirm(global: &Global, preview: &str) -> Outcome {
     if global.yes {
         return Ok(());

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     args::Form,
     failure::{Failure, Outcome},
+    shape::visible,
 };
 
 /// One answer in every form it may be asked for.
@@ -42,12 +43,12 @@ impl Answer {
                 None => serde_saphyr::to_string(&self.json).map_err(Failure::internal)?,
             },
             Form::Nagios => return Err(Failure::usage("--output nagios is for `doctor` and `cluster health`")),
-            Form::Name => self.names.iter().map(|name| format!("{name}\n")).collect(),
+            Form::Name => self.names.iter().map(|name| format!("{}\n", visible(name))).collect(),
         };
         stdout(&text)?;
         if matches!(form, Form::Table | Form::Wide) {
             for note in &self.notes {
-                eprintln!("{note}");
+                eprintln!("{}", visible(note));
             }
         }
         Ok(())
@@ -80,7 +81,10 @@ impl Answer {
             quoted.collect::<Vec<_>>().join(",") + "\r\n"
         };
         let header = line(&mut self.header.iter().copied());
-        let rows = self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
+        let rows = self.rows.iter().map(|row| {
+            let shown: Vec<String> = row.iter().map(|it| visible(it)).collect();
+            line(&mut shown.iter().map(String::as_str))
+        });
         Ok(header + &rows.collect::<String>())
     }
 
@@ -112,7 +116,7 @@ pub fn table<'a>(header: &[&str], rows: impl Iterator<Item = &'a [String]>) -> S
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|word| word.to_uppercase()));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|it| visible(it)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

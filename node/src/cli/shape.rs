@@ -119,7 +119,8 @@ pub fn node(node: &admin::NodeStatus) -> Value {
         "state": node.state,
         "raft": known(&node.raft),
         "lag": node.lag,
-        "revision": node.revision,
+        // A node that gives no answer is at no revision that is known here.
+        "revision": node.applied_index.map(|_| node.revision),
         "version": known(&node.version),
         "peer_address": known(&node.peer_address),
         "certificate_not_after": time(node.certificate_not_after.as_ref()),
@@ -195,16 +196,15 @@ pub fn audit(entry: &admin::AuditEntry) -> Value {
     })
 }
 
-/// A value of a JSON object as a table cell: text bare, null as a dash.
+/// A value of a JSON object as a table cell: text in one line, null as a dash.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => visible(text),
         other => other.to_string(),
     }
 }
 
-/// The cells of an object's fields, in the given order.
 /// In one line, as a terminal shows it: what moves its cursor, or the order of letters, is shown and not done.
 pub fn visible(text: &str) -> String {
     let acts = |it: char| {
@@ -217,6 +217,7 @@ pub fn visible(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), shown)
 }
 
+/// The cells of an object's fields, in the given order.
 pub fn cells(object: &Value, fields: &[&str]) -> Vec<String> {
     fields.iter().map(|field| cell(&object[*field])).collect()
 }
@@ -227,7 +228,9 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_do_is_shown() {
-        assert_eq!(visible("a\u{1b}[2J\nb\u{202e}é"), "a\\u{1b}[2J\\u{a}b\\u{202e}é");
+        let (acts, shown) = ("a\u{1b}[2J\nb\u{202e}é", "a\\u{1b}[2J\\u{a}b\\u{202e}é");
+        assert_eq!(visible(acts), shown);
+        assert_eq!(cells(&json!({ "message": acts }), &["message"]), [shown]);
     }
 
     #[test]
@@ -262,6 +265,12 @@ mod tests {
             "warnings": [], "request_id": null, "trial_until": null,
         });
         assert_eq!(write(&answer), expected);
+    }
+
+    #[test]
+    fn a_node_that_gives_no_answer_is_at_no_revision() {
+        let of = |applied_index| node(&admin::NodeStatus { applied_index, ..Default::default() })["revision"].clone();
+        assert_eq!((of(None), of(Some(7))), (Value::Null, json!(0)));
     }
 
     #[test]

@@ -52,6 +52,13 @@ fn a_destroyed_cluster_comes_back_from_its_backup_with_the_same_state() {
     let (code, stdout, stderr) = restore(file, dir, &["--yes", "-o", "json"]);
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(json_of(&stdout)["state_hash"], made["state_hash"]);
+    let bumped = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) =
+        restore(file, bumped.path().join("n1").to_str().unwrap(), &["--yes", "-o", "json", "--bump-revision"]);
+    assert!(code == 0 && stderr.contains("before its index was raised"), "{stderr}");
+    let bumped = json_of(&stdout);
+    assert_eq!(bumped["state_hash"], made["state_hash"]);
+    assert!(bumped["index"].as_u64() > made["index"].as_u64().map(|it| it + 1_000_000), "{bumped}");
     drop(node);
     let back = Node::in_dir(new, ports[1].clone());
     assert_eq!(back.check(&["export"], "", 0, &[]), exported);
@@ -116,6 +123,8 @@ async fn one_of_three_goes_on_alone_after_its_quorum_was_lost_for_good() {
     assert_eq!(report["lost_voters"], json!(["n2", "n3"]));
     assert!(report["last_index"].as_u64().unwrap() >= before.index, "{report}");
     assert!(stderr.contains("LOSS REPORT") && stderr.contains("LOST:"), "{stderr}");
+    let (code, _, stderr) = recover(&homes[0]);
+    assert!(code == 5 && stderr.contains("earlier recovery") && !stderr.contains("LOSS REPORT"), "{code} {stderr}");
 
     let alone = homes[0].run().await;
     alone.sees_voters(1).await;

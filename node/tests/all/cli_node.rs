@@ -235,12 +235,14 @@ fn prune_deletes_what_the_owner_left_out() {
     node.json(&["route", "set", "mine", "--host", "mine.test", "--upstream", "shop"], "");
     let fewer = &SHOP[..SHOP.find("- {name: all").unwrap()];
     let prune = ["apply", "-f", "-", "--prune", "--owner", "team"];
-    node.check(&prune, fewer, 2, &["--yes"]);
+    node.check(&prune, fewer, 2, &["--prune deletes 1: route/all", "--yes"]);
     let dry = node.check(&[&prune[..], &["--dry-run"]].concat(), fewer, 0, &[]);
     assert!(dry.starts_with("deleted route/all\n"), "{dry}");
     let written = node.json(&[&prune[..], &["--yes"]].concat(), fewer);
     assert_eq!(written["changes"]["objects"], json!([{ "kind": "route", "name": "all", "action": "deleted" }]));
     assert_eq!(node.check(&["route", "ls", "-o", "name"], "", 0, &[]), "mine\norders\n");
+    // Nothing is deleted: there is nothing to ask.
+    node.check(&prune, fewer, 0, &["no change"]);
 }
 
 #[test]
@@ -307,7 +309,13 @@ fn the_cluster_answers_for_itself() {
     node.check(&["cluster", "set", "max-rtt", "10ms"], "", 0, &["max_rtt"]);
     assert_eq!(node.json(&["cluster", "status"], "")["max_rtt"], "10ms");
     assert_eq!(node.json(&["cluster", "verify"], "")["verdict"], "equal");
+    node.check(&["node", "leave", "n1"], "", 2, &["node n1 (id 1, voter, ready)", "--yes"]);
     node.check(&["node", "leave", "n1", "--yes"], "", 5, &["error["]);
+    node.check(&["node", "rm", "n1"], "", 2, &["node n1 (id 1, voter, ready)", "--yes"]);
+    node.check(&["node", "rm", "n1", "--yes", "--force"], "", 5, &["error[asked_itself]", "ask another one"]);
+    let made = node.json(&["join-token", "create"], "");
+    let removed = node.json(&["join-token", "rm", made["id"].as_str().unwrap()], "");
+    assert!(removed["request_id"].is_null(), "it could not be repeated under one: {removed}");
     let entries = node.json(&["audit", "ls"], "");
     assert!(entries["entries"].as_array().is_some_and(|it| !it.is_empty()));
 }

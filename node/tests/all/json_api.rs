@@ -57,6 +57,7 @@ fn the_json_api_answers_as_the_command_line_does() {
     assert!(get("doctor")["findings"].is_array());
     let matched = get("match?url=http%3A%2F%2Fany.test%2Forders%2F7");
     assert_eq!((&matched["route"], &matched["upstream"]), (&json!("orders"), &json!("shop")));
+    assert_eq!(get("match?url=http%3A%2F%2Fany.test%2Forders%2F7&listener=main")["route"], "orders");
 }
 
 #[test]

@@ -358,13 +358,13 @@ impl<'a> Breaker<'a> {
     }
 
     async fn remove(&self, name: &str) -> anyhow::Result<()> {
-        let asked = NodeRequest { node: name.to_owned() };
+        let asked = NodeRequest { node: name.to_owned(), force: true };
         let answer = self.other(name)?.client().await?.cluster().remove_node(asked).await;
         answer.map(drop).map_err(|it| anyhow!("{}", it.message()))
     }
 
     async fn leave(&self, name: &str) -> anyhow::Result<()> {
-        let asked = NodeRequest { node: name.to_owned() };
+        let asked = NodeRequest { node: name.to_owned(), force: false };
         let answer = self.other(name)?.client().await?.cluster().leave_node(asked).await;
         answer.map(drop).map_err(|it| anyhow!("{}", it.message()))
     }

@@ -211,7 +211,7 @@ impl Desk {
             true => Vec::new(),
             false => self.changes_of(call, written.revision).await,
         };
-        Some(Ok(self.respond(call, written, changes, request_id).await))
+        Some(Ok(self.respond(call, written, changes, Some(request_id)).await))
     }
 
     /// Checks the intent against `state` (linearized) and carries it out.
@@ -235,7 +235,7 @@ impl Desk {
             return self.answer(call, intent, written, Some(changed)).await;
         }
         if let Some(key) = protected {
-            return Err(self.hold(call, state, &key, entry(whole, &changed)?, &changed).await?);
+            return Err(self.hold(call, state, &key, entry(whole, &changed)?, &changed, intent.request_id).await?);
         }
         let body = Body::ChangeResources(entry(whole, &changed)?);
         let applied = self.propose_asked(call, intent.request_id, Some(intent.asked), body).await?;
@@ -275,7 +275,7 @@ impl Desk {
             None if written.outcome.noop => Vec::new(),
             None => self.changes_of(call, written.revision).await,
         };
-        let mut response = self.respond(call, written, changes, intent.request_id).await;
+        let mut response = self.respond(call, written, changes, Some(intent.request_id)).await;
         response.trial_until = intent.trial.and_then(|_| trial_until(&self.consensus.state(), written.revision));
         response.warnings = intent.warnings;
         Ok(response)
@@ -287,7 +287,7 @@ impl Desk {
         call: &Call,
         written: Written,
         changes: Vec<admin::Change>,
-        request_id: Uuid,
+        request_id: Option<Uuid>,
     ) -> WriteResponse {
         let receipts = self.receipts(call, written.index).await;
         WriteResponse {
@@ -297,7 +297,7 @@ impl Desk {
             counts: Some(messages::counts(written.outcome.counts)),
             changes,
             nodes: receipts.iter().map(|it| desk::receipt(it, it.published_revision)).collect(),
-            request_id: request_id.to_string(),
+            request_id: request_id.map(|it| it.to_string()).unwrap_or_default(),
             ..WriteResponse::default()
         }
     }

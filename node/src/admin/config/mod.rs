@@ -20,7 +20,6 @@ use quorumgate_model::{
 use quorumgate_proto::admin::v1::{self as admin, config_server::Config, resource};
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
-use uuid::Uuid;
 
 use self::{
     apply::Mode,
@@ -51,15 +50,14 @@ impl Service {
             let changed = change::between(&state.resources, &trial.prior);
             changed.iter().filter(|it| apply::governs(it)).try_for_each(|it| call.may_govern(&it.key))?;
         }
-        let request_id = Uuid::new_v4();
-        let applied = self.desk.propose(&call, request_id, Body::EndTrial { revision, end }).await?;
+        let applied = self.desk.propose_once(&call, Body::EndTrial { revision, end }).await?;
         let written = desk::written(&applied)?;
         let changes = match written.revision == written.index {
             true => self.desk.changes_of(&call, written.revision).await,
             // Confirmed: the resources stay as they are.
             false => Vec::new(),
         };
-        Ok(Response::new(self.desk.respond(&call, written, changes, request_id).await))
+        Ok(Response::new(self.desk.respond(&call, written, changes, None).await))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Revocation service. An entry must outlive what it revokes: without a time of its own it lasts as long as the
 //! longest-lived token that any auth takes, and a shorter one is warned of.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use quorumgate_model::{
     command::{Body, NewRevocation, Revoke},
@@ -70,6 +70,17 @@ impl Service {
     }
 }
 
+impl Service {
+    /// The state that the proxy's tables are at, or older: what was revoked before the call is in them.
+    async fn looked_up(&self, call: &Call, stale: bool) -> Result<Arc<State>, Status> {
+        let state = self.desk.read(call, Read::stale(stale)).await?;
+        if !stale {
+            self.desk.served(call, state.index).await?;
+        }
+        Ok(state)
+    }
+}
+
 #[tonic::async_trait]
 impl Revocation for Service {
     async fn revoke_token(&self, request: Request<admin::RevokeTokenRequest>) -> Answer<RevokeTokenResponse> {
@@ -114,7 +125,8 @@ impl Revocation for Service {
     }
 
     async fn check_token(&self, request: Request<admin::CheckTokenRequest>) -> Answer<admin::CheckTokenResponse> {
-        let (_, request) = taken(request)?;
+        let (call, request) = taken(request)?;
+        let state = self.looked_up(&call, request.stale).await?;
         let now_us = self.directory.now_us();
         let (subject, selector) = match &request.what {
             None => return Err(failure::bad_field("what", "found nothing; allowed: a token or a selector")),
@@ -132,7 +144,7 @@ impl Revocation for Service {
         };
         let dead = key.as_ref().is_some_and(|key| !key.standing(now_us).is_good());
         Ok(Response::new(admin::CheckTokenResponse {
-            header: Some(self.desk.header()),
+            header: Some(self.desk.header_at(&state)),
             revoked: dead || !entries.is_empty(),
             entries: entries.iter().map(|it| reports::revocation(it, now_us)).collect(),
             key: key.map(|key| reports::key(&key, now_us)),
@@ -140,8 +152,8 @@ impl Revocation for Service {
     }
 
     async fn inspect_token(&self, request: Request<admin::InspectTokenRequest>) -> Answer<admin::InspectTokenResponse> {
-        let (_, request) = taken(request)?;
-        let state = self.desk.consensus.state();
+        let (call, request) = taken(request)?;
+        let state = self.looked_up(&call, request.stale).await?;
         let inspected = token::inspect(&request.token, &state, &self.directory);
         Ok(Response::new(admin::InspectTokenResponse { header: Some(self.desk.header_at(&state)), ..inspected }))
     }

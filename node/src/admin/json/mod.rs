@@ -243,7 +243,7 @@ async fn members<T>(asked: Asked, request: &Request<T>, local: Local) -> Result<
         let nodes = cluster.list_nodes(admin::ListNodesRequest {}).await?.into_inner().nodes;
         return Ok(json!({ "nodes": nodes.iter().map(shape::node).collect::<Vec<_>>() }));
     };
-    let node = admin::NodeRequest { node };
+    let node = admin::NodeRequest { node, force: false };
     let answer = match verb {
         NodeVerb::Drain => cluster.drain_node(node).await?,
         NodeVerb::Undrain => cluster.undrain_node(node).await?,
@@ -287,7 +287,10 @@ async fn observed<T>(asked: Asked, request: &Request<T>, local: Local) -> Result
             Ok(exchanges::explained(&observe.explain_request(asked).await?.into_inner()))
         }
         _ => {
-            let words = Words::of(request, &["method", "url", "header", "client_ip", "consumer", "scope", "claims"])?;
+            let words = Words::of(
+                request,
+                &["method", "url", "header", "client_ip", "consumer", "scope", "claims", "listener"],
+            )?;
             let header = |text: String| match text.split_once(':') {
                 Some((name, value)) => {
                     Ok(admin::HeaderField { name: name.trim().to_ascii_lowercase(), value: value.trim().to_owned() })

@@ -228,6 +228,7 @@ impl Follower {
     }
 
     async fn send(&self, entry: admin::AuditEntry) -> Option<()> {
+        let entry = admin::AuditEntry { header: Some(self.desk.header()), ..entry };
         self.entries.send(Ok(entry)).await.ok()
     }
 
@@ -271,6 +272,7 @@ fn shown(entry: &AuditEntry) -> admin::AuditEntry {
         node: String::new(),
         count: 1,
         changes: Vec::new(),
+        header: None,
     }
 }
 
@@ -312,6 +314,7 @@ fn shown_denial(denial: Denial, node: &str) -> admin::AuditEntry {
         node: node.to_owned(),
         count: record.count,
         changes: Vec::new(),
+        header: None,
     }
 }
 

@@ -48,7 +48,7 @@ pub fn watch(
         let mut dropped = 0;
         let send = |line: Arc<str>, dropped| {
             let line = line.to_string();
-            answers.send(Ok(admin::WatchLogsResponse { line, dropped }))
+            answers.send(Ok(admin::WatchLogsResponse { line, dropped, header: Some(desk.header()) }))
         };
         for line in past {
             if send(line, 0).await.is_err() {

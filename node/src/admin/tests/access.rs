@@ -4,7 +4,7 @@ use quorumgate_proto::admin::v1 as admin;
 use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::fixture::{Fixture, config, reason, route, upstream};
+use super::fixture::{Fixture, config, fields, reason, route, upstream};
 
 #[tokio::test]
 async fn nobody_calls_over_tcp_without_credentials() {
@@ -81,7 +81,7 @@ async fn a_scoped_token_writes_its_owners_objects_alone() {
         let refused = team.apply(request).await.unwrap_err();
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "OWNER_FORBIDDEN"));
     }
-    let drain = admin::NodeRequest { node: "n1".into() };
+    let drain = admin::NodeRequest { node: "n1".into(), force: false };
     let refused = team.cluster().drain_node(drain).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "OWNER_FORBIDDEN"));
 }
@@ -169,4 +169,70 @@ async fn an_oversized_message_is_a_clear_error_and_the_connection_lives() {
         "{refused}"
     );
     client.apply(config(vec![upstream("a", "")], vec![route("a", "a")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn whatever_is_called_waits_for_the_revision_that_was_asked_for() {
+    fn far<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("quorumgate-min-revision", "1000000".parse().unwrap());
+        request.set_timeout(std::time::Duration::from_millis(500));
+        request
+    }
+    let node = Fixture::start().await;
+    let client = node.local().await;
+    let what = Some(admin::check_token_request::What::Token("x".into()));
+    let check = admin::CheckTokenRequest { what, stale: true };
+    let inspect = admin::InspectTokenRequest { token: "x".into(), stale: true };
+    let url = admin::ExplainMatchRequest { url: "http://a.test/".into(), method: "GET".into(), ..Default::default() };
+    let asked = [
+        client.observe().list_audit(far(admin::ListAuditRequest::default())).await.map(drop),
+        client.observe().explain_match(far(url)).await.map(drop),
+        client.observe().state_hash(far(admin::StateHashRequest::default())).await.map(drop),
+        client.limit_usage().get_usage(far(admin::GetUsageRequest::default())).await.map(drop),
+        client.revocations().check_token(far(check)).await.map(drop),
+        client.revocations().inspect_token(far(inspect)).await.map(drop),
+        client.cluster().list_nodes(far(admin::ListNodesRequest {})).await.map(drop),
+        client.cluster().create_join_token(far(admin::CreateJoinTokenRequest::default())).await.map(drop),
+    ];
+    for asked in &asked {
+        let late = asked.as_ref().unwrap_err();
+        assert_eq!((late.code(), reason(late).as_str()), (Code::DeadlineExceeded, "DEADLINE"), "{late}");
+    }
+    assert!(node.consensus.state().join_tokens.is_empty());
+    let mut seen = Request::new(admin::ListAuditRequest::default());
+    let index = node.consensus.state().index.to_string();
+    seen.metadata_mut().insert("quorumgate-min-revision", index.parse().unwrap());
+    client.observe().list_audit(seen).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_followed_says_where_it_comes_from() {
+    let node = Fixture::start().await;
+    let client = node.local().await;
+    let watch = admin::WatchAuditRequest { since: Some(0), denials: false };
+    let mut made = client.observe().watch_audit(watch).await.unwrap().into_inner();
+    client.apply(config(vec![upstream("a", "")], vec![])).await.unwrap();
+    let header = made.message().await.unwrap().unwrap().header.unwrap();
+    assert_eq!(header.node, "n1");
+    assert!(!header.cluster_id.is_empty() && header.term > 0 && header.index > 0, "{header:?}");
+}
+
+#[tokio::test]
+async fn a_negative_length_of_time_is_a_field_that_is_wrong() {
+    let node = Fixture::start().await;
+    let ttl = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    let create = admin::CreateJoinTokenRequest { ttl, ..Default::default() };
+    let refused = node.local().await.cluster().create_join_token(create).await.unwrap_err();
+    assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec!["ttl".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_node_does_not_remove_itself() {
+    let node = Fixture::start().await;
+    for force in [false, true] {
+        let itself = admin::NodeRequest { node: "n1".into(), force };
+        let refused = node.local().await.cluster().remove_node(itself).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "ASKED_ITSELF"));
+    }
 }

@@ -25,7 +25,7 @@ fn create(key: admin::NewKey) -> admin::CreateKeyRequest {
 }
 
 fn check(token: &str) -> admin::CheckTokenRequest {
-    admin::CheckTokenRequest { what: Some(admin::check_token_request::What::Token(token.into())) }
+    admin::CheckTokenRequest { what: Some(admin::check_token_request::What::Token(token.into())), stale: false }
 }
 
 fn selector(by: By) -> Option<admin::Selector> {
@@ -165,6 +165,7 @@ async fn what_is_revoked_is_in_the_tables_when_the_call_returns() {
     assert!(told.warnings.is_empty() && !told.noop && told.nodes[0].applied_revision >= told.revision);
     let checked = admin::CheckTokenRequest {
         what: Some(admin::check_token_request::What::Selector(selector(By::Jti("t1".into())).unwrap())),
+        stale: false,
     };
     let found = revocations.check_token(checked).await.unwrap().into_inner();
     assert!(found.revoked);
@@ -180,7 +181,8 @@ async fn what_is_revoked_is_in_the_tables_when_the_call_returns() {
 
     let jwt = format!("{}.{}.c2ln", encoded(r#"{"alg":"RS256"}"#), encoded(r#"{"jti":"t1","iss":"i","exp":1}"#));
     assert!(revocations.check_token(check(&jwt)).await.unwrap().into_inner().revoked);
-    let inspected = revocations.inspect_token(admin::InspectTokenRequest { token: jwt }).await.unwrap().into_inner();
+    let inspected =
+        revocations.inspect_token(admin::InspectTokenRequest { token: jwt, stale: false }).await.unwrap().into_inner();
     assert_eq!(inspected.kind, "jwt");
     let good = |name: &str| inspected.findings.iter().find(|it| it.check == name).map(|it| it.good);
     assert_eq!(

@@ -271,7 +271,8 @@ async fn what_is_protected_waits_for_somebody_else_whichever_call_it_comes_by() 
     // Who looks is told so before.
     let shown = viewer.approvals().get_pending(admin::GetPendingRequest { id: late }).await.unwrap().into_inner();
     assert!(shown.pending.unwrap().obstacle.contains("denies route/new"));
-    ben.approvals().reject(decide(late)).await.unwrap();
+    let rejected = ben.approvals().reject(decide(late)).await.unwrap().into_inner();
+    assert_eq!((rejected.nodes.len(), rejected.request_id.as_str()), (1, ""), "{rejected:?}");
 
     // The same as JSON: asked for, looked at, approved.
     let root_asks = id(&root.apply(config(vec![], vec![gold("pay", "/json")])).await.unwrap_err());
@@ -295,6 +296,13 @@ async fn what_is_protected_waits_for_somebody_else_whichever_call_it_comes_by() 
     assert_eq!((status, &refused["code"]), (412, &serde_json::json!("approval_required")), "{refused}");
     let (_, shown) = ask("GET", format!("approvals/{}", refused["id"])).await;
     assert_eq!(shown["actor"], "token/cem");
+
+    // Another token of the same name is another one: it asks for itself, and nobody approves what the first asked for.
+    let asked = id(&ann.config().delete_route(delete()).await.unwrap_err());
+    root.cluster().remove_admin_token(admin::RemoveAdminTokenRequest { name: "ann".into() }).await.unwrap();
+    let other = node.remote(Some(&node.admin_token("ann", "operator", "").await)).await;
+    assert_ne!(id(&other.config().delete_route(delete()).await.unwrap_err()), asked);
+    assert_eq!(code(ben.approvals().approve(decide(asked)).await), "CONFLICT");
 
     let list = admin::ListAuditRequest { limit: 50, ..Default::default() };
     let entries = root.observe().list_audit(list).await.unwrap().into_inner().entries;

@@ -93,13 +93,22 @@ pub enum Node {
     /// Make a voter a replica.
     Demote(NodeName),
     /// Remove a dead node and shut its certificate out.
-    Rm(NodeName),
+    Rm(RemoveNode),
 }
 
 #[derive(Debug, Args)]
 pub struct NodeName {
     /// The node's name or id.
     pub node: String,
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveNode {
+    #[command(flatten)]
+    pub name: NodeName,
+    /// Also one that is alive, which `node leave` would let hand over.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

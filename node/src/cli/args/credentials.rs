@@ -26,6 +26,9 @@ pub enum Key {
         /// How long the old key stays good.
         #[arg(long, default_value = "24h", value_name = "D")]
         overlap: Span,
+        /// Repeat a write whose outcome was unknown: it is not done twice, and shows the same secret.
+        #[arg(long, value_name = "UUID")]
+        request_id: Option<uuid::Uuid>,
         /// Print the secret and nothing else.
         #[arg(long, short)]
         quiet: bool,
@@ -63,6 +66,9 @@ pub struct KeyCreate {
     /// A key that exists already, to be taken over; - reads standard input.
     #[arg(long, value_name = "F", conflicts_with = "basic_user")]
     pub key_file: Option<PathBuf>,
+    /// Repeat a write whose outcome was unknown: it is not done twice, and shows the same secret.
+    #[arg(long, value_name = "UUID")]
+    pub request_id: Option<uuid::Uuid>,
     /// Print the secret and nothing else.
     #[arg(long, short)]
     pub quiet: bool,
@@ -82,11 +88,17 @@ pub enum Token {
     Check {
         /// The token or key; - reads standard input.
         token: String,
+        /// By what the asked node knows, without a quorum.
+        #[arg(long)]
+        stale: bool,
     },
     /// Show what a token says and what would decide about it. Its signature is not verified.
     Inspect {
         /// The token or key; - reads standard input.
         token: String,
+        /// By what the asked node knows, without a quorum.
+        #[arg(long)]
+        stale: bool,
     },
 }
 
@@ -109,6 +121,9 @@ pub struct TokenRevoke {
     /// What to wait for.
     #[arg(long, default_value = "all-live", value_name = "WHAT")]
     pub wait: Wait,
+    /// Repeat a write whose outcome was unknown, without doing it twice.
+    #[arg(long, value_name = "UUID")]
+    pub request_id: Option<uuid::Uuid>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -18,7 +18,7 @@ use crate::cli::{
     failure::{Failure, Outcome},
     input,
     output::{self, Answer},
-    shape,
+    shape, status,
     write::{self, Wrote},
 };
 
@@ -34,7 +34,12 @@ pub async fn run(global: &Global, verb: Audit) -> Outcome {
         Audit::Verify => verify(global, &client).await,
         Audit::Erase { actor } => {
             input::confirm(global, &format!("makes unknowable who {actor} was in the trails of accesses, for good"))?;
-            let answer = client.observe().erase_actor(client.ask(EraseActorRequest { actor })).await?.into_inner();
+            let answer = client
+                .observe()
+                .erase_actor(client.ask(EraseActorRequest { actor }))
+                .await
+                .map_err(status::or_look("repeating it is safe"))?
+                .into_inner();
             write::print(global.output, Wrote::Other("actor erased"), &answer)
         }
         Audit::Export(verb) => audit_export::run(global, &client, &verb).await,
@@ -64,7 +69,7 @@ async fn ls(global: &Global, client: &Client, verb: AuditLs) -> Outcome {
     let since = entries.first().map(|it| it.sequence).filter(|_| is_unfiltered(&asked));
     let request = client.stream(WatchAuditRequest { since, denials });
     let mut made = client.observe().watch_audit(request).await?.into_inner();
-    while let Some(entry) = made.message().await? {
+    while let Some(entry) = made.message().await.map_err(status::ended)? {
         if entry.actor.ends_with(&asked.actor) && entry.rpc.contains(&asked.rpc) {
             line(global, &entry)?;
         }

@@ -14,7 +14,7 @@ use crate::cli::{
     client::Client,
     failure::{Failure, Outcome},
     output::Answer,
-    shape,
+    shape, status,
 };
 
 /// The most that one call lists.
@@ -42,7 +42,7 @@ pub async fn run(global: &Global, client: &Client, verb: &AuditExport) -> Outcom
     if verb.follow {
         let request = client.stream(WatchAuditRequest { since: Some(last), denials: verb.denials });
         let mut made = client.observe().watch_audit(request).await?.into_inner();
-        while let Some(entry) = made.message().await? {
+        while let Some(entry) = made.message().await.map_err(status::ended)? {
             write(&mut file, &entry).and_then(|()| file.sync_data()).map_err(|it| unwritable(verb, &it))?;
         }
     }

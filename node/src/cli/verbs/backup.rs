@@ -24,7 +24,7 @@ use crate::{
         failure::{Exit, Failure, Outcome},
         input, local,
         output::Answer,
-        shape,
+        shape, status,
     },
     pki::{self, ClusterKey, Keys},
     refound::{self, Legacy, Made},
@@ -40,9 +40,12 @@ pub async fn save(global: &Global, client: &Client, file: &Path, passphrase: Opt
         let found = format!("{}: there is such a file already", file.display());
         return Err(Failure::usage(found).help("give another name, or remove it first"));
     }
-    let mut chunks = client.maintenance().backup(client.stream(BackupRequest { stale })).await?.into_inner();
+    let mut chunks = client.maintenance().backup(client.ask(BackupRequest { stale })).await?.into_inner();
     let cut = || Failure::new(Exit::Unavailable, "the node ended the backup early; nothing was saved");
-    let first = chunks.message().await?.ok_or_else(cut)?;
+    // The rest takes as long as it takes: it grows with the state.
+    let first = tokio::time::timeout(global.timeout(), chunks.message());
+    let late = |_| Failure::new(Exit::Deadline, "the node sent nothing within the deadline; nothing was saved");
+    let first = first.await.map_err(late)?.map_err(status::ended)?.ok_or_else(cut)?;
     let mut head = BackupHead::decode(&*first.head).map_err(Failure::internal)?;
     if let Some(passphrase) = &passphrase {
         seal(&mut head, passphrase)?;
@@ -52,7 +55,8 @@ pub async fn save(global: &Global, client: &Client, file: &Path, passphrase: Opt
     let mut told = first.checksum;
     let mut records = blake3::Hasher::new();
     while told.is_empty() {
-        let BackupChunk { records: bytes, checksum, .. } = chunks.message().await?.ok_or_else(cut)?;
+        let BackupChunk { records: bytes, checksum, .. } =
+            chunks.message().await.map_err(status::ended)?.ok_or_else(cut)?;
         records.update(&bytes);
         part.write(&bytes)?;
         told = checksum;
@@ -85,12 +89,13 @@ pub fn restore(global: &Global, verb: Restore) -> Outcome {
     );
     input::confirm(global, &preview)?;
     let reset_budgets = verb.budgets == Budgets::Reset;
-    let mut legacy = Legacy { state, past, keys, cause: RefoundCause::Restored, reset_budgets };
-    if verb.bump_revision {
-        legacy.bump();
-    }
+    let bump = if verb.bump_revision { refound::BUMP } else { 0 };
+    let legacy = Legacy { state, past, keys, cause: RefoundCause::Restored, reset_budgets, bump };
     let made = legacy.settle(dir, &settings).map_err(local::refused)?;
     eprintln!("restored in {}", dir.display());
+    if verb.bump_revision {
+        eprintln!("state_hash is the backup's, as `inspect` prints it: the state's of before its index was raised");
+    }
     eprintln!("what the nodes of the old cluster held of the limits is void: budgets come back as their windows pass");
     match verb.budgets {
         Budgets::Spent => {
@@ -113,6 +118,10 @@ pub fn recover(global: &Global, verb: &Recover) -> Outcome {
         eprintln!("the recovery that was begun in {} is ended; run it", dir.display());
         return Ok(());
     }
+    refound::may_recover(dir).map_err(|error| {
+        Failure::new(Exit::Conflict, format!("{error:#}"))
+            .help("run the node; to recover once more, move that away first")
+    })?;
     let salvaged = quorumgate_raft_store::salvage(dir).map_err(|error| {
         Failure::new(Exit::Conflict, format!("{error:#}")).help("the node must be stopped, and its log readable")
     })?;

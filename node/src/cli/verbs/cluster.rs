@@ -11,9 +11,11 @@ use crate::cli::{
     client::Client,
     failure::{Failure, Outcome},
     output::Answer,
-    shape,
+    shape, status,
     write::{self, Wrote},
 };
+
+const LOOK: &str = "look with `quorumgate cluster status`; repeating it is safe";
 
 pub async fn run(global: &Global, verb: Cluster) -> Outcome {
     if let (Cluster::Health, Form::Nagios) = (&verb, global.output) {
@@ -30,7 +32,7 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
         }
         Cluster::Set(ClusterSet::MaxRtt { max_rtt }) => {
             let request = client.ask(SetMaxRttRequest { max_rtt: Some(shape::to_proto(max_rtt.0)) });
-            let answer = client.cluster().set_max_rtt(request).await?.into_inner();
+            let answer = client.cluster().set_max_rtt(request).await.map_err(status::or_look(LOOK))?.into_inner();
             write::print(global.output, Wrote::Other("max_rtt set"), &answer)
         }
         Cluster::TransferLeader { to } => transfer(global, &client, to.unwrap_or_default()).await,
@@ -73,7 +75,8 @@ fn print(global: &Global, status: &GetStatusResponse) -> Outcome {
 }
 
 async fn transfer(global: &Global, client: &Client, to: String) -> Outcome {
-    let answer = client.cluster().transfer_leader(client.ask(TransferLeaderRequest { to })).await?.into_inner();
+    let moved = client.cluster().transfer_leader(client.ask(TransferLeaderRequest { to })).await;
+    let answer = moved.map_err(status::or_look(LOOK))?.into_inner();
     let took = shape::span(answer.took.as_ref());
     Answer {
         text: Some(format!("leader {} in term {} after {}\n", answer.leader, answer.term, shape::cell(&took))),

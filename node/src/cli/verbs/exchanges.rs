@@ -9,7 +9,7 @@ use crate::cli::{
     client::Client,
     failure::{Exit, Failure, Outcome},
     output::{self, Answer},
-    shape,
+    shape, status,
 };
 
 pub async fn explain(global: &Global, verb: Explain) -> Outcome {
@@ -81,7 +81,7 @@ pub async fn tap(global: &Global, verb: Tap) -> Outcome {
     let mut shown = client.observe().tap(client.stream(request)).await?.into_inner();
     let (mut count, mut dropped) = (0, 0);
     while verb.count.is_none_or(|max| count < max) {
-        let Some(message) = shown.message().await? else { break };
+        let Some(message) = shown.message().await.map_err(status::ended)? else { break };
         let exchange = message.exchange.unwrap_or_default();
         match global.output {
             Form::Table | Form::Wide => output::stdout(&line(&exchange))?,

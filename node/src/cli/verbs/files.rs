@@ -17,7 +17,7 @@ use crate::cli::{
     client::Client,
     config::{self, Config, canonical, source},
     diff,
-    failure::{Failure, Outcome, Problem},
+    failure::{Exit, Failure, Outcome, Problem},
     input,
     output::{Answer, stdout},
     shape, status,
@@ -26,9 +26,6 @@ use crate::cli::{
 
 pub async fn apply(global: &Global, verb: Apply) -> Outcome {
     let config = config::load(&verb.files.files)?;
-    if verb.prune.prune && !verb.dry_run {
-        input::may_ask(global)?;
-    }
     let client = Client::connect(global).await?;
     let mut request = request(&config, &verb.prune, &verb.note);
     request.trial = verb.trial.map(|it| shape::to_proto(it.0));
@@ -79,18 +76,26 @@ async fn send(client: &Client, config: &Config, request: ApplyConfigRequest) -> 
 fn located(config: &Config, status: Status, request_id: &str) -> Failure {
     let complaints = status::violations(&status);
     let failure = config.locate(Failure::from(status), &complaints);
-    with_request_id(failure, request_id)
+    of_write(failure, request_id)
+}
+
+/// Of a write of resources: what conflicts there was made for another revision.
+pub fn of_write(failure: Failure, request_id: &str) -> Failure {
+    match failure.problems.last() {
+        Some(last) if failure.exit == Exit::Conflict && last.code == "conflict" => {
+            failure.help("somebody else was faster: look at the newest revision and try again")
+        }
+        _ => with_request_id(failure, request_id),
+    }
 }
 
 /// After an unknown outcome the same request may be repeated, and it happens once.
-pub fn with_request_id(mut failure: Failure, request_id: &str) -> Failure {
-    use crate::cli::failure::Exit;
-    if failure.exit == Exit::Deadline
-        && let Some(last) = failure.problems.last_mut()
-    {
-        last.help = format!("look with `quorumgate history`, or repeat the command with --request-id {request_id}");
+pub fn with_request_id(failure: Failure, request_id: &str) -> Failure {
+    match failure.exit {
+        Exit::Deadline => failure
+            .help(format!("look with `quorumgate audit ls`, or repeat the command with --request-id {request_id}")),
+        _ => failure,
     }
-    failure
 }
 
 async fn preview_deletions(global: &Global, client: &Client, config: &Config, request: &ApplyConfigRequest) -> Outcome {
@@ -121,17 +126,20 @@ fn print_diff(global: &Global, answer: &WriteResponse) -> Outcome {
     .print(global.output)
 }
 
+/// A trial ends once.
+const ENDED: &str = "look with `quorumgate history`: the revision is on trial, or is not; repeating it is safe";
+
 pub async fn confirm(global: &Global, verb: Trial) -> Outcome {
     let client = Client::connect(global).await?;
     let request = client.ask(ConfirmTrialRequest { revision: verb.revision.unwrap_or_default() });
-    let answer = client.config().confirm_trial(request).await?.into_inner();
+    let answer = client.config().confirm_trial(request).await.map_err(status::or_look(ENDED))?.into_inner();
     write::print(global.output, Wrote::Other("the change stays"), &answer)
 }
 
 pub async fn abort(global: &Global, verb: Trial) -> Outcome {
     let client = Client::connect(global).await?;
     let request = client.ask(AbortTrialRequest { revision: verb.revision.unwrap_or_default() });
-    let answer = client.config().abort_trial(request).await?.into_inner();
+    let answer = client.config().abort_trial(request).await.map_err(status::or_look(ENDED))?.into_inner();
     write::print(global.output, Wrote::Other("the change is undone"), &answer)
 }
 

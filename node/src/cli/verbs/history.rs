@@ -5,7 +5,7 @@ use quorumgate_proto::admin::v1::{
 };
 use serde_json::json;
 
-use super::files::with_request_id;
+use super::files::of_write;
 use crate::cli::{
     args::{Global, History, HistoryList, HistoryVerb, Rollback},
     client::Client,
@@ -92,7 +92,7 @@ pub async fn rollback(global: &Global, verb: Rollback) -> Outcome {
         expected_revision: verb.note.if_revision,
     });
     let sent = client.config().rollback(request).await;
-    let answer = sent.map_err(|status| with_request_id(Failure::from(status), &request_id))?.into_inner();
+    let answer = sent.map_err(|status| of_write(Failure::from(status), &request_id))?.into_inner();
     let wrote = if verb.dry_run { Wrote::Nothing } else { Wrote::Resources };
     write::print(global.output, wrote, &answer)
 }

@@ -3,13 +3,14 @@
 use quorumgate_proto::admin::v1::{self as admin, new_key::Given};
 use serde_json::{Value, json};
 
+use super::files::with_request_id;
 use crate::cli::{
     args::{Form, Global, Key, KeyCreate},
     client::Client,
-    failure::Outcome,
+    failure::{Failure, Outcome},
     input,
     output::{Answer, stdout},
-    shape,
+    shape, status,
     write::{self, Wrote},
 };
 
@@ -21,6 +22,7 @@ const WIDE: usize = 3;
 pub async fn run(global: &Global, verb: Key) -> Outcome {
     let client = Client::connect(global).await?;
     let mut keys = client.keys();
+    let look = || status::or_look("look with `quorumgate key get`; repeating it is safe");
     match verb {
         Key::Create(it) => create(global, &client, it).await,
         Key::Ls { consumer, limit } => {
@@ -41,22 +43,24 @@ pub async fn run(global: &Global, verb: Key) -> Outcome {
             }
             .print(global.output)
         }
-        Key::Rotate { id, overlap, quiet } => {
+        Key::Rotate { id, overlap, request_id, quiet } => {
+            let request_id = request_id.unwrap_or_else(uuid::Uuid::new_v4).to_string();
             let overlap = Some(shape::to_proto(overlap.0));
-            let request = admin::RotateKeyRequest { id: id.clone(), overlap, request_id: String::new() };
-            let made = keys.rotate_key(client.ask(request)).await?.into_inner();
+            let request = admin::RotateKeyRequest { id: id.clone(), overlap, request_id: request_id.clone() };
+            let sent = keys.rotate_key(client.ask(request)).await;
+            let made = sent.map_err(|status| with_request_id(Failure::from(status), &request_id))?.into_inner();
             shown_once(global, quiet, made, &format!("replaces {id}"))
         }
         Key::Revoke { id } => {
-            let answer = keys.revoke_key(client.ask(admin::KeyRequest { id })).await?.into_inner();
+            let answer = keys.revoke_key(client.ask(admin::KeyRequest { id })).await.map_err(look())?.into_inner();
             write::print(global.output, Wrote::Other("key revoked, for good"), &answer)
         }
         Key::Disable { id } => {
-            let answer = keys.disable_key(client.ask(admin::KeyRequest { id })).await?.into_inner();
+            let answer = keys.disable_key(client.ask(admin::KeyRequest { id })).await.map_err(look())?.into_inner();
             write::print(global.output, Wrote::Other("key disabled; undo: quorumgate key enable"), &answer)
         }
         Key::Enable { id } => {
-            let answer = keys.enable_key(client.ask(admin::KeyRequest { id })).await?.into_inner();
+            let answer = keys.enable_key(client.ask(admin::KeyRequest { id })).await.map_err(look())?.into_inner();
             write::print(global.output, Wrote::Other("key enabled"), &answer)
         }
     }
@@ -78,8 +82,10 @@ async fn create(global: &Global, client: &Client, it: KeyCreate) -> Outcome {
         expires_in: it.expires.map(|span| shape::to_proto(span.0)),
         given,
     };
-    let request = admin::CreateKeyRequest { key: Some(key), request_id: String::new() };
-    let made = client.keys().create_key(client.ask(request)).await?.into_inner();
+    let request_id = it.request_id.unwrap_or_else(uuid::Uuid::new_v4).to_string();
+    let request = admin::CreateKeyRequest { key: Some(key), request_id: request_id.clone() };
+    let sent = client.keys().create_key(client.ask(request)).await;
+    let made = sent.map_err(|status| with_request_id(Failure::from(status), &request_id))?.into_inner();
     shown_once(global, it.quiet, made, &format!("of {}", it.consumer))
 }
 

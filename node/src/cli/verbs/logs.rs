@@ -8,7 +8,7 @@ use crate::cli::{
     client::Client,
     failure::Outcome,
     output::{self, Answer},
-    shape,
+    shape, status,
 };
 
 pub async fn run(global: &Global, verb: Logs) -> Outcome {
@@ -28,7 +28,7 @@ pub async fn run(global: &Global, verb: Logs) -> Outcome {
     let request = WatchLogsRequest { lines: verb.lines, follow: verb.follow };
     let mut lines = client.observe().watch_logs(client.stream(request)).await?.into_inner();
     let mut dropped = 0;
-    while let Some(message) = lines.message().await? {
+    while let Some(message) = lines.message().await.map_err(status::ended)? {
         if message.dropped > dropped {
             eprintln!("{} lines came too fast and are not shown", message.dropped - dropped);
             dropped = message.dropped;

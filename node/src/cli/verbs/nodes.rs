@@ -9,7 +9,7 @@ use crate::cli::{
     failure::{Exit, Failure, Outcome},
     input,
     output::Answer,
-    shape,
+    shape, status,
     write::{self, Wrote},
 };
 
@@ -31,31 +31,35 @@ const COLUMNS: [&str; 13] = [
 const WIDE_COLUMNS: usize = 4;
 
 pub async fn run(global: &Global, verb: Node) -> Outcome {
-    if matches!(verb, Node::Leave(_) | Node::Rm(_)) {
-        input::may_ask(global)?;
-    }
     let client = Client::connect(global).await?;
     let mut cluster = client.cluster();
-    let ask = |it: NodeName| client.ask(NodeRequest { node: it.node });
+    let ask = |it: NodeName| client.ask(NodeRequest { node: it.node, force: false });
+    let look = || status::or_look("look with `quorumgate node ls`; repeating it is safe");
     let (answer, wrote) = match verb {
         Node::Ls => return ls(global, &client).await,
         Node::Certs => return certs(global, &client).await,
         Node::Get(it) => return get(global, &client, &it.node).await,
-        Node::Drain(it) => (cluster.drain_node(ask(it)).await?, "draining; undo: quorumgate node undrain"),
-        Node::Undrain(it) => (cluster.undrain_node(ask(it)).await?, "back in traffic"),
-        Node::Promote(it) => (cluster.promote_node(ask(it)).await?, "it will vote once it has caught up"),
-        Node::Demote(it) => {
-            (cluster.demote_node(ask(it)).await?, "a replica from now on; undo: quorumgate node promote")
+        Node::Drain(it) => {
+            (cluster.drain_node(ask(it)).await.map_err(look())?, "draining; undo: quorumgate node undrain")
         }
+        Node::Undrain(it) => (cluster.undrain_node(ask(it)).await.map_err(look())?, "back in traffic"),
+        Node::Promote(it) => {
+            (cluster.promote_node(ask(it)).await.map_err(look())?, "it will vote once it has caught up")
+        }
+        Node::Demote(it) => (
+            cluster.demote_node(ask(it)).await.map_err(look())?,
+            "a replica from now on; undo: quorumgate node promote",
+        ),
         Node::Leave(it) => {
             let what = "it drains, hands over and goes away for good; it comes back only with a new join token";
             confirm(global, &client, &it.node, what).await?;
-            (cluster.leave_node(ask(it)).await?, "leaving")
+            (cluster.leave_node(ask(it)).await.map_err(look())?, "leaving")
         }
         Node::Rm(it) => {
             let what = "it is removed and its certificate is shut out; it comes back only with a new join token";
-            confirm(global, &client, &it.node, what).await?;
-            (cluster.remove_node(ask(it)).await?, "removed")
+            confirm(global, &client, &it.name.node, what).await?;
+            let request = client.ask(NodeRequest { node: it.name.node, force: it.force });
+            (cluster.remove_node(request).await.map_err(look())?, "removed")
         }
     };
     write::print(global.output, Wrote::Other(wrote), &answer.into_inner())

@@ -7,7 +7,7 @@ use quorumgate_model::{
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, ResourceRef};
 use serde_json::{Map, Value, json};
 
-use super::{explain, fetch, files::with_request_id, upstream_health};
+use super::{explain, fetch, files::of_write, upstream_health};
 use crate::cli::{
     args::{
         ConsumerVerb, Global, ListObjects, ObjectVerb, RemoveObjects, RouteVerb, SetRoute, SetUpstream, UpstreamVerb,
@@ -154,7 +154,7 @@ async fn apply(global: &Global, request: ApplyConfigRequest) -> Outcome {
     let client = Client::connect(global).await?;
     let id = request.request_id.clone();
     let sent = client.config().apply_config(client.ask(request)).await;
-    let answer = sent.map_err(|status| with_request_id(Failure::from(status), &id))?.into_inner();
+    let answer = sent.map_err(|status| of_write(Failure::from(status), &id))?.into_inner();
     write::print(global.output, Wrote::Resources, &answer)
 }
 

@@ -7,7 +7,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::keys;
+use super::{files::with_request_id, keys};
 use crate::{
     cli::{
         args::{By, Global, Token, TokenRevoke, Wait},
@@ -42,8 +42,8 @@ pub async fn run(global: &Global, verb: Token) -> Outcome {
             }
             .print(global.output)
         }
-        Token::Check { token } => check(global, token).await,
-        Token::Inspect { token } => inspect(global, token).await,
+        Token::Check { token, stale } => check(global, token, stale).await,
+        Token::Inspect { token, stale } => inspect(global, token, stale).await,
     }
 }
 
@@ -58,14 +58,16 @@ async fn revoke(global: &Global, it: TokenRevoke) -> Outcome {
         Wait::AllLive => admin::WaitFor::AllLive,
         Wait::Committed => admin::WaitFor::Committed,
     };
+    let request_id = it.request_id.unwrap_or_else(uuid::Uuid::new_v4).to_string();
     let client = Client::connect(global).await?;
     let request = admin::RevokeTokenRequest {
         revocation: Some(revocation),
         reason: it.reason,
         wait: wait.into(),
-        request_id: String::new(),
+        request_id: request_id.clone(),
     };
-    let told = client.revocations().revoke_token(client.ask(request)).await?.into_inner();
+    let sent = client.revocations().revoke_token(client.ask(request)).await;
+    let told = sent.map_err(|status| with_request_id(Failure::from(status), &request_id))?.into_inner();
     let what = if told.noop { "it was revoked before, for as long" } else { "revoked" };
     write::print(global.output, Wrote::Other(what), &wrote(told))
 }
@@ -82,10 +84,11 @@ pub fn wrote(told: admin::RevokeTokenResponse) -> admin::WriteResponse {
 }
 
 /// Exit 1 if it is revoked.
-async fn check(global: &Global, token: String) -> Outcome {
+async fn check(global: &Global, token: String, stale: bool) -> Outcome {
     let token = text(token)?;
     let client = Client::connect(global).await?;
-    let request = admin::CheckTokenRequest { what: Some(admin::check_token_request::What::Token(token)) };
+    let what = Some(admin::check_token_request::What::Token(token));
+    let request = admin::CheckTokenRequest { what, stale };
     let answer = client.revocations().check_token(client.ask(request)).await?.into_inner();
     let entries: Vec<Value> = answer.entries.iter().map(revocation).collect();
     let mut lines: Vec<String> = answer.entries.iter().map(|it| format!("revoked by {}\n", it.text)).collect();
@@ -107,10 +110,10 @@ async fn check(global: &Global, token: String) -> Outcome {
     if answer.revoked { Err(Failure::negative()) } else { Ok(()) }
 }
 
-async fn inspect(global: &Global, token: String) -> Outcome {
+async fn inspect(global: &Global, token: String, stale: bool) -> Outcome {
     let token = text(token)?;
     let client = Client::connect(global).await?;
-    let request = client.ask(admin::InspectTokenRequest { token });
+    let request = client.ask(admin::InspectTokenRequest { token, stale });
     let answer = client.revocations().inspect_token(request).await?.into_inner();
     let parsed = |json: &str| serde_json::from_str::<Value>(json).unwrap_or(Value::Null);
     let findings = answer.findings.iter();

@@ -8,9 +8,12 @@ use crate::cli::{
     client::Client,
     failure::Outcome,
     output::{Answer, stdout},
-    shape,
+    shape, status,
     write::{self, Wrote},
 };
+
+/// A second removal says that there is none.
+const REMOVED: &str = "repeating it is safe: one that is gone is not found";
 
 pub async fn join(global: &Global, verb: JoinToken) -> Outcome {
     let client = Client::connect(global).await?;
@@ -19,7 +22,11 @@ pub async fn join(global: &Global, verb: JoinToken) -> Outcome {
         JoinToken::Create { role, ttl, uses, quiet } => {
             let ttl = Some(shape::to_proto(ttl.0));
             let request = admin::CreateJoinTokenRequest { role: role.word().into(), ttl, uses };
-            let made = cluster.create_join_token(client.ask(request)).await?.into_inner();
+            let made = cluster
+                .create_join_token(client.ask(request))
+                .await
+                .map_err(status::or_look("a token that nobody was shown runs out by itself: create another one"))?
+                .into_inner();
             let json = json!({
                 "id": made.id, "token": made.token, "role": role.word(), "uses": uses,
                 "ttl": shape::span(made.ttl.as_ref()), "revision": made.revision,
@@ -39,8 +46,11 @@ pub async fn join(global: &Global, verb: JoinToken) -> Outcome {
             list(global, &["id", "role", "uses_left", "expires_in", "state"], shapes.collect())
         }
         JoinToken::Rm { id } => {
-            let answer =
-                cluster.remove_join_token(client.ask(admin::RemoveJoinTokenRequest { id })).await?.into_inner();
+            let answer = cluster
+                .remove_join_token(client.ask(admin::RemoveJoinTokenRequest { id }))
+                .await
+                .map_err(status::or_look(REMOVED))?
+                .into_inner();
             write::print(global.output, Wrote::Other("join token removed"), &answer)
         }
     }
@@ -58,7 +68,14 @@ pub async fn admin(global: &Global, verb: AdminToken) -> Outcome {
                 owner: owner.clone(),
                 ttl: Some(shape::to_proto(ttl.0)),
             };
-            let made = cluster.create_admin_token(client.ask(request)).await?.into_inner();
+            let made = cluster
+                .create_admin_token(client.ask(request))
+                .await
+                .map_err(status::or_look(&format!(
+                    "if `quorumgate admin-token ls` has it, nobody was shown its secret: quorumgate admin-token rm {name}, and \
+                     create it anew"
+                )))?
+                .into_inner();
             let json = json!({
                 "name": made.name, "token": made.token, "role": role.word(), "owner": shape::known(&owner),
                 "ttl": ttl.to_string(), "revision": made.revision,
@@ -79,7 +96,7 @@ pub async fn admin(global: &Global, verb: AdminToken) -> Outcome {
         }
         AdminToken::Rm { name } => {
             let request = client.ask(admin::RemoveAdminTokenRequest { name });
-            let answer = cluster.remove_admin_token(request).await?.into_inner();
+            let answer = cluster.remove_admin_token(request).await.map_err(status::or_look(REMOVED))?.into_inner();
             write::print(global.output, Wrote::Other("admin token removed"), &answer)
         }
     }

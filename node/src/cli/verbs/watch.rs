@@ -9,14 +9,14 @@ use crate::cli::{
     diff,
     failure::Outcome,
     output::stdout,
-    shape,
+    shape, status,
 };
 
 pub async fn run(global: &Global, verb: Watch) -> Outcome {
     let client = Client::connect(global).await?;
     let mut events =
         client.config().watch_config(client.stream(WatchConfigRequest { since: verb.since })).await?.into_inner();
-    while let Some(message) = events.message().await? {
+    while let Some(message) = events.message().await.map_err(status::ended)? {
         let Some(event) = message.event else { continue };
         match global.output {
             Form::Table | Form::Wide | Form::Name => people(&event)?,
