@@ -10,6 +10,7 @@ pub mod configuration;
 pub mod faults;
 pub mod initials;
 pub mod limits;
+pub mod portal;
 pub mod quorum;
 pub mod revocation;
 pub mod rolling;
