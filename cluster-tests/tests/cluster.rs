@@ -39,6 +39,14 @@ async fn what_no_node_sees_alone_is_found_together_and_banned_by_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_somebody_makes_at_one_node_is_good_at_all_and_no_two_nodes_make_too_many() {
+    let cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    let made = scenarios::portal::make_keys(&cluster).await.unwrap();
+    assert_eq!((made.good, made.refused), (2, 6), "{made:?}");
+    cluster.check_same_state().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_are_sealed_under_a_new_key_and_nothing_that_is_seen_changes() {
     let mut cluster = Cluster::start(Plan::of(3)).await.unwrap();
     assert!(scenarios::sealing::rotate(&mut cluster).await.unwrap() >= 4);

@@ -1,6 +1,6 @@
 //! What is replicated: one command an entry, and what apply answers.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
     NodeId,
@@ -299,6 +299,8 @@ pub struct NewCredential {
     pub grants: Option<Arc<Grants>>,
     /// None: until it is revoked.
     pub ttl: Option<Duration>,
+    /// Good API keys that the consumer may have with it. None: nobody counts.
+    pub keys_max: Option<NonZeroU32>,
 }
 
 /// A new key beside an old one, with its consumer, grants and end; the old one is good until the overlap is over.
@@ -308,6 +310,8 @@ pub struct RotateCredential {
     pub new_id: CredentialId,
     pub kind: CredentialKind,
     pub overlap: Duration,
+    /// As that of a new one; twice as many while the old ones' overlaps last.
+    pub keys_max: Option<NonZeroU32>,
 }
 
 /// What an operator may decide about a credential.
@@ -590,6 +594,12 @@ impl ChangeResources {
     }
 }
 
+impl NewCredential {
+    fn is_labelled_or_bounded(&self) -> bool {
+        self.keys_max.is_some() || self.grants.as_ref().is_some_and(|grants| !grants.label.is_empty())
+    }
+}
+
 impl Role {
     /// `voter`
     pub fn word(self) -> &'static str {
@@ -639,6 +649,8 @@ impl Body {
             Body::AddBans(_) | Body::LiftBans(_) => 4,
             Body::RotateSealingKey(_) => 5,
             Body::HoldChange(it) => it.change.level().max(6),
+            Body::CreateCredentials(all) if all.iter().any(NewCredential::is_labelled_or_bounded) => 6,
+            Body::RotateCredential(it) if it.keys_max.is_some() => 6,
             Body::DecideChange(_) => 6,
             _ => 1,
         }

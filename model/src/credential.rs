@@ -104,11 +104,13 @@ pub struct Grants {
     pub scopes: Arc<[Box<str>]>,
     /// Empty: from anywhere.
     pub cidrs: Box<[IpNet]>,
+    /// What its owner calls it; says nothing of what it may do.
+    pub label: Box<str>,
 }
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { env: ENV_DEFAULT.into(), scopes: Arc::default(), cidrs: Box::default() }
+        Self { env: ENV_DEFAULT.into(), scopes: Arc::default(), cidrs: Box::default(), label: Box::default() }
     }
 }
 
@@ -157,6 +159,10 @@ impl Credential {
 
     pub fn scopes(&self) -> &[Box<str>] {
         self.grants.as_ref().map_or(&[], |grants| &grants.scopes)
+    }
+
+    pub fn label(&self) -> &str {
+        self.grants.as_ref().map_or("", |grants| &grants.label)
     }
 
     /// Empty: from anywhere.

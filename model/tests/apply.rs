@@ -136,7 +136,13 @@ impl<'a> Line<'a> {
             "rotate" => {
                 let (new_id, kind) = api_key(word(1));
                 let overlap = self.span("overlap");
-                Body::RotateCredential(RotateCredential { id: api_key(word(0)).0, new_id, kind, overlap })
+                Body::RotateCredential(RotateCredential {
+                    id: api_key(word(0)).0,
+                    new_id,
+                    kind,
+                    overlap,
+                    keys_max: None,
+                })
             }
             "disable" => Body::SetCredentialState { id: api_key(word(0)).0, to: Decided::Disabled },
             "enable" => Body::SetCredentialState { id: api_key(word(0)).0, to: Decided::Active },

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, num::NonZeroU32, path::Path, sync::Arc};
 
 use common::{command, credential_state, full_state, node, route, secs, upstream};
 use prost::Message;
@@ -14,10 +14,11 @@ use prost_types::FileDescriptorSet;
 use quorumgate_model::{
     command::{
         AddBans, Body, ChangeResources, Command, DecideChange, Expect, GrantBonus, HoldChange, LiftBans, NewBan,
-        NodeRecord, NoteChain, PurgeCache, Refound, RefoundCause, Resealed, ResetLimit, ResourceChange, Role, RotateCa,
-        RotateSealingKey, RotateTicketKeys, Standing, TrialEnd, UpdateNode, Verdict,
+        NewCredential, NodeRecord, NoteChain, PurgeCache, Refound, RefoundCause, Resealed, ResetLimit, ResourceChange,
+        Role, RotateCa, RotateCredential, RotateSealingKey, RotateTicketKeys, Standing, TrialEnd, UpdateNode, Verdict,
     },
     convert,
+    credential::Grants,
     digest::Digest,
     ledger::{
         Ledger,
@@ -130,6 +131,17 @@ fn commands() -> Vec<Command> {
     commands.extend(rest.into_iter().map(command));
     commands.extend(credential_state().1.split_off(2));
     commands
+}
+
+/// A key that somebody makes for himself, and its rotation.
+fn of_a_portal() -> (Command, Command) {
+    let grants = Grants { label: "the \u{fc}bung".into(), ..Grants::default() };
+    let (keys_max, old) = (NonZeroU32::new(5), common::new_key("own", "acme"));
+    let (id, overlap) = (old.id, secs(30));
+    let (new_id, kind) = common::api_key("own, later");
+    let new = NewCredential { grants: Some(Arc::new(grants)), ttl: Some(secs(60)), keys_max, ..old };
+    let rotate = RotateCredential { id, new_id, kind, overlap, keys_max };
+    (command(Body::CreateCredentials([new].into())), command(Body::RotateCredential(rotate)))
 }
 
 fn purge() -> Body {
@@ -260,6 +272,12 @@ fn commands_are_stored_as_ever() {
     let bytes = golden("command.change_resources.governed", &convert::command_to(&governed).encode_to_vec());
     assert_eq!(convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap(), governed);
     assert_eq!(governed.min_level, 3);
+    let (made, rotated) = of_a_portal();
+    for (name, sample) in [("create_credentials", made), ("rotate_credential", rotated)] {
+        let bytes = golden(&format!("command.{name}.portal"), &convert::command_to(&sample).encode_to_vec());
+        assert_eq!(convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap(), sample);
+        assert_eq!(sample.min_level, 6);
+    }
 }
 
 #[test]

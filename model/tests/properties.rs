@@ -96,7 +96,7 @@ fn credential_body() -> impl Strategy<Value = Body> {
         4 => prop::collection::vec(new_credential(), 1..4).prop_map(|all| Body::CreateCredentials(all.into())),
         1 => (0..8u8, 0..8u8, 0..9u64).prop_map(move |(old, new, overlap)| {
             let (new_id, kind) = api_key(&format!("k{new}"));
-            Body::RotateCredential(RotateCredential { id: id(old), new_id, kind, overlap: secs(overlap) })
+            Body::RotateCredential(RotateCredential { id: id(old), new_id, kind, overlap: secs(overlap), keys_max: None })
         }),
         1 => (0..8u8, decided).prop_map(move |(n, to)| Body::SetCredentialState { id: id(n), to }),
         4 => (prop::collection::vec(new_revocation(), 1..5), "[a-z]{0,3}").prop_map(|(entries, reason)| {

@@ -18,7 +18,7 @@ use crate::{
     consensus::{Consensus, StartOptions},
     handed, init,
     leases::{Leases, Timekeeper},
-    notify,
+    notify, portal,
     providers::Providers,
     publish::{self, Publisher},
     receive,
@@ -139,6 +139,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     consensus.attach_anomalies(anomalies.clone());
     tasks.start("anomalies", anomaly::Watch { consensus: consensus.clone(), anomalies }.run(tasks.stop()));
     receive::start(&tasks, consensus.clone(), &proxy.directory());
+    portal::start(&tasks, consensus.clone(), &proxy.directory());
     let checks = proxy.upstreams().run_health_checks(tasks.stop());
     tasks.start("upstreams", async move {
         checks.await;

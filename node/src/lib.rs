@@ -20,6 +20,7 @@ mod notify;
 mod own_trail;
 pub mod peer;
 pub mod pki;
+pub mod portal;
 pub mod providers;
 pub mod publish;
 pub mod receive;

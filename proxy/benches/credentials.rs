@@ -96,7 +96,7 @@ fn keys(from: usize) -> Body {
         let hash = key_hash(&PEPPER, &key_text(n));
         let (id, kind) = CredentialKind::api_key(&hash, *b"aBcDeF12").expect("not zeros");
         let consumer = "acme".parse().expect("a name");
-        NewCredential { id, consumer, kind, grants: None, ttl: None }
+        NewCredential { id, consumer, kind, grants: None, ttl: None, keys_max: None }
     };
     Body::CreateCredentials((from..from + BATCH_MAX).map(new).collect())
 }

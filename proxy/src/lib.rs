@@ -34,6 +34,7 @@ mod overload;
 mod pace;
 mod passthrough;
 mod plan;
+pub mod portal;
 mod proxy_protocol;
 mod received;
 pub mod recent;

@@ -11,6 +11,7 @@ pub mod faults;
 pub mod initials;
 pub mod leaving;
 pub mod limits;
+pub mod portal;
 pub mod quorum;
 pub mod revocation;
 pub mod rolling;

@@ -9,7 +9,10 @@ use super::{Changed, tenancy::Tenancy};
 use crate::{
     digest::Digest,
     invalid::Invalid,
-    resource::{GUARDRAILS_MAX, Key, Kind, Name, Policy, PolicyKind, Resource, Resources, Route},
+    resource::{
+        self, Action, AuthKind, GUARDRAILS_MAX, Key, Kind, Name, PathPattern, Policy, PolicyKind, PortalPolicy,
+        Receiver, Resource, Resources, Route,
+    },
     ruleset::match_fingerprint,
 };
 
@@ -111,6 +114,12 @@ impl Lookups {
         if let Resource::Route(route) = resource {
             self.take_match(route)?;
             models(route, after)?;
+            portals(route, after)?;
+        }
+        if let Resource::Policy(policy) = resource
+            && let PolicyKind::Portal(it) = &policy.kind
+        {
+            known_apis(it, after).map_err(|invalid| invalid.under("portal"))?;
         }
         if let Resource::Listener(listener) = resource
             && let Some(twin) = self.addresses.insert(listener.address, listener.name.clone())
@@ -167,7 +176,9 @@ impl Lookups {
                 let allowed = format!("another name for an auth of that kind; {}", shown());
                 Err(Invalid::field(place(&change.key)).found(found).allowed(allowed))
             }
-            (Some(Resource::Policy(before)), Some(Resource::Policy(now))) if is_ai(before) != is_ai(now) => {
+            (Some(Resource::Policy(before)), Some(Resource::Policy(now)))
+                if is_ai(before) != is_ai(now) || is_portal(before) != is_portal(now) =>
+            {
                 let found = format!("kind {} in place of {}", now.kind.word(), before.kind.word());
                 let allowed = format!("another name for a policy of that kind; {}", shown());
                 Err(Invalid::field(place(&change.key)).found(found).allowed(allowed))
@@ -179,6 +190,76 @@ impl Lookups {
 
 fn is_ai(policy: &Policy) -> bool {
     matches!(policy.kind, PolicyKind::Ai(_))
+}
+
+fn is_portal(policy: &Policy) -> bool {
+    matches!(policy.kind, PolicyKind::Portal(_))
+}
+
+/// A portal's route has one policy that says what is shown there, and people sign in by the auth that it names; on another
+/// route such a policy would do nothing.
+fn portals(route: &Route, after: &Resources) -> Result<(), Invalid> {
+    let is_one = |name: &Name| {
+        let key = Key { kind: Kind::Policy, name: name.clone() };
+        matches!(after.get(&key).map(|stored| &stored.resource), Some(Resource::Policy(it)) if is_portal(it))
+    };
+    let mut named = route.policies.iter().enumerate().filter(|(_, name)| is_one(name));
+    let receive = match &route.action {
+        Action::Receive(it) if it.receiver == Receiver::Portal => it,
+        _ => {
+            return match named.next() {
+                None => Ok(()),
+                Some((place, name)) => {
+                    let found = format!("{:?}, which is of kind portal", &**name);
+                    let allowed = "such a policy beside respond.receiver portal";
+                    Err(Invalid::field(format!("policies[{place}]")).found(found).allowed(allowed))
+                }
+            };
+        }
+    };
+    if named.next().is_none() {
+        let allowed = "a policy of kind portal: it says what is shown";
+        return Err(Invalid::field("policies").found("none of that kind").allowed(allowed));
+    }
+    if let Some((place, name)) = named.next() {
+        let found = format!("{:?}, a second policy of kind portal", &**name);
+        return Err(Invalid::field(format!("policies[{place}]")).found(found).allowed("one of that kind"));
+    }
+    if !matches!(route.matches.path, PathPattern::Any | PathPattern::Prefix(_)) {
+        let allowed = "path_prefix, or every path: a portal has pages below it";
+        return Err(Invalid::field("match").found("another path").allowed(allowed));
+    }
+    let key = Key { kind: Kind::Auth, name: receive.auth.clone() };
+    match after.get(&key).map(|stored| &stored.resource) {
+        Some(Resource::Auth(auth)) if !matches!(auth.kind, AuthKind::OidcLogin(_)) => {
+            let found = format!("{:?}, which is of kind {}", &*receive.auth, auth.kind.word());
+            Err(Invalid::field("respond.auth").found(found).allowed("an auth of kind oidc_login"))
+        }
+        // What is not there, references tell of.
+        _ => Ok(()),
+    }
+}
+
+/// Each that is named has a version.
+fn known_apis(it: &PortalPolicy, after: &Resources) -> Result<(), Invalid> {
+    if it.apis.is_empty() {
+        return Ok(());
+    }
+    let versions = resource::of_kind(after, Kind::Policy).filter_map(|it| match it {
+        Resource::Policy(policy) => match &policy.kind {
+            PolicyKind::Version(version) => Some(&version.api),
+            _ => None,
+        },
+        _ => None,
+    });
+    let known: std::collections::BTreeSet<&Name> = versions.collect();
+    match it.apis.iter().enumerate().find(|(_, api)| !known.contains(api)) {
+        None => Ok(()),
+        Some((place, api)) => {
+            let allowed = "an API that a policy of kind version is about";
+            Err(Invalid::field(format!("apis[{place}]")).found(format!("{:?}", &**api)).allowed(allowed))
+        }
+    }
 }
 
 /// Of a route to models: one policy says which, and nobody else gets what was not judged yet.
@@ -275,6 +356,41 @@ mod tests {
         let changed: Vec<_> = keys.into_iter().map(changed).filter(|it| it.before != it.after).collect();
         let found = Lookups::of(before).advance(after, &changed);
         assert_eq!(found.as_ref().copied().map_err(|it| &*it.field), expected, "{found:?}");
+    }
+
+    #[test]
+    fn a_portal_has_one_policy_and_a_login() {
+        let portal = |name: &str, words: Value| (Kind::Policy, json!({ "name": name, "portal": words }));
+        let version = (Kind::Policy, json!({ "name": "v", "version": { "api": "orders", "version": "v1" } }));
+        let login = json!({ "issuer": "https://idp.test", "client_id": "web", "client_secret": "s" });
+        let login = (Kind::Auth, json!({ "name": "login", "oidc_login": login }));
+        let keys = (Kind::Auth, json!({ "name": "keys", "api_key": {} }));
+        let route = |auth: &str, policies: Value| {
+            let respond = json!({ "receiver": "portal", "auth": auth });
+            (Kind::Route, json!({ "name": "r", "respond": respond, "policies": policies }))
+        };
+        let none = Resources::default();
+        let with = |it: (Kind, Value)| {
+            let listed = portal("b", json!({ "apis": ["orders"] }));
+            resources(&[portal("a", json!({})), listed, version.clone(), login.clone(), keys.clone(), it])
+        };
+        check(&none, &with(route("login", json!(["v", "a"]))), Ok(()));
+        check(&none, &with(route("login", json!(["v"]))), Err("routes/r.policies"));
+        check(&none, &with(route("login", json!(["a", "b"]))), Err("routes/r.policies[1]"));
+        check(&none, &with(route("keys", json!(["a"]))), Err("routes/r.respond.auth"));
+        check(&none, &with(route("none", json!(["a"]))), Err("routes/r.respond.auth"));
+        let mut exact = route("login", json!(["a"]));
+        exact.1["match"] = json!({ "path_exact": "/dev" });
+        check(&none, &with(exact), Err("routes/r.match"));
+        let plain = json!({ "name": "r", "respond": { "status": 200 }, "policies": ["v", "b"] });
+        check(&none, &with((Kind::Route, plain)), Err("routes/r.policies[1]"));
+        let unknown = portal("c", json!({ "apis": ["orders", "billing"] }));
+        check(&none, &with(unknown), Err("policies/c.portal.apis[1]"));
+        let before = with(route("login", json!(["a"])));
+        let mut after = before.clone();
+        let json = Kind::Policy.parse(json!({ "name": "a", "json": {} })).unwrap();
+        after.insert(json.key(), stored(json));
+        check(&before, &after, Err("policies/a"));
     }
 
     #[test]

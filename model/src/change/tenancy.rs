@@ -13,7 +13,8 @@ use crate::{
     command::{Reason, Rejected},
     invalid::Invalid,
     resource::{
-        self, Action, Certificate, Consumer, HostPattern, Key, Kind, Name, Receiver, Resource, Resources, Route, Tenant,
+        self, Action, Certificate, Consumer, HostPattern, Key, Kind, Name, PolicyKind, Receiver, Resource, Resources,
+        Route, Tenant,
     },
 };
 
@@ -301,6 +302,13 @@ impl Bounds<'_> {
             return Err(Invalid::field("").found(found).allowed(allowed));
         }
         let Some(now) = &change.after else { return Ok(()) };
+        if let Resource::Policy(it) = now
+            && let PolicyKind::Portal(_) = it.kind
+        {
+            let found = format!("a portal written for the owner {:?} alone", self.scope);
+            let allowed = "portals by operators of the whole cluster: they show what others own, and give out keys";
+            return Err(Invalid::field("portal").found(found).allowed(allowed));
+        }
         let before = change.before.as_ref();
         self.refers_to_its_own(before, now)?;
         match (now, before) {
@@ -349,7 +357,7 @@ impl Bounds<'_> {
     fn receives_its_own(&self, it: &Route) -> Result<(), Invalid> {
         match &it.action {
             Action::Receive(receive) if !matches!(receive.receiver, Receiver::Jwks | Receiver::LoginCallback) => {
-                let allowed = "jwks or login_callback: the others end what belongs to all owners";
+                let allowed = "jwks or login_callback: the others are about what belongs to all owners";
                 Err(Invalid::field("respond.receiver").found(receive.receiver.word()).allowed(allowed))
             }
             _ => Ok(()),

@@ -48,6 +48,8 @@ fn operation(it: admin::ContractOperation) -> Result<ContractOperation, Invalid>
         parameters: each("parameters", it.parameters, parameter)?,
         body: it.body.map(body).transpose()?,
         responses: each("responses", it.responses, response)?,
+        summary: it.summary,
+        description: it.description,
     })
 }
 
@@ -102,6 +104,8 @@ fn operation_to(it: &ContractOperation) -> admin::ContractOperation {
         parameters: it.parameters.iter().map(parameter_to).collect(),
         body: it.body.as_ref().map(body),
         responses: it.responses.iter().map(response).collect(),
+        summary: it.summary.clone(),
+        description: it.description.clone(),
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod ledger;
 mod limit;
 mod mask;
 mod policy;
+mod portal;
 pub(crate) mod purge;
 mod resource;
 pub(crate) mod sealing;

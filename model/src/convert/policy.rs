@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use quorumgate_proto::admin::v1::{self as admin, policy::Kind};
 
 use super::{
-    ai, anomaly, contract, mask,
+    ai, anomaly, contract, mask, portal,
     resource::{meta_to, name_from, word},
 };
 use crate::{
@@ -73,6 +73,10 @@ pub fn policy_from(it: admin::Policy) -> Result<Policy, Invalid> {
         Some(Kind::Mask(it)) => {
             let mask = mask::from(it).map_err(|invalid| invalid.under("mask"))?;
             PolicyWords { mask: Some(mask), ..words }.try_into()
+        }
+        Some(Kind::Portal(it)) => {
+            let portal = portal::from(it).map_err(|invalid| invalid.under("portal"))?;
+            PolicyWords { portal: Some(portal), ..words }.try_into()
         }
     }
 }
@@ -269,6 +273,7 @@ pub fn policy_to(it: &Policy) -> admin::Policy {
         PolicyKind::Anomaly(it) => Kind::Anomaly(anomaly::to(it)),
         PolicyKind::Bot(it) => Kind::Bot(bot_to(it)),
         PolicyKind::Mask(it) => Kind::Mask(mask::to(it)),
+        PolicyKind::Portal(it) => Kind::Portal(portal::to(it)),
     };
     admin::Policy { name: it.name.to_string(), meta: meta_to(&it.labels, &it.owner, &it.description), kind: Some(kind) }
 }

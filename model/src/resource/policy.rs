@@ -1,6 +1,7 @@
 //! Policies: what routes ask of a request beside who asks. Kind `ip` goes by the client's address, `version` by how
 //! far the life of an API's version is, `ai` says where and for how much models are asked, `anomaly` goes by how callers
-//! behave, `bot` by what a client calls itself, `mask` is of what answers say, the others go by what the request says.
+//! behave, `bot` by what a client calls itself, `mask` is of what answers say, `portal` of what developers are shown, the
+//! others go by what the request says.
 
 mod ai;
 mod anomaly;
@@ -10,6 +11,7 @@ mod injection;
 mod mask;
 mod payload;
 mod places;
+mod portal;
 mod version;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -25,6 +27,7 @@ pub use injection::*;
 pub use mask::*;
 pub use payload::*;
 pub use places::*;
+pub use portal::*;
 pub use version::*;
 
 use super::{Name, check};
@@ -59,10 +62,12 @@ pub enum PolicyKind {
     Anomaly(Box<AnomalyPolicy>),
     Bot(BotPolicy),
     Mask(Box<MaskPolicy>),
+    Portal(Box<PortalPolicy>),
 }
 
 /// Exactly one of them makes a policy.
-const KINDS: &str = "ip, json, xml, multipart, graphql, injection, version, contract, ai, anomaly, bot and mask";
+const KINDS: &str =
+    "ip, json, xml, multipart, graphql, injection, version, contract, ai, anomaly, bot, mask and portal";
 
 impl PolicyKind {
     /// `ip`
@@ -80,6 +85,7 @@ impl PolicyKind {
             PolicyKind::Anomaly(_) => "anomaly",
             PolicyKind::Bot(_) => "bot",
             PolicyKind::Mask(_) => "mask",
+            PolicyKind::Portal(_) => "portal",
         }
     }
 
@@ -91,8 +97,10 @@ impl PolicyKind {
             PolicyKind::Json(_) | PolicyKind::Xml(_) | PolicyKind::Multipart(_) => 3,
             PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
             PolicyKind::Version(_) => 4,
+            PolicyKind::Contract(it) if it.is_told_of() => 6,
             PolicyKind::Contract(_) => 5,
             PolicyKind::Ai(_) | PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Mask(_) => 6,
+            PolicyKind::Portal(_) => 6,
         }
     }
 
@@ -100,7 +108,7 @@ impl PolicyKind {
     pub fn look(&self) -> Option<Look> {
         let (mode, body_max, other_types) = match self {
             PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => return None,
-            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => return None,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Portal(_) => return None,
             PolicyKind::Json(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Xml(it) => (it.mode, it.body_max, it.other_types),
             PolicyKind::Multipart(it) => (it.mode, it.body_max, it.other_types),
@@ -207,12 +215,14 @@ pub struct PolicyWords {
     pub bot: Option<BotPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<MaskPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portal: Option<PortalPolicy>,
 }
 
 impl PolicyWords {
     pub(crate) fn new(name: Name, labels: BTreeMap<String, String>, owner: String, description: String) -> Self {
         let (ip, json, xml, multipart, graphql, injection) = (None, None, None, None, None, None);
-        let (version, contract, ai, anomaly, bot, mask) = (None, None, None, None, None, None);
+        let (version, contract, ai, anomaly, bot, mask, portal) = (None, None, None, None, None, None, None);
         Self {
             name,
             labels,
@@ -230,6 +240,7 @@ impl PolicyWords {
             anomaly,
             bot,
             mask,
+            portal,
         }
     }
 }
@@ -298,6 +309,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let anomaly = words.anomaly.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Anomaly(it.into())));
     let bot = words.bot.as_ref().map(|it| it.clone().checked().map(PolicyKind::Bot));
     let mask = words.mask.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Mask(it.into())));
+    let portal = words.portal.as_ref().map(|it| it.clone().checked().map(|it| PolicyKind::Portal(it.into())));
     let under = |word: &'static str, it: Option<Result<_, Invalid>>| {
         it.map(|kind| kind.map_err(|invalid: Invalid| invalid.under(word)))
     };
@@ -314,6 +326,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
         under("anomaly", anomaly),
         under("bot", bot),
         under("mask", mask),
+        under("portal", portal),
     ];
     let mut said = all.into_iter().flatten();
     let exactly_one = |found: &str| Err(Invalid::field("").found(found).allowed(format!("exactly one of {KINDS}")));
@@ -365,6 +378,7 @@ impl From<Policy> for PolicyWords {
             PolicyKind::Anomaly(it) => Self { anomaly: Some(*it), ..words },
             PolicyKind::Bot(it) => Self { bot: Some(it), ..words },
             PolicyKind::Mask(it) => Self { mask: Some(*it), ..words },
+            PolicyKind::Portal(it) => Self { portal: Some(*it), ..words },
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Asked {
     Agents(Arc<Agents>),
     /// Of what its answer says.
     Mask(Arc<Mask>),
+    /// What developers are shown.
+    Portal(Arc<Policy>),
 }
 
 /// One policy of kind `ip`.
@@ -72,7 +74,7 @@ impl Ruleset {
         let verdict = |name: &Name| match self.policies.get(name) {
             Some(Asked::Addresses(it)) => it.shuts_out(address, &place),
             Some(Asked::Inspection(_) | Asked::Version(_) | Asked::Ai(_) | Asked::Mask(_)) => None,
-            Some(Asked::Watch(_) | Asked::Agents(_)) => None,
+            Some(Asked::Watch(_) | Asked::Agents(_) | Asked::Portal(_)) => None,
             // The state refuses a route whose policy is not there; should it be so all the same, nobody comes in.
             None => Some(Shut::NotAllowed),
         };
@@ -165,7 +167,9 @@ impl Ruleset {
     /// Whether this very policy is asked still.
     pub fn asks(&self, policy: &Arc<Policy>) -> bool {
         let same = match self.policies.get(&policy.name) {
-            Some(Asked::Inspection(it) | Asked::Version(it) | Asked::Ai(it) | Asked::Watch(it)) => it,
+            Some(Asked::Inspection(it) | Asked::Version(it) | Asked::Ai(it) | Asked::Watch(it) | Asked::Portal(it)) => {
+                it
+            }
             _ => return false,
         };
         Arc::ptr_eq(same, policy)
@@ -181,6 +185,7 @@ impl Asked {
             PolicyKind::Anomaly(_) => Self::Watch(policy.clone()),
             PolicyKind::Bot(it) => Self::Agents(Arc::new(Agents::new(policy, it))),
             PolicyKind::Mask(it) => Self::Mask(Arc::new(Mask::new(policy.name.clone(), it))),
+            PolicyKind::Portal(_) => Self::Portal(policy.clone()),
             _ => Self::Inspection(policy.clone()),
         }
     }

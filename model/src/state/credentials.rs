@@ -32,6 +32,9 @@ const USER_BYTES_MAX: usize = 255;
 const PASSWORD_HASH_BYTES_MAX: usize = 512;
 const ENV_BYTES_MAX: usize = 16;
 const GRANTS_BYTES_MAX: usize = 8 << 10;
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Keys of a bounded consumer that have ended and are remembered still: who makes and revokes them in turn has to wait.
+const ENDED_MAX: usize = 100;
 
 /// The keyspace, with the sum of its members' hashes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -138,6 +141,7 @@ impl State {
             return Err(Invalid::field("credentials").found(all.len()).allowed(allowed).into());
         }
         self.check_room(all.len())?;
+        self.check_own_bounds(all)?;
         let mut made: OrdMap<CredentialId, Arc<Credential>> = OrdMap::new();
         for (at, one) in all.iter().enumerate() {
             let under = |mut rejected: Rejected| {
@@ -168,6 +172,40 @@ impl State {
         }
     }
 
+    /// Of those that say how many of their consumer there may be; all of a batch count.
+    fn check_own_bounds(&self, all: &[NewCredential]) -> Result<(), Rejected> {
+        for (at, one) in all.iter().enumerate() {
+            let Some(max) = one.keys_max else { continue };
+            let more = 1 + all[..at].iter().filter(|it| it.consumer == one.consumer).count();
+            self.check_own_bound(&one.consumer, more, max.get() as usize)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at no more of the consumer's keys than decide.
+    fn check_own_bound(&self, consumer: &Name, more: usize, most: usize) -> Result<(), Rejected> {
+        let (mut live, mut ended) = (0, 0);
+        for key in self.credentials.of(consumer).filter_map(|id| self.credentials.get(id)) {
+            if !matches!(key.kind, CredentialKind::ApiKey { .. }) {
+                continue;
+            }
+            match key.standing(self.clock_us) {
+                Standing::Revoked | Standing::Expired => ended += 1,
+                // What is disabled may be enabled again.
+                Standing::Active | Standing::Rotating | Standing::Disabled => live += 1,
+            }
+            if live + more > most {
+                let message = format!("consumer {consumer} may have {most} keys that are not over, and has them");
+                return Err(Reason::LimitReached.because(message));
+            }
+            if ended + more > ENDED_MAX {
+                let message = format!("{ENDED_MAX} keys of consumer {consumer} have ended lately: wait some days");
+                return Err(Reason::LimitReached.because(message));
+            }
+        }
+        Ok(())
+    }
+
     fn new_credential(&self, it: &NewCredential) -> Result<Credential, Rejected> {
         check_kind(&it.kind)?;
         if let Some(grants) = &it.grants {
@@ -175,6 +213,10 @@ impl State {
             if bytes > GRANTS_BYTES_MAX {
                 let found = format!("{bytes} bytes of scopes and CIDRs");
                 return Err(Invalid::field("scopes").found(found).allowed("at most 8 KiB").into());
+            }
+            if grants.label.len() > LABEL_BYTES_MAX || grants.label.chars().any(char::is_control) {
+                let allowed = format!("at most {LABEL_BYTES_MAX} bytes without control characters");
+                return Err(Invalid::field("label").found(format!("{:?}", grants.label)).allowed(allowed).into());
             }
             let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
             if grants.env.is_empty() || grants.env.len() > ENV_BYTES_MAX || !grants.env.bytes().all(plain) {
@@ -233,6 +275,10 @@ impl State {
             return Err(Reason::AlreadyExists.because(format!("credential {} exists already", it.new_id)));
         }
         self.check_room(1)?;
+        if let Some(max) = it.keys_max {
+            // The old one goes on for its overlap.
+            self.check_own_bound(&old.consumer, 1, 2 * max.get() as usize)?;
+        }
         let overlap_ends = self.after(it.overlap).max(1);
         let ends_at_us = old.ends_at_us.map_or(overlap_ends, |end| end.get().min(overlap_ends));
         let new = Credential {

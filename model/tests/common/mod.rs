@@ -46,7 +46,7 @@ pub fn api_key(text: &str) -> (CredentialId, CredentialKind) {
 
 pub fn new_key(text: &str, consumer: &str) -> NewCredential {
     let (id, kind) = api_key(text);
-    NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: None, ttl: None }
+    NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: None, ttl: None, keys_max: None }
 }
 
 pub fn selector(kind: SelectorKind, issuer: &str, value: &str) -> Selector {
@@ -61,6 +61,7 @@ pub fn credential_state() -> (State, Vec<Command>) {
         env: "test".into(),
         scopes: ["orders:read".into(), "orders:write".into()].into(),
         cidrs: ["10.0.0.0/8".parse().unwrap()].into(),
+        label: "".into(),
     };
     let user = BasicUser { name: "ann".into(), password_hash: "$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA".into() };
     let basic = NewCredential {
@@ -78,7 +79,7 @@ pub fn credential_state() -> (State, Vec<Command>) {
         Body::ChangeResources(ChangeResources { changes, ..Default::default() }),
         Body::SetSecret(SetSecret { name: "key-pepper".parse().unwrap(), sealed: b"sealed".as_slice().into() }),
         Body::CreateCredentials([basic, rich].into()),
-        Body::RotateCredential(RotateCredential { id: rotated, new_id, kind, overlap: secs(30) }),
+        Body::RotateCredential(RotateCredential { id: rotated, new_id, kind, overlap: secs(30), keys_max: None }),
         Body::SetCredentialState { id: CredentialId::new(7).unwrap(), to: Decided::Revoked },
         Body::Revoke(Revoke {
             entries: [

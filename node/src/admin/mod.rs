@@ -34,6 +34,8 @@ mod tls;
 mod ui;
 mod upstreams;
 
+pub(crate) use credentials::own_key;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;

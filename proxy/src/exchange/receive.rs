@@ -1,5 +1,5 @@
 //! Standard endpoints that the gateway serves itself, by which others tell it what is over: token revocation (RFC 7009),
-//! Back-Channel Logout, pushed security events (RFC 8935); and the keys of an issuer.
+//! Back-Channel Logout, pushed security events (RFC 8935); the keys of an issuer; and the portal, which is a module of its own.
 
 use std::{future::poll_fn, pin::Pin, time::Duration};
 
@@ -30,6 +30,7 @@ use crate::{
         verified::Keys,
     },
     plan::Plan,
+    portal,
     received::Received,
     record::Record,
     refusal::Refusal,
@@ -54,6 +55,9 @@ pub(super) async fn receive(
     whence: Whence<'_>,
     digest: Option<Digested>,
 ) -> Result<Response<ResponseBody>, Refusal> {
+    if receive.receiver == Receiver::Portal {
+        return Box::pin(portal(record, plan, receive, parts, body, whence, digest)).await;
+    }
     let directory = record.conn.worker.shared.directory.clone();
     let facts = directory.facts();
     let Some(auth) = facts.auths.find(&receive.auth).cloned() else { return Err(Refusal::BrokenRule) };
@@ -73,14 +77,30 @@ pub(super) async fn receive(
     if receive.receiver == Receiver::Jwks {
         return jwks(&facts, &auth);
     }
-    let body = read(record, plan, body, digest).await?;
+    let body = read(record, plan, body, digest, BODY_BYTES_MAX).await?;
     let at = At { record, directory: &directory, facts: &facts, auth: &auth };
     match receive.receiver {
         Receiver::Revocation => at.revocation(parts, &body).await,
         Receiver::BackchannelLogout => at.logout(parts, &body).await,
         Receiver::SecurityEvents => at.security_event(parts, &body).await,
-        Receiver::Jwks | Receiver::LoginCallback => Err(Refusal::BrokenRule),
+        Receiver::Jwks | Receiver::LoginCallback | Receiver::Portal => Err(Refusal::BrokenRule),
     }
+}
+
+async fn portal(
+    record: &mut Record,
+    plan: &Plan,
+    receive: &Receive,
+    parts: &Parts,
+    body: &mut Option<Received>,
+    whence: Whence<'_>,
+    digest: Option<Digested>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let form = match parts.method == Method::POST {
+        true => read(record, plan, body, digest, portal::BODY_BYTES_MAX).await?,
+        false => Bytes::new(),
+    };
+    portal::Visit::new(record, plan, &receive.auth, parts, whence)?.answer(&form, wall_s()).await
 }
 
 async fn read(
@@ -88,6 +108,7 @@ async fn read(
     plan: &Plan,
     body: &mut Option<Received>,
     digest: Option<Digested>,
+    bytes_max: usize,
 ) -> Result<Bytes, Refusal> {
     let limits = record.conn.worker.shared.settings.limits.clone();
     let mut body =
@@ -96,7 +117,7 @@ async fn read(
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame?;
         let data = frame.data_ref().map_or(&[][..], |data| &data[..]);
-        if bytes.len() + data.len() > BODY_BYTES_MAX {
+        if bytes.len() + data.len() > bytes_max {
             return Err(Refusal::BodyTooLarge);
         }
         bytes.extend_from_slice(data);

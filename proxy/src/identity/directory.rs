@@ -17,7 +17,7 @@ use quorumgate_model::{
     revocation::Revocation,
     state::{Jwks, State},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     CredentialRef, RevocationSubject,
@@ -30,7 +30,13 @@ use super::{
     revoked::Revoked,
     verified::Verified,
 };
-use crate::{bans::Bans, freshness::boottime_ns, geo::Geo, tls::TICKET_KEY_BYTES};
+use crate::{
+    bans::Bans,
+    freshness::boottime_ns,
+    geo::Geo,
+    portal::{RENDERS_AT_ONCE_MAX, desk::Asked},
+    tls::TICKET_KEY_BYTES,
+};
 
 /// Reads cost no lock; one publisher writes.
 #[derive(Default)]
@@ -47,9 +53,29 @@ pub struct Directory {
     outside: OnceLock<Outside>,
     /// To whoever proposes revocations.
     pub(super) handing: OnceLock<mpsc::Sender<Handed>>,
+    /// To whoever answers portals.
+    pub(crate) asking: OnceLock<mpsc::Sender<Asked>>,
+    pub(crate) renders: Renders,
     facts: ArcSwap<Facts>,
     /// The log clock's lead over CLOCK_BOOTTIME, microseconds, wrapping: it goes on while nothing is written.
     clock_lead_us: AtomicU64,
+}
+
+/// Turns of those that make pages.
+pub(crate) struct Renders(Semaphore);
+
+impl Default for Renders {
+    fn default() -> Self {
+        Self(Semaphore::new(RENDERS_AT_ONCE_MAX))
+    }
+}
+
+impl std::ops::Deref for Renders {
+    type Target = Semaphore;
+
+    fn deref(&self) -> &Semaphore {
+        &self.0
+    }
 }
 
 /// The parts that are small, or shared with the state.

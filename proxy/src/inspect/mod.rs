@@ -338,7 +338,7 @@ impl Asked {
             }
             PolicyKind::Contract(_) => self.reads_body(),
             PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => false,
-            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => false,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Portal(_) => false,
         }
     }
 
@@ -359,7 +359,7 @@ impl Asked {
             PolicyKind::Xml(_) => first() == Some(&b'<'),
             PolicyKind::Injection(_) => true,
             PolicyKind::Multipart(_) | PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) => false,
-            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Mask(_) => false,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Mask(_) | PolicyKind::Portal(_) => false,
         }
     }
 
@@ -377,7 +377,7 @@ impl Asked {
             }
             PolicyKind::Contract(_) => self.visit.as_ref().map(|it| it.look(bytes)).unwrap_or_default(),
             PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => Vec::new(),
-            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => Vec::new(),
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Portal(_) => Vec::new(),
         }
     }
 

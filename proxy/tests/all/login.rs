@@ -16,23 +16,23 @@ use http_body_util::{BodyExt, Full};
 use quorumgate_model::revocation::SelectorKind;
 use serde_json::{Value, json};
 
-const FINGERPRINT: &str = "0011223344556677";
-const HTML: &str = "accept: text/html,application/xhtml+xml";
+pub const FINGERPRINT: &str = "0011223344556677";
+pub const HTML: &str = "accept: text/html,application/xhtml+xml";
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// Signs `ann` in, as often as it is asked to.
 #[derive(Clone)]
-struct Provider {
+pub struct Provider {
     signer: Arc<Signer>,
     address: SocketAddr,
     /// By code: what the browser was sent with, which the code is good for once.
     codes: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
     /// Changes an ID token before it is signed.
-    twist: Arc<Mutex<Value>>,
+    pub twist: Arc<Mutex<Value>>,
 }
 
 impl Provider {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let provider = Arc::new(Mutex::new(None::<Self>));
         let it = provider.clone();
         let address = upstream(move |request| {
@@ -74,7 +74,7 @@ impl Provider {
     }
 
     /// The person says yes: the query with which the browser is sent back.
-    fn consent(&self, location: &str) -> String {
+    pub fn consent(&self, location: &str) -> String {
         let (url, query) = location.split_once('?').unwrap();
         assert_eq!(url, format!("{}/auth", self.issuer()));
         let asked = pairs(query.as_bytes());
@@ -118,11 +118,16 @@ impl Provider {
         (200, json!({"id_token": self.signer.token(&claims), "access_token": "a", "token_type": "Bearer"}))
     }
 
-    async fn gateway(&self) -> World {
-        let login = json!({"name": "login", "oidc_login": {
+    /// Of which the team is the consumer.
+    pub fn auth(&self) -> Value {
+        json!({"name": "login", "oidc_login": {
             "issuer": self.issuer(), "client_id": "web", "client_secret": format!("sealed:{FINGERPRINT}"),
             "scopes": ["openid", "orders:read"], "consumer_claim": "team", "allow_private": true,
-        }});
+        }})
+    }
+
+    async fn gateway(&self) -> World {
+        let login = self.auth();
         let receiver = |path: &str, receiver: &str| json!({"name": &path[1..], "match": {"path_exact": path}, "respond": {"receiver": receiver, "auth": "login"}});
         let world = World::with_secrets(
             json!({
@@ -151,10 +156,10 @@ fn pairs(form: &[u8]) -> BTreeMap<String, String> {
 
 /// Keeps cookies as a browser does, for one host.
 #[derive(Clone, Default)]
-struct Browser(BTreeMap<String, String>);
+pub struct Browser(pub BTreeMap<String, String>);
 
 impl Browser {
-    async fn get(&mut self, world: &World, target: &str) -> String {
+    pub async fn get(&mut self, world: &World, target: &str) -> String {
         let cookies: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let cookies = format!("cookie: theme=dark; {}", cookies.join("; "));
         let answer = ask(world.gateway.address, &format!("GET {target}"), &[HTML, &cookies], "").await;
@@ -174,7 +179,7 @@ impl Browser {
     }
 
     /// What the provider is asked, by a request that wants a page.
-    async fn sent_away(&mut self, world: &World, target: &str) -> String {
+    pub async fn sent_away(&mut self, world: &World, target: &str) -> String {
         let answer = self.get(world, target).await;
         assert_eq!((status(&answer), field(&answer, "cache-control")), (303, Some("no-store")), "{answer}");
         field(&answer, "location").unwrap().into()

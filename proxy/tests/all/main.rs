@@ -32,6 +32,7 @@ mod login;
 mod masks;
 mod mmdb;
 mod names;
+mod portal;
 mod protocols;
 mod proxy_status;
 mod quotas;

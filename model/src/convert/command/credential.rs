@@ -1,6 +1,10 @@
 //! Credentials between model and the stored form.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    sync::Arc,
+    time::Duration,
+};
 
 use prost::Message;
 use quorumgate_proto::store::v1 as store;
@@ -51,6 +55,7 @@ pub(super) fn new_credentials_to(all: &[NewCredential]) -> store::CreateCredenti
             ..parts_to(it.id, &it.kind, it.grants.as_deref())
         }),
         ttl_us: it.ttl.map_or(0, micros),
+        keys_max: it.keys_max.map_or(0, NonZeroU32::get),
     };
     store::CreateCredentials { credentials: all.iter().map(new).collect() }
 }
@@ -72,6 +77,7 @@ pub(super) fn new_credentials_from(it: store::CreateCredentials) -> Result<Arc<[
             kind: kind_from(parts)?,
             grants,
             ttl: (it.ttl_us != 0).then(|| Duration::from_micros(it.ttl_us)),
+            keys_max: NonZeroU32::new(it.keys_max),
         })
     };
     let all = it.credentials.into_iter().enumerate();
@@ -86,6 +92,7 @@ pub(super) fn rotate_to(it: &RotateCredential) -> store::RotateCredential {
         key_hash: parts.key_hash,
         prefix: parts.prefix,
         overlap_us: micros(it.overlap),
+        keys_max: it.keys_max.map_or(0, NonZeroU32::get),
     }
 }
 
@@ -95,6 +102,7 @@ pub(super) fn rotate_from(it: store::RotateCredential) -> Result<RotateCredentia
         new_id: credential_id("new_id", it.new_id)?,
         kind: api_key(it.new_id, &it.key_hash, &it.prefix)?,
         overlap: Duration::from_micros(it.overlap_us),
+        keys_max: NonZeroU32::new(it.keys_max),
     })
 }
 
@@ -138,6 +146,7 @@ fn parts_to(id: CredentialId, kind: &CredentialKind, grants: Option<&Grants>) ->
         parts.env = grants.env.to_string();
         parts.scopes = grants.scopes.iter().map(|scope| scope.to_string()).collect();
         parts.cidrs = grants.cidrs.iter().map(ToString::to_string).collect();
+        parts.label = grants.label.to_string();
     }
     parts
 }
@@ -162,7 +171,7 @@ fn api_key(id: u64, hash: &[u8], prefix: &str) -> Result<CredentialKind, Invalid
 }
 
 fn has_grants(it: &store::CredentialRecord) -> bool {
-    !(it.env.is_empty() && it.scopes.is_empty() && it.cidrs.is_empty())
+    !(it.env.is_empty() && it.scopes.is_empty() && it.cidrs.is_empty() && it.label.is_empty())
 }
 
 fn grants_from(it: &store::CredentialRecord) -> Result<Option<Grants>, Invalid> {
@@ -177,6 +186,7 @@ fn grants_from(it: &store::CredentialRecord) -> Result<Option<Grants>, Invalid> 
         env: if it.env.is_empty() { ENV_DEFAULT.into() } else { it.env.as_str().into() },
         scopes: it.scopes.iter().map(|scope| scope.as_str().into()).collect(),
         cidrs: it.cidrs.iter().map(cidr).collect::<Result<_, _>>()?,
+        label: it.label.as_str().into(),
     }))
 }
 

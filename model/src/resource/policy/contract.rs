@@ -22,6 +22,8 @@ const ANSWERS_MAX: usize = 64;
 /// Bytes of all schemas of one contract.
 pub const CONTRACT_BYTES_MAX: usize = 4 << 20;
 const OPERATION_ID_BYTES_MAX: usize = 256;
+pub const SUMMARY_BYTES_MAX: usize = 512;
+pub const OPERATION_TEXT_BYTES_MAX: usize = 8 << 10;
 
 word_enum!(ParameterPlace {
     Path = "path",
@@ -85,6 +87,11 @@ pub struct ContractOperation {
     /// Empty: nothing is asked of its answers.
     #[serde(default)]
     pub responses: Vec<ContractResponse>,
+    /// For people, as what follows: a portal shows both, and takes neither for more than text.
+    #[serde(default)]
+    pub summary: String,
+    #[serde(default)]
+    pub description: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,6 +265,11 @@ impl ContractPolicy {
         all.min_by_key(|it| *it as u8).unwrap_or(self.mode)
     }
 
+    /// Whether any operation has a text for people.
+    pub fn is_told_of(&self) -> bool {
+        self.operations.iter().any(|it| !it.summary.is_empty() || !it.description.is_empty())
+    }
+
     pub fn checked(self) -> Result<Self, Invalid> {
         size("body_max", self.body_max)?;
         if !self.schemas.as_str().starts_with('{') {
@@ -288,6 +300,9 @@ impl ContractPolicy {
 impl ContractOperation {
     fn check(&self, bytes: &mut usize, taken: &mut BTreeSet<String>) -> Result<(), Invalid> {
         check::length("id", &self.id, OPERATION_ID_BYTES_MAX)?;
+        check::length("summary", &self.summary, SUMMARY_BYTES_MAX)?;
+        check::length("description", &self.description, OPERATION_TEXT_BYTES_MAX)?;
+        *bytes += self.summary.len() + self.description.len();
         if !check::is_token(&self.method) || self.method.bytes().any(|it| it.is_ascii_lowercase()) {
             return Err(Invalid::field("method").found(format!("{:?}", self.method)).allowed("a method such as GET"));
         }
@@ -458,7 +473,7 @@ mod tests {
             "mode": "enforce", "responses": "off", "body_max": "1MiB", "unknown_operations": "refuse", "schemas": {},
             "operations": [{
                 "id": "", "method": "GET", "path": "/orders/{id}", "mode": null, "parameters": [], "body": null,
-                "responses": [],
+                "responses": [], "summary": "", "description": "",
             }],
         });
         assert_eq!(shown["contract"], expected);

@@ -142,6 +142,8 @@ word_enum!(Receiver {
     SecurityEvents = "security_events",
     Jwks = "jwks",
     LoginCallback = "login_callback",
+    /// Pages for developers, as a policy of kind `portal` says.
+    Portal = "portal",
 });
 
 const COMBINE_FIELDS: &str = "exactly one of any_of, all_of";

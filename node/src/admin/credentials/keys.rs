@@ -190,7 +190,7 @@ impl Key for Service {
         let env = state.credentials.get(id).map_or(ENV_DEFAULT.to_owned(), |it| it.env().to_owned());
         let secret = text::make(&self.pepper()?, request_id, 0, &env);
         let (new_id, kind) = hashed(&self.pepper()?, &secret).map_err(|invalid| failure::invalid(&invalid))?;
-        let rotate = RotateCredential { id, new_id, kind, overlap };
+        let rotate = RotateCredential { id, new_id, kind, overlap, keys_max: None };
         let told = self.write(&call, request_id, asked, Body::RotateCredential(rotate), 0).await?;
         Ok(Response::new(CreateKeyResponse {
             header: Some(self.desk.header()),
@@ -253,6 +253,7 @@ fn make_one(
         env: env.into(),
         scopes: key.scopes.iter().map(|scope| scope.as_str().into()).collect(),
         cidrs: key.cidrs.iter().enumerate().map(cidr).collect::<Result<_, _>>()?,
+        label: Box::default(),
     };
     let bad = |scope: &&str| scope.is_empty() || scope.bytes().any(|b| !b.is_ascii_graphic());
     if let Some(scope) = grants.scopes.iter().map(|scope| &**scope).find(bad) {
@@ -267,7 +268,14 @@ fn make_one(
     if ttl.is_some_and(|ttl| ttl.as_micros() == 0) {
         return Err(Invalid::field("expires_in").found("0s").allowed("more than 0s"));
     }
-    Ok(Made { new: NewCredential { id, consumer, kind, grants, ttl }, secret })
+    Ok(Made { new: NewCredential { id, consumer, kind, grants, ttl, keys_max: None }, secret })
+}
+
+/// A key that somebody makes for himself: its text, and what the state has of it.
+pub fn own(pepper: &[u8; 32], request_id: Uuid, env: &str) -> Result<(String, CredentialId, CredentialKind), Invalid> {
+    let secret = text::make(pepper, request_id, 0, env);
+    let (id, kind) = hashed(pepper, &secret)?;
+    Ok((secret, id, kind))
 }
 
 /// Only the Argon2id hash of the password goes on. The salt follows from the request, so that a repeat is the same.

@@ -7,6 +7,8 @@ mod selectors;
 mod text;
 mod token;
 
+pub use keys::own as own_key;
+
 use std::sync::Arc;
 
 use quorumgate_model::{

@@ -33,6 +33,7 @@ pub fn key(it: &Credential, now_us: u64) -> admin::StoredKey {
         created_at: Some(timestamp_ms(it.created.get())),
         expires_in: ends.map(|end| left(now_us, end.get())),
         replaced_by: it.replaced_by.map(|id| id.to_string()).unwrap_or_default(),
+        label: it.label().to_owned(),
     }
 }
 

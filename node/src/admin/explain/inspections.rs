@@ -11,7 +11,7 @@ pub fn told(rules: &Ruleset, rule: &Rule) -> Vec<(String, String)> {
         let look = policy.kind.look()?;
         let what = match &policy.kind {
             PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => return None,
-            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) => return None,
+            PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Portal(_) => return None,
             PolicyKind::Json(it) => json(it),
             PolicyKind::Injection(it) => {
                 let classes = match it.classes.as_slice() {

@@ -269,7 +269,7 @@ static RESPOND: Object = Object {
         Field::new("headers", Form::Texts, "Header fields of the answer.").default("{}"),
         Field::new(
             "receiver",
-            Form::Enum(&["revocation", "backchannel_logout", "security_events", "jwks", "login_callback"]),
+            Form::Enum(&["revocation", "backchannel_logout", "security_events", "jwks", "login_callback", "portal"]),
             "A standard endpoint in place of a fixed answer; needs auth.",
         )
         .default("null"),

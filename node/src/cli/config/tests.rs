@@ -241,6 +241,7 @@ fn the_forms_defaults_are_the_models() {
         (Kind::Policy, json!({ "name": "a", "injection": { "exceptions": [{}] } })),
         (Kind::Policy, json!({ "name": "a", "version": { "api": "a", "version": "v1" } })),
         (Kind::Policy, json!({ "name": "a", "bot": {} })),
+        (Kind::Policy, json!({ "name": "a", "portal": { "keys": {} } })),
         (Kind::Policy, json!({ "name": "a", "anomaly": { "over": { "failures": 1 } } })),
         (Kind::Policy, json!({ "name": "a", "contract": { "operations": [{ "method": "GET", "path": "/" }] } })),
         (

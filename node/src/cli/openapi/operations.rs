@@ -8,7 +8,7 @@ use super::{
     schemas::{Named, Way, says},
 };
 use crate::cli::failure::Outcome;
-use quorumgate_model::resource::{ContentForm, content_form};
+use quorumgate_model::resource::{ContentForm, OPERATION_TEXT_BYTES_MAX, SUMMARY_BYTES_MAX, content_form};
 
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 /// Which the document may not speak of as parameters (OpenAPI 3.1, 4.8.12.2).
@@ -73,6 +73,12 @@ impl<'d> Operation<'d> {
         let mut made = json!({ "method": self.method, "path": path });
         if let Some(id) = self.words.get("operationId").and_then(Json::as_str) {
             made["id"] = json!(id);
+        }
+        for (word, bytes_max) in [("summary", SUMMARY_BYTES_MAX), ("description", OPERATION_TEXT_BYTES_MAX)] {
+            let text = self.words.get(word).and_then(Json::as_str).unwrap_or_default();
+            if !text.is_empty() {
+                made[word] = json!(&text[..text.floor_char_boundary(bytes_max)]);
+            }
         }
         let parameters = self.parameters(document, named, notes)?;
         if !parameters.is_empty() {

@@ -151,5 +151,6 @@ pub(super) fn key(it: &admin::StoredKey) -> Value {
         "created_at": shape::time(it.created_at.as_ref()),
         "expires_in": shape::span(it.expires_in.as_ref()),
         "replaced_by": shape::known(&it.replaced_by),
+        "label": shape::known(&it.label),
     })
 }

@@ -32,6 +32,15 @@ impl Sealer {
         Self { key: *hasher.finalize().as_bytes() }
     }
 
+    /// What only the cluster can make of these parts.
+    pub(super) fn mark(&self, purpose: &str, parts: &[&[u8]]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        for part in [purpose.as_bytes()].iter().chain(parts) {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        hasher.finalize()
+    }
+
     /// `purpose` is sealed in: a cookie that is given another name does not open. None without randomness.
     pub(super) fn seal(&self, purpose: &str, plain: &[u8]) -> Option<String> {
         let (mut salt, mut nonce) = ([0; SALT_BYTES], [0; NONCE_LEN]);

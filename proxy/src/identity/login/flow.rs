@@ -206,7 +206,7 @@ impl Login {
 }
 
 impl Whence<'_> {
-    fn url(&self, path: &str) -> Result<String, AuthFailure> {
+    pub(crate) fn url(&self, path: &str) -> Result<String, AuthFailure> {
         if self.host.is_empty() {
             return Err(AuthFailure::Invalid("the request names no host to come back to"));
         }

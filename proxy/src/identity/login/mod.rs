@@ -150,6 +150,15 @@ impl Login {
         (&self.id_tokens, &self.keys)
     }
 
+    pub(crate) fn logout_path(&self) -> &str {
+        &self.asked.logout_path
+    }
+
+    /// Of a form that a session was shown, the same on every node.
+    pub(crate) fn form_token(&self, parts: &[&[u8]]) -> blake3::Hash {
+        self.sealer.mark("form", parts)
+    }
+
     pub(crate) fn is_shown(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(header::COOKIE) && cookie::find(headers, &self.cookie).is_some()
     }

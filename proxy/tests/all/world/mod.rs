@@ -27,6 +27,7 @@ use quorumgate_proxy::{
         keys::{key_hash, user_hash},
         schedule::Timing,
     },
+    portal::desk::{NotDone, Question, Reply, Visitor},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -141,6 +142,17 @@ impl World {
         });
     }
 
+    /// Answers what portals ask, from now on.
+    pub fn answer(&self, reply: impl Fn(&Visitor, &Question) -> Result<Reply, NotDone> + Send + 'static) {
+        let mut asked = self.directory.asked().expect("nobody else does");
+        tokio::spawn(async move {
+            while let Some(asked) = asked.recv().await {
+                let reply = reply(&asked.visitor, &asked.question);
+                asked.answer(reply);
+            }
+        });
+    }
+
     fn apply(&self, body: Body) {
         self.control.apply(body);
     }
@@ -152,7 +164,8 @@ impl World {
     pub fn key_with(&self, consumer: &str, text: &str, grants: Grants, ttl: Option<Duration>) -> CredentialId {
         let hash = key_hash(&PEPPER, text);
         let (id, kind) = CredentialKind::api_key(&hash, *b"abcdefgh").unwrap();
-        let new = NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: Some(Arc::new(grants)), ttl };
+        let (consumer, grants) = (consumer.parse().unwrap(), Some(Arc::new(grants)));
+        let new = NewCredential { id, consumer, kind, grants, ttl, keys_max: None };
         self.apply(Body::CreateCredentials([new].into()));
         id
     }
@@ -161,7 +174,8 @@ impl World {
     pub fn user(&self, consumer: &str, name: &str, password_hash: String) -> CredentialId {
         let id = CredentialId::of(&user_hash(&PEPPER, name)).unwrap();
         let kind = CredentialKind::Basic(Arc::new(BasicUser { name: name.into(), password_hash }));
-        let new = NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: None, ttl: None };
+        let new =
+            NewCredential { id, consumer: consumer.parse().unwrap(), kind, grants: None, ttl: None, keys_max: None };
         self.apply(Body::CreateCredentials([new].into()));
         id
     }
@@ -170,7 +184,7 @@ impl World {
     pub fn rotate(&self, id: CredentialId, text: &str, overlap: Duration) {
         let hash = key_hash(&PEPPER, text);
         let (new_id, kind) = CredentialKind::api_key(&hash, *b"abcdefgh").unwrap();
-        self.apply(Body::RotateCredential(RotateCredential { id, new_id, kind, overlap }));
+        self.apply(Body::RotateCredential(RotateCredential { id, new_id, kind, overlap, keys_max: None }));
     }
 
     pub fn decide(&self, id: CredentialId, to: Decided) {

@@ -31,6 +31,8 @@ static OPERATION: Object = Object {
         Field::new("body", Form::Object(&BODY), "What it takes; if left out, no body at all.").default("null"),
         Field::new("responses", Form::List(&Form::Object(&RESPONSE)), "What it answers; anything if left out.")
             .default("[]"),
+        Field::new("summary", Form::Text, "For people, in a line.").default("\"\""),
+        Field::new("description", Form::Text, "For people. Shown as it is: no markup.").default("\"\""),
     ],
 };
 

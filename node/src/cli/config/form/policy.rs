@@ -1,7 +1,8 @@
 //! Policies.
 
 use quorumgate_model::resource::{
-    GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, THRESHOLD_MAX, XML_ATTRIBUTES_MAX, XML_DEPTH_MAX,
+    GRAPHQL_BATCH_MAX, GRAPHQL_DEPTH_MAX, JSON_DEPTH_MAX, PORTAL_KEYS_MAX, THRESHOLD_MAX, XML_ATTRIBUTES_MAX,
+    XML_DEPTH_MAX,
 };
 
 use super::{Content, DESCRIPTION, Field, Form, LABELS, NAME, OWNER, Object, ai, anomaly, contract};
@@ -33,6 +34,32 @@ pub static POLICY: Object = Object {
             .default("null"),
         Field::new("bot", Form::Object(&BOT), "By what a client calls itself.").default("null"),
         Field::new("mask", Form::Object(&MASK), "What of answers is hidden from all callers but some.").default("null"),
+        Field::new("portal", Form::Object(&PORTAL), "What developers are shown, and may do for themselves.")
+            .default("null"),
+    ],
+};
+
+static PORTAL: Object = Object {
+    about: "Pages for developers, on a route with respond.receiver portal.",
+    fields: &[
+        Field::new("title", Form::Text, "What stands above every page.").default("\"APIs\""),
+        Field::new(
+            "apis",
+            Form::List(&Form::Name),
+            "APIs of policies of kind version; if left out, those of the owner of this policy.",
+        )
+        .default("[]"),
+        Field::new("keys", Form::Object(&PORTAL_KEYS), "What people may make; if left out, no keys.").default("null"),
+    ],
+};
+
+static PORTAL_KEYS: Object = Object {
+    about: "Keys that people make for the consumer that they are signed in as.",
+    fields: &[
+        Field::new("max", Form::Int(1, PORTAL_KEYS_MAX as i64), "Good ones of a consumer, whoever made them.")
+            .default("5"),
+        Field::new("scopes", Form::List(&Form::Text), "Those to choose from.").default("[]"),
+        Field::new("expires", Form::Span, "How long a key is good.").default("\"90d\""),
     ],
 };
 

@@ -1,0 +1,357 @@
+//! What portals ask: the keys of whoever is signed in, made, rotated and revoked by proposals like any operator's, and what
+//! is used of their limits on all nodes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use quorumgate_model::{
+    command::{Actor, Body, Decided, NewCredential, Reason, RotateCredential},
+    credential::{Credential, CredentialId, CredentialKind, ENV_DEFAULT, Grants, Standing},
+    resource::{Key, Kind, Limit, LimitPart, Name, PortalKeys, Resource},
+    state::State,
+};
+use quorumgate_proxy::{
+    identity::directory::Directory,
+    portal::{
+        OVERLAP,
+        desk::{Asked, Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question as Wanted, Reply, Visitor},
+    },
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::{
+    admin,
+    consensus::{Consensus, Draft, ProposeError},
+    secrets,
+    tasks::Tasks,
+    usage::{self, Question, Usage},
+};
+
+/// Questions under way at once.
+const AT_ONCE_MAX: usize = 16;
+/// Less than the proxy waits.
+const PROPOSE_MAX: Duration = Duration::from_secs(5);
+/// Until every node takes a new key: whoever is shown one uses it anywhere.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(3);
+const USAGE_WITHIN: Duration = Duration::from_secs(2);
+/// Of one consumer within a minute, on this node.
+const WRITES_MAX: u32 = 10;
+const READS_MAX: u32 = 60;
+const MINUTE: Duration = Duration::from_secs(60);
+/// Consumers whose pace is known; beyond, those of the last minute are waited for.
+const CONSUMERS_MAX: usize = 4_096;
+/// Keys that one page shows.
+const SHOWN_MAX: usize = 250;
+
+pub fn start(tasks: &Tasks, consensus: Consensus, directory: &Directory) {
+    if let Some(asked) = directory.asked() {
+        let portal = Arc::new(Portal { consensus, pace: Mutex::default() });
+        tasks.start("portals", run(portal, asked, tasks.stop()));
+    }
+}
+
+struct Portal {
+    consensus: Consensus,
+    pace: Mutex<Pace>,
+}
+
+type Done = Result<Reply, NotDone>;
+
+async fn run(portal: Arc<Portal>, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(()) = under_way.next() => {}
+            next = asked.recv(), if under_way.len() < AT_ONCE_MAX => match next {
+                Some(next) => {
+                    let portal = portal.clone();
+                    under_way.push(async move {
+                        let reply = portal.reply(&next).await;
+                        next.answer(reply);
+                    });
+                }
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+impl Portal {
+    async fn reply(&self, asked: &Asked) -> Done {
+        let (visitor, now) = (&asked.visitor, Instant::now());
+        let is_write = !matches!(asked.question, Wanted::Keys { .. } | Wanted::Usage { .. });
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(&visitor.consumer, is_write, now)?;
+        match &asked.question {
+            Wanted::Keys { given } => Ok(Reply::Keys(self.keys(&visitor.consumer, given.as_ref()))),
+            Wanted::Create { scopes, label, given } => self.create(visitor, scopes, label, given).await,
+            Wanted::Rotate { id, given } => self.rotate(visitor, *id, given).await,
+            Wanted::Revoke { id } => self.revoke(visitor, *id).await,
+            Wanted::Usage { limits, versions } => Ok(Reply::Usage(self.usage(visitor, limits, versions).await)),
+        }
+    }
+
+    /// The newest first; of those that are over the last ones.
+    fn keys(&self, consumer: &Name, given: Option<&PortalKeys>) -> Vec<OwnKey> {
+        let (state, now_us) = (self.consensus.state(), self.consensus.clock_us());
+        let mut own: Vec<_> = keys_of(&state, consumer).collect();
+        own.sort_by_key(|it| (!it.standing(now_us).is_good(), std::cmp::Reverse(it.created.get())));
+        own.truncate(SHOWN_MAX);
+        own.into_iter().map(|it| shown(it, given, now_us)).collect()
+    }
+
+    async fn create(&self, visitor: &Visitor, scopes: &[String], label: &str, given: &PortalKeys) -> Done {
+        let request_id = Uuid::new_v4();
+        let (secret, id, kind) = self.made(request_id, ENV_DEFAULT)?;
+        let scopes = scopes.iter().map(|it| it.as_str().into()).collect();
+        let grants = Grants { scopes, label: label.into(), ..Grants::default() };
+        let new = NewCredential {
+            id,
+            consumer: visitor.consumer.clone(),
+            kind,
+            grants: (grants != Grants::default()).then(|| Arc::new(grants)),
+            ttl: Some(given.expires.0),
+            keys_max: Some(given.max),
+        };
+        self.propose(visitor, request_id, Body::CreateCredentials([new].into())).await?;
+        Ok(Reply::Made { id, secret })
+    }
+
+    async fn rotate(&self, visitor: &Visitor, id: CredentialId, given: &PortalKeys) -> Done {
+        let request_id = Uuid::new_v4();
+        let state = self.consensus.state();
+        let old = own(&state, visitor, id)?;
+        if !is_given(old, given) {
+            return Err(NotDone::NotGiven);
+        }
+        let (secret, new_id, kind) = self.made(request_id, old.env())?;
+        let rotate = RotateCredential { id, new_id, kind, overlap: OVERLAP.0, keys_max: Some(given.max) };
+        self.propose(visitor, request_id, Body::RotateCredential(rotate)).await?;
+        Ok(Reply::Made { id: new_id, secret })
+    }
+
+    /// Any key of the consumer, whoever made it: one that leaked must end.
+    async fn revoke(&self, visitor: &Visitor, id: CredentialId) -> Done {
+        own(&self.consensus.state(), visitor, id)?;
+        self.propose(visitor, Uuid::new_v4(), Body::SetCredentialState { id, to: Decided::Revoked }).await?;
+        Ok(Reply::Revoked)
+    }
+
+    fn made(&self, request_id: Uuid, env: &str) -> Result<(String, CredentialId, CredentialKind), NotDone> {
+        let pepper = secrets::pepper(&self.consensus.state(), &self.consensus.keys());
+        let pepper = pepper.ok().flatten().ok_or(NotDone::Unavailable)?;
+        admin::own_key(&pepper, request_id, env).map_err(|_| NotDone::Unavailable)
+    }
+
+    async fn propose(&self, visitor: &Visitor, request_id: Uuid, body: Body) -> Result<(), NotDone> {
+        let actor = Actor {
+            name: format!("portal/{}", visitor.consumer),
+            source: visitor.client_ip.to_string(),
+            rpc: format!("route {}", visitor.route),
+            owner_scope: String::new(),
+        };
+        let draft = Draft { request_id: Some(request_id.into_bytes()), asked: None, actor: Arc::new(actor), body };
+        let route = &visitor.route;
+        match self.consensus.propose(draft, PROPOSE_MAX).await.map(|applied| (applied.index, applied.outcome)) {
+            Ok((index, Ok(_))) => {
+                self.consensus.await_published(index, PUBLISHED_WITHIN).await;
+                Ok(())
+            }
+            Ok((_, Err(rejected))) => match rejected.reason {
+                Reason::LimitReached => Err(NotDone::TooMany),
+                Reason::NotFound => Err(NotDone::NotTheirs),
+                _ => Err(NotDone::Refused(rejected.to_string())),
+            },
+            Err(error @ (ProposeError::OutcomeUnknown(_) | ProposeError::Stopped(_))) => {
+                warn!(route, %error, "what a portal was asked for may not be done");
+                Err(NotDone::Unknown)
+            }
+            Err(error) => {
+                warn!(route, %error, "what a portal was asked for is not done");
+                Err(NotDone::Unavailable)
+            }
+        }
+    }
+
+    async fn usage(&self, visitor: &Visitor, limits: &[Name], versions: &[Name]) -> OwnUsage {
+        let (state, now_us) = (self.consensus.state(), self.consensus.clock_us());
+        let good = keys_of(&state, &visitor.consumer).filter(|it| it.standing(now_us).is_good());
+        let ids: Vec<String> = good.take(SHOWN_MAX).map(|it| it.id.to_string()).collect();
+        let plan = plan_of(&state, &visitor.consumer);
+        let question = |name: &Name| {
+            let limit = usage::limit_named(&state, name)?;
+            if !limit.plans.is_empty() && !plan.as_ref().is_some_and(|plan| limit.plans.contains(plan)) {
+                return None;
+            }
+            let keys = match by(limit)? {
+                By::Consumer => vec![visitor.consumer.to_string()],
+                By::Key => ids.clone(),
+            };
+            let top = keys.len();
+            (!keys.is_empty()).then(|| Question { limit: name.clone(), keys: Some(keys), top })
+        };
+        let questions: Vec<Question> = limits.iter().filter_map(question).collect();
+        let mut shown = OwnUsage::default();
+        if !questions.is_empty() {
+            let found = Usage::ask(&self.consensus, questions, USAGE_WITHIN).await;
+            for report in &found.limits {
+                let is_by_key = matches!(by(&report.limit), Some(By::Key));
+                shown.limits.extend(report.keys.iter().map(|it| LimitUse {
+                    limit: report.limit.name.clone(),
+                    key: is_by_key.then(|| it.key.clone()),
+                    used: it.used,
+                    of: it.limit,
+                    resets_in: it.resets_in_us.map(Duration::from_micros),
+                }));
+            }
+            shown.unanswered = found.unanswered.len();
+        }
+        let mut sums: BTreeMap<&Name, (u64, u64)> = BTreeMap::new();
+        let mut silent = 0;
+        for (_, answer) in self.consensus.callers(USAGE_WITHIN).await {
+            let Some(answer) = answer else {
+                silent += 1;
+                continue;
+            };
+            for it in answer.callers.iter().filter(|it| *it.consumer == *visitor.consumer) {
+                let Some(version) = versions.iter().find(|version| ***version == *it.policy) else { continue };
+                let sum = sums.entry(version).or_default();
+                *sum = (sum.0 + it.count, sum.1.max(it.last_ms));
+            }
+        }
+        shown.unanswered = shown.unanswered.max(silent);
+        let calls = |(policy, (count, last_ms)): (&Name, (u64, u64))| Calls { policy: policy.clone(), count, last_ms };
+        shown.calls = sums.into_iter().map(calls).collect();
+        shown
+    }
+}
+
+/// Whose use a limit counts, where that is a consumer's own affair.
+enum By {
+    Consumer,
+    Key,
+}
+
+fn by(limit: &Limit) -> Option<By> {
+    match limit.per[..] {
+        [LimitPart::Consumer] => Some(By::Consumer),
+        [LimitPart::Credential] => Some(By::Key),
+        _ => None,
+    }
+}
+
+fn plan_of(state: &State, consumer: &Name) -> Option<String> {
+    match &state.resources.get(&Key { kind: Kind::Consumer, name: consumer.clone() })?.resource {
+        Resource::Consumer(it) => it.plan.clone(),
+        _ => None,
+    }
+}
+
+fn keys_of<'a>(state: &'a State, consumer: &'a Name) -> impl Iterator<Item = &'a Arc<Credential>> {
+    let all = state.credentials.of(consumer).filter_map(move |id| state.credentials.get(id));
+    all.filter(|it| matches!(it.kind, CredentialKind::ApiKey { .. }))
+}
+
+/// That of another consumer is as good as none.
+fn own<'a>(state: &'a State, visitor: &Visitor, id: CredentialId) -> Result<&'a Arc<Credential>, NotDone> {
+    let found = state.credentials.get(id).filter(|it| it.consumer == visitor.consumer);
+    found.filter(|it| matches!(it.kind, CredentialKind::ApiKey { .. })).ok_or(NotDone::NotTheirs)
+}
+
+/// Whether the portal could have given this key: an operator's may do more, or never end.
+fn is_given(key: &Credential, given: &PortalKeys) -> bool {
+    key.ends_at_us.is_some() && key.scopes().iter().all(|scope| given.scopes.iter().any(|it| **it == **scope))
+}
+
+fn shown(it: &Credential, given: Option<&PortalKeys>, now_us: u64) -> OwnKey {
+    let prefix = match &it.kind {
+        CredentialKind::ApiKey { prefix, .. } => format!("qg_{}_{}", it.env(), String::from_utf8_lossy(prefix)),
+        CredentialKind::Basic(user) => user.name.clone(),
+    };
+    let standing = it.standing(now_us);
+    let ends = it.ends_at_us.filter(|_| standing.is_good());
+    OwnKey {
+        id: it.id,
+        label: it.label().to_owned(),
+        prefix,
+        scopes: it.scopes().iter().map(|scope| scope.to_string()).collect(),
+        standing,
+        created_ms: it.created.get(),
+        ends_in: ends.map(|end| Duration::from_micros(end.get().saturating_sub(now_us))),
+        rotates: standing == Standing::Active && given.is_some_and(|given| is_given(it, given)),
+    }
+}
+
+/// How often consumers asked within the last minute.
+#[derive(Default)]
+struct Pace(BTreeMap<Name, Counted>);
+
+struct Counted {
+    since: Instant,
+    reads: u32,
+    writes: u32,
+}
+
+impl Pace {
+    fn take(&mut self, consumer: &Name, is_write: bool, now: Instant) -> Result<(), NotDone> {
+        let is_over = |it: &Counted| now.saturating_duration_since(it.since) >= MINUTE;
+        if self.0.len() >= CONSUMERS_MAX && !self.0.contains_key(consumer) {
+            self.0.retain(|_, it| !is_over(it));
+            if self.0.len() >= CONSUMERS_MAX {
+                return Err(NotDone::TooOften(MINUTE.as_secs()));
+            }
+        }
+        let counted = self.0.entry(consumer.clone()).or_insert(Counted { since: now, reads: 0, writes: 0 });
+        if is_over(counted) {
+            *counted = Counted { since: now, reads: 0, writes: 0 };
+        }
+        let (count, max) = match is_write {
+            true => (&mut counted.writes, WRITES_MAX),
+            false => (&mut counted.reads, READS_MAX),
+        };
+        if *count >= max {
+            let left = MINUTE.saturating_sub(now.saturating_duration_since(counted.since));
+            return Err(NotDone::TooOften(left.as_secs() + 1));
+        }
+        *count += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_writes_so_often_in_a_minute_and_not_more() {
+        let mut pace = Pace::default();
+        let (now, acme): (_, Name) = (Instant::now(), "acme".parse().unwrap());
+        for _ in 0..WRITES_MAX {
+            assert_eq!(pace.take(&acme, true, now), Ok(()));
+        }
+        assert_eq!(pace.take(&acme, true, now + MINUTE / 2), Err(NotDone::TooOften(31)));
+        assert_eq!(pace.take(&acme, false, now), Ok(()), "to look is another matter");
+        assert_eq!(pace.take(&"other".parse().unwrap(), true, now), Ok(()));
+        assert_eq!(pace.take(&acme, true, now + MINUTE), Ok(()));
+    }
+
+    #[test]
+    fn the_paces_of_many_take_no_more_room() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        for n in 0..CONSUMERS_MAX {
+            pace.take(&format!("c{n}").parse().unwrap(), true, now).unwrap();
+        }
+        let more: Name = "more".parse().unwrap();
+        assert!(pace.take(&more, true, now).is_err());
+        assert_eq!(pace.take(&more, true, now + MINUTE), Ok(()));
+        assert_eq!(pace.0.len(), 1);
+    }
+}

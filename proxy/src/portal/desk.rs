@@ -1,0 +1,159 @@
+//! What a portal asks of the control plane for somebody who is signed in: it alone knows all of a consumer's keys and what
+//! is used on other nodes, and can have the cluster agree.
+
+use std::{net::IpAddr, time::Duration};
+
+use quorumgate_model::{
+    credential::{CredentialId, Standing},
+    resource::{Name, PortalKeys},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::identity::directory::Directory;
+
+/// Questions that wait; whoever asks more is told to come again.
+const WAITING_MAX: usize = 64;
+/// How long somebody waits for a page.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Who asks: somebody who is signed in as this consumer, at this route.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub consumer: Name,
+    pub route: String,
+    pub client_ip: IpAddr,
+}
+
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// Of the visitor's consumer, as are all others.
+    Keys {
+        given: Option<PortalKeys>,
+    },
+    Create {
+        /// Of those that the portal gives.
+        scopes: Vec<String>,
+        label: String,
+        given: PortalKeys,
+    },
+    Rotate {
+        id: CredentialId,
+        given: PortalKeys,
+    },
+    Revoke {
+        id: CredentialId,
+    },
+    Usage {
+        limits: Vec<Name>,
+        /// Policies of kind version.
+        versions: Vec<Name>,
+    },
+}
+
+/// To be answered once. Dropped, nobody knows what came of it.
+#[derive(Debug)]
+pub struct Asked {
+    pub visitor: Visitor,
+    pub question: Question,
+    answer: oneshot::Sender<Result<Reply, NotDone>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Keys(Vec<OwnKey>),
+    /// The only time that the secret is told.
+    Made {
+        id: CredentialId,
+        secret: String,
+    },
+    Revoked,
+    Usage(OwnUsage),
+}
+
+/// A key as its owner is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnKey {
+    pub id: CredentialId,
+    pub label: String,
+    /// How it begins.
+    pub prefix: String,
+    pub scopes: Vec<String>,
+    pub standing: Standing,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// None: it does not end by itself, or has ended.
+    pub ends_in: Option<Duration>,
+    /// Whether `Question::Rotate` would be carried out.
+    pub rotates: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnUsage {
+    pub limits: Vec<LimitUse>,
+    pub calls: Vec<Calls>,
+    /// How many nodes did not say what was used there.
+    pub unanswered: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitUse {
+    pub limit: Name,
+    /// The id of the key that it is about; None: of all of the consumer's together.
+    pub key: Option<String>,
+    pub used: u64,
+    pub of: u64,
+    pub resets_in: Option<Duration>,
+}
+
+/// Of a version that is on its way out, since the nodes started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Calls {
+    pub policy: Name,
+    pub count: u64,
+    /// Milliseconds since 1970.
+    pub last_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotDone {
+    /// The consumer has no such key.
+    NotTheirs,
+    /// The portal would not have given such a key.
+    NotGiven,
+    /// The consumer has as many as it may.
+    TooMany,
+    /// The consumer asks too often; after so many seconds it may again.
+    TooOften(u64),
+    Refused(String),
+    /// Certainly not done.
+    Unavailable,
+    /// Perhaps done.
+    Unknown,
+}
+
+impl Asked {
+    pub fn answer(self, reply: Result<Reply, NotDone>) {
+        let _ = self.answer.send(reply);
+    }
+}
+
+impl Directory {
+    /// What portals ask from now on. None for everybody but the first who wants to know.
+    pub fn asked(&self) -> Option<mpsc::Receiver<Asked>> {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        self.asking.set(sender).ok().map(|()| receiver)
+    }
+
+    pub(super) async fn ask(&self, visitor: Visitor, question: Question) -> Result<Reply, NotDone> {
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked { visitor, question, answer };
+        self.asking.get().ok_or(NotDone::Unavailable)?.try_send(asked).map_err(|_| NotDone::Unavailable)?;
+        match timeout(ANSWERED_WITHIN, answered).await {
+            Ok(Ok(reply)) => reply,
+            _ => Err(NotDone::Unknown),
+        }
+    }
+}
