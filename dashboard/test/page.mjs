@@ -84,7 +84,7 @@ async function run() {
   const token = (role) => cluster.cli(["admin-token", "create", `page-${role}`, "--role", role, "-q"]);
   const [viewer, operator] = [await token("viewer"), await token("operator")];
   const { port } = cluster.slow.address();
-  const slow = `upstreams: [{ name: slow, targets: ["127.0.0.1:${port}"] }]\nroutes: [{ name: slow, match: { hosts: [slow.test] }, upstream: slow }]\nconsumers: [{ name: page-shop }]\n`;
+  const slow = `upstreams: [{ name: slow, targets: ["127.0.0.1:${port}"] }]\npolicies: [{ name: unusual, anomaly: { per: ip, window: 30m, over: { requests: 20 } } }]\nroutes: [{ name: slow, match: { hosts: [slow.test] }, upstream: slow, policies: [unusual] }]\nconsumers: [{ name: page-shop }]\n`;
   await cluster.cli(["apply", "-f", "-", "-m", "for the page's test"], { input: slow });
   for (let i = 0; i < 30; i++) await cluster.request("/");
 
@@ -207,6 +207,13 @@ async function run() {
     await press(page.locator("dialog"), "Close");
     must((await cluster.json(["token", "ls"])).revocations.some((it) => it.text.includes("page-2")), "it is not revoked");
   });
+  await check("who does too much of something is shown", () =>
+    until(async () => {
+      await go(page, "overview");
+      await go(page, "access");
+      return /127\.0\.0\.1\s*unusual\s*‼ in force\s*requests\s*\d+ of 20/.test((await page.innerText("main")).replace(/\t/g, " "));
+    }),
+  );
   await check("an object of another kind is written, changed and deleted", async () => {
     await go(page, "objects");
     await page.getByRole("form", { name: "A new object" }).getByLabel("Kind").selectOption("consumers");

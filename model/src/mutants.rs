@@ -214,6 +214,30 @@ mutants! {
     TrailersSayWhoItIs,
     /// What a caller is not to see of an answer is shown.
     MaskLifted,
+    /// The same, in the answer's head.
+    MaskedHeadersShown,
+    /// The same, in trailers.
+    MaskedTrailersShown,
+    /// What is named at any depth is hidden nowhere but at its name.
+    MaskAtRootAlone,
+    /// Tools that look for holes come in.
+    ScannersWelcome,
+    /// Who is allowed by what he calls himself is looked at like anybody else.
+    AllowedBotsDenied,
+    /// What one node sees of a caller is not added to what the others see.
+    NodesSeeApart,
+    /// Who was found already is found again in each round.
+    FoundAgain,
+    /// Any number of callers may be banned in a minute.
+    BansUnbounded,
+    /// Who is exempt is banned all the same.
+    ExemptBanned,
+    /// What a policy has found holds after it says something else.
+    VerdictOutlivesPolicy,
+    /// A leader of before is still heard.
+    PastLeaderHeard,
+    /// Messages to webhooks are not signed with the policy's secret.
+    WebhookUnsigned,
     /// X-Forwarded-For is believed whoever sends it.
     AnybodyIsTrusted,
     /// A path is not brought into its one form.

@@ -27,7 +27,7 @@ pub use authority::{CaStage, OtherCa};
 pub use chains::ChainKind;
 pub use credentials::{CREDENTIAL_REMEMBERED, Credentials, LABEL_BYTES_MAX};
 pub use revocations::{REVOCATION_REMEMBERED, Revocations};
-pub use sealing::{RESEALED_MAX, Sealing, SealingRotation, SealingStage};
+pub use sealing::{RESEALED_MAX, SECRETIVE, Sealing, SealingRotation, SealingStage};
 pub use secrets::{JWKS_BYTES_MAX, SECRETS_MAX, TICKET_KEY_EVERY_US, TICKET_KEYS_MAX};
 
 use crate::{

@@ -569,6 +569,28 @@ fn resources_of_every_kind_are_stored_as_ever() {
                         { "model": "m/1", "upstream": "u", "weight": 3, "priority": 1, "input_price": 15, "output_price": 60 }] }] } }),
         ),
         (
+            "policy.anomaly",
+            ResourceKind::Policy,
+            json!({ "name": "p", "anomaly": { "per": "ip", "v4_prefix": 24, "v6_prefix": 56, "window": "2m",
+                    "over": { "requests": 1, "failures": 2, "objects": 3, "credentials": 4, "sequential": 5, "bytes_out": 6, "countries": 7 },
+                    "object": "query.id", "failure_statuses": [401, 429], "action": "ban", "hold": "1h",
+                    "exempt_cidrs": ["10.0.0.0/8"],
+                    "webhook": { "url": "http://h.test:81/a?b", "secret": "sealed:0123456789abcdef", "allow_private": true } } }),
+        ),
+        (
+            "policy.bot",
+            ResourceKind::Policy,
+            json!({ "name": "p", "bot": { "mode": "detect", "allow": ["^a"], "deny": ["b+"], "missing": "refuse", "scanners": "allow" } }),
+        ),
+        (
+            "policy.mask",
+            ResourceKind::Policy,
+            json!({ "name": "p", "mask": { "fields": [{ "pointer": "/a/*", "with": "last4" }, { "pointer": "/**/b", "with": "remove" }],
+                    "patterns": [{ "class": "card", "with": "last4" }, { "class": "email" }],
+                    "headers": [{ "name": "X-Iban", "with": "last4" }, { "name": "x-b" }, { "name": "x-c", "with": "remove" }],
+                    "unless": { "groups": ["g"], "scopes_any": ["s"] }, "body_max": "2KiB", "other_types": "allow" } }),
+        ),
+        (
             "tenant",
             ResourceKind::Tenant,
             json!({ "name": "t", "owners": ["a", "b"], "hosts": ["a.test", "*.b.test"], "path_prefixes": ["/a"],

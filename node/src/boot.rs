@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use quorumgate_model::{command::Standing, ruleset::Ruleset};
-use quorumgate_proxy::{Freshness, Limits, Proxy, RateLimitStyle, identity::directory::Directory};
+use quorumgate_proxy::{
+    Freshness, Limits, Proxy, RateLimitStyle,
+    identity::{directory::Directory, fetch::Fetcher},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -135,7 +138,9 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     tasks.start("limits near", watch.run(tasks.stop()));
     let publisher = Publisher { consensus: consensus.clone(), proxy: proxy.clone() };
     tasks.start("publish", publisher.run(tasks.stop()));
-    let anomalies = Anomalies::new(proxy.clone());
+    let (webhooks, poster) = anomaly::webhooks(Fetcher::platform());
+    tasks.start("anomaly webhooks", poster.run(tasks.stop()));
+    let anomalies = Anomalies::new(proxy.clone(), webhooks);
     consensus.attach_anomalies(anomalies.clone());
     tasks.start("anomalies", anomaly::Watch { consensus: consensus.clone(), anomalies }.run(tasks.stop()));
     receive::start(&tasks, consensus.clone(), &proxy.directory());

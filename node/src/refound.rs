@@ -2,6 +2,7 @@
 //! quorum was lost for good. It has an id of its own, so that nodes of the old one never meet it unnoticed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -11,6 +12,7 @@ use quorumgate_model::{
     LEVEL,
     command::{NodeRecord, Refound, RefoundCause, Role, Standing},
     digest::Digest,
+    sealed::key_number,
     state::State,
 };
 use quorumgate_raft_store::{Identity, RaftNode, Salvaged, backup::Past};
@@ -21,6 +23,7 @@ use crate::{
     init::Preparing,
     keyring,
     pki::{self, Authority, Held, Keys, Names},
+    secrets,
     settings::{self, Settings},
 };
 
@@ -60,13 +63,14 @@ pub struct Made {
 impl Legacy {
     /// Fills an empty (or half-prepared) directory with the new cluster's node.
     pub fn settle(self, dir: &Path, settings: &Settings) -> anyhow::Result<Made> {
-        let preparing = Preparing::begin(dir)?;
-        preparing.clear(&[])?;
         let Self { mut state, past, keys, cause, reset_budgets, bump } = self;
         let hash = state.hash();
         state.index += bump;
         let facts = state.cluster.clone().context("the old cluster had not been bootstrapped")?;
         let keys = keyring::opened(&keys, &state).unwrap_or(Ok(keys))?;
+        holds_all(&keys, &state)?;
+        let preparing = Preparing::begin(dir)?;
+        preparing.clear(&[])?;
         let authority = Authority::from_der(&facts.ca_certificate, &keys.open(CA_KEY_PURPOSE, &facts.sealed_ca_key)?)?;
         let cluster: [u8; 16] = pki::random()?;
         let incarnation: [u8; 16] = pki::random()?;
@@ -96,6 +100,23 @@ impl Legacy {
         preparing.end()?;
         Ok(Made { cluster, node, index: state.index, revision: state.revision, hash })
     }
+}
+
+/// A secret that no key opens could never be served again: that is told before anything is written.
+fn holds_all(keys: &Keys, state: &State) -> anyhow::Result<()> {
+    let mut missing: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for (purpose, sealed) in secrets::all(state) {
+        let number = key_number(sealed);
+        if keys.get(number).is_none() {
+            missing.entry(number).or_default().push(purpose);
+        }
+    }
+    let Some((number, sealed)) = missing.pop_first() else { return Ok(()) };
+    let (count, first, held) = (sealed.len(), sealed.first().map_or("", String::as_str), keys.numbers());
+    anyhow::bail!(
+        "the sealing key {number} is missing, under which there are sealed: {count} secrets, such as the {first}; found: the keys {held:?}. \
+         Take the newest backup, or one of before the key was replaced"
+    )
 }
 
 /// Turns the directory of a stopped node into a new cluster of that node alone. What was there goes to

@@ -8,6 +8,7 @@ use quorumgate_model::{
     invalid::Invalid,
     mutants::{self, Mutant},
     resource::{Fingerprint, Key, Kind, Name, Resource, Resources, Secret, Stored},
+    state::SECRETIVE,
 };
 use quorumgate_proxy::tls::Shown;
 use tracing::{debug, error};
@@ -79,6 +80,11 @@ fn is(keys: &Keys, object: &Key, field: &str, stored: &Secret, plain: &[u8]) -> 
     open(keys, object, field, stored).is_ok_and(|known| subtle::ConstantTimeEq::ct_eq(&known[..], plain).into())
 }
 
+/// One secret of an object of the state.
+pub fn opened(keys: &Keys, object: &Key, field: &str, secret: &Secret) -> anyhow::Result<Vec<u8>> {
+    open(keys, object, field, secret)
+}
+
 fn open(keys: &Keys, object: &Key, field: &str, stored: &Secret) -> anyhow::Result<Vec<u8>> {
     match stored {
         Secret::Sealed { bytes, .. } => keys.open(&purpose(object, field), bytes),
@@ -89,7 +95,7 @@ fn open(keys: &Keys, object: &Key, field: &str, stored: &Secret) -> anyhow::Resu
 /// Every secret of every object, by its fingerprint. One that does not open is left out, and said.
 pub fn open_all(keys: &Keys, resources: &Resources) -> BTreeMap<Fingerprint, Box<[u8]>> {
     let mut opened = BTreeMap::new();
-    let objects = [Kind::Auth, Kind::Certificate].into_iter().flat_map(|kind| of_kind(resources, kind));
+    let objects = SECRETIVE.into_iter().flat_map(|kind| of_kind(resources, kind));
     for (object, stored) in objects {
         for (field, secret) in stored.resource.secrets() {
             let Some(fingerprint) = secret.fingerprint() else { continue };
@@ -107,7 +113,7 @@ pub fn open_all(keys: &Keys, resources: &Resources) -> BTreeMap<Fingerprint, Box
 
 /// Every secret of every object, with what it is sealed for.
 pub fn all(resources: &Resources) -> impl Iterator<Item = (String, &Arc<[u8]>)> {
-    let objects = [Kind::Auth, Kind::Certificate].into_iter().flat_map(|kind| of_kind(resources, kind));
+    let objects = SECRETIVE.into_iter().flat_map(|kind| of_kind(resources, kind));
     objects.flat_map(|(_, stored)| of(&stored.resource))
 }
 

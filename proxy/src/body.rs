@@ -39,6 +39,8 @@ pub enum ResponseBody {
     Again(Box<crate::inspect::Again>),
     /// What a model answers, counted while it passes.
     Metered(Box<crate::ai::Metered>),
+    /// Behind it come fields that are hidden.
+    Veiled(Box<crate::traffic::mask::Veiled>),
     /// Of a 101: what follows is no body.
     Tunnel(upstream::Tunnel),
 }
@@ -94,6 +96,7 @@ impl Body for ResponseBody {
             Self::Watched(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Again(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Metered(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Veiled(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -109,6 +112,7 @@ impl Body for ResponseBody {
             Self::Watched(body) => body.is_end_stream(),
             Self::Again(body) => body.is_end_stream(),
             Self::Metered(body) => body.is_end_stream(),
+            Self::Veiled(body) => body.is_end_stream(),
             Self::Tunnel(_) => true,
         }
     }
@@ -124,6 +128,7 @@ impl Body for ResponseBody {
             Self::Watched(body) => body.size_hint(),
             Self::Again(body) => body.size_hint(),
             Self::Metered(body) => body.size_hint(),
+            Self::Veiled(body) => body.size_hint(),
             Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

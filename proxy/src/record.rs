@@ -40,7 +40,7 @@ use crate::{
     refusal::{self, Refusal},
     rfc3339::rfc3339,
     told,
-    traffic::Passing,
+    traffic::{Passing, mask::Veils},
     upstream::{Failure, Trail},
     versions::Version as ApiVersion,
     worker::Worker,
@@ -69,6 +69,8 @@ pub(crate) struct Record {
     pub(crate) connect: Option<OnUpgrade>,
     /// How the client hears of interim answers; None: not at all.
     pub(crate) interim: Option<Way>,
+    /// What of them is hidden from this caller.
+    pub(crate) veils: Veils,
     /// It waits to be asked for its body, and can hear that.
     pub(crate) expects: bool,
     /// The answer is a stream of server-sent events.
@@ -184,6 +186,7 @@ impl Record {
             web: None,
             connect: None,
             interim: None,
+            veils: Veils::default(),
             expects: false,
             event_stream: false,
             has_body: !request.body().is_end_stream(),

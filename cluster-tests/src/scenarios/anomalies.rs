@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use super::apply_file;
 use crate::{Cluster, cluster::until, load::Connection, origin::Origin};
 
 const HOST: &str = "watched.test";
+const HOOK_SECRET: &str = "plain:0123456789abcdef0123456789abcdef";
 /// 4 KiB.
 const PAGE: &str = match std::str::from_utf8(&[b'x'; 4 << 10]) {
     Ok(page) => page,
@@ -75,8 +77,13 @@ impl Client {
 pub async fn find(cluster: &Cluster) -> anyhow::Result<Found> {
     let origin = Origin::start(PAGE).await?;
     // A window that outlasts the slowest machine.
+    let hook = Origin::start("thanks").await?;
+    let webhook =
+        json!({ "url": format!("http://{}/hook", hook.address), "secret": HOOK_SECRET, "allow_private": true });
     let watch = |name: &str, per: &str, over: Value| {
-        let words = json!({ "per": per, "window": "30m", "over": over, "action": "ban", "hold": "1h" });
+        let words = json!({
+            "per": per, "window": "30m", "over": over, "action": "ban", "hold": "1h", "webhook": webhook.clone(),
+        });
         json!({ "name": name, "anomaly": words })
     };
     let route = |name: &str, policies: &[&str]| {
@@ -166,6 +173,13 @@ pub async fn find(cluster: &Cluster) -> anyhow::Result<Found> {
         Ok(())
     })
     .await?;
+    // Each was told of once, by the leader alone.
+    until("the webhook was told of each", async || {
+        let told = hook.asked.load(SeqCst);
+        ensure!(told == banned.len(), "{told} messages");
+        Ok(())
+    })
+    .await?;
     let audit = follower.cli(&["audit", "ls", "-o", "json"])?;
     ensure!(audit.contains("anomaly/bola") && audit.contains("banned consumer:walker"), "{audit}");
     // Whom an operator lets in again is not found for the same a second time.
@@ -174,5 +188,7 @@ pub async fn find(cluster: &Cluster) -> anyhow::Result<Found> {
         let (status, body) = walker.status(cluster, at, "/orders/1").await?;
         ensure!(status == 200, "{status} {body}");
     }
+    let told = hook.asked.load(SeqCst);
+    ensure!(told == banned.len(), "{told} messages to the webhook of {} callers", banned.len());
     Ok(Found { banned, busy_requests })
 }

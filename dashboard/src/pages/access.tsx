@@ -29,6 +29,19 @@ interface Revocation {
   expires_in: string | null;
 }
 
+interface Anomaly {
+  policy: string;
+  key: string;
+  feature: string;
+  value: number;
+  over: number;
+  action: string;
+  state: "watched" | "in_force" | "banned" | "held_back" | "exempt";
+  nodes: number;
+  since: string | null;
+  ends_in: string | null;
+}
+
 export function AccessPage() {
   const consumers = useLoaded<{ consumers: Words[] }>("consumers?stale=true");
   const keys = useLoaded<{ keys: Key[]; next_page_token: string | null }>(`keys?limit=${KEYS}&stale=true`);
@@ -67,12 +80,32 @@ export function AccessPage() {
         )}
         {actsOnAll.value && consumers.data ? <NewKey consumers={consumers.data.consumers.map((it) => it.name)} /> : <Command text="quorumgate key create CONSUMER" />}
       </section>
+      <Anomalies />
       <section>
         <h2>Consumers</h2>
         {!consumers.data && <Pending error={consumers.error} what="the consumers" />}
         {consumers.data && <Table id="c" caption="Consumers" rows={consumers.data.consumers} columns={CONSUMERS} name={(it) => it.name} text={(it) => `${it.name} ${list(it.groups)} ${it.owner ?? ""}`} empty="there is no consumer" />}
       </section>
     </>
+  );
+}
+
+/** Who behaves unlike others, those who were found first. */
+function Anomalies() {
+  const found = useLoaded<{ anomalies: Anomaly[]; left_out: number; unanswered: string[] }>("anomalies?top=200");
+  return (
+    <section>
+      <h2>Unusual callers</h2>
+      {!found.data && <Pending error={found.error} what="who behaves unlike others" />}
+      {found.data && (
+        <>
+          {found.data.left_out > 0 && <p class="note">{plural(found.data.left_out, "more caller")} are near a bound.</p>}
+          {found.data.unanswered.length > 0 && <p class="note">No answer from {found.data.unanswered.join(", ")}: what was seen there is missing.</p>}
+          <Table id="a" caption="Unusual callers" rows={found.data.anomalies} columns={ANOMALIES} name={(it) => `${it.policy}/${it.key}`} text={(it) => `${it.policy} ${it.key} ${it.feature} ${it.state}`} empty="nobody is near a bound of a policy of kind anomaly" />
+        </>
+      )}
+      <Command text="quorumgate anomaly ls" />
+    </section>
   );
 }
 
@@ -157,6 +190,18 @@ const REVOCATIONS: Column<Revocation>[] = [
   { title: "By", by: (it) => it.actor, cell: (it) => it.actor },
   { title: "Why", by: (it) => it.reason, cell: (it) => it.reason ?? "–" },
   { title: "Kept for", cell: (it) => it.expires_in ?? "–" },
+];
+
+const ANOMALIES: Column<Anomaly>[] = [
+  { title: "Caller", by: (it) => it.key, cell: (it) => <code class="cut">{it.key}</code> },
+  { title: "Policy", by: (it) => it.policy, cell: (it) => <a href={link("objects", "policies", it.policy)}>{it.policy}</a> },
+  { title: "State", by: (it) => it.state, cell: (it) => <State level={it.state === "watched" ? "ok" : "warning"}>{it.state.replace("_", " ")}</State> },
+  { title: "What", by: (it) => it.feature, cell: (it) => it.feature.replace("_", " ") },
+  { title: "Seen", by: (it) => it.value / Math.max(it.over, 1), cell: (it) => `${count(it.value)} of ${count(it.over)}` },
+  { title: "Action", by: (it) => it.action, cell: (it) => it.action },
+  { title: "Nodes", by: (it) => it.nodes, cell: (it) => count(it.nodes) },
+  { title: "Since", by: (it) => it.since, cell: (it) => when(it.since) },
+  { title: "Ends in", cell: (it) => it.ends_in ?? "–" },
 ];
 
 const CONSUMERS: Column<Words>[] = [

@@ -3,10 +3,13 @@
 use ipnet::IpNet;
 use quorumgate_proto::admin::v1 as admin;
 
-use super::resource::{names_from, names_to, narrow, span_from, span_to, word};
+use super::{
+    resource::{names_from, names_to, narrow, span_from, span_to, word},
+    smaller::{hide, secret_from, secret_to},
+};
 use crate::{
     invalid::Invalid,
-    resource::{AnomalyAction, AnomalyBounds, AnomalyKey, AnomalyPolicy},
+    resource::{AnomalyAction, AnomalyBounds, AnomalyKey, AnomalyPolicy, AnomalyWebhook},
     units::Size,
 };
 
@@ -36,7 +39,18 @@ pub(super) fn from(it: admin::AnomalyPolicy) -> Result<AnomalyPolicy, Invalid> {
         hold: span_from("hold", it.hold)?.unwrap_or(default.hold),
         exempt_cidrs: it.exempt_cidrs.iter().enumerate().map(cidr).collect::<Result<_, _>>()?,
         exempt_consumers: names_from("exempt_consumers", &it.exempt_consumers)?,
+        webhook: it.webhook.map(webhook).transpose()?,
     })
+}
+
+fn webhook(it: admin::AnomalyWebhook) -> Result<AnomalyWebhook, Invalid> {
+    let secret = secret_from("secret", it.secret).map_err(|invalid| invalid.under("webhook"))?;
+    Ok(AnomalyWebhook { url: it.url, secret, allow_private: it.allow_private })
+}
+
+/// Leaves of the secret its fingerprint.
+pub(super) fn hide_secret(it: &mut admin::AnomalyPolicy) {
+    it.webhook.iter_mut().flat_map(|it| &mut it.secret).for_each(hide);
 }
 
 fn bounds(it: admin::AnomalyBounds) -> AnomalyBounds {
@@ -74,5 +88,10 @@ pub(super) fn to(it: &AnomalyPolicy) -> admin::AnomalyPolicy {
         hold: span_to(it.hold),
         exempt_cidrs: it.exempt_cidrs.iter().map(ToString::to_string).collect(),
         exempt_consumers: names_to(&it.exempt_consumers),
+        webhook: it.webhook.as_ref().map(|it| admin::AnomalyWebhook {
+            url: it.url.clone(),
+            secret: secret_to(&it.secret),
+            allow_private: it.allow_private,
+        }),
     }
 }

@@ -5,7 +5,7 @@ use quorumgate_proto::admin::v1 as admin;
 use super::{policy::tolerance, resource::word};
 use crate::{
     invalid::Invalid,
-    resource::{MaskExemption, MaskPolicy, MaskedField, MaskedPattern, PersonalClass, Veil},
+    resource::{MaskExemption, MaskPolicy, MaskedField, MaskedHeader, MaskedPattern, PersonalClass, Veil},
     units::Size,
 };
 
@@ -23,10 +23,15 @@ pub(super) fn from(it: admin::MaskPolicy) -> Result<MaskPolicy, Invalid> {
         };
         pattern().map_err(|invalid: Invalid| invalid.under(format!("patterns[{place}]")))
     };
+    let header = |(place, it): (usize, admin::MaskedHeader)| {
+        let with = veil(&it.with).map_err(|invalid| invalid.under(format!("headers[{place}]")))?;
+        Ok(MaskedHeader { name: it.name, with })
+    };
     let unless = it.unless.unwrap_or_default();
     Ok(MaskPolicy {
         fields: it.fields.into_iter().enumerate().map(field).collect::<Result<_, Invalid>>()?,
         patterns: it.patterns.into_iter().enumerate().map(pattern).collect::<Result<_, Invalid>>()?,
+        headers: it.headers.into_iter().enumerate().map(header).collect::<Result<_, Invalid>>()?,
         unless: MaskExemption { groups: unless.groups, scopes_any: unless.scopes_any },
         body_max: it.body_max.map_or(default.body_max, Size),
         other_types: tolerance("other_types", &it.other_types, default.other_types)?,
@@ -43,10 +48,12 @@ pub(super) fn to(it: &MaskPolicy) -> admin::MaskPolicy {
         class: it.class.word().to_owned(),
         with: it.with.word().to_owned(),
     };
+    let header = |it: &MaskedHeader| admin::MaskedHeader { name: it.name.clone(), with: it.with.word().to_owned() };
     let MaskExemption { groups, scopes_any } = it.unless.clone();
     admin::MaskPolicy {
         fields: it.fields.iter().map(field).collect(),
         patterns: it.patterns.iter().map(pattern).collect(),
+        headers: it.headers.iter().map(header).collect(),
         unless: Some(admin::MaskExemption { groups, scopes_any }),
         body_max: Some(it.body_max.0),
         other_types: it.other_types.word().to_owned(),

@@ -93,7 +93,10 @@ pub fn resource_shown(resource: &Resource) -> admin::Resource {
     let mut message = resource_to(resource);
     match &mut message.kind {
         Some(admin::resource::Kind::Auth(auth)) => auth::hide_secrets(auth),
-        Some(admin::resource::Kind::Policy(it)) => policy::spell_out(it),
+        Some(admin::resource::Kind::Policy(it)) => {
+            policy::hide_secrets(it);
+            policy::spell_out(it);
+        }
         Some(admin::resource::Kind::Certificate(it)) => it.key.iter_mut().for_each(smaller::hide),
         _ => {}
     }

@@ -259,6 +259,13 @@ pub(super) fn tolerance(field: &str, text: &str, default: Tolerance) -> Result<T
     Ok(word(field, text, Tolerance::ALL, Tolerance::word)?.unwrap_or(default))
 }
 
+/// Leaves of every secret its fingerprint.
+pub fn hide_secrets(it: &mut admin::Policy) {
+    if let Some(Kind::Anomaly(it)) = &mut it.kind {
+        anomaly::hide_secret(it);
+    }
+}
+
 pub fn policy_to(it: &Policy) -> admin::Policy {
     let kind = match &it.kind {
         PolicyKind::Ip(ip) => Kind::Ip(ip_to(ip)),

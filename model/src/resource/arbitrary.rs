@@ -508,6 +508,7 @@ fn others() -> impl Strategy<Value = Resource> {
                     0 if one => json!({ "mask": {
                         "fields": [{ "pointer": "/a/*/b~1", "with": "remove" }, { "pointer": "/**/c" }],
                         "patterns": if two { json!([{ "class": "iban", "with": "last4" }]) } else { json!([]) },
+                        "headers": if two { json!([]) } else { json!([{ "name": "x-a", "with": "remove" }, { "name": "x-b" }]) },
                         "unless": { "groups": if two { vec!["g"] } else { vec![] }, "scopes_any": ["s"] },
                         "body_max": "1KiB", "other_types": if two { "allow" } else { "refuse" } } }),
                     1 if two && amount % 2 == 0 => json!({ "portal": {
@@ -518,7 +519,8 @@ fn others() -> impl Strategy<Value = Resource> {
                                  "over": { "failures": 7, "bytes_out": two.then_some("1MiB"), "objects": (!two).then_some(9) },
                                  "object": if two { "query.id" } else { "params.id" }, "failure_statuses": if two { vec![401] } else { vec![] },
                                  "action": if two { "ban" } else { "challenge" }, "hold": "5m",
-                                 "exempt_cidrs": if two { vec!["10.0.0.0/8"] } else { vec![] }, "exempt_consumers": if two { vec![] } else { vec!["probe"] } } }),
+                                 "exempt_cidrs": if two { vec!["10.0.0.0/8"] } else { vec![] }, "exempt_consumers": if two { vec![] } else { vec!["probe"] },
+                                 "webhook": two.then(|| json!({ "url": "https://i.test/x?y", "secret": "sealed:0123456789abcdef", "allow_private": one })) } }),
                     2 => json!({ "injection": { "threshold": 7, "classes": if one { vec!["xss"] } else { vec![] },
                                  "exceptions": [{ "in": two.then_some("body"), "pointer": "/a/*", "classes": ["sqli"] }] } }),
                     3 if one => json!({ "version": { "api": "orders", "version": "v1", "state": if two { "deprecated" } else { "draft" },

@@ -30,7 +30,7 @@ pub use places::*;
 pub use portal::*;
 pub use version::*;
 
-use super::{Name, check};
+use super::{Name, Secret, check};
 use crate::invalid::Invalid;
 
 /// How many networks one list may have. Of IPv4, so many still fit into one entry of the log.
@@ -338,6 +338,23 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
 }
 
 impl Policy {
+    /// Every secret in it with its field.
+    pub fn secrets(&self) -> Vec<(String, &Secret)> {
+        match &self.kind {
+            PolicyKind::Anomaly(it) => it.webhook.iter().map(|it| (ANOMALY_SECRET.to_owned(), &it.secret)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn secrets_mut(&mut self) -> Vec<(String, &mut Secret)> {
+        match &mut self.kind {
+            PolicyKind::Anomaly(it) => {
+                it.webhook.iter_mut().map(|it| (ANOMALY_SECRET.to_owned(), &mut it.secret)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// What it asks is known already; `words` says the rest.
     pub(crate) fn with(words: PolicyWords, kind: PolicyKind) -> Result<Self, Invalid> {
         check::meta(&words.labels, &words.owner, &words.description)?;

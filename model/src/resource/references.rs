@@ -188,6 +188,7 @@ impl Resource {
         match self {
             Resource::Auth(it) => it.secrets(),
             Resource::Certificate(it) => vec![("key".into(), &it.key)],
+            Resource::Policy(it) => it.secrets(),
             _ => Vec::new(),
         }
     }
@@ -197,6 +198,8 @@ impl Resource {
         match self {
             Resource::Auth(it) => Arc::make_mut(it).secrets_mut(),
             Resource::Certificate(it) => vec![("key".into(), &mut Arc::make_mut(it).key)],
+            // Its lists may be long: it is not copied for nothing.
+            Resource::Policy(it) if !it.secrets().is_empty() => Arc::make_mut(it).secrets_mut(),
             _ => Vec::new(),
         }
     }

@@ -7,6 +7,7 @@ use regex::Regex;
 use super::{Rule, Ruleset, addresses::Asked, rule::regex_within};
 use crate::{
     invalid::Invalid,
+    mutants::{self, Mutant},
     resource::{BotPolicy, Name, Policy, PolicyMode, Tolerance},
 };
 
@@ -132,7 +133,7 @@ impl Agents {
             return Some(BotFound::Unknown);
         }
         let any = |pattern: &&Regex| agents.iter().any(|agent| pattern.is_match(agent));
-        if self.allow.iter().any(|pattern| any(&pattern)) {
+        if self.allow.iter().any(|pattern| any(&pattern)) && !mutants::is(Mutant::AllowedBotsDenied) {
             return None;
         }
         if let Some(pattern) = self.deny.iter().find(any) {
@@ -141,7 +142,7 @@ impl Agents {
         if self.missing == Tolerance::Refuse && agents.iter().all(|agent| agent.trim().is_empty()) {
             return Some(BotFound::Missing);
         }
-        if self.scanners == Tolerance::Refuse {
+        if self.scanners == Tolerance::Refuse && !mutants::is(Mutant::ScannersWelcome) {
             return agents.iter().find_map(|agent| scanner(agent)).map(BotFound::Scanner);
         }
         None

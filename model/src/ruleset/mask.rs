@@ -9,9 +9,12 @@ use serde::de::IgnoredAny;
 
 use super::json_text::Unfit;
 use crate::{
-    resource::{ANY_DEPTH, ANY_STEP, MaskExemption, MaskPolicy, Name, PersonalClass, Tolerance, Veil},
+    mutants::{self, Mutant},
+    resource::{ANY_DEPTH, ANY_STEP, MaskExemption, MaskPolicy, MaskedHeader, Name, PersonalClass, Tolerance, Veil},
     units::Size,
 };
+
+pub use self::personal::veiled;
 
 /// Arrays and objects within one another.
 const DEPTH_MAX: usize = 128;
@@ -22,6 +25,9 @@ pub struct Mask {
     pub unless: MaskExemption,
     pub body_max: Size,
     pub other_types: Tolerance,
+    /// Fields of heads and trailers, in lower case.
+    pub headers: Vec<MaskedHeader>,
+    pub looks_inside: bool,
     /// From the root.
     root: Place,
     /// From wherever one is.
@@ -42,7 +48,7 @@ impl Mask {
         let (mut root, mut anywhere) = (Place::default(), None);
         for field in &words.fields {
             let mut steps = field.steps().peekable();
-            let from = match steps.next_if(|it| it == ANY_DEPTH) {
+            let from = match steps.next_if(|it| it == ANY_DEPTH && !mutants::is(Mutant::MaskAtRootAlone)) {
                 Some(_) => anywhere.get_or_insert_default(),
                 None => &mut root,
             };
@@ -54,6 +60,8 @@ impl Mask {
             unless: words.unless.clone(),
             body_max: words.body_max,
             other_types: words.other_types,
+            headers: words.headers.clone(),
+            looks_inside: words.looks_inside(),
             root,
             anywhere,
             patterns: words.patterns.iter().map(|it| (it.class, it.with)).collect(),

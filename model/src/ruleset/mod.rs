@@ -26,7 +26,7 @@ pub use agents::{BotFound, Unwelcome};
 pub use explain::{BEATEN_MAX, Beaten, Explanation};
 pub use fingerprint::{match_fingerprint, same_match};
 pub use json_text::{Bodies, JsonText, Unfit};
-pub use mask::Mask;
+pub use mask::{Mask, veiled};
 pub use rule::{REGEX_BYTES_MAX, REGEX_TEXT_BYTES_MAX, Rule, check};
 pub use transform::{BadRewrite, REWRITTEN_PATH_BYTES_MAX, Transform};
 

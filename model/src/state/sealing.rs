@@ -17,7 +17,7 @@ use crate::{
 /// How many secrets one command seals anew.
 pub const RESEALED_MAX: usize = 64;
 /// Whose objects have secrets.
-const SECRETIVE: [Kind; 2] = [Kind::Auth, Kind::Certificate];
+pub const SECRETIVE: [Kind; 3] = [Kind::Auth, Kind::Certificate, Kind::Policy];
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sealing {

@@ -1,6 +1,6 @@
 //! The Ai service: what models were asked and what it cost, on all nodes.
 
-use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use quorumgate_model::units::Moment;
 use quorumgate_proto::{
@@ -9,64 +9,45 @@ use quorumgate_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{config::taken, desk::Desk, failure};
-use crate::consensus::Consensus;
+use super::{
+    config::taken,
+    desk::{Desk, ROWS_WITHIN, heard},
+    failure,
+};
 
-/// For the answers of the other nodes, on top of a round trip of the cluster.
-const ANSWERS_WITHIN: Duration = Duration::from_millis(400);
 const TOP_DEFAULT: u32 = 10_000;
 const TOP_MAX: u32 = 100_000;
 const DAY_MS: u64 = 86_400_000;
 /// `2026-11-27`
 const DAY_CHARS: usize = 10;
 
-pub struct Service {
-    desk: Desk,
-}
-
-impl Service {
-    pub fn new(consensus: Consensus) -> Self {
-        Self { desk: Desk { consensus } }
-    }
-}
-
 #[tonic::async_trait]
-impl Ai for Service {
+impl Ai for Desk {
     async fn list_ai_usage(
         &self,
         request: Request<admin::ListAiUsageRequest>,
     ) -> Result<Response<admin::ListAiUsageResponse>, Status> {
         let (_, request) = taken(request)?;
-        let top = match request.top {
-            0 => TOP_DEFAULT,
-            top if top <= TOP_MAX => top,
-            top => return Err(failure::bad_field("top", &format!("found {top}; allowed: 1 to {TOP_MAX}"))),
-        } as usize;
+        let top = failure::top(request.top, TOP_DEFAULT, TOP_MAX)?;
         let day = match &*request.day {
             "" => None,
             text => Some(day_of(text).ok_or_else(|| {
                 failure::bad_field("day", &format!("found {text:?}; allowed: a day such as 2026-11-27"))
             })?),
         };
-        let consensus = &self.desk.consensus;
+        let consensus = &self.consensus;
         let state = consensus.state();
         let mut sums: BTreeMap<(u64, String, String, String), pb::AiUsed> = BTreeMap::new();
         let (mut unanswered, mut not_told) = (Vec::new(), 0u32);
         let asked = pb::AiUsageRequest { consumer: request.consumer, model: request.model, day };
-        for (id, answer) in consensus.ai_usage(&asked, ANSWERS_WITHIN + 2 * state.timing().max_rtt).await {
-            // One that was removed meanwhile is missed by nobody.
-            let Some(node) = state.nodes.get(&id) else { continue };
-            let Some(answer) = answer else {
-                unanswered.push(node.name.to_string());
-                continue;
-            };
+        let answers = consensus.ai_usage(&asked, ROWS_WITHIN + 2 * state.timing().max_rtt).await;
+        for answer in heard(&state, answers, &mut unanswered) {
             not_told = not_told.saturating_add(answer.left_out);
             for it in answer.used {
                 let key = (it.day, it.consumer.clone(), it.model.clone(), it.target.clone());
                 add(sums.entry(key).or_default(), &it);
             }
         }
-        unanswered.sort();
         let mut usage: Vec<_> = sums.into_iter().collect();
         usage.sort_by_key(|((day, ..), it)| Reverse((*day, it.input_tokens.saturating_add(it.output_tokens))));
         let left_out = (usage.len().saturating_sub(top) as u32).saturating_add(not_told);
@@ -87,7 +68,7 @@ impl Ai for Service {
             }
         };
         let usage = usage.into_iter().map(shown).collect();
-        Ok(Response::new(admin::ListAiUsageResponse { header: Some(self.desk.header()), usage, left_out, unanswered }))
+        Ok(Response::new(admin::ListAiUsageResponse { header: Some(self.header()), usage, left_out, unanswered }))
     }
 }
 

@@ -17,36 +17,21 @@ use super::{
 };
 use crate::{
     anomaly::{Caller, Callers, Policies, words},
-    consensus::Consensus,
     publish::wall_ms,
 };
 
 const TOP_DEFAULT: u32 = 100;
 const TOP_MAX: u32 = 10_000;
 
-pub struct Service {
-    desk: Desk,
-}
-
-impl Service {
-    pub fn new(consensus: Consensus) -> Self {
-        Self { desk: Desk { consensus } }
-    }
-}
-
 #[tonic::async_trait]
-impl Anomalies for Service {
+impl Anomalies for Desk {
     async fn list_anomalies(
         &self,
         request: Request<admin::ListAnomaliesRequest>,
     ) -> Result<Response<admin::ListAnomaliesResponse>, Status> {
         let (_, request) = taken(request)?;
-        let top = match request.top {
-            0 => TOP_DEFAULT,
-            top if top <= TOP_MAX => top,
-            top => return Err(failure::bad_field("top", &format!("found {top}; allowed: 1 to {TOP_MAX}"))),
-        } as usize;
-        let consensus = &self.desk.consensus;
+        let top = failure::top(request.top, TOP_DEFAULT, TOP_MAX)?;
+        let consensus = &self.consensus;
         // Until the proxy runs nothing is watched.
         let here = consensus.anomalies_here();
         let mut policies = here.map(|it| it.policies()).unwrap_or_default();
@@ -78,7 +63,7 @@ impl Anomalies for Service {
         anomalies.truncate(top);
         callers.unanswered.sort();
         Ok(Response::new(admin::ListAnomaliesResponse {
-            header: Some(self.desk.header()),
+            header: Some(self.header()),
             anomalies,
             left_out,
             unanswered: callers.unanswered,

@@ -1,6 +1,6 @@
 //! The Apis service: which versions there are, and who still calls those that are on their way out, on all nodes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use quorumgate_model::{
     convert,
@@ -11,32 +11,24 @@ use quorumgate_model::{
 use quorumgate_proto::admin::v1::{self as admin, apis_server::Apis};
 use tonic::{Request, Response, Status};
 
-use super::{config::taken, desk::Desk, failure};
-use crate::{consensus::Consensus, publish::wall_ms};
+use super::{
+    config::taken,
+    desk::{Desk, ROWS_WITHIN, heard},
+    failure,
+};
+use crate::publish::wall_ms;
 
-/// For the answers of the other nodes, on top of a round trip of the cluster.
-const ANSWERS_WITHIN: Duration = Duration::from_millis(400);
 const TOP_DEFAULT: u32 = 1_000;
 const TOP_MAX: u32 = 10_000;
 
-pub struct Service {
-    desk: Desk,
-}
-
-impl Service {
-    pub fn new(consensus: Consensus) -> Self {
-        Self { desk: Desk { consensus } }
-    }
-}
-
 #[tonic::async_trait]
-impl Apis for Service {
+impl Apis for Desk {
     async fn list_apis(
         &self,
         request: Request<admin::ListApisRequest>,
     ) -> Result<Response<admin::ListApisResponse>, Status> {
         let (_, request) = taken(request)?;
-        let state = self.desk.consensus.state();
+        let state = self.consensus.state();
         let now = Moment(wall_ms());
         let shown = |(policy, version): (&Arc<Policy>, &VersionPolicy)| {
             let routes = routes_of(&state, &policy.name).map(|it| it.to_string()).collect();
@@ -59,7 +51,7 @@ impl Apis for Service {
             let why = format!("there is no API {:?}; there are: {known}", request.api);
             return Err(failure::status(tonic::Code::NotFound, "NOT_FOUND", why));
         }
-        Ok(Response::new(admin::ListApisResponse { header: Some(self.desk.header()), versions }))
+        Ok(Response::new(admin::ListApisResponse { header: Some(self.header()), versions }))
     }
 
     async fn list_callers(
@@ -67,30 +59,18 @@ impl Apis for Service {
         request: Request<admin::ListCallersRequest>,
     ) -> Result<Response<admin::ListCallersResponse>, Status> {
         let (_, request) = taken(request)?;
-        let top = match request.top {
-            0 => TOP_DEFAULT,
-            top if top <= TOP_MAX => top,
-            top => return Err(failure::bad_field("top", &format!("found {top}; allowed: 1 to {TOP_MAX}"))),
-        } as usize;
-        let consensus = &self.desk.consensus;
+        let top = failure::top(request.top, TOP_DEFAULT, TOP_MAX)?;
+        let consensus = &self.consensus;
         let state = consensus.state();
         let versions: BTreeMap<&str, &VersionPolicy> =
             versions_of(&state).map(|(policy, it)| (&*policy.name, it)).collect();
         let mut sums: BTreeMap<(String, String, String, String), (u64, u64)> = BTreeMap::new();
         let mut unanswered = Vec::new();
-        for (id, answer) in consensus.callers(ANSWERS_WITHIN + 2 * state.timing().max_rtt).await {
-            // One that was removed meanwhile is missed by nobody.
-            let Some(node) = state.nodes.get(&id) else { continue };
-            let Some(answer) = answer else {
-                unanswered.push(node.name.to_string());
-                continue;
-            };
-            for it in answer.callers {
-                let sum = sums.entry((it.policy, it.route, it.method, it.consumer)).or_default();
-                *sum = (sum.0 + it.count, sum.1.max(it.last_ms));
-            }
+        let answers = consensus.callers(ROWS_WITHIN + 2 * state.timing().max_rtt).await;
+        for it in heard(&state, answers, &mut unanswered).into_iter().flat_map(|it| it.callers) {
+            let sum = sums.entry((it.policy, it.route, it.method, it.consumer)).or_default();
+            *sum = (sum.0 + it.count, sum.1.max(it.last_ms));
         }
-        unanswered.sort();
         let mut callers = Vec::new();
         for ((policy, route, method, consumer), (count, last_ms)) in sums {
             let Some(it) = versions.get(&*policy) else { continue };
@@ -108,12 +88,7 @@ impl Apis for Service {
         callers.sort_by_key(|it| std::cmp::Reverse(last(it)));
         let left_out = callers.len().saturating_sub(top) as u32;
         callers.truncate(top);
-        Ok(Response::new(admin::ListCallersResponse {
-            header: Some(self.desk.header()),
-            callers,
-            left_out,
-            unanswered,
-        }))
+        Ok(Response::new(admin::ListCallersResponse { header: Some(self.header()), callers, left_out, unanswered }))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use quorumgate_model::{
+    NodeId,
     command::{Applied, Body, Outcome},
     digest::Digest,
     state::State,
@@ -16,6 +17,9 @@ use crate::consensus::{Consensus, Draft, ProposeError, Receipt};
 
 /// How long a write waits for the nodes to serve it; then it answers with the older number of those that lag.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
+
+/// For rows of the other nodes, on top of a round trip of the cluster.
+pub const ROWS_WITHIN: Duration = Duration::from_millis(400);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
@@ -159,6 +163,16 @@ impl Desk {
     pub async fn receipts(&self, call: &Call, index: u64) -> Vec<Receipt> {
         self.consensus.await_published(index, PUBLISHED_WITHIN.min(call.left())).await
     }
+}
+
+/// What nodes have answered. The names of those that gave no answer go to `unanswered`, in order; one that was removed meanwhile
+/// is missed by nobody.
+pub fn heard<T>(state: &State, answers: Vec<(NodeId, Option<T>)>, unanswered: &mut Vec<String>) -> Vec<T> {
+    let known = answers.into_iter().filter_map(|(id, answer)| Some((&state.nodes.get(&id)?.name, answer)));
+    let (given, missing): (Vec<_>, Vec<_>) = known.partition(|(_, answer)| answer.is_some());
+    unanswered.extend(missing.into_iter().map(|(name, _)| name.to_string()));
+    unanswered.sort();
+    given.into_iter().filter_map(|(_, answer)| answer).collect()
 }
 
 pub fn written(applied: &Applied) -> Result<Written, Status> {

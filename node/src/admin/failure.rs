@@ -34,6 +34,15 @@ pub fn invalid(invalid: &Invalid) -> Status {
     bad_request("INVALID", &invalid.field, &invalid.to_string(), &complaint(invalid))
 }
 
+/// How many rows a call wants; 0 is `default`.
+pub fn top(found: u32, default: u32, max: u32) -> Result<usize, Status> {
+    match found {
+        0 => Ok(default as usize),
+        top if top <= max => Ok(top as usize),
+        top => Err(bad_field("top", &format!("found {top}; allowed: 1 to {max}"))),
+    }
+}
+
 /// A field of the request itself, outside any resource.
 pub fn bad_field(field: &str, why: &str) -> Status {
     bad_request("INVALID", field, &format!("{field}: {why}"), why)

@@ -138,13 +138,10 @@ fn routes(
     let mut routes = Routes::builder();
     routes.add_service(limits.max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(MaintenanceServer::new(maintenance::Service::new(consensus.clone(), tasks.clone())));
-    routes.add_service(AiServer::new(ai::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX));
-    routes.add_service(
-        AnomaliesServer::new(anomalies::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
-    );
-    routes.add_service(
-        ApisServer::new(apis::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
-    );
+    let desk = desk::Desk { consensus: consensus.clone() };
+    routes.add_service(AiServer::new(desk.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    routes.add_service(AnomaliesServer::new(desk.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    routes.add_service(ApisServer::new(desk).max_encoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(
         ApprovalsServer::new(approvals::Service::new(consensus.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
     );

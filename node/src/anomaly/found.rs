@@ -7,6 +7,7 @@ use std::{
 
 use quorumgate_model::{
     anomaly::{Finding, Seen},
+    mutants::{self, Mutant},
     resource::{AnomalyPolicy, Name, Policy},
 };
 use quorumgate_proto::peer::v1 as pb;
@@ -69,7 +70,7 @@ impl Callers {
         let first = Self::ask(consensus, policies, Vec::new(), None).await;
         match first.all.is_empty() {
             true => first,
-            false => Self::ask(consensus, policies, first.asked_next(policies, &[]), None).await,
+            false => Self::ask(consensus, policies, first.asked_next(policies, &[]).0, None).await,
         }
     }
 
@@ -83,11 +84,15 @@ impl Callers {
     fn add(&mut self, row: Row) {
         let caller = self.all.entry((row.policy, row.key)).or_default();
         caller.nodes += u32::from(row.seen.requests > 0);
-        caller.seen.merge(&row.seen);
+        match mutants::is(Mutant::NodesSeeApart) {
+            false => caller.seen.merge(&row.seen),
+            true => caller.seen = row.seen,
+        }
     }
 
-    /// Whom all nodes are to be asked about: whomever any has told of, but those who are known, the nearest first.
-    pub(super) fn asked_next(&self, policies: &Policies, known: &[Verdict]) -> Vec<pb::AnomalyCaller> {
+    /// Whom all nodes are to be asked about: whomever any has told of, but those who are known, the nearest first. And how many
+    /// are left out.
+    pub(super) fn asked_next(&self, policies: &Policies, known: &[Verdict]) -> (Vec<pb::AnomalyCaller>, usize) {
         let known = known_of(known);
         let near = self.all.iter().filter_map(|((policy, key), caller)| {
             let it = words(policies.get(policy)?)?;
@@ -97,7 +102,8 @@ impl Callers {
         });
         let mut near: Vec<_> = near.collect();
         near.sort_by_key(|(heat, _)| std::cmp::Reverse(*heat));
-        near.into_iter().take(ASKED_MAX).map(|(_, caller)| caller).collect()
+        let left_out = near.len().saturating_sub(ASKED_MAX);
+        (near.into_iter().take(ASKED_MAX).map(|(_, caller)| caller).collect(), left_out)
     }
 }
 
@@ -107,7 +113,7 @@ fn known_of(verdicts: &[Verdict]) -> BTreeSet<(&Name, &str)> {
 
 /// Those who are over a bound and not known for it.
 pub(super) fn judge(callers: &Callers, policies: &Policies, known: &[Verdict]) -> Vec<Found> {
-    let known = known_of(known);
+    let known = if mutants::is(Mutant::FoundAgain) { BTreeSet::new() } else { known_of(known) };
     let found = |((policy, key), caller): (&(Name, String), &Caller)| {
         let policy = policies.get(policy)?;
         let it = words(policy)?;
@@ -150,7 +156,7 @@ impl Found {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use quorumgate_model::{
         anomaly::{Event, Track},
         resource::{Kind, Resource},
@@ -159,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    fn policies() -> Policies {
+    pub fn policies() -> Policies {
         let words =
             json!({ "name": "walks", "anomaly": { "over": { "objects": 90 }, "action": "ban", "hold": "10m" } });
         let Resource::Policy(it) = Kind::Policy.parse(words).unwrap() else { panic!("another kind") };
@@ -175,6 +181,14 @@ mod tests {
         Row { policy: "walks".parse().unwrap(), key: key.into(), seen: track.seen(1) }
     }
 
+    /// One that was banned at second 1, for 120 objects over 90.
+    pub fn walker() -> (Found, Verdict) {
+        let callers = Callers::own(vec![row("walker", 0..120)]);
+        let found = judge(&callers, &policies(), &[]).pop().unwrap();
+        let verdict = found.verdict(Outcome::Banned, 1_000);
+        (found, verdict)
+    }
+
     #[test]
     fn who_is_over_a_bound_on_all_nodes_together_is_found_once() {
         let policies = policies();
@@ -184,7 +198,7 @@ mod tests {
             callers.add(row("busy", (0..1_000).map(|it| it % 31)));
             callers.add(row("quiet", 0..3));
         }
-        let asked: Vec<_> = callers.asked_next(&policies, &[]).into_iter().map(|it| it.key).collect();
+        let asked: Vec<_> = callers.asked_next(&policies, &[]).0.into_iter().map(|it| it.key).collect();
         assert_eq!(asked, ["walker", "busy", "quiet"], "the nearest first");
         let found = judge(&callers, &policies, &[]);
         assert_eq!(found.iter().map(|it| it.key.as_str()).collect::<Vec<_>>(), ["walker"]);
@@ -192,7 +206,7 @@ mod tests {
         let verdict = found[0].verdict(Outcome::Banned, 1_000);
         assert_eq!((verdict.since_ms, verdict.ends_ms), (1_000, 601_000));
         assert!(judge(&callers, &policies, std::slice::from_ref(&verdict)).is_empty());
-        let asked = callers.asked_next(&policies, &[verdict]);
+        let asked = callers.asked_next(&policies, &[verdict]).0;
         assert!(asked.iter().all(|it| it.key != "walker"), "known callers hide nobody");
         let short = AnomalyPolicy { hold: quorumgate_model::units::Span::secs(1), ..found[0].words().clone() };
         let short = Found { it: short, policy: found[0].policy.clone(), key: "walker".into(), ..found[0] };

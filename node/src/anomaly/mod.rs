@@ -3,10 +3,13 @@
 //! node has seen its share. Whom it finds it tells to all nodes, and bans where the policy says so.
 
 mod found;
+mod left_out;
+mod webhook;
 mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Write,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -18,6 +21,7 @@ use futures_util::future::join_all;
 use quorumgate_model::{
     ban::BanSubject,
     command::{Actor, AddBans, Body, NewBan},
+    mutants::{self, Mutant},
     resource::{AnomalyAction, AnomalyPolicy, Name, Policy, PolicyKind},
 };
 use quorumgate_proto::peer::v1 as pb;
@@ -29,8 +33,11 @@ use quorumgate_proxy::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::found::Found;
-pub use self::found::{Caller, Callers};
+use self::{found::Found, left_out::LeftOut};
+pub use self::{
+    found::{Caller, Callers},
+    webhook::{Webhooks, webhooks},
+};
 use crate::{
     consensus::{Consensus, Draft},
     publish::wall_ms,
@@ -60,9 +67,10 @@ pub type Policies = BTreeMap<Name, Arc<Policy>>;
 /// What this node answers, and what it was told.
 pub struct Anomalies {
     proxy: Arc<Proxy>,
-    /// The newest of those who led a round.
-    term: AtomicU64,
+    terms: Terms,
     heard_ns: AtomicU64,
+    left_out: LeftOut,
+    webhooks: Webhooks,
 }
 
 pub fn words(policy: &Policy) -> Option<&AnomalyPolicy> {
@@ -73,8 +81,27 @@ pub fn words(policy: &Policy) -> Option<&AnomalyPolicy> {
 }
 
 impl Anomalies {
-    pub fn new(proxy: Arc<Proxy>) -> Arc<Self> {
-        Arc::new(Self { proxy, term: AtomicU64::new(0), heard_ns: AtomicU64::new(boottime_ns()) })
+    pub fn new(proxy: Arc<Proxy>, webhooks: Webhooks) -> Arc<Self> {
+        let (terms, heard_ns) = (Terms::default(), AtomicU64::new(boottime_ns()));
+        Arc::new(Self { proxy, terms, heard_ns, left_out: LeftOut::default(), webhooks })
+    }
+
+    /// Callers near a bound of whom there was no room to tell or to ask, the most of late.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.lately(boottime_ns())
+    }
+
+    /// Messages to webhooks that nobody has taken.
+    pub fn messages_lost(&self) -> u64 {
+        self.webhooks.lost()
+    }
+
+    pub fn write_metrics(&self, out: &mut String) {
+        const NAME: &str = "quorumgate_anomaly_rows_left_out";
+        const HELP: &str = "Callers near a bound of whom there was no room to tell, the most of the last ten minutes.";
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "# HELP {NAME} {HELP}\n# TYPE {NAME} gauge\n{NAME} {}", self.left_out());
+        self.webhooks.write_metrics(out);
     }
 
     pub fn policies(&self) -> Policies {
@@ -89,12 +116,20 @@ impl Anomalies {
         let asked: Vec<(Name, String)> = asked.filter_map(|it| Some((it.policy.parse().ok()?, it.key))).collect();
         let first: BTreeSet<(Name, String)> = asked.iter().cloned().collect();
         let rows = self.proxy.seen(Question { parts: request.parts.max(1), asked }).await;
-        pb::AnomaliesResponse { seen: bounded(rows, &first, &self.policies()).iter().map(wire::seen_to).collect() }
+        let rows = self.bounded(rows, &first, &self.policies());
+        pb::AnomaliesResponse { seen: rows.iter().map(wire::seen_to).collect() }
+    }
+
+    fn bounded(&self, rows: Vec<Row>, asked: &BTreeSet<(Name, String)>, policies: &Policies) -> Vec<Row> {
+        let count = rows.len();
+        let told = bounded(rows, asked, policies);
+        self.left_out.note(count - told.len(), boottime_ns());
+        told
     }
 
     /// A leader of before is not heard any more.
     fn hear(&self, said: pb::AnomalyVerdicts) {
-        if self.term.fetch_max(said.term, Relaxed) > said.term {
+        if !self.terms.hears(said.term) {
             return;
         }
         self.heard_ns.store(boottime_ns(), Relaxed);
@@ -108,11 +143,32 @@ impl Anomalies {
 
     /// Those of policies that say still what they said.
     pub fn known(&self, policies: &Policies) -> Vec<Verdict> {
-        let specs: BTreeMap<&Name, u64> =
-            policies.iter().filter_map(|(name, it)| Some((name, words(it)?.spec()))).collect();
         let all = self.proxy.verdicts().all();
-        all.iter().filter(|it| specs.get(&it.policy) == Some(&it.spec)).map(|it| Verdict::clone(it)).collect()
+        of_policies(policies, all.iter().map(|it| Verdict::clone(it)))
     }
+}
+
+/// The newest of those who led a round.
+#[derive(Debug, Default)]
+struct Terms(AtomicU64);
+
+impl Terms {
+    fn hears(&self, term: u64) -> bool {
+        self.0.fetch_max(term, Relaxed) <= term || mutants::is(Mutant::PastLeaderHeard)
+    }
+}
+
+/// Those of policies that say still what they said.
+fn of_policies(policies: &Policies, all: impl Iterator<Item = Verdict>) -> Vec<Verdict> {
+    let specs: BTreeMap<&Name, u64> =
+        policies.iter().filter_map(|(name, it)| Some((name, words(it)?.spec()))).collect();
+    all.filter(|it| specs.get(&it.policy) == Some(&it.spec)).collect()
+}
+
+/// Of those who were found as many as there is room for beside those who are known: nobody is banned of whom nobody would know it.
+fn with_room(mut new: Vec<Found>, known: &[Verdict]) -> Vec<Found> {
+    new.truncate(VERDICTS_MAX.saturating_sub(known.len()));
+    new
 }
 
 /// As many as one answer has room for: those that were asked about, then those nearest to their bounds.
@@ -123,17 +179,13 @@ fn bounded(mut rows: Vec<Row>, asked: &BTreeSet<(Name, String)>, policies: &Poli
     };
     let is_asked = |row: &Row| asked.contains(&(row.policy.clone(), row.key.clone()));
     rows.sort_by_cached_key(|row| std::cmp::Reverse((is_asked(row), heat(row))));
-    let (count, mut left) = (rows.len(), MARKS_MAX);
+    let mut left = MARKS_MAX;
     let fits = |row: &Row| {
         let seen = &row.seen;
         let marks = seen.objects.len() + seen.credentials.len() + seen.numbers.len() + seen.countries.len();
         left.checked_sub(marks).map(|rest| left = rest).is_some()
     };
-    let told: Vec<Row> = rows.into_iter().take(ROWS_MAX).filter(fits).collect();
-    if told.len() < count {
-        debug!(left_out = count - told.len(), "more callers are near a bound than one answer has room for");
-    }
-    told
+    rows.into_iter().take(ROWS_MAX).filter(fits).collect()
 }
 
 /// The leader's rounds; on the others it only looks.
@@ -175,10 +227,10 @@ impl Watch {
         let said =
             pb::AnomalyVerdicts { term, verdicts: known.iter().map(|it| wire::verdict_to(it, now_ms)).collect() };
         let callers = Callers::ask(&self.consensus, policies, std::mem::take(asked), Some(said)).await;
-        let mut new = found::judge(&callers, policies, &known);
-        *asked = callers.asked_next(policies, &known);
-        // Nobody is banned of whom nobody would know it.
-        new.truncate(VERDICTS_MAX.saturating_sub(known.len()));
+        let new = with_room(found::judge(&callers, policies, &known), &known);
+        let (next, left_out) = callers.asked_next(policies, &known);
+        *asked = next;
+        self.anomalies.left_out.note(left_out, boottime_ns());
         if new.is_empty() {
             return;
         }
@@ -187,6 +239,7 @@ impl Watch {
         }
         let settled = self.settle(&new, bans).await;
         tell(&new, &settled);
+        self.anomalies.webhooks.tell(&self.consensus, &new, &settled);
         known.extend(settled);
         // At once here, and on the others with the next round.
         self.anomalies.proxy.verdicts().replace(known);
@@ -239,16 +292,15 @@ impl Watch {
         }
     }
 
-    /// While nobody leads: what this node alone has seen too much of. It bans nobody.
+    /// While nobody leads: what this node alone has seen too much of. It bans nobody and tells no webhook, since each node would.
     async fn alone(&self, policies: &Policies) {
         if !self.anomalies.is_alone() {
             return;
         }
         let rows = self.anomalies.proxy.seen(Question { parts: 1, asked: Vec::new() }).await;
         let mut known = self.anomalies.known(policies);
-        let own = Callers::own(bounded(rows, &BTreeSet::new(), policies));
-        let mut new = found::judge(&own, policies, &known);
-        new.truncate(VERDICTS_MAX.saturating_sub(known.len()));
+        let own = Callers::own(self.anomalies.bounded(rows, &BTreeSet::new(), policies));
+        let new = with_room(found::judge(&own, policies, &known), &known);
         if new.is_empty() {
             return;
         }
@@ -272,7 +324,7 @@ impl Bans {
         while self.0.front().is_some_and(|at| now.duration_since(*at) >= MINUTE) {
             self.0.pop_front();
         }
-        let admits = self.0.len() < BANS_A_MINUTE_MAX;
+        let admits = self.0.len() < BANS_A_MINUTE_MAX || mutants::is(Mutant::BansUnbounded);
         if admits {
             self.0.push_back(now);
         }
@@ -296,6 +348,33 @@ fn tell(new: &[Found], settled: &[Verdict]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_policy_found_is_not_known_once_it_says_something_else() {
+        let (_, verdict) = found::tests::walker();
+        let policies = found::tests::policies();
+        let other = Verdict { spec: verdict.spec + 1, key: "other".into(), ..verdict.clone() };
+        let gone = Verdict { policy: "gone".parse().unwrap(), key: "gone".into(), ..verdict.clone() };
+        let known = of_policies(&policies, [verdict.clone(), other, gone].into_iter());
+        assert_eq!(known, [verdict]);
+    }
+
+    #[test]
+    fn no_more_are_found_than_can_be_told_of() {
+        let (_, verdict) = found::tests::walker();
+        let new = |count: usize| (0..count).map(|_| found::tests::walker().0).collect::<Vec<_>>();
+        for (known, expected) in [(0, 3), (VERDICTS_MAX - 2, 2), (VERDICTS_MAX, 0), (VERDICTS_MAX + 1, 0)] {
+            let known = vec![verdict.clone(); known];
+            assert_eq!(with_room(new(3), &known).len(), expected, "beside {}", known.len());
+        }
+    }
+
+    #[test]
+    fn a_leader_of_before_is_not_heard() {
+        let terms = Terms::default();
+        let heard: Vec<_> = [3, 3, 2, 4, 3, 4].into_iter().filter(|term| terms.hears(*term)).collect();
+        assert_eq!(heard, [3, 3, 4, 4]);
+    }
 
     #[test]
     fn no_more_are_banned_in_any_minute_than_may_be() {

@@ -321,6 +321,8 @@ impl Member {
                 lost: it.lost,
                 trouble: it.trouble,
             }),
+            anomaly_rows_left_out: self.anomalies.get().map_or(0, |it| it.left_out()),
+            anomaly_messages_lost: self.anomalies.get().map_or(0, |it| it.messages_lost()),
             // Last: what came before took its time.
             wall_ms: wall_ms(),
         }

@@ -210,22 +210,12 @@ impl Consensus {
         request: &pb::LimitUsageRequest,
         deadline: Duration,
     ) -> Vec<(NodeId, Option<pb::LimitUsageResponse>)> {
-        let state = self.state();
-        let asked = state.nodes.values().map(|node| async move {
-            if node.id == self.member.me.node {
-                return (node.id, Some(self.own_usage(request.clone()).await));
-            }
-            if self.member.peers.is_silent(node.id) {
-                return (node.id, None);
-            }
-            let target = Target { id: node.id, address: node.peer_address.clone() };
-            let call = Call::LimitUsage(request.clone());
-            match self.member.peers.call(&target, call, deadline).await {
-                Ok(Answer::LimitUsage(answer)) => (node.id, Some(answer)),
-                _ => (node.id, None),
-            }
-        });
-        join_all(asked).await
+        let own = async { Answer::LimitUsage(self.own_usage(request.clone()).await) };
+        self.ask_all(Call::LimitUsage(request.clone()), own, deadline, |it| match it {
+            Answer::LimitUsage(answer) => Some(answer),
+            _ => None,
+        })
+        .await
     }
 
     /// Every other node with what it knows of an upstream's servers: None for those that gave no answer in time, None within
@@ -235,20 +225,12 @@ impl Consensus {
         upstream: &str,
         deadline: Duration,
     ) -> Vec<(NodeId, Option<Option<NodeUpstreamHealth>>)> {
-        let state = self.state();
-        let others = state.nodes.values().filter(|node| node.id != self.member.me.node);
-        let asked = others.map(|node| async move {
-            if self.member.peers.is_silent(node.id) {
-                return (node.id, None);
-            }
-            let target = Target { id: node.id, address: node.peer_address.clone() };
-            let call = Call::UpstreamHealth(pb::UpstreamHealthRequest { name: upstream.to_owned() });
-            match self.member.peers.call(&target, call, deadline).await {
-                Ok(Answer::UpstreamHealth(answer)) => (node.id, Some(answer.health)),
-                _ => (node.id, None),
-            }
-        });
-        join_all(asked).await
+        let call = Call::UpstreamHealth(pb::UpstreamHealthRequest { name: upstream.to_owned() });
+        self.ask_others(&self.state(), call, deadline, |it| match it {
+            Answer::UpstreamHealth(answer) => Some(answer.health),
+            _ => None,
+        })
+        .await
     }
 
     /// Every node of the state with what it has counted lately; None for those that gave no answer in time.
@@ -257,43 +239,22 @@ impl Consensus {
         request: &pb::TrafficRequest,
         deadline: Duration,
     ) -> Vec<(NodeId, Option<NodeTraffic>)> {
-        let state = self.state();
-        let asked = state.nodes.values().map(|node| async move {
-            if node.id == self.member.me.node {
-                return match self.member.answer_traffic(request) {
-                    Answer::Traffic(answer) => (node.id, answer.traffic),
-                    _ => (node.id, None),
-                };
-            }
-            if self.member.peers.is_silent(node.id) {
-                return (node.id, None);
-            }
-            let target = Target { id: node.id, address: node.peer_address.clone() };
-            match self.member.peers.call(&target, Call::Traffic(request.clone()), deadline).await {
-                Ok(Answer::Traffic(answer)) => (node.id, answer.traffic),
-                _ => (node.id, None),
-            }
-        });
-        join_all(asked).await
+        let own = async { self.member.answer_traffic(request) };
+        self.ask_all(Call::Traffic(request.clone()), own, deadline, |it| match it {
+            Answer::Traffic(answer) => answer.traffic,
+            _ => None,
+        })
+        .await
     }
 
     /// Every node of the state with who called versions that are on their way out; None for those that gave no answer in time.
     pub async fn callers(&self, deadline: Duration) -> Vec<(NodeId, Option<pb::CallersResponse>)> {
-        let state = self.state();
-        let asked = state.nodes.values().map(|node| async move {
-            if node.id == self.member.me.node {
-                return (node.id, Some(self.member.callers()));
-            }
-            if self.member.peers.is_silent(node.id) {
-                return (node.id, None);
-            }
-            let target = Target { id: node.id, address: node.peer_address.clone() };
-            match self.member.peers.call(&target, Call::Callers(pb::CallersRequest {}), deadline).await {
-                Ok(Answer::Callers(answer)) => (node.id, Some(answer)),
-                _ => (node.id, None),
-            }
-        });
-        join_all(asked).await
+        let own = async { Answer::Callers(self.member.callers()) };
+        self.ask_all(Call::Callers(pb::CallersRequest {}), own, deadline, |it| match it {
+            Answer::Callers(answer) => Some(answer),
+            _ => None,
+        })
+        .await
     }
 
     /// Every node of the state with what it has had of models; None for those that gave no answer in time.
@@ -302,21 +263,12 @@ impl Consensus {
         request: &pb::AiUsageRequest,
         deadline: Duration,
     ) -> Vec<(NodeId, Option<pb::AiUsageResponse>)> {
-        let state = self.state();
-        let asked = state.nodes.values().map(|node| async move {
-            if node.id == self.member.me.node {
-                return (node.id, Some(self.member.ai_usage(request)));
-            }
-            if self.member.peers.is_silent(node.id) {
-                return (node.id, None);
-            }
-            let target = Target { id: node.id, address: node.peer_address.clone() };
-            match self.member.peers.call(&target, Call::AiUsage(request.clone()), deadline).await {
-                Ok(Answer::AiUsage(answer)) => (node.id, Some(answer)),
-                _ => (node.id, None),
-            }
-        });
-        join_all(asked).await
+        let own = async { Answer::AiUsage(self.member.ai_usage(request)) };
+        self.ask_all(Call::AiUsage(request.clone()), own, deadline, |it| match it {
+            Answer::AiUsage(answer) => Some(answer),
+            _ => None,
+        })
+        .await
     }
 
     /// Every node of the state with the callers that it has seen; None for those that gave no answer in time.
@@ -325,19 +277,47 @@ impl Consensus {
         request: &pb::AnomaliesRequest,
         deadline: Duration,
     ) -> Vec<(NodeId, Option<pb::AnomaliesResponse>)> {
-        let state = self.state();
-        let asked = state.nodes.values().map(|node| async move {
-            if node.id == self.member.me.node {
-                return (node.id, Some(self.own_anomalies(request.clone()).await));
-            }
+        let own = async { Answer::Anomalies(self.own_anomalies(request.clone()).await) };
+        self.ask_all(Call::Anomalies(request.clone()), own, deadline, |it| match it {
+            Answer::Anomalies(answer) => Some(answer),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Every node of the state with what is taken of its answer, this one's its own; None for those that gave none in time.
+    async fn ask_all<T>(
+        &self,
+        call: Call,
+        own: impl Future<Output = Answer>,
+        deadline: Duration,
+        taken: fn(Answer) -> Option<T>,
+    ) -> Vec<(NodeId, Option<T>)> {
+        let (state, me) = (self.state(), self.member.me.node);
+        let own = async { if state.nodes.contains_key(&me) { Some((me, taken(own.await))) } else { None } };
+        let (mut answers, own) = tokio::join!(self.ask_others(&state, call, deadline, taken), own);
+        answers.extend(own);
+        answers.sort_by_key(|(id, _)| *id);
+        answers
+    }
+
+    /// Those known to be out of reach are not waited for.
+    async fn ask_others<T>(
+        &self,
+        state: &State,
+        call: Call,
+        deadline: Duration,
+        taken: fn(Answer) -> Option<T>,
+    ) -> Vec<(NodeId, Option<T>)> {
+        let call = &call;
+        let others = state.nodes.values().filter(|node| node.id != self.member.me.node);
+        let asked = others.map(|node| async move {
             if self.member.peers.is_silent(node.id) {
                 return (node.id, None);
             }
             let target = Target { id: node.id, address: node.peer_address.clone() };
-            match self.member.peers.call(&target, Call::Anomalies(request.clone()), deadline).await {
-                Ok(Answer::Anomalies(answer)) => (node.id, Some(answer)),
-                _ => (node.id, None),
-            }
+            let answer = self.member.peers.call(&target, call.clone(), deadline).await;
+            (node.id, answer.ok().and_then(taken))
         });
         join_all(asked).await
     }

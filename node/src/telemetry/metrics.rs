@@ -58,6 +58,9 @@ pub fn text(telemetry: &Telemetry) -> String {
     what_is_kept(telemetry, &state, &mut out);
     telemetry.proxy.metrics(&mut out);
     otlp::write_metrics(&telemetry.consensus, &mut out);
+    if let Some(anomalies) = telemetry.consensus.anomalies_here() {
+        anomalies.write_metrics(&mut out);
+    }
     out
 }
 

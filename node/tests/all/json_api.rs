@@ -61,6 +61,20 @@ fn the_json_api_answers_as_the_command_line_does() {
 }
 
 #[test]
+fn who_behaves_unlike_others_is_told_as_the_command_line_does() {
+    let node = Node::start();
+    let none = json!({ "anomalies": [], "left_out": 0, "unanswered": [] });
+    assert_eq!(call(&node, "GET /api/v1/anomalies", "", ""), (200, none));
+    let policy = r#"{"policies": [{"name": "many", "anomaly": {"per": "ip", "over": {"requests": 3}}}]}"#;
+    assert_eq!(call(&node, "POST /api/v1/config", "", policy).0, 200);
+    let listed = call(&node, "GET /api/v1/anomalies?policy=many&top=5", "", "");
+    assert_eq!(listed, (200, node.json(&["anomaly", "ls", "many", "--top", "5"], "")));
+    for (words, status) in [("policy=other", 404), ("top=10001", 400), ("limit=1", 400)] {
+        assert_eq!(call(&node, &format!("GET /api/v1/anomalies?{words}"), "", "").0, status, "{words}");
+    }
+}
+
+#[test]
 fn the_json_api_writes_objects_and_tells_what_is_wrong_with_them() {
     let node = Node::start();
     let written = call(&node, "POST /api/v1/config", "", SHOP).1;

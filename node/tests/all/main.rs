@@ -19,5 +19,6 @@ mod otlp;
 mod otlp_audit;
 mod page;
 mod renewal;
+mod sealing;
 mod snapshots;
 mod strangers;

@@ -152,7 +152,7 @@ impl Watching {
                     let told = format!("\"{}\";{feature}={value};over={over}", verdict.policy);
                     self.told.extend(HeaderValue::try_from(told));
                 }
-                AnomalyAction::Log | AnomalyAction::Ban => {}
+                AnomalyAction::Log | AnomalyAction::Ban | AnomalyAction::Webhook => {}
             }
             record.noticed("limits", format!("{}: {}", verdict.policy, verdict.words()).into());
             self.found = Some(verdict);

@@ -291,6 +291,27 @@ mod tests {
     }
 
     #[test]
+    fn one_caller_is_two_by_two_policies() {
+        let (table, walks, other) = (Table::default(), policy("walks", "60s"), policy("other", "5m"));
+        for object in 0..60 {
+            note(&table, &walks, "a", 1_000, object);
+        }
+        for object in 0..7 {
+            note(&table, &other, "a", 1_000, object);
+        }
+        let asked = [&walks, &other].map(|it| (it.name.clone(), "a".to_owned())).to_vec();
+        let seen = |now_ms| {
+            let rows = table.answer(&Question { parts: 1, asked: asked.clone() }, &Verdicts::default(), now_ms);
+            let mut seen: Vec<_> = rows.iter().map(|it| (it.policy.to_string(), it.seen.requests)).collect();
+            seen.sort();
+            seen
+        };
+        assert_eq!(seen(1_000), [("other".to_owned(), 7), ("walks".to_owned(), 60)]);
+        assert_eq!(seen(120_000), [("other".to_owned(), 7)], "each by its own window");
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
     fn a_policy_with_another_window_begins_anew() {
         let table = Table::default();
         let (first, same, other) = (policy("walks", "60s"), policy("walks", "60s"), policy("walks", "5m"));

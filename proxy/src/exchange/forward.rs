@@ -323,7 +323,11 @@ pub(crate) async fn send(
     // The token may have been waited for.
     let started = if shown.is_some() { Instant::now() } else { forwarded.into() };
     let (way, expects) = (record.interim.clone(), record.expects);
-    let hand_on = |status, fields| pass_interim(way.as_ref(), plan, expects, status, fields);
+    let veils = record.veils.clone();
+    let hand_on = |status, mut fields| {
+        veils.hide(&mut fields);
+        pass_interim(way.as_ref(), plan, expects, status, fields);
+    };
     let interim = way.is_some().then_some(&hand_on as &dyn Fn(StatusCode, HeaderMap));
     let trail = &mut record.trail;
     let call = Call { rule: &plan.rule, upstream, started, deadline, asks, expects, interim, caller, trail };

@@ -304,6 +304,7 @@ async fn serve(
             }
             let masks = Masks::new(masks, record.identity.as_deref());
             masks.prepare(&mut parts.headers);
+            record.veils = masks.veils();
             if let Some(logged) = &mut record.logged {
                 logged.trace_id.clear();
                 logged.trace_id.push_str(origin::trace_id(&parts.headers));

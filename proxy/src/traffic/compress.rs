@@ -66,7 +66,12 @@ fn may_change(response: &Response<ResponseBody>) -> bool {
         && !encoded
         && !headers.contains_key(header::CONTENT_RANGE)
         && !has(header::CACHE_CONTROL, b"no-transform")
-        && matches!(response.body(), ResponseBody::Full(_) | ResponseBody::Upstream(_) | ResponseBody::Keeping(_))
+        && is_plain(response.body())
+}
+
+fn is_plain(body: &ResponseBody) -> bool {
+    use ResponseBody::{Full, Keeping, Upstream, Veiled};
+    matches!(body, Full(_) | Upstream(_) | Keeping(_) | Veiled(_))
 }
 
 fn is_wanted(compression: &Compression, response: &Response<ResponseBody>) -> bool {

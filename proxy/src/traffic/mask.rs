@@ -1,14 +1,20 @@
 //! Policies of kind `mask`: what of an upstream's answer this caller is not to see. It is hidden behind the cache, which keeps
-//! answers as they came, and before the route makes another body of it. What cannot be looked through goes nowhere.
+//! answers as they came, and before the route makes another body of it. What cannot be looked through goes nowhere. Fields are
+//! hidden in the answer's head, in what comes behind its body, and in interim answers, which no cache has.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use quorumgate_model::{
     mutants::{self, Mutant},
-    resource::Tolerance,
-    ruleset::{Mask, Unfit},
+    resource::{Tolerance, Veil},
+    ruleset::{Mask, Unfit, veiled},
 };
 
 use super::bodies;
@@ -21,6 +27,7 @@ use crate::{
     },
     record::Record,
     refusal::Refusal,
+    upstream::Failure,
 };
 
 /// Of one exchange.
@@ -43,9 +50,14 @@ impl Masks {
         self.all.is_empty() && !self.is_lifted
     }
 
+    /// Those that hide fields.
+    pub(crate) fn veils(&self) -> Veils {
+        Veils(self.all.iter().filter(|mask| !mask.headers.is_empty()).cloned().collect())
+    }
+
     /// The head of a request whose answer will be looked through.
     pub(crate) fn prepare(&self, headers: &mut HeaderMap) {
-        if !self.all.is_empty() {
+        if self.all.iter().any(|mask| mask.looks_inside) {
             bodies::prepare_for_whole(headers);
         }
     }
@@ -56,13 +68,32 @@ impl Masks {
         record: &Record,
         response: Response<ResponseBody>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let (mut head, body) = response.into_parts();
+        let veils = self.veils();
+        let mut response = self.looked_through(record, response).await?;
         if self.is_lifted {
-            keep_private(&mut head.headers);
+            keep_private(response.headers_mut());
         }
-        if self.all.is_empty() {
-            return Ok(Response::from_parts(head, body));
+        if veils.is_empty() {
+            return Ok(response);
         }
+        veils.hide(response.headers_mut());
+        Ok(response.map(|body| match body {
+            // Of these nothing comes behind.
+            ResponseBody::Empty | ResponseBody::Full(_) | ResponseBody::Tunnel(_) => body,
+            body => ResponseBody::Veiled(Box::new(Veiled { body, veils })),
+        }))
+    }
+
+    async fn looked_through(
+        &self,
+        record: &Record,
+        response: Response<ResponseBody>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let looking = || self.all.iter().filter(|mask| mask.looks_inside);
+        if looking().next().is_none() {
+            return Ok(response);
+        }
+        let (mut head, body) = response.into_parts();
         let has_none = record.method == Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || !matches!(body, ResponseBody::Tunnel(_)) && body.is_end_stream();
@@ -72,7 +103,7 @@ impl Masks {
         }
         let is_json = Media::of(&head.headers).is_json() && !matches!(body, ResponseBody::Tunnel(_));
         let takers: Vec<&Mask> =
-            self.all.iter().map(|it| &**it).filter(|it| is_json || it.other_types == Tolerance::Refuse).collect();
+            looking().map(|it| &**it).filter(|it| is_json || it.other_types == Tolerance::Refuse).collect();
         let Some(first) = takers.first() else { return Ok(Response::from_parts(head, body)) };
         let not_masked = |why| Refusal::AnswerNotMasked { policy: first.policy.clone(), why };
         if !is_json || head.headers.contains_key(header::CONTENT_RANGE) {
@@ -103,6 +134,68 @@ impl Masks {
         }
         bodies::undescribe(&mut head.headers);
         Ok(Response::from_parts(head, ResponseBody::Full(bytes)))
+    }
+}
+
+/// Masks that hide fields, for one caller.
+#[derive(Clone, Default)]
+pub(crate) struct Veils(Vec<Arc<Mask>>);
+
+impl Veils {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What hides more counts, in whichever order.
+    pub(crate) fn hide(&self, fields: &mut HeaderMap) {
+        for named in self.0.iter().flat_map(|mask| &mask.headers).filter(|_| !mutants::is(Mutant::MaskedHeadersShown)) {
+            if named.with == Veil::Remove {
+                fields.remove(&named.name);
+            } else if let Ok(header::Entry::Occupied(mut values)) = fields.try_entry(&named.name) {
+                values.iter_mut().for_each(|value| *value = stand_in(value, named.with));
+            }
+        }
+    }
+}
+
+/// What no text is has no last characters.
+fn stand_in(value: &HeaderValue, veil: Veil) -> HeaderValue {
+    let text = veiled(value.to_str().unwrap_or_default(), veil);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("***"))
+}
+
+/// A body that goes on as it comes, but for the fields behind it.
+pub struct Veiled {
+    body: ResponseBody,
+    veils: Veils,
+}
+
+impl std::fmt::Debug for Veiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Veiled").field(&self.body).finish()
+    }
+}
+
+impl Body for Veiled {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        polled.map_ok(|mut frame| {
+            if let Some(fields) = frame.trailers_mut().filter(|_| !mutants::is(Mutant::MaskedTrailersShown)) {
+                self.veils.hide(fields);
+            }
+            frame
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

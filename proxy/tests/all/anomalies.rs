@@ -59,6 +59,40 @@ pub async fn sees(gateway: &Gateway, policy: &str, key: &str, expected: &[(Anoma
     }
 }
 
+/// A stolen list is tried out on one of several credentials, while the others stay the same.
+#[tokio::test]
+async fn what_is_shown_counts_as_a_whole() {
+    let over = json!({"credentials": 1000});
+    let words = json!({"per": "ip", "over": over, "failure_statuses": [400, 401, 403]});
+    let world = World::new(json!({
+        "auth": [
+            {"name": "first", "api_key": {"header": "x-first"}}, {"name": "second", "api_key": {"header": "x-second"}},
+            {"name": "people", "basic": {}},
+        ],
+        "policies": [watch("stuffing", words)],
+        "routes": [{
+            "name": "orders", "match": {"path_prefix": "/"}, "upstream": "u",
+            "auth": {"any_of": ["first", "second", "people"]}, "policies": ["stuffing"],
+        }],
+    }))
+    .await;
+    let it = &world.gateway;
+    let ask_with = async |fields: &[&str]| {
+        let status = status(&ask(it.address, "GET /", fields, "").await);
+        assert!((400..=401).contains(&status), "{fields:?}: {status}");
+    };
+    for guess in 0..4 {
+        ask_with(&["x-first: qg_a", &format!("x-second: qg_{guess}")]).await;
+        ask_with(&[&format!("x-first: qg_{guess}"), "x-second: qg_b"]).await;
+    }
+    sees(it, "stuffing", "127.0.0.1", &[(AnomalyFeature::Credentials, 8)]).await;
+    // Of a user the name alone counts, whatever the password.
+    for basic in ["YW5uOmE=", "YW5uOmI=", "Ym9iOmE="] {
+        ask_with(&[&format!("authorization: Basic {basic}")]).await;
+    }
+    sees(it, "stuffing", "127.0.0.1", &[(AnomalyFeature::Credentials, 10), (AnomalyFeature::Failures, 11)]).await;
+}
+
 #[tokio::test]
 async fn what_callers_do_is_seen_by_whom_it_is_and_on_all_workers_together() {
     use AnomalyFeature::{BytesOut, Credentials, Failures, Objects, Requests, Sequential};

@@ -181,3 +181,14 @@ async fn what_could_be_read_in_two_ways_goes_nowhere() {
     ];
     check(cases).await;
 }
+
+/// HTTP/1 refuses it by its raw line. Here the library hands over a target that it has cut already: what is decided by must be what
+/// goes on.
+#[tokio::test]
+async fn a_fragment_is_cut_off_before_anything_is_decided() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    let fields = [&[0x82, 0x86][..], &field(":path", b"/a?b#/../c"), &[0x01, 0x01, b'a']].concat();
+    let said = talk(gateway.address, &frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields)).await;
+    assert_eq!((said.answers.len(), heard.last().lines().next()), (1, Some("GET /a?b")), "{said:?}");
+}

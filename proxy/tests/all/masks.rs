@@ -214,3 +214,94 @@ async fn other_types_pass_where_that_is_said_and_what_a_route_makes_of_a_body_ha
     origin.says(200, &[JSON], BODY);
     assert_eq!(body(&get(&world, "GET /", &[]).await), HIDDEN);
 }
+
+/// What such an upstream says to each request, in three places of an answer.
+const THREE_PLACES: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nx-iban: DE89370400440532013000\r\n\r\n\
+    HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncache-control: max-age=9\r\nX-Iban: DE89 3704 0044 0532 0130 00\r\n\
+    x-iban: GB82\r\nx-id: 7\r\nx-owner: a\u{e9}\r\ntrailer: x-iban, x-id, x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
+    2\r\nok\r\n0\r\nx-iban: DE89370400440532013000\r\nx-id: 8\r\nx-sum: 9\r\n\r\n";
+
+async fn in_three_places() -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                while stream.read_buf(&mut heard).await.is_ok_and(|count| count > 0) {
+                    if heard.ends_with(b"\r\n\r\n") {
+                        heard.clear();
+                        // Latin-1, as some do.
+                        let said: Vec<u8> = THREE_PLACES.chars().map(|it| it as u8).collect();
+                        stream.write_all(&said).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn fields_are_hidden_in_heads_and_behind_bodies_and_before_answers() {
+    let headers = json!([{"name": "X-IBAN", "with": "last4"}, {"name": "x-id", "with": "remove"}, {"name": "x-owner"}]);
+    let mask = json!({"headers": headers, "unless": {"scopes_any": ["pii:read"]}});
+    let world = World::new(json!({
+        "upstreams": [{"name": "origin", "targets": [in_three_places().await.to_string()]}],
+        "auth": [{"name": "keys", "api_key": {"header": "x-key"}}],
+        "policies": [{"name": "pii", "mask": mask}],
+        "routes": [{
+            "name": "all", "match": {"path_prefix": "/"}, "upstream": "origin", "policies": ["pii"],
+            "auth": {"any_of": ["keys"]},
+        }],
+    }))
+    .await;
+    world.key("acme", ACME);
+    let grants = Grants { scopes: ["pii:read".into()].into(), ..Grants::default() };
+    world.key_with("other", READER, grants, None);
+    let get = async |key: &str| {
+        let head = format!("GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: close\r\nx-key: {key}\r\n\r\n");
+        let answer = raw(world.gateway.address, head).await;
+        let (hints, answer) = answer.split_once("\r\n\r\n").unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        [hints, head, body].map(str::to_owned)
+    };
+    let [hints, head, body] = get(ACME).await;
+    assert!(hints.starts_with("HTTP/1.1 103 ") && hints.contains("x-iban: ****3000"), "{hints}");
+    assert!(head.contains("x-iban: ****3000\r\n") && head.contains("x-iban: ***\r\n"), "{head}");
+    assert!(head.contains("x-owner: ***") && !head.contains("x-id:"), "{head}");
+    assert!(head.contains("cache-control: max-age=9\r\n"), "{head}");
+    assert!(body.starts_with("2\r\nok\r\n0\r\n") && body.contains("x-iban: ****3000\r\n"), "{body}");
+    assert!(body.contains("x-sum: 9\r\n") && !body.contains("x-id:"), "{body}");
+
+    let [hints, head, body] = get(READER).await;
+    for text in [&hints, &body] {
+        assert!(text.contains("x-iban: DE89370400440532013000"), "{text}");
+    }
+    assert!(head.contains("x-id: 7") && head.contains("x-iban: GB82\r\n"), "{head}");
+    assert!(body.contains("x-id: 8"), "{body}");
+    assert!(head.contains("cache-control: private, max-age=9\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn fields_and_bodies_are_hidden_together_and_of_what_is_kept() {
+    let headers = json!([{"name": "x-iban", "with": "last4"}, {"name": "etag", "with": "remove"}]);
+    let (world, origin) = world(json!({"cache": {}}), json!({"headers": headers})).await;
+    let fields =
+        [JSON, ("etag", "\"1\""), ("cache-control", "public, max-age=600"), ("x-iban", "DE89370400440532013000")];
+    origin.says(200, &fields, BODY);
+    for (key, expected, iban, etag) in [
+        (ACME, BODY, fields[3].1, Some("\"1\"")),
+        (OTHER, HIDDEN, "****3000", None),
+        (ACME, BODY, fields[3].1, Some("\"1\"")),
+    ] {
+        let answer = get(&world, "GET /known", &[&format!("x-key: {key}")]).await;
+        assert_eq!((status(&answer), body(&answer)), (200, expected), "{key}");
+        assert_eq!((field(&answer, "x-iban"), field(&answer, "etag")), (Some(iban), etag), "{key}");
+    }
+    assert_eq!(origin.asked.load(SeqCst), 1, "one answer is kept for all");
+    let answer = get(&world, "HEAD /known", &[&format!("x-key: {OTHER}")]).await;
+    assert_eq!((status(&answer), field(&answer, "x-iban")), (200, Some("****3000")));
+}

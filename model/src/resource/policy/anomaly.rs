@@ -6,13 +6,14 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{Name, check, word::word_enum},
+    super::{Name, Secret, check, word::word_enum},
     plain,
 };
 use crate::{
     ban::{BAN_CREDENTIAL_BYTES_MAX, BAN_V4_PREFIX_MIN, BAN_V6_PREFIX_MIN, BanSubject},
     digest::Digest,
     invalid::Invalid,
+    mutants::{self, Mutant},
     units::{Size, Span},
 };
 
@@ -20,6 +21,8 @@ pub const ANOMALY_WINDOW_MIN: Span = Span::secs(10);
 pub const ANOMALY_WINDOW_MAX: Span = Span::secs(3_600);
 pub const ANOMALY_HOLD_MIN: Span = Span::secs(1);
 pub const ANOMALY_HOLD_MAX: Span = Span::secs(30 * 86_400);
+/// The field of its one secret.
+pub const ANOMALY_SECRET: &str = "anomaly.webhook.secret";
 const EXEMPT_MAX: usize = 256;
 const STATUSES_MAX: usize = 32;
 const PARAMETER_BYTES_MAX: usize = 64;
@@ -44,6 +47,8 @@ word_enum!(AnomalyAction {
     Challenge = "challenge",
     /// An entry of the cluster's bans.
     Ban = "ban",
+    /// Somebody else decides: the policy's webhook is told.
+    Webhook = "webhook",
 });
 
 word_enum!(AnomalyFeature {
@@ -78,6 +83,20 @@ pub struct AnomalyPolicy {
     /// Whose requests do not count, and who is never banned.
     pub exempt_cidrs: Vec<IpNet>,
     pub exempt_consumers: Vec<Name>,
+    /// Who is told too, whatever the action is.
+    pub webhook: Option<AnomalyWebhook>,
+}
+
+/// Where what is found is posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnomalyWebhook {
+    pub url: String,
+    /// Messages are signed with it.
+    pub secret: Secret,
+    /// Loopback and private addresses may be called too, and http.
+    #[serde(default)]
+    pub allow_private: bool,
 }
 
 /// None: it is not looked at. At least one is.
@@ -120,6 +139,7 @@ impl Default for AnomalyPolicy {
             hold: Span::secs(600),
             exempt_cidrs: Vec::new(),
             exempt_consumers: Vec::new(),
+            webhook: None,
         }
     }
 }
@@ -177,13 +197,21 @@ impl AnomalyPolicy {
             let found = format!("{} names", self.exempt_consumers.len());
             return Err(Invalid::field("exempt_consumers").found(found).allowed(allowed));
         }
+        if let Some(it) = &self.webhook {
+            it.check().map_err(|invalid| invalid.under("webhook"))?;
+        } else if self.action == AnomalyAction::Webhook {
+            return Err(Invalid::field("webhook")
+                .found("nothing")
+                .allowed("a url and a secret, as action: webhook needs"));
+        }
         Ok(self)
     }
 
-    /// Tells what it says from what it said before: what was found by another is not found by this one.
+    /// Tells what it says from what it said before: what was found by another is not found by this one. Who is told of it
+    /// makes no other one of it, nor does what messages are signed with.
     pub fn spec(&self) -> u64 {
         // Of words alone, which JSON always takes.
-        let words = serde_json::to_vec(self).unwrap_or_default();
+        let words = serde_json::to_vec(&Self { webhook: None, ..self.clone() }).unwrap_or_default();
         let digest = Digest::of(&words).0;
         digest[..8].iter().fold(0, |spec, byte| spec << 8 | u64::from(*byte))
     }
@@ -206,7 +234,8 @@ impl AnomalyPolicy {
         match self.per {
             AnomalyKey::Consumer => {
                 let name: Name = key.parse().ok()?;
-                (!self.exempt_consumers.contains(&name)).then_some(BanSubject::Consumer(name))
+                let is_exempt = self.exempt_consumers.contains(&name) && !mutants::is(Mutant::ExemptBanned);
+                (!is_exempt).then_some(BanSubject::Consumer(name))
             }
             AnomalyKey::Credential => {
                 let fits = (1..=BAN_CREDENTIAL_BYTES_MAX).contains(&key.len()) && !key.chars().any(char::is_control);
@@ -218,6 +247,13 @@ impl AnomalyPolicy {
                 (!self.exempt_cidrs.iter().any(touches)).then_some(BanSubject::Net(net))
             }
         }
+    }
+}
+
+impl AnomalyWebhook {
+    fn check(&self) -> Result<(), Invalid> {
+        check::url("url", &self.url, self.allow_private)?;
+        self.secret.check_signing("secret")
     }
 }
 
@@ -252,6 +288,7 @@ mod tests {
             "per": "consumer", "v4_prefix": 32, "v6_prefix": 64, "window": "1m", "object": "path",
             "over": { "requests": null, "failures": 50, "objects": null, "credentials": null, "sequential": null, "bytes_out": null, "countries": null },
             "failure_statuses": [401, 403], "action": "log", "hold": "10m", "exempt_cidrs": [], "exempt_consumers": [],
+            "webhook": null,
         });
         assert_eq!(shown["anomaly"], expected);
         let with = |field: &str, value: serde_json::Value| {
@@ -277,10 +314,34 @@ mod tests {
                 json!({ "per": "ip", "action": "ban", "over": { "requests": 1 }, "exempt_consumers": ["a"] }),
                 "anomaly.exempt_consumers: found 1 names",
             ),
+            (with("action", json!("webhook")), "anomaly.webhook: found nothing; allowed: a url and a secret"),
+            (with("webhook", json!({ "url": "https://a.test/" })), "secret"),
+            (
+                with("webhook", json!({ "url": "http://a.test/", "secret": SECRET })),
+                "anomaly.webhook.url: found \"http://a.test/\"",
+            ),
+            (with("webhook", json!({ "url": "https://a.test/", "secret": "plain:short" })), "anomaly.webhook.secret"),
         ] {
             let error = policy(words).unwrap_err().to_string();
             assert!(error.contains(mention), "{error} instead of {mention}");
         }
+    }
+
+    const SECRET: &str = "plain:0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn who_is_told_makes_no_other_policy_of_it() {
+        let spec = |words| match policy(words).unwrap() {
+            Resource::Policy(it) => match &it.kind {
+                PolicyKind::Anomaly(it) => it.spec(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let told = |url: &str| json!({ "over": { "requests": 1 }, "webhook": { "url": url, "secret": SECRET } });
+        let silent = spec(json!({ "over": { "requests": 1 } }));
+        assert_eq!([spec(told("https://a.test/")), spec(told("https://b.test/x"))], [silent, silent]);
+        assert_ne!(spec(json!({ "over": { "requests": 2 } })), silent);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
 use crate::units::Size;
 
 const FIELDS_MAX: usize = 64;
+const HEADERS_MAX: usize = 32;
 const POINTER_BYTES_MAX: usize = 256;
 /// From an answer's root to a value.
 const STEPS_MAX: usize = 32;
@@ -43,12 +44,14 @@ word_enum!(
     }
 );
 
-/// What of answers in JSON is hidden, and from whom it is not.
+/// What of answers is hidden, in JSON and in fields of heads and trailers, and from whom it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MaskPolicy {
     pub fields: Vec<MaskedField>,
     pub patterns: Vec<MaskedPattern>,
+    /// Where nothing else is said, bodies pass as they come, whatever they are.
+    pub headers: Vec<MaskedHeader>,
     pub unless: MaskExemption,
     /// What is read of an answer, and what it may unpack into; larger ones are refused.
     pub body_max: Size,
@@ -74,6 +77,16 @@ pub struct MaskedPattern {
     pub with: Veil,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskedHeader {
+    /// In lower case.
+    pub name: String,
+    /// Stars, the last four, or nothing at all.
+    #[serde(default = "stars")]
+    pub with: Veil,
+}
+
 /// Callers who are in one of these groups, or have one of these scopes. Empty: nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
@@ -91,6 +104,7 @@ impl Default for MaskPolicy {
         Self {
             fields: Vec::new(),
             patterns: Vec::new(),
+            headers: Vec::new(),
             unless: MaskExemption::default(),
             body_max: INSPECTED_BYTES_DEFAULT,
             other_types: Tolerance::Refuse,
@@ -99,10 +113,21 @@ impl Default for MaskPolicy {
 }
 
 impl MaskPolicy {
-    pub fn checked(self) -> Result<Self, Invalid> {
-        if self.fields.is_empty() && self.patterns.is_empty() {
-            return Err(Invalid::field("fields").found("nothing").allowed("what is hidden: fields, patterns or both"));
+    pub fn checked(mut self) -> Result<Self, Invalid> {
+        if !self.looks_inside() && self.headers.is_empty() {
+            let allowed = "what is hidden: fields, patterns or headers";
+            return Err(Invalid::field("fields").found("nothing").allowed(allowed));
         }
+        check::count("headers", self.headers.len(), HEADERS_MAX)?;
+        for (place, it) in self.headers.iter_mut().enumerate() {
+            it.name = check::edited_header_name(&format!("headers[{place}].name"), &it.name)?;
+            if it.with == Veil::Null {
+                let field = format!("headers[{place}].with");
+                return Err(Invalid::field(field).found(it.with.word()).allowed("stars, last4 or remove"));
+            }
+        }
+        let names: Vec<&str> = self.headers.iter().map(|it| &*it.name).collect();
+        check::once("headers", &names, |it| (*it).to_owned())?;
         check::count("fields", self.fields.len(), FIELDS_MAX)?;
         for (place, it) in self.fields.iter().enumerate() {
             it.check().map_err(|invalid| invalid.under(format!("fields[{place}]")))?;
@@ -121,6 +146,11 @@ impl MaskPolicy {
         check::tags("unless.scopes_any", &self.unless.scopes_any, check::CONDITIONS_MAX)?;
         size("body_max", self.body_max)?;
         Ok(self)
+    }
+
+    /// Whether bodies have to be read.
+    pub fn looks_inside(&self) -> bool {
+        !self.fields.is_empty() || !self.patterns.is_empty()
     }
 }
 
@@ -162,7 +192,7 @@ mod tests {
         let policy = |words: serde_json::Value| Kind::Policy.parse(json!({ "name": "p", "mask": words }));
         let shown = serde_json::to_value(policy(json!({ "fields": [{ "pointer": "/a" }] })).unwrap()).unwrap();
         let expected = json!({
-            "fields": [{ "pointer": "/a", "with": "stars" }], "patterns": [],
+            "fields": [{ "pointer": "/a", "with": "stars" }], "patterns": [], "headers": [],
             "unless": { "groups": [], "scopes_any": [] }, "body_max": "1MiB", "other_types": "refuse",
         });
         assert_eq!(shown["mask"], expected);
@@ -177,6 +207,10 @@ mod tests {
             (json!({ "patterns": [{ "class": "card", "with": "remove" }] }), "mask.patterns[0].with: found remove"),
             (json!({ "patterns": [{ "class": "card" }], "unless": { "groups": [""] } }), "mask.unless.groups"),
             (json!({ "patterns": [{ "class": "card" }], "body_max": "17MiB" }), "mask.body_max"),
+            (json!({ "headers": [{ "name": "a b" }] }), "mask.headers[0].name: found \"a b\""),
+            (json!({ "headers": [{ "name": "Content-Length" }] }), "mask.headers[0].name: found content-length"),
+            (json!({ "headers": [{ "name": "x", "with": "null" }] }), "mask.headers[0].with: found null"),
+            (json!({ "headers": [{ "name": "X-A" }, { "name": "x-a" }] }), "mask.headers[1]"),
         ] {
             let error = policy(words).unwrap_err().to_string();
             assert!(error.contains(mention), "{error}");

@@ -36,7 +36,7 @@ pub(super) fn hidden(text: &str, patterns: &[(PersonalClass, Veil)]) -> Option<S
 }
 
 /// In the place of a text.
-pub(super) fn veiled(text: &str, veil: Veil) -> String {
+pub fn veiled(text: &str, veil: Veil) -> String {
     let shown = || text.chars().filter(|it| !it.is_whitespace() && *it != '-');
     match (veil, shown().count()) {
         (Veil::Last4, count) if count >= LAST4_MIN => format!("****{}", shown().skip(count - 4).collect::<String>()),

@@ -30,6 +30,7 @@ fn words_of(it: &AnomalyPolicy) -> String {
         AnomalyAction::Throttle => "refused with 429 abnormal_usage",
         AnomalyAction::Challenge => "refused with 401 step_up_required until it proves anew who it is",
         AnomalyAction::Ban => "banned",
+        AnomalyAction::Webhook => "told to the policy's webhook",
     };
     format!("a {per} over {over} in {}, on all nodes together: {then} for {}", it.window, it.hold)
 }

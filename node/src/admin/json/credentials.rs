@@ -1,9 +1,9 @@
-//! Keys, what is used of limits, and what no longer counts.
+//! Keys, what is used of limits, what no longer counts, and who behaves unlike others.
 
 use http::Request;
 use quorumgate_proto::admin::v1::{
-    self as admin, bans_client::BansClient, key_client::KeyClient, limit_usage_client::LimitUsageClient,
-    revocation_client::RevocationClient, selector,
+    self as admin, anomalies_client::AnomaliesClient, bans_client::BansClient, key_client::KeyClient,
+    limit_usage_client::LimitUsageClient, revocation_client::RevocationClient, selector,
 };
 use serde_json::Value;
 use tonic::Status;
@@ -17,7 +17,7 @@ use crate::{
     admin::{MESSAGE_BYTES_MAX, failure},
     cli::{
         shape,
-        verbs::{bans, keys, limits, revocations},
+        verbs::{anomalies, bans, keys, limits, revocations},
     },
 };
 
@@ -48,6 +48,12 @@ pub async fn answer<T>(asked: Asked, request: &Request<T>, local: Local) -> Resu
             let asked = admin::ListBansRequest { limit: words.count("limit")?, stale: words.is("stale")? };
             let mut service = BansClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
             Ok(bans::listed(&service.list_bans(asked).await?.into_inner()))
+        }
+        Asked::Anomalies => {
+            let words = Words::of(request, &["policy", "top"])?;
+            let asked = admin::ListAnomaliesRequest { policy: words.text("policy"), top: words.count("top")? };
+            let mut service = AnomaliesClient::new(local).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            Ok(anomalies::known(&service.list_anomalies(asked).await?.into_inner()))
         }
         Asked::CreateKey => {
             let words = Words::of(request, &["consumer", "scope", "cidr", "env", "expires_in", "request_id"])?;

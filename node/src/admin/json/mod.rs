@@ -98,6 +98,7 @@ pub async fn answer(asked: Asked, request: Request<Incoming>, local: Local) -> R
         | Asked::Revocations
         | Asked::Revoke
         | Asked::Bans
+        | Asked::Anomalies
         | Asked::Usage(_) => credentials::answer(asked, &request, local).await?,
     };
     Ok(reply::respond(StatusCode::OK, &json))

@@ -47,6 +47,8 @@ pub enum Asked {
     Revocations,
     Revoke,
     Bans,
+    /// Callers that behave unlike others.
+    Anomalies,
     Approvals,
     Approval(String, ApprovalVerb),
     /// "": of every limit.
@@ -116,6 +118,7 @@ pub const KNOWN: &[&str] = &[
     "GET revocations",
     "POST revocations",
     "GET bans",
+    "GET anomalies",
     "GET approvals",
     "GET approvals/ID",
     "POST approvals/ID/approve",
@@ -166,6 +169,7 @@ pub fn find(method: &Method, path: &str) -> Result<(Asked, String), Status> {
         ("GET", ["revocations"]) => Some((Asked::Revocations, "Revocation/ListRevocations".into())),
         ("POST", ["revocations"]) => Some((Asked::Revoke, "Revocation/RevokeToken".into())),
         ("GET", ["bans"]) => Some((Asked::Bans, "Bans/ListBans".into())),
+        ("GET", ["anomalies"]) => Some((Asked::Anomalies, "Anomalies/ListAnomalies".into())),
         ("GET", ["approvals"]) => Some((Asked::Approvals, "Approvals/ListPending".into())),
         ("GET", ["approvals", id]) => {
             Some((Asked::Approval((*id).into(), ApprovalVerb::Get), "Approvals/GetPending".into()))

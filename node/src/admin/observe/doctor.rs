@@ -379,6 +379,20 @@ impl Findings {
         if let Some(export) = &report.audit_export {
             self.audit_export(node, export);
         }
+        self.anomalies(node, report);
+    }
+
+    fn anomalies(&mut self, node: &str, report: &ReportResponse) {
+        let (left_out, lost) = (report.anomaly_rows_left_out, report.anomaly_messages_lost);
+        let level = (left_out > 0).then_some(Level::Warning);
+        let found = format!("{left_out} callers near a bound were left out at once in the last 10 minutes");
+        let fix = "raise the bounds in `over` of anomaly policies (quorumgate anomaly ls shows who is near them), or watch fewer routes: \
+                   whoever is left out may be found late";
+        self.judged(level, "anomaly_rows", node, found, "none", fix);
+        let level = (lost > 0).then_some(Level::Warning);
+        let found = format!("{lost} messages to webhooks were not taken since the start");
+        let fix = "anomaly.webhook.url must lead to who answers 2xx within 5 s; the node's log says why it did not, anomaly ls who was found";
+        self.judged(level, "anomaly_webhooks", node, found, "none", fix);
     }
 
     fn audit_export(&mut self, node: &str, export: &AuditExport) {
@@ -514,6 +528,8 @@ mod tests {
         check(|it| of(it, 0).files_max = Some(1_024), &[("file_descriptors", "n1", "warning")]);
         check(|it| of(it, 0).files_open = Some(1 << 20), &[("file_descriptors", "n1", "critical")]);
         check(|it| of(it, 0).access_log_dropped = 4, &[("access_log", "n1", "warning")]);
+        check(|it| of(it, 1).anomaly_rows_left_out = 9, &[("anomaly_rows", "n2", "warning")]);
+        check(|it| of(it, 1).anomaly_messages_lost = 1, &[("anomaly_webhooks", "n2", "warning")]);
         let export = |waiting, stuck_ms, lost| Some(AuditExport { waiting, stuck_ms, lost, trouble: "away".into() });
         check(|it| of(it, 0).audit_export = export(9, 59_000, 0), &[]);
         check(|it| of(it, 0).audit_export = export(9, 61_000, 0), &[("audit_export", "n1", "warning")]);

@@ -10,9 +10,9 @@ pub const FILES: &[File] = &[
         bytes: include_bytes!("dist/assets/icon-RRA-vq3o.svg"),
     },
     File {
-        path: "assets/page-D3dbOLgH.js",
+        path: "assets/page-BAVAbAl_.js",
         content_type: "text/javascript; charset=utf-8",
-        bytes: include_bytes!("dist/assets/page-D3dbOLgH.js"),
+        bytes: include_bytes!("dist/assets/page-BAVAbAl_.js"),
     },
     File {
         path: "assets/style-DUzwI4EH.css",

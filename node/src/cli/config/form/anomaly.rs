@@ -1,6 +1,6 @@
 //! Policies that watch how callers behave.
 
-use super::{Field, Form, Object};
+use super::{Content, Field, Form, Object};
 
 pub static ANOMALY: Object = Object {
     about: "Callers who do more of something in a window than is usual, by what all nodes have seen of them together.",
@@ -17,14 +17,31 @@ pub static ANOMALY: Object = Object {
             .default("[401,403]"),
         Field::new(
             "action",
-            Form::Enum(&["log", "header", "throttle", "challenge", "ban"]),
-            "What becomes of them: told; told to the upstream (x-anomaly); 429; 401 until they prove anew who they are; banned.",
+            Form::Enum(&["log", "header", "throttle", "challenge", "ban", "webhook"]),
+            "What becomes of them: told; told to the upstream (x-anomaly); 429; 401 until they prove anew who they are; banned; told to \
+             the webhook.",
         )
         .default("\"log\""),
         Field::new("hold", Form::Span, "For how long, from when it was found; up to 30d.").default("\"10m\""),
         Field::new("exempt_cidrs", Form::List(&Form::Cidr), "Whose requests do not count, and who is never banned.")
             .default("[]"),
         Field::new("exempt_consumers", Form::List(&Form::Name), "The same, by consumer.").default("[]"),
+        Field::new("webhook", Form::Object(&WEBHOOK), "Who is told of each that is found, whatever the action is.")
+            .default("null"),
+    ],
+};
+
+static WEBHOOK: Object = Object {
+    about: "Where the leader posts what is found, signed by HMAC-SHA256 (Standard Webhooks).",
+    fields: &[
+        Field::new("url", Form::Text, "https, or http where allow_private is said.").required(),
+        Field::new(
+            "secret_file",
+            Form::FileOf("secret", Content::Secret),
+            "A file with the secret, of 32 bytes or more.",
+        ),
+        Field::new("secret", Form::Secret, "The secret, as an export shows it.").required(),
+        Field::new("allow_private", Form::Bool, "Loopback and private addresses may be called.").default("false"),
     ],
 };
 

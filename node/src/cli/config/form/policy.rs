@@ -89,6 +89,12 @@ static MASK: Object = Object {
             "What in texts, names and numbers looks like something, wherever it stands.",
         )
         .default("[]"),
+        Field::new(
+            "headers",
+            Form::List(&Form::Object(&MASKED_HEADER)),
+            "Fields of answers' heads and trailers. Where there is nothing else, bodies pass as they come.",
+        )
+        .default("[]"),
         Field::new("unless", Form::Object(&MASK_EXEMPTION), "From whom nothing is hidden.").default("{}"),
         Field::new(
             "body_max",
@@ -106,6 +112,15 @@ static MASKED_FIELD: Object = Object {
         Field::new("pointer", Form::Text, "RFC 6901; * is any one step, ** as the first one any number of them.")
             .required(),
         Field::new("with", Form::Enum(&["stars", "last4", "null", "remove"]), "What stands in its place.")
+            .default("\"stars\""),
+    ],
+};
+
+static MASKED_HEADER: Object = Object {
+    about: "A field, with all its values.",
+    fields: &[
+        Field::new("name", Form::Text, "In whatever case.").required(),
+        Field::new("with", Form::Enum(&["stars", "last4", "remove"]), "What stands in the place of each value.")
             .default("\"stars\""),
     ],
 };
