@@ -542,6 +542,16 @@ fn resources_of_every_kind_are_stored_as_ever() {
                         { "model": "m/1", "upstream": "u", "weight": 3, "priority": 1, "input_price": 15, "output_price": 60 }] }] } }),
         ),
         (
+            "policy.contract.parts",
+            ResourceKind::Policy,
+            json!({ "name": "p", "contract": { "schemas": { "A": {} }, "operations": [{ "method": "POST", "path": "/a",
+                    "parameters": [{ "in": "query", "name": "q", "style": "deep_object", "schema": { "type": "object" } }],
+                    "body": { "content": [
+                        { "type": "multipart/form-data", "schema": true, "encoding": [{ "name": "f", "types": ["image/*", "a/b"] }] },
+                        { "type": "application/x-www-form-urlencoded", "schema": true,
+                          "encoding": [{ "name": "t", "style": "form", "explode": false }, { "name": "j", "style": "json" }] }] } }] } }),
+        ),
+        (
             "tenant",
             ResourceKind::Tenant,
             json!({ "name": "t", "owners": ["a", "b"], "hosts": ["a.test", "*.b.test"], "path_prefixes": ["/a"],

@@ -528,7 +528,8 @@ fn others() -> impl Strategy<Value = Resource> {
                                  "operations": [{ "id": "o", "method": "POST", "path": "/o/{id}.{x}", "mode": two.then_some("enforce"),
                                      "parameters": [{ "in": "query", "name": "q", "style": "json", "explode": two.then_some(false),
                                                       "schema": { "$ref": "#/schemas/A" } }],
-                                     "body": if two { json!({ "required": true, "content": [{ "type": "text/*", "schema": true }] }) } else { json!(null) },
+                                     "body": if two { json!({ "required": true, "content": [{ "type": "text/*", "schema": true }] }) } else {
+                                         json!({ "content": [{ "type": "multipart/form-data", "schema": true, "encoding": [{ "name": "f", "types": ["image/*"] }] }] }) },
                                      "responses": [{ "status": "4XX", "content": [{ "type": "*/*" }] }] }] } }),
                     1 => json!({ "multipart": { "max_parts": 3, "max_files": 0, "max_part": "1KiB", "max_name": 9 } }),
                     _ => json!({ "graphql": { "max_depth": 3, "max_aliases": 0, "max_complexity": 9, "max_batch": 1,

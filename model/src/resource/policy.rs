@@ -91,6 +91,7 @@ impl PolicyKind {
             PolicyKind::Json(_) | PolicyKind::Xml(_) | PolicyKind::Multipart(_) => 3,
             PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
             PolicyKind::Version(_) => 4,
+            PolicyKind::Contract(it) if it.reads_parts() => 6,
             PolicyKind::Contract(_) => 5,
             PolicyKind::Ai(_) | PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Mask(_) => 6,
         }
