@@ -262,6 +262,22 @@ mutants! {
     CookieKept,
     /// Answers are not kept apart by what they vary on.
     VaryIgnored,
+    /// What was reserved for an answer of a model is what it costs, whatever the provider says.
+    ReserveSettled,
+    /// A stream of a model that broke off costs nothing.
+    AbortedFree,
+    /// A stream of a model is believed although it did not say its last word.
+    UnfinishedBelieved,
+    /// What is asked of a model by a name of ours is not looked at.
+    AliasUnguarded,
+    /// A request may ask a model for as much as it likes.
+    MaxTokensUnclamped,
+    /// What a model thought before it answered is not counted.
+    ThoughtUncounted,
+    /// What models are asked by paths that nobody counts goes on.
+    UncountedPath,
+    /// A part of a form is taken for what it says that it is.
+    PartTypeUnasked,
 
     // What operators and peers meet.
     /// A read that must see everything is answered from what is here.

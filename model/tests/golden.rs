@@ -591,6 +591,16 @@ fn resources_of_every_kind_are_stored_as_ever() {
                     "unless": { "groups": ["g"], "scopes_any": ["s"] }, "body_max": "2KiB", "other_types": "allow" } }),
         ),
         (
+            "policy.contract.parts",
+            ResourceKind::Policy,
+            json!({ "name": "p", "contract": { "schemas": { "A": {} }, "operations": [{ "method": "POST", "path": "/a",
+                    "parameters": [{ "in": "query", "name": "q", "style": "deep_object", "schema": { "type": "object" } }],
+                    "body": { "content": [
+                        { "type": "multipart/form-data", "schema": true, "encoding": [{ "name": "f", "types": ["image/*", "a/b"] }] },
+                        { "type": "application/x-www-form-urlencoded", "schema": true,
+                          "encoding": [{ "name": "t", "style": "form", "explode": false }, { "name": "j", "style": "json" }] }] } }] } }),
+        ),
+        (
             "tenant",
             ResourceKind::Tenant,
             json!({ "name": "t", "owners": ["a", "b"], "hosts": ["a.test", "*.b.test"], "path_prefixes": ["/a"],

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     invalid::Invalid,
     resource::{
-        ContractBody, ContractContent, ContractOperation, ContractParameter, ContractPolicy, ContractResponse,
-        ParameterPlace, ParameterStyle, PolicyMode, Schema,
+        ContractBody, ContractContent, ContractEncoding, ContractOperation, ContractParameter, ContractPolicy,
+        ContractResponse, ParameterPlace, ParameterStyle, PolicyMode, Schema,
     },
     units::Size,
 };
@@ -67,7 +67,20 @@ fn parameter(it: admin::ContractParameter) -> Result<ContractParameter, Invalid>
 }
 
 fn content(it: admin::ContractContent) -> Result<ContractContent, Invalid> {
-    Ok(ContractContent { media: it.r#type, schema: schema("schema", &it.schema)? })
+    Ok(ContractContent {
+        media: it.r#type,
+        schema: schema("schema", &it.schema)?,
+        encoding: each("encoding", it.encoding, encoding)?,
+    })
+}
+
+fn encoding(it: admin::ContractEncoding) -> Result<ContractEncoding, Invalid> {
+    Ok(ContractEncoding {
+        name: it.name,
+        types: it.types,
+        style: word("style", &it.style, ParameterStyle::ALL, ParameterStyle::word)?,
+        explode: it.explode,
+    })
 }
 
 /// Empty: None.
@@ -121,9 +134,18 @@ fn parameter_to(it: &ContractParameter) -> admin::ContractParameter {
 }
 
 fn contents_to(list: &[ContractContent]) -> Vec<admin::ContractContent> {
-    list.iter()
-        .map(|it| admin::ContractContent { r#type: it.media.clone(), schema: text(it.schema.as_ref()) })
-        .collect()
+    let encoding = |it: &ContractEncoding| admin::ContractEncoding {
+        name: it.name.clone(),
+        types: it.types.clone(),
+        style: it.style.map(ParameterStyle::word).unwrap_or_default().to_owned(),
+        explode: it.explode,
+    };
+    let content = |it: &ContractContent| admin::ContractContent {
+        r#type: it.media.clone(),
+        schema: text(it.schema.as_ref()),
+        encoding: it.encoding.iter().map(encoding).collect(),
+    };
+    list.iter().map(content).collect()
 }
 
 fn text(schema: Option<&Schema>) -> String {

@@ -533,7 +533,8 @@ fn others() -> impl Strategy<Value = Resource> {
                                  "operations": [{ "id": "o", "method": "POST", "path": "/o/{id}.{x}", "mode": two.then_some("enforce"),
                                      "parameters": [{ "in": "query", "name": "q", "style": "json", "explode": two.then_some(false),
                                                       "schema": { "$ref": "#/schemas/A" } }],
-                                     "body": if two { json!({ "required": true, "content": [{ "type": "text/*", "schema": true }] }) } else { json!(null) },
+                                     "body": if two { json!({ "required": true, "content": [{ "type": "text/*", "schema": true }] }) } else {
+                                         json!({ "content": [{ "type": "multipart/form-data", "schema": true, "encoding": [{ "name": "f", "types": ["image/*"] }] }] }) },
                                      "responses": [{ "status": "4XX", "content": [{ "type": "*/*" }] }],
                                      "summary": if two { "s" } else { "" }, "description": "d" }] } }),
                     1 => json!({ "multipart": { "max_parts": 3, "max_files": 0, "max_part": "1KiB", "max_name": 9 } }),

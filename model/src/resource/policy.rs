@@ -97,7 +97,7 @@ impl PolicyKind {
             PolicyKind::Json(_) | PolicyKind::Xml(_) | PolicyKind::Multipart(_) => 3,
             PolicyKind::Graphql(_) | PolicyKind::Injection(_) => 3,
             PolicyKind::Version(_) => 4,
-            PolicyKind::Contract(it) if it.is_told_of() => 6,
+            PolicyKind::Contract(it) if it.is_told_of() || it.reads_parts() => 6,
             PolicyKind::Contract(_) => 5,
             PolicyKind::Ai(_) | PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Mask(_) => 6,
             PolicyKind::Portal(_) => 6,

@@ -14,6 +14,7 @@ mod json_api;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod members;
+mod models_on_three;
 mod on_call;
 mod otlp;
 mod otlp_audit;

@@ -46,6 +46,7 @@ struct Row {
 struct Sum {
     requests: u64,
     estimated: u64,
+    over: u64,
     input: u64,
     output: u64,
     cost: u128,
@@ -55,6 +56,7 @@ impl Sum {
     fn add(&mut self, other: &Sum) {
         self.requests += other.requests;
         self.estimated += other.estimated;
+        self.over += other.over;
         self.input = self.input.saturating_add(other.input);
         self.output = self.output.saturating_add(other.output);
         self.cost = self.cost.saturating_add(other.cost);
@@ -66,6 +68,7 @@ impl Accounts {
         let sum = Sum {
             requests: 1,
             estimated: u64::from(!bill.is_told),
+            over: u64::from(bill.is_over),
             input: bill.tokens.input,
             output: bill.tokens.output,
             cost: bill.cost,
@@ -152,6 +155,7 @@ pub(crate) fn metrics(workers: &[Arc<WorkerMetrics>], out: &mut String) {
 
 fn write_all(totals: &BTreeMap<String, Sum>, out: &mut String) -> std::fmt::Result {
     const REQUESTS: &str = "quorumgate_ai_requests_total";
+    const OVER: &str = "quorumgate_ai_overruns_total";
     const TOKENS: &str = "quorumgate_ai_tokens_total";
     const COST: &str = "quorumgate_ai_cost_micros_total";
     if totals.is_empty() {
@@ -163,6 +167,10 @@ fn write_all(totals: &BTreeMap<String, Sum>, out: &mut String) -> std::fmt::Resu
         for (settled, count) in [("told", sum.requests - sum.estimated), ("estimated", sum.estimated)] {
             writeln!(out, "{REQUESTS}{{model=\"{model}\",settled=\"{settled}\"}} {count}")?;
         }
+    }
+    writeln!(out, "# HELP {OVER} Requests to models that cost more than was reserved.\n# TYPE {OVER} counter")?;
+    for (model, sum) in totals {
+        writeln!(out, "{OVER}{{model=\"{model}\"}} {}", sum.over)?;
     }
     writeln!(out, "# HELP {TOKENS} Tokens that models were asked and answered with.\n# TYPE {TOKENS} counter")?;
     for (model, sum) in totals {
@@ -183,7 +191,7 @@ mod tests {
     use crate::limits::Tokens;
 
     fn bill(input: u64, cost: u128) -> Bill {
-        Bill { tokens: Tokens { input, output: 1 }, is_told: true, cost }
+        Bill { tokens: Tokens { input, output: 1 }, is_told: true, is_over: false, cost }
     }
 
     #[test]

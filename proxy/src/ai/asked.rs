@@ -3,18 +3,22 @@
 
 use std::{borrow::Cow, fmt};
 
-use quorumgate_model::resource::{AiPolicy, AiProvider, MaxTokensField};
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    resource::{AiPolicy, MaxTokensField},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value, value::RawValue};
 
+use super::endpoint::Endpoint;
 use crate::{inspect::Violation, limits::Tokens};
 
 const MEMBERS_MAX: usize = 256;
 const MESSAGES_MAX: usize = 20_000;
-const PARTS_MAX: usize = 20_000;
+pub(super) const PARTS_MAX: usize = 20_000;
 const TOOLS_MAX: usize = 2_000;
 /// How deep parts of messages may lie within one another: the result of a tool within a message.
 const DEPTH_MAX: usize = 4;
@@ -27,10 +31,25 @@ const TOOLS_TOKENS: u64 = 1_024;
 /// Where it need not be an upper bound: of English and of code it is about right.
 const BYTES_PER_TOKEN: u64 = 4;
 /// What is read here of a request. Servers that read names without case would read another one for the same.
-const READ: [&str; 9] =
-    ["model", "messages", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens", "system", "tools"];
-/// Members that have the provider read more than it is sent, write more than it is asked for, or ask another model.
-const UNBOUNDED: [&str; 17] = [
+const READ: [&str; 9] = [
+    "model",
+    "n",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "system",
+    "instructions",
+    "tools",
+];
+/// Members that have the provider read more than it is sent, write more than it is asked for, or ask another model, unless they
+/// are what an endpoint is asked with.
+const UNBOUNDED: [&str; 22] = [
+    "messages",
+    "previous_response_id",
+    "conversation",
+    "background",
+    "context_management",
     "web_search_options",
     "mcp_servers",
     "container",
@@ -52,7 +71,7 @@ const UNBOUNDED: [&str; 17] = [
 /// Tools that the client runs. All others are the provider's, and what they find is charged for.
 const CLIENTS_TOOLS: [&str; 2] = ["function", "custom"];
 /// Members of messages whose bytes say how much they can be at most. Whatever else there is may be read as media.
-const OF_MESSAGES: [&str; 13] = [
+pub(super) const OF_MESSAGES: [&str; 13] = [
     "role",
     "content",
     "name",
@@ -79,13 +98,14 @@ const TEXTS: [&str; 9] = [
     "thinking",
     "redacted_thinking",
 ];
-const OF_TEXTS: [&str; 15] = [
+const OF_TEXTS: [&str; 16] = [
     "type",
     "text",
     "content",
     "cache_control",
     "citations",
     "annotations",
+    "logprobs",
     "id",
     "name",
     "input",
@@ -98,6 +118,7 @@ const OF_TEXTS: [&str; 15] = [
 ];
 
 pub(super) struct Asked<'b> {
+    endpoint: Endpoint,
     members: Members<'b>,
     pub(super) model: String,
     /// How many answers it asks for.
@@ -114,40 +135,44 @@ pub(super) struct Asked<'b> {
 
 /// Images, sounds and files.
 #[derive(Default)]
-struct Media {
+pub(super) struct Media {
     count: u64,
     bytes: u64,
 }
 
-fn wrong(pointer: impl Into<String>, rule: &'static str, detail: impl Into<Cow<'static, str>>) -> Violation {
+pub(super) fn wrong(pointer: impl Into<String>, rule: &'static str, detail: impl Into<Cow<'static, str>>) -> Violation {
     Violation::body(pointer.into(), rule, detail)
 }
 
 impl<'b> Asked<'b> {
-    pub(super) fn read(words: &AiPolicy, bytes: &'b [u8]) -> Result<Self, Violation> {
+    pub(super) fn read(words: &AiPolicy, endpoint: Endpoint, bytes: &'b [u8]) -> Result<Self, Violation> {
         let members: Members<'b> = serde_json::from_slice(bytes)
             .map_err(|error| wrong("", "provider", format!("it is no JSON object with each member once: {error}")))?;
         let model = members.take::<String>("model", "the name of a model")?;
         let model = model.ok_or_else(|| wrong("/model", "models", "no model is named"))?;
-        let is_openai = words.provider == AiProvider::Openai;
-        let choices = if is_openai { members.take::<u64>("n", "a whole number")?.unwrap_or(1) } else { 1 };
+        let choices = match endpoint {
+            Endpoint::Chat | Endpoint::Responses => members.take::<u64>("n", "a whole number")?.unwrap_or(1),
+            Endpoint::Messages | Endpoint::Embeddings => 1,
+        };
         if !(1..=CHOICES_MAX).contains(&choices) {
             return Err(wrong("/n", "max_tokens_max", format!("found {choices}; allowed: 1 to {CHOICES_MAX}")));
         }
         let streams = members.take::<bool>("stream", "true or false")?.unwrap_or(false);
         let options = match members.get("stream_options") {
-            Some(raw) if is_openai && raw.get().len() <= OPTIONS_BYTES_MAX => {
+            Some(raw) if endpoint == Endpoint::Chat && raw.get().len() <= OPTIONS_BYTES_MAX => {
                 members.take::<Map<String, Value>>("stream_options", "an object")?.unwrap_or_default()
             }
-            Some(_) if is_openai => return Err(wrong("/stream_options", "provider", "it is too large")),
+            Some(_) if endpoint == Endpoint::Chat => {
+                return Err(wrong("/stream_options", "provider", "it is too large"));
+            }
             _ => Map::new(),
         };
         let known = READ.iter().chain(&UNBOUNDED);
         members.has_no_twin_of(known, "")?;
-        let (media, has_tools) = members.look_through(words)?;
-        let max_tokens = members.max_tokens(words)?;
+        let (media, has_tools) = members.look_through(words, endpoint)?;
+        let max_tokens = members.max_tokens(words, endpoint)?;
         let bytes = bytes.len() as u64;
-        Ok(Self { members, model, choices, streams, options, max_tokens, media, has_tools, bytes })
+        Ok(Self { endpoint, members, model, choices, streams, options, max_tokens, media, has_tools, bytes })
     }
 
     /// An upper bound while the policy is strict: no token is less than a byte of a text. Else what is usual.
@@ -159,14 +184,15 @@ impl<'b> Asked<'b> {
             true => Tokens { input: texts + media + around, output: self.max_tokens * self.choices },
             false => Tokens {
                 input: (texts / BYTES_PER_TOKEN + media).max(1),
-                output: (usual.unwrap_or(u64::MAX).clamp(1, self.max_tokens)) * self.choices,
+                // Embeddings say nothing.
+                output: usual.unwrap_or(u64::MAX).max(1).min(self.max_tokens) * self.choices,
             },
         }
     }
 
     /// The provider tells what a stream has cost in an event that the client did not ask for.
-    pub(super) fn hides_usage(&self, words: &AiPolicy) -> bool {
-        words.provider == AiProvider::Openai && self.options.get("include_usage") != Some(&Value::Bool(true))
+    pub(super) fn hides_usage(&self) -> bool {
+        self.endpoint == Endpoint::Chat && self.options.get("include_usage") != Some(&Value::Bool(true))
     }
 
     /// As the provider gets it.
@@ -175,14 +201,21 @@ impl<'b> Asked<'b> {
         for (name, raw) in &self.members.0 {
             match &**name {
                 "model" => out.member(name, |out| push_text(out, model)),
-                "max_tokens" | "max_completion_tokens" => {}
-                "stream_options" if words.provider == AiProvider::Openai => {}
+                "max_tokens" | "max_completion_tokens" if self.endpoint != Endpoint::Embeddings => {}
+                "max_output_tokens" if self.endpoint == Endpoint::Responses => {}
+                "stream_options" if self.endpoint == Endpoint::Chat => {}
                 _ => out.member(name, |out| out.extend_from_slice(raw.get().as_bytes())),
             }
         }
-        let field = words.max_tokens_field.word();
-        out.member(field, |out| out.extend_from_slice(self.max_tokens.to_string().as_bytes()));
-        if self.streams && words.provider == AiProvider::Openai {
+        let field = match self.endpoint {
+            Endpoint::Chat | Endpoint::Messages => Some(words.max_tokens_field.word()),
+            Endpoint::Responses => Some("max_output_tokens"),
+            Endpoint::Embeddings => None,
+        };
+        if let Some(field) = field {
+            out.member(field, |out| out.extend_from_slice(self.max_tokens.to_string().as_bytes()));
+        }
+        if self.streams && self.endpoint == Endpoint::Chat {
             let mut options = self.options.clone();
             options.insert("include_usage".into(), Value::Bool(true));
             out.member("stream_options", |out| {
@@ -222,29 +255,35 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Of an object, each once and in their order.
-struct Members<'b>(Vec<(Cow<'b, str>, &'b RawValue)>);
+pub(super) struct Members<'b>(pub(super) Vec<(Cow<'b, str>, &'b RawValue)>);
 
 impl<'b> Members<'b> {
-    fn get(&self, name: &str) -> Option<&'b RawValue> {
+    pub(super) fn get(&self, name: &str) -> Option<&'b RawValue> {
         self.0.iter().find(|(it, _)| it == name).map(|(_, raw)| *raw)
     }
 
     /// None: it is not there, or null.
-    fn take<T: DeserializeOwned>(&self, name: &str, allowed: &str) -> Result<Option<T>, Violation> {
+    pub(super) fn take<T: DeserializeOwned>(&self, name: &str, allowed: &str) -> Result<Option<T>, Violation> {
         let Some(raw) = self.get(name) else { return Ok(None) };
         let other = |_| wrong(format!("/{name}"), "provider", format!("found something else; allowed: {allowed}"));
         serde_json::from_str(raw.get()).map_err(other)
     }
 
     /// What the request asks for, and no more than it may.
-    fn max_tokens(&self, words: &AiPolicy) -> Result<u64, Violation> {
-        let all = MaxTokensField::ALL.iter().map(|it| self.take::<u64>(it.word(), "a whole number"));
+    fn max_tokens(&self, words: &AiPolicy, endpoint: Endpoint) -> Result<u64, Violation> {
+        if endpoint == Endpoint::Embeddings {
+            return Ok(0);
+        }
+        let own = (endpoint == Endpoint::Responses).then_some("max_output_tokens");
+        let names = MaxTokensField::ALL.iter().map(|it| it.word()).chain(own);
+        let all = names.map(|it| self.take::<u64>(it, "a whole number"));
         let asked = all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().min();
-        Ok(asked.unwrap_or(words.max_tokens_default.into()).clamp(1, words.max_tokens_max.into()))
+        let asked = asked.unwrap_or(words.max_tokens_default.into()).max(1);
+        Ok(if mutants::is(Mutant::MaxTokensUnclamped) { asked } else { asked.min(words.max_tokens_max.into()) })
     }
 
     /// Of a name that is one of these but for case.
-    fn has_no_twin_of<'k>(
+    pub(super) fn has_no_twin_of<'k>(
         &self,
         mut known: impl Iterator<Item = &'k &'k str> + Clone,
         at: &str,
@@ -259,16 +298,38 @@ impl<'b> Members<'b> {
         }
     }
 
-    fn look_through(&self, words: &AiPolicy) -> Result<(Media, bool), Violation> {
-        let Some(raw) = self.get("messages") else {
-            return Err(wrong("/messages", "provider", "there are none: this route takes conversations alone"));
+    fn look_through(&self, words: &AiPolicy, endpoint: Endpoint) -> Result<(Media, bool), Violation> {
+        let mut media = Media::default();
+        match endpoint {
+            Endpoint::Chat | Endpoint::Messages => self.messages(&mut media, words)?,
+            Endpoint::Embeddings => self.inputs(&mut media, words)?,
+            Endpoint::Responses => self.items(&mut media, words)?,
+        }
+        let is_said = |name: &&&str| {
+            self.get(name).is_some_and(|raw| !endpoint.reads(name) && !matches!(raw.get(), "null" | "false"))
         };
-        let most = match words.prompt_messages_max {
+        if let Some(name) = UNBOUNDED.iter().find(is_said).filter(|_| words.strict) {
+            let detail = "nobody can say before what it costs: strict budgets let it not pass";
+            return Err(wrong(format!("/{name}"), "strict", detail));
+        }
+        let count = self.tools(words)?;
+        Ok((media, count > 0))
+    }
+
+    /// What is said so far, one by one.
+    pub(super) fn most(words: &AiPolicy) -> Most {
+        let items = match words.prompt_messages_max {
             0 => MESSAGES_MAX,
             most => MESSAGES_MAX.min(most as usize),
         };
-        let mut media = Media::default();
-        each(raw, "/messages", Most { items: most, rule: "prompt_messages_max" }, &mut |pointer, raw| {
+        Most { items, rule: "prompt_messages_max" }
+    }
+
+    fn messages(&self, media: &mut Media, words: &AiPolicy) -> Result<(), Violation> {
+        let Some(raw) = self.get("messages") else {
+            return Err(wrong("/messages", "provider", "there are none: this path takes conversations alone"));
+        };
+        each(raw, "/messages", Self::most(words), &mut |pointer, raw| {
             let message = Members::of(raw, pointer)?;
             message.has_no_twin_of(OF_MESSAGES.iter(), pointer)?;
             if let Some(content) = message.get("content") {
@@ -280,16 +341,16 @@ impl<'b> Members<'b> {
             }
             Ok(())
         })?;
-        if let Some(system) = self.get("system") {
-            media.add(system, "/system", 0, words)?;
+        match self.get("system") {
+            Some(system) => media.add(system, "/system", 0, words),
+            None => Ok(()),
         }
-        let is_said = |name: &&&str| self.get(name).is_some_and(|raw| raw.get() != "null");
-        if let Some(name) = UNBOUNDED.iter().find(is_said).filter(|_| words.strict) {
-            let detail = "nobody can say before what it costs: strict budgets let it not pass";
-            return Err(wrong(format!("/{name}"), "strict", detail));
-        }
-        let Some(raw) = self.get("tools").filter(|raw| raw.get() != "null") else { return Ok((media, false)) };
-        let count = each(raw, "/tools", Most { items: TOOLS_MAX, rule: "provider" }, &mut |pointer, raw| {
+    }
+
+    /// How many there are.
+    fn tools(&self, words: &AiPolicy) -> Result<usize, Violation> {
+        let Some(raw) = self.get("tools").filter(|raw| raw.get() != "null") else { return Ok(0) };
+        each(raw, "/tools", Most { items: TOOLS_MAX, rule: "provider" }, &mut |pointer, raw| {
             let tool = Members::of(raw, pointer)?;
             tool.has_no_twin_of(["type"].iter(), pointer)?;
             let Some(kind) = tool.get("type").filter(|_| words.strict) else { return Ok(()) };
@@ -302,12 +363,11 @@ impl<'b> Members<'b> {
                     Err(wrong(format!("{pointer}/type"), "strict", detail))
                 }
             }
-        })?;
-        Ok((media, count > 0))
+        })
     }
 
     /// The object that this is.
-    fn of(raw: &'b RawValue, pointer: &str) -> Result<Self, Violation> {
+    pub(super) fn of(raw: &'b RawValue, pointer: &str) -> Result<Self, Violation> {
         let other = |_| wrong(pointer, "provider", "found something else; allowed: an object with each member once");
         serde_json::from_str(raw.get()).map_err(other)
     }
@@ -315,7 +375,13 @@ impl<'b> Members<'b> {
 
 impl Media {
     /// A text, or parts of which some may be more than their bytes say.
-    fn add(&mut self, content: &RawValue, pointer: &str, depth: usize, words: &AiPolicy) -> Result<(), Violation> {
+    pub(super) fn add(
+        &mut self,
+        content: &RawValue,
+        pointer: &str,
+        depth: usize,
+        words: &AiPolicy,
+    ) -> Result<(), Violation> {
         if matches!(content.get().as_bytes(), [b'"' | b'n', ..]) {
             return Ok(());
         }
@@ -339,7 +405,7 @@ impl Media {
         Ok(())
     }
 
-    fn count(&mut self, pointer: String, words: &AiPolicy) -> Result<(), Violation> {
+    pub(super) fn count(&mut self, pointer: String, words: &AiPolicy) -> Result<(), Violation> {
         if words.strict && words.media_tokens == 0 {
             let detail = "nobody can say before what it counts for: set media_tokens to let it pass";
             return Err(wrong(pointer, "media_tokens", detail));
@@ -361,23 +427,34 @@ fn source_bytes(kind: &str, part: &Members<'_>) -> u64 {
         "image_url" => ("image_url", &["url"]),
         "input_audio" => ("input_audio", &["data"]),
         "image" => ("source", &["data", "url"]),
+        "input_image" => ("", &["image_url"]),
         _ => return 0,
     };
-    let Some(Ok(source)) = part.get(within).map(|raw| Members::of(raw, "")) else { return 0 };
-    let texts = names.iter().filter_map(|name| source.get(name)).map(RawValue::get).filter(|it| it.starts_with('"'));
-    texts.map(|it| it.len() as u64).sum()
+    let bytes = |source: &Members<'_>| {
+        let texts = names.iter().filter_map(|name| source.get(name)).map(RawValue::get);
+        texts.filter(|it| it.starts_with('"')).map(|it| it.len() as u64).sum()
+    };
+    match within {
+        "" => bytes(part),
+        _ => part.get(within).and_then(|raw| Members::of(raw, "").ok()).map_or(0, |it| bytes(&it)),
+    }
 }
 
 /// How many items a list may have, and by which word of the policy.
-struct Most {
-    items: usize,
-    rule: &'static str,
+pub(super) struct Most {
+    pub(super) items: usize,
+    pub(super) rule: &'static str,
 }
 
-type Give<'g, 'de> = &'g mut dyn FnMut(&str, &'de RawValue) -> Result<(), Violation>;
+pub(super) type Give<'g, 'de> = &'g mut dyn FnMut(&str, &'de RawValue) -> Result<(), Violation>;
 
 /// One by one with its place, no more than that; how many there are.
-fn each<'de>(list: &'de RawValue, pointer: &str, most: Most, give: Give<'_, 'de>) -> Result<usize, Violation> {
+pub(super) fn each<'de>(
+    list: &'de RawValue,
+    pointer: &str,
+    most: Most,
+    give: Give<'_, 'de>,
+) -> Result<usize, Violation> {
     let mut found = None;
     let items = Items { pointer, most: &most, give, found: &mut found };
     let read = serde_json::Deserializer::from_str(list.get()).deserialize_seq(items);
@@ -453,6 +530,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
 #[cfg(test)]
 mod tests {
+    use quorumgate_model::resource::AiProvider;
     use serde_json::json;
 
     use super::*;
@@ -464,7 +542,8 @@ mod tests {
     }
 
     fn sent(words: &AiPolicy, body: &str) -> String {
-        let asked = Asked::read(words, body.as_bytes()).unwrap_or_else(|found| panic!("{found:?}"));
+        let endpoint = if words.provider == AiProvider::Openai { Endpoint::Chat } else { Endpoint::Messages };
+        let asked = Asked::read(words, endpoint, body.as_bytes()).unwrap_or_else(|found| panic!("{found:?}"));
         String::from_utf8(asked.write(words, "theirs")).unwrap()
     }
 
@@ -509,6 +588,7 @@ mod tests {
             (r#"{"model":"m","messages":[],"STREAM":true}"#, "/STREAM", "provider"),
             (r#"{"model":"m","messages":[],"prompt":[1000]}"#, "/prompt", "strict"),
             (r#"{"model":"m","messages":[],"max_output_tokens":1000}"#, "/max_output_tokens", "strict"),
+            (r#"{"model":"m","messages":[],"input":"a"}"#, "/input", "strict"),
             (r#"{"model":"m","messages":[],"options":{"num_predict":1000}}"#, "/options", "strict"),
             (r#"{"model":"m","messages":[],"Prompt":"a"}"#, "/Prompt", "provider"),
             (
@@ -546,22 +626,98 @@ mod tests {
                 "strict",
             ),
         ] {
-            let Err(found) = Asked::read(&strict, body.as_bytes()) else { panic!("{body}") };
+            let Err(found) = Asked::read(&strict, Endpoint::Chat, body.as_bytes()) else { panic!("{body}") };
             assert_eq!((&*found.pointer, found.rule), (pointer, rule), "{body}");
         }
         let many = format!(r#"{{"model":"m","messages":[{}{{}}]}}"#, "{},".repeat(MESSAGES_MAX));
-        let Err(found) = Asked::read(&words(json!({})), many.as_bytes()) else { panic!("they are too many") };
+        let Err(found) = Asked::read(&words(json!({})), Endpoint::Chat, many.as_bytes()) else {
+            panic!("they are too many")
+        };
         assert_eq!((&*found.pointer, found.rule), ("/messages", "prompt_messages_max"));
         let deep = "[".repeat(100_000);
         let body = format!(r#"{{"model":"m","messages":{deep}"#);
-        assert!(Asked::read(&strict, body.as_bytes()).is_err());
+        assert!(Asked::read(&strict, Endpoint::Chat, body.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn other_ways_of_asking_are_bounded_too() {
+        use Endpoint::{Embeddings, Responses};
+        let openai = words(json!({ "max_tokens_max": 50 }));
+        let write = |endpoint, body: &str| {
+            let asked = Asked::read(&openai, endpoint, body.as_bytes()).unwrap_or_else(|found| panic!("{found:?}"));
+            let costs = asked.costs(&openai, None);
+            assert_eq!(costs.input, body.len() as u64 + AROUND_TOKENS + asked.has_tools as u64 * TOOLS_TOKENS);
+            (String::from_utf8(asked.write(&openai, "t")).unwrap(), costs.output)
+        };
+        let sent = |text: &str, output| (text.to_owned(), output);
+        let asked = r#"{"model":"m","input":["a",[1,2],3],"dimensions":8,"max_tokens":7}"#;
+        assert_eq!(
+            write(Embeddings, asked),
+            sent(r#"{"model":"t","input":["a",[1,2],3],"dimensions":8,"max_tokens":7}"#, 0)
+        );
+        let asked = r#"{"model":"m","input":"a","stream":true,"max_output_tokens":70,"stream_options":{"a":1},"background":false}"#;
+        let expected = r#"{"model":"t","input":"a","stream":true,"stream_options":{"a":1},"background":false,"max_output_tokens":50}"#;
+        assert_eq!(write(Responses, asked), sent(expected, 50));
+        let asked = r#"{"model":"m","instructions":"b","input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},
+            {"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c",
+            "output":"x"},{"type":"message","role":"assistant","status":"completed","id":"i","content":[{"type":"output_text",
+            "text":"a","annotations":[],"logprobs":[]}]}],"max_tokens":9,"tools":[{"type":"function","name":"f"}]}"#;
+        assert_eq!(write(Responses, asked).1, 9);
+        for (endpoint, body, pointer, rule) in [
+            (Embeddings, r#"{"model":"m"}"#, "/input", "provider"),
+            (Embeddings, r#"{"model":"m","input":7}"#, "/input", "provider"),
+            (Embeddings, r#"{"model":"m","input":[{"image":"a"}]}"#, "/input/0", "media_tokens"),
+            (Embeddings, r#"{"model":"m","input":[[1,"a"]]}"#, "/input/0", "provider"),
+            (Embeddings, r#"{"model":"m","input":"a","messages":[]}"#, "/messages", "strict"),
+            (Embeddings, r#"{"model":"m","Input":"a","input":"a"}"#, "/Input", "provider"),
+            (Responses, r#"{"model":"m"}"#, "/input", "provider"),
+            (Responses, r#"{"model":"m","input":"a","messages":[]}"#, "/messages", "strict"),
+            (Responses, r#"{"model":"m","input":"a","previous_response_id":"r"}"#, "/previous_response_id", "strict"),
+            (Responses, r#"{"model":"m","input":"a","conversation":"r"}"#, "/conversation", "strict"),
+            (Responses, r#"{"model":"m","input":"a","prompt":{"id":"p"}}"#, "/prompt", "strict"),
+            (Responses, r#"{"model":"m","input":"a","background":true}"#, "/background", "strict"),
+            (Responses, r#"{"model":"m","input":[{"type":"item_reference","id":"i"}]}"#, "/input/0", "strict"),
+            (Responses, r#"{"model":"m","input":[{"id":"i"}]}"#, "/input/0", "strict"),
+            (
+                Responses,
+                r#"{"model":"m","input":[{"type":"reasoning","id":"i","summary":[]}]}"#,
+                "/input/0",
+                "media_tokens",
+            ),
+            (
+                Responses,
+                r#"{"model":"m","input":[{"role":"user","content":"a","file":"x"}]}"#,
+                "/input/0/file",
+                "media_tokens",
+            ),
+            (
+                Responses,
+                r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_id":"f"}]}]}"#,
+                "/input/0/content/0",
+                "media_tokens",
+            ),
+            (
+                Responses,
+                r#"{"model":"m","input":[{"type":"function_call_output","call_id":"c","output":[{"type":"input_image","image_url":"x"}]}]}"#,
+                "/input/0/output/0",
+                "media_tokens",
+            ),
+            (Responses, r#"{"model":"m","input":"a","tools":[{"type":"mcp"}]}"#, "/tools/0/type", "strict"),
+        ] {
+            let Err(found) = Asked::read(&openai, endpoint, body.as_bytes()) else { panic!("{body}") };
+            assert_eq!((&*found.pointer, found.rule), (pointer, rule), "{body}");
+        }
+        let many = words(json!({ "prompt_messages_max": 1 }));
+        let body = r#"{"model":"m","input":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}"#;
+        assert_eq!(Asked::read(&many, Responses, body.as_bytes()).err().unwrap().rule, "prompt_messages_max");
     }
 
     #[test]
     fn what_is_reserved_is_no_less_than_what_it_can_cost() {
         let body = r#"{"model":"m","messages":[{"role":"user","content":"hello"}],"max_tokens":10,"n":3}"#;
         let costs = |words: &AiPolicy, body: &str, usual| {
-            Asked::read(words, body.as_bytes()).unwrap_or_else(|found| panic!("{found:?}")).costs(words, usual)
+            let asked = Asked::read(words, Endpoint::Chat, body.as_bytes());
+            asked.unwrap_or_else(|found| panic!("{found:?}")).costs(words, usual)
         };
         let strict = words(json!({}));
         let expected = Tokens { input: body.len() as u64 + AROUND_TOKENS, output: 30 };

@@ -2,10 +2,13 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use quorumgate_model::resource::{AiTarget, Name};
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    resource::{AiTarget, Name},
+};
 use serde::Serialize;
 
-use super::{Plan, counted::Counted};
+use super::{Plan, counted::Counted, endpoint::Endpoint};
 use crate::{limits::Tokens, record::Record};
 
 /// Sums of prices are kept in millionths of what is told.
@@ -13,6 +16,7 @@ pub(super) const PARTS_OF_MICRO: u128 = 1_000_000;
 
 pub(crate) struct Call {
     plan: Rc<Plan>,
+    endpoint: Endpoint,
     /// The model's, in the policy.
     place: usize,
     choices: u64,
@@ -37,6 +41,8 @@ pub(super) struct Bill {
     pub(super) tokens: Tokens,
     /// The provider said so. Else it is what was reserved, as far as nothing better is known.
     pub(super) is_told: bool,
+    /// It is more than was reserved: a policy that is not strict, or a provider that does not keep to what it was told.
+    pub(super) is_over: bool,
     /// In millionths of millionths of a unit of money.
     pub(super) cost: u128,
 }
@@ -56,9 +62,10 @@ pub(crate) struct Line<'a> {
 }
 
 impl Call {
-    pub(super) fn new(plan: &Rc<Plan>, place: usize, reserved: Tokens, choices: u64) -> Self {
+    pub(super) fn new(plan: &Rc<Plan>, endpoint: Endpoint, place: usize, reserved: Tokens, choices: u64) -> Self {
         Self {
             plan: plan.clone(),
+            endpoint,
             place,
             choices,
             reserved,
@@ -87,6 +94,7 @@ impl Call {
         let counted = self.counted.borrow();
         match counted.whole() {
             Some(tokens) => (tokens, true),
+            None if mutants::is(Mutant::AbortedFree) => (Tokens::default(), true),
             None => {
                 let input = counted.input().unwrap_or(self.reserved.input);
                 (Tokens { input, output: self.reserved.output }, false)
@@ -98,12 +106,13 @@ impl Call {
     pub(crate) fn settle(&mut self, record: &mut Record) {
         let (tokens, is_told) = self.tokens();
         if let Some(admitted) = &mut record.admitted {
-            admitted.settle_tokens(tokens);
+            admitted.settle_tokens(if mutants::is(Mutant::ReserveSettled) { self.reserved } else { tokens });
         }
         let price = self.target.as_ref().map_or((0, 0), |it| (it.input_price, it.output_price));
         let cost = u128::from(tokens.input) * u128::from(price.0) + u128::from(tokens.output) * u128::from(price.1);
-        let bill = Bill { tokens, is_told, cost };
-        if self.stand == Stand::Asked && is_told {
+        let is_over = tokens.input > self.reserved.input || tokens.output > self.reserved.output;
+        let bill = Bill { tokens, is_told, is_over, cost };
+        if self.stand == Stand::Asked && is_told && self.endpoint != Endpoint::Embeddings {
             self.plan.lengths[self.place].borrow_mut().add(tokens.output / self.choices.max(1));
         }
         let consumer = record.identity.as_ref().and_then(|it| {
@@ -117,7 +126,7 @@ impl Call {
     }
 
     pub(crate) fn line(&self) -> Line<'_> {
-        let bill = self.bill.unwrap_or(Bill { tokens: self.reserved, is_told: false, cost: 0 });
+        let bill = self.bill.unwrap_or(Bill { tokens: self.reserved, is_told: false, is_over: false, cost: 0 });
         Line {
             model: self.model(),
             target: self.target.as_ref().map(|it| &*it.model),

@@ -1,8 +1,9 @@
 //! What a provider says that an answer has cost: of one object, or of the events of a stream.
 
-use quorumgate_model::resource::AiProvider;
+use quorumgate_model::mutants::{self, Mutant};
 use serde::{Deserialize, de::IgnoredAny};
 
+use super::endpoint::Endpoint;
 use crate::limits::Tokens;
 
 /// No answer has more; what says so is not believed.
@@ -47,6 +48,14 @@ struct Said {
     choices: Option<Vec<IgnoredAny>>,
 }
 
+/// An event of the Responses API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Step {
+    r#type: Option<String>,
+    response: Option<Message>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Message {
@@ -63,16 +72,17 @@ impl Usage {
 
     fn output(&self) -> Option<u64> {
         // Some leave out of the completion what was thought before it.
-        let beyond = self.total_tokens.map(|it| it.saturating_sub(self.prompt_tokens.unwrap_or(it)));
-        let completion = self.completion_tokens.map(|it| it.max(beyond.unwrap_or(0)));
-        completion.or(self.output_tokens).filter(|it| *it <= TOKENS_MAX)
+        let beyond = self.total_tokens.map(|it| it.saturating_sub(self.input().unwrap_or(it)));
+        let beyond = beyond.filter(|_| !mutants::is(Mutant::ThoughtUncounted));
+        let said = self.completion_tokens.or(self.output_tokens).map(|it| it.max(beyond.unwrap_or(0)));
+        said.filter(|it| *it <= TOKENS_MAX)
     }
 }
 
 impl Counted {
     /// None: it was not said, or not to the end.
     pub(super) fn whole(&self) -> Option<Tokens> {
-        self.known().filter(|_| self.is_whole)
+        self.known().filter(|_| self.is_whole || mutants::is(Mutant::UnfinishedBelieved))
     }
 
     /// What is certain of it although the rest did not come.
@@ -90,26 +100,32 @@ impl Counted {
     }
 
     /// One answer, all of it.
-    pub(super) fn answer(&mut self, json: &[u8]) {
+    pub(super) fn answer(&mut self, endpoint: Endpoint, json: &[u8]) {
         let usage = serde_json::from_slice::<Said>(json).ok().and_then(|said| said.usage);
         if let Some(usage) = usage {
-            (self.input, self.output) = (usage.input(), usage.output());
+            let nothing = (endpoint == Endpoint::Embeddings).then_some(0);
+            (self.input, self.output) = (usage.input(), usage.output().or(nothing));
         }
         self.ends();
     }
 
     /// The data of one event.
-    pub(super) fn event(&mut self, provider: AiProvider, data: &[u8]) -> Event {
+    pub(super) fn event(&mut self, endpoint: Endpoint, data: &[u8]) -> Event {
         if data.trim_ascii() == DONE {
             self.ends();
             return Event::Said;
         }
         // Nearly all of them say nothing about it.
         let may_say = contains(data, b"usage") || contains(data, b"message_stop");
+        if endpoint == Endpoint::Responses && may_say {
+            self.step(data);
+            return Event::Said;
+        }
         let said = may_say.then(|| serde_json::from_slice::<Said>(data).ok()).flatten();
         let Some(said) = said else { return Event::Said };
-        match provider {
-            AiProvider::Openai => {
+        match endpoint {
+            Endpoint::Embeddings | Endpoint::Responses => Event::Said,
+            Endpoint::Chat => {
                 let Some(usage) = said.usage else { return Event::Said };
                 // Some tell it with every event: the last one counts.
                 self.input = usage.input().or(self.input);
@@ -119,7 +135,7 @@ impl Counted {
                     false => Event::Said,
                 }
             }
-            AiProvider::Anthropic => {
+            Endpoint::Messages => {
                 match said.r#type.as_deref() {
                     // What it says of the output there is how it begins.
                     Some("message_start") => self.input = said.message.and_then(|it| it.usage?.input()),
@@ -137,6 +153,19 @@ impl Counted {
     }
 }
 
+impl Counted {
+    /// Of the Responses API: the last one says it all.
+    fn step(&mut self, data: &[u8]) {
+        const LAST: [&str; 3] = ["response.completed", "response.incomplete", "response.failed"];
+        let Ok(step) = serde_json::from_slice::<Step>(data) else { return };
+        let is_last = step.r#type.is_some_and(|it| LAST.contains(&&*it));
+        if let Some(usage) = step.response.and_then(|it| it.usage).filter(|_| is_last) {
+            (self.input, self.output) = (usage.input(), usage.output());
+            self.ends();
+        }
+    }
+}
+
 fn contains(data: &[u8], word: &[u8]) -> bool {
     data.windows(word.len()).any(|it| it == word)
 }
@@ -145,10 +174,10 @@ fn contains(data: &[u8], word: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn check(provider: AiProvider, events: &[&str], whole: Option<(u64, u64)>, input: Option<u64>) {
+    fn check(endpoint: Endpoint, events: &[&str], whole: Option<(u64, u64)>, input: Option<u64>) {
         let mut counted = Counted::default();
         for it in events {
-            counted.event(provider, it.as_bytes());
+            counted.event(endpoint, it.as_bytes());
         }
         assert_eq!(counted.whole().map(|it| (it.input, it.output)), whole, "{events:?}");
         assert_eq!(counted.input(), input, "{events:?}");
@@ -159,7 +188,7 @@ mod tests {
         let say = r#"{"choices":[{"delta":{"content":"usage"}}],"usage":null}"#;
         let usage = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}"#;
         let so_far = r#"{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":1}}"#;
-        use AiProvider::{Anthropic, Openai};
+        use Endpoint::{Chat as Openai, Messages as Anthropic, Responses};
         check(Openai, &[say, usage, " [DONE]"], Some((5, 7)), Some(5));
         check(Openai, &[so_far, usage, "[DONE]"], Some((5, 7)), Some(5));
         check(Openai, &[say, usage], None, Some(5));
@@ -174,11 +203,24 @@ mod tests {
         check(Anthropic, &[start, delta], None, Some(113));
         check(Anthropic, &[start], None, Some(113));
         check(Anthropic, &[start, stop], None, Some(113));
+        let said = r#"{"type":"response.output_text.delta","delta":"usage"}"#;
+        let begun = r#"{"type":"response.created","response":{"usage":null}}"#;
+        let done = |kind: &str, usage: &str| format!(r#"{{"type":"response.{kind}","response":{{"usage":{usage}}}}}"#);
+        let usage =
+            r#"{"input_tokens":5,"input_tokens_details":{"cached_tokens":3},"output_tokens":7,"total_tokens":12}"#;
+        for last in ["completed", "incomplete", "failed"] {
+            check(Responses, &[begun, said, &done(last, usage)], Some((5, 7)), Some(5));
+        }
+        let thought = done("completed", r#"{"input_tokens":5,"output_tokens":7,"total_tokens":112}"#);
+        check(Responses, &[begun, &thought], Some((5, 107)), Some(5));
+        check(Responses, &[begun, said, &done("failed", "null")], None, None);
+        check(Responses, &[begun, said, &done("in_progress", usage)], None, None);
+        check(Responses, &[begun, said, "[DONE]"], None, None);
     }
 
     #[test]
     fn only_what_says_nothing_else_is_not_for_the_client() {
-        let event = |data: &str| Counted::default().event(AiProvider::Openai, data.as_bytes());
+        let event = |data: &str| Counted::default().event(Endpoint::Chat, data.as_bytes());
         assert_eq!(event(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#), Event::UsageAlone);
         for said in [
             r#"{"choices":[{"index":0}],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#,
@@ -192,11 +234,19 @@ mod tests {
 
     #[test]
     fn an_answer_has_cost_what_it_says() {
-        let whole = |json: &str| {
+        let of = |endpoint, json: &str| {
             let mut counted = Counted::default();
-            counted.answer(json.as_bytes());
+            counted.answer(endpoint, json.as_bytes());
             counted.whole().map(|it| (it.input, it.output))
         };
+        let whole = |json: &str| of(Endpoint::Chat, json);
+        let embedded = r#"{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":5,"total_tokens":5}}"#;
+        assert_eq!((of(Endpoint::Embeddings, embedded), whole(embedded)), (Some((5, 0)), None));
+        assert_eq!(
+            of(Endpoint::Responses, r#"{"usage":{"input_tokens":5,"output_tokens":7,"total_tokens":12}}"#),
+            Some((5, 7))
+        );
+        assert_eq!(of(Endpoint::Responses, r#"{"status":"queued","usage":null}"#), None);
         assert_eq!(whole(r#"{"id":"x","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#), Some((5, 7)));
         assert_eq!(whole(r#"{"type":"message","usage":{"input_tokens":5,"output_tokens":7}}"#), Some((5, 7)));
         assert_eq!(whole(r#"{"usage":{"input_tokens":5}}"#), None);

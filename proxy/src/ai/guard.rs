@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use regex::RegexSet;
 use serde_json::Value;
 
-use crate::inspect::{Violation, pointer, strings};
+use crate::inspect::{Step, Violation, pointer, strings};
 
 /// How far back a pattern may reach over the pieces of a stream.
 const WINDOW_BYTES: usize = 4 << 10;
@@ -27,11 +27,19 @@ pub(super) fn request(set: &RegexSet, json: &[u8]) -> Option<Violation> {
     }
 }
 
+/// What answers of the Responses API say again of their request.
+const ASKED: [&str; 4] = ["instructions", "tools", "metadata", "prompt"];
+
 /// Whether it may be said.
 pub(super) fn answer(set: &RegexSet, json: &[u8]) -> bool {
     let mut denied = false;
-    let read = strings::each(json, &mut |_, text| denied |= set.is_match(text));
+    let read = strings::each(json, &mut |path, text| denied |= !is_asked(path) && set.is_match(text));
     read.is_ok() && !denied
+}
+
+fn is_asked(path: &[Step<'_>]) -> bool {
+    let first = path.iter().find(|step| !matches!(step, Step::Key(it) if *it == "response"));
+    matches!(first, Some(Step::Key(it)) if ASKED.contains(&&**it))
 }
 
 /// The texts of a stream, each with what was said of it last.
@@ -52,6 +60,9 @@ impl Window {
             // Nobody's text: an empty comment, or the word that ends a stream.
             return !self.set.is_match(&String::from_utf8_lossy(data));
         };
+        if said.get("type").and_then(Value::as_str).is_some_and(|it| it.starts_with("response.")) {
+            return self.response(&said, data);
+        }
         let choices = said.get("choices").and_then(Value::as_array).into_iter().flatten();
         choices.chain([&said]).all(|it| {
             let index = it.get("index").and_then(Value::as_u64).unwrap_or(0);
@@ -60,6 +71,15 @@ impl Window {
                 None => true,
             })
         })
+    }
+
+    /// An event of the Responses API: a piece of one text of one item, or whole texts.
+    fn response(&mut self, said: &Value, data: &[u8]) -> bool {
+        let Some(text) = said.get("delta").and_then(Value::as_str) else { return answer(&self.set, data) };
+        let number = |name: &str| said.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let name = ["type", "item_id"].map(|it| said.get(it).and_then(Value::as_str).unwrap_or_default());
+        let part = number("content_index").max(number("summary_index"));
+        self.says(number("output_index"), &format!("{} {} {part}", name[0], name[1]), text)
     }
 
     fn walk(&mut self, index: u64, name: &str, value: &Value) -> bool {
@@ -110,6 +130,28 @@ mod tests {
         assert!(answer(&set(), br#"{"choices":[{"message":{"content":"a plan"}}]}"#));
         assert!(!answer(&set(), br#"{"choices":[{"message":{"content":"secret plan"}}]}"#));
         assert!(!answer(&set(), b"not JSON"));
+    }
+
+    #[test]
+    fn the_responses_api_has_pieces_of_its_own() {
+        let piece = |item: &str, text: &str| {
+            format!(r#"{{"type":"response.output_text.delta","item_id":"{item}","output_index":0,"delta":"{text}"}}"#)
+        };
+        let passes = |pieces: &[String]| {
+            let mut window = Window::new(set());
+            pieces.iter().all(|it| window.passes(it.as_bytes()))
+        };
+        assert!(passes(&[piece("a", "a sec"), piece("b", "ret plan")]), "two items are two texts");
+        assert!(!passes(&[piece("a", "a sec"), piece("b", "x"), piece("a", "ret plan")]));
+        let done = |member: &str| {
+            format!(
+                r#"{{"type":"response.completed","response":{{"{member}":[{{"content":[{{"text":"secret plan"}}]}}]}}}}"#
+            )
+        };
+        assert!(!passes(&[done("output")]));
+        assert!(passes(&[done("instructions")]), "that is what was asked");
+        assert!(answer(&set(), br#"{"instructions":"no secret plan","output":[]}"#));
+        assert!(!answer(&set(), br#"{"output":[{"instructions":"secret plan"}]}"#));
     }
 
     #[test]

@@ -9,16 +9,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use quorumgate_model::resource::AiProvider;
-
 use super::{
     counted::{Counted, Event},
+    endpoint::Endpoint,
     events::{self, Events, Piece},
     guard::Window,
 };
 use crate::{body::ResponseBody, held::Holding, metrics::WorkerMetrics, upstream::Failure};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 
 /// What is held of an answer that is one object, until it says what it has cost.
 const JSON_BYTES_MAX: usize = 4 << 20;
@@ -36,11 +35,12 @@ pub struct Metered {
 
 enum How {
     Json {
+        endpoint: Endpoint,
         /// None: it is longer than can be held.
         text: Option<(Vec<u8>, Holding)>,
     },
     Events {
-        provider: AiProvider,
+        endpoint: Endpoint,
         events: Events,
         hides_usage: bool,
         window: Option<Window>,
@@ -48,13 +48,14 @@ enum How {
 }
 
 impl Metered {
-    pub(super) fn json(inner: ResponseBody, counted: Rc<RefCell<Counted>>, metrics: &Arc<WorkerMetrics>) -> Self {
-        let mut it = Self {
-            inner,
-            counted,
-            how: How::Json { text: Some((Vec::new(), Holding::new(0, metrics))) },
-            ended: false,
-        };
+    pub(super) fn json(
+        inner: ResponseBody,
+        endpoint: Endpoint,
+        counted: Rc<RefCell<Counted>>,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Self {
+        let how = How::Json { endpoint, text: Some((Vec::new(), Holding::new(0, metrics))) };
+        let mut it = Self { inner, counted, how, ended: false };
         // One piece is never polled for more.
         if it.inner.is_end_stream() {
             it.ends();
@@ -64,12 +65,12 @@ impl Metered {
 
     pub(super) fn events(
         inner: ResponseBody,
-        provider: AiProvider,
+        endpoint: Endpoint,
         counted: Rc<RefCell<Counted>>,
         hides_usage: bool,
         window: Option<Window>,
     ) -> Self {
-        let how = How::Events { provider, events: Events::default(), hides_usage, window };
+        let how = How::Events { endpoint, events: Events::default(), hides_usage, window };
         Self { inner, counted, how, ended: false }
     }
 
@@ -77,7 +78,7 @@ impl Metered {
     fn pass(&mut self, bytes: Bytes) -> Bytes {
         let counted = &mut *self.counted.borrow_mut();
         match &mut self.how {
-            How::Json { text } => {
+            How::Json { text, .. } => {
                 if let Some((whole, holding)) = text {
                     match whole.len() + bytes.len() <= JSON_BYTES_MAX {
                         true => {
@@ -89,7 +90,7 @@ impl Metered {
                 }
                 bytes
             }
-            How::Events { provider, events, hides_usage, window } => {
+            How::Events { endpoint, events, hides_usage, window } => {
                 let mut out = Vec::new();
                 let mut cut = false;
                 events.push(&bytes, |piece| match piece {
@@ -100,7 +101,7 @@ impl Metered {
                             cut = true;
                             return;
                         }
-                        let is_hidden = counted.event(*provider, &data) == Event::UsageAlone && *hides_usage;
+                        let is_hidden = counted.event(*endpoint, &data) == Event::UsageAlone && *hides_usage;
                         if !is_hidden {
                             out.extend_from_slice(event);
                         }
@@ -127,20 +128,20 @@ impl Metered {
         }
         let counted = &mut *self.counted.borrow_mut();
         match &mut self.how {
-            How::Json { text } => {
+            How::Json { endpoint, text } => {
                 if let Some((whole, _)) = text.take() {
-                    counted.answer(&whole);
+                    counted.answer(*endpoint, &whole);
                 }
                 Bytes::new()
             }
-            How::Events { provider, events, window, .. } => {
+            How::Events { endpoint, events, window, .. } => {
                 let rest = events.rest();
                 let data = events::data(&rest);
                 if window.as_mut().is_some_and(|window| !window.passes(&data)) {
                     return Bytes::from_static(CUT);
                 }
                 // The end of its bytes is not the end of what it says: that has a word of its own.
-                counted.event(*provider, &data);
+                counted.event(*endpoint, &data);
                 rest.into()
             }
         }

@@ -5,8 +5,10 @@ mod accounts;
 mod asked;
 mod call;
 mod counted;
+mod endpoint;
 mod events;
 mod guard;
+mod inputs;
 mod metered;
 
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};
@@ -15,7 +17,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use quorumgate_model::{
-    resource::{AiModel, AiPolicy, AiProvider, AiTarget, Name, Policy, PolicyKind, ai_patterns},
+    mutants::{self, Mutant},
+    resource::{AiModel, AiPolicy, AiTarget, Name, Policy, PolicyKind, ai_patterns},
     ruleset::Ruleset,
 };
 use regex::RegexSet;
@@ -28,7 +31,7 @@ pub use self::{
     accounts::{BEYOND, Used},
     metered::Metered,
 };
-use self::{asked::Asked, call::Stand, guard::Window};
+use self::{asked::Asked, call::Stand, endpoint::Endpoint, guard::Window};
 use crate::{
     body::{RequestBody, ResponseBody},
     exchange,
@@ -139,11 +142,16 @@ impl Plan {
     }
 
     /// What the costs of a request are known for.
-    fn ending(&self) -> &'static str {
-        match self.words.provider {
-            AiProvider::Openai => "/chat/completions",
-            AiProvider::Anthropic => "/messages",
-        }
+    fn endpoint(&self, path: &str) -> Result<Endpoint, Refusal> {
+        let all = Endpoint::all(self.words.provider);
+        let found = all.iter().copied().find(|it| path.ends_with(it.ending()));
+        let taken = found.or_else(|| mutants::is(Mutant::UncountedPath).then_some(all[0]));
+        taken.ok_or_else(|| {
+            let endings: Vec<_> = all.iter().map(|it| it.ending()).collect();
+            let detail = format!("this route asks models by paths that end in {}", endings.join(", "));
+            let (place, pointer, rule) = (Place::Path, String::new(), "provider");
+            self.refused(Violation { place, pointer, rule, detail: detail.into() })
+        })
     }
 
     fn refused(&self, found: Violation) -> Refusal {
@@ -180,22 +188,20 @@ pub(crate) async fn send(
     if parts.method != Method::POST {
         return Err(Refusal::MethodNotAllowed(vec![Method::POST.to_string()]));
     }
-    if !parts.uri.path().ends_with(ai.ending()) {
-        let detail = format!("this route asks models by paths that end in {}", ai.ending());
-        let (place, pointer, rule) = (Place::Path, String::new(), "provider");
-        return Err(ai.refused(Violation { place, pointer, rule, detail: detail.into() }));
-    }
+    let endpoint = ai.endpoint(parts.uri.path())?;
     let bytes = read(record, ai, &parts.headers, body).await?;
-    let asked = Asked::read(&ai.words, &bytes).map_err(|found| ai.refused(found))?;
+    let asked = Asked::read(&ai.words, endpoint, &bytes).map_err(|found| ai.refused(found))?;
     let place = ai.place_of(&asked.model)?;
-    if let Some(found) = ai.prompt.as_ref().and_then(|set| guard::request(set, &bytes)) {
+    let is_alias = || ai.words.models[place].targets.iter().all(|it| it.model != asked.model);
+    let is_guarded = !(mutants::is(Mutant::AliasUnguarded) && is_alias());
+    if let Some(found) = ai.prompt.as_ref().filter(|_| is_guarded).and_then(|set| guard::request(set, &bytes)) {
         return Err(ai.refused(found));
     }
     let reserved = asked.costs(&ai.words, ai.lengths[place].borrow().p95());
     // All there is to be paid is known: now it is let in or not.
     exchange::within_limits(record, plan, came, Known::Body(reserved)).await?;
     ai.metrics.count(PolicyResult::Passed);
-    record.ai = Some(Box::new(Call::new(ai, place, reserved, asked.choices)));
+    record.ai = Some(Box::new(Call::new(ai, endpoint, place, reserved, asked.choices)));
     prepare(&mut parts.headers);
     let worker = record.conn.worker.clone();
     let order = in_order(&ai.words.models[place], || worker.ids.random());
@@ -213,7 +219,7 @@ pub(crate) async fn send(
         let is_last = tried + 1 == order.len();
         match sent {
             Ok(response) if !is_last && gives_way(response.status()) => {}
-            Ok(response) => return answered(record, ai, &asked, response).await,
+            Ok(response) => return answered(record, ai, endpoint, &asked, response).await,
             Err(refusal) => {
                 let unsent = was_not_sent(&refusal);
                 if unsent {
@@ -273,6 +279,12 @@ fn prepare(headers: &mut HeaderMap) {
         HeaderName::from_static("openai-project"),
         // With it a request might be tried again after it was charged for.
         HeaderName::from_static("idempotency-key"),
+        // Some servers go by these instead of by the path and the method that were looked at.
+        HeaderName::from_static("x-original-url"),
+        HeaderName::from_static("x-rewrite-url"),
+        HeaderName::from_static("x-http-method-override"),
+        HeaderName::from_static("x-http-method"),
+        HeaderName::from_static("x-method-override"),
         header::CONTENT_ENCODING,
         header::TRAILER,
         HeaderName::from_static("content-md5"),
@@ -335,6 +347,7 @@ fn was_not_sent(refusal: &Refusal) -> bool {
 async fn answered(
     record: &mut Record,
     ai: &Rc<Plan>,
+    endpoint: Endpoint,
     asked: &Asked<'_>,
     response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
@@ -353,20 +366,22 @@ async fn answered(
     let (mut head, body) = response.into_parts();
     let is_packed = head.headers.get_all(header::CONTENT_ENCODING).iter().any(|it| it.as_bytes() != b"identity");
     let is_stream = Media::of(&head.headers).only() == Some("text/event-stream");
-    if is_packed && ai.response.is_some() {
+    // Numbers say nothing.
+    let guard = ai.response.as_ref().filter(|_| endpoint != Endpoint::Embeddings);
+    if is_packed && guard.is_some() {
         return Err(ai.answer_refused("it is packed, and cannot be looked at"));
     }
-    let body = match &ai.response {
+    let body = match guard {
         _ if is_packed => body,
         response if is_stream => {
             head.headers.remove(header::CONTENT_LENGTH);
-            let window = response.clone().map(Window::new);
-            let metered = Metered::events(body, ai.words.provider, counted, asked.hides_usage(&ai.words), window);
+            let window = response.cloned().map(Window::new);
+            let metered = Metered::events(body, endpoint, counted, asked.hides_usage(), window);
             ResponseBody::Metered(Box::new(metered))
         }
-        None => ResponseBody::Metered(Box::new(Metered::json(body, counted, &record.conn.worker.metrics))),
+        None => ResponseBody::Metered(Box::new(Metered::json(body, endpoint, counted, &record.conn.worker.metrics))),
         Some(set) => {
-            let metered = Metered::json(body, counted, &record.conn.worker.metrics);
+            let metered = Metered::json(body, endpoint, counted, &record.conn.worker.metrics);
             let whole = bodies::whole(record, ResponseBody::Metered(Box::new(metered)), ANSWER_BYTES_MAX).await?;
             let Some(bytes) = whole else { return Err(ai.answer_refused("it is too large to be looked at")) };
             if !guard::answer(set, &bytes) {

@@ -31,7 +31,7 @@ use self::{
 };
 pub(crate) use self::{
     contract::{Contracts, Promise},
-    found::{Place, Violation, Violations, pointer},
+    found::{Place, Step, Violation, Violations, pointer},
     media::Media,
 };
 use crate::{
@@ -375,7 +375,7 @@ impl Asked {
                 scan.body(&parts.headers, media, bytes);
                 scan.found()
             }
-            PolicyKind::Contract(_) => self.visit.as_ref().map(|it| it.look(bytes)).unwrap_or_default(),
+            PolicyKind::Contract(_) => self.visit.as_ref().map(|it| it.look(&parts.headers, bytes)).unwrap_or_default(),
             PolicyKind::Ip(_) | PolicyKind::Version(_) | PolicyKind::Ai(_) | PolicyKind::Mask(_) => Vec::new(),
             PolicyKind::Anomaly(_) | PolicyKind::Bot(_) | PolicyKind::Portal(_) => Vec::new(),
         }

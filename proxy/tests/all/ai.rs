@@ -80,23 +80,31 @@ impl Provider {
         if let Some(status) = *self.0.fails.lock().unwrap() {
             return whole(status, &json!({"error": {"message": "our-key is wrong"}}));
         }
-        let prompt = asked["messages"][0]["content"].as_str().unwrap().to_owned();
+        let path = parts.uri.path();
+        let said = if asked["input"].is_null() { &asked["messages"][0]["content"] } else { &asked["input"] };
+        let prompt = said.as_str().unwrap().to_owned();
         let number = |word: &str| prompt.split(' ').find_map(|it| it.strip_prefix(word)?.parse::<u64>().ok());
         let input = prompt.split(' ').count() as u64;
-        let output = number("say=").unwrap_or(5).min(asked["max_tokens"].as_u64().unwrap_or(u64::MAX));
-        let is_anthropic = parts.uri.path().ends_with("/messages");
+        let most = asked["max_tokens"].as_u64().or(asked["max_output_tokens"].as_u64()).unwrap_or(u64::MAX);
+        let output = number("say=").unwrap_or(5).min(number("most=").unwrap_or(most));
+        let is_anthropic = path.ends_with("/messages");
         self.0.charged.fetch_add(input, Relaxed);
+        if path.ends_with("/embeddings") {
+            let usage = json!({"prompt_tokens": input, "total_tokens": input});
+            return whole(StatusCode::OK, &json!({"data": [{"embedding": [0.5]}], "usage": usage}));
+        }
         if asked["stream"] != json!(true) {
             self.0.charged.fetch_add(output, Relaxed);
-            let usage = match is_anthropic {
-                true => json!({"input_tokens": input, "output_tokens": output}),
-                false => json!({"prompt_tokens": input, "completion_tokens": output}),
+            let usage = match path.ends_with("/completions") {
+                false => json!({"input_tokens": input, "output_tokens": output}),
+                true => json!({"prompt_tokens": input, "completion_tokens": output}),
             };
             let said = vec!["word"; output as usize].join(" ");
             return whole(StatusCode::OK, &json!({"choices": [{"message": {"content": said}}], "usage": usage}));
         }
         let events = match is_anthropic {
             true => messages(input, output),
+            false if path.ends_with("/responses") => response(input, output),
             false => completion(input, output, asked["stream_options"]["include_usage"] == json!(true)),
         };
         let events: Vec<_> = events.into_iter().take(number("cut=").map_or(usize::MAX, |it| it as usize)).collect();
@@ -155,6 +163,21 @@ fn messages(input: u64, output: u64) -> Vec<(String, u64)> {
         .extend((0..output).map(|_| event("content_block_delta", json!({"index": 0, "delta": {"text": "word "}}), 1)));
     events.push(event("message_delta", json!({"delta": {}, "usage": {"output_tokens": output}}), 0));
     events.push(event("message_stop", json!({}), 0));
+    events
+}
+
+/// Events of the Responses API: its last one says what it has cost.
+fn response(input: u64, output: u64) -> Vec<(String, u64)> {
+    let event = |kind: &str, mut data: Value, tokens: u64| {
+        data["type"] = json!(kind);
+        (format!("event: {kind}\ndata: {data}\n\n"), tokens)
+    };
+    let piece = json!({"item_id": "i", "output_index": 0, "content_index": 0, "delta": "word "});
+    let text = json!([{"content": [{"type": "output_text", "text": "word ".repeat(output as usize)}]}]);
+    let usage = json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
+    let mut events = vec![event("response.created", json!({"response": {"status": "in_progress", "usage": null}}), 0)];
+    events.extend((0..output).map(|_| event("response.output_text.delta", piece.clone(), 1)));
+    events.push(event("response.completed", json!({"response": {"output": text, "usage": usage}}), 0));
     events
 }
 
@@ -468,6 +491,148 @@ async fn messages_of_anthropic_are_counted_by_their_own_events() {
     assert_eq!(world.first.last().1["max_tokens"], 20);
     world.settled(2, 0).await;
     assert_eq!((world.used(), world.first.charged()), (14, 14));
+}
+
+/// For `/responses` and `/embeddings`.
+fn input(prompt: &str, more: Value) -> String {
+    let mut body = json!({"model": "small", "input": prompt});
+    more.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
+    body.to_string()
+}
+
+#[tokio::test]
+async fn responses_are_counted_by_their_last_event_and_embeddings_by_what_was_read() {
+    let policy = json!({"prompt_deny": ["(?i)secret plan"], "response_deny": ["n1 n1 n1"]});
+    let world = world(policy, Some(local(100_000))).await;
+    let answer = world.post("/v1/responses", &input("a b", json!({"stream": true, "max_output_tokens": 3}))).await;
+    assert!(answer.contains("event: response.completed") && answer.contains("\"total_tokens\":5"), "{answer}");
+    let (headers, asked) = world.first.last();
+    let expected = json!({"model": "first-1", "input": "a b", "stream": true, "max_output_tokens": 3});
+    assert_eq!((&asked, headers["authorization"].as_bytes()), (&expected, &b"Bearer our-key"[..]));
+    assert_eq!(status(&world.post("/v1/responses", &input("a b say=50", json!({}))).await), 200);
+    assert_eq!(world.first.last().1["max_output_tokens"], 20);
+    let answer = world.post("/v1/embeddings", &input("a b c d", json!({"dimensions": 8}))).await;
+    assert!(status(&answer) == 200 && answer.contains("embedding"), "{answer}");
+    assert_eq!(world.first.last().1, json!({"model": "first-1", "input": "a b c d", "dimensions": 8}));
+    world.settled(3, 0).await;
+    assert_eq!((world.used(), world.first.charged()), (5 + 23 + 4, 5 + 23 + 4));
+
+    for path in ["/v1/responses", "/v1/embeddings"] {
+        let denied = world.post(path, &input("the Secret Plan", json!({}))).await;
+        assert_eq!(problem(&denied)["errors"][0]["pointer"], "/input", "{denied}");
+        check_problem(&world.post(path, &input("a", json!({"model": "first-1"}))).await, 400, "validation_failed");
+        // The next one is asked in the same way.
+        *world.first.0.fails.lock().unwrap() = Some(StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(status(&world.post(path, &input("a", json!({}))).await), 200);
+        assert_eq!(world.second.last().1["model"], "second-1");
+        *world.first.0.fails.lock().unwrap() = None;
+    }
+    let cut = world.post("/v1/responses", &input("a as=1 say=20", json!({"stream": true}))).await;
+    assert!(cut.contains("event: error\n") && !cut.contains("response.completed"), "{cut}");
+    // A stream that breaks off costs what was reserved.
+    world.settled(5, 1).await;
+    let before = world.used();
+    let body = input("a b cut=4", json!({"stream": true}));
+    assert!(!world.post("/v1/responses", &body).await.contains("response.completed"));
+    world.settled(5, 2).await;
+    assert_eq!(world.used() - before, body.len() as u64 + AROUND + 20);
+}
+
+#[tokio::test]
+async fn no_other_path_escapes_the_budget() {
+    let world = world(json!({}), Some(local(100_000))).await;
+    let body = request("a", json!({}));
+    for path in [
+        "/v1/completions",
+        "/v1/audio/speech",
+        "/v1/audio/transcriptions",
+        "/v1/images/generations",
+        "/v1/batches",
+        "/v1/messages",
+        "/v1/moderations",
+        "/v1/chat/completions/",
+        "/v1/Chat/Completions",
+        "/v1/CHAT/COMPLETIONS",
+        "/v1/chat/completions;v=1",
+        "/v1/chat/completions%00",
+        "/v1/chat%2Fcompletions",
+        "/v1/responses/compact",
+        "/v1/responses/r_1/cancel",
+        "/v1/embeddings/x",
+    ] {
+        let answer = world.post(path, &body).await;
+        assert!(matches!(status(&answer), 400 | 404), "{path}: {answer}");
+    }
+    for (line, code) in [
+        ("GET /v1/chat/completions", 405),
+        ("HEAD /v1/chat/completions", 405),
+        ("PUT /v1/chat/completions", 405),
+        ("DELETE /v1/responses", 405),
+        ("GET /v1/realtime", 405),
+        ("GET /v1/responses/r_1", 405),
+    ] {
+        let answer = ask(world.gateway.address, line, &[], "").await;
+        assert_eq!(status(&answer), code, "{line}: {answer}");
+    }
+    let upgrade = [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    assert_eq!(status(&ask(world.gateway.address, "GET /v1/realtime", &upgrade, "").await), 405);
+    assert_eq!((world.first.count(), world.second.count(), world.used()), (0, 0, 0));
+
+    // Spellings of a path that is counted are that path, for the provider too.
+    for path in ["/v1/chat/%63ompletions", "/v1/x/../chat/completions", "/v1/chat/completions?a=b"] {
+        assert_eq!(status(&world.post(path, &body).await), 200, "{path}");
+    }
+    // What servers may go by instead does not go on.
+    let length = format!("content-length: {}", body.len());
+    let others = [
+        "x-original-url: /v1/completions",
+        "x-rewrite-url: /v1/completions",
+        "x-http-method-override: GET",
+        "x-http-method: GET",
+        "x-method-override: GET",
+    ];
+    let fields: Vec<_> = others.into_iter().chain([&*length]).collect();
+    assert_eq!(status(&ask(world.gateway.address, &format!("POST {CHAT}"), &fields, &body).await), 200);
+    let headers = world.first.last().0;
+    assert!(others.iter().all(|it| !headers.contains_key(it.split(':').next().unwrap())), "{headers:?}");
+    world.settled(4, 0).await;
+    assert_eq!(world.used(), world.first.charged());
+}
+
+#[tokio::test]
+async fn a_provider_that_makes_more_than_it_was_let_is_told_and_paid_for_by_the_next() {
+    let world = world(json!({}), Some(local(1_000))).await;
+    // 20 are reserved; it makes 900.
+    assert_eq!(status(&world.chat("a b c say=900 most=900", json!({"stream": true})).await), 200);
+    world.settled(1, 0).await;
+    assert_eq!((world.used(), world.first.charged()), (905, 905));
+    world.gateway.metric_becomes("quorumgate_ai_overruns_total{model=\"small\"}", 1).await;
+    check_problem(&world.chat("a", json!({})).await, 429, "rate_limited");
+    assert_eq!((world.used(), world.first.count()), (905, 1));
+}
+
+#[tokio::test]
+async fn what_was_usual_lately_bounds_no_strict_request() {
+    let one = Settings { workers: 1, ..settings() };
+    let world = with_ledger(one, json!({}), Some(local(100_000)), |_| ()).await;
+    for told in 1..=20 {
+        assert_eq!(status(&world.chat("a say=5", json!({})).await), 200);
+        world.settled(told, 0).await;
+    }
+    // Five are usual. It is let make a hundred all the same, and all of them were taken before.
+    let body = request("a say=100", json!({"max_tokens": 100}));
+    let reserve = body.len() as u64 + AROUND + 100;
+    let short = self::world(json!({}), Some(local(reserve - 1))).await;
+    assert_eq!(status(&short.post(CHAT, &body).await), 429);
+    assert_eq!(status(&world.post(CHAT, &body).await), 200);
+    assert_eq!(world.first.last().1["max_tokens"], 100);
+    world.settled(21, 0).await;
+    assert_eq!(world.used(), world.first.charged());
 }
 
 #[tokio::test]

@@ -58,6 +58,48 @@ async fn send(gateway: &Gateway, request: &str, kind: &str, body: &str) -> Strin
 const JSON: &str = "application/json";
 
 #[tokio::test]
+async fn parts_and_objects_in_names_are_held_against_the_contract() {
+    let upload = json!({"type": "object", "required": ["id", "photo"], "properties": {"id": {"type": "integer"}}});
+    let filter = json!({"type": "object", "additionalProperties": {"type": "integer"}});
+    let (gateway, heard) = gateway(json!({
+        "body_max": "1KiB",
+        "operations": [{
+            "method": "POST", "path": "/photos",
+            "parameters": [{"in": "query", "name": "f", "style": "deep_object", "schema": filter}],
+            "body": {"required": true, "content": [{
+                "type": "multipart/form-data", "schema": upload, "encoding": [{"name": "photo", "types": ["image/*"]}],
+            }]},
+        }],
+    }))
+    .await;
+    let body = |id: &str, kind: &str| {
+        format!(
+            "--X\r\nContent-Disposition: form-data; name=\"id\"\r\n\r\n{id}\r\n--X\r\nContent-Disposition: form-data; \
+             name=\"photo\"; filename=\"a\"\r\nContent-Type: {kind}\r\n\r\nabc\r\n--X--\r\n"
+        )
+    };
+    let kind = "multipart/form-data; boundary=X";
+    let fine = body("7", "image/png");
+    assert_eq!(status(&send(&gateway, "POST /photos?f[a]=1", kind, &fine).await), 200);
+    assert!(heard.last().ends_with(&fine), "it goes on as it came");
+    for (request, body, place) in [
+        ("POST /photos?f[a]=x", &fine, json!(["query", "/f/a", "type"])),
+        ("POST /photos", &body("x", "image/png"), json!(["body", "/id", "type"])),
+        ("POST /photos", &body("7", "text/html"), json!(["body", "/photo", "content_type"])),
+        ("POST /photos", &fine.replace("--X--", ""), json!(["body", "", "syntax"])),
+    ] {
+        let answer = send(&gateway, request, kind, body).await;
+        check_problem(&answer, 400, "validation_failed");
+        let error = &problem(&answer)["errors"][0];
+        assert_eq!(json!([error["in"], error["pointer"], error["rule"]]), place, "{answer}");
+    }
+    let large = body(&"7".repeat(2_000), "image/png");
+    check_problem(&send(&gateway, "POST /photos", kind, &large).await, 413, "content_too_large");
+    assert_eq!(heard.count(), 1);
+    gateway.metric_becomes("quorumgate_http_buffered_bytes", 0).await;
+}
+
+#[tokio::test]
 async fn what_is_not_in_the_contract_goes_nowhere() {
     let (gateway, heard) = gateway(orders()).await;
     for (request, kind, body) in [

@@ -24,6 +24,9 @@ pub const CONTRACT_BYTES_MAX: usize = 4 << 20;
 const OPERATION_ID_BYTES_MAX: usize = 256;
 pub const SUMMARY_BYTES_MAX: usize = 512;
 pub const OPERATION_TEXT_BYTES_MAX: usize = 8 << 10;
+const ENCODINGS_MAX: usize = 64;
+/// What one part may be.
+const PART_TYPES_MAX: usize = 32;
 
 word_enum!(ParameterPlace {
     Path = "path",
@@ -43,6 +46,8 @@ word_enum!(
         Spaces = "space_delimited",
         /// `name=a|b`
         Pipes = "pipe_delimited",
+        /// `name[a]=1&name[b]=2`: an object, and what lies in it.
+        Deep = "deep_object",
         /// The text is JSON.
         Json = "json",
     }
@@ -131,6 +136,23 @@ pub struct ContractContent {
     /// None: whatever is in it.
     #[serde(default)]
     pub schema: Option<Schema>,
+    /// Of forms, by member: how it is written where that is not as usual.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encoding: Vec<ContractEncoding>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContractEncoding {
+    pub name: String,
+    /// Of a part of `multipart/form-data`: `image/png` or `image/*`. Empty: as its schema has it.
+    #[serde(default)]
+    pub types: Vec<String>,
+    /// Of `application/x-www-form-urlencoded`; None: `form`.
+    #[serde(default)]
+    pub style: Option<ParameterStyle>,
+    #[serde(default)]
+    pub explode: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +263,8 @@ pub enum ContentForm {
     Json,
     /// `application/x-www-form-urlencoded`
     Form,
+    /// `multipart/form-data`, of requests.
+    Multipart,
     /// `text/plain`: one text.
     Text,
     Opaque,
@@ -251,6 +275,7 @@ pub fn content_form(media: &str) -> ContentForm {
     match media {
         "application/json" | "text/json" => ContentForm::Json,
         "application/x-www-form-urlencoded" => ContentForm::Form,
+        "multipart/form-data" => ContentForm::Multipart,
         "text/plain" => ContentForm::Text,
         _ if media.ends_with("+json") => ContentForm::Json,
         _ => ContentForm::Opaque,
@@ -268,6 +293,17 @@ impl ContractPolicy {
     /// Whether any operation has a text for people.
     pub fn is_told_of(&self) -> bool {
         self.operations.iter().any(|it| !it.summary.is_empty() || !it.description.is_empty())
+    }
+
+    /// What builds before level 6 cannot: parts, and members that are written in ways of their own.
+    pub fn reads_parts(&self) -> bool {
+        self.operations.iter().any(|it| {
+            let is_deep = |it: &ContractParameter| it.style == Some(ParameterStyle::Deep);
+            let has_parts = |it: &ContractContent| {
+                !it.encoding.is_empty() || it.schema.is_some() && content_form(&it.media) == ContentForm::Multipart
+            };
+            it.parameters.iter().any(is_deep) || it.body.iter().flat_map(|it| &it.content).any(has_parts)
+        })
     }
 
     pub fn checked(self) -> Result<Self, Invalid> {
@@ -367,7 +403,14 @@ impl ContractOperation {
                     .found(format!("{:?}", it.status))
                     .allowed(allowed));
             }
-            contents(&it.content, bytes).map_err(|invalid| invalid.under(field))?;
+            contents(&it.content, bytes).map_err(|invalid| invalid.under(&field))?;
+            let is_parts =
+                |it: &ContractContent| it.schema.is_some() && content_form(&it.media) == ContentForm::Multipart;
+            if let Some(at) = it.content.iter().position(|it| !it.encoding.is_empty() || is_parts(it)) {
+                let found = format!("one of {} with parts", it.content[at].media);
+                let allowed = "no schema and no encoding: parts of answers are not looked at";
+                return Err(Invalid::field(format!("{field}.content[{at}].schema")).found(found).allowed(allowed));
+            }
         }
         Ok(())
     }
@@ -402,12 +445,13 @@ impl ContractParameter {
         let fits = match self.style() {
             ParameterStyle::Simple => matches!(self.place, ParameterPlace::Path | ParameterPlace::Header),
             ParameterStyle::Form => matches!(self.place, ParameterPlace::Query | ParameterPlace::Cookie),
-            ParameterStyle::Spaces | ParameterStyle::Pipes => self.place == ParameterPlace::Query,
+            ParameterStyle::Spaces | ParameterStyle::Pipes | ParameterStyle::Deep => {
+                self.place == ParameterPlace::Query
+            }
             ParameterStyle::Json => true,
         };
         if !fits {
-            let allowed =
-                "simple (path, header), form (query, cookie), space_delimited and pipe_delimited (query), or json";
+            let allowed = "simple (path, header), form (query, cookie), space_delimited, pipe_delimited and deep_object (query), or json";
             return wrong("style", &format!("{} in {}", self.style().word(), self.place.word()), allowed);
         }
         if self.explode == Some(true) && !matches!(self.style(), ParameterStyle::Form | ParameterStyle::Simple) {
@@ -428,25 +472,78 @@ impl ContractParameter {
     }
 }
 
+impl ContractEncoding {
+    fn check(&self, form: ContentForm) -> Result<(), Invalid> {
+        check::text("name", &self.name, check::WORD_BYTES_MAX)?;
+        check::count("types", self.types.len(), PART_TYPES_MAX)?;
+        for (place, it) in self.types.iter().enumerate() {
+            if !is_type(it) {
+                let allowed = "a type in lower case without parameters, such as image/png, image/* or */*";
+                return Err(Invalid::field(format!("types[{place}]")).found(format!("{it:?}")).allowed(allowed));
+            }
+        }
+        let is_form = form == ContentForm::Form;
+        if is_form && !self.types.is_empty() {
+            let allowed = "none: members of a form have no types; style json is for those that are JSON";
+            return Err(Invalid::field("types").found(&self.types[0]).allowed(allowed));
+        }
+        let style = self.style();
+        if !is_form && (self.style.is_some() || self.explode.is_some()) {
+            let allowed = "none: parts of multipart/form-data have types";
+            return Err(Invalid::field("style").found(style.word()).allowed(allowed));
+        }
+        if style == ParameterStyle::Simple {
+            let allowed = "form, space_delimited, pipe_delimited, deep_object or json";
+            return Err(Invalid::field("style").found("simple").allowed(allowed));
+        }
+        if self.explode == Some(true) && style != ParameterStyle::Form {
+            return Err(Invalid::field("explode").found("true").allowed("false: `name=a&name=b` is of style form"));
+        }
+        Ok(())
+    }
+
+    pub fn style(&self) -> ParameterStyle {
+        self.style.unwrap_or(ParameterStyle::Form)
+    }
+
+    pub fn explodes(&self) -> bool {
+        self.explode.unwrap_or(self.style() == ParameterStyle::Form)
+    }
+}
+
+/// In lower case and without parameters: `application/json`, `text/*` or `*/*`.
+fn is_type(media: &str) -> bool {
+    let is_word = |it: &str| check::is_token(it) && !it.bytes().any(|it| it.is_ascii_uppercase());
+    media.split_once('/').is_some_and(|(kind, sub)| is_word(kind) && is_word(sub) && (kind != "*" || sub == "*"))
+}
+
 fn contents(list: &[ContractContent], bytes: &mut usize) -> Result<(), Invalid> {
     check::count("content", list.len(), CONTENTS_MAX)?;
     let types: Vec<&String> = list.iter().map(|it| &it.media).collect();
     check::once("content", &types, |it| it.to_string())?;
     for (place, it) in list.iter().enumerate() {
         let field = |name: &str| format!("content[{place}].{name}");
-        let parts = it.media.split_once('/');
-        let is_type = parts.is_some_and(|(kind, sub)| {
-            let is_word = |it: &str| check::is_token(it) && !it.bytes().any(|it| it.is_ascii_uppercase());
-            is_word(kind) && is_word(sub) && (kind != "*" || sub == "*")
-        });
-        if !is_type {
+        if !is_type(&it.media) {
             let allowed = "a type in lower case without parameters, such as application/json, text/* or */*";
             return Err(Invalid::field(field("type")).found(format!("{:?}", it.media)).allowed(allowed));
         }
+        let form = content_form(&it.media);
+        if !it.encoding.is_empty() {
+            if it.schema.is_none() || !matches!(form, ContentForm::Form | ContentForm::Multipart) {
+                let allowed = "none: it is for application/x-www-form-urlencoded and multipart/form-data with a schema";
+                return Err(Invalid::field(field("encoding")).found(format!("one of {}", it.media)).allowed(allowed));
+            }
+            check::count(&field("encoding"), it.encoding.len(), ENCODINGS_MAX)?;
+            let names: Vec<&String> = it.encoding.iter().map(|it| &it.name).collect();
+            check::once(&field("encoding"), &names, |it| it.to_string())?;
+            for (at, it) in it.encoding.iter().enumerate() {
+                it.check(form).map_err(|invalid| invalid.under(field(&format!("encoding[{at}]"))))?;
+            }
+        }
         let Some(schema) = &it.schema else { continue };
         *bytes += schema.as_str().len();
-        if content_form(&it.media) == ContentForm::Opaque && !it.media.ends_with('*') {
-            let allowed = "no schema: only JSON, application/x-www-form-urlencoded and text/plain are held against one";
+        if form == ContentForm::Opaque && !it.media.ends_with('*') {
+            let allowed = "no schema: only JSON, application/x-www-form-urlencoded, multipart/form-data and text/plain are held against one";
             return Err(Invalid::field(field("schema")).found(format!("one of {}", it.media)).allowed(allowed));
         }
     }
@@ -511,6 +608,38 @@ mod tests {
                 "operations[0].body.content[0].schema: found one of image/png",
             ),
             (
+                body(json!({ "type": "application/json", "schema": {}, "encoding": [{ "name": "a" }] })),
+                "content[0].encoding: found one of application/json",
+            ),
+            (
+                body(
+                    json!({ "type": "multipart/form-data", "schema": {}, "encoding": [{ "name": "a", "types": ["PNG"] }] }),
+                ),
+                "content[0].encoding[0].types[0]: found \"PNG\"",
+            ),
+            (
+                body(
+                    json!({ "type": "multipart/form-data", "schema": {}, "encoding": [{ "name": "a", "style": "json" }] }),
+                ),
+                "content[0].encoding[0].style: found json",
+            ),
+            (
+                body(
+                    json!({ "type": "application/x-www-form-urlencoded", "schema": {}, "encoding": [{ "name": "a" }, { "name": "a" }] }),
+                ),
+                "content[0].encoding",
+            ),
+            (
+                body(
+                    json!({ "type": "application/x-www-form-urlencoded", "schema": {}, "encoding": [{ "name": "a", "types": ["a/b"] }] }),
+                ),
+                "encoding[0].types: found a/b",
+            ),
+            (
+                parameter(json!({ "in": "header", "name": "q", "style": "deep_object" })),
+                "parameters[0].style: found deep_object in header",
+            ),
+            (
                 operation(json!({ "responses": [{ "status": "20" }] })),
                 "operations[0].responses[0].status: found \"20\"",
             ),
@@ -519,6 +648,23 @@ mod tests {
             let error = policy(words).unwrap_err().to_string();
             assert!(error.contains(mention), "{error}");
         }
+    }
+
+    #[test]
+    fn what_earlier_builds_cannot_read_needs_a_level_of_its_own() {
+        let level = |more: serde_json::Value| {
+            let mut operation = json!({ "method": "POST", "path": "/" });
+            operation.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Kind::Policy.parse(json!({ "name": "p", "contract": { "operations": [operation] } })).unwrap().level()
+        };
+        let body = |it: serde_json::Value| json!({ "body": { "content": [it] } });
+        let form = "application/x-www-form-urlencoded";
+        assert_eq!(level(body(json!({ "type": "multipart/form-data" }))), 5, "nobody reads it");
+        assert_eq!(level(body(json!({ "type": form, "schema": {} }))), 5);
+        assert_eq!(level(body(json!({ "type": "multipart/form-data", "schema": {} }))), 6);
+        assert_eq!(level(body(json!({ "type": form, "schema": {}, "encoding": [{ "name": "a" }] }))), 6);
+        let parameter = |style: &str| json!({ "parameters": [{ "in": "query", "name": "q", "style": style }] });
+        assert_eq!((level(parameter("form")), level(parameter("deep_object"))), (5, 6));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     Notes,
     document::{Document, members, step, wrong},
-    schemas::{Named, Way, says},
+    schemas::{Named, Way},
 };
 use crate::cli::failure::Outcome;
 use quorumgate_model::resource::{ContentForm, OPERATION_TEXT_BYTES_MAX, SUMMARY_BYTES_MAX, content_form};
@@ -156,8 +156,8 @@ impl<'d> Operation<'d> {
             (_, "") | ("query" | "cookie", "form") | ("path" | "header", "simple") => None,
             ("query", "spaceDelimited") => Some("space_delimited"),
             ("query", "pipeDelimited") => Some("pipe_delimited"),
+            ("query", "deepObject") => Some("deep_object"),
             _ => {
-                // Not under this name: `deepObject` has `name[key]`.
                 let why = format!("{}: {name} is of style {style}, which is not read", self.label);
                 notes.lossy(at, &why)?;
                 return Ok(None);
@@ -165,10 +165,18 @@ impl<'d> Operation<'d> {
         };
         let Some(schema) = it.get("schema") else { return Ok(Some(made)) };
         let (_, plain) = document.resolve(&step(at, "schema"), schema)?;
-        if is_object(document, plain) {
-            notes
-                .lossy(at, &format!("{}: {name} is an object in several parameters, which is not read", self.label))?;
-            return Ok(None);
+        match (is_object(document, plain), word == Some("deep_object")) {
+            (true, false) => {
+                let why = format!("{}: {name} is an object in several parameters, which is not read", self.label);
+                notes.lossy(at, &why)?;
+                return Ok(None);
+            }
+            (false, true) => {
+                let why = format!("{}: {name} is of style deepObject and no object, which is not read", self.label);
+                notes.lossy(at, &why)?;
+                return Ok(None);
+            }
+            _ => {}
         }
         made["schema"] = named.schema(&step(at, "schema"), schema, Way::Request)?;
         if let Some(word) = word {
@@ -198,19 +206,31 @@ impl<'d> Operation<'d> {
             }
             let mut content = Map::from_iter([("type".to_owned(), json!(plain))]);
             let schema = it.get("schema").filter(|it| **it != json!({}) && **it != json!(true));
-            let is_checked = content_form(&plain) != ContentForm::Opaque || plain.ends_with('*');
+            let form = content_form(&plain);
+            let is_checked = form != ContentForm::Opaque || plain.ends_with('*');
             match schema {
                 None => {}
                 Some(_) if !is_checked => {
                     notes.tell(&at, &format!("{}: bodies of {plain} are taken and not checked", self.label));
                 }
-                Some(schema) if content_form(&plain) == ContentForm::Form && is_nested(document, schema, it) => {
-                    notes.tell(&at, &format!("{}: forms with objects in them are taken and not checked", self.label));
+                Some(_) if form == ContentForm::Multipart && way == Way::Answer => {
+                    notes.tell(&at, &format!("{}: answers of {plain} are taken and not checked", self.label));
                 }
-                Some(schema) => {
-                    let schema = named.schema(&step(&at, "schema"), schema, way)?;
-                    content.insert("schema".to_owned(), schema);
-                }
+                Some(schema) => match encoding(document, form, schema, it) {
+                    Ok(encoding) if !encoding.is_empty() && way == Way::Answer => {
+                        notes.tell(&at, &format!("{}: answers of {plain} are taken and not checked", self.label));
+                    }
+                    Ok(encoding) => {
+                        let schema = named.schema(&step(&at, "schema"), schema, way)?;
+                        content.insert("schema".to_owned(), schema);
+                        if !encoding.is_empty() {
+                            content.insert("encoding".to_owned(), Json::Array(encoding));
+                        }
+                    }
+                    Err(why) => {
+                        notes.tell(&at, &format!("{}: {why}, and is taken and not checked", self.label));
+                    }
+                },
             }
             made.push(Json::Object(content));
         }
@@ -240,21 +260,63 @@ fn is_object(document: &Document, schema: &Json) -> bool {
     }
 }
 
-/// Whether a form would be written in a way that nothing here reads.
-fn is_nested(document: &Document, schema: &Json, media: &Json) -> bool {
-    let Ok((_, schema)) = document.resolve("", schema) else { return true };
-    let of_properties = |it: &Json| {
-        members(it.get("properties")).any(|(_, property)| {
-            let Ok((_, property)) = document.resolve("", property) else { return true };
-            let items = property.get("items").and_then(|it| Some(document.resolve("", it).ok()?.1));
-            is_object(document, property)
-                || ["allOf", "anyOf", "oneOf"].iter().any(|it| property.get(*it).is_some())
-                || items.is_some_and(|it| is_object(document, it))
-        })
+/// How members of a form are written where that is not as usual. Err: one of them is written in a way that nothing here reads.
+fn encoding(document: &Document, form: ContentForm, schema: &Json, media: &Json) -> Result<Vec<Json>, String> {
+    if !matches!(form, ContentForm::Form | ContentForm::Multipart) {
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::new();
+    for (name, words) in members(media.get("encoding")) {
+        let text = |word: &str| words.get(word).and_then(Json::as_str);
+        let kinds: Vec<String> = text("contentType").into_iter().flat_map(|it| it.split(',')).map(plain).collect();
+        let explode = words.get("explode").and_then(Json::as_bool);
+        let unread = |what: &str| format!("{name} is written as {what}, which is not read");
+        match (form, text("style"), kinds.as_slice()) {
+            (ContentForm::Multipart, Some(style), _) => return Err(unread(style)),
+            (ContentForm::Multipart, None, []) => {}
+            (ContentForm::Multipart, None, kinds) => made.push(json!({ "name": name, "types": kinds })),
+            (_, Some("deepObject"), []) => made.push(json!({ "name": name, "style": "deep_object" })),
+            (_, Some("spaceDelimited"), []) => made.push(json!({ "name": name, "style": "space_delimited" })),
+            (_, Some("pipeDelimited"), []) => made.push(json!({ "name": name, "style": "pipe_delimited" })),
+            (_, None | Some("form"), []) if explode == Some(false) => {
+                made.push(json!({ "name": name, "explode": false }));
+            }
+            (_, None | Some("form"), []) => {}
+            (_, None, [kind]) if content_form(kind) == ContentForm::Json => {
+                made.push(json!({ "name": name, "style": "json" }));
+            }
+            (_, None, [kind]) if kind == "text/plain" => {}
+            (_, style, kinds) => return Err(unread(style.unwrap_or(&kinds.join(", ")))),
+        }
+    }
+    if form == ContentForm::Form {
+        let is_said = |name: &str| {
+            let is_it = |it: &&Json| it["name"] == name && it["style"].is_string();
+            made.iter().find(is_it).is_some_and(|it| matches!(it["style"].as_str(), Some("deep_object" | "json")))
+        };
+        if let Some(name) = nested(document, schema, is_said) {
+            return Err(format!("{name} is an object in a form, and nothing says how it is written"));
+        }
+    }
+    Ok(made)
+}
+
+/// A member that nobody could tell how it is written: an object, or what may be one.
+fn nested(document: &Document, schema: &Json, is_said: impl Fn(&str) -> bool) -> Option<String> {
+    let unknown = || Some("the body".to_owned());
+    let Ok((_, schema)) = document.resolve("", schema) else { return unknown() };
+    if ["allOf", "anyOf", "oneOf"].iter().any(|it| schema.get(*it).is_some()) {
+        return unknown();
+    }
+    let is_nested = |property: &Json| {
+        let Ok((_, property)) = document.resolve("", property) else { return true };
+        let items = property.get("items").and_then(|it| Some(document.resolve("", it).ok()?.1));
+        is_object(document, property)
+            || ["allOf", "anyOf", "oneOf"].iter().any(|it| property.get(*it).is_some())
+            || items.is_some_and(|it| is_object(document, it))
     };
-    media.get("encoding").is_some_and(|it| says(it, &["style", "contentType"]))
-        || of_properties(schema)
-        || ["allOf", "anyOf", "oneOf"].iter().any(|it| schema.get(*it).is_some())
+    let mut properties = members(schema.get("properties")).filter(|(name, _)| !is_said(name));
+    properties.find(|(_, property)| is_nested(property)).map(|(name, _)| name.to_owned())
 }
 
 /// Operations without a `paths` object are none.

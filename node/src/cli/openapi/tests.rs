@@ -235,6 +235,58 @@ fn operations_that_ask_for_different_things_have_routes_of_their_own() {
 }
 
 #[test]
+fn forms_and_objects_in_names_are_written_as_the_document_has_them() {
+    let object = json!({ "type": "object", "properties": { "a": { "type": "integer" } } });
+    let contract = |media: &str, properties: Json, encoding: Json| {
+        let content =
+            json!({ media: { "schema": { "type": "object", "properties": properties }, "encoding": encoding } });
+        let filter = json!({ "in": "query", "name": "f", "style": "deepObject", "explode": true, "schema": object });
+        let operation = json!({ "requestBody": { "content": content }, "parameters": [filter] });
+        let document = json!({
+            "openapi": "3.1.0", "info": { "title": "a" }, "servers": [{ "url": "http://u.test" }],
+            "paths": { "/x": { "post": operation } },
+        });
+        let (file, notes) = printed(&document.to_string(), "--no-auth");
+        let operation = file["policies"][0]["contract"]["operations"][0].clone();
+        let expected = json!([{ "in": "query", "name": "f", "style": "deep_object", "schema": object }]);
+        assert_eq!(operation["parameters"], expected);
+        (operation["body"]["content"][0].clone(), notes)
+    };
+    let (form, parts) = ("application/x-www-form-urlencoded", "multipart/form-data");
+    for (media, properties, encoding, expected) in [
+        (
+            parts,
+            json!({ "o": object, "f": { "type": "string", "format": "binary" } }),
+            json!({ "f": { "contentType": "image/png, Image/JPEG" } }),
+            json!([{ "name": "f", "types": ["image/png", "image/jpeg"] }]),
+        ),
+        (
+            form,
+            json!({ "o": object, "j": object, "l": { "type": "array" }, "m": { "type": "array" } }),
+            json!({ "o": { "style": "deepObject", "explode": true }, "j": { "contentType": "application/json" },
+                 "l": { "explode": false }, "m": { "style": "pipeDelimited" } }),
+            json!([{ "name": "j", "style": "json" }, { "name": "l", "explode": false },
+                { "name": "m", "style": "pipe_delimited" }, { "name": "o", "style": "deep_object" }]),
+        ),
+    ] {
+        let (content, notes) = contract(media, properties.clone(), encoding);
+        assert!(notes.is_empty(), "{notes:?}");
+        let mut list = content["encoding"].as_array().unwrap().clone();
+        list.sort_by_key(|it| it["name"].as_str().unwrap().to_owned());
+        assert_eq!((Json::Array(list), &content["schema"]["properties"]), (expected, &properties));
+    }
+    for (media, encoding, mention) in [
+        (parts, json!({ "o": { "style": "deepObject" } }), "o is written as deepObject"),
+        (form, json!({ "o": { "contentType": "application/xml" } }), "o is written as application/xml"),
+        (form, json!({}), "o is an object in a form"),
+    ] {
+        let (content, notes) = contract(media, json!({ "o": object }), encoding);
+        assert_eq!(content, json!({ "type": media }));
+        assert!(notes.len() == 1 && notes[0].contains(mention) && notes[0].contains("not checked"), "{notes:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_checked_is_refused_or_told() {
     let document = |path: &str, operation: Json, schemas: Json| {
         let mut operation = operation;
@@ -254,7 +306,7 @@ fn what_cannot_be_checked_is_refused_or_told() {
     let lossy = "--no-auth --lossy";
     for (document, mention) in [
         (query(json!({ "schema": { "type": "string", "pattern": "(?=a)b" } })), "pattern: found \"(?=a)b\""),
-        (query(json!({ "style": "deepObject", "schema": { "type": "object" } })), "q is of style deepObject"),
+        (query(json!({ "style": "deepObject", "schema": { "type": "string" } })), "q is of style deepObject"),
         (query(json!({ "schema": { "type": "object" } })), "q is an object"),
         (query(json!({ "schema": { "type": "any" } })), "type: found \"any\""),
         (query(json!({ "schema": { "anyOf": [{ "type": "any" }, { "type": "integer" }] } })), "anyOf[0].type"),
@@ -283,7 +335,6 @@ fn what_cannot_be_checked_is_refused_or_told() {
     refused(&body("application/json", json!({ "$ref": "other.yaml#/x" })), "--no-auth", &["other.yaml#/x", "bundle"]);
     refused(&body("application/json", json!({ "$ref": "#/components/schemas/None" })), lossy, &["nothing is there"]);
     for (media, schema) in [
-        ("multipart/form-data", json!({ "type": "object" })),
         ("application/xml", json!({ "type": "object" })),
         ("application/x-www-form-urlencoded", json!({ "properties": { "a": { "type": "object" } } })),
     ] {

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use quorumgate_model::{
     invalid::Invalid,
     resource::{
-        ContractContent, ContractOperation, ContractParameter, ContractPolicy, ParameterStyle, PathPiece, Schema,
-        path_segments,
+        ContractContent, ContractEncoding, ContractOperation, ContractParameter, ContractPolicy, ParameterStyle,
+        PathPiece, Schema, path_segments,
     },
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Content, Contract, Operation, Parameter, Path, Segment, Taken};
+use super::{Answer, Content, Contract, Encoding, Operation, Parameter, Path, Segment, Taken};
 use crate::inspect::schema::{Document, Id, Schemas, Shape};
 
 pub(super) fn contract(it: &ContractPolicy) -> Result<Contract, Invalid> {
@@ -122,15 +122,31 @@ impl Made<'_> {
     }
 
     fn contents(&mut self, list: &[ContractContent]) -> Vec<Content> {
-        list.iter().map(|it| Content { media: it.media.clone(), schema: self.id(it.schema.as_ref()) }).collect()
+        let encoding = |it: &ContractEncoding| Encoding {
+            name: it.name.clone(),
+            types: it.types.clone(),
+            style: it.style(),
+            explodes: it.explodes(),
+        };
+        let content = |it: &ContractContent| Content {
+            media: it.media.clone(),
+            schema: self.id(it.schema.as_ref()),
+            encoding: it.encoding.iter().map(encoding).collect(),
+        };
+        list.iter().map(content).collect()
     }
 
     fn parameter(&mut self, it: &ContractParameter) -> Result<Parameter, Invalid> {
         let schema = self.id(it.schema.as_ref()).map(|id| (id, self.schemas.shape(id)));
         let style = it.style();
-        if style != ParameterStyle::Json && schema.is_some_and(|(_, shape)| shape == Shape::Object) {
-            let allowed = "values, lists of them, or style json: objects are in no other style";
+        let takes_objects = matches!(style, ParameterStyle::Json | ParameterStyle::Deep);
+        if !takes_objects && schema.is_some_and(|(_, shape)| shape == Shape::Object) {
+            let allowed = "values, lists of them, or style json or deep_object: objects are in no other style";
             return Err(Invalid::field("schema").found("an object").allowed(allowed));
+        }
+        if style == ParameterStyle::Deep && schema.is_none_or(|(_, shape)| shape != Shape::Object) {
+            let allowed = "the schema of an object: deep_object is `name[member]=value`";
+            return Err(Invalid::field("schema").found("none of an object").allowed(allowed));
         }
         let (place, name, required) = (it.place, it.name.clone(), it.required);
         Ok(Parameter { place, name, required, schema, style, explodes: it.explodes() })

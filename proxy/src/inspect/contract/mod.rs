@@ -2,6 +2,8 @@
 
 mod answer;
 mod compile;
+mod deep;
+mod forms;
 mod request;
 mod values;
 
@@ -81,6 +83,17 @@ struct Content {
     media: String,
     /// None: whatever is in it.
     schema: Option<Id>,
+    encoding: Vec<Encoding>,
+}
+
+/// How one member of a form is written.
+#[derive(Debug)]
+struct Encoding {
+    name: String,
+    /// Empty: as its schema has it.
+    types: Vec<String>,
+    style: ParameterStyle,
+    explodes: bool,
 }
 
 #[derive(Debug)]
@@ -94,6 +107,8 @@ struct Answer {
 pub(crate) struct Wanted {
     pub(crate) form: ContentForm,
     pub(crate) schema: Id,
+    /// Of its content, among the others.
+    at: usize,
 }
 
 /// Whether this build can carry the policy out.
@@ -213,14 +228,13 @@ fn mixed<'c, 'p>(pieces: &'c [PathPiece], mut text: &'p str, values: &mut Vec<(&
     text.is_empty().then_some(())
 }
 
-/// Of a list of types the one that is nearest to this.
-fn content<'c>(list: &'c [Content], media: &str) -> Option<&'c Content> {
+/// Of a list of types the place of the one that is nearest to this.
+fn nearest<'c>(list: impl Iterator<Item = &'c str> + Clone, media: &str) -> Option<usize> {
     let kind = media.split('/').next().unwrap_or_default();
-    let is_kind = |it: &&Content| it.media.strip_suffix("/*").is_some_and(|it| it == kind);
-    list.iter()
-        .find(|it| it.media == media)
-        .or_else(|| list.iter().find(is_kind))
-        .or_else(|| list.iter().find(|it| it.media == "*/*"))
+    let find = |is: &dyn Fn(&str) -> bool| list.clone().position(is);
+    find(&|it| it == media)
+        .or_else(|| find(&|it| it.strip_suffix("/*").is_some_and(|it| it == kind)))
+        .or_else(|| find(&|it| it == "*/*"))
 }
 
 #[cfg(test)]

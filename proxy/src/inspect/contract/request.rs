@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 use quorumgate_model::resource::{
     ContentForm, INSPECTED_BYTES_MAX, JSON_DEPTH_MAX, JsonPolicy, PolicyMode, Tolerance, content_form,
 };
 use serde_json::Value;
 
-use super::{Contract, Found, Operation, Wanted, content, values};
+use super::{Contract, Encoding, Found, Operation, Wanted, forms, nearest, values};
 use crate::inspect::{
     found::{Place, Violation},
     json as bounds,
     media::Media,
 };
+
+/// Every member of a form as its schema has it.
+const AS_USUAL: &[Encoding] = &[];
 
 /// What is asked of a request before any of its body was read.
 pub(crate) enum Entry {
@@ -74,10 +77,10 @@ impl Contract {
 /// None: there is no such type.
 pub(super) fn wanted(list: &[super::Content], media: &Media) -> Option<Body> {
     let media = media.only().unwrap_or_default();
-    let schema = content(list, media)?.schema;
+    let at = nearest(list.iter().map(|it| it.media.as_str()), media)?;
     let form = content_form(media);
-    Some(match schema {
-        Some(schema) if form != ContentForm::Opaque => Body::Read(Wanted { form, schema }),
+    Some(match list[at].schema {
+        Some(schema) if form != ContentForm::Opaque => Body::Read(Wanted { form, schema, at }),
         _ => Body::Unread,
     })
 }
@@ -91,13 +94,21 @@ impl Visit {
         self.operation().mode
     }
 
-    pub(crate) fn look(&self, bytes: &Bytes) -> Vec<Violation> {
-        let is_needed = self.operation().body.as_ref().is_some_and(|it| it.required);
-        match self.body {
-            // One of no bytes is none.
-            Body::Read(_) if bytes.is_empty() && !is_needed => Vec::new(),
-            Body::Read(wanted) => self.contract.held_against(wanted, bytes),
-            _ => Vec::new(),
+    pub(crate) fn look(&self, headers: &HeaderMap, bytes: &Bytes) -> Vec<Violation> {
+        let (Some(taken), Body::Read(wanted)) = (&self.operation().body, self.body) else { return Vec::new() };
+        // One of no bytes is none.
+        if bytes.is_empty() && !taken.required {
+            return Vec::new();
+        }
+        let (contract, encoding) = (&self.contract, &taken.content[wanted.at].encoding);
+        let value = match wanted.form {
+            ContentForm::Form => forms::form(&contract.schemas, wanted.schema, encoding, bytes).map_err(|it| vec![it]),
+            ContentForm::Multipart => forms::parts(&contract.schemas, wanted.schema, encoding, headers, bytes),
+            _ => return contract.held_against(wanted, bytes),
+        };
+        match value {
+            Ok(value) => contract.checked(wanted, &value, bytes.len()),
+            Err(found) => found,
         }
     }
 }
@@ -109,16 +120,22 @@ impl Contract {
                 Ok(value) => value,
                 Err(found) => return found,
             },
-            ContentForm::Form => match values::form(&self.schemas, wanted.schema, bytes) {
+            ContentForm::Form => match forms::form(&self.schemas, wanted.schema, AS_USUAL, bytes) {
                 Ok(value) => value,
                 Err(found) => return vec![found],
             },
+            // Of answers; those have no schema.
+            ContentForm::Multipart => return Vec::new(),
             ContentForm::Text | ContentForm::Opaque => match std::str::from_utf8(bytes) {
                 Ok(text) => Value::String(text.to_owned()),
                 Err(_) => return vec![Violation::body(String::new(), "encoding", "it is not text in UTF-8")],
             },
         };
-        values::checked(self.schemas.check(wanted.schema, &value, bytes.len()), Place::Body, "")
+        self.checked(wanted, &value, bytes.len())
+    }
+
+    fn checked(&self, wanted: Wanted, value: &Value, bytes: usize) -> Vec<Violation> {
+        values::checked(self.schemas.check(wanted.schema, value, bytes), Place::Body, "")
     }
 }
 

@@ -158,10 +158,146 @@ fn bodies_are_of_the_types_that_are_taken() {
         ("text/plain", "äöü", ""),
         ("text/plain", "abcd", " maxLength"),
     ] {
-        let found = enter(&[kind], true).0.look(&body.to_owned().into());
+        let found = enter(&[kind], true).0.look(&http::HeaderMap::new(), &body.to_owned().into());
         let found: Vec<_> = found.iter().map(|it| format!("{} {}", it.pointer, it.rule)).collect();
         assert_eq!(found.join(", "), expected, "{kind} {body}");
     }
+}
+
+/// What is wrong with a body of `kind` for an operation that takes a schema of this type with this encoding.
+#[track_caller]
+fn check_body(kind: &str, schema: Value, encoding: Value, body: &[u8], expected: &str) {
+    let media = kind.split(';').next().unwrap();
+    let it = contract(json!({ "operations": [{ "method": "POST", "path": "/", "body": { "required": true, "content": [
+        { "type": media, "schema": schema, "encoding": encoding },
+    ] } }] }));
+    let (parts, ()) = Request::post("/").header("content-type", kind).body(()).unwrap().into_parts();
+    let Entry::Visit(visit, errors) = it.enter(&parts, "/", &Media::of(&parts.headers), true) else { panic!() };
+    assert!(errors.is_empty() && matches!(visit.body, Body::Read(_)), "{errors:?}");
+    let found = visit.look(&parts.headers, &body.to_vec().into());
+    let found: Vec<_> = found.iter().map(|it| format!("{} {}", it.pointer, it.rule)).collect();
+    assert_eq!(found.join(", "), expected, "{}", String::from_utf8_lossy(body));
+}
+
+#[test]
+fn objects_lie_in_the_brackets_of_names() {
+    let schema = json!({ "type": "object", "required": ["a"], "additionalProperties": { "type": "integer" }, "properties": {
+        "a": { "type": "integer" },
+        "b": { "type": "object", "properties": { "c": { "type": "boolean" } } },
+        "l": { "type": "array", "items": { "type": "integer" }, "maxItems": 2 },
+        "o": { "type": "array", "items": { "type": "object", "required": ["x"], "properties": { "x": { "type": "integer" } } } },
+    } });
+    let filter = |required: bool| json!([{ "in": "query", "name": "f", "style": "deep_object", "required": required, "schema": schema }]);
+    for (query, expected) in [
+        ("", &[][..]),
+        ("x=1&fa=2&f2[a]=x", &[]),
+        ("f[a]=1", &[]),
+        ("f%5Ba%5D=1&f[b][c]=true&f[more]=7", &[]),
+        ("f[a]=x", &[("query/f/a", "type")]),
+        ("f[b][c]=true", &[("query/f/a", "required")]),
+        ("f[a]=1&f[b][c]=2", &[("query/f/b/c", "type")]),
+        ("f[a]=1&f[more]=x", &[("query/f/more", "type")]),
+        ("f[a]=1&f[a]=2", &[("query/f/a", "repeated")]),
+        ("f[a]=1&f=2", &[("query/f", "repeated")]),
+        ("f=1", &[("query/f", "type")]),
+        ("f[a]=1&f[l]=1&f[l]=2", &[]),
+        ("f[a]=1&f[l][]=1&f[l][]=x", &[("query/f/l/1", "type")]),
+        ("f[a]=1&f[l][0]=1&f[l][1]=2&f[l][2]=3", &[("query/f/l", "maxItems")]),
+        ("f[a]=1&f[o][0][x]=1&f[o][1][x]=y", &[("query/f/o/1/x", "type")]),
+        ("f[a]=1&f[o][k][x]=1", &[("query/f/o", "type")]),
+        ("f[a=1", &[("query/f", "syntax")]),
+        ("f[a]b=1", &[("query/f", "syntax")]),
+        ("f[[a]]=1", &[("query/f", "syntax")]),
+        ("f[a]=%ff", &[("query/f", "encoding")]),
+        ("f[a][b][c][d][e][f][g][h][i]=1", &[("query/f", "syntax")]),
+    ] {
+        check(filter(false), &format!("/7?{query}"), &[], expected);
+    }
+    check(filter(true), "/7?x=1", &[], &[("query/f", "required")]);
+    let many: String = (0..1_001).map(|n| format!("&f[n{n}]=1")).collect();
+    check(filter(false), &format!("/7?f[a]=1{many}"), &[], &[("query/f", "syntax")]);
+
+    let form = "application/x-www-form-urlencoded";
+    let body = |encoding: Value, body: &str, expected: &str| {
+        let schema = json!({ "type": "object", "properties": { "f": schema, "t": { "type": "array", "items": { "type": "integer" } }, "n": { "type": "integer" } } });
+        check_body(form, schema, encoding, body.as_bytes(), expected);
+    };
+    let deep = json!([{ "name": "f", "style": "deep_object" }]);
+    body(deep.clone(), "f[a]=1&f[b][c]=true&n=3", "");
+    body(deep.clone(), "f[a]=1&f[b][c]=3&n=3", "/f/b/c type");
+    body(deep.clone(), "f[a]=1&n=x", "/n type");
+    body(deep, "f[a=1", "/f syntax");
+    let json = json!([{ "name": "f", "style": "json" }]);
+    body(json.clone(), "f=%7B%22a%22:1%7D", "");
+    body(json.clone(), "f=%7B%22a%22:%22x%22%7D", "/f/a type");
+    body(json.clone(), "f=%7B", "/f syntax");
+    body(json, "f=%7B%7D&f=%7B%7D", "/f repeated");
+    for (style, explode, good, bad) in [
+        ("form", true, "t=1&t=2", "t=1&t=x"),
+        ("form", false, "t=1,2", "t=1,x"),
+        ("pipe_delimited", false, "t=1%7C2|3", "t=1|x"),
+        ("space_delimited", false, "t=1+2%203", "t=1+x"),
+    ] {
+        let encoding = json!([{ "name": "t", "style": style, "explode": explode }]);
+        body(encoding.clone(), good, "");
+        body(encoding, bad, "/t/1 type");
+    }
+    body(json!([{ "name": "t", "explode": false }]), "t=1&t=2", "/t repeated");
+}
+
+#[test]
+fn parts_of_forms_are_what_their_members_are() {
+    let schema = json!({ "type": "object", "required": ["id"], "additionalProperties": false, "properties": {
+        "id": { "type": "integer" },
+        "meta": { "type": "object", "required": ["k"] },
+        "tags": { "type": "array", "maxItems": 2, "items": { "enum": ["a", "b"] } },
+        "photo": { "type": "string", "format": "binary", "maxLength": 4 },
+    } });
+    let encoding = json!([{ "name": "photo", "types": ["image/png", "audio/*"] }]);
+    let part = |name: &str, more: &str, body: &[u8]| {
+        let head = format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"{more}\r\n\r\n");
+        [head.as_bytes(), body, b"\r\n"].concat()
+    };
+    let (png, json_type) = ("; filename=\"a\"\r\nContent-Type: image/png", "\r\nContent-Type: application/json");
+    let id = part("id", "", b"7");
+    let with = |more: Vec<u8>| [id.clone(), more].concat();
+    for (parts, expected) in [
+        (id.clone(), ""),
+        (part("tags", "", b"a"), "/id required"),
+        (part("id", "", b"x"), "/id type"),
+        (with(id.clone()), "/id repeated"),
+        (with(part("other", "", b"x")), "/other additionalProperties"),
+        (with(part("meta", json_type, br#"{"k":1}"#)), ""),
+        (with(part("meta", "", br#"{"k":1}"#)), ""),
+        (with(part("meta", json_type, br#"{}"#)), "/meta/k required"),
+        (with(part("meta", json_type, br#"{"k":1,"k":2}"#)), "/meta/k duplicate_keys"),
+        (with(part("meta", json_type, b"{")), "/meta syntax"),
+        (with(part("meta", "\r\nContent-Type: text/plain", br#"{"k":1}"#)), "/meta content_type"),
+        (with([part("tags", "", b"a"), part("tags", "", b"b")].concat()), ""),
+        (with([part("tags", "", b"a"), part("tags", "", b"c")].concat()), "/tags/1 enum"),
+        (with(part("tags", "", b"a").repeat(3)), "/tags maxItems"),
+        (with(part("tags", json_type, br#"["a","c"]"#)), "/tags/1 enum"),
+        (with(part("photo", png, b"\x89\xff\xff\xff")), ""),
+        (with(part("photo", png, b"\x89\xff\xff\xff\xff")), "/photo maxLength"),
+        (with(part("photo", "\r\nContent-Type: Audio/ogg; x=y", b"abc")), ""),
+        (with(part("photo", "\r\nContent-Type: image/svg+xml", b"<a/>")), "/photo content_type"),
+        (with(part("photo", "", b"abc")), "/photo content_type"),
+        (with(part("tags", "\r\nContent-Transfer-Encoding: base64", b"YQ==")), "/tags encoding"),
+        (with(part("tags", "\r\nContent-Type: text/plain; charset=utf-16", b"a")), "/tags encoding"),
+        (with(part("tags", "\r\nContent-Type: text/plain\r\nContent-Type: image/png", b"a")), "/tags encoding"),
+        (with(b"--X\r\nContent-Disposition: form-data\r\n\r\n1\r\n".to_vec()), "/1 syntax"),
+        (part("id", "", b"7").repeat(1_001), " max_parts"),
+    ] {
+        let body = [parts, b"--X--\r\n".to_vec()].concat();
+        check_body("multipart/form-data; boundary=X", schema.clone(), encoding.clone(), &body, expected);
+    }
+    check_body("multipart/form-data; boundary=X", schema.clone(), json!([]), &id, " syntax");
+    check_body("multipart/form-data", schema.clone(), json!([]), &[id, b"--X--".to_vec()].concat(), " syntax");
+    // What no schema speaks of is a text, or several.
+    let twice = [part("x", "", b"1").repeat(2), b"--X--".to_vec()].concat();
+    let anything = json!({ "properties": { "x": { "type": "array", "items": { "const": "2" } } } });
+    check_body("multipart/form-data; boundary=X", json!({ "required": ["x"] }), json!([]), &twice, "");
+    check_body("multipart/form-data; boundary=X", anything, json!([]), &twice, "/x/0 const, /x/1 const");
 }
 
 #[test]
@@ -184,6 +320,10 @@ fn schemas_of_no_use_are_refused_by_their_field() {
         ),
         (query(json!({ "$ref": "#/schemas/None" })), "contract.operations[0].parameters[0].schema.$ref"),
         (query(json!({ "type": "object" })), "contract.operations[0].parameters[0].schema"),
+        (
+            json!({ "operations": [operation(json!({ "in": "query", "name": "q", "style": "deep_object", "schema": {} }))] }),
+            "contract.operations[0].parameters[0].schema",
+        ),
         (
             json!({ "schemas": { "A": { "$ref": "#/schemas/A" } }, "operations": [{ "method": "GET", "path": "/" }] }),
             "contract.schemas.A",

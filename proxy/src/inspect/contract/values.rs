@@ -1,14 +1,14 @@
 //! Parameters and forms as values that a schema can be held against. Whatever an upstream may read of them is looked at: every
 //! occurrence, and what may be there once is not there twice.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use http::{HeaderMap, header, request::Parts};
 use percent_encoding::percent_decode_str;
 use quorumgate_model::resource::{ParameterPlace, ParameterStyle};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Operation, Parameter};
+use super::{Operation, Parameter, deep::Tree};
 use crate::inspect::{
     found::{Place, Step, Violation, pointer},
     schema::{Found, Id, Schemas, Shape, TooMuch},
@@ -58,6 +58,9 @@ pub(super) fn parameters(
 }
 
 fn parameter(schemas: &Schemas, it: &Parameter, head: &Head<'_>, found: &mut Vec<Violation>) {
+    if let (ParameterStyle::Deep, Some((id, _))) = (it.style, it.schema) {
+        return deep(schemas, it, id, head, found);
+    }
     let place = place(it.place);
     let at = pointer(&[Step::Key(it.name.as_str().into())]);
     let mut wrong = |rule, detail: &'static str| found.push(violation(place, at.clone(), rule, detail));
@@ -66,7 +69,8 @@ fn parameter(schemas: &Schemas, it: &Parameter, head: &Head<'_>, found: &mut Vec
         ([], _) if it.required => return wrong("required", "it is missing"),
         ([], _) | (_, None) => return,
         (texts, Some((id, Shape::Array(items)))) if it.style != ParameterStyle::Json => {
-            let Some(texts) = elements(it, texts) else {
+            let joins = it.place == ParameterPlace::Header;
+            let Some(texts) = elements(it.style, it.explodes, joins, texts) else {
                 return wrong("repeated", "it is there more than once, and its values belong together");
             };
             let texts: Option<Vec<_>> = texts.iter().map(|text| plain(it, text)).collect();
@@ -92,6 +96,30 @@ fn parameter(schemas: &Schemas, it: &Parameter, head: &Head<'_>, found: &mut Vec
     let (id, value) = value;
     let bytes = texts.iter().map(|it| it.len()).sum::<usize>();
     found.extend(checked(schemas.check(id, &value, bytes), place, &at));
+}
+
+/// An object by the brackets of its names.
+fn deep(schemas: &Schemas, it: &Parameter, id: Id, head: &Head<'_>, found: &mut Vec<Violation>) {
+    let at = pointer(&[Step::Key(it.name.as_str().into())]);
+    let (mut tree, mut bytes) = (Tree::default(), 0);
+    let mut wrong = |rule, detail: &'static str| found.push(violation(Place::Query, at.clone(), rule, detail));
+    for (name, text) in &head.query {
+        let Some(within) = Tree::within(name, &it.name) else { continue };
+        let Some(text) = decoded(text, Plus::Blank) else { return wrong("encoding", "it is not text in UTF-8") };
+        bytes += within.len() + text.len();
+        if let Err(detail) = tree.add(within, text) {
+            return wrong("syntax", detail);
+        }
+    }
+    if tree.is_empty() {
+        return if it.required {
+            wrong("required", "it is missing")
+        };
+    }
+    match tree.value(schemas, Some(id), &at) {
+        Ok(value) => found.extend(checked(schemas.check(id, &value, bytes), Place::Query, &at)),
+        Err((at, rule, detail)) => found.push(violation(Place::Query, at, rule, detail)),
+    }
 }
 
 /// As violations of this place.
@@ -142,10 +170,15 @@ fn occurrences<'r>(it: &Parameter, head: &Head<'r>) -> Option<Vec<&'r str>> {
     }
 }
 
-/// The elements of a list. None: it is there several times, which its style has no meaning for.
-fn elements<'r>(it: &Parameter, texts: &[&'r str]) -> Option<Vec<&'r str>> {
+/// The elements of a list; `joins`: several texts are one. None: it is there several times, which its style has no meaning for.
+pub(super) fn elements<'r>(
+    style: ParameterStyle,
+    explodes: bool,
+    joins: bool,
+    texts: &[&'r str],
+) -> Option<Vec<&'r str>> {
     let split = |text: &'r str| -> Vec<&'r str> {
-        match it.style {
+        match style {
             _ if text.is_empty() => Vec::new(),
             ParameterStyle::Spaces => text.split('+').flat_map(|it| it.split("%20")).collect(),
             ParameterStyle::Pipes => {
@@ -154,10 +187,10 @@ fn elements<'r>(it: &Parameter, texts: &[&'r str]) -> Option<Vec<&'r str>> {
             _ => text.split(',').map(str::trim).collect(),
         }
     };
-    match (it.style, texts) {
-        (ParameterStyle::Form, texts) if it.explodes => Some(texts.to_vec()),
+    match (style, texts) {
+        (ParameterStyle::Form, texts) if explodes => Some(texts.to_vec()),
         // RFC 9110 5.3: several fields are one list.
-        _ if it.place == ParameterPlace::Header => Some(texts.iter().copied().flat_map(split).collect()),
+        _ if joins => Some(texts.iter().copied().flat_map(split).collect()),
         (_, &[text]) => Some(split(text)),
         _ => None,
     }
@@ -175,12 +208,12 @@ fn plain<'r>(it: &Parameter, text: &'r str) -> Option<Cow<'r, str>> {
 
 /// What a plus sign means.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Plus {
+pub(super) enum Plus {
     Plus,
     Blank,
 }
 
-fn decoded(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
+pub(super) fn decoded(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
     match plus == Plus::Blank && text.contains('+') {
         true => {
             let text = text.replace('+', " ");
@@ -190,41 +223,10 @@ fn decoded(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
     }
 }
 
-fn array<'t>(schemas: &Schemas, items: Option<Id>, texts: impl Iterator<Item = Cow<'t, str>>) -> Value {
+pub(super) fn array<'t>(schemas: &Schemas, items: Option<Id>, texts: impl Iterator<Item = Cow<'t, str>>) -> Value {
     let element = |text: Cow<'t, str>| match items {
         Some(id) => schemas.read(id, &text),
         None => Value::String(text.into_owned()),
     };
     texts.map(element).collect()
-}
-
-/// `application/x-www-form-urlencoded` as an object: a name is a list where the schema says so, or says nothing and it is there
-/// several times.
-pub(super) fn form(schemas: &Schemas, id: Id, bytes: &[u8]) -> Result<Value, Violation> {
-    let wrong = |pointer: String, rule, detail| violation(Place::Body, pointer, rule, detail);
-    let not_text = || wrong(String::new(), "encoding", "it is not text in UTF-8");
-    let text = std::str::from_utf8(bytes).map_err(|_| not_text())?;
-    let mut texts: BTreeMap<String, Vec<Cow<'_, str>>> = BTreeMap::new();
-    for pair in text.split('&').filter(|it| !it.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decoded(name, Plus::Blank).ok_or_else(not_text)?.into_owned();
-        texts.entry(name).or_default().push(decoded(value, Plus::Blank).ok_or_else(not_text)?);
-    }
-    let mut members = Map::new();
-    for (name, list) in texts {
-        let property = schemas.property(id, &name);
-        let shape = property.map(|id| schemas.shape(id));
-        let value = match (shape, property, list.as_slice()) {
-            (Some(Shape::Array(items)), ..) => array(schemas, items, list.into_iter()),
-            (_, Some(id), [text]) => schemas.read(id, text),
-            (_, None, [text]) => Value::String(text.to_string()),
-            (_, None, _) => array(schemas, None, list.into_iter()),
-            _ => {
-                let at = pointer(&[Step::Key(name.as_str().into())]);
-                return Err(wrong(at, "repeated", "it is there more than once"));
-            }
-        };
-        members.insert(name, value);
-    }
-    Ok(Value::Object(members))
 }

@@ -202,6 +202,16 @@ impl Schemas {
         self.in_place(id).find_map(|words| words.objects.as_ref()?.properties.get(name).copied())
     }
 
+    /// The schema of a member, by its name, a pattern of it, or for all that nothing speaks of. None: whatever it is.
+    pub(crate) fn member(&self, id: Id, name: &str) -> Option<Id> {
+        let objects = || self.in_place(id).filter_map(|words| words.objects.as_ref());
+        let by_pattern = || {
+            objects().flat_map(|it| &it.patterns).find(|(pattern, _)| pattern.is_match(name)).map(|(_, member)| *member)
+        };
+        let found = self.property(id, name).or_else(by_pattern).or_else(|| objects().find_map(|it| it.additional));
+        found.filter(|it| self.words(*it).is_some())
+    }
+
     /// A text of a parameter as the value that its schema takes: a number, a truth value or null where it reads as one and that
     /// is valid, else a text. Where nothing is valid, as what it most likely is.
     pub(crate) fn read(&self, id: Id, text: &str) -> Value {

@@ -45,8 +45,8 @@ static PARAMETER: Object = Object {
         Field::new("schema", Form::Schema, "JSON Schema (2020-12); any text if left out.").default("null"),
         Field::new(
             "style",
-            Form::Enum(&["simple", "form", "space_delimited", "pipe_delimited", "json"]),
-            "How a list is one text: form in queries and cookies, else simple, if left out.",
+            Form::Enum(&["simple", "form", "space_delimited", "pipe_delimited", "deep_object", "json"]),
+            "How a list is one text, or an object several: form in queries and cookies, else simple, if left out.",
         )
         .default("null"),
         Field::new("explode", Form::Bool, "name=a&name=b for name=a,b; true for form if left out.").default("null"),
@@ -62,18 +62,42 @@ static BODY: Object = Object {
     ],
 };
 
+const TYPE: Field = Field::new("type", Form::Text, "Such as application/json, text/* or */*.").required();
+const OF_TYPE: Field =
+    Field::new("schema", Form::Schema, "JSON Schema (2020-12), for JSON, forms and plain text.").default("null");
+
 static CONTENT: Object = Object {
     about: "A type of body.",
     fields: &[
-        Field::new("type", Form::Text, "Such as application/json, text/* or */*.").required(),
-        Field::new("schema", Form::Schema, "JSON Schema (2020-12), for JSON, forms and plain text.").default("null"),
+        TYPE,
+        OF_TYPE,
+        Field::new("encoding", Form::List(&Form::Object(&ENCODING)), "Members of forms that are not written as usual.")
+            .default("[]"),
     ],
 };
+
+static ENCODING: Object = Object {
+    about: "How one member of a form is written.",
+    fields: &[
+        Field::new("name", Form::Text, "The member's.").required(),
+        Field::new("types", Form::List(&Form::Text), "What a part of multipart/form-data may be, such as image/*.")
+            .default("[]"),
+        Field::new(
+            "style",
+            Form::Enum(&["form", "space_delimited", "pipe_delimited", "deep_object", "json"]),
+            "Of application/x-www-form-urlencoded: form if left out.",
+        )
+        .default("null"),
+        Field::new("explode", Form::Bool, "name=a&name=b for name=a,b; true for form if left out.").default("null"),
+    ],
+};
+
+static ANSWER: Object = Object { about: "A type of answer.", fields: &[TYPE, OF_TYPE] };
 
 static RESPONSE: Object = Object {
     about: "An answer.",
     fields: &[
         Field::new("status", Form::Text, "Such as 200, 2XX or default.").required(),
-        Field::new("content", Form::List(&Form::Object(&CONTENT)), "Its types; any if left out.").default("[]"),
+        Field::new("content", Form::List(&Form::Object(&ANSWER)), "Its types; any if left out.").default("[]"),
     ],
 };
