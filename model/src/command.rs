@@ -1,13 +1,13 @@
 //! What is replicated: one command an entry, and what apply answers.
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
     NodeId,
     ban::BanSubject,
     credential::{CredentialId, CredentialKind, Grants},
     digest::Digest,
-    ledger::command::LedgerCommand,
+    ledger::command::{LeaseBatch, LedgerCommand},
     purge::PurgeTarget,
     resource::{Key, Kind, Name, Resource},
     revocation::Selector,
@@ -152,6 +152,8 @@ pub struct ChangeResources {
     pub guardrails: Option<Digest>,
     /// What guardrails found and let pass, for the audit trail: at most `FINDINGS_MAX`.
     pub findings: Arc<[String]>,
+    /// Limits keep their counters where their window, hold or period changes. Not in entries of builds below level 6.
+    pub keeps_counters: bool,
 }
 
 /// A change that is carried out once somebody else has approved it. The index of its entry is its id.
@@ -581,7 +583,39 @@ impl AdminRole {
     }
 }
 
+/// Builds below it let an edited window begin with fresh counters.
+pub const KEEPS_COUNTERS_LEVEL: u32 = 6;
+/// Builds below it do not settle what nodes owe before they lend.
+pub const OWED_LEVEL: u32 = 6;
+
+fn owes(batches: &[LeaseBatch]) -> bool {
+    batches.iter().flat_map(|it| &it.items).any(|it| it.owed > 0)
+}
+
+impl Body {
+    /// As it is appended where every node understands `level` at least.
+    pub fn for_level(&self, level: u32) -> Cow<'_, Self> {
+        match self {
+            Body::ChangeResources(it) if level >= KEEPS_COUNTERS_LEVEL && it.edits_limits() => {
+                Cow::Owned(Body::ChangeResources(ChangeResources { keeps_counters: true, ..it.clone() }))
+            }
+            Body::Ledger(LedgerCommand::Batches(batches)) if level < OWED_LEVEL && owes(batches) => {
+                let mut batches = batches.to_vec();
+                for item in batches.iter_mut().flat_map(|it| &mut it.items) {
+                    item.want = item.want.saturating_add(std::mem::take(&mut item.owed));
+                }
+                Cow::Owned(Body::Ledger(LedgerCommand::Batches(batches.into())))
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
+}
+
 impl ChangeResources {
+    fn edits_limits(&self) -> bool {
+        self.changes.iter().any(|it| it.key.kind == Kind::Limit)
+    }
+
     /// Below it builds would carry it out otherwise, or not at all.
     fn level(&self) -> u32 {
         let governs = self.bounded || self.guardrails.is_some();
@@ -590,7 +624,8 @@ impl ChangeResources {
             None if matches!(change.key.kind, Kind::Tenant | Kind::Guardrail) => 3,
             None => 1,
         });
-        levels.max().unwrap_or(1).max(if governs { 3 } else { 1 })
+        let level = levels.max().unwrap_or(1).max(if governs { 3 } else { 1 });
+        if self.keeps_counters { level.max(KEEPS_COUNTERS_LEVEL) } else { level }
     }
 }
 
@@ -652,6 +687,7 @@ impl Body {
             Body::CreateCredentials(all) if all.iter().any(NewCredential::is_labelled_or_bounded) => 6,
             Body::RotateCredential(it) if it.keys_max.is_some() => 6,
             Body::DecideChange(_) => 6,
+            Body::Ledger(LedgerCommand::Batches(batches)) if owes(batches) => OWED_LEVEL,
             _ => 1,
         }
     }

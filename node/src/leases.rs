@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{calendar, consensus::Consensus};
+use crate::{calendar, consensus::Consensus, telemetry::health::is_draining};
 
 /// How long a session lasts: it must outlast an election.
 const SESSION: Duration = Duration::from_secs(5);
@@ -67,6 +67,7 @@ impl Leases {
         let (node, now_us) = (self.consensus.view().id, boottime_ns() / 1_000);
         let holder = Holder::start(node, boot, length_us, &state.ledger, now_us);
         self.limits.attach(holder.for_workers(self.workers));
+        self.limits.set_yielding(is_draining(&state, node));
 
         let mut sending: Option<BoxFuture<'_, ()>> = None;
         let mut looked = Instant::now();
@@ -80,6 +81,7 @@ impl Leases {
                 changed = states.changed() => {
                     changed.context("the state machine is gone")?;
                     let state = states.borrow_and_update().clone();
+                    self.limits.set_yielding(is_draining(&state, node));
                     self.limits.applied(&state.ledger);
                 }
                 () = send(&mut sending) => sending = None,
@@ -202,6 +204,10 @@ fn rolls(state: &State, clock_us: u64) -> impl Iterator<Item = LedgerCommand> {
         let Resource::Limit(words) = &state.resources.get(&key)?.resource else { return None };
         let LimitKind::Calendar { every, zone, .. } = &words.kind else { return None };
         let found = calendar::period(*every, zone, wall_us)?;
+        let runs = limit.period.is_some_and(|it| it.ends_us > wall_us);
+        if runs && !state.ledger.may_recycle(limit, found.ends_us) {
+            return None;
+        }
         let number = found.number.max(limit.period.map_or(0, |before| before.ends_us / 1_000_000));
         Some(LedgerCommand::RollPeriod { limit: limit.id, period: number, ends_us: found.ends_us })
     })

@@ -28,7 +28,7 @@ pub async fn give_back(cluster: &mut Cluster) -> anyhow::Result<u64> {
     let mut used = 0;
     let spend = async || {
         while used < USED {
-            let answer = connection.get(HOST, "/").await?;
+            let answer = connection.get_with(HOST, "/", &[]).await?;
             used += usize::from(answer.status == 200);
             ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
         }

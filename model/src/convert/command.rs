@@ -278,6 +278,7 @@ pub(super) fn change_resources_from(it: store::ChangeResources) -> Result<Change
             false => Some(digest("guardrails", &it.guardrails)?),
         },
         findings: it.findings.into(),
+        keeps_counters: it.keeps_counters,
     })
 }
 
@@ -291,6 +292,7 @@ pub(super) fn change_resources_to(it: &ChangeResources) -> store::ChangeResource
         bounded: it.bounded,
         guardrails: it.guardrails.map(|digest| digest.0.into()).unwrap_or_default(),
         findings: it.findings.to_vec(),
+        keeps_counters: it.keeps_counters,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     command::{GrantBonus, ResetLimit},
     invalid::Invalid,
     ledger::{
-        Epoch, Held, Ledger, Limit, Lowered, Period, Pool, Relief, Schedule, Seat, Session, Wall,
+        Epoch, Held, Ledger, Limit, Lowered, Period, Pool, Relief, RestBefore, Schedule, Seat, Session, Wall,
         command::{
             Dated, Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule, SessionId,
         },
@@ -139,6 +139,7 @@ fn item_from(it: store::LeaseItem) -> Result<LeaseItem, Invalid> {
         settle: it.settle,
         refund: it.refund,
         reserve: it.reserve,
+        owed: it.owed,
     })
 }
 
@@ -156,6 +157,7 @@ fn item_to(it: &LeaseItem) -> store::LeaseItem {
         settle: it.settle,
         refund: it.refund,
         reserve: it.reserve,
+        owed: it.owed,
     }
 }
 
@@ -290,6 +292,8 @@ pub(crate) fn limit_to(it: &Limit) -> store::LedgerLimit {
         broken: it.broken.clone(),
         period: it.period.map(|it| store::LedgerPeriod { number: it.number, ends_us: it.ends_us }),
         forgiven_period: it.forgiven_period,
+        rests: it.rests.iter().map(|it| store::LedgerRest { until_us: it.until_us, rest_us: it.rest_us }).collect(),
+        recycled: it.recycled,
     }
 }
 
@@ -304,6 +308,8 @@ pub(crate) fn limit_from(it: store::LedgerLimit) -> Result<Limit, Invalid> {
         broken: it.broken,
         period: it.period.map(|it| Period { number: it.number, ends_us: it.ends_us }),
         forgiven_period: it.forgiven_period,
+        rests: it.rests.into_iter().map(|it| RestBefore { until_us: it.until_us, rest_us: it.rest_us }).collect(),
+        recycled: it.recycled,
     })
 }
 
@@ -358,6 +364,7 @@ pub(crate) fn pool_to(key: &Key, it: &Pool) -> store::LedgerPool {
         report: schedule_to(&it.report),
         report_seq: it.report_seq,
         reserve: it.reserve,
+        owed: it.owed,
     };
     store::LedgerPool {
         key: Some(key_to(key)),
@@ -390,6 +397,7 @@ pub(crate) fn pool_from(it: store::LedgerPool) -> Result<(Key, Pool), Invalid> {
             report: schedule_from(it.report),
             report_seq: it.report_seq,
             reserve: it.reserve,
+            owed: it.owed,
         };
         (it.session, held)
     };

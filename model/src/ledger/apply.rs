@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     DUE_MAX, KEYS_MAX, Ledger, Limit, Pool,
+    bucket::SLOTS_MAX,
     command::{Effect, Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, LimitId, SessionId},
     pool::Wrong,
     time,
@@ -99,7 +100,7 @@ impl Ledger {
         if limit.broken.is_some() || !limit.has_slots() && limit.period.is_none() {
             return;
         }
-        let asks = item.demand + item.want > 0;
+        let asks = item.demand + item.want + item.owed > 0;
         let known = self.keys.get(&item.key).map(|pool| Pool::clone(pool));
         let mut pool = match known {
             Some(pool) => pool,
@@ -133,6 +134,7 @@ impl Ledger {
         if limit.is_calendar() {
             pool.take_chunks(session, item, pool.outdates(acked))?;
         }
+        let owes = !limit.is_calendar() || item.period == pool.period && !pool.outdates(acked);
         let held = pool.held_mut(session);
         let Some(kept) = held.slots.checked_sub(back) else {
             return Err(format!("I4: {back} slots given back of {} held", held.slots));
@@ -141,6 +143,8 @@ impl Ledger {
         held.reserve = item.reserve.min(kept);
         held.demand = item.demand.min(budget.saturating_mul(1_000));
         held.want = item.want.min(budget);
+        // What is owed to another period is owed no more.
+        held.owed = if owes { item.owed.min(u64::from(SLOTS_MAX)) } else { 0 };
         if !mutants::is(Mutant::StaleReport) || !item.report.is_empty() {
             held.report = super::Schedule::default();
         }
@@ -155,7 +159,7 @@ impl Ledger {
         for it in &item.release_used {
             pool.recycle(now.saturating_add(it.in_us), it.count, limit);
         }
-        if item.demand + item.want > 0 {
+        if item.demand + item.want + item.owed > 0 {
             pool.active_us = now;
         }
         Ok(())
@@ -180,7 +184,7 @@ impl Ledger {
             let spent_us = if session.lasts(self.now_us) { seat.spent_us } else { session.end_us().max(seat.spent_us) };
             let mine = seat.since_us != u64::MAX || session.lasts(self.now_us);
             if mine && spent_us > 0 && !self.is_past(spent_us, limit) {
-                pool.quarantine.add(spent_us + limit.rest_us(), share, limit.window_us());
+                pool.quarantine.add(spent_us + limit.rest_at_us(spent_us), share, limit.window_us());
             }
         }
         held.sort_unstable();
@@ -190,7 +194,7 @@ impl Ledger {
         let out = pool.total();
         if !self.is_past(self.void_us, limit) {
             let left = limit.budget().saturating_sub(out);
-            pool.quarantine.add(self.void_us + limit.rest_us(), left, limit.window_us());
+            pool.quarantine.add(self.void_us + limit.rest_at_us(self.void_us), left, limit.window_us());
         }
         pool.free = limit.budget().saturating_sub(pool.total());
         pool.excess = pool.total() - limit.budget();

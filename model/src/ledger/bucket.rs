@@ -154,6 +154,10 @@ impl Rest {
         Self { grain: Divisor::new(NEVER), rest_us: 0 }
     }
 
+    pub(super) fn us(&self) -> u64 {
+        self.rest_us
+    }
+
     fn comes_back(&self) -> bool {
         self.grain.by() != NEVER
     }

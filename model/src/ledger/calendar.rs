@@ -75,7 +75,7 @@ impl Ledger {
     pub fn ended_periods(&self, wall_us: u64) -> impl Iterator<Item = &Limit> {
         let held = self.wall.is_none_or(|wall| wall.ahead_us.saturating_add(wall.hold_us) > wall_us);
         let ended = move |it: &Limit| it.period.is_none_or(|period| period.ends_us <= wall_us);
-        let due = move |it: &&Limit| !held && it.is_calendar() && it.removed_us.is_none() && ended(it);
+        let due = move |it: &&Limit| !held && it.is_calendar() && it.removed_us.is_none() && (ended(it) || it.recycled);
         self.limits.values().map(|it| &**it).filter(due)
     }
 
@@ -122,10 +122,17 @@ impl Ledger {
         let follows = |it: &Limit| {
             it.period.is_none_or(|now| next.number > now.number && now.ends_us <= next.begins_us().min(wall_us))
         };
+        if let Some(limit) =
+            self.limits.get(&id).filter(|it| it.recycled && it.period.is_some_and(|it| it.ends_us > wall_us))
+        {
+            let limit = limit.clone();
+            return self.recycle_period(&limit, ends_us);
+        }
         let known = self.limits.get(&id).is_some_and(|it| it.is_calendar() && it.removed_us.is_none() && follows(it));
         let runs = next.begins_us() <= wall_us && next.begins_us() < ends_us && ends_us <= WALL_US_MAX;
         if known && runs && !held {
-            self.limit_mut(id).period = Some(next);
+            let limit = self.limit_mut(id);
+            (limit.period, limit.recycled) = (Some(next), false);
             effects.push(Effect::Rolled { limit: id, period });
         }
     }
@@ -154,7 +161,7 @@ impl Ledger {
     }
 
     /// When the period ends, on the log clock.
-    pub(super) fn period_end_us(&self, limit: &Limit) -> Option<u64> {
+    pub fn period_end_us(&self, limit: &Limit) -> Option<u64> {
         Some(limit.period?.ends_us.saturating_sub(self.wall?.ahead_us))
     }
 }
@@ -164,7 +171,7 @@ impl Pool {
     pub(super) fn start_over(&mut self, limit: &Limit) {
         self.holders.retain(|(_, held)| held.demand + held.want > 0);
         for (_, held) in &mut self.holders {
-            held.slots = 0;
+            (held.slots, held.owed) = (0, 0);
         }
         (self.spent, self.burnt, self.excess) = (0, 0, 0);
         self.free = self.budget(limit);
@@ -202,10 +209,15 @@ impl Pool {
     pub(super) fn lend_chunks(&mut self, now_us: u64, live: &[usize], given: &mut [Given]) -> bool {
         let wants = |pool: &Self| -> Vec<u64> { live.iter().map(|n| pool.holders[*n].1.want).collect() };
         let wanted = wants(self);
+        let before: Vec<u64> = given.iter().map(|it| it.free).collect();
         self.lend_free(live, &wanted, given);
-        for (n, given) in live.iter().zip(given.iter()) {
+        for ((n, given), before) in live.iter().zip(given.iter()).zip(before) {
             let want = &mut self.holders[*n].1.want;
-            *want = want.saturating_sub(given.free);
+            *want = want.saturating_sub(given.free - before);
+        }
+        if self.owed() > 0 {
+            self.recall_owed(now_us, live, given);
+            return true;
         }
         let unmet: u64 = wants(self).iter().sum::<u64>() + self.excess;
         let idle = |pool: &Self, n: usize| match pool.holders[n].1.want {
@@ -224,6 +236,10 @@ impl Pool {
 
     /// What a session may have unspent of this pool that could still come home.
     pub(super) fn may_come_home(&self, but: Option<SessionId>, lasts: impl Fn(&SessionId) -> bool) -> bool {
+        if self.owed() > 0 {
+            // That comes first.
+            return false;
+        }
         let others = self.holders.iter().filter(|(id, held)| Some(*id) != but && lasts(id) && held.want == 0);
         others.map(|(_, held)| held.slots).sum::<u64>() > 0
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The ledger's version at the command that defined the limit. A limit keeps it through every edit but that of its
-/// kind or window.
+/// kind.
 pub type LimitId = u64;
 /// The ledger's version at the command that opened the session.
 pub type SessionId = u64;
@@ -136,6 +136,8 @@ pub struct LeaseItem {
     pub refund: u64,
     /// Of what is held, what it keeps for a time without a quorum (`NoQuorum::Reserve`).
     pub reserve: u64,
+    /// What answers cost beyond what it holds: nothing is lent to anybody before that.
+    pub owed: u64,
 }
 
 /// `count` slots that may be used `in_us` from now.
@@ -215,6 +217,7 @@ impl LeaseItem {
             settle: 0,
             refund: 0,
             reserve: 0,
+            owed: 0,
         }
     }
 }
@@ -228,7 +231,12 @@ impl Kind {
         }
     }
 
-    /// Whether usage under the one says anything about the other.
+    /// Whether both count the same thing, over whatever time.
+    pub fn is_same(&self, other: &Kind) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// Whether usage under the one is usage under the other. Of builds below level 6 this decides which limits go on.
     pub fn is_like(&self, other: &Kind) -> bool {
         match (self, other) {
             (Kind::Sliding { window_us: a, .. }, Kind::Sliding { window_us: b, .. }) => a == b,

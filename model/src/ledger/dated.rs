@@ -68,6 +68,16 @@ impl Schedule {
         taken
     }
 
+    /// All of them so much later.
+    pub(super) fn delay(&mut self, by_us: u64) {
+        self.entries.iter_mut().for_each(|(at, _)| *at = at.saturating_add(by_us));
+    }
+
+    /// How many come free by then.
+    pub(super) fn count_until(&self, until_us: u64) -> u64 {
+        self.entries.iter().take_while(|(at, _)| *at <= until_us).map(|(_, count)| count).sum()
+    }
+
     pub fn total(&self) -> u64 {
         self.entries.iter().map(|(_, count)| count).sum()
     }

@@ -6,6 +6,7 @@
 mod accounts;
 mod batch;
 mod chunks;
+mod edit;
 mod evict;
 mod reserve;
 mod usage;
@@ -69,6 +70,8 @@ pub struct Holder {
     flight: Option<Flight>,
     sent_us: u64,
     draining: bool,
+    /// No more is held than is used: others are to have it.
+    yielding: bool,
     last_sent: Option<(u64, u64)>,
     /// Where the last look for idle accounts ended.
     looked_at: Option<Key>,
@@ -123,6 +126,11 @@ struct Books {
     told_want: u64,
     /// Of a chunk: what is to be prepaid next.
     want: u64,
+    told_owed: u64,
+    /// Out of use, and given back with the next batch.
+    withdrawn: u64,
+    /// Of a window before the limit was edited: what is in use there comes to the lease as it comes free.
+    before: Vec<Arc<Lease>>,
 }
 
 /// What to do with an exchange that found too few slots of a limit without shares.
@@ -156,6 +164,7 @@ impl Holder {
             flight: None,
             sent_us: 0,
             draining: false,
+            yielding: false,
             last_sent: None,
             looked_at: None,
             periods: BTreeMap::new(),
@@ -265,11 +274,20 @@ impl Holder {
         self.flight.is_none() && !self.lent.iter().any(holds)
     }
 
+    /// Gives back what is free, and asks for no more than is used here, until told otherwise.
+    pub fn set_yielding(&mut self, yielding: bool) {
+        self.yielding = yielding;
+    }
+
     /// One more entry was applied; `ledger` is the replica after it, `effects` what it did.
     pub fn applied(&mut self, ledger: &Ledger, effects: &[Effect], now_us: u64) {
         let shares_changed = ledger.shares_version != self.ledger.shares_version;
         self.ledger = ledger.clone();
         self.applied_us = now_us;
+        if shares_changed {
+            // First: what is lent from here on is lent under the new terms.
+            self.renew_terms(now_us);
+        }
         for effect in effects {
             self.learn(effect, now_us);
         }
@@ -290,6 +308,7 @@ impl Holder {
         let seen = self.ledger.version;
         self.ledger = ledger.clone();
         self.applied_us = now_us;
+        self.renew_terms(now_us);
         self.check_session();
         let Some(tenant) = &self.session else { return };
         let (id, session) = (tenant.id, self.ledger.sessions[&tenant.id].clone());
@@ -304,7 +323,8 @@ impl Holder {
             self.ledger.keys.iter().map(|(key, pool)| (key.clone(), pool.held(id).map_or(0, |it| it.slots))).collect();
         for (key, held) in pools.into_iter().filter(|(key, held)| *held > 0 || known.contains(key)) {
             let Some(limit) = self.ledger.limit(key.limit).cloned() else { continue };
-            let coming = under_way.get(&key).copied().unwrap_or(0);
+            let withdrawn = self.accounts.of(&key).and_then(|it| it.books.as_ref()).map_or(0, |it| it.withdrawn);
+            let coming = under_way.get(&key).copied().unwrap_or(0) + withdrawn;
             if limit.is_calendar() {
                 self.resync_chunk(&key, &limit, held.saturating_sub(coming), now_us);
                 continue;
@@ -342,8 +362,12 @@ impl Holder {
                 self.granted(key, *free, dated, now_us);
             }
             Effect::Recalled { session, key, keep } if self.is_mine(*session) => {
+                let is_owed = self.ledger.pool(key).is_some_and(|pool| pool.owed() > 0);
                 if let Some(account) = self.accounts.of_mut(key) {
                     account.books().keep = Some(*keep);
+                    if is_owed {
+                        account.withdraw(*keep, now_us);
+                    }
                 }
             }
             Effect::Rolled { limit, period } => self.rolled(*limit, *period),
@@ -532,6 +556,7 @@ impl Holder {
         if let Some(books) = &mut account.books {
             books.keep = None;
             books.told_want = books.told_want.saturating_sub(if on_demand { free } else { 0 });
+            books.told_owed = books.told_owed.saturating_sub(free);
         }
         if account.is_chunk() {
             // Before a client is let in by it: it is told what is left.
@@ -541,6 +566,7 @@ impl Holder {
         for it in dated {
             account.add_dated(it.count, now_us + it.in_us, now_us);
         }
+        account.lease.pay(now_us);
     }
 
     /// What a restarted process must not do: believe that its predecessor's slots are unused and its own.
@@ -596,7 +622,12 @@ impl Account {
         }
         let free = u64::from(self.lease.release_free(small(count), now_us));
         let used = self.lease.release_used(small(count - free), now_us);
-        self.slots -= free + used.iter().map(|it| u64::from(it.count)).sum::<u64>();
+        let mut gone = free + used.iter().map(|it| u64::from(it.count)).sum::<u64>();
+        for old in self.books.iter().flat_map(|it| &it.before) {
+            let used = old.release_used(small(count - gone), now_us);
+            gone += used.iter().map(|it| u64::from(it.count)).sum::<u64>();
+        }
+        self.slots -= gone;
     }
 }
 

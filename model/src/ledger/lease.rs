@@ -5,6 +5,7 @@
 //! Leases outlive sessions, so a worker may keep its handle as long as it likes; of one that `is_retired` nothing can be
 //! taken any more, and a new handle is to be had from the holder.
 
+mod debt;
 mod parts;
 
 use std::sync::{
@@ -12,8 +13,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
-pub use self::parts::PARTS_MAX;
 use self::parts::Part;
+pub use self::{debt::Debt, parts::PARTS_MAX};
 use super::{
     bucket::{Bucket, Counts, Rest, Taken},
     command::{Key, LimitId},
@@ -98,8 +99,7 @@ struct Beside {
     /// Nothing comes before this instant, as of this version of the ledger and one more: a flood of refusals asks nobody.
     denied_until_us: AtomicU64,
     denied_at: AtomicU64,
-    /// What is owed to it, as whoever takes from it writes that.
-    owed: AtomicU64,
+    owed: Debt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,6 +238,11 @@ impl Lease {
         }
     }
 
+    /// Whether the node may spend at that instant, if there is something.
+    pub fn is_covered(&self, now_us: u64) -> bool {
+        self.tenure().covers(now_us)
+    }
+
     /// Spends `cost` slots at `now_us`, or none.
     pub fn take(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
         self.take_on(0, cost, now_us)
@@ -245,6 +250,9 @@ impl Lease {
 
     /// The same on one of several workers, each of which has a number of its own: those of a hot key do not meet.
     pub fn take_on(&self, worker: usize, cost: u32, now_us: u64) -> Result<Taken, Denied> {
+        if self.is_retired() {
+            return Err(Denied::Short { next_us: None });
+        }
         let taken = self.take_lent(worker, cost, now_us);
         match taken {
             Err(denied) => self.take_reserve(cost, now_us).ok_or(denied),
@@ -357,14 +365,20 @@ impl Lease {
         self.beside.get().map_or(0, |it| u64::from(it.waiting.load(Ordering::Relaxed)))
     }
 
-    /// A place for what is owed, if there ever was anything; 0: nothing is.
-    pub fn owed(&self) -> Option<&AtomicU64> {
-        self.beside.get().map(|it| &it.owed)
+    /// What answers cost beyond what was here.
+    pub fn owed(&self) -> u64 {
+        self.beside.get().map_or(0, |it| it.owed.left(self.epoch()))
     }
 
-    /// The same, made if need be.
-    pub fn owes(&self) -> &AtomicU64 {
-        &self.beside().owed
+    /// So much more is owed, up to `most` in all.
+    pub fn owe(&self, more: u64, most: u64) {
+        self.beside().owed.add(self.epoch(), more, most);
+    }
+
+    /// Takes what is owed, as far as there is something; what is left of it.
+    pub fn pay(&self, now_us: u64) -> u64 {
+        let Some(beside) = self.beside.get().filter(|it| !it.owed.is_none()) else { return 0 };
+        beside.owed.pay(self.epoch(), || self.counts(now_us).free, |part| self.take(part, now_us).is_ok())
     }
 
     /// The holder is to look at the key. False: it was told already, and has not looked yet.
@@ -396,6 +410,25 @@ impl Lease {
 
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+    }
+
+    /// Another lease of the key takes this one's place: nothing is taken of it from here on, and what comes free goes there.
+    pub(super) fn give_way(&self, to: &Lease) {
+        self.retire();
+        to.short.fetch_add(self.short.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        if let Some(beside) = self.beside.get() {
+            to.owe(beside.owed.take(self.epoch()), u64::MAX);
+        }
+    }
+
+    pub(super) fn is_in_use(&self, now_us: u64) -> bool {
+        let counts = self.counts_lent(now_us);
+        counts.free + counts.used > 0
+    }
+
+    /// How long what is taken of it may be held or rests, less drift.
+    pub fn window_us(&self) -> u64 {
+        self.terms.window_us
     }
 
     pub(super) fn short(&self) -> u64 {

@@ -29,6 +29,17 @@ pub struct Limit {
     pub period: Option<Period>,
     /// The period whose use an operator has forgiven though it is unknown since a restore; 0: none.
     pub forgiven_period: u64,
+    /// How long slots rested before edits of the window, the oldest first: at most `RESTS_MAX`.
+    pub rests: Vec<RestBefore>,
+    /// The period was begun under another cycle, and ends when one of the new cycle does.
+    pub recycled: bool,
+}
+
+/// Until that instant of the log clock slots rested so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestBefore {
+    pub until_us: u64,
+    pub rest_us: u64,
 }
 
 /// The budget was larger before, or there were shares where there are none now; nodes that have not acknowledged the change go by it.
@@ -54,6 +65,16 @@ impl Limit {
             Kind::Calendar { .. } => ACTIVE_US,
             Kind::Bucket { .. } => 0,
         }
+    }
+
+    /// The same of what was used up to `at_us`: as it was before the edits since.
+    pub fn rest_at_us(&self, at_us: u64) -> u64 {
+        self.rests.iter().find(|it| at_us <= it.until_us).map_or(self.rest_us(), |it| it.rest_us)
+    }
+
+    /// The longest that anything may have to rest that is in use now.
+    pub fn rest_longest_us(&self) -> u64 {
+        self.rests.iter().map(|it| it.rest_us).max().unwrap_or(0).max(self.rest_us())
     }
 
     /// How long slots are reckoned over.
@@ -106,8 +127,13 @@ impl Ledger {
             }
             return;
         };
+        self.go_on(&known, rule);
+    }
+
+    /// The limit's number, and all that was spent of it, stay.
+    pub(super) fn go_on(&mut self, known: &Limit, rule: &Rule) {
         let (before, after) = (known.budget(), rule.kind.limit());
-        let mut limit = Limit { rule: rule.clone(), removed_us: None, ..Limit::clone(&known) };
+        let mut limit = Limit { rule: rule.clone(), removed_us: None, ..known.clone() };
         // Nodes that have not heard of it go on with the shares that they had.
         if after < before || known.has_shares() && !limit.has_shares() {
             let from = before.max(limit.lowered.map_or(0, |it| it.from));
@@ -117,7 +143,7 @@ impl Ledger {
         self.resize_pools(known.id, before, after);
     }
 
-    fn new_limit(&mut self, rule: &Rule) {
+    pub(super) fn new_limit(&mut self, rule: &Rule) {
         if let Some(old) = self.names.get(&rule.name).copied() {
             self.drop_limit(old);
         }
@@ -131,6 +157,8 @@ impl Ledger {
             broken: None,
             period: None,
             forgiven_period: 0,
+            rests: Vec::new(),
+            recycled: false,
         };
         self.limits.insert(id, Arc::new(limit));
         self.names.insert(rule.name.clone(), id);
@@ -143,10 +171,11 @@ impl Ledger {
 
     /// Limits that were removed a rest ago.
     pub(super) fn purge_limits(&mut self) {
+        self.forget_rests();
         let over = |limit: &Limit| {
             // A quota that comes back within its period goes on.
             let counts = limit.period.is_some_and(|it| self.wall_us().is_none_or(|now| now < it.ends_us));
-            limit.removed_us.is_some_and(|at| at + limit.rest_us() <= self.now_us) && !counts
+            limit.removed_us.is_some_and(|at| at + limit.rest_longest_us() <= self.now_us) && !counts
         };
         let gone: Vec<_> = self.limits.values().filter(|it| over(it)).map(|it| (it.id, it.rule.name.clone())).collect();
         for (id, name) in gone {

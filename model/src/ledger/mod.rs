@@ -12,6 +12,7 @@ pub mod command;
 mod dated;
 mod demand;
 mod divisor;
+mod edit;
 pub mod holder;
 pub mod lease;
 mod limits;
@@ -31,7 +32,7 @@ pub use adjust::{BONUSES_MAX, Refused, Relief};
 pub use calendar::{Period, Wall};
 pub use dated::Schedule;
 pub use lease::Lease;
-pub use limits::{Limit, Lowered};
+pub use limits::{Limit, Lowered, RestBefore};
 pub use pool::{Held, Pool};
 pub use session::{Epoch, Seat, Session};
 

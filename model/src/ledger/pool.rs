@@ -12,6 +12,10 @@ use crate::mutants::{self, Mutant};
 
 /// At most one recall per key in this time.
 pub(super) const RECALL_EVERY_US: u64 = 300_000;
+/// And where answers have cost more than there was.
+const RECALL_OWED_EVERY_US: u64 = 50_000;
+/// How much further ahead than a rest slots come free by rounding: a part of the window that nodes still reckon.
+const REACH_PART: u64 = 32;
 /// A key that somebody waits for is looked at no more and no less often than this.
 const HUNGRY_US: std::ops::RangeInclusive<u64> = 20_000..=1_000_000;
 
@@ -56,6 +60,8 @@ pub struct Held {
     pub report_seq: u64,
     /// Slots that the node may use for `RESERVE_US` after its last renewal.
     pub reserve: u64,
+    /// What answers cost beyond what it held, and was not lent for that yet.
+    pub owed: u64,
 }
 
 /// What a rebalance gives to one holder, or asks of it.
@@ -171,8 +177,11 @@ impl Pool {
                 let held = held.clone();
                 self.holders.remove(n);
                 self.bury(&held, session, limit);
-            } else if held.slots == 0 && (session.fenced || held.demand + held.want == 0) {
+            } else if held.slots == 0 && (session.fenced || held.demand + held.want + held.owed == 0) {
                 self.holders.remove(n);
+            } else if session.fenced {
+                // Nothing is lent to it any more, and nobody waits for that.
+                self.holders[n].1.owed = 0;
             }
         }
         let home = self.recycling.take_due(now_us) + self.quarantine.take_due(now_us);
@@ -189,7 +198,7 @@ impl Pool {
         }
         let reserve = held.reserve.min(held.slots);
         if reserve > 0 && !mutants::is(Mutant::ReserveForgotten) {
-            let at_us = time::session_end(session.renewed_us, RESERVE_US) + limit.rest_us();
+            let at_us = time::session_end(session.renewed_us, RESERVE_US) + limit.rest_longest_us();
             let destroyed = self.destroy(at_us, reserve, limit);
             self.quarantine.add(at_us, reserve - destroyed, limit.window_us());
         }
@@ -201,7 +210,7 @@ impl Pool {
                 self.recycle(*at_us, count, limit);
             }
         }
-        let rest_us = if mutants::is(Mutant::RegrantAtExpiry) { 0 } else { limit.rest_us() };
+        let rest_us = if mutants::is(Mutant::RegrantAtExpiry) { 0 } else { limit.rest_longest_us() };
         let at_us = session.end_us() + rest_us;
         let destroyed = self.destroy(at_us, left, limit);
         self.quarantine.add(at_us, left - destroyed, limit.window_us());
@@ -229,6 +238,7 @@ impl Pool {
         if limit.broken.is_some() || limit.removed_us.is_some() {
             return (Vec::new(), false);
         }
+        self.lend_owed(&live, &mut given);
         if limit.is_calendar() {
             let hungry = self.lend_chunks(now_us, &live, &mut given);
             let ids = live.iter().map(|n| self.holders[*n].0);
@@ -236,11 +246,13 @@ impl Pool {
         }
         if on_demand {
             let wants: Vec<u64> = live.iter().map(|n| self.holders[*n].1.want).collect();
+            let before: Vec<u64> = given.iter().map(|it| it.free).collect();
             self.lend_free(&live, &wants, &mut given);
-            for (n, given) in live.iter().zip(&given) {
+            for ((n, given), before) in live.iter().zip(&given).zip(before) {
                 let want = &mut self.holders[*n].1.want;
-                *want = want.saturating_sub(given.free);
+                *want = want.saturating_sub(given.free - before);
             }
+            self.recall_owed(now_us, &live, &mut given);
         } else {
             self.lend_by_demand(now_us, limit, &live, &mut given);
         }
@@ -248,9 +260,26 @@ impl Pool {
         let short = |(n, it): (&usize, &Given)| {
             it.keep.is_none() && self.holders[*n].1.demand > self.holders[*n].1.slots * 1_000
         };
-        let hungry = wants || self.excess > 0 || (!on_demand && live.iter().zip(&given).any(short));
+        let hungry = wants || self.excess + self.owed() > 0 || (!on_demand && live.iter().zip(&given).any(short));
         let ids = live.iter().map(|n| self.holders[*n].0);
         (ids.zip(given).filter(|(_, it)| *it != Given::default()).collect(), hungry)
+    }
+
+    /// What nodes owe that are there.
+    pub fn owed(&self) -> u64 {
+        self.holders.iter().map(|(_, held)| held.owed).sum()
+    }
+
+    /// Before anything is lent to anybody: what answers have cost is spent already.
+    fn lend_owed(&mut self, live: &[usize], given: &mut [Given]) {
+        let owed: Vec<u64> = live.iter().map(|n| self.holders[*n].1.owed).collect();
+        if owed.iter().any(|it| *it > 0) {
+            self.lend_free(live, &owed, given);
+            for (n, given) in live.iter().zip(given) {
+                let owed = &mut self.holders[*n].1.owed;
+                *owed = owed.saturating_sub(given.free);
+            }
+        }
     }
 
     pub(super) fn lend_free(&mut self, live: &[usize], wanted: &[u64], given: &mut [Given]) {
@@ -276,11 +305,15 @@ impl Pool {
             };
             live.iter().zip(&targets).map(short).collect()
         };
+        if self.owed() > 0 {
+            // Nor is what is coming home anybody's before that.
+            return self.recall_owed(now_us, live, given);
+        }
         let needs = short_of(self, |it| it.need);
         self.lend_free(live, &needs, given);
         let beside = short_of(self, |it| it.target);
         self.lend_free(live, &beside, given);
-        self.lend_coming(now_us, live, &short_of(self, |it| it.need), given);
+        self.lend_coming(now_us, limit, live, &short_of(self, |it| it.need), given);
         // Work-conserving: better lent beyond its target to who could use it than idle.
         let wants: Vec<u64> = live.iter().map(|n| self.holders[*n].1.want).collect();
         self.lend_free(live, &wants, given);
@@ -311,11 +344,31 @@ impl Pool {
     }
 
     /// Slots that are coming home, the soonest first, dated.
-    fn lend_coming(&mut self, now_us: u64, live: &[usize], needs: &[u64], given: &mut [Given]) {
-        let parts = share::split(self.recycling.total(), needs);
+    fn lend_coming(&mut self, now_us: u64, limit: &Limit, live: &[usize], needs: &[u64], given: &mut [Given]) {
+        // What was used under a longer window is further ahead than nodes reckon.
+        let coming = match limit.rests.is_empty() {
+            true => self.recycling.total(),
+            false => self.recycling.count_until(now_us + limit.rest_us() + limit.window_us() / REACH_PART),
+        };
+        let parts = share::split(coming, needs);
         for ((n, count), given) in live.iter().zip(parts).zip(given) {
             given.dated = self.recycling.take_soonest(count, now_us);
             self.holders[*n].1.slots += count;
+        }
+    }
+
+    /// What is still owed is asked of those who owe nothing.
+    pub(super) fn recall_owed(&mut self, now_us: u64, live: &[usize], given: &mut [Given]) {
+        let unmet = self.owed();
+        let has = |pool: &Self, n: &usize| if pool.holders[*n].1.owed > 0 { 0 } else { pool.holders[*n].1.slots };
+        let surplus: Vec<u64> = live.iter().map(|n| has(self, n)).collect();
+        let early = now_us < self.recalled_us + RECALL_OWED_EVERY_US;
+        if unmet == 0 || early || surplus.iter().all(|it| *it == 0) {
+            return;
+        }
+        self.recalled_us = now_us;
+        for ((n, back), given) in live.iter().zip(share::split(unmet, &surplus)).zip(given) {
+            given.keep = (back > 0).then(|| self.holders[*n].1.slots - back);
         }
     }
 

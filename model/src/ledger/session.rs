@@ -203,7 +203,7 @@ impl Ledger {
 
     /// The longest rest of any limit.
     pub fn rest_us_max(&self) -> u64 {
-        self.limits.values().map(|limit| limit.rest_us()).max().unwrap_or(0)
+        self.limits.values().map(|limit| limit.rest_longest_us()).max().unwrap_or(0)
     }
 
     /// Whether the session has its share of keys of the limit that are not in the ledger.
@@ -215,7 +215,7 @@ impl Ledger {
 
     /// Whether what was spent up to `at_us` no longer counts for the limit.
     pub(super) fn is_past(&self, at_us: u64, limit: &Limit) -> bool {
-        at_us <= limit.defined_us || at_us.saturating_add(limit.rest_us()) <= self.now_us
+        at_us <= limit.defined_us || at_us.saturating_add(limit.rest_at_us(at_us)) <= self.now_us
     }
 
     /// The share that the session may spend of a key of the limit that is not in the ledger.

@@ -7,7 +7,7 @@ use super::{State, apply::Done};
 use crate::{
     NodeId,
     change::Changed,
-    command::{GrantBonus, Reason, Rejected, ResetLimit},
+    command::{GrantBonus, KEEPS_COUNTERS_LEVEL, Reason, Rejected, ResetLimit},
     invalid::Invalid,
     ledger::{
         self, BONUSES_MAX, KEY_BYTES_MAX, Refused,
@@ -22,13 +22,19 @@ use crate::{
 const SESSION_US: std::ops::RangeInclusive<u64> = 1_000_000..=60_000_000;
 
 impl State {
-    pub(super) fn limits_changed(&mut self, changes: &[Changed]) {
+    /// `keeps_counters`: the entry says that every node understands how. So it is of every one after that.
+    pub(super) fn limits_changed(&mut self, changes: &[Changed], keeps_counters: bool) {
+        let raised = self.cluster.as_ref().is_some_and(|facts| facts.level >= KEEPS_COUNTERS_LEVEL);
         for change in changes.iter().filter(|change| change.key.kind == resource::Kind::Limit) {
             let rule = match &change.after {
                 Some(Resource::Limit(limit)) => rule(limit),
                 _ => None,
             };
             let command = match rule {
+                Some(rule) if keeps_counters || raised => {
+                    self.ledger.edit_limit(self.clock_us, &rule);
+                    continue;
+                }
                 Some(rule) => LedgerCommand::DefineLimit(rule),
                 None => LedgerCommand::RemoveLimit { name: change.key.name.clone() },
             };

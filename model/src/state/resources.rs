@@ -33,6 +33,7 @@ struct Note<'a> {
     message: String,
     trial: TrialStatus,
     rollback_of: Option<u64>,
+    keeps_counters: bool,
 }
 
 impl State {
@@ -84,7 +85,10 @@ impl State {
         let (prior, prior_revision) = (self.resources.clone(), self.revision);
         let trial = change.trial.map_or(TrialStatus::None, |_| TrialStatus::Open);
         let message = change.message.clone();
-        let mut done = self.commit(prepared, Note { actor, message, trial, rollback_of: change.rollback_of });
+        let mut done = self.commit(
+            prepared,
+            Note { actor, message, trial, rollback_of: change.rollback_of, keeps_counters: change.keeps_counters },
+        );
         for finding in change.findings.iter() {
             done.summary += "; ";
             done.summary += finding;
@@ -211,7 +215,7 @@ impl State {
         self.forget_jwks_of(&changes);
         let credentials = self.forget_credentials_of(&changes);
         debug_assert_eq!(self.resources_hash, change::hash_of(&self.resources));
-        self.limits_changed(&changes);
+        self.limits_changed(&changes, note.keeps_counters);
         let counts = change::counts(&changes);
         let mut summary = summary(&changes, &note);
         if credentials > 0 {
@@ -266,7 +270,8 @@ impl State {
         let lookups = Lookups::of(&trial.prior);
         let message = format!("trial of revision {} {word}", trial.revision);
         let rollback_of = (trial.prior_revision != 0).then_some(trial.prior_revision);
-        let note = Note { actor, message: message.clone(), trial: TrialStatus::None, rollback_of };
+        let note =
+            Note { actor, message: message.clone(), trial: TrialStatus::None, rollback_of, keeps_counters: false };
         let done = self.commit(Prepared { changes, after: trial.prior, lookups }, note);
         Ok(Done { summary: format!("{message}: {}", done.summary), ..done })
     }

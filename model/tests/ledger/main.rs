@@ -3,6 +3,7 @@
 
 mod audit;
 mod chance;
+mod late;
 mod plan;
 mod world;
 

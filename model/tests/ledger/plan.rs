@@ -42,6 +42,10 @@ pub struct Plan {
     pub stall_percent: u64,
     /// Of `Load::Killed`: how much is on that node.
     pub killed_percent: u64,
+    /// Of how many of a hundred requests the answer says that they cost more.
+    pub late_percent: u64,
+    /// Edits are those of builds that keep counters over them.
+    pub keeps_counters: bool,
     /// Whether it is noted where slots are.
     pub sampled: bool,
     pub faults: Vec<(u64, Fault)>,
@@ -107,6 +111,10 @@ pub enum Fault {
     Edit {
         limit: u64,
     },
+    /// Of the window, the hold, or the cycle of a calendar limit, which is as the plan says or twice as long.
+    EditWindow {
+        window_us: u64,
+    },
     Drain {
         node: usize,
         for_us: u64,
@@ -169,6 +177,8 @@ impl Plan {
             twice_percent: 0,
             stall_percent: 0,
             killed_percent: 0,
+            late_percent: 0,
+            keeps_counters: true,
             sampled: true,
             faults: Vec::new(),
         }
@@ -243,6 +253,8 @@ impl Plan {
             twice_percent: c.one_of(&[0, 5, 30]),
             stall_percent: c.one_of(&[0, 1, 5]),
             killed_percent: 0,
+            late_percent: if seed % 3 == 1 { 10 } else { 0 },
+            keeps_counters: seed % 4 == 1 || seed % 5 > 1,
             sampled: false,
             faults: Vec::new(),
         };
@@ -371,11 +383,32 @@ fn faults(chance: &mut Chance, plan: &Plan) -> Vec<(u64, Fault)> {
         faults.push((at_us, fault));
     }
     faults.extend(reliefs(plan));
+    faults.extend(edits(plan));
     if plan.founders < plan.nodes {
         faults.push((chance.within(2 * S, plan.until_us / 2), Fault::Join { node: plan.nodes - 1 }));
     }
     faults.sort_by_key(|(at_us, _)| *at_us);
     faults
+}
+
+/// In one schedule of four an operator changes the window, and most often changes it back.
+fn edits(plan: &Plan) -> Vec<(u64, Fault)> {
+    let mut chance = Chance::of(plan.seed ^ 0xed17);
+    let count = if plan.seed % 4 == 1 { chance.within(1, 6) } else { 0 };
+    let mut edits = Vec::new();
+    let mut at_us = chance.within(2 * S, plan.until_us / 3);
+    for n in 0..count {
+        let w = plan.window_us;
+        let other = chance.one_of(&[2 * w, w + w / 20, w - w / 20, w / 2, 3 * w]);
+        let window_us = match plan.kind {
+            _ if n % 2 == 1 => w,
+            What::Calendar => 2 * w,
+            What::Sliding | What::Concurrency => other.max(S / 2),
+        };
+        edits.push((at_us, Fault::EditWindow { window_us }));
+        at_us += chance.one_of(&[100 * MS, S, w / 2, 2 * w]);
+    }
+    edits
 }
 
 /// In one schedule of eight an operator gives and forgives; what the auditor allows is less sharp there.

@@ -22,10 +22,11 @@ use quorumgate_model::{
 use crate::{
     audit::{Admission, Budget, Excess, Extra},
     chance::Chance,
-    plan::{Fault, Load, MS, Plan, S, What},
+    plan::{Fault, MS, Plan, S, What},
 };
 
 mod kinds;
+mod load;
 mod places;
 mod relief;
 
@@ -96,6 +97,15 @@ enum Event {
         lease: Arc<Lease>,
         taken: Taken,
     },
+    /// The answer to what was taken cost so much more.
+    Owe {
+        node: usize,
+        boot: u64,
+        key: usize,
+        lease: Arc<Lease>,
+        taken: Taken,
+        more: u64,
+    },
     Request,
     LateTake {
         node: usize,
@@ -158,6 +168,10 @@ pub struct World {
     keys: Vec<Key>,
     budgets: Vec<Budget>,
     extras: Vec<Extra>,
+    /// As the limit was edited last, and when its window was.
+    limit: u64,
+    window_us: u64,
+    edited_us: u64,
     outcome: Outcome,
     /// (node, boot, key, place among the key's flights) of what may be in flight.
     in_flight: Vec<(usize, u64, usize, usize)>,
@@ -223,6 +237,9 @@ impl World {
             keys: Vec::new(),
             budgets: Vec::new(),
             extras: Vec::new(),
+            limit: plan.limit,
+            window_us: plan.window_us,
+            edited_us: 0,
             outcome,
             in_flight: Vec::new(),
             plan,
@@ -231,7 +248,7 @@ impl World {
 
     fn begin(&mut self) {
         self.clock = LogClock::lead(0, self.local(0));
-        let rule = self.rule(self.plan.limit);
+        let rule = self.rule();
         self.commit(0, LedgerCommand::DefineLimit(rule).into());
         self.keys = (0..self.plan.keys).map(|n| Key { limit: 1, who: format!("k{n}").into() }).collect();
         for node in 0..self.plan.founders {
@@ -272,6 +289,15 @@ impl World {
                 let late = |boot| Event::Finish { node, boot, lease: again.0.clone(), taken: again.1 };
                 if !self.defer(node, boot, late) {
                     lease.put_back(taken);
+                }
+            }
+            Event::Owe { node, boot, key, lease, taken, more } => {
+                if self.works(node) && self.nodes[node].boot == boot && lease.is_of(&taken) {
+                    lease.owe(more, u64::MAX);
+                    lease.pay(self.local(node));
+                    if let Some(holder) = &mut self.nodes[node].holder {
+                        holder.signal(&self.keys[key]);
+                    }
                 }
             }
             Event::Request => self.request(),
@@ -357,10 +383,10 @@ impl World {
         paused
     }
 
-    fn rule(&self, limit: u64) -> Rule {
+    fn rule(&self) -> Rule {
         Rule {
             name: "limit".parse().expect("it is a name"),
-            kind: self.kind(limit),
+            kind: self.kind(),
             mode: if self.plan.exact { Mode::Exact } else { Mode::Leased },
             on_no_quorum: if self.plan.reserve { NoQuorum::Reserve } else { NoQuorum::Deny },
         }
@@ -464,6 +490,11 @@ impl World {
                 let said_us = self.real(node, taken.at_us);
                 self.admitted(node, key, first_us, said_us);
                 self.begin_flight(node, key, lease, taken);
+                if self.plan.kind != What::Concurrency && self.chance.percent(self.plan.late_percent) {
+                    let (boot, more) = (self.nodes[node].boot, self.chance.within(1, 1 + self.plan.limit / 10));
+                    let in_us = self.chance.within(0, 3 * S);
+                    self.at(in_us, Event::Owe { node, boot, key, lease: lease.clone(), taken, more });
+                }
             }
             Err(Denied::NoSession) => {}
             Err(Denied::Short { .. }) => {
@@ -502,34 +533,6 @@ impl World {
                     self.begin_flight(node, it.key, &lease, taken);
                 }
                 Err(_) => self.nodes[node].waiting.push(it),
-            }
-        }
-    }
-
-    fn next_request(&mut self) -> (u64, usize) {
-        let n = self.plan.nodes as u64;
-        let gap = self.chance.gap_us(self.plan.per_second);
-        let any = self.chance.within(0, n - 1) as usize;
-        let mostly = self.chance.percent(85);
-        match self.plan.load {
-            Load::Even => (gap, any),
-            Load::Skewed => (gap, if mostly { 1 } else { any }),
-            Load::Alone => (gap, 2),
-            Load::Killed { node, at_us } if self.now_us < at_us => {
-                let others = (node + 1 + self.chance.within(0, n - 2) as usize) % n as usize;
-                (gap, if self.chance.percent(self.plan.killed_percent) { node } else { others })
-            }
-            Load::Killed { node, .. } => (gap, (node + 1 + self.chance.within(0, n - 2) as usize) % n as usize),
-            Load::Surge { at_us } if self.now_us < at_us => (gap, self.chance.one_of(&[0, 1, 1, 1, 0])),
-            Load::Surge { .. } => (gap / 3, any),
-            Load::Moving { every_us } => {
-                let hot = (self.now_us / every_us % n) as usize;
-                (gap, if mostly { hot } else { any })
-            }
-            Load::Bursts { every_us } => {
-                let within = self.now_us % every_us;
-                let wait = if within > every_us / 4 { every_us - within } else { 0 };
-                (gap / 4 + wait, if mostly { (self.now_us / every_us % n) as usize } else { any })
             }
         }
     }
@@ -613,7 +616,8 @@ impl World {
     }
 
     fn commit(&mut self, stamp: u64, said: Said) {
-        if let Said::Command(LedgerCommand::DefineLimit(rule)) = &said {
+        if let Said::Command(LedgerCommand::DefineLimit(rule)) | Said::Edit(rule) = &said {
+            self.edited_us = self.now_us;
             self.budgets.push(Budget { from_us: self.now_us, budget: rule.kind.limit() });
         }
         let Some(effects) = self.apply(stamp, &said) else { return };
@@ -746,9 +750,15 @@ impl World {
                 }
             }
             Fault::Edit { limit } => {
-                let rule = self.rule(limit);
-                self.others.push(LedgerCommand::DefineLimit(rule).into());
-                self.flush_soon();
+                self.limit = limit;
+                match self.plan.keeps_counters {
+                    true => self.say(Said::Edit(self.rule())),
+                    false => self.say(LedgerCommand::DefineLimit(self.rule()).into()),
+                }
+            }
+            Fault::EditWindow { window_us } => {
+                self.window_us = window_us;
+                self.say(Said::Edit(self.rule()));
             }
             Fault::Drain { node, for_us } => {
                 if let Some(holder) = &mut self.nodes[node].holder {

@@ -125,7 +125,8 @@ impl Member {
         if let Err(reason) = self.check_quorum_after(&draft.body) {
             return Attempt::Refused(reason);
         }
-        if let Some(reason) = self.too_new(draft) {
+        let body = draft.body.for_level(self.states.borrow().common_level());
+        if let Some(reason) = self.too_new(&body) {
             return Attempt::Refused(reason);
         }
         let glance = self.glance();
@@ -133,12 +134,12 @@ impl Member {
             return Attempt::NotAppended("the new leader has yet to apply what was decided before it".into());
         }
         let command = Command {
-            min_level: draft.body.min_level(),
+            min_level: body.min_level(),
             request_id: draft.request_id,
             asked: draft.asked,
             stamp: self.clock.stamp(glance.term, self.states.borrow().clock_us),
             actor: draft.actor.clone(),
-            body: draft.body.clone(),
+            body: body.into_owned(),
         };
         let written = timeout_at(ends.into(), self.raft.client_write(command)).await;
         match written {
@@ -162,10 +163,10 @@ impl Member {
     }
 
     /// A node that does not understand a command stops before it: nobody proposes one while such a node is there.
-    fn too_new(&self, draft: &Draft) -> Option<String> {
-        let (state, needs) = (self.states.borrow().clone(), draft.body.min_level());
+    fn too_new(&self, body: &Body) -> Option<String> {
+        let (state, needs) = (self.states.borrow().clone(), body.min_level());
         let behind = state.nodes.values().find(|node| node.level < needs)?;
-        let what = draft.body.word();
+        let what = body.word();
         Some(format!(
             "{what} needs level {needs} of every node; {} has {}: upgrade it first",
             behind.name, behind.level
@@ -176,13 +177,14 @@ impl Member {
         let Some(target) = self.target(leader) else {
             return Attempt::NotAppended(format!("the address of the leader, node {leader}, is not known yet"));
         };
+        let body = draft.body.for_level(self.states.borrow().common_level());
         let command = Command {
-            min_level: draft.body.min_level(),
+            min_level: body.min_level(),
             request_id: draft.request_id,
             asked: draft.asked,
             stamp: Default::default(),
             actor: draft.actor.clone(),
-            body: draft.body.clone(),
+            body: body.into_owned(),
         };
         let left = ends.saturating_duration_since(Instant::now());
         let request = pb::ProposeRequest {

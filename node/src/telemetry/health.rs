@@ -97,6 +97,6 @@ async fn first_contact(consensus: &Consensus) -> u64 {
     }
 }
 
-fn is_draining(state: &State, id: NodeId) -> bool {
+pub fn is_draining(state: &State, id: NodeId) -> bool {
     state.nodes.get(&id).is_some_and(|node| node.standing != Standing::Active)
 }

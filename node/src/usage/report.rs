@@ -176,6 +176,12 @@ fn key_report(
     report.used += report.coming_home;
     let counts_time = !matches!(limit.kind, LimitKind::Concurrency { .. });
     report.resets_in_us = (counts_time && report.used > 0).then_some(whole_in_us);
+    if let (LimitKind::Calendar { .. }, Some(pool)) = (&limit.kind, pool) {
+        of_period(&mut report, pool, key, &mut by_node, parts);
+        let known = id_of(state, limit).and_then(|id| state.ledger.limit(id));
+        let ends_us = known.and_then(|it| state.ledger.period_end_us(it));
+        report.resets_in_us = ends_us.map(|at| at.saturating_sub(clock_us));
+    }
     let node = |(id, it): (u64, NodeReport)| {
         let region = state.nodes.get(&id).map(|node| node.region.clone()).unwrap_or_default();
         NodeReport { node: nodes::name(state, id), region, ..it }
@@ -184,12 +190,34 @@ fn key_report(
     report
 }
 
+/// What is prepaid and not free on its node is spent, or on its way: what is on its way to the ledger comes home in a moment.
+fn of_period(
+    report: &mut KeyReport,
+    pool: &Pool,
+    key: &str,
+    by_node: &mut BTreeMap<u64, NodeReport>,
+    parts: &[Part<'_>],
+) {
+    let free = |id: u64| -> u64 {
+        let said = parts.iter().filter(|part| part.heard.id == id).filter_map(|part| part.keys.get(key));
+        said.map(|used| used.free).sum()
+    };
+    report.used = pool.spent;
+    for (id, node) in by_node {
+        node.used = node.held.saturating_sub(free(*id));
+        report.used += node.used;
+    }
+    report.coming_home = 0;
+    report.quarantined = pool.burnt;
+}
+
 /// Keys of which most is known to be used or unsure, by the ledger alone.
 pub(super) fn most_out(state: &State, id: LimitId, top: usize) -> impl Iterator<Item = String> {
     let mut most = BinaryHeap::with_capacity(top + 1);
     for (key, pool) in state.ledger.pools_of(id) {
         let reported: u64 = pool.holders.iter().map(|(_, held)| held.reported()).sum();
-        most.push(Reverse((pool.recycling.total() + pool.quarantine.total() + reported, &*key.who)));
+        let of_period = pool.spent + pool.burnt;
+        most.push(Reverse((pool.recycling.total() + pool.quarantine.total() + of_period + reported, &*key.who)));
         if most.len() > top {
             most.pop();
         }
@@ -204,5 +232,29 @@ pub(super) fn slots(limit: &Limit) -> u64 {
             limit
         }
         LimitKind::Bucket { burst, .. } => burst,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorumgate_model::ledger::Held;
+
+    use super::*;
+
+    #[test]
+    fn of_a_period_is_used_what_was_spent_and_what_is_prepaid_and_not_free() {
+        let held = |session, slots| (session, Held { slots, ..Held::default() });
+        let pool = Pool { spent: 70, burnt: 5, free: 5, holders: vec![held(1, 12), held(2, 8)], ..Pool::default() };
+        let key = pb::UsedKey { key: "k".into(), free: 9, ..Default::default() };
+        let heard = Heard { id: 1, answer: pb::LimitUsageResponse::default() };
+        let used = pb::UsedLimit::default();
+        let parts = [Part { heard: &heard, used: &used, keys: [("k", &key)].into() }];
+        let node = |held| NodeReport { held, ..NodeReport::default() };
+        // Node 2 has not answered: what it holds may be used.
+        let mut by_node = BTreeMap::from([(1, node(12)), (2, node(8))]);
+        let mut report = KeyReport::default();
+        of_period(&mut report, &pool, "k", &mut by_node, &parts);
+        assert_eq!((report.used, report.quarantined), (70 + 3 + 8, 5));
+        assert_eq!((by_node[&1].used, by_node[&2].used), (3, 8));
     }
 }

@@ -76,7 +76,7 @@ fn reseal(state: &mut State, keys: &Keys, number: u64, count: usize) {
 
 fn legacy(state: &State, keys: Keys) -> Legacy {
     let (state, past) = (state.clone(), Past::default());
-    Legacy { state, past, keys, cause: RefoundCause::Restored, reset_budgets: false }
+    Legacy { state, past, keys, cause: RefoundCause::Restored, reset_budgets: false, bump: 0 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

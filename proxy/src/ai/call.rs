@@ -105,8 +105,10 @@ impl Call {
     /// Gives back to the budgets what it did not cost, and writes it into the books. Once, at its very end.
     pub(crate) fn settle(&mut self, record: &mut Record) {
         let (tokens, is_told) = self.tokens();
+        let shared = &record.conn.worker.shared;
         if let Some(admitted) = &mut record.admitted {
-            admitted.settle_tokens(if mutants::is(Mutant::ReserveSettled) { self.reserved } else { tokens });
+            let settled = if mutants::is(Mutant::ReserveSettled) { self.reserved } else { tokens };
+            admitted.settle_tokens(&shared.limits, settled);
         }
         let price = self.target.as_ref().map_or((0, 0), |it| (it.input_price, it.output_price));
         let cost = u128::from(tokens.input) * u128::from(price.0) + u128::from(tokens.output) * u128::from(price.1);

@@ -555,7 +555,7 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     });
     if let Some(admitted) = &mut record.admitted {
         let shared = &record.conn.worker.shared;
-        admitted.settle(response.headers());
+        admitted.settle(&shared.limits, response.headers());
         admitted.fields(&shared.limits, shared.settings.limits.rate_limit_style, response.headers_mut());
     }
     if let Some(version) = &record.of_api {

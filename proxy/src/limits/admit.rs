@@ -133,12 +133,15 @@ pub(crate) async fn admit(
             Ok((handle, taken)) => {
                 count(&plan.keys.tally.admitted);
                 if let (LimitKind::Concurrency { .. }, Some(taken)) = (&plan.limit.kind, &taken) {
-                    let ends_us = (taken.at_us + plan.window_us).saturating_sub(HOLD_SLACK_US.min(plan.window_us / 4));
+                    // Where the hold was just edited the lease may still go by another one.
+                    let hold_us = handle.lease().map_or(plan.window_us, |it| it.window_us().min(plan.window_us));
+                    let ends_us = (taken.at_us + hold_us).saturating_sub(HOLD_SLACK_US.min(hold_us / 4));
                     admitted.ends_at_us = Some(admitted.ends_at_us.map_or(ends_us, |it| it.min(ends_us)));
                 }
                 admitted.grants.push(Grant { plan, handle, taken });
             }
-            Err((_, Over::Until(_))) if plan.limit.soft => count(&plan.keys.tally.let_through),
+            // Whatever the reason: it refuses nobody.
+            Err(_) if plan.limit.soft => count(&plan.keys.tally.let_through),
             Err((handle, Over::Until(at_us))) => {
                 count(&plan.keys.tally.refused);
                 admitted.undo();
@@ -184,32 +187,35 @@ impl Admitted {
 
     /// The answer says what it cost: what was reserved beyond goes back, and what is missing is taken, now or as soon as
     /// there is something. An answer that does not say, or that never came, costs what was reserved.
-    pub(crate) fn settle(&mut self, headers: &HeaderMap) {
+    pub(crate) fn settle(&mut self, limits: &Limits, headers: &HeaderMap) {
         for grant in &mut self.grants {
             let LimitCost::ResponseHeader { header, reserve } = &grant.plan.limit.cost else { continue };
             let Some(real) = number(headers, header) else { continue };
             let reserve = *reserve;
-            grant.settle(reserve, real);
+            grant.settle(limits, reserve, real);
         }
     }
 
     /// The same of tokens of models, by what they were in the end.
-    pub(crate) fn settle_tokens(&mut self, real: Tokens) {
+    pub(crate) fn settle_tokens(&mut self, limits: &Limits, real: Tokens) {
         for grant in &mut self.grants {
             let LimitCost::AiTokens(kind) = grant.plan.limit.cost else { continue };
             let Some(reserved) = grant.taken.as_ref().map(|it| u64::from(it.cost())) else { continue };
-            grant.settle(reserved, real.of(kind));
+            grant.settle(limits, reserved, real.of(kind));
         }
     }
 }
 
 impl Grant {
-    fn settle(&mut self, reserved: u64, real: u64) {
+    /// What is owed is asked of the cluster at once: nobody is let in on it meanwhile.
+    fn settle(&mut self, limits: &Limits, reserved: u64, real: u64) {
         let Some(taken) = &mut self.taken else { return };
         match real.checked_sub(reserved) {
             None => self.handle.put_back(taken.part(small(reserved - real))),
-            Some(0) => {}
-            Some(missing) => self.handle.owe(taken, missing, now_us()),
+            Some(missing) if missing > 0 && self.handle.owe(taken, missing, now_us()) > 0 => {
+                limits.signal(&self.handle);
+            }
+            Some(_) => {}
         }
     }
 }
@@ -260,6 +266,10 @@ impl Limits {
                     Some(fresh) => handle = fresh,
                     None => return Err((Some(handle), Over::Unavailable)),
                 }
+                // It waits for slots of the other one, no longer than it would have.
+                if let Some(waiting) = waits.take() {
+                    waits = Waits::until(&handle, cost, waiting.until, waiting.seen);
+                }
                 continue;
             }
             if plan.id.is_none() {
@@ -273,9 +283,19 @@ impl Limits {
             if let Some(until_us) = self.denied_until(&handle, now_us) {
                 return Err((Some(handle), Over::Until(Some(until_us))));
             }
+            if plan.limit.soft {
+                // Let in all the same, and counted as soon as there is something.
+                if let Some(lease) = handle.lease() {
+                    lease.owe(u64::from(cost), plan.slots);
+                    self.signal(&handle);
+                }
+                return Ok((handle, None));
+            }
+            let seen = *self.applied.borrow();
+            let until = || Instant::now() + plan.limit.grant_wait.0.min(longest(on_demand));
             let waiting = match &waits {
                 Some(waiting) => waiting,
-                None => match Waits::begin(&handle, cost, plan.limit.grant_wait.0.min(longest(on_demand))) {
+                None => match Waits::until(&handle, cost, until(), seen) {
                     Some(waiting) => {
                         count(&plan.keys.tally.waited);
                         applied = Some(self.applied.subscribe());
@@ -286,7 +306,7 @@ impl Limits {
                 },
             };
             let Some(applied) = &mut applied else { continue };
-            let until = waiting.until;
+            let (until, seen) = (waiting.until, waiting.seen);
             // It may have come between the look and the subscription.
             if let Ok(taken) = handle.take(cost, self::now_us()) {
                 return Ok((handle, Some(taken)));
@@ -295,10 +315,20 @@ impl Limits {
                 Ok(Ok(())) => {}
                 // There is a cluster, and nothing for this node.
                 Err(_) if !on_demand => return Err((Some(handle), Over::Until(Some(self::now_us() + SECOND_US)))),
+                Err(_) if self.is_led(&handle, seen) => {
+                    let ends_us = handle.of_period().map(|(ends_us, _)| ends_us);
+                    return Err((Some(handle), Over::Until(ends_us.or(next_us))));
+                }
                 Ok(Err(_)) | Err(_) if plan.limit.on_no_quorum == OnNoQuorum::Allow => return Ok((handle, None)),
                 Ok(Err(_)) | Err(_) => return Err((Some(handle), Over::Unavailable)),
             }
         }
+    }
+
+    /// Whether the cluster has answered since it had applied `seen`: then there is nothing, and not nobody.
+    fn is_led(&self, handle: &Handle, seen: u64) -> bool {
+        let lasts = handle.lease().is_some_and(|it| it.is_covered(now_us()));
+        lasts && *self.applied.borrow() != seen
     }
 
     /// Decides one request of a key by what is here, without waiting for more; None: the limit is unknown, or has no room
@@ -393,13 +423,15 @@ struct Waits {
     lease: Arc<Lease>,
     cost: u32,
     until: Instant,
+    /// What was applied when it began to wait.
+    seen: u64,
 }
 
 impl Waits {
     /// None: too many wait already.
-    fn begin(handle: &Handle, cost: u32, longest: Duration) -> Option<Self> {
+    fn until(handle: &Handle, cost: u32, until: Instant, seen: u64) -> Option<Self> {
         let lease = handle.lease()?.clone();
-        lease.wait(cost, WAITERS_MAX).then(|| Self { lease, cost, until: Instant::now() + longest })
+        lease.wait(cost, WAITERS_MAX).then(|| Self { lease, cost, until, seen })
     }
 }
 

@@ -5,13 +5,13 @@ use std::{
     hash::{Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use quorumgate_model::ledger::{
-    bucket::{Bucket, Counts, Rest, SLOTS_MAX, Taken},
-    lease::{Denied, Lease},
+    bucket::{Bucket, Counts, Rest, Taken},
+    lease::{Debt, Denied, Lease},
 };
 
 thread_local! {
@@ -20,9 +20,6 @@ thread_local! {
 }
 
 static WORKERS: AtomicUsize = AtomicUsize::new(0);
-
-const OWED_BITS: u32 = 48;
-const OWED_MASK: u64 = (1 << OWED_BITS) - 1;
 
 /// One key of one limit, as workers find it: by its name.
 #[derive(Debug, Clone)]
@@ -37,7 +34,7 @@ pub(super) struct Local {
     who: Arc<str>,
     bucket: Bucket,
     terms: Arc<LocalTerms>,
-    owed: AtomicU64,
+    owed: Debt,
     retired: AtomicBool,
 }
 
@@ -77,7 +74,7 @@ impl Eq for Handle {}
 
 impl Handle {
     pub(super) fn local(who: Arc<str>, terms: Arc<LocalTerms>, now_us: u64) -> Self {
-        let (owed, retired) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (owed, retired) = (Debt::default(), AtomicBool::new(false));
         let local = Local { who, bucket: Bucket::default(), terms, owed, retired };
         local.bucket.grant(local.terms.slots, now_us);
         Self::Local(Arc::new(local))
@@ -106,17 +103,8 @@ impl Handle {
         }
     }
 
-    /// {epoch: 16 | slots: 48}: what answers cost beyond what was there when they came. It is taken before anything else.
-    fn owed(&self) -> Option<&AtomicU64> {
-        match self {
-            Self::Leased(lease) => lease.owed(),
-            Self::Local(local) => Some(&local.owed),
-        }
-    }
-
     pub(super) fn take(&self, cost: u32, now_us: u64) -> Result<Taken, Denied> {
-        let owes = self.owed().is_some_and(|owed| owed.load(Ordering::Relaxed) != 0);
-        if owes && self.pay(now_us) > 0 {
+        if self.pay(now_us) > 0 {
             // Nobody is let in on what is owed.
             return self.take_owed(cost, now_us).and_then(|taken| {
                 self.put_back(taken);
@@ -136,59 +124,26 @@ impl Handle {
         }
     }
 
-    /// The answer to what was `taken` cost `more` than that: taken as far as there is something, and owed beyond.
-    pub(super) fn owe(&self, taken: &Taken, more: u64, now_us: u64) {
-        let (owed, is_of) = match self {
-            Self::Leased(lease) => (lease.owes(), lease.is_of(taken)),
-            Self::Local(local) => (&local.owed, local.bucket.is_of(taken)),
-        };
-        if !is_of {
-            // Of a period or a lease that is over.
-            return;
+    /// The answer to what was `taken` cost `more` than that: taken as far as there is something, and owed beyond. What is left
+    /// of that. Of a period or a lease that is over nothing is.
+    pub(super) fn owe(&self, taken: &Taken, more: u64, now_us: u64) -> u64 {
+        match self {
+            Self::Leased(lease) if lease.is_of(taken) => lease.owe(more, u64::MAX),
+            Self::Local(local) if local.bucket.is_of(taken) => local.owed.add(taken.epoch(), more, u64::MAX),
+            _ => return 0,
         }
-        let epoch = u64::from(taken.epoch()) << OWED_BITS;
-        let add = |owed: u64| {
-            let known = if owed & !OWED_MASK == epoch { owed & OWED_MASK } else { 0 };
-            Some(epoch | known.saturating_add(more).min(u64::from(SLOTS_MAX)))
-        };
-        // It always answers something to store.
-        let _ = owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
-        self.pay(now_us);
+        self.pay(now_us)
     }
 
     /// Takes what is owed, as far as there is something; what is left of it.
     fn pay(&self, now_us: u64) -> u64 {
-        let Some(debt) = self.owed() else { return 0 };
-        loop {
-            let owed = debt.load(Ordering::Acquire);
-            let left = owed & OWED_MASK;
-            if left == 0 {
-                return 0;
-            }
-            if owed >> OWED_BITS != u64::from(self.epoch()) {
-                // What is owed to a period or a lease that is over is owed no more.
-                let _ = debt.compare_exchange(owed, 0, Ordering::AcqRel, Ordering::Acquire);
-                return 0;
-            }
-            let part = left.min(self.counts(now_us).free);
-            if part == 0 {
-                return left;
-            }
-            // Claimed first, so that two workers do not pay the same twice.
-            if debt.compare_exchange(owed, owed - part, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                continue;
-            }
-            if self.take_owed(part as u32, now_us).is_err() {
-                debt.fetch_add(part, Ordering::AcqRel);
-                return left;
-            }
-        }
-    }
-
-    fn epoch(&self) -> u16 {
         match self {
-            Self::Leased(lease) => lease.epoch(),
-            Self::Local(local) => local.bucket.epoch(),
+            Self::Leased(lease) => lease.pay(now_us),
+            Self::Local(local) if local.owed.is_none() => 0,
+            Self::Local(local) => {
+                let free = || self.counts(now_us).free;
+                local.owed.pay(local.bucket.epoch(), free, |part| self.take_owed(part, now_us).is_ok())
+            }
         }
     }
 

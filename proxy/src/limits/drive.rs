@@ -109,6 +109,13 @@ impl Limits {
         self.holder().as_ref().is_none_or(Holder::has_given_back)
     }
 
+    /// An operator drains this node: others are to have what it does not use.
+    pub fn set_yielding(&self, yielding: bool) {
+        if let Some(holder) = self.holder().as_mut() {
+            holder.set_yielding(yielding);
+        }
+    }
+
     /// Until when this node may spend, on CLOCK_BOOTTIME; 0 without a session.
     pub fn spends_until_us(&self) -> u64 {
         self.holder().as_ref().map_or(0, Holder::spends_until_us)

@@ -9,10 +9,11 @@ use quorumgate_model::{
         command::{Kind, LedgerCommand, Mode, NoQuorum, Rule},
         holder::{Holder, Outgoing},
     },
+    resource::Every,
     ruleset::Ruleset,
     state::State,
 };
-use quorumgate_proxy::{Limits, freshness::boottime_ns};
+use quorumgate_proxy::{Limits, freshness::boottime_ns, limits::Keys};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -228,5 +229,61 @@ async fn a_leased_limit_outgrows_its_share_and_admits_its_whole_budget() {
     assert_eq!(admitted, 100);
     for _ in 0..20 {
         assert_eq!(ask(&gateway, "/", "").await.status, 429);
+    }
+}
+
+#[tokio::test]
+async fn a_soft_limit_refuses_nobody_without_a_session_and_does_not_wait() {
+    for (kind, words_of) in [
+        (Kind::Sliding { limit: 5, window_us: 60_000_000 }, json!({"limit": 5, "window": "60s"})),
+        (Kind::Sliding { limit: 500, window_us: 60_000_000 }, json!({"limit": 500, "window": "60s"})),
+        (Kind::Calendar { limit: 5, every: Every::Hour }, json!({"kind": "calendar", "limit": 5, "every": "hour"})),
+    ] {
+        let mut limit = json!({"name": "l", "per": "global", "soft": true, "grant_wait": "30s"});
+        limit.as_object_mut().unwrap().extend(words_of.as_object().unwrap().clone());
+        let mut state = state(words(json!([limit])));
+        define(&mut state, "l", kind, Mode::Leased);
+        let gateway = gateway(&state);
+        lead_nobody(&gateway, &state);
+        assert_eq!(ask(&gateway, "/", "").await.status, 200, "{kind:?}");
+    }
+}
+
+/// Counted once its slots have come, though it did not wait for them.
+#[tokio::test]
+async fn a_soft_limit_counts_what_it_let_in() {
+    let limit = json!([{"name": "l", "per": "global", "limit": 5, "window": "60s", "soft": true}]);
+    let mut state = state(words(limit));
+    define(&mut state, "l", Kind::Sliding { limit: 5, window_us: 60_000_000 }, Mode::Leased);
+    let gateway = gateway(&state);
+    lead(gateway.proxy.limits(), state.ledger.clone());
+    with_session(&gateway).await;
+    let limits = gateway.proxy.limits();
+    for _ in 0..1_000 {
+        assert_eq!(ask(&gateway, "/", "").await.status, 200);
+        if limits.usage("l", Keys::Top(1)).unwrap().decisions.let_through > 0 {
+            return;
+        }
+    }
+    panic!("nothing of a thousand was over a limit of five");
+}
+
+/// A cluster that answers and has nothing is not one that cannot be asked.
+#[tokio::test]
+async fn a_period_that_an_answer_used_up_is_429_and_not_503() {
+    let limit = json!([{"name": "l", "per": "global", "kind": "calendar", "limit": 30, "every": "hour",
+                        "cost": {"response_header": "x-units", "reserve": 10}}]);
+    let mut limits = words(limit);
+    limits["routes"][0]["respond"]["headers"] = json!({"x-units": "100"});
+    let mut state = state(limits);
+    define(&mut state, "l", Kind::Calendar { limit: 30, every: Every::Hour }, Mode::Leased);
+    let gateway = gateway(&state);
+    lead(gateway.proxy.limits(), state.ledger.clone());
+    with_session(&gateway).await;
+    assert_eq!(ask(&gateway, "/", "").await.status, 200);
+    for _ in 0..3 {
+        let over = ask(&gateway, "/", "").await;
+        assert_eq!(over.status, 429, "{}", over.body);
+        assert!(over.fields["retry-after"].parse::<u64>().unwrap() > 1);
     }
 }

@@ -87,6 +87,14 @@ impl Accounts {
         }
     }
 
+    /// The account of this lease's key goes on with this lease.
+    pub fn replace(&mut self, lease: Arc<Lease>) {
+        let Some(of_limit) = self.limits.get_mut(&lease.limit()) else { return };
+        if let Some(account) = of_limit.remove(&**lease.who()) {
+            of_limit.insert(Place(lease.clone()), Account { lease, ..account });
+        }
+    }
+
     pub fn close(&mut self, key: &Key) -> Option<Arc<Lease>> {
         let of_limit = self.limits.get_mut(&key.limit)?;
         let account = of_limit.remove(&*key.who)?;
@@ -160,13 +168,16 @@ impl Books {
             told_demand: 0,
             told_want: 0,
             want: 0,
+            told_owed: 0,
+            withdrawn: 0,
+            before: Vec::new(),
         }
     }
 
     /// The ledger has heard nothing of it yet, or has forgotten it.
     pub(super) fn untell(&mut self) {
         self.keep = None;
-        (self.told_demand, self.told_want) = (0, 0);
+        (self.told_demand, self.told_want, self.told_owed, self.withdrawn) = (0, 0, 0, 0);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Account, Holder, small};
+use super::{Account, Holder, chunks::Ahead, small};
 use crate::{
     ledger::{
         Limit,
@@ -141,9 +141,10 @@ impl Holder {
             self.fit_share(&key, &limit, now_us);
             let Some(account) = self.accounts.of_mut(&key).filter(|it| it.implicit) else { continue };
             account.books();
+            account.gather_before(&limit, now_us);
             account.note_demand(now_us);
             let short = account.books().short;
-            if short > 0 || account.lease.waiting() > 0 || account.is_low(now_us) {
+            if short + account.lease.owed() > 0 || account.lease.waiting() > 0 || account.is_low(now_us) {
                 let least = (account.slots + short) * 1_000;
                 account.books().demand.at_least(least);
                 spoken.push((Why::Urgent, key));
@@ -154,10 +155,12 @@ impl Holder {
                 continue;
             };
             account.books();
+            account.gather_before(limit, now_us);
             account.note_demand(now_us);
             let divisor = self.ledger.epoch.divisor;
             if let Some(pool) = self.ledger.pool(key).filter(|_| limit.is_calendar()) {
-                spoken.push((account.chunk_why(limit, pool, divisor, self.draining, now_us), key.clone()));
+                let ahead = if self.draining || self.yielding { Ahead::Nothing } else { Ahead::AsUsed };
+                spoken.push((account.chunk_why(limit, pool, divisor, ahead, self.draining, now_us), key.clone()));
                 continue;
             }
             let on_demand = limit.is_on_demand(divisor);
@@ -168,7 +171,8 @@ impl Holder {
                 false => 0,
             };
             account.books().spare = spare;
-            spoken.push((account.why(limit, on_demand, self.draining, now_us), key.clone()));
+            let lean = on_demand || self.yielding;
+            spoken.push((account.why(limit, on_demand, lean, self.draining, now_us), key.clone()));
         }
         spoken
     }
@@ -178,25 +182,33 @@ impl Holder {
         let limit = self.ledger.limit(key.limit)?.clone();
         let on_demand = limit.is_on_demand(self.ledger.epoch.divisor);
         let (draining, number) = (self.draining, self.seen_period(key.limit));
-        let excess = self.ledger.pool(key).map_or(0, |pool| pool.excess);
+        let (lean, yielding) = (on_demand || self.yielding, self.yielding);
+        let (excess, owed) = self.ledger.pool(key).map_or((0, 0), |pool| (pool.excess, pool.owed()));
         let account = self.accounts.of_mut(key)?;
         let mut item = LeaseItem::of(key.clone());
         item.want = account.want(on_demand);
+        item.owed = if draining { 0 } else { account.lease.pay(now_us) };
+        account.books().told_owed = item.owed;
         let slots = account.slots;
         let books = account.books();
-        item.demand = if draining { 0 } else { books.demand.milli() };
+        item.demand = if draining || yielding { 0 } else { books.demand.milli() };
         (books.told_demand, books.told_want, books.short) = (item.demand, item.want, 0);
         if account.implicit {
             return Some(item);
         }
         let books = account.books();
         let keep = books.keep.take().unwrap_or(u64::MAX);
-        books.surplus = if draining { 0 } else { excess.min(slots) };
+        // What others owe is taken from what rests here as well.
+        let asked_back = if keep < u64::MAX { owed } else { 0 };
+        books.surplus = if draining { 0 } else { excess.max(asked_back).min(slots) };
+        let withdrawn = std::mem::take(&mut books.withdrawn);
         if limit.is_calendar() {
             item.want = books.want;
             books.told_want = item.want;
-            let idle = draining || account.is_idle(&limit, now_us);
+            let waits = account.lease.waiting() + item.owed > 0;
+            let idle = draining || yielding && !waits || account.is_idle(&limit, now_us);
             account.chunk_item(idle || keep == 0, number, now_us, &mut item);
+            item.chunk_unused += withdrawn;
             if idle {
                 item.demand = 0;
                 account.books().told_demand = 0;
@@ -206,7 +218,7 @@ impl Holder {
         }
         let fewer = account.reserve() < account.reserved();
         let spare = std::mem::take(&mut account.books().spare);
-        if draining || on_demand || fewer || keep < u64::MAX || spare > 0 || account.is_idle(&limit, now_us) {
+        if draining || lean || fewer || keep < u64::MAX || spare > 0 || account.is_idle(&limit, now_us) {
             account.empty_reserve(now_us);
         }
         match draining || account.is_idle(&limit, now_us) {
@@ -215,7 +227,7 @@ impl Holder {
                 account.release(&limit, 0, 0, true, now_us, &mut item);
             }
             // Used slots go home at once: whoever asks next gets them.
-            false if on_demand => {
+            false if lean => {
                 let kept = account.lease.waiting().min(keep);
                 account.release(&limit, kept, 0, true, now_us, &mut item);
             }
@@ -227,7 +239,8 @@ impl Holder {
                 }
             }
         }
-        item.reserve = if draining || on_demand { 0 } else { account.reserve() };
+        item.release_free += withdrawn;
+        item.reserve = if draining || lean { 0 } else { account.reserve() };
         Some(item)
     }
 
@@ -284,6 +297,7 @@ impl Account {
         if asked > 0 {
             self.active_us = now_us;
         }
+        self.lease.pay(now_us);
         if let Some(books) = &mut self.books {
             books.demand.add(asked, now_us);
             books.short += short;
@@ -300,19 +314,27 @@ impl Account {
     }
 
     pub(super) fn is_idle(&self, limit: &Limit, now_us: u64) -> bool {
-        self.lease.waiting() == 0 && self.active_us + limit.rest_us() <= now_us
+        self.lease.waiting() + self.lease.owed() == 0 && self.active_us + limit.rest_us() <= now_us
     }
 
-    fn why(&mut self, limit: &Limit, on_demand: bool, draining: bool, now_us: u64) -> Why {
-        let want = self.want(on_demand);
+    fn why(&mut self, limit: &Limit, on_demand: bool, lean: bool, draining: bool, now_us: u64) -> Why {
+        let (want, owed) = (self.want(on_demand), self.lease.owed());
         let books = self.books();
-        let moved = books.demand.milli().abs_diff(books.told_demand) > books.told_demand.max(1_000) / DEMAND_MOVED;
+        if owed > books.told_owed || books.withdrawn > 0 {
+            return Why::Urgent;
+        }
+        let moved = lean == on_demand
+            && books.demand.milli().abs_diff(books.told_demand) > books.told_demand.max(1_000) / DEMAND_MOVED;
         if want > 0 && (on_demand && want != books.told_want || books.told_want == 0) {
             return Why::Urgent;
         }
-        let changed = books.keep.is_some() || books.spare > 0 || moved || want == 0 && books.told_want > 0;
+        let changed = books.keep.is_some()
+            || books.spare > 0
+            || moved
+            || want == 0 && books.told_want > 0
+            || owed < books.told_owed;
         let idle = self.slots > 0 && (draining || self.is_idle(limit, now_us));
-        let spare = on_demand
+        let spare = lean
             && self.slots > 0
             && (self.lease.free_count(now_us) > want || !is_permits(limit) && !self.lease.used(now_us).is_empty());
         match changed || idle || spare {

@@ -19,6 +19,14 @@ const BUDGET_PART: u64 = 50_000;
 /// And of what is left each node takes at most this part at a time, so that the end is not in one hand.
 const LEFT_PART: u64 = 8;
 
+/// What a node prepays of a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// What is asked for and no more.
+    Nothing,
+    AsUsed,
+}
+
 /// The period of one limit, as far as the log has told.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -133,15 +141,24 @@ impl Account {
     }
 
     /// Why to speak of a chunk, having looked at how much of it is left.
-    pub(super) fn chunk_why(&mut self, limit: &Limit, pool: &Pool, divisor: u64, draining: bool, now_us: u64) -> Why {
+    pub(super) fn chunk_why(
+        &mut self,
+        limit: &Limit,
+        pool: &Pool,
+        divisor: u64,
+        prepays: Ahead,
+        draining: bool,
+        now_us: u64,
+    ) -> Why {
         let free = self.lease.free_count(now_us);
         let pace = self.books().demand.milli().saturating_mul(AHEAD_US / 1_000) / ACTIVE_US;
         let ahead = match limit.rule.mode {
+            _ if prepays == Ahead::Nothing => 0,
             Mode::Exact => 0,
             Mode::Leased => pace.max((limit.budget() / BUDGET_PART).min(pace.saturating_mul(5))),
         };
         let ahead = ahead.min(pool.free / (LEFT_PART * divisor.max(1)));
-        let waiting = self.lease.waiting();
+        let (waiting, owed) = (self.lease.waiting(), self.lease.owed());
         let low = ahead.div_ceil(2);
         self.lease.tell(low, pool.free);
         let want = match draining {
@@ -149,14 +166,18 @@ impl Account {
             false if waiting > 0 || free < low => (waiting + ahead).saturating_sub(free),
             false => 0,
         };
-        let idle = draining || self.is_idle(limit, now_us);
+        let yields = prepays == Ahead::Nothing && free > 0 && waiting + owed == 0;
+        let idle = draining || yields || self.is_idle(limit, now_us);
         let unsaid = self.slots != free && (pool.free == 0 || idle);
         let books = self.books();
         books.want = want;
+        if owed > books.told_owed || books.withdrawn > 0 {
+            return Why::Urgent;
+        }
         if want > 0 && waiting > 0 && want != books.told_want {
             return Why::Urgent;
         }
-        match unsaid || idle || books.keep.is_some() || (want > 0) != (books.told_want > 0) {
+        match unsaid || idle || owed < books.told_owed || books.keep.is_some() || (want > 0) != (books.told_want > 0) {
             true => Why::Changed,
             false => Why::Renewal,
         }

@@ -24,6 +24,9 @@ impl Holder {
             }
             let limit = self.ledger.limit(key.limit).cloned();
             let Some(account) = self.accounts.of_mut(&key) else { continue };
+            if let Some(limit) = &limit {
+                account.gather_before(limit, now_us);
+            }
             account.note_demand(now_us);
             account.put_books_away();
             if is_chunk && account.lease.free_count(now_us) > 0 {
@@ -46,7 +49,9 @@ impl Holder {
 impl Account {
     /// Of a key that a share suffices for again.
     fn put_books_away(&mut self) {
-        let is_calm = |books: &mut Box<Books>| books.demand.milli() == 0 && books.short == 0 && books.reserved == 0;
+        let is_calm = |books: &mut Box<Books>| {
+            books.demand.milli() == 0 && books.short == 0 && books.reserved == 0 && books.before.is_empty()
+        };
         if self.implicit {
             self.books.take_if(is_calm);
         }

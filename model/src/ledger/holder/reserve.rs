@@ -57,6 +57,9 @@ impl Account {
     /// Whatever was held is not ours any more.
     pub(super) fn void(&mut self) {
         self.forget_reserve();
+        for old in self.books.iter_mut().flat_map(|it| it.before.drain(..)) {
+            old.void();
+        }
         self.lease.void();
     }
 }

@@ -28,8 +28,10 @@ impl Holder {
 
 impl Account {
     fn forgive(&mut self, now_us: u64) {
-        let used = self.lease.release_used(small(self.slots), now_us);
-        let count: u64 = used.iter().map(|it| u64::from(it.count)).sum();
+        let before = self.books.iter().flat_map(|it| &it.before).cloned();
+        let leases: Vec<_> = before.chain([self.lease.clone()]).collect();
+        let used = leases.iter().flat_map(|it| it.release_used(small(self.slots), now_us));
+        let count: u64 = used.map(|it| u64::from(it.count)).sum();
         self.lease.grant(small(count), now_us);
         self.shrunk = false;
     }

@@ -14,8 +14,8 @@ use quorumgate_model::{
 
 use super::{Event, World};
 use crate::{
-    audit::{Allowed, audit, audit_in_flight, audit_periods},
-    plan::{MS, S, What},
+    audit::{Admission, Allowed, audit, audit_in_flight, audit_periods},
+    plan::{Fault, MS, S, What},
 };
 
 /// Unix time when the schedule begins: a multiple of all lengths of periods.
@@ -24,12 +24,25 @@ const BEGINS_US: u64 = 1_728_000_000 * S;
 const HOLD_SLACK_US: u64 = 200 * MS;
 
 impl World {
-    pub(super) fn kind(&self, limit: u64) -> Kind {
+    /// An hour is another cycle than a minute; how long both are, the plan says.
+    pub(super) fn kind(&self) -> Kind {
+        let (limit, window_us) = (self.limit, self.window_us);
         match self.plan.kind {
-            What::Sliding => Kind::Sliding { limit, window_us: self.plan.window_us },
-            What::Calendar => Kind::Calendar { limit, every: Every::Minute },
-            What::Concurrency => Kind::Concurrency { limit, max_hold_us: self.plan.window_us },
+            What::Sliding => Kind::Sliding { limit, window_us },
+            What::Calendar if window_us == self.plan.window_us => Kind::Calendar { limit, every: Every::Minute },
+            What::Calendar => Kind::Calendar { limit, every: Every::Hour },
+            What::Concurrency => Kind::Concurrency { limit, max_hold_us: window_us },
         }
+    }
+
+    /// The shortest and the longest that the window ever is.
+    fn windows(&self) -> (u64, u64) {
+        let edits = self.plan.faults.iter().filter_map(|(_, it)| match it {
+            Fault::EditWindow { window_us } => Some(*window_us),
+            _ => None,
+        });
+        let all: Vec<u64> = edits.chain([self.plan.window_us]).collect();
+        (all.iter().copied().min().unwrap_or(0), all.iter().copied().max().unwrap_or(0))
     }
 
     /// What the node's wall clock shows.
@@ -48,16 +61,23 @@ impl World {
     }
 
     pub(super) fn audit(&mut self) {
-        let window_us = self.plan.window_us;
+        let (window_us, longest_us) = self.windows();
         // A node may hear of a lower budget as late as its session lasts.
-        let settle_us = window_us + self.plan.session_us + 10 * S;
+        let settle_us = longest_us + self.plan.session_us + 10 * S;
         for n in 0..self.keys.len() {
             let admissions = &self.outcome.admissions[n];
-            let extras = self.extras.iter().filter(|it| it.key.is_none_or(|key| key == n)).copied().collect();
-            let allowed = |settle_us| Allowed { budgets: self.budgets.clone(), settle_us, extras };
+            let extras: Vec<_> = self.extras.iter().filter(|it| it.key.is_none_or(|key| key == n)).copied().collect();
+            let allowed = |settle_us| Allowed { budgets: self.budgets.clone(), settle_us, extras: extras.clone() };
             let excess = match self.plan.kind {
-                What::Sliding => audit(admissions, window_us, &allowed(settle_us)),
-                What::Calendar => audit_periods(admissions, window_us, 4 * S, &allowed(window_us)),
+                What::Sliding => {
+                    // Once the last edit has spread, of its window.
+                    let since_us = self.edited_us + self.plan.session_us + 10 * S;
+                    let since: Vec<Admission> =
+                        admissions.iter().filter(|it| it.first_us >= since_us).copied().collect();
+                    audit(admissions, window_us, &allowed(settle_us))
+                        .or_else(|| audit(&since, self.window_us, &allowed(settle_us)))
+                }
+                What::Calendar => audit_periods(admissions, window_us, 4 * S, &allowed(longest_us)),
                 What::Concurrency => audit_in_flight(&self.outcome.flights[n], &allowed(settle_us)),
             };
             self.outcome.excess = self.outcome.excess.or(excess);
@@ -67,9 +87,17 @@ impl World {
     /// The leader begins the periods whose time has come.
     pub(super) fn roll(&mut self, stamp: u64) {
         let Some(wall) = self.head.wall else { return };
-        let (wall_us, length_us) = (wall.ahead_us + stamp, self.plan.window_us);
-        let begins_us = wall_us / length_us * length_us;
+        let wall_us = wall.ahead_us + stamp;
         for limit in self.head.ended_periods(wall_us) {
+            let length_us = match limit.rule.kind {
+                Kind::Calendar { every: Every::Hour, .. } => 2 * self.plan.window_us,
+                _ => self.plan.window_us,
+            };
+            let begins_us = wall_us / length_us * length_us;
+            let runs = limit.period.is_some_and(|it| it.ends_us > wall_us);
+            if runs && !self.head.may_recycle(limit, begins_us + length_us) {
+                continue;
+            }
             let begins_us = begins_us.max(limit.period.map_or(0, |it| it.ends_us));
             let ends_us = (begins_us / length_us + 1) * length_us;
             let period = begins_us / S;
@@ -82,7 +110,8 @@ impl World {
         if self.plan.kind != What::Concurrency {
             return;
         }
-        let most_us = self.plan.window_us - HOLD_SLACK_US.min(self.plan.window_us / 4);
+        let hold_us = lease.window_us();
+        let most_us = hold_us - HOLD_SLACK_US.min(hold_us / 4);
         let wanted_us = self.chance.within(MS, self.plan.window_us * 5 / 4);
         let ends_us = (self.now_us + wanted_us).min(self.real(node, taken.at_us + most_us)).max(self.now_us);
         self.outcome.flights[key].push((self.now_us, ends_us));
@@ -133,7 +162,14 @@ impl World {
         let restore = LedgerCommand::Restore { incarnation: [1; 16], reset_budgets: false };
         self.commit(self.head.now_us, restore.into());
         // An edit that the backup does not know of is undone.
-        let limit = self.head.limits.values().next().map_or(0, |it| it.budget());
+        let kept = self.head.limits.values().next().cloned().expect("the first entry defines it");
+        let limit = kept.budget();
+        (self.limit, self.window_us) = match kept.rule.kind {
+            Kind::Calendar { every: Every::Hour, .. } => (limit, 2 * self.plan.window_us),
+            Kind::Calendar { .. } => (limit, self.plan.window_us),
+            _ => (limit, kept.window_us()),
+        };
+        self.edited_us = self.now_us;
         self.budgets.push(crate::audit::Budget { from_us: self.now_us, budget: limit });
         for node in 0..self.nodes.len() {
             let it = &mut self.nodes[node];

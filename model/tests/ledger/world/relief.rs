@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorumgate_model::ledger::{
     RESERVE_US,
-    command::{Effect, LedgerCommand},
+    command::{Effect, LedgerCommand, Rule},
 };
 
 use super::World;
@@ -12,6 +12,8 @@ use crate::{audit::Extra, plan::S};
 
 pub(super) enum Said {
     Command(LedgerCommand),
+    /// Of builds that keep counters over it.
+    Edit(Rule),
     /// Of one key, or of all.
     Reset {
         key: Option<usize>,
@@ -39,6 +41,7 @@ impl World {
     pub(super) fn apply(&mut self, stamp: u64, said: &Said) -> Option<Arc<[Effect]>> {
         match said {
             Said::Command(command) => return Some(self.head.apply(stamp, command)),
+            Said::Edit(rule) => self.head.edit_limit(stamp, rule),
             Said::Reset { key } => {
                 let who = key.map(|key| self.keys[key].who.clone());
                 self.head.reset_usage(stamp, 1, who.as_ref()).ok()?;
@@ -67,7 +70,7 @@ impl World {
                 let amount = 2 * (most + bonuses);
                 Extra { key: *key, from_us: self.now_us, until_us: self.now_us + unheard_us, amount }
             }
-            Said::Command(_) => return,
+            Said::Command(_) | Said::Edit(_) => return,
         });
     }
 }

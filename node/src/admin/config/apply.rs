@@ -14,7 +14,7 @@ use quorumgate_model::{
     convert,
     digest::Digest,
     invalid::Invalid,
-    resource::{Key, Kind, Resource},
+    resource::{Key, Kind, Limit, LimitKind, LimitMode, Resource},
     state::State,
 };
 use quorumgate_proto::admin::v1::{self as admin, ApplyConfigRequest, WriteResponse};
@@ -87,6 +87,7 @@ pub fn intent(request: ApplyConfigRequest, request_id: Uuid, asked: Digest, stat
         changes.insert(resource.key(), upsert(resource));
     }
     let mut warnings: Vec<String> = changes.values().filter_map(|change| doubt(change.after.as_ref()?)).collect();
+    warnings.extend(changes.values().filter_map(|change| begins_anew(change.after.as_ref()?, state)));
     if request.prune {
         prune(&request.owner, state, &mut changes, &mut warnings)?;
     }
@@ -113,6 +114,23 @@ pub fn intent(request: ApplyConfigRequest, request_id: Uuid, asked: Digest, stat
         rollback_of: None,
         mode: Mode::validate_only(request.validate_only),
         warnings,
+    })
+}
+
+/// A limit of another kind counts something else: what was used so far says nothing about it.
+fn begins_anew(resource: &Resource, state: &State) -> Option<String> {
+    let Resource::Limit(after) = resource else { return None };
+    let Resource::Limit(before) = &state.resources.get(&resource.key())?.resource else { return None };
+    // A bucket is a window that slides.
+    let counts = |it: &Limit| match it.kind {
+        LimitKind::Sliding { .. } | LimitKind::Bucket { .. } => "a window",
+        LimitKind::Calendar { .. } => "a period",
+        LimitKind::Concurrency { .. } => "what is in flight",
+    };
+    let is_local = |it: &Limit| it.mode == LimitMode::Local;
+    let same = counts(before) == counts(after) && is_local(before) == is_local(after);
+    (!same).then(|| {
+        format!("{}: it counts something else now: what was used so far does not count any more", resource.key())
     })
 }
 
