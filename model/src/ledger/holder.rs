@@ -331,6 +331,7 @@ impl Holder {
             Effect::Granted { session, key, free, dated } if self.is_mine(*session) => {
                 self.granted(key, *free, dated, now_us);
             }
+            Effect::Granted { key, .. } => self.granted_to_another(key),
             Effect::Recalled { session, key, keep } if self.is_mine(*session) => {
                 if let Some(account) = self.accounts.of_mut(key) {
                     account.books().keep = Some(*keep);
@@ -523,13 +524,24 @@ impl Holder {
             books.keep = None;
             books.told_want = books.told_want.saturating_sub(if on_demand { free } else { 0 });
         }
-        if account.is_chunk() {
+        if account.is_chunk() || on_demand {
             // Before a client is let in by it: it is told what is left.
             account.lease.tell(account.lease.low(), beside);
         }
         account.add_free(free, now_us);
         for it in dated {
             account.add_dated(it.count, now_us + it.in_us, now_us);
+        }
+    }
+
+    /// Where slots are lent one by one, clients are told what is left in the pool.
+    fn granted_to_another(&mut self, key: &Key) {
+        let Some(pool) = self.ledger.pool(key) else { return };
+        let divisor = self.ledger.epoch.divisor;
+        if self.ledger.limit(key.limit).is_some_and(|it| it.is_on_demand(divisor))
+            && let Some(account) = self.accounts.of(key)
+        {
+            account.lease.tell(account.lease.low(), pool.free);
         }
     }
 
