@@ -19,8 +19,13 @@ use quorumgate_model::mutants::{self, Mutant};
 
 use crate::unpack::Unpacked;
 use crate::{
-    grpc_web::Decoder, held::Held, identity::content_digest::Digested, metrics::WorkerMetrics, received::Received,
-    traffic::mirror::Copy, trailers,
+    grpc_web::Decoder,
+    held::Held,
+    identity::content_digest::Digested,
+    metrics::WorkerMetrics,
+    received::Received,
+    traffic::mirror::Copy,
+    trailers::{self, Unfit},
 };
 
 /// After this long a body must have come in at `FLOOR_BYTES_PER_S` on average.
@@ -275,7 +280,8 @@ impl ClientBody {
         }
         let frame = match frame.into_trailers().map(trailers::passed_on) {
             Ok(Ok(trailers)) => Frame::trailers(trailers),
-            Ok(Err(_)) => return self.fail(ClientFault::TrailersTooLarge),
+            Ok(Err(Unfit::TooLarge)) => return self.fail(ClientFault::TrailersTooLarge),
+            Ok(Err(Unfit::Padded)) => return self.fail(ClientFault::Broken),
             Err(frame) => frame,
         };
         Poll::Ready(Some(Ok(match &self.metrics {

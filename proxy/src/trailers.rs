@@ -8,16 +8,24 @@ use crate::{exchange::hops, identity::fields};
 const TRAILER_BYTES_MAX: usize = 16 << 10;
 const TRAILER_FIELDS_MAX: usize = 128;
 
-/// More than may come in.
+/// Why they are not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLarge;
+pub(crate) enum Unfit {
+    /// More than may come in.
+    TooLarge,
+    /// A value begins or ends with a space, which HTTP/2 and 3 do not allow and HTTP/1 does not have.
+    Padded,
+}
 
 /// What is left of them when those are gone by which a message is framed, routed or believed (RFC 9110 6.5.1): some servers
 /// take trailers for fields of the head.
-pub(crate) fn passed_on(mut trailers: HeaderMap) -> Result<HeaderMap, TooLarge> {
+pub(crate) fn passed_on(mut trailers: HeaderMap) -> Result<HeaderMap, Unfit> {
     let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if trailers.len() > TRAILER_FIELDS_MAX || bytes > TRAILER_BYTES_MAX {
-        return Err(TooLarge);
+        return Err(Unfit::TooLarge);
+    }
+    if trailers.values().any(hops::is_padded) {
+        return Err(Unfit::Padded);
     }
     let misplaced: Vec<HeaderName> = trailers.keys().filter(|name| is_of_heads(name)).cloned().collect();
     for name in misplaced {
@@ -60,14 +68,22 @@ mod tests {
     }
 
     #[test]
+    fn trailers_have_no_spaces_around_their_values() {
+        for (value, expected) in [("a b", true), ("", true), (" a", false), ("a ", false), ("a\t", false)] {
+            let map = HeaderMap::from_iter([(HeaderName::from_static("x-a"), HeaderValue::from_static(value))]);
+            assert_eq!(passed_on(map).is_ok(), expected, "{value:?}");
+        }
+    }
+
+    #[test]
     fn trailers_have_limits() {
         let of = |bytes: usize| {
             let value = HeaderValue::try_from("a".repeat(bytes)).unwrap();
             passed_on(HeaderMap::from_iter([(HeaderName::from_static("x-a"), value)]))
         };
         assert!(of(16_000).is_ok());
-        assert_eq!(of(17_000), Err(TooLarge));
+        assert_eq!(of(17_000), Err(Unfit::TooLarge));
         let many = (0..200).map(|n| (HeaderName::try_from(format!("x-{n}")).unwrap(), HeaderValue::from_static("")));
-        assert_eq!(passed_on(many.collect()), Err(TooLarge));
+        assert_eq!(passed_on(many.collect()), Err(Unfit::TooLarge));
     }
 }

@@ -159,21 +159,12 @@ fn classes(words: &[String]) -> Result<Vec<InjectionClass>, Invalid> {
 
 fn ip_from(words: PolicyWords, mut ip: admin::IpPolicy) -> Result<Policy, Invalid> {
     let (allow, deny) = (std::mem::take(&mut ip.allow_packed), std::mem::take(&mut ip.deny_packed));
-    let country = |field: &'static str, texts: &[String]| {
-        let country = |(place, text): (usize, &String)| {
-            text.parse::<Country>().map_err(|_| {
-                let invalid = Invalid::field(format!("{field}[{place}]")).found(format!("{text:?}"));
-                invalid.allowed("two letters of ISO 3166-1, such as DE").under("ip")
-            })
-        };
-        texts.iter().enumerate().map(country).collect::<Result<Vec<_>, Invalid>>()
-    };
     let unknown = word("unknown_place", &ip.unknown_place, Nowhere::ALL, Nowhere::word);
     let said = IpWords {
         allow: ip.allow,
         deny: ip.deny,
-        allow_countries: country("allow_countries", &ip.allow_countries)?,
-        deny_countries: country("deny_countries", &ip.deny_countries)?,
+        allow_countries: ip.allow_countries,
+        deny_countries: ip.deny_countries,
         allow_asns: ip.allow_asns,
         deny_asns: ip.deny_asns,
         unknown_place: unknown.map_err(|invalid| invalid.under("ip"))?.unwrap_or(Nowhere::Unlisted),
@@ -190,7 +181,7 @@ fn ip_from(words: PolicyWords, mut ip: admin::IpPolicy) -> Result<Policy, Invali
             }),
         };
         let (allow, deny) = (both("allow", &said.allow, &allow)?, both("deny", &said.deny, &deny)?);
-        IpPolicy { allow, deny, places: said.places() }.checked()
+        IpPolicy { allow, deny, places: said.places()? }.checked()
     };
     let ip = unpacked().map_err(|invalid: Invalid| invalid.under("ip"))?;
     Policy::with(words, PolicyKind::Ip(ip))

@@ -138,7 +138,7 @@ fn respond_from(it: admin::Respond) -> Result<RespondWords, Invalid> {
 
 fn body_from(it: admin::BodyLimit) -> BodyLimit {
     let max = it.max.map_or_else(|| BodyLimit::default().max, Size);
-    BodyLimit { max, decompressed_max: Size(it.decompressed_max) }
+    BodyLimit { max, decompressed_max: Size(it.decompressed_max), buffer: it.buffer }
 }
 
 fn rewrite_from(it: admin::Rewrite) -> Rewrite {
@@ -277,7 +277,11 @@ pub fn route_to(route: &Route) -> admin::Route {
         encoded_slash: it.encoded_slash.word().to_owned(),
         access_log: it.access_log,
         limits: names_to(&it.limits),
-        body: Some(admin::BodyLimit { max: Some(it.body.max.0), decompressed_max: it.body.decompressed_max.0 }),
+        body: Some(admin::BodyLimit {
+            max: Some(it.body.max.0),
+            decompressed_max: it.body.decompressed_max.0,
+            buffer: it.body.buffer,
+        }),
         timeouts: Some(admin::RouteTimeouts { total: span_to(it.timeouts.total) }),
         retries: Some(admin::RouteRetries { attempts: it.retries.attempts }),
         mirror: it.mirror.map(traffic::mirror_to),

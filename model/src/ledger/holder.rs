@@ -361,6 +361,7 @@ impl Holder {
             Effect::Granted { session, key, free, dated } if self.is_mine(*session) => {
                 self.granted(key, *free, dated, now_us);
             }
+            Effect::Granted { key, .. } => self.granted_to_another(key),
             Effect::Recalled { session, key, keep } if self.is_mine(*session) => {
                 let is_owed = self.ledger.pool(key).is_some_and(|pool| pool.owed() > 0);
                 if let Some(account) = self.accounts.of_mut(key) {
@@ -558,7 +559,7 @@ impl Holder {
             books.told_want = books.told_want.saturating_sub(if on_demand { free } else { 0 });
             books.told_owed = books.told_owed.saturating_sub(free);
         }
-        if account.is_chunk() {
+        if account.is_chunk() || on_demand {
             // Before a client is let in by it: it is told what is left.
             account.lease.tell(account.lease.low(), beside);
         }
@@ -567,6 +568,17 @@ impl Holder {
             account.add_dated(it.count, now_us + it.in_us, now_us);
         }
         account.lease.pay(now_us);
+    }
+
+    /// Where slots are lent one by one, clients are told what is left in the pool.
+    fn granted_to_another(&mut self, key: &Key) {
+        let Some(pool) = self.ledger.pool(key) else { return };
+        let divisor = self.ledger.epoch.divisor;
+        if self.ledger.limit(key.limit).is_some_and(|it| it.is_on_demand(divisor))
+            && let Some(account) = self.accounts.of(key)
+        {
+            account.lease.tell(account.lease.low(), pool.free);
+        }
     }
 
     /// What a restarted process must not do: believe that its predecessor's slots are unused and its own.

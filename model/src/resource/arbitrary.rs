@@ -317,7 +317,11 @@ pub fn route() -> impl Strategy<Value = Route> {
                 on_stale: Some(flags.0),
                 encoded_slash: flags.1,
                 access_log: flags.2,
-                body: BodyLimit { max: Size(limits.0), decompressed_max: Size(limits.0 / 2) },
+                body: BodyLimit {
+                    max: Size(limits.0),
+                    decompressed_max: Size(limits.0 / 2),
+                    buffer: (1..=64 << 20).contains(&limits.0) && limits.0 % 2 == 1,
+                },
                 timeouts: RouteTimeouts { total: limits.1 },
                 retries: RouteRetries { attempts: limits.2 },
                 cors: traffic.1,

@@ -166,6 +166,7 @@ impl Resource {
     /// The feature level of the builds that know all that it says.
     pub fn level(&self) -> u32 {
         match self {
+            Resource::Route(it) if it.body.buffer => 6,
             Resource::Route(it) if matches!(&it.action, Action::Receive(it) if it.receiver == Receiver::Portal) => 6,
             Resource::Route(it) if !it.matches.listeners.is_empty() || it.rewrite.body != Default::default() => 5,
             Resource::Route(it) if it.body.decompressed_max != Default::default() => 3,

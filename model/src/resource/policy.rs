@@ -250,8 +250,8 @@ impl PolicyWords {
 pub struct IpWords {
     pub allow: Vec<String>,
     pub deny: Vec<String>,
-    pub allow_countries: Vec<Country>,
-    pub deny_countries: Vec<Country>,
+    pub allow_countries: Vec<String>,
+    pub deny_countries: Vec<String>,
     pub allow_asns: Vec<u32>,
     pub deny_asns: Vec<u32>,
     /// What an address counts as of which it is not known where it is.
@@ -267,17 +267,19 @@ impl Default for IpWords {
 impl IpWords {
     fn of(places: Places, allow: Vec<String>, deny: Vec<String>) -> Self {
         let Places { allow_countries, deny_countries, allow_asns, deny_asns, unknown } = places;
+        let shown = |list: Vec<Country>| list.iter().map(Country::to_string).collect();
+        let (allow_countries, deny_countries) = (shown(allow_countries), shown(deny_countries));
         Self { allow, deny, allow_countries, deny_countries, allow_asns, deny_asns, unknown_place: unknown }
     }
 
-    pub(crate) fn places(&self) -> Places {
-        Places {
-            allow_countries: self.allow_countries.clone(),
-            deny_countries: self.deny_countries.clone(),
+    pub(crate) fn places(&self) -> Result<Places, Invalid> {
+        Ok(Places {
+            allow_countries: Country::parse_all("allow_countries", &self.allow_countries)?,
+            deny_countries: Country::parse_all("deny_countries", &self.deny_countries)?,
             allow_asns: self.allow_asns.clone(),
             deny_asns: self.deny_asns.clone(),
             unknown: self.unknown_place,
-        }
+        })
     }
 }
 
@@ -294,7 +296,7 @@ fn kind(words: &PolicyWords) -> Result<PolicyKind, Invalid> {
     let ip = words.ip.as_ref().map(|ip| {
         let nets = || {
             let (allow, deny) = (Nets::parse("allow", &ip.allow)?, Nets::parse("deny", &ip.deny)?);
-            IpPolicy { allow, deny, places: ip.places() }.checked()
+            IpPolicy { allow, deny, places: ip.places()? }.checked()
         };
         nets().map(PolicyKind::Ip).map_err(|invalid| invalid.under("ip"))
     });

@@ -267,11 +267,13 @@ pub struct BodyLimit {
     pub max: Size,
     /// Of what a body with a Content-Encoding unpacks into; 0: nobody looks.
     pub decompressed_max: Size,
+    /// The body is read whole before the upstream hears of the request.
+    pub buffer: bool,
 }
 
 impl Default for BodyLimit {
     fn default() -> Self {
-        Self { max: BODY_MAX_DEFAULT, decompressed_max: Size(0) }
+        Self { max: BODY_MAX_DEFAULT, decompressed_max: Size(0), buffer: false }
     }
 }
 

@@ -197,7 +197,7 @@ fn unknown_words_are_errors_at_every_depth() {
         json!({ "match": { "headers": [{ "name": "a", "prefix": "a" }] } }),
         json!({ "rewrite": { "paths": "/" } }),
         json!({ "rewrite": { "headers": { "request": { "append": {} } } } }),
-        json!({ "body": { "buffer": false } }),
+        json!({ "body": { "buffered": false } }),
         json!({ "timeouts": { "connect": "1s" } }),
         json!({ "upstream": null, "redirect": { "path": "/", "code": 301 } }),
     ] {
@@ -261,7 +261,7 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
         r#""headers":{"request":{"set":{},"add":{},"remove":[]},"response":{"set":{},"add":{},"#,
         r#""remove":[]}},"body":{"request":null,"response":null,"max":"1MiB"}},"#,
         r#""auth":null,"authorize":[],"on_stale":"allow","encoded_slash":"refuse","access_log":null,"#,
-        r#""limits":[],"body":{"max":"10MiB","decompressed_max":"0"},"#,
+        r#""limits":[],"body":{"max":"10MiB","decompressed_max":"0","buffer":false},"#,
         r#""timeouts":{"total":"0s"},"retries":{"attempts":null},"#,
         r#""mirror":null,"cors":null,"compression":null,"cache":null,"policies":[]}"#
     );
@@ -269,6 +269,19 @@ fn every_field_is_shown_in_the_order_of_the_documentation() {
     assert_eq!(route(json!({ "body": { "max": 0 } })).unwrap().body.max, Size(0));
     let body = route(json!({ "body": { "decompressed_max": "64MiB" } })).unwrap().body;
     assert_eq!((body.max, body.decompressed_max), (Size(10 << 20), Size(64 << 20)));
+}
+
+#[test]
+fn a_body_that_is_buffered_has_a_bound() {
+    for (max, allowed) in [("1", true), ("64MiB", true), ("0", false), ("65MiB", false)] {
+        let made = route(json!({ "body": { "max": max, "buffer": true } }));
+        assert_eq!(made.is_ok(), allowed, "{max}");
+        if let Err(message) = made {
+            let message = message.to_string();
+            assert!(message.starts_with("body.max: found ") && message.contains("64MiB"), "{message}");
+        }
+        assert!(route(json!({ "body": { "max": max } })).is_ok(), "{max}");
+    }
 }
 
 #[test]
@@ -290,6 +303,8 @@ fn what_older_builds_do_not_know_asks_for_newer_ones() {
     assert_eq!(level(Resource::Route(Arc::new(bound))), 5);
     let rewriting = route(json!({ "rewrite": { "body": { "request": "[${body}]" } } })).unwrap();
     assert_eq!(level(Resource::Route(Arc::new(rewriting))), 5);
+    let buffering = route(json!({ "body": { "buffer": true }, "match": { "listeners": ["l"] } })).unwrap();
+    assert_eq!(level(Resource::Route(Arc::new(buffering))), 6);
 }
 
 proptest! {

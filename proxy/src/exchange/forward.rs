@@ -373,8 +373,9 @@ pub(crate) async fn send(
 /// An interim answer as the client gets it: like an answer, without what frames one (RFC 9110 8.6).
 fn pass_interim(way: Option<&Way>, plan: &Plan, expects: bool, status: StatusCode, mut fields: HeaderMap) {
     let Some(way) = way else { return };
-    // Over HTTP/1 the library says so by itself, once the body is read.
-    if status == StatusCode::CONTINUE && expects && matches!(way, Way::Connection(_)) {
+    // Whoever has not asked for it may take it for his answer. Over HTTP/1 the library says so by itself, once the body is
+    // read.
+    if status == StatusCode::CONTINUE && (!expects || matches!(way, Way::Connection(_))) {
         return;
     }
     Seen::look(&fields).strip(&mut fields);

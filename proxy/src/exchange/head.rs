@@ -29,6 +29,10 @@ pub(super) fn check(parts: &Parts, limits: &ClientLimits) -> Result<Seen, Refusa
     if seen.fields > limits.header_fields_max || seen.bytes > limits.header_bytes_max {
         return Err(Refusal::HeadersTooLarge);
     }
+    // RFC 9113 8.2.1 and 9114 4.2; what passes it on as HTTP/1 would make another value of it.
+    if seen.padded && matches!(parts.version, Version::HTTP_2 | Version::HTTP_3) {
+        return Err(Refusal::Malformed("a field's value begins or ends with a space or a tab"));
+    }
     // HTTP/1.0 knows no upgrades: there the field is to be ignored (RFC 9110 7.8).
     let upgrades = seen.upgrade && parts.version != Version::HTTP_10 && !is_mere_offer(&parts.headers);
     if parts.method == Method::CONNECT {

@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub(super) fields: usize,
     /// As RFC 9113 6.5.2 counts them, without the overhead of 32 each.
     pub(super) bytes: usize,
+    /// A value begins or ends with a space or a tab.
+    pub(super) padded: bool,
     pub(super) connection: bool,
     pub(super) content_length: bool,
     pub(super) cookies: usize,
@@ -58,6 +60,7 @@ impl Seen {
         for (name, value) in headers {
             seen.fields += 1;
             seen.bytes += name.as_str().len() + value.len();
+            seen.padded |= is_padded(value);
             match name.as_str() {
                 "connection" => seen.connection = true,
                 "content-length" => seen.content_length = true,
@@ -109,6 +112,12 @@ impl Seen {
             }
         }
     }
+}
+
+/// Only where a library takes values as they come: HTTP/1 has none (RFC 9112 5.1), and HTTP/2 and 3 allow none.
+pub(crate) fn is_padded(value: &HeaderValue) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
 }
 
 fn names_trailers(value: &HeaderValue) -> bool {

@@ -295,7 +295,11 @@ async fn serve(
             }
             // A body that is read here is asked for here.
             let bodies = plan.rule.bodies.as_ref().filter(|_| !seen.websocket);
-            let is_read = seen_through.is_some() || bodies.is_some_and(|it| it.request.is_some()) || ai.is_some();
+            // Calls of gRPC go on in both directions at once.
+            let is_call = record.grpc || record.grpc_web.is_some();
+            let is_held = route.body.buffer && !is_call && !seen.websocket;
+            let is_read =
+                seen_through.is_some() || is_held || bodies.is_some_and(|it| it.request.is_some()) || ai.is_some();
             let expects = seen.expect && !is_read;
             record.expects = expects && record.interim.is_some() && head::expects_continue(&parts.headers);
             forward::prepare(record, &mut parts, &seen, trusted, target, host)?;
@@ -329,6 +333,9 @@ async fn serve(
                     Some(body) => body,
                     None => take_body(record, &plan, &parts.headers, body, &mut digest)?,
                 };
+                if is_held {
+                    body = Box::pin(inspect::read::held(record, body, route.body.max.0)).await?;
+                }
                 if let Some(text) = bodies.and_then(|it| it.request.as_ref()) {
                     body = Box::pin(traffic::bodies::request(record, &plan, text, &mut parts.headers, body)).await?;
                 }
@@ -540,6 +547,8 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
         outcome => outcome,
     };
     let mut response = outcome.unwrap_or_else(|refusal| {
+        let wanted = record.plan.as_ref().and_then(|plan| plan.rule.route.auth.as_ref());
+        let refusal = ladder::challenged(refusal, &record.conn.worker.shared.directory, wanted);
         record.refused_by(&refusal);
         // Nobody needs to end what is said here.
         record.live = None;

@@ -262,6 +262,21 @@ pub(crate) fn over(directory: &Directory, identity: Option<&Identity>, ended: En
     Refusal::Unauthenticated(failure, challenges)
 }
 
+/// Wherever it was decided, a 401 says what the client may show instead (RFC 9110 15.5.2).
+pub(crate) fn challenged(refusal: Refusal, directory: &Directory, wanted: Option<&RouteAuth>) -> Refusal {
+    match (refusal, wanted) {
+        (Refusal::Unauthenticated(failure, said), Some(wanted)) if said.is_empty() => {
+            let facts = directory.load_facts();
+            let plans: Vec<_> = wanted.names.iter().filter_map(|name| facts.auths.find(name)).collect();
+            // Of other failures it is not known that they are a token's.
+            let of_token = matches!(failure, AuthFailure::Revoked | AuthFailure::Expired).then_some(&failure);
+            let challenges = challenges(&plans, of_token);
+            Refusal::Unauthenticated(failure, challenges)
+        }
+        (refusal, _) => refusal,
+    }
+}
+
 /// What the client may show instead; RFC 6750 wants to hear what was wrong with a token.
 fn challenges(plans: &[&Arc<Plan>], failure: Option<&AuthFailure>) -> Vec<HeaderValue> {
     let of = |plan: &&Arc<Plan>| {
@@ -552,7 +567,9 @@ impl Attempt<'_> {
 
     fn certificate(&self, plan: &Arc<Plan>, certificate: &Certificate) -> Result<Rc<Identity>, AuthFailure> {
         let Some(name) = &certificate.consumer else {
-            return Err(AuthFailure::Invalid("the client's certificate names no consumer"));
+            return Err(AuthFailure::Invalid(
+                "the client's certificate names no consumer: one of a-z, 0-9, '.', '_' and '-', as it stands there",
+            ));
         };
         let consumer = self.consumer_named(name)?;
         let caller = Caller {

@@ -144,13 +144,14 @@ fn consumer(from: ConsumerFrom, parsed: &X509Certificate<'_>, marks: &Certificat
         found.next().filter(|_| found.next().is_none())
     };
     let text = match from {
-        // spiffe://acme.test/ns/shop/acme: the last segment.
         ConsumerFrom::SanUri => only(|name| match name {
-            GeneralName::URI(uri) => uri.rsplit('/').next().map(str::to_owned),
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
             _ => None,
-        }),
+        })
+        .and_then(|uri| last_segment(&uri).map(str::to_owned)),
+        // Alone in that case says nothing (RFC 4343).
         ConsumerFrom::SanDns => only(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
             _ => None,
         }),
         ConsumerFrom::SanEmail => only(|name| match name {
@@ -161,17 +162,34 @@ fn consumer(from: ConsumerFrom, parsed: &X509Certificate<'_>, marks: &Certificat
             let mut found = parsed.subject().iter_common_name().filter_map(|it| it.as_str().ok());
             found.next().filter(|_| found.next().is_none()).map(str::to_owned)
         }
-        ConsumerFrom::Subject => Some(hyphened(&parsed.subject().to_string())),
+        ConsumerFrom::Subject => hyphened(&parsed.subject().to_string()),
         // A name has 63 characters at most.
         ConsumerFrom::Fingerprint => Some(HEXLOWER.encode(&marks.sha256)[..32].to_owned()),
     };
-    text?.to_ascii_lowercase().parse().ok()
+    // Nothing is folded into a name: what two certificates say differently must not become one consumer.
+    text?.parse().ok()
 }
 
-/// What a name may not have becomes a hyphen: `CN=acme, O=Shop` is `cn-acme--o-shop`.
-fn hyphened(text: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
-    text.chars().map(plain).collect()
+/// `spiffe://acme.test/ns/shop/acme` is `acme`. Of the path alone: what follows ? or # is no part of it.
+fn last_segment(uri: &str) -> Option<&str> {
+    let (_, behind_scheme) = uri.split_once("://").filter(|_| !uri.contains(['?', '#']))?;
+    let (_, path) = behind_scheme.split_once('/')?;
+    path.rsplit('/').next().filter(|segment| !segment.is_empty())
+}
+
+/// `CN=acme, O=shop` is `cn-acme--o-shop`. Only where that can be read back: a value has what a name may have, and no
+/// hyphens that could be taken for those in between.
+fn hyphened(subject: &str) -> Option<String> {
+    let part = |part: &str| {
+        let (kind, value) = part.split_once('=')?;
+        let is_kind = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphabetic());
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+        let is_apart = !value.starts_with('-') && !value.ends_with('-') && !value.contains("--");
+        let is_value = !value.is_empty() && value.bytes().all(is_plain) && is_apart;
+        (is_kind && is_value).then(|| format!("{}-{value}", kind.to_ascii_lowercase()))
+    };
+    let parts: Option<Vec<String>> = subject.split(", ").map(part).collect();
+    parts.map(|parts| parts.join("--"))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -228,5 +246,39 @@ impl ClientCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_names_by_the_last_segment_of_its_path_alone() {
+        for (uri, expected) in [
+            ("spiffe://acme.test/ns/shop/acme", Some("acme")),
+            ("spiffe://acme.test/acme", Some("acme")),
+            ("spiffe://a/Acme", Some("Acme")),
+            ("spiffe://acme", None),
+            ("spiffe://a/acme/", None),
+            ("spiffe://a/", None),
+            ("https://a/x?as=/acme", None),
+            ("https://a/x#/acme", None),
+            ("https://a/acme?", None),
+            ("urn:a/acme", None),
+        ] {
+            assert_eq!(last_segment(uri), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn two_subjects_are_never_one_name() {
+        assert_eq!(hyphened("CN=acme, O=shop").as_deref(), Some("cn-acme--o-shop"));
+        assert_eq!(hyphened("CN=acme-1.eu").as_deref(), Some("cn-acme-1.eu"));
+        for other in
+            ["CN=Acme, O=shop", "CN=acme--o-shop", "CN=acme-, O=shop", "CN=acme, O=-shop", "CN=ac me", "CN=a + O=b", ""]
+        {
+            assert_eq!(hyphened(other), None, "{other}");
+        }
     }
 }

@@ -71,6 +71,15 @@ pub(crate) async fn whole(record: &Record, mut body: ClientBody, bytes_max: u64)
     Ok(Read::Whole(bytes, body))
 }
 
+/// The same body once all of it is here.
+pub(crate) async fn held(record: &Record, body: RequestBody, bytes_max: u64) -> Result<RequestBody, Refusal> {
+    let RequestBody::Client(body) = body else { return Ok(body) };
+    match whole(record, body, bytes_max).await? {
+        Read::Whole(_, body) => Ok(body),
+        Read::TooLarge(_) => Err(Refusal::BodyTooLarge),
+    }
+}
+
 /// One piece, which is not copied where it came as one.
 pub(crate) enum Text {
     Nothing,

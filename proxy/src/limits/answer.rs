@@ -81,12 +81,31 @@ impl Standing {
             let reset_us = ends_us.saturating_sub(now_us).min(plan.window_us.saturating_mul(2));
             return Self { limit: plan.slots, remaining, reset_s: reset_us.div_ceil(SECOND_US) };
         }
+        if plan.is_on_demand(limits.divisor())
+            && let Some(beside) = handle.of_pool()
+        {
+            return Self::on_demand(plan, counts.free.saturating_add(beside));
+        }
         let nodes = match plan.id {
             Some(_) if !matches!(plan.limit.kind, LimitKind::Concurrency { .. }) => limits.divisor().max(1),
             _ => 1,
         };
         let remaining = plan.slots.saturating_sub(counts.used.saturating_mul(nodes)).max(counts.free).min(plan.slots);
         let reset_us = counts.whole_us.map_or(0, |at| at.saturating_sub(now_us)).min(plan.window_us);
+        let reset_s = match plan.limit.kind {
+            LimitKind::Concurrency { .. } => 1,
+            _ => reset_us.div_ceil(SECOND_US),
+        };
+        Self { limit: plan.slots, remaining, reset_s }
+    }
+}
+
+impl Standing {
+    /// Slots that are lent one by one are elsewhere once they are used: what is left is what the ledger had left when it
+    /// lent the last one, and all of it is back a window after that.
+    fn on_demand(plan: &Plan, left: u64) -> Self {
+        let remaining = left.min(plan.slots);
+        let reset_us = if remaining < plan.slots { plan.window_us } else { 0 };
         let reset_s = match plan.limit.kind {
             LimitKind::Concurrency { .. } => 1,
             _ => reset_us.div_ceil(SECOND_US),

@@ -174,6 +174,11 @@ impl Handle {
         }
     }
 
+    /// What is free in the cluster's pool, as this node last heard; None: it has none.
+    pub(super) fn of_pool(&self) -> Option<u64> {
+        self.lease().map(|lease| lease.pool_free())
+    }
+
     /// Nothing can be taken of it any more: another has taken its place, or will.
     pub(super) fn is_retired(&self) -> bool {
         match self {

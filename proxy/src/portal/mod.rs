@@ -55,6 +55,8 @@ pub const OVERLAP: Span = Span::secs(24 * 3_600);
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 type Answer = Result<Response<ResponseBody>, Refusal>;
+/// Names and values of what was sent.
+type Form = BTreeMap<String, String>;
 
 /// One request to a portal.
 pub(crate) struct Visit<'a> {
@@ -280,7 +282,7 @@ impl<'a> Visit<'a> {
     }
 
     /// The form, if it came from a page of this very site that this very session was shown.
-    fn form(&self, body: &[u8]) -> Result<(Visitor, BTreeMap<String, String>), Box<Response<ResponseBody>>> {
+    fn form(&self, body: &[u8]) -> Result<(Visitor, Form), Box<Response<ResponseBody>>> {
         let (visitor, marks) = self.member()?;
         let is_here = self.whence.url("").is_ok_and(|origin| is_same_origin(&self.parts.headers, &origin));
         let kind = self.parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

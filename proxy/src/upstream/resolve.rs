@@ -16,6 +16,7 @@ use super::{
     Registry,
     names::{Found, Resolver},
 };
+use crate::identity::egress::Reach;
 
 /// A name is looked up no more often than this, whatever its records say, and no more seldom.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -30,6 +31,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOKUPS_AT_ONCE_MAX: usize = 32;
 /// Addresses kept of one name.
 const ADDRESSES_MAX: usize = 64;
+/// Of one name it is said no more often that it has addresses which are not gone to.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// While nothing is due.
 const FAR: Duration = Duration::from_secs(3_600);
 
@@ -38,6 +41,8 @@ const FAR: Duration = Duration::from_secs(3_600);
 struct Calendar {
     due: BTreeMap<String, Instant>,
     under_way: BTreeSet<String>,
+    /// When it was last said of a name that it has addresses which are not gone to.
+    warned: BTreeMap<String, Instant>,
     random: RandomState,
 }
 
@@ -68,10 +73,14 @@ pub(super) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
                 while let Some(Some(more)) = lookups.next().now_or_never() {
                     found.push(more);
                 }
-                for (name, _, again_after) in &found {
-                    calendar.is_done(name, *again_after);
+                for it in &found {
+                    calendar.is_done(&it.name, it.again_after);
+                    if !it.shut_out.is_empty() && calendar.warns_of(&it.name, Instant::now()) {
+                        let (name, addresses) = (&it.name, &it.shut_out);
+                        tracing::warn!(name, ?addresses, "link-local and metadata addresses of a target's name are not used");
+                    }
                 }
-                registry.resolved(found.into_iter().map(|(name, addresses, _)| (name, addresses)).collect());
+                registry.resolved(found.into_iter().map(|it| (it.name, it.addresses)).collect());
             }
             () = sleep_until(next.unwrap_or(now + FAR)) => (),
         }
@@ -83,6 +92,7 @@ impl Calendar {
     fn follow<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
         let names: BTreeSet<&String> = names.collect();
         self.due.retain(|name, _| names.contains(name));
+        self.warned.retain(|name, _| names.contains(name));
         for name in names {
             if !self.under_way.contains(name) && !self.due.contains_key(name) {
                 self.due.insert(name.clone(), Instant::now());
@@ -97,6 +107,14 @@ impl Calendar {
         Some(name)
     }
 
+    fn warns_of(&mut self, name: &str, now: Instant) -> bool {
+        let is_new = self.warned.get(name).is_none_or(|at| now >= *at + WARN_INTERVAL);
+        if is_new {
+            self.warned.insert(name.to_owned(), now);
+        }
+        is_new
+    }
+
     fn next(&self) -> Option<Instant> {
         self.due.values().min().copied()
     }
@@ -109,20 +127,37 @@ impl Calendar {
     }
 }
 
-/// The addresses in a fixed order, so that a mere rotation changes nothing; and after how long they are to be asked for
-/// again.
-async fn look_up(resolver: Resolver, name: String, known: Vec<IpAddr>) -> (String, Vec<IpAddr>, Duration) {
+/// What came of a look-up.
+struct LookedUp {
+    name: String,
+    /// In a fixed order, so that a mere rotation changes nothing.
+    addresses: Vec<IpAddr>,
+    /// Those that no name may lead to.
+    shut_out: Vec<IpAddr>,
+    again_after: Duration,
+}
+
+async fn look_up(resolver: Resolver, name: String, known: Vec<IpAddr>) -> LookedUp {
     let found = timeout(LOOKUP_TIMEOUT, resolver.look_up(&name)).await;
     match found.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {LOOKUP_TIMEOUT:?}"))) {
-        Ok(Found { mut addresses, ttl }) => {
+        Ok(Found { addresses, ttl }) => {
+            // Who writes the records of a name does not always own what is beside this node: an address that is written in
+            // the configuration may be any.
+            let (mut addresses, shut_out): (Vec<_>, Vec<_>) =
+                addresses.into_iter().partition(|address| Reach::Private.takes(*address));
             addresses.sort_unstable();
             addresses.dedup();
             addresses.truncate(ADDRESSES_MAX);
-            (name, addresses, ttl.map_or(TTL_UNKNOWN, |ttl| ttl.clamp(TTL_MIN, TTL_MAX)))
+            // An answer of nothing else takes no addresses away, like one that fails.
+            if addresses.is_empty() && !shut_out.is_empty() {
+                return LookedUp { name, addresses: known, shut_out, again_after: RETRY_INTERVAL };
+            }
+            let again_after = ttl.map_or(TTL_UNKNOWN, |ttl| ttl.clamp(TTL_MIN, TTL_MAX));
+            LookedUp { name, addresses, shut_out, again_after }
         }
         Err(error) => {
             tracing::warn!(name, error = format!("{error:#}"), kept = known.len(), "name not resolved");
-            (name, known, RETRY_INTERVAL)
+            LookedUp { name, addresses: known, shut_out: Vec::new(), again_after: RETRY_INTERVAL }
         }
     }
 }
@@ -151,5 +186,14 @@ mod tests {
         calendar.is_done("a", Duration::from_secs(10));
         calendar.follow(names[1..].iter());
         assert_eq!(calendar.next(), None, "nobody asks for it any more");
+    }
+
+    #[test]
+    fn what_is_not_used_of_a_name_is_told_once_a_minute() {
+        let mut calendar = Calendar::default();
+        let now = Instant::now();
+        let told = [0, 1, 59, 60, 61].map(|after| calendar.warns_of("a", now + Duration::from_secs(after)));
+        assert_eq!(told, [true, false, false, true, false]);
+        assert!(calendar.warns_of("b", now));
     }
 }

@@ -238,3 +238,29 @@ async fn a_connection_that_ends_behind_an_unread_body_says_so() {
         assert!(head.starts_with("HTTP/1.1 400 ") && !head.contains("connection: close"), "{head}");
     }
 }
+
+#[tokio::test]
+async fn a_body_that_is_buffered_is_whole_before_the_upstream_hears_of_it() {
+    let (target, heard) = echo().await;
+    let mut words = forward_all(target);
+    words["routes"][0]["body"] = json!({"max": "10", "buffer": true});
+    let gateway = Gateway::start(words);
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    gateway.metric_becomes("quorumgate_http_buffered_bytes", 5).await;
+    let connections = "quorumgate_upstream_connections{upstream=\"u\",state=\"open\"} ";
+    assert!(!gateway.metrics().lines().any(|line| line.starts_with(connections) && !line.ends_with(" 0")));
+    client.write_all(b"5\r\nworld\r\n0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", client.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(status(&answer), 200, "{answer}");
+    let came = heard.last();
+    assert!(came.contains("content-length: 10\n") && came.ends_with("\n\nhelloworld"), "{came}");
+    check_problem(&raw(gateway.address, format!("{head}6\r\nworld!\r\n0\r\n\r\n")).await, 413, "content_too_large");
+    assert_eq!(heard.count(), 1, "nothing of a body that is too large goes anywhere");
+    let waits = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    let answer = raw(gateway.address, format!("{waits}ok")).await;
+    assert!(answer.contains("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(heard.last().ends_with("\n\nok") && !heard.last().contains("expect"), "{}", heard.last());
+}

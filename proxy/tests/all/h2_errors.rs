@@ -176,6 +176,8 @@ async fn what_could_be_read_in_two_ways_goes_nowhere() {
         ("8.3.1 two of Host", with(&[field("host", b"a"), field("host", b"b")]), Refused),
         ("8.3.1 no authority and no Host", only(vec![0x82, 0x86, 0x84]), Refused),
         ("8.3.1 an authority with a user", only(of(b"u@a")), Refused),
+        ("8.2.1 a value that begins with a space", with(&[field("x-a", b" b")]), Refused),
+        ("8.2.1 a value that ends with a tab", with(&[field("x-a", b"b\t")]), Refused),
         ("8.1.1 two lengths", with(&[field("content-length", b"0"), field("content-length", b"0")]), Refused),
         ("8.1.1 a list of lengths", with(&[field("content-length", b"0, 0")]), Stream(PROTOCOL_ERROR)),
     ];

@@ -272,3 +272,23 @@ async fn a_client_that_takes_no_interim_answer_is_given_up_on() {
     gateway.metric_becomes("quorumgate_http_requests_in_flight", 0).await;
     drop(asking);
 }
+
+#[tokio::test]
+async fn who_has_not_asked_for_a_100_gets_none() {
+    let upstream = scripted(|mut stream, head| async move {
+        if head.starts_with("POST ") {
+            read(&mut stream, 4).await;
+        }
+        say(stream, &["HTTP/1.1 100 Continue\r\n\r\n", SEEN, OK].concat()).await
+    })
+    .await;
+    let gateway = Gateway::start(forward_all(upstream));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    for request in ["GET / HTTP/1.1\r\nhost: a\r\n\r\n", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody"]
+    {
+        client.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(next_head(&mut client).await, SEEN, "{request}");
+        assert!(next_head(&mut client).await.starts_with("HTTP/1.1 200 OK\r\n"), "{request}");
+        assert_eq!(read(&mut client, 2).await, "ok");
+    }
+}

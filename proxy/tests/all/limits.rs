@@ -211,6 +211,25 @@ async fn a_tiny_leased_limit_waits_for_its_slots_and_admits_exactly_its_number()
 }
 
 #[tokio::test]
+async fn what_is_left_of_a_tiny_or_exact_limit_is_the_keys_and_not_the_nodes() {
+    for (mode, word) in [(Mode::Leased, "leased"), (Mode::Exact, "exact")] {
+        let limit = json!([{"name": "l", "per": "global", "limit": 3, "window": "60s", "mode": word}]);
+        let mut state = state(words(limit));
+        define(&mut state, "l", Kind::Sliding { limit: 3, window_us: 60_000_000 }, mode);
+        let gateway = gateway(&state);
+        lead(gateway.proxy.limits(), state.ledger.clone());
+        with_session(&gateway).await;
+        for (status, left) in [(200, 2), (200, 1), (200, 0), (429, 0)] {
+            let answer = ask(&gateway, "/", "").await;
+            let standing = &answer.fields["ratelimit"];
+            assert_eq!(answer.status, status, "{word}");
+            assert!(standing.starts_with(&format!("\"l\";r={left};t=")), "{word}: {standing}");
+            assert!(!standing.ends_with("t=0"), "{word}: {standing}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_leased_limit_outgrows_its_share_and_admits_its_whole_budget() {
     let mut state = state(words(json!([{"name": "l", "per": "global", "limit": 100, "window": "60s"}])));
     define(&mut state, "l", Kind::Sliding { limit: 100, window_us: 60_000_000 }, Mode::Leased);

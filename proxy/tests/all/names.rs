@@ -211,3 +211,28 @@ async fn addresses_are_kept_while_nobody_says_better() {
     let moved = async { while answers(&gateway).await != "second" {} };
     soon("it answers again", moved).await;
 }
+
+#[tokio::test]
+async fn a_name_leads_to_no_metadata_service() {
+    let ([first, second], port) = pair();
+    named("first", first, port).await;
+    named("second", second, port).await;
+    let metadata = Ipv4Addr::new(169, 254, 169, 254);
+    let server = NameServer::start(Says::Addresses(vec![metadata, first], 1)).await;
+    let gateway = server.gateway(port);
+    assert_eq!(answers(&gateway).await, "first");
+    assert_eq!(gateway.proxy.upstreams().health("u")[0].addresses, 1);
+    // A name that is moved there stays where it was.
+    server.says(Says::Addresses(vec![metadata], 1));
+    server.is_asked(1).await;
+    server.says(Says::Addresses(vec![second], 1));
+    let moved = async {
+        loop {
+            match answers(&gateway).await.as_str() {
+                "first" => {}
+                other => return other.to_owned(),
+            }
+        }
+    };
+    assert_eq!(soon("the name to move", moved).await, "second");
+}

@@ -2,8 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
 use super::super::{check, word::word_enum};
 use crate::invalid::Invalid;
 
@@ -96,6 +94,20 @@ impl Places {
     }
 }
 
+impl Country {
+    /// The words of a list, each of which is named if it is none.
+    pub(super) fn parse_all(field: &str, words: &[String]) -> Result<Vec<Self>, Invalid> {
+        let parse = |(place, text): (usize, &String)| {
+            let wrong = |_| {
+                let invalid = Invalid::field(format!("{field}[{place}]")).found(format!("{text:?}"));
+                invalid.allowed("two letters of ISO 3166-1, such as DE")
+            };
+            text.parse::<Self>().map_err(wrong)
+        };
+        words.iter().enumerate().map(parse).collect()
+    }
+}
+
 impl FromStr for Country {
     type Err = String;
 
@@ -118,18 +130,6 @@ impl fmt::Display for Country {
 impl fmt::Debug for Country {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Country {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Country {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -21,6 +21,9 @@ pub const REWRITE_TEXT_BYTES_MAX: usize = 64 << 10;
 /// Of `rewrite.body.max`: as much of each such exchange is held.
 pub const REWRITE_BODY_MAX: Size = Size(16 << 20);
 
+/// Of `body.max` beside `body.buffer`: as much of each such exchange is held.
+pub const BUFFER_BODY_MAX: Size = Size(64 << 20);
+
 const ACTION_FIELDS: &str = "exactly one of upstream, split, redirect, respond";
 const PATH_FIELDS: &str = "at most one of path_prefix, path_exact, path_template, path_regex";
 const TEST_FIELDS: &str = "exactly one of exact: text, regex: text, present: true, absent: true";
@@ -168,6 +171,7 @@ impl RouteWords {
         check::once("limits", &words.limits, Name::to_string)?;
         check::count("policies", words.policies.len(), ROUTE_POLICIES_MAX)?;
         check::once("policies", &words.policies, Name::to_string)?;
+        buffered(&words.body).map_err(|invalid| invalid.under("body"))?;
         check::span_or_zero("timeouts.total", words.timeouts.total)?;
         if let Some(attempts) = words.retries.attempts {
             check::number("retries.attempts", attempts, 0, check::ATTEMPTS_MAX)?;
@@ -196,6 +200,14 @@ impl RouteWords {
             cache: words.cache.map(Cache::checked).transpose().map_err(|invalid| invalid.under("cache"))?,
             policies: words.policies,
         })
+    }
+}
+
+/// What is held has to have an end.
+fn buffered(it: &BodyLimit) -> Result<(), Invalid> {
+    match it.buffer && !(1..=BUFFER_BODY_MAX.0).contains(&it.max.0) {
+        true => Err(Invalid::field("max").found(it.max).allowed(format!("1 to {BUFFER_BODY_MAX} beside buffer: true"))),
+        false => Ok(()),
     }
 }
 

@@ -73,19 +73,23 @@ pub struct HashOnObject {
 }
 
 impl TryFrom<HashOnWords> for HashOn {
-    type Error = String;
+    type Error = Invalid;
 
-    fn try_from(words: HashOnWords) -> Result<Self, String> {
-        const ALLOWED: &str = "ip, consumer, { header: x-user } or { cookie: session }";
+    fn try_from(words: HashOnWords) -> Result<Self, Invalid> {
+        // The one place where it may stand: what reads the words around it says no more.
+        let wrong = |found: &str| {
+            let allowed = "ip, consumer, { header: x-user } or { cookie: session }";
+            Err(Invalid::field("balance.hash_on").found(found).allowed(allowed))
+        };
         match words {
             HashOnWords::Word(word) if word == "ip" => Ok(Self::Ip),
             HashOnWords::Word(word) if word == "consumer" => Ok(Self::Consumer),
-            HashOnWords::Word(word) => Err(format!("found {word:?}; allowed: {ALLOWED}")),
+            HashOnWords::Word(word) => wrong(&format!("{word:?}")),
             HashOnWords::Object(HashOnObject { header: Some(name), cookie: None }) => {
                 Ok(Self::Header(name.to_ascii_lowercase()))
             }
             HashOnWords::Object(HashOnObject { header: None, cookie: Some(name) }) => Ok(Self::Cookie(name)),
-            HashOnWords::Object(_) => Err(format!("found both or neither of header and cookie; allowed: {ALLOWED}")),
+            HashOnWords::Object(_) => wrong("both or neither of header and cookie"),
         }
     }
 }

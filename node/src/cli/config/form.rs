@@ -188,6 +188,12 @@ pub static ROUTE: Object = Object {
         Field::new("redirect", Form::Object(&REDIRECT), "Send the client elsewhere.").default("null"),
         Field::new("respond", Form::Object(&RESPOND), "Answer from here.").default("null"),
         Field::new("rewrite", Form::Object(&REWRITE), "What is changed on the way.").default("{}"),
+        Field::new(
+            "security_headers",
+            Form::Enum(&["api", "web"]),
+            "What browsers are told of answers for programs or for people; shown as rewrite.headers.response.",
+        )
+        .default("null"),
         Field::new("auth", Form::Object(&access::ROUTE_AUTH), "Who is asked to prove what; nobody if left out.")
             .default("null"),
         Field::new(
@@ -324,6 +330,8 @@ static BODY: Object = Object {
             "What a body with a Content-Encoding may unpack into (gzip, deflate, br, zstd); 0: nobody looks.",
         )
         .default("\"0\""),
+        Field::new("buffer", Form::Bool, "The body is read whole before the upstream hears of the request.")
+            .default("false"),
     ],
 };
 

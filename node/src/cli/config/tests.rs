@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use quorumgate_model::resource::{Kind, Resource};
 use serde_json::{Value as Json, json};
 
-use super::{Config, canonical, form, load_one, resource, schema, source::Source};
+use super::{
+    Config, canonical, form, load_one, resource, schema,
+    source::Source,
+    tree::{Node, Value},
+};
 use crate::cli::{
     failure::{Exit, Failure},
     status::Violation,
@@ -39,7 +43,7 @@ error[invalid]: unknown field `upstrem` in routes[0]
 3 |     upstrem: orders-svc
   |     ^^^^^^^
 help: did you mean `upstream`? allowed: name, labels, owner, description, priority, match, upstream, split, split_on, \
-ramp, redirect, respond, rewrite, auth, authorize, on_stale, encoded_slash, access_log, limits, body, timeouts, retries, \
+ramp, redirect, respond, rewrite, security_headers, auth, authorize, on_stale, encoded_slash, access_log, limits, body, timeouts, retries, \
 mirror, cors, compression, cache, policies",
     );
 }
@@ -156,6 +160,36 @@ fn the_servers_complaints_are_shown_at_their_lines() {
     check("routes/a.b.match.path_prefix", "shop.yaml:4:18");
     check("route/a.b.match.hosts[3]", "shop.yaml:4:5");
     check("routes/other.upstream", "");
+}
+
+#[test]
+fn what_only_the_model_finds_is_shown_at_its_line_too() {
+    let check = |text: &str, field: &str, line: &str| {
+        let failure = Config::parse(vec![source(text)]).expect_err("it should be refused");
+        assert_eq!(failure.problems.len(), 1, "{failure}");
+        assert!(failure.problems[0].message.starts_with(&format!("{field}: found ")), "{failure}");
+        assert!(failure.problems[0].place.contains(line), "{failure}");
+    };
+    check(
+        "routes:\n- name: a\n  upstream: x\n  rewrite:\n    headers:\n      request:\n        set:\n          X-From: \"a\\nb\"\n",
+        "routes[0].rewrite.headers.request.set.X-From",
+        "shop.yaml:8:19",
+    );
+    check(
+        "policies:\n- name: a\n  ip:\n    deny_countries:\n    - DE\n    - XYZ\n",
+        "policies[0].ip.deny_countries[1]",
+        "shop.yaml:6:7",
+    );
+    check(
+        "upstreams:\n- name: a\n  targets: [127.0.0.1:80]\n  balance:\n    policy: maglev\n    hash_on: {}\n",
+        "upstreams[0].balance.hash_on",
+        "shop.yaml:6:14",
+    );
+    check(
+        "routes:\n- name: a\n  upstream: x\n  body:\n    max: 0\n    buffer: true\n",
+        "routes[0].body.max",
+        "shop.yaml:5:10",
+    );
 }
 
 #[test]
@@ -282,6 +316,77 @@ fn keys(json: &Json, object: &'static form::Object, path: &str, out: &mut BTreeS
     }
 }
 
+/// What the model makes other words of: it is in files, and never in what is shown.
+const ONLY_READ: [&str; 1] = ["routes.security_headers"];
+
+/// Every key that is written in the file itself.
+fn keys_of_file(node: &Node, object: &'static form::Object, path: &str, out: &mut BTreeSet<String>) {
+    match &node.value {
+        Value::List(items) => items.iter().for_each(|item| keys_of_file(item, object, path, out)),
+        Value::Map(fields) => {
+            for (key, value) in fields {
+                let here = format!("{path}.{}", key.text);
+                if let Some(inner) = object.field(&key.text).and_then(|field| field.form.object()) {
+                    keys_of_file(value, inner, &here, out);
+                }
+                out.insert(here);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The words that the model takes beside those of `words`, at each map in it, as it says itself when it is given another.
+fn read_by_model(kind: Kind, words: &Json, check: &mut impl FnMut(&str, &'static form::Object, &[&str])) {
+    const OTHER: &str = "no such word";
+    fn maps(json: &Json, object: &'static form::Object, pointer: &str, out: &mut Vec<(String, &'static form::Object)>) {
+        match json {
+            Json::Array(items) => {
+                items.iter().enumerate().for_each(|(at, item)| maps(item, object, &format!("{pointer}/{at}"), out));
+            }
+            Json::Object(fields) => {
+                out.push((pointer.to_owned(), object));
+                for (key, value) in fields {
+                    if let Some(inner) = object.field(key).and_then(|field| field.form.object()) {
+                        maps(value, inner, &format!("{pointer}/{key}"), out);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut all = Vec::new();
+    maps(words, super::form_of(kind), "", &mut all);
+    for (pointer, object) in all {
+        let mut changed = words.clone();
+        changed.pointer_mut(&pointer).and_then(Json::as_object_mut).unwrap().insert(OTHER.into(), Json::Null);
+        let Err(error) = kind.parse(changed) else { panic!("{}{pointer} takes any word", kind.list()) };
+        let text = error.to_string();
+        // Of what may be written in several forms serde says less.
+        let Some(said) = text.strip_prefix(&format!("unknown field `{OTHER}`, expected ")) else { continue };
+        let known: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
+        check(&format!("{}{pointer}", kind.list()), object, &known);
+    }
+}
+
+#[test]
+fn the_form_has_every_word_that_the_model_reads() {
+    let config = Config::parse(vec![example("every-field.yaml")]).unwrap_or_else(|failure| panic!("{failure}"));
+    let mut seen = BTreeSet::new();
+    for resource in config.resources() {
+        let words = canonical::words(resource).unwrap();
+        read_by_model(resource.key().kind, &words, &mut |place, object, known| {
+            for word in known {
+                assert!(object.field(word).is_some(), "{place}: the form has no {word}");
+                seen.insert(format!("{place}.{word}"));
+            }
+        });
+    }
+    for heard in ["routes.security_headers", "routes/match.hosts", "upstreams.balance", "limits.window"] {
+        assert!(seen.contains(heard), "{heard} is not told of: {seen:?}");
+    }
+}
+
 #[test]
 fn the_form_has_exactly_the_models_fields() {
     let config = Config::parse(vec![example("every-field.yaml")]).unwrap_or_else(|failure| panic!("{failure}"));
@@ -300,6 +405,15 @@ fn the_form_has_exactly_the_models_fields() {
     let alike = |it: String| {
         it.replace(".authorize.deny.", ".authorize.allow.").replace(".authorize.log.", ".authorize.allow.")
     };
+    let mut in_file = BTreeSet::new();
+    for it in &config.objects {
+        let kind = it.resource.key().kind;
+        keys_of_file(&it.node, super::form_of(kind), kind.list(), &mut in_file);
+    }
+    for word in ONLY_READ {
+        assert!(in_file.contains(word), "{word} is not in the file");
+        assert!(written.insert(word.to_owned()), "{word} is written too");
+    }
     let [written, expected] = [written, expected].map(|it| it.into_iter().map(alike).collect::<BTreeSet<_>>());
     assert_eq!(written, expected);
 }

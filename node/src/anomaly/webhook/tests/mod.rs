@@ -17,6 +17,7 @@ async fn receiver(statuses: &'static [u16]) -> (SocketAddr, mpsc::Receiver<Strin
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (heard, all) = mpsc::channel(64);
+    #[expect(clippy::disallowed_methods, reason = "it lives as long as the test's runtime")]
     tokio::spawn(async move {
         for status in statuses {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -130,6 +131,7 @@ async fn a_receiver_that_is_silent_holds_up_nobody_else_and_the_queue_ends() {
     }
     webhooks.post(message(&hook(format!("http://{address}/"), true)));
     let stop = CancellationToken::new();
+    #[expect(clippy::disallowed_methods, reason = "it lives as long as the test's runtime")]
     let running = tokio::spawn(poster.run(stop.clone()));
     assert!(heard.recv().await.unwrap().starts_with("POST / "));
     stop.cancel();
