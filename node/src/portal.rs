@@ -47,6 +47,8 @@ const READS_MAX: u32 = 60;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Consumers whose pace is known; beyond, those of the last minute are waited for.
 const CONSUMERS_MAX: usize = 4_096;
+/// Credentials of one consumer that are looked at for one page; one that has more is not shown all.
+const LOOKED_AT_MAX: usize = 10_000;
 /// Keys that one page shows.
 const SHOWN_MAX: usize = 250;
 
@@ -71,6 +73,7 @@ async fn run(portal: Arc<Portal>, mut asked: mpsc::Receiver<Asked>, stop: Cancel
             () = stop.cancelled() => return Ok(()),
             Some(()) = under_way.next() => {}
             next = asked.recv(), if under_way.len() < AT_ONCE_MAX => match next {
+                Some(next) if next.is_given_up() => {}
                 Some(next) => {
                     let portal = portal.clone();
                     under_way.push(async move {
@@ -128,7 +131,7 @@ impl Portal {
         let request_id = Uuid::new_v4();
         let state = self.consensus.state();
         let old = own(&state, visitor, id)?;
-        if !is_given(old, given) {
+        if !is_given(old, given, self.consensus.clock_us()) {
             return Err(NotDone::NotGiven);
         }
         let (secret, new_id, kind) = self.made(request_id, old.env())?;
@@ -254,8 +257,9 @@ fn plan_of(state: &State, consumer: &Name) -> Option<String> {
     }
 }
 
+/// Of the first `LOOKED_AT_MAX` by their ids.
 fn keys_of<'a>(state: &'a State, consumer: &'a Name) -> impl Iterator<Item = &'a Arc<Credential>> {
-    let all = state.credentials.of(consumer).filter_map(move |id| state.credentials.get(id));
+    let all = state.credentials.of(consumer).take(LOOKED_AT_MAX).filter_map(move |id| state.credentials.get(id));
     all.filter(|it| matches!(it.kind, CredentialKind::ApiKey { .. }))
 }
 
@@ -265,9 +269,12 @@ fn own<'a>(state: &'a State, visitor: &Visitor, id: CredentialId) -> Result<&'a 
     found.filter(|it| matches!(it.kind, CredentialKind::ApiKey { .. })).ok_or(NotDone::NotTheirs)
 }
 
-/// Whether the portal could have given this key: an operator's may do more, or never end.
-fn is_given(key: &Credential, given: &PortalKeys) -> bool {
-    key.ends_at_us.is_some() && key.scopes().iter().all(|scope| given.scopes.iter().any(|it| **it == **scope))
+/// Whether the portal could have given this key by now: an operator's may do more, or end later or never.
+fn is_given(key: &Credential, given: &PortalKeys, now_us: u64) -> bool {
+    let expires_us = u64::try_from(given.expires.0.as_micros()).unwrap_or(u64::MAX);
+    let last_us = now_us.saturating_add(expires_us);
+    let ends = key.ends_at_us.is_some_and(|end| end.get() <= last_us);
+    ends && key.scopes().iter().all(|scope| given.scopes.iter().any(|it| **it == **scope))
 }
 
 fn shown(it: &Credential, given: Option<&PortalKeys>, now_us: u64) -> OwnKey {
@@ -285,7 +292,7 @@ fn shown(it: &Credential, given: Option<&PortalKeys>, now_us: u64) -> OwnKey {
         standing,
         created_ms: it.created.get(),
         ends_in: ends.map(|end| Duration::from_micros(end.get().saturating_sub(now_us))),
-        rotates: standing == Standing::Active && given.is_some_and(|given| is_given(it, given)),
+        rotates: standing == Standing::Active && given.is_some_and(|given| is_given(it, given, now_us)),
     }
 }
 
@@ -327,6 +334,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use quorumgate_model::credential::CredentialState;
+
     use super::*;
 
     #[test]
@@ -340,6 +349,28 @@ mod tests {
         assert_eq!(pace.take(&acme, false, now), Ok(()), "to look is another matter");
         assert_eq!(pace.take(&"other".parse().unwrap(), true, now), Ok(()));
         assert_eq!(pace.take(&acme, true, now + MINUTE), Ok(()));
+    }
+
+    #[test]
+    fn a_key_that_ends_later_than_the_portals_do_is_not_given_there() {
+        let given = PortalKeys::default();
+        let expires_us = given.expires.0.as_micros() as u64;
+        let check = |ends_at_us: Option<u64>, expected: bool| {
+            let key = Credential {
+                id: "00000000000000ab".parse().unwrap(),
+                consumer: "acme".parse().unwrap(),
+                kind: CredentialKind::ApiKey { hash_rest: [1; 24], prefix: *b"abcdefgh" },
+                grants: None,
+                created: Default::default(),
+                ends_at_us: ends_at_us.and_then(std::num::NonZeroU64::new),
+                state: CredentialState::Active,
+                replaced_by: None,
+            };
+            assert_eq!(is_given(&key, &given, 7), expected, "{ends_at_us:?}");
+        };
+        check(Some(7 + expires_us), true);
+        check(Some(8 + expires_us), false);
+        check(None, false);
     }
 
     #[test]

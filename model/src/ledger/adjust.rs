@@ -168,11 +168,13 @@ impl Pool {
             self.start_over(limit);
         }
         let rested_us = now_us.saturating_add(limit.rest_us());
-        let home = self.recycling.take_due(rested_us) + self.quarantine.take_due(rested_us);
-        self.destroyed.take_due(rested_us);
+        // Under a longer window than now what was used before may rest for longer than that.
+        let all_us = if limit.rests.is_empty() { rested_us } else { u64::MAX };
+        let home = self.recycling.take_due(all_us) + self.quarantine.take_due(rested_us);
+        self.destroyed.take_due(all_us);
         self.come_home(home);
         for (_, held) in &mut self.holders {
-            held.report = Schedule::default();
+            (held.report, held.owed) = (Schedule::default(), 0);
         }
         let relief = self.relief_mut();
         (relief.reset_us, relief.reset_version) = (now_us, version);

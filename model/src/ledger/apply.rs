@@ -7,7 +7,6 @@ use std::{
 
 use super::{
     DUE_MAX, KEYS_MAX, Ledger, Limit, Pool,
-    bucket::SLOTS_MAX,
     command::{Effect, Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, LimitId, SessionId},
     pool::Wrong,
     time,
@@ -100,7 +99,7 @@ impl Ledger {
         if limit.broken.is_some() || !limit.has_slots() && limit.period.is_none() {
             return;
         }
-        let asks = item.demand + item.want + item.owed > 0;
+        let asks = item.owed > 0 || item.demand + item.want > 0;
         let known = self.keys.get(&item.key).map(|pool| Pool::clone(pool));
         let mut pool = match known {
             Some(pool) => pool,
@@ -134,7 +133,7 @@ impl Ledger {
         if limit.is_calendar() {
             pool.take_chunks(session, item, pool.outdates(acked))?;
         }
-        let owes = !limit.is_calendar() || item.period == pool.period && !pool.outdates(acked);
+        let owes = !pool.outdates(acked) && (!limit.is_calendar() || item.period == pool.period);
         let held = pool.held_mut(session);
         let Some(kept) = held.slots.checked_sub(back) else {
             return Err(format!("I4: {back} slots given back of {} held", held.slots));
@@ -144,7 +143,7 @@ impl Ledger {
         held.demand = item.demand.min(budget.saturating_mul(1_000));
         held.want = item.want.min(budget);
         // What is owed to another period is owed no more.
-        held.owed = if owes { item.owed.min(u64::from(SLOTS_MAX)) } else { 0 };
+        held.owed = if owes { item.owed.min(budget) } else { 0 };
         if !mutants::is(Mutant::StaleReport) || !item.report.is_empty() {
             held.report = super::Schedule::default();
         }
@@ -159,7 +158,7 @@ impl Ledger {
         for it in &item.release_used {
             pool.recycle(now.saturating_add(it.in_us), it.count, limit);
         }
-        if item.demand + item.want + item.owed > 0 {
+        if item.owed > 0 || item.demand + item.want > 0 {
             pool.active_us = now;
         }
         Ok(())

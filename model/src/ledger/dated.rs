@@ -68,9 +68,11 @@ impl Schedule {
         taken
     }
 
-    /// All of them so much later.
-    pub(super) fn delay(&mut self, by_us: u64) {
-        self.entries.iter_mut().for_each(|(at, _)| *at = at.saturating_add(by_us));
+    /// All of them so much later, but none is put off beyond `latest_us`.
+    pub(super) fn delay(&mut self, by_us: u64, latest_us: u64) {
+        for (at_us, count) in std::mem::take(&mut self.entries) {
+            self.push(at_us.max(at_us.saturating_add(by_us).min(latest_us)), count);
+        }
     }
 
     /// How many come free by then.

@@ -59,6 +59,12 @@ impl Demand {
         (self.since_us, self.count) = (now_us, 0);
     }
 
+    /// The same of another window.
+    pub fn over(self, window_us: u64) -> Self {
+        let scaled = u128::from(self.milli) * u128::from(window_us) / u128::from(self.window_us.max(1));
+        Self { window_us, milli: u64::try_from(scaled).unwrap_or(u64::MAX), ..self }
+    }
+
     /// It is known to be at least this.
     pub fn at_least(&mut self, milli: u64) {
         self.milli = self.milli.max(milli);

@@ -40,7 +40,7 @@ impl Ledger {
         let (before_us, after_us) = (known.rest_us(), after.rest_us());
         if before_us != after_us {
             edited.note_rest(RestBefore { until_us: self.now_us, rest_us: before_us });
-            self.lengthen(known, after_us.saturating_sub(before_us));
+            self.lengthen(known, after_us.saturating_sub(before_us), after_us);
         }
         self.go_on(&edited, rule);
     }
@@ -60,11 +60,11 @@ impl Ledger {
         }
     }
 
-    /// What is in use rests so much longer.
-    fn lengthen(&mut self, limit: &Limit, by_us: u64) {
+    /// What is in use rests so much longer: as long as what is used now.
+    fn lengthen(&mut self, limit: &Limit, by_us: u64, rest_us: u64) {
         for key in self.keys_of(limit.id).into_iter().filter(|_| by_us > 0) {
             let mut pool = Pool::clone(&self.keys[&key]);
-            pool.lengthen(by_us);
+            pool.lengthen(by_us, self.now_us.saturating_add(rest_us));
             self.store(&key, pool);
         }
     }
@@ -105,12 +105,15 @@ impl Limit {
 }
 
 impl Pool {
-    fn lengthen(&mut self, by_us: u64) {
-        for schedule in [&mut self.recycling, &mut self.quarantine, &mut self.destroyed] {
-            schedule.delay(by_us);
+    /// What came back was used before now, and has rested by `latest_us` under the longer window. Of what is in quarantine
+    /// or still on its node nobody knows until when it was used.
+    fn lengthen(&mut self, by_us: u64, latest_us: u64) {
+        for schedule in [&mut self.recycling, &mut self.destroyed] {
+            schedule.delay(by_us, latest_us);
         }
+        self.quarantine.delay(by_us, u64::MAX);
         for (_, held) in &mut self.holders {
-            held.report.delay(by_us);
+            held.report.delay(by_us, u64::MAX);
         }
         if let Some(relief) = self.relief.as_mut().filter(|it| it.reset_us > 0) {
             // As much of what was used is forgiven as before, by when it has rested.

@@ -631,6 +631,9 @@ impl Account {
     fn drop_slots(&mut self, count: u64, now_us: u64) {
         if count > 0 {
             self.empty_reserve(now_us);
+            for old in self.books.iter().flat_map(|it| &it.before) {
+                self.lease.grant(old.release_free(small(u64::MAX), now_us), now_us);
+            }
         }
         let free = u64::from(self.lease.release_free(small(count), now_us));
         let used = self.lease.release_used(small(count - free), now_us);

@@ -100,6 +100,8 @@ struct Beside {
     denied_until_us: AtomicU64,
     denied_at: AtomicU64,
     owed: Debt,
+    /// Exchanges whose answers have yet to say what they cost.
+    unsettled: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -370,9 +372,30 @@ impl Lease {
         self.beside.get().map_or(0, |it| it.owed.left(self.epoch()))
     }
 
+    /// An exchange is about to take, and its answer may give some of that back: until it is `settled` nothing in use leaves the
+    /// node or is told as certain.
+    pub fn unsettled(&self) {
+        self.beside().unsettled.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn settled(&self) {
+        self.beside().unsettled.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.beside.get().is_some_and(|it| it.unsettled.load(Ordering::SeqCst) > 0)
+    }
+
     /// So much more is owed, up to `most` in all.
     pub fn owe(&self, more: u64, most: u64) {
         self.beside().owed.add(self.epoch(), more, most);
+    }
+
+    /// So much less is owed.
+    pub fn owe_less(&self, less: u64) {
+        if let Some(beside) = self.beside.get() {
+            beside.owed.reduce(self.epoch(), less);
+        }
     }
 
     /// Takes what is owed, as far as there is something; what is left of it.

@@ -187,3 +187,14 @@ fn a_restore_lends_nothing_until_all_that_may_be_in_use_has_rested() {
     let pool = ledger.pool(&key()).unwrap();
     assert_eq!((pool.free, held(&ledger, session), pool.quarantine.total()), (0, 0, 100));
 }
+
+#[test]
+fn what_is_owed_is_no_more_than_the_budget_and_a_reset_forgives_it() {
+    let mut ledger = three(100);
+    let owed = |ledger: &Ledger| ledger.pool(&key()).and_then(|it| it.held(2)).map_or(0, |it| it.owed);
+    ledger.apply(S, &batch(2, 1, 1, vec![LeaseItem { owed: 1 << 40, ..item(0, 0) }]));
+    // Ten were free: lent for it before anything else.
+    assert_eq!((owed(&ledger), held(&ledger, 2)), (90, 40));
+    ledger.reset_usage(2 * S, 1, None).unwrap();
+    assert_eq!(owed(&ledger), 0);
+}

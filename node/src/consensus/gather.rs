@@ -60,7 +60,7 @@ impl Gather {
         };
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
-            urgent: batches.iter().flat_map(|it| &it.items).any(|item| item.want + item.owed > 0),
+            urgent: batches.iter().flat_map(|it| &it.items).any(|item| item.want > 0 || item.owed > 0),
             bytes: convert::body_bytes(body),
             batch: batches.first().cloned(),
             answer,

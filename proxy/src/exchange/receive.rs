@@ -29,6 +29,7 @@ use crate::{
         login::Whence,
         verified::Keys,
     },
+    live::Ended,
     plan::Plan,
     portal,
     received::Received,
@@ -97,10 +98,28 @@ async fn portal(
     digest: Option<Digested>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let form = match parts.method == Method::POST {
-        true => read(record, plan, body, digest, portal::BODY_BYTES_MAX).await?,
+        true => {
+            let form = read(record, plan, body, digest, portal::BODY_BYTES_MAX).await?;
+            still_let_in(record)?;
+            form
+        }
         false => Bytes::new(),
     };
     portal::Visit::new(record, plan, &receive.auth, parts, whence)?.answer(&form, wall_s()).await
+}
+
+/// A body may be long in coming: what let its head in holds no more if it was revoked or has ended since.
+fn still_let_in(record: &Record) -> Result<(), Refusal> {
+    let Some(identity) = record.identity.as_deref() else { return Ok(()) };
+    let directory = &record.conn.worker.shared.directory;
+    let facts = directory.facts();
+    if ladder::is_over(directory, &facts, identity) {
+        return Err(ladder::over(directory, Some(identity), Ended::Revoked));
+    }
+    if identity.ends_at.is_some_and(|at| wall_s() >= at) {
+        return Err(ladder::over(directory, Some(identity), Ended::Expired));
+    }
+    Ok(())
 }
 
 async fn read(
@@ -114,7 +133,9 @@ async fn read(
     let mut body =
         forward::body(record, body, plan, &limits, digest).map_err(|it| Refusal::Unauthenticated(it, Vec::new()))?;
     let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+    loop {
+        let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let Some(frame) = forward::while_admitted(record, next).await? else { break };
         let frame = frame?;
         let data = frame.data_ref().map_or(&[][..], |data| &data[..]);
         if bytes.len() + data.len() > bytes_max {

@@ -58,6 +58,7 @@ pub(super) struct Grant {
     pub(super) handle: Handle,
     /// None: the request costs nothing, or was let through without being counted.
     taken: Option<Taken>,
+    unsettled: Option<Unsettled>,
 }
 
 /// Why one limit does not admit.
@@ -129,7 +130,8 @@ pub(crate) async fn admit(
             }
             (cost, Known::Head | Known::HeadBefore) => self::cost(cost, asked.headers),
         };
-        match limits.take(&plan, asked, cost).await {
+        let mut unsettled = None;
+        match limits.take(&plan, asked, cost, &mut unsettled).await {
             Ok((handle, taken)) => {
                 count(&plan.keys.tally.admitted);
                 if let (LimitKind::Concurrency { .. }, Some(taken)) = (&plan.limit.kind, &taken) {
@@ -138,7 +140,7 @@ pub(crate) async fn admit(
                     let ends_us = (taken.at_us + hold_us).saturating_sub(HOLD_SLACK_US.min(hold_us / 4));
                     admitted.ends_at_us = Some(admitted.ends_at_us.map_or(ends_us, |it| it.min(ends_us)));
                 }
-                admitted.grants.push(Grant { plan, handle, taken });
+                admitted.grants.push(Grant { plan, handle, taken, unsettled });
             }
             // Whatever the reason: it refuses nobody.
             Err(_) if plan.limit.soft => count(&plan.keys.tally.let_through),
@@ -200,7 +202,8 @@ impl Admitted {
     pub(crate) fn settle_tokens(&mut self, limits: &Limits, real: Tokens) {
         for grant in &mut self.grants {
             let LimitCost::AiTokens(kind) = grant.plan.limit.cost else { continue };
-            let Some(reserved) = grant.taken.as_ref().map(|it| u64::from(it.cost())) else { continue };
+            let owed = grant.unsettled.as_ref().and_then(|it| it.owed).map(|(_, cost)| cost);
+            let Some(reserved) = grant.taken.as_ref().map(|it| u64::from(it.cost())).or(owed) else { continue };
             grant.settle(limits, reserved, real.of(kind));
         }
     }
@@ -209,14 +212,33 @@ impl Admitted {
 impl Grant {
     /// What is owed is asked of the cluster at once: nobody is let in on it meanwhile.
     fn settle(&mut self, limits: &Limits, reserved: u64, real: u64) {
-        let Some(taken) = &mut self.taken else { return };
+        let Some(taken) = &mut self.taken else { return self.settle_owed(limits, reserved, real) };
         match real.checked_sub(reserved) {
             None => self.handle.put_back(taken.part(small(reserved - real))),
-            Some(missing) if missing > 0 && self.handle.owe(taken, missing, now_us()) > 0 => {
+            // No more than there ever is: whatever an answer says, the key is back after a window for each node.
+            Some(missing) if missing > 0 && self.handle.owe(taken, missing, self.plan.slots, now_us()) > 0 => {
                 limits.signal(&self.handle);
             }
             Some(_) => {}
         }
+        self.unsettled = None;
+    }
+
+    /// Of a soft limit that let in what it had no slots for: all of it is owed.
+    fn settle_owed(&mut self, limits: &Limits, reserved: u64, real: u64) {
+        let Some(Unsettled { lease, owed: Some((epoch, _)) }) = &self.unsettled else { return };
+        if lease.epoch() != *epoch {
+            // Of a period or a lease that is over.
+            return;
+        }
+        match real.checked_sub(reserved) {
+            None => lease.owe_less(reserved - real),
+            Some(missing) => lease.owe(missing, self.plan.slots),
+        }
+        if lease.pay(now_us()) > 0 {
+            limits.signal(&self.handle);
+        }
+        self.unsettled = None;
     }
 }
 
@@ -233,7 +255,8 @@ impl Drop for Admitted {
 type Took = Result<(Handle, Option<Taken>), (Option<Handle>, Over)>;
 
 impl Limits {
-    async fn take(&self, plan: &Arc<Plan>, asked: &Asked<'_>, cost: u64) -> Took {
+    /// `unsettled` is set before anything is taken that an answer may give back.
+    async fn take(&self, plan: &Arc<Plan>, asked: &Asked<'_>, cost: u64, unsettled: &mut Option<Unsettled>) -> Took {
         let Some(mut handle) = self.handle(plan, asked) else { return Err((None, Over::Unavailable)) };
         if cost == 0 {
             return Ok((handle, None));
@@ -243,6 +266,7 @@ impl Limits {
             return Err((Some(handle), Over::Until(None)));
         }
         let cost = small(cost);
+        *unsettled = Unsettled::begin(plan, &handle);
         let mut waits: Option<Waits> = None;
         loop {
             // Before the first look, so that nothing is missed after it.
@@ -266,6 +290,7 @@ impl Limits {
                     Some(fresh) => handle = fresh,
                     None => return Err((Some(handle), Over::Unavailable)),
                 }
+                *unsettled = Unsettled::begin(plan, &handle);
                 // It waits for slots of the other one, no longer than it would have.
                 if let Some(waiting) = waits.take() {
                     waits = Waits::until(&handle, cost, waiting.until, waiting.seen);
@@ -284,11 +309,17 @@ impl Limits {
                 return Err((Some(handle), Over::Until(Some(until_us))));
             }
             if plan.limit.soft {
+                // A permit that came later would not go back with the exchange.
+                let Some(lease) = handle.lease().filter(|_| !matches!(plan.limit.kind, LimitKind::Concurrency { .. }))
+                else {
+                    return Err((Some(handle), Over::Until(next_us)));
+                };
                 // Let in all the same, and counted as soon as there is something.
-                if let Some(lease) = handle.lease() {
-                    lease.owe(u64::from(cost), plan.slots);
-                    self.signal(&handle);
+                lease.owe(u64::from(cost), plan.slots);
+                if let Some(unsettled) = unsettled {
+                    unsettled.owed = Some((lease.epoch(), u64::from(cost)));
                 }
+                self.signal(&handle);
                 return Ok((handle, None));
             }
             let seen = *self.applied.borrow();
@@ -413,8 +444,30 @@ impl Limits {
 
 pub(super) fn forget(plan: &Plan, handle: &Handle) {
     if handle.lease().is_some() {
-        // Whoever was faster has put another one there.
-        let _ = plan.keys.handles.pin().remove_if(handle, |there, ()| there.is(handle));
+        // Whoever was faster has put another one there. One that gave way to another goes as well.
+        let _ = plan.keys.handles.pin().remove_if(handle, |there, ()| there.is(handle) || there.is_retired());
+    }
+}
+
+/// As long as an exchange's answer has yet to say what it cost: what it took stays on this node until then.
+pub(super) struct Unsettled {
+    lease: Arc<Lease>,
+    /// What a soft limit let in without slots, and to which epoch of the lease that is owed.
+    owed: Option<(u16, u64)>,
+}
+
+impl Unsettled {
+    fn begin(plan: &Plan, handle: &Handle) -> Option<Self> {
+        let settles = matches!(plan.limit.cost, LimitCost::ResponseHeader { .. } | LimitCost::AiTokens(_));
+        let lease = handle.lease().filter(|_| settles)?.clone();
+        lease.unsettled();
+        Some(Self { lease, owed: None })
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.lease.settled();
     }
 }
 

@@ -124,12 +124,12 @@ impl Handle {
         }
     }
 
-    /// The answer to what was `taken` cost `more` than that: taken as far as there is something, and owed beyond. What is left
-    /// of that. Of a period or a lease that is over nothing is.
-    pub(super) fn owe(&self, taken: &Taken, more: u64, now_us: u64) -> u64 {
+    /// The answer to what was `taken` cost `more` than that: taken as far as there is something, and owed beyond, up to
+    /// `most` in all. What is left of that. Of a period or a lease that is over nothing is.
+    pub(super) fn owe(&self, taken: &Taken, more: u64, most: u64, now_us: u64) -> u64 {
         match self {
-            Self::Leased(lease) if lease.is_of(taken) => lease.owe(more, u64::MAX),
-            Self::Local(local) if local.bucket.is_of(taken) => local.owed.add(taken.epoch(), more, u64::MAX),
+            Self::Leased(lease) if lease.is_of(taken) => lease.owe(more, most),
+            Self::Local(local) if local.bucket.is_of(taken) => local.owed.add(taken.epoch(), more, most),
             _ => return 0,
         }
         self.pay(now_us)

@@ -18,7 +18,7 @@ pub(super) fn style() -> Response<ResponseBody> {
     let mut response = bare(StatusCode::OK, STYLE.to_owned());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=300"));
     response
 }
 

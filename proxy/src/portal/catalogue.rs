@@ -1,6 +1,9 @@
 //! Which versions of which APIs a portal shows, with the routes and contracts of each. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use quorumgate_model::{
     resource::{
@@ -30,16 +33,22 @@ pub(super) enum Now {
 }
 
 impl Catalogue {
-    /// Drafts are not there. Of two policies of one version the first by name counts.
+    /// Drafts are not there. Of two policies of one version the first by name counts. Who owns an API says what is of it.
     pub(super) fn of(resources: &Resources, owner: &str, portal: &PortalPolicy) -> Self {
+        let owners = owners(resources, owner);
         let is_shown = |policy: &Policy, version: &VersionPolicy| match portal.apis.is_empty() {
             true => policy.owner == owner,
-            false => portal.apis.contains(&version.api),
+            false => {
+                let is_of_owner = owners.get(&version.api).is_some_and(|it| it.is_some_and(|it| it == policy.owner));
+                is_of_owner && portal.apis.contains(&version.api)
+            }
         };
         let mut apis: BTreeMap<Name, BTreeMap<String, Entry>> = BTreeMap::new();
-        let mut places: BTreeMap<&Name, (Name, String)> = BTreeMap::new();
+        // Every policy of kind version; None: it is not shown.
+        let mut places: BTreeMap<&Name, Option<(Name, String)>> = BTreeMap::new();
         for policy in policies(resources) {
             let PolicyKind::Version(version) = &policy.kind else { continue };
+            let place = places.entry(&policy.name).or_default();
             if version.state == VersionState::Draft || !is_shown(policy, version) {
                 continue;
             }
@@ -52,20 +61,31 @@ impl Catalogue {
                     contracts: Vec::new(),
                 };
                 versions.insert(version.version.clone(), entry);
-                places.insert(&policy.name, (version.api.clone(), version.version.clone()));
+                *place = Some((version.api.clone(), version.version.clone()));
             }
         }
         for it in resource::of_kind(resources, Kind::Route) {
             let Resource::Route(route) = it else { continue };
-            // Of several versions a route is of the first.
-            let Some((api, version)) = route.policies.iter().find_map(|name| places.get(name)) else { continue };
+            // Of several versions a route is of the first, shown or not.
+            let Some(Some((api, version))) = route.policies.iter().find_map(|name| places.get(name)) else { continue };
             let Some(entry) = apis.get_mut(api).and_then(|it| it.get_mut(version)) else { continue };
+            let owner = &entry.policy.owner;
+            if route.owner != *owner {
+                continue;
+            }
             entry.routes.push(route.clone());
             for name in &route.policies {
                 if entry.contracts.iter().any(|it| it.name == *name) {
                     continue;
                 }
-                entry.contracts.extend(contract(resources, name));
+                let found = contract(resources, name).filter(|it| it.owner == *owner || it.owner.is_empty());
+                entry.contracts.extend(found);
+            }
+        }
+        for versions in apis.values_mut() {
+            let shown: BTreeSet<String> = versions.keys().cloned().collect();
+            for entry in versions.values_mut().filter(|it| !shown.contains(&it.words.successor)) {
+                entry.words.successor.clear();
             }
         }
         Self(apis)
@@ -100,6 +120,22 @@ impl Now {
             Now::Retired => "retired",
         }
     }
+}
+
+/// Whose each API is: of `owner`, who has a version of it in any state; else of whoever has them all. None: of several.
+fn owners<'a>(resources: &'a Resources, owner: &str) -> BTreeMap<&'a Name, Option<&'a str>> {
+    let mut owners: BTreeMap<&Name, Option<&str>> = BTreeMap::new();
+    for policy in policies(resources) {
+        let PolicyKind::Version(version) = &policy.kind else { continue };
+        let theirs = policy.owner.as_str();
+        let known = owners.entry(&version.api).or_insert(Some(theirs));
+        if theirs == owner {
+            *known = Some(theirs);
+        } else if known.is_some_and(|it| it != owner && it != theirs) {
+            *known = None;
+        }
+    }
+    owners
 }
 
 fn policies(resources: &Resources) -> impl Iterator<Item = &Arc<Policy>> {

@@ -135,6 +135,11 @@ pub enum NotDone {
 }
 
 impl Asked {
+    /// Nobody waits for the answer any more: who asked was told that it is not known.
+    pub fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
+    }
+
     pub fn answer(self, reply: Result<Reply, NotDone>) {
         let _ = self.answer.send(reply);
     }

@@ -70,6 +70,15 @@ pub(crate) struct Visit<'a> {
     client_ip: std::net::IpAddr,
 }
 
+/// One of the node's turns to make pages, until what is made is made: whoever waits for it may go before.
+struct Turn(Arc<Directory>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.renders.add_permits(1);
+    }
+}
+
 /// Who is there.
 enum Session {
     Nobody,
@@ -77,7 +86,8 @@ enum Session {
         consumer: Name,
         marks: Arc<TokenMarks>,
     },
-    /// A key, a token, or a session that is of no consumer of its own: whoever has it may look, no more.
+    /// A key, a token, or a session that is of no consumer of its own, or of none of its login's owner: whoever has it may
+    /// look, no more.
     Other,
 }
 
@@ -137,15 +147,14 @@ impl<'a> Visit<'a> {
         let route = &plan.rule.route;
         let policy =
             route.policies.iter().find_map(|name| policy(&facts.resources, name)).ok_or(Refusal::BrokenRule)?;
-        let Some(Kind::OidcLogin(login)) = facts.auths.find(auth).map(|plan| &plan.kind) else {
-            return Err(Refusal::BrokenRule);
-        };
+        let by = facts.auths.find(auth).ok_or(Refusal::BrokenRule)?;
+        let Kind::OidcLogin(login) = &by.kind else { return Err(Refusal::BrokenRule) };
         let base = match &route.matches.path {
             PathPattern::Prefix(path) => path.trim_end_matches('/').to_owned(),
             _ => String::new(),
         };
         let anonymous = route.auth.as_ref().and_then(|it| it.anonymous.as_ref());
-        let session = session(record.identity.as_deref(), auth, anonymous);
+        let session = session(record.identity.as_deref(), auth, &by.auth.owner, anonymous);
         let made = Made {
             resources: facts.resources.clone(),
             policy,
@@ -210,8 +219,13 @@ impl<'a> Visit<'a> {
         let made = self.made.clone();
         let directory = self.directory.clone();
         let rendering = async move {
-            let _turn = directory.renders.acquire().await.ok()?;
-            tokio::task::spawn_blocking(move || make(&made)).await.ok()
+            directory.renders.acquire().await.ok()?.forget();
+            let turn = Turn(directory);
+            let making = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                make(&made)
+            });
+            making.await.ok()
         };
         timeout(RENDERED_WITHIN, rendering).await.ok().flatten().ok_or(Refusal::Overloaded)
     }
@@ -224,7 +238,7 @@ impl<'a> Visit<'a> {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"openapi.json\""));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         Ok(response)
     }
 
@@ -418,8 +432,9 @@ impl Session {
     }
 }
 
-/// A leaked key must not make others: a session of the portal's own login alone counts, and nothing shown beside it.
-fn session(identity: Option<&Identity>, auth: &Name, anonymous: Option<&Name>) -> Session {
+/// A leaked key must not make others: a session of the portal's own login alone counts, and nothing shown beside it. A login
+/// that has an owner speaks for the consumers of that owner: its provider could name any.
+fn session(identity: Option<&Identity>, auth: &Name, owner: &str, anonymous: Option<&Name>) -> Session {
     let Some(identity) = identity else { return Session::Nobody };
     let caller = &identity.caller;
     if caller.method == AuthMethod::Anonymous {
@@ -427,7 +442,9 @@ fn session(identity: Option<&Identity>, auth: &Name, anonymous: Option<&Name>) -
     }
     let is_session = caller.method == AuthMethod::OidcLogin && caller.auth == *auth && identity.also.is_empty();
     match (&caller.consumer, &caller.subject.token) {
-        (Some(consumer), Some(marks)) if is_session && anonymous != Some(&consumer.name) => {
+        (Some(consumer), Some(marks))
+            if is_session && anonymous != Some(&consumer.name) && (owner.is_empty() || consumer.owner == owner) =>
+        {
             Session::Member { consumer: consumer.name.clone(), marks: marks.clone() }
         }
         _ => Session::Other,

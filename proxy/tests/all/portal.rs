@@ -5,14 +5,18 @@ use std::{
     time::Duration,
 };
 
-use quorumgate_model::credential::Standing;
+use quorumgate_model::{credential::Standing, revocation::SelectorKind};
 use quorumgate_proxy::portal::desk::{Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question, Reply};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     login::{Browser, FINGERPRINT, HTML, Provider},
     support::*,
-    world::World,
+    world::{World, now_s},
 };
 
 const KEY: &str = "qg_live_pppppppppppppppppppppppppppppppp_00000000";
@@ -228,6 +232,7 @@ async fn everybody_sees_the_catalogue_and_nothing_else() {
 
     let style = get(&world, "/style.css", &[]).await;
     assert_eq!((status(&style), field(&style, "content-type")), (200, Some("text/css; charset=utf-8")));
+    assert_eq!(field(&style, "cache-control"), Some("private, max-age=300"));
     assert!(style.contains("prefers-color-scheme: dark"));
     for nowhere in [
         "/x",
@@ -423,4 +428,83 @@ async fn hostile_words_are_words_and_huge_documents_have_an_end() {
     let document = get(&world, "/apis/evil/v3/openapi.json", &[]).await;
     assert_eq!(status(&document), 200);
     assert_eq!(field(&document, "x-content-type-options"), Some("nosniff"));
+}
+
+#[tokio::test]
+async fn what_others_add_to_an_api_and_what_is_of_a_draft_is_not_shown() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let of = |owner: &str, mut it: Value| {
+        it["owner"] = json!(owner);
+        it
+    };
+    world.put(json!({
+        "policies": [
+            {"name": "developers", "portal": {"apis": ["orders", "theirs", "mixed"]}},
+            version("orders-v3", json!({"api": "orders", "version": "v3", "state": "retired", "successor": "v4"})),
+            version("orders-v4", json!({"api": "orders", "version": "v4", "state": "draft"})),
+            of("team-b", version("orders-v9", json!({"api": "orders", "version": "v9"}))),
+            of("team-b", version("mixed-v1", json!({"api": "mixed", "version": "v1"}))),
+            of("team-c", version("mixed-v2", json!({"api": "mixed", "version": "v2"}))),
+        ],
+        "routes": [
+            of("team-b", served("foreign", "/foreign", &["orders-v2"])),
+            served("drafted", "/drafted", &["secret-v1", "orders-v2"]),
+        ],
+    }));
+    let home = get(&world, "/", &[HTML]).await;
+    assert!(home.contains("/apis/orders/v3") && !home.contains("/apis/orders/v4"), "{home}");
+    for nowhere in ["/apis/orders/v4", "/apis/orders/v9", "/apis/mixed/v1", "/apis/mixed/v2"] {
+        check_page(&get(&world, nowhere, &[]).await, 404);
+    }
+    let page = get(&world, "/apis/orders/v2", &[]).await;
+    assert!(page.contains("<code>/v2…") && !page.contains("/foreign") && !page.contains("/drafted"), "{page}");
+    let theirs = get(&world, "/apis/theirs/v1", &[]).await;
+    check_page(&theirs, 200);
+    assert!(!theirs.contains("<code>/theirs…"), "{theirs}");
+}
+
+#[tokio::test]
+async fn a_login_that_has_an_owner_speaks_for_its_consumers_alone() {
+    let provider = Provider::start().await;
+    let mut words = words(&provider, Vec::new());
+    words["auth"][0]["owner"] = json!("team-b");
+    let world = World::with_secrets(words, &[(FINGERPRINT, "s3cret")]).await;
+    world.agree();
+    let asked = willing(&world);
+    let cookie = cookie(&signed_in(&world, &provider).await);
+    check_page(&get(&world, "/keys", &[&cookie]).await, 403);
+    assert_eq!(asked.lock().unwrap().len(), 0);
+    world.put(json!({"consumers": [{"name": "acme", "owner": "team-b"}]}));
+    check_page(&get(&world, "/keys", &[&cookie]).await, 200);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_its_form_is_on_its_way_changes_nothing() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let asked = willing(&world);
+    let cookie = cookie(&signed_in(&world, &provider).await);
+    let form = format!("token={}", token(&get(&world, "/keys", &[&cookie]).await));
+    let before = asked.lock().unwrap().len();
+    let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+    let head = format!(
+        "POST /keys HTTP/1.1\r\nhost: api.test\r\nconnection: close\r\nexpect: 100-continue\r\n{FORM}\r\n{ORIGIN}\r\n{cookie}\r\ncontent-length: {}\r\n\r\n",
+        form.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Whoever is asked for the body was let in by the head.
+    let mut interim = [0; 25];
+    soon("the form is asked for", stream.read_exact(&mut interim)).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let login = provider.auth();
+    let issuer = login["oidc_login"]["issuer"].as_str().unwrap();
+    world.revoke_before(SelectorKind::Subject, issuer.as_bytes(), b"ann", Some(now_s() + 1));
+    // Refused before the form has come, the connection may be gone.
+    let _ = stream.write_all(form.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = soon("the gateway closes the connection", stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.is_empty() || status(&answer) == 401, "{answer}");
+    assert_eq!(asked.lock().unwrap().len(), before);
 }

@@ -6,7 +6,7 @@ use super::{Account, Holder, chunks::Ahead, small};
 use crate::{
     ledger::{
         Limit,
-        command::{Dated, Key, Kind, LeaseBatch, LeaseItem, OpenSession},
+        command::{Dated, Key, Kind, LeaseBatch, LeaseItem, LimitId, OpenSession},
     },
     mutants::{self, Mutant},
 };
@@ -69,6 +69,13 @@ impl Flight {
     pub fn forget_chunks(&mut self, of: impl Fn(&Key) -> bool) {
         for item in self.items.iter_mut().filter(|item| of(&item.key)) {
             (item.settle, item.refund, item.chunk_unused) = (0, 0, 0);
+        }
+    }
+
+    /// What was put aside of the limit's keys is with the others again.
+    pub fn forget_reserves(&mut self, limit: LimitId) {
+        for item in self.items.iter_mut().filter(|item| item.key.limit == limit) {
+            item.reserve = 0;
         }
     }
 
@@ -229,7 +236,9 @@ impl Holder {
             // Used slots go home at once: whoever asks next gets them.
             false if lean => {
                 let kept = account.lease.waiting().min(keep);
-                account.release(&limit, kept, 0, true, now_us, &mut item);
+                // What an answer may give back is looked for where it was taken.
+                let used_too = !account.lease.is_unsettled();
+                account.release(&limit, kept, 0, used_too, now_us, &mut item);
             }
             false => {
                 let kept = keep.min(account.slots.saturating_sub(spare));
@@ -334,9 +343,10 @@ impl Account {
             || want == 0 && books.told_want > 0
             || owed < books.told_owed;
         let idle = self.slots > 0 && (draining || self.is_idle(limit, now_us));
+        let goes_home = !is_permits(limit) && !self.lease.is_unsettled();
         let spare = lean
             && self.slots > 0
-            && (self.lease.free_count(now_us) > want || !is_permits(limit) && !self.lease.used(now_us).is_empty());
+            && (self.lease.free_count(now_us) > want || goes_home && !self.lease.used(now_us).is_empty());
         match changed || idle || spare {
             true => Why::Changed,
             false => Why::Renewal,
@@ -372,15 +382,24 @@ impl Account {
             true => beyond - item.release_free,
             false => self.books().surplus.min(beyond).saturating_sub(item.release_free),
         };
-        for it in self.lease.release_used(small(from_used), now_us) {
-            let in_us = it.reusable_at_us.saturating_sub(now_us);
-            item.release_used.push(Dated { in_us, count: u64::from(it.count) });
+        let before = self.books.iter().flat_map(|it| it.before.iter().cloned()).filter(|_| !is_permits(limit));
+        let leases: Vec<_> = std::iter::once(self.lease.clone()).chain(before).collect();
+        let mut left = from_used;
+        for lease in leases {
+            for it in lease.release_used(small(left), now_us) {
+                let in_us = it.reusable_at_us.saturating_sub(now_us);
+                item.release_used.push(Dated { in_us, count: u64::from(it.count) });
+                left -= u64::from(it.count);
+            }
         }
         self.slots -= item.release_free + item.release_used.iter().map(|it| it.count).sum::<u64>();
     }
 
     /// Slots in use that rest for so long that they are not used again before the session ends, or is renewed.
     fn report(&self, length_us: u64, aside: u64, now_us: u64) -> Vec<Dated> {
+        if self.lease.is_unsettled() {
+            return Vec::new();
+        }
         // What is told as certain must stay so: from here on nothing of it is undone.
         self.lease.seal(now_us);
         let mut used = self.lease.used(now_us);

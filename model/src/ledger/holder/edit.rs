@@ -22,13 +22,19 @@ impl Holder {
         let edited: BTreeMap<LimitId, Arc<Limit>> = known.filter_map(edited).collect();
         for (id, limit) in edited {
             let terms = self.terms_of(&limit);
+            if let Some(flight) = &mut self.flight {
+                flight.forget_reserves(id);
+            }
             let leases = self.accounts.of_limit_mut(id, None).map(|it| it.lease.clone());
             for old in leases.collect::<Vec<_>>() {
                 let fresh = Arc::new(Lease::new(old.who().clone(), terms.clone()));
                 let key = Key { limit: id, who: old.who().clone() };
                 if let Some(account) = self.accounts.of_mut(&key) {
                     account.empty_reserve(now_us);
-                    account.books().before.push(old);
+                    let books = account.books();
+                    books.before.push(old);
+                    books.demand = books.demand.over(limit.window_us());
+                    books.told_demand = 0;
                     self.accounts.replace(fresh);
                     self.accounts.of_mut(&key).expect("it was just replaced").gather_before(&limit, now_us);
                 }

@@ -32,6 +32,7 @@ impl Account {
         let leases: Vec<_> = before.chain([self.lease.clone()]).collect();
         let used = leases.iter().flat_map(|it| it.release_used(small(self.slots), now_us));
         let count: u64 = used.map(|it| u64::from(it.count)).sum();
+        self.lease.owe_less(u64::MAX);
         self.lease.grant(small(count), now_us);
         self.shrunk = false;
     }

@@ -33,6 +33,14 @@ impl Debt {
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
     }
 
+    /// So much less, of the lease of that epoch.
+    pub fn reduce(&self, epoch: u16, less: u64) {
+        let of = u64::from(epoch) << OWED_BITS;
+        let reduce = |owed: u64| (owed & !OWED_MASK == of).then(|| of | (owed & OWED_MASK).saturating_sub(less));
+        // Of another epoch there is nothing to reduce.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, reduce);
+    }
+
     /// All of it, for another lease of the key.
     pub(super) fn take(&self, epoch: u16) -> u64 {
         let owed = self.0.swap(0, Ordering::AcqRel);

@@ -27,6 +27,8 @@ use crate::inspect::{
 
 /// Of one body; what has more is refused.
 const PARTS_MAX: usize = 1_000;
+/// Header fields of one part.
+const FIELDS_MAX: usize = 32;
 
 fn wrong(pointer: String, rule: &'static str, detail: &'static str) -> Violation {
     violation(Place::Body, pointer, rule, detail)
@@ -131,6 +133,10 @@ pub(super) fn parts(
     bytes: &Bytes,
 ) -> Result<Value, Vec<Violation>> {
     let syntax = |detail: String| vec![Violation::body(String::new(), "syntax", detail)];
+    if let Some(place) = says_twice(headers, bytes) {
+        let at = pointer(&[Step::Index(place)]);
+        return Err(vec![wrong(at, "syntax", "the part has a header field twice")]);
+    }
     let Some(mut parts) = multipart::parts(headers, bytes) else {
         return Err(syntax("Content-Type names no boundary between parts".to_owned()));
     };
@@ -157,6 +163,29 @@ pub(super) fn parts(
         members.insert(name, value);
     }
     Ok(Value::Object(members))
+}
+
+/// The place of a part of which two servers may read two things: of a field that is there twice the reader below keeps the last.
+fn says_twice(headers: &HeaderMap, bytes: &[u8]) -> Option<usize> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let delimiter = format!("--{}", multer::parse_boundary(kind).ok()?);
+    let (mut begun, mut in_head, mut names) = (0, false, Vec::new());
+    for line in bytes.split(|it| *it == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.starts_with(delimiter.as_bytes()) {
+            (begun, in_head) = (begun + 1, true);
+            names.clear();
+        } else if in_head && line.is_empty() {
+            in_head = false;
+        } else if in_head && let Some(end) = line.iter().position(|it| *it == b':') {
+            let name = line[..end].trim_ascii().to_ascii_lowercase();
+            if names.len() >= FIELDS_MAX || names.contains(&name) {
+                return Some(begun - 1);
+            }
+            names.push(name);
+        }
+    }
+    None
 }
 
 type ByName = BTreeMap<String, Vec<Part>>;
@@ -191,14 +220,7 @@ fn kind_of(field: &Field<'_>) -> Result<Option<String>, &'static str> {
     if field.headers().get_all(CODING).iter().any(|it| !is_plain(it.as_bytes().trim_ascii())) {
         return Err("it is in a coding of its own (Content-Transfer-Encoding)");
     }
-    let mut values = field.headers().get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return if field.headers().contains_key(header::CONTENT_TYPE) {
-            Err("it says twice what it is")
-        } else {
-            Ok(None)
-        };
-    };
+    let Some(value) = field.headers().get(header::CONTENT_TYPE) else { return Ok(None) };
     let Ok(text) = value.to_str() else { return Err("what it says that it is is not text") };
     let (kind, parameters) = text.split_once(';').unwrap_or((text, ""));
     let charset = parameters.split(';').filter_map(|it| it.split_once('=')).find(|(name, _)| {

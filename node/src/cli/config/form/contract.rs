@@ -62,17 +62,17 @@ static BODY: Object = Object {
     ],
 };
 
-const TYPE: Field = Field::new("type", Form::Text, "Such as application/json, text/* or */*.").required();
-const OF_TYPE: Field =
-    Field::new("schema", Form::Schema, "JSON Schema (2020-12), for JSON, forms and plain text.").default("null");
-
 static CONTENT: Object = Object {
     about: "A type of body.",
     fields: &[
-        TYPE,
-        OF_TYPE,
-        Field::new("encoding", Form::List(&Form::Object(&ENCODING)), "Members of forms that are not written as usual.")
-            .default("[]"),
+        Field::new("type", Form::Text, "Such as application/json, text/* or */*.").required(),
+        Field::new("schema", Form::Schema, "JSON Schema (2020-12), for JSON, forms and plain text.").default("null"),
+        Field::new(
+            "encoding",
+            Form::List(&Form::Object(&ENCODING)),
+            "Of requests: members of forms that are not written as usual.",
+        )
+        .default("[]"),
     ],
 };
 
@@ -92,12 +92,10 @@ static ENCODING: Object = Object {
     ],
 };
 
-static ANSWER: Object = Object { about: "A type of answer.", fields: &[TYPE, OF_TYPE] };
-
 static RESPONSE: Object = Object {
     about: "An answer.",
     fields: &[
         Field::new("status", Form::Text, "Such as 200, 2XX or default.").required(),
-        Field::new("content", Form::List(&Form::Object(&ANSWER)), "Its types; any if left out.").default("[]"),
+        Field::new("content", Form::List(&Form::Object(&CONTENT)), "Its types; any if left out.").default("[]"),
     ],
 };
