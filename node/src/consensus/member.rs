@@ -139,6 +139,11 @@ impl Member {
         }
     }
 
+    /// Whether a quorum has answered this leader lately.
+    pub(super) fn is_heard(&self, glance: &Glance) -> bool {
+        glance.voters.len() == 1 || glance.quorum_age.is_some_and(|age| age <= self.timing.election_max)
+    }
+
     /// The leader, as far as it has been heard of lately; raft alone remembers a dead one until the next is elected.
     pub(super) fn leader(&self, glance: &Glance) -> Option<NodeId> {
         let silence = Duration::from_nanos(boottime_ns().saturating_sub(self.heard_ns.load(Ordering::Relaxed)));
@@ -222,10 +227,7 @@ impl Consensus {
         let glance = member.glance();
         let leader = member.leader(&glance);
         let quorum = match leader {
-            Some(leader) if leader == member.me.node => {
-                let alone = glance.voters.len() == 1;
-                alone || glance.quorum_age.is_some_and(|age| age <= member.timing.election_max)
-            }
+            Some(leader) if leader == member.me.node => member.is_heard(&glance),
             leader => leader.is_some(),
         };
         let learners = glance.nodes.keys().filter(|id| !glance.voters.contains(id)).copied().collect();

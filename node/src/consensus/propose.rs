@@ -133,6 +133,10 @@ impl Member {
         if glance.applied_term != glance.term {
             return Attempt::NotAppended("the new leader has yet to apply what was decided before it".into());
         }
+        // raft says so too, but in its turn: what waits for that may have to be told that its outcome is unknown.
+        if !self.is_heard(&glance) {
+            return Attempt::NotAppended("the leader has no quorum".into());
+        }
         let command = Command {
             min_level: body.min_level(),
             request_id: draft.request_id,
