@@ -362,7 +362,8 @@ mod tests {
     fn a_portal_has_one_policy_and_a_login() {
         let portal = |name: &str, words: Value| (Kind::Policy, json!({ "name": name, "portal": words }));
         let version = (Kind::Policy, json!({ "name": "v", "version": { "api": "orders", "version": "v1" } }));
-        let login = json!({ "issuer": "https://idp.test", "client_id": "web", "client_secret": "sealed:0123456789abcdef" });
+        let login =
+            json!({ "issuer": "https://idp.test", "client_id": "web", "client_secret": "sealed:0123456789abcdef" });
         let login = (Kind::Auth, json!({ "name": "login", "oidc_login": login }));
         let keys = (Kind::Auth, json!({ "name": "keys", "api_key": {} }));
         let route = |auth: &str, policies: Value| {

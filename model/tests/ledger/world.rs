@@ -172,6 +172,8 @@ pub struct World {
     limit: u64,
     window_us: u64,
     edited_us: u64,
+    /// As the last edit that was committed has it: one that a leader lost changes nothing.
+    kept_window_us: u64,
     outcome: Outcome,
     /// (node, boot, key, place among the key's flights) of what may be in flight.
     in_flight: Vec<(usize, u64, usize, usize)>,
@@ -240,6 +242,7 @@ impl World {
             limit: plan.limit,
             window_us: plan.window_us,
             edited_us: 0,
+            kept_window_us: plan.window_us,
             outcome,
             in_flight: Vec::new(),
             plan,
@@ -618,6 +621,7 @@ impl World {
     fn commit(&mut self, stamp: u64, said: Said) {
         if let Said::Command(LedgerCommand::DefineLimit(rule)) | Said::Edit(rule) = &said {
             self.edited_us = self.now_us;
+            self.kept_window_us = self.window_of(&rule.kind);
             self.budgets.push(Budget { from_us: self.now_us, budget: rule.kind.limit() });
         }
         let Some(effects) = self.apply(stamp, &said) else { return };

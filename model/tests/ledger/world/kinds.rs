@@ -35,6 +35,13 @@ impl World {
         }
     }
 
+    pub(super) fn window_of(&self, kind: &Kind) -> u64 {
+        match kind {
+            Kind::Sliding { window_us, .. } => *window_us,
+            _ => self.plan.window_us,
+        }
+    }
+
     /// The shortest and the longest that the window ever is.
     fn windows(&self) -> (u64, u64) {
         let edits = self.plan.faults.iter().filter_map(|(_, it)| match it {
@@ -75,7 +82,7 @@ impl World {
                     let since: Vec<Admission> =
                         admissions.iter().filter(|it| it.first_us >= since_us).copied().collect();
                     audit(admissions, window_us, &allowed(settle_us))
-                        .or_else(|| audit(&since, self.window_us, &allowed(settle_us)))
+                        .or_else(|| audit(&since, self.kept_window_us, &allowed(settle_us)))
                 }
                 What::Calendar => audit_periods(admissions, window_us, 4 * S, &allowed(longest_us)),
                 What::Concurrency => audit_in_flight(&self.outcome.flights[n], &allowed(settle_us)),
@@ -170,6 +177,7 @@ impl World {
             _ => (limit, kept.window_us()),
         };
         self.edited_us = self.now_us;
+        self.kept_window_us = self.window_us;
         self.budgets.push(crate::audit::Budget { from_us: self.now_us, budget: limit });
         for node in 0..self.nodes.len() {
             let it = &mut self.nodes[node];
