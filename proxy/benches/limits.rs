@@ -1,6 +1,6 @@
 //! What one decision of a limit costs that is held by the whole cluster, beside the crate `governor`, which holds its own for
 //! one process. `main` also prints what a million keys take of memory, everything included: the holder's accounts, the
-//! leases, the table that workers look into. `cargo bench -p quorumgate-proxy --bench limits`
+//! leases, the table that workers look into. `cargo bench -p quorumgate-proxy --bench limits --features governor`
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark reads the clock")]
 
 use std::{

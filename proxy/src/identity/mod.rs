@@ -23,6 +23,7 @@ pub mod jwt;
 pub mod keeper;
 pub mod keys;
 pub(crate) mod ladder;
+mod log_clock;
 pub(crate) mod login;
 pub(crate) mod mtls;
 pub(crate) mod passwords;
