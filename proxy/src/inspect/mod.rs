@@ -2,6 +2,7 @@
 //! through it before any of it goes anywhere. Routes without such policies pay one look at an empty list.
 
 mod contract;
+mod disposition;
 mod found;
 mod graphql;
 mod injection;
