@@ -12,6 +12,7 @@ mod multipart;
 pub(crate) mod read;
 pub mod schema;
 pub(crate) mod strings;
+mod well_formed;
 mod xml;
 
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};
