@@ -5,10 +5,16 @@ use std::{borrow::Cow, convert::Infallible, future::ready};
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 use http::{HeaderMap, header};
-use multer::{Field, Multipart};
+use multer::Multipart;
 use quorumgate_model::resource::MultipartPolicy;
 
-use super::found::{ERRORS_MAX, Step, Violation, pointer};
+use super::{
+    disposition::Disposition,
+    found::{ERRORS_MAX, Step, Violation, pointer},
+};
+
+/// Header fields of one part.
+const FIELDS_MAX: usize = 32;
 
 /// Empty: it is as the policy wants it.
 pub(super) fn check(headers: &HeaderMap, bytes: &Bytes, limits: &MultipartPolicy) -> Vec<Violation> {
@@ -17,6 +23,7 @@ pub(super) fn check(headers: &HeaderMap, bytes: &Bytes, limits: &MultipartPolicy
         found.push(Violation::body(String::new(), "syntax", "Content-Type names no boundary between parts"));
         return found;
     };
+    found.extend(says_twice(headers, bytes));
     // All of it is there: nothing is waited for.
     let walked = walk(&mut parts, limits, &mut found).now_or_never();
     match walked {
@@ -37,9 +44,28 @@ pub(super) fn parts(headers: &HeaderMap, bytes: &Bytes) -> Option<Multipart<'sta
     Some(Multipart::new(stream::once(ready(Ok::<_, Infallible>(bytes.clone()))), boundary))
 }
 
-/// By its name, else by its number.
-pub(super) fn step(field: &Field<'_>, place: usize) -> Step<'static> {
-    field.name().map_or(Step::Index(place), |name| Step::Key(name.to_owned().into()))
+/// A part of which two servers may read two things: of a field that is there twice the reader above keeps the last.
+pub(super) fn says_twice(headers: &HeaderMap, bytes: &[u8]) -> Option<Violation> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let delimiter = format!("--{}", multer::parse_boundary(kind).ok()?);
+    let (mut begun, mut in_head, mut names) = (0, false, Vec::new());
+    for line in bytes.split(|it| *it == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.starts_with(delimiter.as_bytes()) {
+            (begun, in_head) = (begun + 1, true);
+            names.clear();
+        } else if in_head && line.is_empty() {
+            in_head = false;
+        } else if in_head && let Some(end) = line.iter().position(|it| *it == b':') {
+            let name = line[..end].trim_ascii().to_ascii_lowercase();
+            if names.len() >= FIELDS_MAX || names.contains(&name) {
+                let at = pointer(&[Step::Index(begun - 1)]);
+                return Some(Violation::body(at, "syntax", "the part has a header field twice"));
+            }
+            names.push(name);
+        }
+    }
+    None
 }
 
 async fn walk(
@@ -50,24 +76,28 @@ async fn walk(
     let mut files = 0;
     let mut place = 0;
     while let Some(mut field) = parts.next_field().await? {
-        let step = [step(&field, place)];
         let mut find = |step: &[Step<'_>], rule, detail: Cow<'static, str>| {
             if found.len() < ERRORS_MAX {
                 found.push(Violation::body(pointer(step), rule, detail));
             }
         };
+        let named = Disposition::of(&field).unwrap_or_else(|detail| {
+            find(&[Step::Index(place)], "syntax", detail.into());
+            Disposition::default()
+        });
+        let step = [named.step(place)];
         place += 1;
         if place == limits.max_parts as usize + 1 {
             // What follows is not even read.
             find(&[], "max_parts", format!("there are more than {} parts", limits.max_parts).into());
             return Ok(());
         }
-        let long = |name: Option<&str>| name.is_some_and(|it| it.len() as u64 > limits.max_name.0);
-        if long(field.name()) || long(field.file_name()) {
+        let long = |name: Option<&[u8]>| name.is_some_and(|it| it.len() as u64 > limits.max_name.0);
+        if long(named.name().map(str::as_bytes)) || long(named.file_name()) {
             find(&step, "max_name", format!("the part's name is longer than {} bytes", limits.max_name.0).into());
         }
-        files += u32::from(field.file_name().is_some());
-        if files == limits.max_files + 1 && field.file_name().is_some() {
+        files += u32::from(named.file_name().is_some());
+        if files == limits.max_files + 1 && named.file_name().is_some() {
             find(&step, "max_files", format!("there are more than {} files", limits.max_files).into());
         }
         let mut size = 0;
@@ -120,5 +150,19 @@ mod tests {
         check(KIND, part("name=\"a\"", "1"), &[("syntax", "")]);
         check(KIND, "no parts".into(), &[("syntax", "")]);
         check(KIND, "--X\r\nContent-Disposition\r\n\r\n1\r\n--X--".into(), &[("syntax", "")]);
+    }
+
+    #[test]
+    fn a_part_with_two_names_is_told() {
+        for disposition in
+            ["name=\"n\"; name=\"z\"", "name=\"n\"; name*=utf-8''z", "name=f; filename=\"a\"; filename=\"b\"", "name"]
+        {
+            let body = part("name=\"a\"", "1") + &part(disposition, "1");
+            check(KIND, format!("{body}--X--\r\n"), &[("syntax", "/1")]);
+        }
+        let again = part("name=\"a\"\r\ncontent-disposition: form-data; name=\"b\"", "1");
+        check(KIND, format!("{again}--X--\r\n"), &[("syntax", "/0")]);
+        let fine = part("name=n; filename=\"a\"; filename*=utf-8''a", "1");
+        check(KIND, format!("{fine}--X--\r\n"), &[]);
     }
 }
