@@ -151,6 +151,33 @@ async fn the_password_of_a_basic_user_is_nowhere() {
 }
 
 #[tokio::test]
+async fn nobody_is_made_who_cannot_show_what_he_is() {
+    let fixture = with_consumer().await;
+    let mut keys = fixture.local().await.keys();
+    let basic = |username: &str, password: &str| {
+        let user = admin::BasicUser { username: username.into(), password: password.into() };
+        create(admin::NewKey { given: Some(Given::Basic(user)), ..key("acme") })
+    };
+    for (username, password, field) in [
+        ("a\tb", "correct horse", "key.basic.username"),
+        ("a\0", "correct horse", "key.basic.username"),
+        ("ann", "correct\u{7f}horse", "key.basic.password"),
+    ] {
+        let refused = keys.create_key(basic(username, password)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{username:?}");
+        assert_eq!(refused.get_error_details().bad_request().unwrap().field_violations[0].field, field);
+    }
+    assert_eq!(fixture.consensus.state().credentials.len(), 0);
+    keys.create_key(basic("ünï", "größer als")).await.unwrap();
+    // The longest key that may be brought is one that a request may show.
+    let longest = "k".repeat(quorumgate_proxy::identity::keys::KEY_BYTES_MAX);
+    let text = |text: String| create(admin::NewKey { given: Some(Given::Text(text)), ..key("acme") });
+    let refused = keys.create_key(text(format!("{longest}k"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    keys.create_key(text(longest)).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_revoked_is_in_the_tables_when_the_call_returns() {
     let fixture = with_consumer().await;
     let mut revocations = fixture.local().await.revocations();
