@@ -30,6 +30,7 @@ struct Settled<'d> {
     order: Vec<i64>,
     protects: bool,
     beyond: Option<Map<String, Json>>,
+    below: Option<Map<String, Json>>,
     /// It takes more than it should, and is closed.
     is_widened: bool,
 }
@@ -51,6 +52,7 @@ pub fn finish(out: Out<'_>) -> Vec<Resource> {
         }
     }
     let mut settled: Vec<Settled<'_>> = routes.into_iter().filter_map(|it| settle(it, &dropped)).collect();
+    below(&mut settled, &dropped);
     let beyond = beyond(&mut settled, &dropped);
     settled.extend(beyond);
     let mut settled = alone(settled);
@@ -79,13 +81,13 @@ fn object(it: &Made<'_>, dropped: &HashSet<(Kind, String)>) -> Result<Resource, 
 }
 
 fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Settled<'d>> {
-    let Draft { from, mut words, order, protects, beyond } = draft;
+    let Draft { from, mut words, order, protects, beyond, below } = draft;
     without_dropped(&from, &mut words, dropped);
     let mut is_widened = false;
     for _ in 0..REPAIRS_MAX {
         let invalid = match config::resource(Kind::Route, Json::Object(words.clone())) {
             Ok(Resource::Route(route)) => {
-                return Some(Settled { from, route: (*route).clone(), order, protects, beyond, is_widened });
+                return Some(Settled { from, route: (*route).clone(), order, protects, beyond, below, is_widened });
             }
             Ok(_) => break,
             Err(invalid) => invalid,
@@ -186,6 +188,40 @@ fn close(words: &mut Map<String, Json>) {
     words.insert("authorize".into(), Json::Array(rules));
 }
 
+/// Prefixes that do not take themselves: where another route had that path which keeps some out, or is of it alone.
+fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
+    for at in 0..settled.len() {
+        let Some(words) = settled[at].below.take() else { continue };
+        let it = &settled[at];
+        let PathPattern::Prefix(prefix) = &it.route.matches.path else { continue };
+        let itself = PathPattern::Exact(prefix.clone());
+        let takes = |other: &Settled<'_>| {
+            let is_twin = other.route.matches.path == it.route.matches.path && other.below.is_none();
+            order::hosts_meet(&it.route.matches.hosts, &other.route.matches.hosts)
+                && order::paths_meet(&itself, &other.route.matches.path)
+                && !matches!(other.route.matches.path, PathPattern::Exact(_))
+                && (is_twin || other.protects)
+        };
+        // Those of the same object ask for the same.
+        let others = || settled.iter().any(|other| other.from.identity() != it.from.identity() && takes(other));
+        if !order::is_many(settled.len()) && !others() {
+            it.from.differs(format!("{prefix} without the slash behind it is taken too"));
+            continue;
+        }
+        let draft = Draft {
+            from: it.from.clone(),
+            words,
+            order: it.order.clone(),
+            protects: it.protects,
+            beyond: None,
+            below: None,
+        };
+        if let Some(other) = settle(draft, dropped) {
+            settled[at] = other;
+        }
+    }
+}
+
 /// Routes for what prefixes of characters take beyond ours of segments: where it would go to another route otherwise, and
 /// some are kept out.
 fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) -> Vec<Settled<'d>> {
@@ -200,7 +236,14 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
         };
         let others = || settled.iter().enumerate().any(|(place, other)| place != at && takes(other));
         if it.protects && (order::is_many(settled.len()) || others()) {
-            let draft = Draft { from: it.from.clone(), words, order: it.order.clone(), protects: true, beyond: None };
+            let draft = Draft {
+                from: it.from.clone(),
+                words,
+                order: it.order.clone(),
+                protects: true,
+                beyond: None,
+                below: None,
+            };
             made.extend(settle(draft, dropped));
         } else {
             it.from.differs(format!(

@@ -94,7 +94,7 @@ fn put<'d>(
             if protects {
                 words.insert("authorize".into(), json!([{ "name": CLOSED, "deny": {} }]));
             }
-            out.routes.push(Draft { from, words, order: Vec::new(), protects, beyond: None });
+            out.routes.push(Draft { from, words, order: Vec::new(), protects, beyond: None, below: None });
         }
         Origin::Secret(id) => {
             let from = manifests.item(Theirs::Secret, id);

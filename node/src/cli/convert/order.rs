@@ -78,7 +78,7 @@ fn methods_meet(a: &Route, b: &Route) -> bool {
     a.is_empty() || b.is_empty() || a.iter().any(|it| b.contains(it)) || (a.iter().any(is_get) && b.iter().any(is_get))
 }
 
-fn paths_meet(a: &PathPattern, b: &PathPattern) -> bool {
+pub fn paths_meet(a: &PathPattern, b: &PathPattern) -> bool {
     let ((a, a_is_all), (b, b_is_all)) = (start(a), start(b));
     match (a_is_all, b_is_all) {
         (true, true) => a == b,

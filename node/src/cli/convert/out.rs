@@ -27,6 +27,8 @@ pub struct Draft<'d> {
     /// The other gateway's prefix is of characters, ours of whole segments: the words by which the route takes what is
     /// below the prefix without a slash between.
     pub beyond: Option<Map<String, Json>>,
+    /// Their prefix does not take itself without the slash at its end, and ours does: the words by which it does not either.
+    pub below: Option<Map<String, Json>>,
 }
 
 #[derive(Default)]
@@ -79,7 +81,7 @@ impl<'d> Out<'d> {
     }
 
     pub fn route(&mut self, from: &Item<'d>, mut route: RouteWords, effects: Effects) {
-        let protects = effects.protects();
+        let protects = effects.protects() || route.protects;
         let name = self.name(Kind::Route, &route.name);
         let finish = |route: &RouteWords, name: &str, matches: Json, rewrite: Map<String, Json>| {
             let mut words = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -94,10 +96,11 @@ impl<'d> Out<'d> {
             words.insert("name".into(), json!(format!("{name}.beyond")));
             words
         });
+        let below = route.below.take().map(|(matches, rewrite)| finish(&route, &name, matches, rewrite));
         let matches = std::mem::take(&mut route.matches);
         let rewrite = std::mem::take(&mut route.rewrite);
         let words = finish(&route, &name, matches, rewrite);
-        self.routes.push(Draft { from: from.clone(), words, order: route.order, protects, beyond });
+        self.routes.push(Draft { from: from.clone(), words, order: route.order, protects, beyond, below });
     }
 }
 
@@ -110,7 +113,40 @@ pub struct RouteWords {
     /// Upstream, labels, description and time-outs.
     pub rest: Map<String, Json>,
     pub order: Vec<i64>,
+    /// Match and rewrite, as in `Draft`.
     pub beyond: Option<(Json, Map<String, Json>)>,
+    pub below: Option<(Json, Map<String, Json>)>,
+    /// It stands for one that keeps some out.
+    pub protects: bool,
+}
+
+impl RouteWords {
+    /// The same requests where they come without TLS; `self`, which has hosts, is for those with it from now on.
+    pub fn part_insecure(&mut self, protects: bool) -> RouteWords {
+        let mut insecure = RouteWords {
+            name: format!("{}-without-tls", self.name),
+            matches: self.matches.clone(),
+            order: self.order.clone(),
+            beyond: self.beyond.clone(),
+            below: self.below.clone(),
+            protects,
+            ..RouteWords::default()
+        };
+        let hosts = self.matches["hosts"].clone();
+        for it in self.all_matches() {
+            it.entry("sni").or_insert_with(|| hosts.clone());
+        }
+        for it in insecure.all_matches() {
+            it.shift_remove("sni");
+        }
+        self.order.push(1);
+        insecure
+    }
+
+    fn all_matches(&mut self) -> impl Iterator<Item = &mut Map<String, Json>> {
+        let others = [&mut self.beyond, &mut self.below].into_iter().flatten().map(|(matches, _)| matches);
+        [&mut self.matches].into_iter().chain(others).filter_map(Json::as_object_mut)
+    }
 }
 
 /// A name of ours for what has any.

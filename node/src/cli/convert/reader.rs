@@ -89,6 +89,11 @@ impl<'d> Item<'d> {
         }
     }
 
+    /// By another name.
+    pub fn named(&self, name: &str) -> Item<'d> {
+        Item { path: name.to_owned(), ..self.clone() }
+    }
+
     /// Which value it is: equal for one that is met twice.
     pub fn identity(&self) -> *const Node {
         std::ptr::from_ref(self.node)
@@ -308,7 +313,7 @@ impl<'d> Item<'d> {
     }
 }
 
-pub fn json_of(node: &Node) -> Json {
+fn json_of(node: &Node) -> Json {
     match &node.value {
         Value::Null => Json::Null,
         Value::Bool(it) => (*it).into(),

@@ -225,19 +225,9 @@ impl<'d> Apisix<'d, '_> {
                 fill(uri, &mut route, &parsed, matches);
                 let to_https = effects.to_https.take();
                 if let Some(status) = to_https.filter(|_| is_by_hosts(uri, matches)) {
-                    let mut insecure = RouteWords {
-                        name: format!("{name}-to-https"),
-                        matches: route.matches.clone(),
-                        order: route.order.clone(),
-                        ..RouteWords::default()
-                    };
-                    insecure.order.push(0);
+                    let insecure = route.part_insecure(effects.protects());
                     let redirect = json!({ "status": status, "scheme": "https" });
                     self.out.route(uri, insecure, Effects { redirect: Some(redirect), ..Effects::default() });
-                    route.order.push(1);
-                    let hosts = matches["hosts"].clone();
-                    route.matches["sni"] = hosts;
-                    route.beyond = None;
                 }
                 self.out.route(uri, route, effects);
             }
@@ -289,10 +279,13 @@ fn fill(from: &Item<'_>, route: &mut RouteWords, uri: &Uri, matches: &Map<String
         Uri::Exact(text) => drop(words.insert("path_exact".into(), json!(canonical(text)))),
         Uri::Template(text) => drop(words.insert("path_template".into(), json!(text))),
         Uri::Prefix(text) => {
+            let text = canonical(text);
             if text != "/" {
-                from.differs(format!("{text} is taken too"));
+                let mut below = words.clone();
+                below.insert("path_regex".into(), json!(format!("{}/.*", common::escaped(&text))));
+                route.below = Some((Json::Object(below), Map::new()));
             }
-            words.insert("path_prefix".into(), json!(canonical(text)));
+            words.insert("path_prefix".into(), json!(text));
         }
         Uri::Characters(text) => {
             let text = canonical(text);

@@ -103,6 +103,7 @@ impl<'d> Manifests<'d> {
         let text = |field: &str| meta.as_ref().map_or(Ok(None), |meta| meta.text(field));
         let (name, namespace) = (text("name")?.unwrap_or_default(), text("namespace")?);
         let id = Id::new(&namespace.unwrap_or_else(|| NAMESPACE.into()), &name);
+        let it = &it.named(&format!("{word} {id}"));
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let kind =
             Kind::ALL.into_iter().find(|kind| kind.word() == word && (kind.group() == group || version.is_empty()));

@@ -52,8 +52,6 @@ struct Kong<'d, 'o> {
     asked: HashSet<String>,
     /// Our names of consumers, by id and by username.
     consumers: HashMap<String, String>,
-    /// All paths of all routes.
-    paths: HashSet<String>,
     certificates: HashMap<String, String>,
     authorities: HashMap<String, String>,
     /// Secrets for JSON Web Tokens, of all consumers.
@@ -71,7 +69,6 @@ pub fn convert<'d>(documents: &[Item<'d>], out: &mut Out<'d>, audience: &[String
         upstreams: HashMap::new(),
         targets: HashMap::new(),
         asked: HashSet::new(),
-        paths: HashSet::new(),
         consumers: HashMap::new(),
         certificates: HashMap::new(),
         authorities: HashMap::new(),

@@ -355,8 +355,9 @@ fn acl(config: &Item<'_>, effects: &mut Effects) -> Outcome {
     config.skip_fields(&["hide_groups_header", "include_consumer_groups", "always_use_authenticated_groups"]);
     if effects.auths.is_empty() && allow.is_empty() {
         // Who has no consumer was refused.
-        config
-            .differs("groups are denied by name; who has no consumer is let in by no auth of the route, so nobody is");
+        config.closed(format!(
+            "no auth of the route that is known says who calls, and nobody unknown was let in; see to it, then take the rule {CLOSED} away"
+        ));
         effects.close();
     }
     effects.deny("groups", &deny);

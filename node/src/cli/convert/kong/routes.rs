@@ -61,7 +61,6 @@ impl<'d> Kong<'d, '_> {
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::Route(key.clone()), None)?;
         }
-        self.paths.extend(it.texts("paths")?);
         routes.push(Found { item: it, service: service.or(own) });
         Ok(())
     }
@@ -131,7 +130,7 @@ impl<'d> Kong<'d, '_> {
                 return Ok(());
             }
         }
-        self.protocols(it, &protocols, &mut matches, &mut effects)?;
+        self.protocols(it, &protocols, &matches, &mut effects)?;
         self.paths(it, service, &matches, &parts, effects)
     }
 
@@ -179,7 +178,7 @@ impl<'d> Kong<'d, '_> {
         &self,
         it: &Item<'d>,
         protocols: &[String],
-        matches: &mut Map<String, Json>,
+        matches: &Map<String, Json>,
         effects: &mut Effects,
     ) -> Outcome {
         let status = it.int("https_redirect_status_code")?.unwrap_or(426);
@@ -192,19 +191,16 @@ impl<'d> Kong<'d, '_> {
             }
             return Ok(());
         }
-        let hosts = matches.get("hosts").cloned();
-        match hosts {
-            Some(hosts) => {
-                matches.entry("sni").or_insert(hosts);
+        match matches.contains_key("hosts") {
+            true => {
                 it.differs(
                     "protocols https: it is taken by TLS's server name (match.sni), so not behind a balancer that ends TLS; there name \
                      a listener (match.listeners) instead",
                 );
-                if matches!(status, 301 | 302 | 307 | 308) {
-                    effects.to_https = Some(status as u16);
-                }
+                // Without TLS such requests would go to other routes, which may ask for less.
+                effects.to_https = Some(u16::try_from(status).unwrap_or(426));
             }
-            None => {
+            false => {
                 effects.close();
                 it.closed(
                     "protocols https without hosts: nothing says which listeners speak TLS; name them (match.listeners), and take \
@@ -265,32 +261,16 @@ impl<'d> Kong<'d, '_> {
             if matches!((&path, &effects.path), (Path::Regex(_), Some(_))) && strip {
                 from.differs("the plugin says the whole path: strip_path has no part in it");
             }
-            let path = match path {
-                // Of ours, the prefix without the slash at its end would be the same.
-                Path::Prefix(text) if text.ends_with('/') && self.paths.contains(text.trim_end_matches('/')) => {
-                    Path::Regex(common::escaped(&text))
-                }
-                Path::Prefix(text) if text.ends_with('/') && text.len() > 1 => {
-                    from.differs(format!("{} without the slash is taken too", text.trim_end_matches('/')));
-                    Path::Prefix(text)
-                }
-                path => path,
-            };
             fill(&mut route, &path, strip, &service.path, matches);
             if let Some(status) = effects.to_https.take() {
-                let mut insecure = RouteWords {
-                    name: format!("{name}-to-https"),
-                    matches: route.matches.clone(),
-                    order: route.order.clone(),
-                    ..RouteWords::default()
+                let answers = match status {
+                    301 | 302 | 307 | 308 => {
+                        Effects { redirect: Some(json!({ "status": status, "scheme": "https" })), ..Effects::default() }
+                    }
+                    _ => Effects { respond: Some(json!({ "status": 426 })), ..Effects::default() },
                 };
-                if let Some(map) = insecure.matches.as_object_mut() {
-                    map.shift_remove("sni");
-                }
-                let redirect = json!({ "status": status, "scheme": "https" });
-                self.out.route(&from, insecure, Effects { redirect: Some(redirect), ..Effects::default() });
-                // Before the one that sends clients to it.
-                route.order.push(1);
+                let insecure = route.part_insecure(effects.protects());
+                self.out.route(&from, insecure, answers);
             }
             self.out.route(&from, route, effects);
         }
@@ -395,16 +375,21 @@ fn fill(route: &mut RouteWords, path: &Path, strip: bool, base: &str, matches: &
             } else if !strip && !base.is_empty() {
                 route.rewrite = prefix(&format!("{base}{plain}"));
             }
-            if plain.is_empty() || text.ends_with('/') {
+            if plain.is_empty() {
                 return;
             }
-            let beyond = with_regex(matches, &format!("{}[^/].*", common::escaped(text)));
+            let is_open = text.ends_with('/');
+            let tail = if is_open { ".*" } else { "[^/].*" };
+            let rest = with_regex(matches, &format!("{}{tail}", common::escaped(text)));
             let rewrite = match (strip, base.is_empty()) {
                 (true, _) => regex(format!("^{}", common::escaped(text)), format!("{put}/")),
                 (false, false) => regex("^".into(), put),
                 (false, true) => Map::new(),
             };
-            route.beyond = Some((beyond, rewrite));
+            match is_open {
+                true => route.below = Some((rest, rewrite)),
+                false => route.beyond = Some((rest, rewrite)),
+            }
         }
     }
 }

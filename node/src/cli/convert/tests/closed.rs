@@ -138,6 +138,37 @@ fn a_closed_prefix_keeps_what_it_took_beyond_its_last_segment() {
 }
 
 #[test]
+fn an_open_prefix_does_not_take_the_path_above_it_from_a_closed_route() {
+    let upstream = "upstream: {type: roundrobin, nodes: {'a.test:80': 1}}";
+    let text = format!(
+        "routes:\n- {{id: open, uri: /public/*, {upstream}}}\n- {{id: all, uri: /*, {upstream}, plugins: {{key-auth: {{}}}}}}\n"
+    );
+    let (resources, _) = convert(ConvertFrom::Apisix, &text);
+    let gateway = Compiled::of(&resources);
+    for (path, expected) in [("/public", "all"), ("/public/x", "open"), ("/public/", "open"), ("/x", "all")] {
+        assert_eq!(gateway.ask("GET", "a.test", path, &[], None), expected, "{path}");
+    }
+    let kong = "_format_version: '3.0'\nservices:\n- name: a\n  url: http://a.test:80\n  routes:\n\
+                \x20 - {name: below, paths: [/a/]}\n  - {name: above, paths: [/a], plugins: [{name: key-auth}]}\n";
+    let (resources, _) = convert(ConvertFrom::Kong, kong);
+    let gateway = Compiled::of(&resources);
+    for (path, expected) in [("/a", "above"), ("/a/x", "below")] {
+        assert_eq!(gateway.ask("GET", "a.test", path, &[], None), expected, "{path}");
+    }
+}
+
+#[test]
+fn requests_without_tls_do_not_slip_past_a_route_that_wants_it() {
+    let text = "_format_version: '3.0'\nservices:\n- name: a\n  url: http://a.test:80\n  routes:\n\
+                \x20 - {name: admin, hosts: [a.test], paths: [/admin], protocols: [https], plugins: [{name: key-auth}]}\n  - {name: all, paths: [/]}\n";
+    let (resources, _) = convert(ConvertFrom::Kong, text);
+    let gateway = Compiled::of(&resources);
+    for (path, expected) in [("/admin", "admin-without-tls"), ("/adminx", "admin-without-tls.beyond"), ("/x", "all")] {
+        assert_eq!(gateway.ask("GET", "a.test", path, &[], None), expected, "{path}");
+    }
+}
+
+#[test]
 fn consumers_that_a_plugin_of_theirs_may_keep_out_are_let_in_nowhere() {
     let text = kong("paths: [/a], plugins: [{name: key-auth}]")
         .replace("{username: alice}", "{username: alice, plugins: [{name: of-our-own}]}");

@@ -68,7 +68,7 @@ fn headers_of_kong_are_compared_in_whatever_case() {
 fn who_wants_tls_and_sends_the_others_there_becomes_two_routes() {
     let text = kong("  routes: [{name: r, hosts: [a.test], protocols: [https], https_redirect_status_code: 308}]\n");
     let (resources, _) = convert(ConvertFrom::Kong, &text);
-    let (secure, other) = (words(&resources, Kind::Route, "r"), words(&resources, Kind::Route, "r-to-https"));
+    let (secure, other) = (words(&resources, Kind::Route, "r"), words(&resources, Kind::Route, "r-without-tls"));
     assert_eq!(secure["match"]["sni"], json!(["a.test"]));
     // The status is the default, and not written.
     assert_eq!(other["redirect"], json!({ "scheme": "https" }));
