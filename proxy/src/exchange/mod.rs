@@ -1,6 +1,7 @@
 //! One request from its head to its answer: the phases of docs/ARCHITECTURE.md in their order, and one exit.
 
 mod forward;
+mod forwarded;
 mod head;
 pub(crate) mod hops;
 mod local;
