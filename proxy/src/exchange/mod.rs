@@ -397,8 +397,8 @@ enum Understood<'a> {
 
 /// Smuggling and sizes, then whom it asks for what.
 fn understood<'a>(conn: &Conn, parts: &'a Parts) -> Result<Understood<'a>, Refusal> {
-    if let Some(ambiguity) = conn.ambiguity() {
-        return Err(Refusal::Malformed(ambiguity));
+    if let Some(wrong) = conn.wrong() {
+        return Err(wrong.into());
     }
     let seen = head::check(parts, &conn.worker.shared.settings.limits)?;
     let host = head::host(parts)?;
