@@ -23,7 +23,7 @@ impl Instead {
     pub(crate) fn of(conn: &Conn, said: &[u8]) -> Option<Self> {
         let status = StatusCode::from_bytes(said.strip_prefix(b"HTTP/1.")?.get(2..5)?).ok()?;
         let refusal = match (conn.wrong_behind(), status) {
-            (Some(wrong), _) => wrong.into(),
+            (Some(wrong), _) => Refusal::from(wrong),
             (None, StatusCode::BAD_REQUEST) => Refusal::Malformed("the head is not HTTP as RFC 9112 has it"),
             (None, StatusCode::URI_TOO_LONG) => Refusal::UriTooLong,
             (None, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) if conn.is_uri_too_long() => Refusal::UriTooLong,
