@@ -18,6 +18,7 @@ use quorumgate_model::{
 use crate::{
     anomaly::Verdict,
     client_body::ClientFault,
+    headscan::Wrong,
     identity::AuthFailure,
     inspect::Violations,
     limits::OverLimit,
@@ -643,6 +644,15 @@ impl From<Ended> for Refusal {
             Ended::Stale => Self::StateStale,
             Ended::Banned => Self::Banned(None),
             Ended::HeldTooLong => Self::UpstreamTimeout,
+        }
+    }
+}
+
+impl From<Wrong> for Refusal {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::TrailersTooLarge => Self::HeadersTooLarge,
+            ambiguous => Self::Malformed(ambiguous.why()),
         }
     }
 }
