@@ -10,7 +10,7 @@ use http::{
 use uuid::Uuid;
 
 use quorumgate_model::{
-    ban::Ban,
+    ban::{Ban, BanSubject},
     resource::Name,
     ruleset::{ShutOut, Unfit, Unwelcome},
 };
@@ -475,6 +475,8 @@ impl Refusal {
     pub(crate) fn phase(&self) -> Option<&'static str> {
         match self {
             Self::Unauthenticated(AuthFailure::Revoked, _) => Some("revocation"),
+            // Of an address it is asked before anybody shows who he is, of all others behind that.
+            Self::Banned(Some(ban)) if !matches!(ban.subject, BanSubject::Net(_)) => Some("revocation"),
             Self::Unauthenticated(..) | Self::AmbiguousCredentials(_) | Self::TooManyFailures(_) => {
                 Some("authentication")
             }

@@ -253,7 +253,10 @@ pub(crate) fn over(directory: &Directory, identity: Option<&Identity>, ended: En
         Ended::Revoked => AuthFailure::Revoked,
         Ended::Expired => AuthFailure::Expired,
         Ended::Stale => return Refusal::StateStale,
-        Ended::Banned => return Refusal::Banned(None),
+        Ended::Banned => {
+            let of = |caller| directory.bans.of_caller(caller, || directory.now_us());
+            return Refusal::Banned(identity.and_then(|it| it.callers().find_map(of)));
+        }
         Ended::HeldTooLong => return Refusal::UpstreamTimeout,
     };
     let facts = directory.load_facts();
