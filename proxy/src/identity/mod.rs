@@ -33,6 +33,7 @@ pub mod revoked;
 pub mod schedule;
 pub(crate) mod shown;
 pub mod signature;
+pub(crate) mod streams;
 mod structured;
 #[cfg(test)]
 #[path = "../../tests/all/tokens/mod.rs"]
@@ -42,7 +43,7 @@ pub mod verified;
 
 pub use self::login::sign_in;
 
-use std::{fmt, rc::Rc, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use quorumgate_model::resource::{Consumer, Name};
 
@@ -76,8 +77,8 @@ pub(crate) struct Identity {
     pub(crate) ends_at: Option<u64>,
     /// What the upstream is told.
     pub(crate) fields: fields::Fields,
-    /// By which it is one of the callers.
-    presented: Option<Rc<presented::Presented>>,
+    /// What may be judged anew while a stream goes on; stored credentials are looked up instead.
+    presented: Vec<presented::Presented>,
 }
 
 /// Which credential, for logs, limits and the upstream; never the secret.
