@@ -39,6 +39,8 @@ use crate::{body::ResponseBody, connection::Conn, live::Ended, metrics::AuthResu
 /// Identities and consumers that a worker keeps at hand.
 const KEPT_MAX: usize = 4096;
 
+const NO_SUCH_CONSUMER: AuthFailure = AuthFailure::Invalid("the consumer is not known here");
+
 /// Who asks, and what of the request was used to find out.
 pub(crate) struct Proven {
     pub(crate) identity: Rc<Identity>,
@@ -513,11 +515,7 @@ impl Attempt<'_> {
         }
         let key = (Arc::as_ptr(&token) as usize, Arc::as_ptr(plan) as usize);
         self.kept(key, Evidence::Token(token.clone(), plan.clone()), || {
-            let consumer = match (&token.consumer, by.names_consumer) {
-                (Some(name), _) => Some(self.consumer_named(name)?),
-                (None, true) => return Err(AuthFailure::Invalid("the token names no consumer")),
-                (None, false) => None,
-            };
+            let consumer = consumer_of(&token, by.names_consumer, |name| self.consumer(name).ok())?;
             let marks = &token.marks;
             let id = marks.jti.as_deref().or(marks.subject.as_deref());
             let caller = Caller {
@@ -546,7 +544,7 @@ impl Attempt<'_> {
                 "the client's certificate names no consumer: one of a-z, 0-9, '.', '_' and '-', as it stands there",
             ));
         };
-        let consumer = self.consumer_named(name)?;
+        let consumer = self.consumer(name)?;
         let caller = Caller {
             subject: RevocationSubject {
                 consumer: Some(consumer.name.clone()),
@@ -602,14 +600,7 @@ impl Attempt<'_> {
     }
 
     fn consumer(&self, name: &Name) -> Result<Arc<Consumer>, AuthFailure> {
-        self.conn.worker.kept.consumer(self.facts, name).ok_or(AuthFailure::Invalid("the consumer is not known here"))
-    }
-
-    fn consumer_named(&self, name: &str) -> Result<Arc<Consumer>, AuthFailure> {
-        match name.parse() {
-            Ok(name) => self.consumer(&name),
-            Err(_) => Err(AuthFailure::Invalid("the consumer is not known here")),
-        }
+        self.conn.worker.kept.consumer(self.facts, name).ok_or(NO_SUCH_CONSUMER)
     }
 
     fn kept(
@@ -667,6 +658,19 @@ impl Kept {
             Some(counts) => counts.count(result),
             None => auths.entry(auth.clone()).or_insert(metrics.auth(auth)).count(result),
         }
+    }
+}
+
+/// Whom a good token speaks for, where the auth says which claim names the consumer.
+pub(super) fn consumer_of(
+    token: &VerifiedToken,
+    names_consumer: bool,
+    find: impl Fn(&Name) -> Option<Arc<Consumer>>,
+) -> Result<Option<Arc<Consumer>>, AuthFailure> {
+    match &token.consumer {
+        Some(name) => name.parse::<Name>().ok().and_then(|name| find(&name)).map(Some).ok_or(NO_SUCH_CONSUMER),
+        None if names_consumer => Err(AuthFailure::Invalid("the token names no consumer")),
+        None => Ok(None),
     }
 }
 

@@ -17,6 +17,7 @@ mod flights;
 pub(crate) mod form;
 mod guard;
 pub mod handed;
+pub mod inspected;
 pub mod introspection;
 pub mod jwks;
 pub mod jwt;
