@@ -91,7 +91,7 @@ impl PlanId {
 
 /// `now_s`: seconds since 1970.
 pub fn verify(plan: &JwtPlan, keys: &KeySet, token: &str, now_s: u64) -> Result<Arc<VerifiedToken>, AuthFailure> {
-    Ok(check(plan, keys, token, &sha256(token.as_bytes()), now_s)?)
+    check(plan, keys, token, &sha256(token.as_bytes()), now_s).map_err(AuthFailure::from)
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -133,13 +133,14 @@ pub(super) fn judged_unsigned(plan: &JwtPlan, token: &str, now_s: u64) -> Result
 }
 
 /// Whether a token that was verified before would be so now, for the same consumer: by what is kept of it, which its
-/// text and its type are not.
+/// text and its type are not. When it ends is no part of that: whoever asks has its time.
 pub(super) fn still_holds(plan: &JwtPlan, keys: &KeySet, token: &VerifiedToken, now_s: u64) -> bool {
     let is_signed = token.signed_by.is_some_and(|by| plan.algorithms.contains(&by.algorithm) && keys.has_key(&by.key));
-    is_signed && {
-        let anew = verified(plan, token.claims.clone(), TokenMarks::default(), now_s);
-        anew.is_ok_and(|anew| anew.consumer == token.consumer)
-    }
+    is_signed
+        && match verified(plan, token.claims.clone(), TokenMarks::default(), now_s) {
+            Ok(anew) => anew.consumer == token.consumer,
+            Err(failure) => failure == AuthFailure::Expired,
+        }
 }
 
 /// What the issuer has signed; of the claims nothing is checked yet.
