@@ -47,7 +47,7 @@ pub(super) struct Key {
     algorithm: Option<Algorithm>,
     pub(super) verifier: Verifier,
     /// SHA-256 of all that matters here.
-    mark: [u8; 32],
+    pub(super) mark: [u8; 32],
 }
 
 /// Why a document is no key set.
@@ -128,6 +128,11 @@ impl KeySet {
         let mut marks: Vec<_> = self.keys.iter().map(|key| key.mark).collect();
         marks.sort_unstable();
         marks
+    }
+
+    /// Whether this very key, under its id, is still one of them.
+    pub(super) fn has_key(&self, mark: &[u8; 32]) -> bool {
+        self.keys.iter().any(|key| key.mark == *mark)
     }
 
     pub(super) fn has(&self, kid: &str) -> bool {

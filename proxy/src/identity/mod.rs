@@ -17,6 +17,7 @@ mod flights;
 pub(crate) mod form;
 mod guard;
 pub mod handed;
+pub mod inspected;
 pub mod introspection;
 pub mod jwks;
 pub mod jwt;
@@ -34,6 +35,7 @@ pub mod revoked;
 pub mod schedule;
 pub(crate) mod shown;
 pub mod signature;
+pub(crate) mod streams;
 mod structured;
 #[cfg(test)]
 #[path = "../../tests/all/tokens/mod.rs"]
@@ -43,7 +45,7 @@ pub mod verified;
 
 pub use self::login::sign_in;
 
-use std::{fmt, rc::Rc, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use quorumgate_model::resource::{Consumer, Name};
 
@@ -77,8 +79,8 @@ pub(crate) struct Identity {
     pub(crate) ends_at: Option<u64>,
     /// What the upstream is told.
     pub(crate) fields: fields::Fields,
-    /// By which it is one of the callers.
-    presented: Option<Rc<presented::Presented>>,
+    /// What may be judged anew while a stream goes on; stored credentials are looked up instead.
+    presented: Vec<presented::Presented>,
 }
 
 /// Which credential, for logs, limits and the upstream; never the secret.
