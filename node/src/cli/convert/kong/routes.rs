@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use quorumgate_model::{
     canonical::{self, Slashes},
-    resource::{Kind, Name},
+    resource::Kind,
 };
 use serde_json::{Map, Value as Json, json};
 
@@ -311,7 +311,7 @@ impl<'d> Kong<'d, '_> {
 
     /// Our name of a consumer of theirs.
     pub(super) fn consumer_named(&self, name: &str) -> Option<String> {
-        self.consumers.get(name).cloned().or_else(|| name.parse::<Name>().ok().map(|it| it.to_string()))
+        self.consumers.get(name).cloned()
     }
 
     pub(super) fn limit(&mut self, plugin: &Item<'d>, part: &str, wanted: &str, words: Json) -> String {
