@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use quorumgate_model::{
     canonical::{self, Slashes},
-    resource::{Kind, Name},
+    resource::Kind,
 };
 use serde_json::{Map, Value as Json, json};
 
@@ -112,7 +112,10 @@ impl<'d> Kong<'d, '_> {
         self.plugins(&plugins, &mut effects)?;
         let mut matches = Map::new();
         let mut parts = Parts::default();
-        self.hosts(it, &mut matches, &mut parts, &mut effects)?;
+        if !self.hosts(it, &mut matches, &mut parts, &mut effects)? {
+            it.skip();
+            return Ok(());
+        }
         let methods = it.texts("methods")?;
         parts.count += i64::from(!methods.is_empty());
         if !methods.is_empty() {
@@ -127,6 +130,7 @@ impl<'d> Kong<'d, '_> {
         if let Some(expression) = it.get("expression") {
             it.skip_fields(&["priority"]);
             if !common::unsaid(&expression, "an expression of the router", &mut effects) {
+                it.skip();
                 return Ok(());
             }
         }
@@ -134,15 +138,17 @@ impl<'d> Kong<'d, '_> {
         self.paths(it, service, &matches, &parts, effects)
     }
 
+    /// Whether there is a route at all.
     fn hosts(
         &self,
         it: &Item<'d>,
         matches: &mut Map<String, Json>,
         parts: &mut Parts,
         effects: &mut Effects,
-    ) -> Outcome {
+    ) -> Outcome<bool> {
         let mut hosts: Vec<String> = Vec::new();
-        for host in it.list("hosts")? {
+        let listed = it.list("hosts")?;
+        for host in &listed {
             let text = host.as_text()?;
             let (name, port) = common::split_port(&text);
             if port.is_some() {
@@ -165,12 +171,17 @@ impl<'d> Kong<'d, '_> {
                 hosts.push(name.to_owned());
             }
         }
+        if hosts.is_empty() && !listed.is_empty() && !effects.is_closed {
+            // Without any it would take all.
+            it.left_out("none of its hosts can be said here");
+            return Ok(false);
+        }
         parts.count += i64::from(!hosts.is_empty());
         parts.plain_hosts = i64::from(!hosts.is_empty() && !hosts.iter().any(|it| it.starts_with('*')));
         if !hosts.is_empty() {
             matches.insert("hosts".into(), json!(hosts));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Requests without TLS, where the route wants it.
@@ -294,13 +305,13 @@ impl<'d> Kong<'d, '_> {
                 }
                 Path::Prefix(canonical.into_owned())
             }
-            Err(_) => Path::Prefix(text),
+            Err(_) => Path::Prefix(text.clone()),
         })
     }
 
     /// Our name of a consumer of theirs.
     pub(super) fn consumer_named(&self, name: &str) -> Option<String> {
-        self.consumers.get(name).cloned().or_else(|| name.parse::<Name>().ok().map(|it| it.to_string()))
+        self.consumers.get(name).cloned()
     }
 
     pub(super) fn limit(&mut self, plugin: &Item<'d>, part: &str, wanted: &str, words: Json) -> String {

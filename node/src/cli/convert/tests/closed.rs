@@ -103,6 +103,7 @@ fn what_keeps_some_out_and_cannot_say_which_requests_lets_nobody_in() {
 fn an_open_route_that_cannot_be_said_is_left_out_and_told() {
     for (from, text) in [
         (ConvertFrom::Kong, kong("paths: ['~/a(?!b)']")),
+        (ConvertFrom::Kong, kong("hosts: ['a.*']")),
         (ConvertFrom::Apisix, apisix("uri: /a, vars: [[arg_a, '>', 1]]")),
         (ConvertFrom::Apisix, apisix("uri: /a/*/b")),
     ] {
