@@ -34,7 +34,7 @@ pub(crate) enum Wrong {
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     /// The first bytes of the line.
-    start: [u8; START_BYTES_MAX],
+    start: LineStart,
     line_bytes: usize,
     /// Of the request line looked at last, as far as it came in.
     request_line_bytes: usize,
@@ -52,6 +52,15 @@ pub(crate) struct HeadScan {
     declares_too_much: bool,
     /// What is wrong, and how many heads had ended before the one that it is about.
     verdict: Option<(u64, Wrong)>,
+}
+
+#[derive(Debug)]
+struct LineStart([u8; START_BYTES_MAX]);
+
+impl Default for LineStart {
+    fn default() -> Self {
+        Self([0; START_BYTES_MAX])
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +154,7 @@ impl HeadScan {
         let Some(last) = part.last() else { return };
         if self.line_bytes < START_BYTES_MAX {
             let n = part.len().min(START_BYTES_MAX - self.line_bytes);
-            self.start[self.line_bytes..self.line_bytes + n].copy_from_slice(&part[..n]);
+            self.start.0[self.line_bytes..self.line_bytes + n].copy_from_slice(&part[..n]);
         }
         self.line_bytes += part.len();
         if self.place == Place::RequestLine {
@@ -195,7 +204,7 @@ impl HeadScan {
     }
 
     fn field(&mut self, line_bytes: usize) {
-        let line = &self.start[..line_bytes.min(START_BYTES_MAX)];
+        let line = &self.start.0[..line_bytes.min(START_BYTES_MAX)];
         // A value that is longer is no number and no coding that is served.
         let is_whole = line_bytes <= START_BYTES_MAX;
         if let Some(value) = value(line, b"content-length") {
@@ -230,7 +239,7 @@ impl HeadScan {
 
     /// What follows a chunk's first line.
     fn chunk(&self, line_bytes: usize) -> Place {
-        let line = &self.start[..line_bytes.min(START_BYTES_MAX)];
+        let line = &self.start.0[..line_bytes.min(START_BYTES_MAX)];
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         if digits == 0 || digits == START_BYTES_MAX {
             return Place::Lost;
