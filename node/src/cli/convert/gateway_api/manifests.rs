@@ -104,6 +104,7 @@ impl<'d> Manifests<'d> {
         let (name, namespace) = (text("name")?.unwrap_or_default(), text("namespace")?);
         let id = Id::new(&namespace.unwrap_or_else(|| NAMESPACE.into()), &name);
         let it = &it.named(&format!("{word} {id}"));
+        let meta = it.map("metadata")?;
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let kind =
             Kind::ALL.into_iter().find(|kind| kind.word() == word && (kind.group() == group || version.is_empty()));

@@ -61,7 +61,7 @@ fn routes(resources: &[Resource]) -> Vec<&Route> {
 fn route<'r>(resources: &'r [Resource], name: &str) -> &'r Route {
     let all = routes(resources);
     let names: Vec<&str> = all.iter().map(|it| &*it.name).collect();
-    all.iter().find(|it| &*it.name == name).unwrap_or_else(|| panic!("{name} is not one of {names:?}"))
+    all.iter().copied().find(|it| &*it.name == name).unwrap_or_else(|| panic!("{name} is not one of {names:?}"))
 }
 
 fn told(reported: &Reported) -> String {
