@@ -322,7 +322,7 @@ impl<'d> Kong<'d, '_> {
                     }
                 }
             }
-            let name = self.limit(item, &format!("{field}/{is_known}"), &format!("per-{field}"), words);
+            let name = self.limit(item, &format!("{field}/{per}"), &format!("per-{field}"), words);
             push_once(&mut effects.limits, name);
         }
         if let Some(year) = config.get("year") {
