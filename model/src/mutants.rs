@@ -204,6 +204,12 @@ mutants! {
     JournalBehindSnapshot,
     /// An entry of a node's own chain need not name the one before it.
     ChainUnlinked,
+    /// A log that a failed sync has ended is read from clean pages, which no sync brings to the disk.
+    CleanPagesTrusted,
+    /// A sync that failed is tried once more, and believed.
+    FailedSyncRetried,
+    /// What was written in part counts as written.
+    ShortWritePassed,
 
     // What requests meet.
     /// What is revoked is let in.

@@ -1,5 +1,9 @@
 //! A disk in memory that keeps apart what was written and what is durable. At a cut it loses, per sector and per name,
-//! whatever was not synced; it can also run full, fail a sync, die at a given operation, or lie about syncs.
+//! whatever was not synced; it can also run full, write a part and fail, fail a sync, die at a given operation, or lie
+//! about syncs.
+//!
+//! A sync that fails leaves what it was for readable and clean, as Linux does: no later sync makes it durable, and who reads
+//! it and does not write it again loses it with the power.
 
 use std::{
     collections::BTreeMap,
@@ -75,7 +79,14 @@ impl SimDisk {
 
     /// What a restart finds after the process alone was killed: everything that was written, synced or not.
     pub fn after_kill(&self) -> Self {
-        self.copied()
+        let state = self.lock();
+        Self::holding(State {
+            files: state.files.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            name_changes: state.name_changes.clone(),
+            ..State::default()
+        })
     }
 
     /// It works again, with what was written and with what of it is durable.
@@ -98,8 +109,7 @@ impl SimDisk {
                 change.iter().for_each(|(path, number)| set_name(&mut names, path, *number));
             }
         }
-        let survived = State { files, names: names.clone(), durable_names: names, ..State::default() };
-        Self { state: Arc::new(Mutex::new(survived)) }
+        Self::holding(State { files, names: names.clone(), durable_names: names, ..State::default() })
     }
 
     /// A copy on which everything is durable, with one change to a file.
@@ -116,8 +126,12 @@ impl SimDisk {
     fn copied(&self) -> Self {
         let state = self.lock();
         let files = state.files.iter().map(|it| Contents::whole(it.now.clone())).collect();
-        let copy = State { files, names: state.names.clone(), durable_names: state.names.clone(), ..State::default() };
-        Self { state: Arc::new(Mutex::new(copy)) }
+        let (names, durable_names) = (state.names.clone(), state.names.clone());
+        Self::holding(State { files, names, durable_names, ..State::default() })
+    }
+
+    fn holding(state: State) -> Self {
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     pub fn bytes(&self, path: &Path) -> Vec<u8> {
@@ -135,14 +149,10 @@ impl SimDisk {
 
     fn step(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.lock();
-        state.operations += 1;
-        if state.dies_at.is_some_and(|at| state.operations > at) {
-            return Err(io::Error::other("the power is gone"));
+        match state.count()? {
+            Went::Well => Ok(state),
+            Went::Wrong => Err(failure()),
         }
-        if state.fails_at == Some(state.operations) {
-            return Err(io::Error::other("an operation failed"));
-        }
-        Ok(state)
     }
 
     fn file(&self, number: usize) -> Arc<dyn DiskFile> {
@@ -178,7 +188,27 @@ impl SimDisk {
     }
 }
 
+/// Of an operation on a disk that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    Well,
+    Wrong,
+}
+
+fn failure() -> io::Error {
+    io::Error::other("an operation failed")
+}
+
 impl State {
+    /// One more operation.
+    fn count(&mut self) -> io::Result<Went> {
+        self.operations += 1;
+        if self.dies_at.is_some_and(|at| self.operations > at) {
+            return Err(io::Error::other("the power is gone"));
+        }
+        Ok(if self.fails_at == Some(self.operations) { Went::Wrong } else { Went::Well })
+    }
+
     fn change_names(&mut self, change: Change) {
         change.iter().for_each(|(path, number)| set_name(&mut self.names, path, *number));
         self.name_changes.push(change);
@@ -247,17 +277,22 @@ impl Disk for SimDisk {
 }
 
 impl DiskFile for SimFile {
+    /// One that fails has written a part.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.disk.step()?;
-        let full = state.faults.full;
-        let contents = &mut state.files[self.number];
+        let mut state = self.disk.lock();
+        let went = state.count()?;
         let offset = offset as usize;
-        if full && offset + bytes.len() > contents.now.len() {
-            return Err(io::ErrorKind::StorageFull.into());
+        let length = state.files[self.number].now.len();
+        let room = if state.faults.full { length.saturating_sub(offset) } else { bytes.len() };
+        let part = if went == Went::Wrong { bytes.len() / 2 } else { bytes.len() }.min(room);
+        let contents = &mut state.files[self.number];
+        put(&mut contents.now, offset, &bytes[..part]);
+        contents.unsynced.push((offset, bytes[..part].to_vec()));
+        match went {
+            Went::Wrong => Err(failure()),
+            Went::Well if part < bytes.len() => Err(io::ErrorKind::StorageFull.into()),
+            Went::Well => Ok(()),
         }
-        put(&mut contents.now, offset, bytes);
-        contents.unsynced.push((offset, bytes.to_vec()));
-        Ok(())
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
@@ -269,9 +304,11 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.step()?;
-        if state.faults.sync_fails {
-            return Err(io::Error::other("the disk failed to sync"));
+        let mut state = self.disk.lock();
+        let went = state.count()?;
+        if state.faults.sync_fails || went == Went::Wrong {
+            state.files[self.number].unsynced.clear();
+            return Err(failure());
         }
         if state.faults.sync_lies {
             return Ok(());
@@ -287,7 +324,14 @@ impl DiskFile for SimFile {
         Ok(self.disk.step()?.files[self.number].now.len() as u64)
     }
 
-    fn forget_cached(&self) {}
+    fn forget_cached(&self) {
+        let mut state = self.disk.lock();
+        let contents = &mut state.files[self.number];
+        contents.now = contents.durable.clone();
+        for (offset, bytes) in &contents.unsynced {
+            put(&mut contents.now, *offset, bytes);
+        }
+    }
 }
 
 impl Contents {
