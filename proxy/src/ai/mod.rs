@@ -331,7 +331,7 @@ fn gives_way(status: StatusCode) -> bool {
 }
 
 fn is_free(status: StatusCode) -> bool {
-    gives_way(status) || status.is_client_error() && !matches!(status.as_u16(), 408 | 499)
+    gives_way(status) || status.is_redirection() || status.is_client_error() && !matches!(status.as_u16(), 408 | 499)
 }
 
 /// Whether nothing of the request can have reached a provider.
@@ -450,6 +450,7 @@ mod tests {
     #[test]
     fn what_may_be_charged_for_is_not_free() {
         for (status, free, gives) in [
+            (307, true, false),
             (400, true, false),
             (401, true, false),
             (408, false, false),

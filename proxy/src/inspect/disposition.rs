@@ -90,6 +90,11 @@ fn value_of(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     loop {
         match rest {
             [b'"', behind @ ..] => return Some((value, behind)),
+            // A backslash at the end, as the grammar has it.
+            [b'\\', b'\\', b'"', behind @ ..] if matches!(behind.trim_ascii_start(), [] | [b';', ..]) => {
+                value.push(b'\\');
+                return Some((value, behind));
+            }
             [b'\\', b'"', behind @ ..] => {
                 value.push(b'"');
                 rest = behind;
@@ -133,6 +138,9 @@ mod tests {
         );
         check("form-data; name=a; filename=b; filename*=utf-8''b", Ok((Some("a"), Some("b"))));
         check("form-data; name=\"\"", Ok((Some(""), None)));
+        check("form-data; filename=\"a\\\\\"; name=b", Ok((Some("b"), Some("a\\"))));
+        check("form-data; name=b; filename=\"a\\\\\"", Ok((Some("b"), Some("a\\"))));
+        check("form-data; name=b; filename=\"a\\\\b\"", Ok((Some("b"), Some("a\\\\b"))));
         check("form-data", Ok((None, None)));
     }
 

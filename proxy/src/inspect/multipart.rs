@@ -44,17 +44,23 @@ pub(super) fn parts(headers: &HeaderMap, bytes: &Bytes) -> Option<Multipart<'sta
     Some(Multipart::new(stream::once(ready(Ok::<_, Infallible>(bytes.clone()))), boundary))
 }
 
-/// A part of which two servers may read two things: of a field that is there twice the reader above keeps the last.
+/// A part of which two servers may read two things: of a field that is there twice the reader above keeps the last. What is in a
+/// part, or behind the last one, is no head (RFC 2046 5.1.1).
 pub(super) fn says_twice(headers: &HeaderMap, bytes: &[u8]) -> Option<Violation> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let delimiter = format!("--{}", multer::parse_boundary(kind).ok()?);
     let (mut begun, mut in_head, mut names) = (0, false, Vec::new());
+    let mut is_behind_end = true;
     for line in bytes.split(|it| *it == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.starts_with(delimiter.as_bytes()) {
+        let (line, has_end) = line.strip_suffix(b"\r").map_or((line, false), |line| (line, true));
+        let behind = line.strip_prefix(delimiter.as_bytes()).filter(|_| is_behind_end);
+        if behind.is_some_and(|it| it.starts_with(b"--")) {
+            return None;
+        }
+        if has_end && behind.is_some_and(|it| it.trim_ascii().is_empty()) {
             (begun, in_head) = (begun + 1, true);
             names.clear();
-        } else if in_head && line.is_empty() {
+        } else if in_head && line.is_empty() && has_end && is_behind_end {
             in_head = false;
         } else if in_head && let Some(end) = line.iter().position(|it| *it == b':') {
             let name = line[..end].trim_ascii().to_ascii_lowercase();
@@ -64,6 +70,7 @@ pub(super) fn says_twice(headers: &HeaderMap, bytes: &[u8]) -> Option<Violation>
             }
             names.push(name);
         }
+        is_behind_end = has_end;
     }
     None
 }
@@ -164,5 +171,21 @@ mod tests {
         check(KIND, format!("{again}--X--\r\n"), &[("syntax", "/0")]);
         let fine = part("name=n; filename=\"a\"; filename*=utf-8''a", "1");
         check(KIND, format!("{fine}--X--\r\n"), &[]);
+    }
+
+    #[test]
+    fn what_is_in_a_part_or_behind_the_last_is_no_head() {
+        let fine = part("name=n", "1");
+        check(KIND, format!("{fine}--X--\r\nto: a\r\nto: b\r\n--X\r\nto: a\r\nto: b\r\n"), &[]);
+        let limits = MultipartPolicy::default();
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(KIND))]);
+        for text in ["x\n--X\nfoo: 1\nfoo: 2\n", "x: 1\r\nx: 2\r\n"] {
+            let body = format!("{}--X--\r\n", part("name=n", text));
+            assert_eq!(super::check(&headers, &body.into(), &limits), []);
+        }
+        // Blanks behind a delimiter are none of it.
+        let again = part("name=n\r\nfoo: 1\r\nFoo: 2", "1").replace("--X\r\n", "--X \t\r\n");
+        let found = says_twice(&headers, again.as_bytes()).map(|it| it.pointer);
+        assert_eq!(found.as_deref(), Some("/0"));
     }
 }

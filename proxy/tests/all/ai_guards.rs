@@ -80,32 +80,41 @@ async fn no_line_of_a_stream_goes_by_the_patterns() {
     assert!(answer.contains("[DONE]") && !answer.contains("event: error"), "{answer}");
 }
 
+/// A world, and what is asked of it.
+struct Asked<'w> {
+    gateway: &'w Gateway,
+    provider: &'w Provider,
+    path: &'w str,
+}
+
+impl Asked<'_> {
+    async fn check(&self, status: u16, fields: &[(&str, &str)], said: &[u8], expected: u16) {
+        self.provider.says(status, fields, said);
+        let answer = post(self.gateway, self.path).await;
+        assert_eq!(crate::support::status(&answer), expected, "{} {status} {fields:?}", self.path);
+        match expected {
+            502 => check_problem(&answer, 502, "response_validation_failed"),
+            _ => assert_eq!(body(&answer).as_bytes(), said, "{} {status}", self.path),
+        }
+    }
+}
+
 #[tokio::test]
 async fn answers_that_say_what_went_wrong_are_looked_at_too() {
     let (gateway, provider) = gateway(json!(["badsecret"])).await;
     let text = ("content-type", "text/plain");
     let large = vec![b' '; (4 << 20) + 1];
-    let cases: [(u16, &[(&str, &str)], &[u8], u16); 9] = [
-        (400, &[JSON], br#"{"error":"no such model"}"#, 400),
-        (400, &[JSON], br#"{"error":"badsecret"}"#, 502),
-        (400, &[JSON], br#"{"error":"bad\u0073ecret"}"#, 502),
-        (429, &[text], b"badsecret", 502),
-        (500, &[text], b"no", 500),
-        (404, &[text], b"", 404),
-        (400, &[JSON], b"{\"error\":", 502),
-        (400, &[JSON, ("content-encoding", "gzip")], b"{}", 502),
-        (400, &[text], &large, 502),
-    ];
     for path in [CHAT, "/v1/responses", "/v1/embeddings"] {
-        for (status, fields, said, expected) in cases {
-            provider.says(status, fields, said);
-            let answer = post(&gateway, path).await;
-            assert_eq!(self::status(&answer), expected, "{path} {status} {fields:?} {}", answer.len());
-            match expected {
-                502 => check_problem(&answer, 502, "response_validation_failed"),
-                _ => assert_eq!(body(&answer).as_bytes(), said, "{path} {status}"),
-            }
-        }
+        let it = Asked { gateway: &gateway, provider: &provider, path };
+        it.check(400, &[JSON], br#"{"error":"no such model"}"#, 400).await;
+        it.check(400, &[JSON], br#"{"error":"badsecret"}"#, 502).await;
+        it.check(400, &[JSON], br#"{"error":"bad\u0073ecret"}"#, 502).await;
+        it.check(429, &[text], b"badsecret", 502).await;
+        it.check(500, &[text], b"no", 500).await;
+        it.check(404, &[text], b"", 404).await;
+        it.check(400, &[JSON], b"{\"error\":", 502).await;
+        it.check(400, &[JSON, ("content-encoding", "gzip")], b"{}", 502).await;
+        it.check(400, &[text], &large, 502).await;
     }
 }
 
@@ -119,6 +128,8 @@ async fn a_provider_sends_no_client_to_another_place() {
             check_problem(&answer, 502, "upstream_protocol_error");
             assert!(!answer.contains("evil.test"), "{answer}");
         }
+        // Nothing was made, and nothing is charged for.
+        gateway.metric_becomes("quorumgate_ai_requests_total{model=\"small\",settled=\"told\"}", 6).await;
         for status in [200, 400] {
             provider.says(status, &[JSON, ("location", "http://evil.test/")], b"{}");
             let answer = post(&gateway, CHAT).await;

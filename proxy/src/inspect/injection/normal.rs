@@ -167,7 +167,7 @@ fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> Had {
         let byte = match byte {
             0 => continue,
             b'\n' => {
-                had.lines |= short || in_line;
+                had.lines |= in_line || short && breaks_out(&bytes[..to]);
                 if short && to > 0 { b';' } else { b' ' }
             }
             // What SQL Server takes for a blank.
@@ -218,6 +218,12 @@ fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> Had {
     had
 }
 
+/// Whether what stands in the first line could end something of the server's, so that the next one is SQL and no sentence.
+fn breaks_out(line: &[u8]) -> bool {
+    let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+    line.first().is_some_and(is_number) || line.iter().any(|byte| b"'\"`)\\".contains(byte))
+}
+
 /// Behind `/*`: what of it is a comment. `/*!50000union*/` is code; one without an end is what cuts off the rest.
 fn comment(rest: &[u8], may_end: &mut bool) -> Option<usize> {
     if let [b'!', code @ ..] = rest {
@@ -264,7 +270,9 @@ mod tests {
             ("1 union#x\r\nselect/**/2", "1 union select 2", true),
             ("union -- /*\nselect 1 -- */", "union select 1 -- ", true),
             ("/* -- */union#\n#\nselect", " union select", true),
-            ("union\nselect", "union select", true),
+            ("1 union\nselect", "1 union select", true),
+            ("a' union\nselect", "a' union select", true),
+            ("union\nselect", "union select", false),
             ("a - b #1", "a - b #1", false),
             ("admin'--", "admin'--", false),
         ] {

@@ -12,11 +12,16 @@ pub(super) const PATTERNS: &[(InjectionClass, &[(u8, &str)])] = &[
         &[
             (
                 5,
-                r#"(^|[^a-z_]|\\n)union[ (]*(all|distinct(row)?)?[ (]*select ?[( ]*(null|\*|[-+~!]? ?[0-9'"`@{]|[a-z_][a-z0-9_.$]*[`") ]*(as [a-z0-9_]+ ?)?([,(]|from\b)|concat|char|version|database|user|sleep)"#,
+                r#"(^|[^a-z_]|\\n)union[ (]*(all|distinct(row)?)?[ (]*select ?[( ]*(null|\*|[-+~!]?[0-9'"`@]|[a-z_][a-z0-9_.$]*[`") ]*(as [a-z0-9_]+ ?)?([,(]|from\b)|concat|char|version|database|user|sleep)"#,
             ),
             (
                 5,
-                r#"(^[^'"]*['"]|^[^`]*`) ?\)* ?(or|and|xor|\|\||&&) ?\(* ?(not )?['"`]?[a-z0-9_.@]*['"`]? ?\)* ?(=|<|>|!=|like\b|is (not )?null|in ?\(|between\b|rlike\b|regexp\b|sounds\b)"#,
+                r#"^[^'"]*['"] ?\)* ?(or|and|xor|\|\||&&) ?\(* ?(not )?['"`]?[a-z0-9_.@]*['"`]? ?\)* ?(=|<|>|!=|like\b|is (not )?null|in ?\(|between\b|rlike\b|regexp\b|sounds\b)"#,
+            ),
+            // Code in Markdown begins with a back quote too: both sides have to be names in such, texts or numbers.
+            (
+                5,
+                r#"^[^`]*` ?\)* ?(or|and|xor|\|\||&&)( ?\(* ?(not )?`[a-z0-9_.]+` ?\)* ?(=|<|>|!=|like) ?\(* ?`|[ (]+(not )?['"]?-?[0-9a-z]+['"]? ?\)* ?(=|<|>|!=|like) ?\(* ?['"0-9-])"#,
             ),
             (5, r#"^[^'"]*['"] ?\)* ?(or|\|\||and|&&) ?\(* ?(not )?(true|false|1|0)\b ?\)* ?(--|#|;|/\*|$)"#),
             (

@@ -78,6 +78,16 @@ fn sql_is_found_whatever_stands_for_a_blank_or_a_quote() {
 }
 
 #[test]
+fn the_end_of_a_line_makes_no_sql_of_two_headings() {
+    let policy: InjectionPolicy = serde_json::from_value(json!({"classes": ["sqli"]})).unwrap();
+    for text in ["European Union\nselect countries, regions", "trade union\n\nSelect 3 options"] {
+        for sample in attacks::ways(text) {
+            assert_eq!(found(&policy, &sample), [], "{text:?} in {}", sample.uri);
+        }
+    }
+}
+
+#[test]
 fn one_of_a_thousand_good_requests_is_taken_for_an_attack_at_most() {
     let policy = InjectionPolicy::default();
     let mut wrong = Vec::new();
