@@ -70,9 +70,11 @@ pub struct VerifiedToken {
 /// The key that has signed a token, and how.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SignedBy {
-    /// Of a secret too, so it is never shown.
-    key: [u8; 32],
+    /// A hash of what the key is; of a secret too, so it is never shown.
+    material: [u8; 32],
     algorithm: Algorithm,
+    /// The token has its id.
+    is_named: bool,
 }
 
 /// As `AuthFailure`, told apart for whoever can fetch keys.
@@ -135,7 +137,11 @@ pub(super) fn judged_unsigned(plan: &JwtPlan, token: &str, now_s: u64) -> Result
 /// Whether a token that was verified before would be so now, for the same consumer: by what is kept of it, which its
 /// text and its type are not. When it ends is no part of that: whoever asks has its time.
 pub(super) fn still_holds(plan: &JwtPlan, keys: &KeySet, token: &VerifiedToken, now_s: u64) -> bool {
-    let is_signed = token.signed_by.is_some_and(|by| plan.algorithms.contains(&by.algorithm) && keys.has_key(&by.key));
+    let is_signed = token.signed_by.is_some_and(|by| {
+        let kid = token.marks.kid.as_deref().filter(|_| by.is_named);
+        let mut candidates = keys.candidates(kid, by.algorithm);
+        plan.algorithms.contains(&by.algorithm) && candidates.any(|key| key.material == by.material)
+    });
     is_signed
         && match verified(plan, token.claims.clone(), TokenMarks::default(), now_s) {
             Ok(anew) => anew.consumer == token.consumer,
@@ -210,7 +216,7 @@ pub(crate) fn signed(plan: &JwtPlan, keys: &KeySet, token: &str) -> Result<Signe
     };
     // The signature covers the text, not what it decodes to: that is still to be shown to be unambiguous.
     let claims = parts.claims()?;
-    let by = SignedBy { key: key.mark, algorithm };
+    let by = SignedBy { material: key.material, algorithm, is_named: kid.is_some() };
     Ok(Signed { claims, kid: key.kid.as_deref().map(Into::into), by })
 }
 

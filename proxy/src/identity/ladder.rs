@@ -487,7 +487,6 @@ impl Attempt<'_> {
         self.kept(key, Evidence::Credential(credential.clone(), plan.clone()), || {
             let consumer = self.consumer(&credential.consumer)?;
             let id: Arc<str> = credential.id.to_string().into();
-            let left_us = credential.ends_at_us.map(|ends| ends.get().saturating_sub(now_us));
             let caller = Caller {
                 subject: RevocationSubject {
                     consumer: Some(consumer.name.clone()),
@@ -501,8 +500,8 @@ impl Attempt<'_> {
                 scopes: Scopes::shared(credential.grants.as_ref().map(|grants| grants.scopes.clone())),
                 groups: Arc::default(),
                 claims: None,
-                // Rounded up: a stream is not cut off before the key's time.
-                expires: left_us.map(|left| self.now_s + 1 + left.div_ceil(1_000_000)),
+                // Its end is the log clock's, which may turn back: it is looked up while streams go on.
+                expires: None,
             };
             Ok(Identity::of(caller, 0))
         })

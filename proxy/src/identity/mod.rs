@@ -65,7 +65,8 @@ pub struct Caller {
     pub groups: Arc<[Box<str>]>,
     pub claims: Option<Arc<Claims>>,
     pub subject: RevocationSubject,
-    /// Seconds since 1970 after which the credential proves nothing any more, without skew.
+    /// Seconds since 1970 after which the credential proves nothing any more, without skew. None: it does not end, or
+    /// the cluster's own clock says when.
     pub expires: Option<u64>,
 }
 

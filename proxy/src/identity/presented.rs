@@ -59,31 +59,35 @@ impl Presented {
         let mut by = self.by.borrow_mut();
         let Some(plan) = facts.auths.find(by.plan.name()) else { return false };
         let same = Arc::ptr_eq(plan, &by.plan);
-        let holds = match (&self.what, &plan.kind) {
-            (_, kind) if discriminant(kind) != discriminant(&by.plan.kind) => false,
-            // Its keys change on their own. Without any nothing is known that speaks against the token.
-            (What::Token(token), Kind::Jwt { plan: jwt, keys }) => match keys.at_hand() {
-                Some(set) if same && set.id() == by.keys => true,
-                Some(set) => {
-                    let holds = jwt::still_holds(jwt, &set, token, now_s);
-                    if holds {
-                        by.keys = set.id();
-                    }
-                    holds
-                }
-                None => return true,
+        let holds = match &self.what {
+            What::Certificate { chain, consumer } => match &plan.kind {
+                Kind::Mtls(_) if same => true,
+                Kind::Mtls(mtls) => mtls.judge(chain, now_s).is_ok_and(|it| it.consumer.as_ref() == Some(consumer)),
+                _ => false,
             },
-            _ if same => true,
-            (What::Certificate { chain, consumer }, Kind::Mtls(mtls)) => {
-                mtls.judge(chain, now_s).is_ok_and(|it| it.consumer.as_ref() == Some(consumer))
-            }
-            (What::SignatureKey(id), Kind::Signature(_)) => {
+            What::SignatureKey(id) => {
                 let (now, then) = (signature_key(plan, id), signature_key(&by.plan, id));
-                now.zip(then).is_some_and(|(now, then)| is_same(now, then))
+                same || now.zip(then).is_some_and(|(now, then)| is_same(now, then))
             }
-            // What an endpoint or a session's cookie vouches for is not asked about twice.
-            (What::Token(_), Kind::Introspection(_) | Kind::OidcLogin(_)) => true,
-            _ => false,
+            What::Token(_) if discriminant(&plan.auth.kind) != discriminant(&by.plan.auth.kind) => false,
+            What::Token(token) => match &plan.kind {
+                // A secret or keys that are not to be had: nothing is known that speaks against the token.
+                Kind::Broken(_) => return true,
+                Kind::Jwt { plan: jwt, keys } => match keys.at_hand() {
+                    None => return true,
+                    // Its keys change on their own.
+                    Some(set) if same && set.id() == by.keys => true,
+                    Some(set) => {
+                        let holds = jwt::still_holds(jwt, &set, token, now_s);
+                        if holds {
+                            by.keys = set.id();
+                        }
+                        holds
+                    }
+                },
+                // What an endpoint or a session's cookie vouches for is not asked about twice.
+                _ => true,
+            },
         };
         if holds && !same {
             by.plan = plan.clone();

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use quorumgate_model::{command::Decided, resource::Kind, revocation::SelectorKind};
+use quorumgate_model::{command::Decided, credential::Grants, resource::Kind, revocation::SelectorKind};
 use quorumgate_proxy::Settings;
 use serde_json::{Value, json};
 use tokio::{
@@ -241,6 +241,16 @@ async fn a_stream_ends_when_its_auth_would_not_take_its_token_any_more() {
         ends(&mut stream, since).await;
     }
     check_goes_on(&kept);
+    // The same key in other words, and without the other one: whom it has let in stays.
+    world.put(both.clone());
+    let goes_on = events(&shown).await;
+    let mut relisted = signer.jwk();
+    relisted["alg"] = json!("ES256");
+    let since = Instant::now();
+    world.put(auth(&[], "jwks_inline", json!({"keys": [relisted]})));
+    ends(&mut kept, since).await;
+    check_goes_on(&goes_on);
+    drop(goes_on);
     for (field, value) in [
         ("issuer", json!("https://other.test")),
         ("audience", json!(["billing"])),
@@ -254,12 +264,62 @@ async fn a_stream_ends_when_its_auth_would_not_take_its_token_any_more() {
         world.put(auth(&[&signer, &kept_signer], field, value));
         ends(&mut stream, since).await;
     }
-    rest(&mut kept).await;
     world.put(both);
     let mut stream = events(&shown).await;
     let since = Instant::now();
     world.remove(Kind::Auth, "idp");
     ends(&mut stream, since).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_opened_for_a_while_ends_no_stream() {
+    const SECRET: &str = "thirty-two bytes of a good secret";
+    let signer = Signer::Secret(SECRET.as_bytes().to_vec());
+    let words = json!({
+        "upstreams": [{"name": "streams", "targets": [silent_after(EVENTS).await.to_string()]}],
+        "auth": [{"name": "keys", "api_key": {}}, {"name": "idp", "jwt": {
+            "issuer": "https://idp.test", "audience": ["orders"], "algorithms": ["HS256"], "consumer_claim": "azp",
+            "secret": "sealed:0123456789abcdef",
+        }}],
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "streams", "auth": {"any_of": ["keys", "idp"]}}],
+    });
+    let world = World::with_secrets(words, &[("0123456789abcdef", SECRET)]).await;
+    let id = world.key("other", OTHER_KEY);
+    let shown = token(&signer, "j1", 600);
+    let mut stream = open(&world, &get(&shown), "data: 1\n\n\r\n").await;
+    let mut other = open(&world, &get(&x_api_key(OTHER_KEY)), "data: 1\n\n\r\n").await;
+    world.close_secrets();
+    check_problem(&ask(world.gateway.address, "GET /", &[&shown], "").await, 503, "auth_unavailable");
+    let since = Instant::now();
+    world.decide(id, Decided::Disabled);
+    ends(&mut other, since).await;
+    // Every worker has looked at its streams since then.
+    let later = now_s() + 2;
+    until("two seconds", || (now_s() >= later).then_some(())).await;
+    check_goes_on(&stream);
+    let since = Instant::now();
+    world.remove(Kind::Auth, "idp");
+    ends(&mut stream, since).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_a_key_lasts_as_long_as_the_clusters_clock_lets_it() {
+    let signer = Signer::es256("k1");
+    let world = world(&signer, silent_after(EVENTS).await).await;
+    world.key_with("acme", KEY, Grants::default(), Some(Duration::from_secs(2)));
+    let mut stream = open(&world, &get(&x_api_key(KEY)), "data: 1\n\n\r\n").await;
+    // By this machine's clock it would have ended long before.
+    let long_after = now_s() + 5;
+    until("time passes, and the log clock does not", || {
+        world.turn_clock_back();
+        (now_s() >= long_after).then_some(())
+    })
+    .await;
+    check_goes_on(&stream);
+    let since = Instant::now();
+    assert_eq!(rest(&mut stream).await, b"0\r\n\r\n");
+    assert!(since.elapsed() < 2 * AT_ONCE, "{:?}", since.elapsed());
+    world.gateway.metric_becomes("quorumgate_rejects_total{reason=\"token_expired\"}", 1).await;
 }
 
 #[tokio::test]
