@@ -291,7 +291,8 @@ impl<'d> Apisix<'d, '_> {
             "redis_timeout",
         ]);
         it.skip_fields(&["redis_cluster_nodes", "redis_cluster_name", "redis_ssl", "redis_ssl_verify"]);
-        let name = self.out.once(Kind::Limit, it, &format!("{wanted}/{is_known}"), wanted, words);
+        let part = format!("{wanted}/{}", words["per"]);
+        let name = self.out.once(Kind::Limit, it, &part, wanted, words);
         effects.limits.push(name);
         Ok(())
     }
