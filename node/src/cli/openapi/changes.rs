@@ -32,7 +32,7 @@ impl Way {
     }
 
     /// Of the older schema: what does not say what it takes takes any text.
-    fn types<'w>(self, wide: &'w Map<String, Json>) -> Vec<&'w str> {
+    fn types(self, wide: &Map<String, Json>) -> Vec<&str> {
         match types(wide) {
             none if none.is_empty() && self == Self::Text => vec!["string"],
             some => some,
