@@ -49,7 +49,9 @@ impl<'d> Kong<'d, '_> {
         for it in document.list("upstreams")? {
             it.skip_fields(&META);
             for name in names(&it)? {
-                self.upstreams.insert(name, it.clone());
+                if self.upstreams.insert(name, it.clone()).is_some() {
+                    return Err(it.wrong("each upstream once"));
+                }
             }
         }
         for it in document.list("targets")? {
