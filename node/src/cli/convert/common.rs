@@ -160,6 +160,8 @@ impl Url {
             None => (None, text),
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        // Who asks there is a secret, and no part of where it is.
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (host, port) = split_port(authority);
         Self { scheme, host: host.to_owned(), port, path: path.to_owned() }
     }

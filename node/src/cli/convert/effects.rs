@@ -100,6 +100,7 @@ impl Effects {
 
     /// Puts it into the words of a route that has its match and its upstream.
     pub fn put(self, words: &mut Map<String, Json>) {
+        let is_mixed = self.is_mixed();
         if let Some(status) = self.respond {
             replace_action(words, "respond", status);
         } else if let Some(redirect) = self.redirect {
@@ -138,7 +139,6 @@ impl Effects {
         if !rewrite.is_empty() {
             words.insert("rewrite".into(), Json::Object(rewrite));
         }
-        let is_mixed = self.is_mixed();
         if !self.auths.is_empty() {
             let mut names: Vec<&String> = Vec::new();
             for (name, _) in &self.auths {
