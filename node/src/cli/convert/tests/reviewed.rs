@@ -224,3 +224,33 @@ fn values_of_headers_and_users_of_urls_are_not_repeated() {
         convert(ConvertFrom::Kong, &kong(plugin, "").replace("http://a.test:80", "http://bob:s3cret@a.test:80"));
     assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
 }
+
+#[test]
+fn a_file_that_is_there_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("made.yaml");
+    std::fs::write(&file, "before").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    super::super::write(&file, "after").unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "after");
+}
+
+#[test]
+fn many_rules_that_are_not_understood_are_closed_and_not_lost() {
+    let rule = |number: usize| {
+        format!(
+            "{{matches: [{{path: {{value: /p{number}}}}}], filters: [{{type: ExtensionRef}}], backendRefs: [{{name: a, port: 80}}]}}"
+        )
+    };
+    let rules: Vec<String> = (0..40).map(rule).collect();
+    let text = format!(
+        "kind: HTTPRoute\nmetadata: {{name: r}}\nspec: {{parentRefs: [{{name: gw}}], hostnames: [a.test], rules: [{}]}}\n",
+        rules.join(", ")
+    );
+    closed(ConvertFrom::GatewayApi, &text, &[]);
+    let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
+    let gateway = Compiled::of(&resources);
+    assert!((0..40).all(|it| gateway.ask("GET", "a.test", &format!("/p{it}"), &[], Some("k8s-80")) != "none"));
+}
