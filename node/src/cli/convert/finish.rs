@@ -135,8 +135,24 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
             break;
         }
     }
-    from.left_out("it cannot be said here at all: write the route by hand");
-    None
+    if !protects && !must_be_closed && !is_widened {
+        from.left_out("it cannot be said here at all: write the route by hand");
+        return None;
+    }
+    from.closed(format!(
+        "it cannot be said here at all: nobody is let in by any path of its hosts, until the rule {CLOSED} goes"
+    ));
+    let hosts = words.get("match").map(|it| it["hosts"].clone()).filter(Json::is_array);
+    let name = words.get("name").cloned().unwrap_or_default();
+    let rules = json!([{ "name": CLOSED, "deny": {} }]);
+    let shut =
+        |matches: Json| json!({ "name": name, "match": matches, "respond": { "status": 503 }, "authorize": rules });
+    let drafts = hosts.map(|hosts| shut(json!({ "hosts": hosts }))).into_iter().chain([shut(json!({}))]);
+    let route = drafts.filter_map(|it| config::resource(Kind::Route, it).ok()).find_map(|it| match it {
+        Resource::Route(route) => Some((*route).clone()),
+        _ => None,
+    })?;
+    Some(Settled { from, route, order, protects, beyond: None, below: None, is_widened: true })
 }
 
 /// The last look at a route: one that was told to be closed is, and one that kept somebody out still does.
