@@ -1,5 +1,7 @@
 //! What the gateways have in common: words of theirs as words of ours.
 
+use std::collections::BTreeMap;
+
 use quorumgate_model::{resource::Kind, units::Span};
 use serde_json::{Map, Value as Json, json};
 
@@ -81,6 +83,30 @@ pub fn one_of(values: &[String]) -> Json {
     }
 }
 
+/// Whether a secret is somewhere else, and this says where.
+pub fn is_placeholder(text: &str) -> bool {
+    ["${{", "{{", "{vault://", "$env://", "$secret://", "$ENV://"].iter().any(|it| text.trim_start().starts_with(it))
+}
+
+/// A match for each kind of host, since a request's host decides how near a route is to it: exact ones, and wildcards of
+/// each length.
+pub fn by_host_kind(matches: &Map<String, Json>) -> Vec<Map<String, Json>> {
+    let mut kinds: BTreeMap<usize, Vec<&Json>> = BTreeMap::new();
+    for host in matches.get("hosts").and_then(Json::as_array).into_iter().flatten() {
+        let text = host.as_str().unwrap_or_default();
+        kinds.entry(if text.starts_with('*') { text.len() } else { 0 }).or_default().push(host);
+    }
+    if kinds.len() < 2 {
+        return vec![matches.clone()];
+    }
+    let with = |hosts: Vec<&Json>| {
+        let mut matches = matches.clone();
+        matches.insert("hosts".into(), json!(hosts));
+        matches
+    };
+    kinds.into_values().map(with).collect()
+}
+
 /// `host:port`; an address of IPv6 gets its brackets.
 pub fn authority(host: &str, port: i64) -> String {
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -113,7 +139,7 @@ pub fn weights(from: &Item<'_>, weights: &[u64]) -> Vec<u64> {
         return reduced;
     }
     from.differs(format!("weights are made smaller, so that the largest is {WEIGHT_MAX}"));
-    reduced.iter().map(|it| (it * WEIGHT_MAX / most).max(1)).collect()
+    reduced.iter().map(|it| (u128::from(*it) * u128::from(WEIGHT_MAX) / u128::from(most)).max(1) as u64).collect()
 }
 
 /// `http://host:port/path`
@@ -134,6 +160,8 @@ impl Url {
             None => (None, text),
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        // Who asks there is a secret, and no part of where it is.
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (host, port) = split_port(authority);
         Self { scheme, host: host.to_owned(), port, path: path.to_owned() }
     }
@@ -239,7 +267,9 @@ fn active_health(active: &Item<'_>, defaults: &HealthDefaults) -> Outcome<Option
         Some(list) => {
             let codes = list.entries().iter().map(Item::as_int).collect::<Outcome<Vec<i64>>>()?;
             let range = codes.iter().min().copied().zip(codes.iter().max().copied());
-            if let Some((low, high)) = range.filter(|(low, high)| codes.len() as i64 != high - low + 1) {
+            if let Some((low, high)) =
+                range.filter(|(low, high)| codes.len() as i64 != high.saturating_sub(*low).saturating_add(1))
+            {
                 list.differs(format!("all statuses from {low} to {high} are good"));
             }
             range
@@ -315,6 +345,8 @@ pub fn addresses<'d>(
     effects: &mut Effects,
 ) {
     if allow.is_empty() && deny.is_empty() {
+        effects.close();
+        plugin.closed(format!("it has no addresses: see to which are meant, then take the rule {CLOSED} away"));
         return;
     }
     let name = out.once(Kind::Policy, plugin, "ip", wanted, json!({ "ip": { "allow": allow, "deny": deny } }));

@@ -1,6 +1,6 @@
 //! What plugins make of a route, gathered from all of them, and then its words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 
@@ -24,13 +24,12 @@ pub enum PathTo {
 
 #[derive(Debug, Clone, Default)]
 pub struct Effects {
-    /// All of them are asked, or any one where `anonymous` is there.
-    pub auths: Vec<String>,
-    pub anonymous: Option<String>,
+    /// All of them are asked, each with the consumer that a request without credentials counts as.
+    pub auths: Vec<(String, Option<String>)>,
     /// One of the auths is enough.
     pub is_any: bool,
-    /// Conditions of which none may hold.
-    pub denied: Vec<Json>,
+    /// Who is not let in, by the field of a condition.
+    pub denied: BTreeMap<&'static str, BTreeSet<String>>,
     /// What must hold, by the field of the condition.
     pub allowed: BTreeMap<&'static str, Vec<String>>,
     pub policies: Vec<String>,
@@ -65,10 +64,26 @@ impl Effects {
             || !self.denied.is_empty()
             || !self.allowed.is_empty()
             || !self.policies.is_empty()
+            || !self.limits.is_empty()
+            || self.respond.is_some()
+            || self.redirect.is_some()
+            || self.to_https.is_some()
+    }
+
+    pub fn ask(&mut self, auth: String, anonymous: Option<String>) {
+        if !self.auths.contains(&(auth.clone(), anonymous.clone())) {
+            self.auths.push((auth, anonymous));
+        }
+    }
+
+    /// Whether some auths let in who has no credentials, and others do not: which is nothing that a route can say.
+    pub fn is_mixed(&self) -> bool {
+        self.auths.iter().any(|(_, anonymous)| *anonymous != self.auths[0].1)
     }
 
     /// One of these; what was asked before still is.
     pub fn allow(&mut self, field: &'static str, words: Vec<String>) {
+        let words = words.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
         match self.allowed.get_mut(field) {
             None => drop(self.allowed.insert(field, words)),
             Some(known) => known.retain(|it| words.contains(it)),
@@ -77,14 +92,15 @@ impl Effects {
         self.is_closed |= self.allowed[field].is_empty();
     }
 
-    pub fn deny(&mut self, field: &str, words: &[String]) {
+    pub fn deny(&mut self, field: &'static str, words: &[String]) {
         if !words.is_empty() {
-            self.denied.push(json!({ field: words }));
+            self.denied.entry(field).or_default().extend(words.iter().cloned());
         }
     }
 
     /// Puts it into the words of a route that has its match and its upstream.
     pub fn put(self, words: &mut Map<String, Json>) {
+        let is_mixed = self.is_mixed();
         if let Some(status) = self.respond {
             replace_action(words, "respond", status);
         } else if let Some(redirect) = self.redirect {
@@ -124,18 +140,24 @@ impl Effects {
             words.insert("rewrite".into(), Json::Object(rewrite));
         }
         if !self.auths.is_empty() {
-            let auth = match &self.anonymous {
-                Some(name) => json!({ "any_of": self.auths, "anonymous": name }),
-                None if self.auths.len() > 1 && !self.is_any => json!({ "all_of": self.auths }),
-                None => json!({ "any_of": self.auths }),
+            let mut names: Vec<&String> = Vec::new();
+            for (name, _) in &self.auths {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            let auth = match &self.auths[0].1 {
+                Some(consumer) if !is_mixed => json!({ "any_of": names, "anonymous": consumer }),
+                _ if names.len() > 1 && !self.is_any => json!({ "all_of": names }),
+                _ => json!({ "any_of": names }),
             };
             words.insert("auth".into(), auth);
         }
         let mut rules = Vec::new();
-        if self.is_closed {
+        if self.is_closed || is_mixed {
             rules.push(json!({ "name": CLOSED, "deny": {} }));
         }
-        rules.extend(self.denied.iter().map(|it| json!({ "deny": it })));
+        rules.extend(self.denied.iter().map(|(field, list)| json!({ "deny": { *field: list } })));
         let allowed: Map<String, Json> = self
             .allowed
             .iter()

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Kind, PathPattern, Resource, Route},
+    resource::{Action, AuthorizeRule, Condition, Effect, Kind, PathPattern, Resource, Route},
     ruleset,
 };
 use serde_json::{Map, Value as Json, json};
@@ -82,12 +82,15 @@ fn object(it: &Made<'_>, dropped: &HashSet<(Kind, String)>) -> Result<Resource, 
 
 fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Settled<'d>> {
     let Draft { from, mut words, order, protects, beyond, below } = draft;
-    without_dropped(&from, &mut words, dropped);
+    let mut must_be_closed = is_closed(&words);
+    must_be_closed |= without_dropped(&from, &mut words, dropped);
     let mut is_widened = false;
     for _ in 0..REPAIRS_MAX {
         let invalid = match config::resource(Kind::Route, Json::Object(words.clone())) {
             Ok(Resource::Route(route)) => {
-                return Some(Settled { from, route: (*route).clone(), order, protects, beyond, below, is_widened });
+                let mut route = (*route).clone();
+                shut(&from, &mut route, protects, must_be_closed || is_widened);
+                return Some(Settled { from, route, order, protects, beyond, below, is_widened });
             }
             Ok(_) => break,
             Err(invalid) => invalid,
@@ -112,7 +115,15 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
                 from.left_out(invalid.to_string());
                 words.shift_remove(spare).is_some()
             }
+            // What it says of callers is not to be had: nobody is let in.
+            "authorize" => {
+                must_be_closed = true;
+                words.insert("authorize".into(), json!([{ "name": CLOSED, "deny": {} }]));
+                from.closed(format!("{invalid}; write it by hand, in the place of the rule {CLOSED}"));
+                true
+            }
             other => {
+                must_be_closed = true;
                 close(&mut words);
                 from.closed(format!("{invalid}; write it by hand, and take the rule {CLOSED} away"));
                 let is_gone = words.shift_remove(other).is_some();
@@ -124,14 +135,50 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
             break;
         }
     }
-    from.left_out("it cannot be said here at all: write the route by hand");
-    None
+    if !protects && !must_be_closed && !is_widened {
+        from.left_out("it cannot be said here at all: write the route by hand");
+        return None;
+    }
+    from.closed(format!(
+        "it cannot be said here at all: nobody is let in by any path of its hosts, until the rule {CLOSED} goes"
+    ));
+    let hosts = words.get("match").map(|it| it["hosts"].clone()).filter(Json::is_array);
+    let name = words.get("name").cloned().unwrap_or_default();
+    let rules = json!([{ "name": CLOSED, "deny": {} }]);
+    let shut =
+        |matches: Json| json!({ "name": name, "match": matches, "respond": { "status": 503 }, "authorize": rules });
+    let drafts = hosts.map(|hosts| shut(json!({ "hosts": hosts }))).into_iter().chain([shut(json!({}))]);
+    let route = drafts.filter_map(|it| config::resource(Kind::Route, it).ok()).find_map(|it| match it {
+        Resource::Route(route) => Some((*route).clone()),
+        _ => None,
+    })?;
+    Some(Settled { from, route, order, protects, beyond: None, below: None, is_widened: true })
 }
 
-/// References to what was refused.
-fn without_dropped(from: &Item<'_>, words: &mut Map<String, Json>, dropped: &HashSet<(Kind, String)>) {
-    if dropped.is_empty() {
+/// The last look at a route: one that was told to be closed is, and one that kept somebody out still does.
+fn shut(from: &Item<'_>, route: &mut Route, protects: bool, must_be_closed: bool) {
+    let keeps_out = route.auth.is_some()
+        || !route.authorize.is_empty()
+        || !route.policies.is_empty()
+        || !route.limits.is_empty()
+        || !matches!(route.action, Action::Forward { .. } | Action::Split(_));
+    let denies_all = |it: &AuthorizeRule| it.effect == Effect::Deny && it.condition == Condition::default();
+    let is_shut = route.authorize.first().is_some_and(denies_all);
+    if is_shut || (keeps_out && !must_be_closed) || (!protects && !must_be_closed) {
         return;
+    }
+    let name = CLOSED.parse().expect("it is a name");
+    route.authorize = vec![AuthorizeRule { name: Some(name), effect: Effect::Deny, condition: Condition::default() }];
+    from.closed(format!(
+        "the route {} lets nobody in: see to what was told of it, then take the rule {CLOSED} away",
+        route.name
+    ));
+}
+
+/// References to what was refused; whether there were any.
+fn without_dropped(from: &Item<'_>, words: &mut Map<String, Json>, dropped: &HashSet<(Kind, String)>) -> bool {
+    if dropped.is_empty() {
+        return false;
     }
     let is_gone = |kind: Kind, name: &Json| dropped.contains(&(kind, name.as_str().unwrap_or_default().to_owned()));
     let any = |kind: Kind, list: Option<&Json>| {
@@ -160,12 +207,14 @@ fn without_dropped(from: &Item<'_>, words: &mut Map<String, Json>, dropped: &Has
     {
         auth.shift_remove("anonymous");
     }
+    let is_any = !gone.is_empty();
     for field in gone {
         words.shift_remove(field);
         close(words);
         from.closed(format!("its {field} cannot be had; write it by hand, and take the rule {CLOSED} away"));
     }
     act(words);
+    is_any
 }
 
 /// A route must do something; one that has lost what it did is closed already.
@@ -225,17 +274,24 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
 /// Routes for what prefixes of characters take beyond ours of segments: where it would go to another route otherwise, and
 /// some are kept out.
 fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) -> Vec<Settled<'d>> {
-    let mut made = Vec::new();
-    for at in 0..settled.len() {
-        let Some(words) = settled[at].beyond.take() else { continue };
+    let takes = |at: usize| {
         let it = &settled[at];
-        let PathPattern::Prefix(prefix) = &it.route.matches.path else { continue };
+        let PathPattern::Prefix(prefix) = &it.route.matches.path else { return false };
         let takes = |other: &Settled<'_>| {
             order::hosts_meet(&it.route.matches.hosts, &other.route.matches.hosts)
                 && order::takes_beyond(prefix, &other.route.matches.path)
         };
-        let others = || settled.iter().enumerate().any(|(place, other)| place != at && takes(other));
-        if it.protects && (order::is_many(settled.len()) || others()) {
+        settled.iter().enumerate().any(|(place, other)| place != at && takes(other))
+    };
+    let places: Vec<usize> = (0..settled.len()).filter(|at| settled[*at].beyond.is_some()).collect();
+    // One that is made may take what another took beyond its prefix.
+    let is_needed = order::is_many(settled.len()) || places.iter().any(|at| settled[*at].protects && takes(*at));
+    let mut made = Vec::new();
+    for at in places {
+        let Some(words) = settled[at].beyond.take() else { continue };
+        let it = &settled[at];
+        let PathPattern::Prefix(prefix) = &it.route.matches.path else { continue };
+        if it.protects && is_needed {
             let draft = Draft {
                 from: it.from.clone(),
                 words,

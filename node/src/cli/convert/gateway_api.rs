@@ -26,7 +26,9 @@ use crate::cli::{
 };
 
 /// Rules are reduced one by one until the translation takes them.
-const TURNS_MAX: usize = 1_000;
+const TURNS_MAX: usize = 100;
+/// From this turn on, all rules of a route at once.
+const SINGLE_TURNS_MAX: usize = 30;
 /// How far a rule is reduced: as it is, its matches alone, nothing but its hosts, not at all.
 const MATCHES_ALONE: u8 = 1;
 const HOSTS_ALONE: u8 = 2;
@@ -45,12 +47,17 @@ pub fn convert<'d>(documents: &[Item<'d>], out: &mut Out<'d>) -> Outcome {
     let mut reduced = Reduced { levels: BTreeMap::new() };
     let settings = Settings { bind: [0, 0, 0, 0].into(), ports: BTreeMap::new(), service: None };
     let mut translation = Translation::default();
-    for _ in 0..TURNS_MAX {
+    let mut is_done = false;
+    for turn in 0..TURNS_MAX {
         let snapshot = reduced.snapshot(&manifests)?;
         translation = translate(&snapshot, &settings, &Refusals::new());
-        if !reduced.further(&translation, &manifests) {
+        if !reduced.further(&translation, &manifests, turn < SINGLE_TURNS_MAX) {
+            is_done = true;
             break;
         }
+    }
+    if !is_done {
+        return Err(manifests.anything().wrong("routes whose rules are understood, or fewer that are not"));
     }
     tell(&translation, &manifests);
     for (origin, object) in &translation.objects {
@@ -146,7 +153,7 @@ impl Reduced {
     }
 
     /// Whether something was reduced further.
-    fn further(&mut self, translation: &Translation, manifests: &Manifests<'_>) -> bool {
+    fn further(&mut self, translation: &Translation, manifests: &Manifests<'_>, one_by_one: bool) -> bool {
         let mut found = BTreeSet::new();
         for told in &translation.told {
             let Status::Parents(parties) = &told.status else { continue };
@@ -156,7 +163,7 @@ impl Reduced {
             };
             let Some(why) = conditions.find(refused).map(|it| it.message.clone()) else { continue };
             let number = why.strip_prefix("rules[").and_then(|it| it.split(']').next()?.parse::<usize>().ok());
-            let numbers = match number {
+            let numbers = match number.filter(|_| one_by_one) {
                 Some(number) => number..number + 1,
                 None => 0..manifests.rules_of(told.kind, &told.id),
             };

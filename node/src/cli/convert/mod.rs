@@ -15,7 +15,12 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fs::{OpenOptions, Permissions},
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 use quorumgate_model::resource::Resource;
 
@@ -79,5 +84,7 @@ fn write(file: &Path, text: &str) -> Outcome {
     let wrong = |error: std::io::Error| Failure::usage(format!("{}: {error}", file.display()));
     let mut opened =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file).map_err(wrong)?;
+    // One that is there already keeps its mode otherwise.
+    opened.set_permissions(Permissions::from_mode(0o600)).map_err(wrong)?;
     opened.write_all(text.as_bytes()).map_err(wrong)
 }

@@ -91,9 +91,13 @@ impl<'d> Out<'d> {
             effects.clone().put(&mut words);
             words
         };
+        let beyond_name = match route.beyond.is_some() {
+            true => self.name(Kind::Route, &format!("{name}.beyond")),
+            false => String::new(),
+        };
         let beyond = route.beyond.take().map(|(matches, rewrite)| {
             let mut words = finish(&route, &name, matches, rewrite);
-            words.insert("name".into(), json!(format!("{name}.beyond")));
+            words.insert("name".into(), json!(beyond_name));
             words
         });
         let below = route.below.take().map(|(matches, rewrite)| finish(&route, &name, matches, rewrite));

@@ -276,11 +276,27 @@ impl<'d> Item<'d> {
             _ if SECRETS.iter().any(|it| last.contains(it)) => return "a value that is not shown".to_owned(),
             Value::Int(it) => it.to_string(),
             Value::Float(it) => it.to_string(),
-            Value::Text(it) => format!("{it:?}"),
+            Value::Text(it) => format!("{:?}", without_secrets(&self.path, it)),
         };
         match shown.chars().count() {
             0..=FOUND_CHARS_MAX => shown,
             _ => shown.chars().take(FOUND_CHARS_MAX).chain(['…']).collect(),
+        }
+    }
+
+    /// Whether there is a field in it that nobody has read.
+    pub fn has_unread(&self) -> bool {
+        if self.reading.done.borrow().contains(&self.identity()) {
+            return false;
+        }
+        let is_unread = |it: Item<'d>| {
+            let is_seen = self.reading.seen.borrow().contains(&it.identity());
+            (!is_seen && !matches!(it.node.value, Value::Null)) || it.has_unread()
+        };
+        match &self.node.value {
+            Value::Map(fields) => fields.iter().any(|(_, node)| is_unread(Item { node, ..self.clone() })),
+            Value::List(items) => items.iter().any(|node| is_unread(Item { node, ..self.clone() })),
+            _ => false,
         }
     }
 
@@ -310,6 +326,20 @@ impl<'d> Item<'d> {
                 (false, _) => it.left_out("it is not known here"),
             }
         }
+    }
+}
+
+/// Of a field with its value the name alone, and of a URL not who asks.
+fn without_secrets(path: &str, text: &str) -> String {
+    let is_edit = ["headers", "querystring", "body", "json"].iter().any(|it| path.contains(it));
+    if let Some((name, _)) = text.split_once(':').filter(|_| is_edit) {
+        return format!("{name}: …");
+    }
+    match text.split_once("://") {
+        Some((scheme, rest)) if rest.contains('@') => {
+            format!("{scheme}://…@{}", rest.rsplit_once('@').map_or("", |(_, host)| host))
+        }
+        _ => text.to_owned(),
     }
 }
 

@@ -60,6 +60,9 @@ impl Uri {
 
 /// Adds conditions to a match. Err: what cannot be said here.
 pub fn vars(list: &Item<'_>, matches: &mut Map<String, Json>) -> Outcome<Result<(), String>> {
+    if !list.is_list() {
+        return Err(list.wrong("a list of conditions"));
+    }
     list.skip();
     for (number, it) in list.entries().iter().enumerate() {
         if !it.is_list() {

@@ -100,10 +100,8 @@ impl<'d> Apisix<'d, '_> {
 
     fn find(&self, list: &str, id: &str) -> Outcome<Option<Item<'d>>> {
         for it in self.lists.get(list).into_iter().flatten() {
-            for field in ["id", "name"] {
-                if it.text(field)?.as_deref() == Some(id) {
-                    return Ok(Some(it.clone()));
-                }
+            if it.text("id")?.as_deref() == Some(id) {
+                return Ok(Some(it.clone()));
             }
         }
         Ok(None)

@@ -14,7 +14,6 @@ use crate::cli::{
     convert::{
         common,
         effects::{CLOSED, Edits, Effects, PathTo},
-        out::plain,
         reader::Item,
     },
     failure::Outcome,
@@ -36,6 +35,8 @@ const BUILT_IN: [&str; 10] = [
 ];
 /// What keeps nobody out.
 const HARMLESS: [&str; 6] = ["grpc-web", "echo", "real-ip", "proxy-control", "proxy-mirror", "response-rewrite"];
+/// What says who comes in.
+const DEMANDS: [&str; 5] = ["key-auth", "basic-auth", "consumer-restriction", "ip-restriction", "ua-restriction"];
 const LIMITS: [&str; 3] = ["limit-count", "limit-req", "limit-conn"];
 /// What begins a value of the request in a text of theirs.
 const MARKS: [&str; 1] = ["$"];
@@ -71,6 +72,28 @@ impl<'d> Apisix<'d, '_> {
                 "traffic-split" => variants.extend(self.split(config, own, effects)?),
                 name => self.plugin(name, config, effects)?,
             }
+            if DEMANDS.contains(name) && config.has_unread() {
+                effects.close();
+                config.closed(format!(
+                    "a field of it is not known here: its routes let nobody in; see to it, then take the rule {CLOSED} away"
+                ));
+            }
+        }
+        let Some((_, first)) = plugins.first() else { return Ok(variants) };
+        if effects.is_mixed() {
+            effects.close();
+            first.closed(format!(
+                "some of the route's auths have an anonymous consumer, and others none or another one: its routes let nobody in; write \
+                 auth by hand, and take the rule {CLOSED} away"
+            ));
+        }
+        let real = plugins.iter().find(|(name, _)| *name == "real-ip");
+        if let Some((_, real)) = real.filter(|_| !effects.policies.is_empty()) {
+            effects.close();
+            real.closed(format!(
+                "which address a client has was said by this, and another plugin asks for it: its routes let nobody in; set \
+                 trusted_proxies of the nodes, and take the rule {CLOSED} away"
+            ));
         }
         Ok(variants)
     }
@@ -103,10 +126,10 @@ impl<'d> Apisix<'d, '_> {
         match name {
             "key-auth" => self.key_auth(it, effects)?,
             "basic-auth" => {
-                self.credentials(it, effects)?;
+                let anonymous = self.credentials(it)?;
                 let realm = it.text("realm")?;
                 let auth = self.out.once(Kind::Auth, it, "auth", "basic-auth", json!({ "basic": { "realm": realm } }));
-                effects.auths.push(auth);
+                effects.ask(auth, anonymous);
             }
             "jwt-auth" => {
                 it.skip();
@@ -181,28 +204,32 @@ impl<'d> Apisix<'d, '_> {
         Ok(())
     }
 
-    fn credentials(&mut self, it: &Item<'d>, effects: &mut Effects) -> Outcome {
+    /// The consumer that a request without credentials counts as.
+    fn credentials(&self, it: &Item<'d>) -> Outcome<Option<String>> {
         if it.flag("hide_credentials")? != Some(true) {
             it.differs(
                 "servers do not get the credential any more (X-Consumer-Name and X-Credential-Id say whose it was)",
             );
         }
-        if let Some(consumer) = it.text("anonymous_consumer")? {
-            match self.consumers.get(&consumer) {
-                Some(name) => effects.anonymous = Some(name.clone()),
-                None => it.left_out("anonymous_consumer: it is not in the files, so credentials are needed"),
+        let Some(consumer) = it.text("anonymous_consumer")? else { return Ok(None) };
+        let name = self.consumers.get(&consumer).cloned();
+        match &name {
+            Some(_) => {
+                it.differs("anonymous: who comes with wrong credentials is refused; before, it was let in as that")
             }
+            None => it.left_out("anonymous_consumer: it is not in the files, so credentials are needed"),
         }
-        Ok(())
+        Ok(name)
     }
 
     fn key_auth(&mut self, it: &Item<'d>, effects: &mut Effects) -> Outcome {
-        self.credentials(it, effects)?;
+        it.skip_fields(&["realm"]);
+        let anonymous = self.credentials(it)?;
         let header = it.text("header")?.unwrap_or_else(|| "apikey".into());
         let query = it.text("query")?.unwrap_or_else(|| "apikey".into());
         let words = json!({ "api_key": { "header": header, "query": query } });
         let auth = self.out.once(Kind::Auth, it, "auth", &format!("key-auth-{header}"), words);
-        effects.auths.push(auth);
+        effects.ask(auth, anonymous);
         Ok(())
     }
 
@@ -228,18 +255,33 @@ impl<'d> Apisix<'d, '_> {
                 "write authorize: [{{ allow: {{ consumers: […], methods: […] }} }}] by hand, and take the rule {CLOSED} away"
             ));
         }
+        if white.is_empty() && black.is_empty() {
+            effects.close();
+            it.closed(format!("it names nobody: see to who is meant, then take the rule {CLOSED} away"));
+        }
+        let is_asked = !white.is_empty();
+        // Who is not in the files is nobody; one of a like name is somebody else.
         let ours = |list: Vec<String>| -> Vec<String> {
-            let name = |it: &String| self.consumers.get(it).cloned().unwrap_or_else(|| plain(it));
-            if field == "consumers" { list.iter().map(name).collect() } else { list }
+            let known = |name: String| {
+                let ours = self.consumers.get(&name).cloned();
+                if ours.is_none() {
+                    it.left_out(format!("the consumer {name:?} is not in the files"));
+                }
+                ours
+            };
+            if field == "consumers" { list.into_iter().filter_map(known).collect() } else { list }
         };
         let (white, black) = (ours(white), ours(black));
-        if effects.auths.is_empty() && white.is_empty() {
+        if effects.auths.is_empty() && !is_asked {
             // Who has no consumer was refused.
             effects.close();
             it.closed("no auth of the route that is known says who calls, and nobody unknown was let in");
         }
         effects.deny(field, &black);
-        if !white.is_empty() {
+        if is_asked && white.is_empty() {
+            effects.close();
+            it.closed(format!("nobody whom it lets in is in the files; take the rule {CLOSED} away with one"));
+        } else if is_asked {
             effects.allow(field, white);
         }
         Ok(())
@@ -291,7 +333,8 @@ impl<'d> Apisix<'d, '_> {
             "redis_timeout",
         ]);
         it.skip_fields(&["redis_cluster_nodes", "redis_cluster_name", "redis_ssl", "redis_ssl_verify"]);
-        let name = self.out.once(Kind::Limit, it, &format!("{wanted}/{is_known}"), wanted, words);
+        let part = format!("{wanted}/{}", words["per"]);
+        let name = self.out.once(Kind::Limit, it, &part, wanted, words);
         effects.limits.push(name);
         Ok(())
     }
@@ -329,7 +372,7 @@ impl<'d> Apisix<'d, '_> {
     }
 
     fn limit_conn(&mut self, it: &Item<'d>, effects: &mut Effects) -> Outcome {
-        let at_once = it.int("conn")?.unwrap_or(1) + it.int("burst")?.unwrap_or_default();
+        let at_once = it.int("conn")?.unwrap_or(1).saturating_add(it.int("burst")?.unwrap_or_default());
         it.skip_fields(&["default_conn_delay", "only_use_default_delay"]);
         it.differs("requests beyond conn are not held up: conn and burst together may be in flight");
         let words = json!({ "kind": "concurrency", "limit": at_once, "mode": self.mode(it)? });
@@ -370,7 +413,10 @@ impl<'d> Apisix<'d, '_> {
                     arm.differs("its servers are told the host that those of the route's own upstream are told");
                 }
                 match other.map_or_else(|| own.map(str::to_owned), |it| it.name) {
-                    Some(name) => *arms.entry(name).or_default() += weight,
+                    Some(name) => {
+                        let share = arms.entry(name).or_default();
+                        *share = share.saturating_add(weight);
+                    }
                     None => arm.left_out("its upstream has no servers, and gets nothing"),
                 }
             }

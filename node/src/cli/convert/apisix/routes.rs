@@ -149,6 +149,7 @@ impl<'d> Apisix<'d, '_> {
             }
         }
         let meets = |host: &String, certified: &String| {
+            let (host, certified) = (&host.to_ascii_lowercase(), &certified.to_ascii_lowercase());
             let within = |wide: &str, host: &str| {
                 wide == "*" || wide == host || wide.strip_prefix('*').is_some_and(|suffix| host.ends_with(suffix))
             };
@@ -196,7 +197,7 @@ impl<'d> Apisix<'d, '_> {
         if uris.is_empty() {
             return Err(it.wrong("a route with uri or uris"));
         }
-        let mut all = vec![(matches.clone(), effects.clone(), 0)];
+        let mut all = vec![(matches.clone(), effects.clone(), 0_i64)];
         for variant in variants {
             let (mut more, mut changed) = (matches.clone(), effects.clone());
             let mut why = None;
@@ -212,10 +213,34 @@ impl<'d> Apisix<'d, '_> {
             changed.split = Some(variant.arms);
             all.push((more, changed, 1));
         }
+        let by_host = |(matches, effects, variant): (Map<String, Json>, Effects, i64)| {
+            let kinds = common::by_host_kind(&matches);
+            kinds.into_iter().map(move |it| (it, effects.clone(), variant)).collect::<Vec<_>>()
+        };
+        let all: Vec<_> = all.into_iter().flat_map(by_host).collect();
         for uri in &uris {
             let parsed = Uri::parse(&uri.as_text()?);
             for (matches, effects, variant) in &all {
                 let mut effects = effects.clone();
+                let parsed = match &parsed {
+                    // Whether that is a parameter depends on the router, which the files do not say.
+                    Uri::Template(_) if !effects.protects() => {
+                        uri.differs(
+                            "a name with a colon is taken as it stands, as radixtree_host_uri does; with another router write \
+                             path_template by hand",
+                        );
+                        Uri::Exact(uri.as_text()?)
+                    }
+                    Uri::Template(text) => {
+                        effects.close();
+                        uri.closed(format!(
+                            "whether a name with a colon is a parameter depends on the router: its route lets nobody in; see to it, \
+                             then take the rule {CLOSED} away"
+                        ));
+                        Uri::Template(text.clone())
+                    }
+                    other => other.clone(),
+                };
                 if parsed == Uri::Unknown && !common::unsaid(uri, "a * that is not at the end", &mut effects) {
                     continue;
                 }

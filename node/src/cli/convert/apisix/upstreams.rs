@@ -157,7 +157,10 @@ impl<'d> Apisix<'d, '_> {
         let highest = found.iter().map(|(.., priority)| *priority).max().unwrap_or_default();
         let weights: Vec<u64> = found.iter().map(|(_, weight, _)| *weight).collect();
         let weights = common::weights(it, &weights);
-        let target = |((address, _, priority), weight): ((String, u64, i64), u64)| match (weight, highest - priority) {
+        let target = |((address, _, priority), weight): ((String, u64, i64), u64)| match (
+            weight,
+            highest.saturating_sub(priority),
+        ) {
             (1, 0) => json!(address),
             (weight, 0) => json!({ "address": address, "weight": weight }),
             (weight, priority) => json!({ "address": address, "weight": weight, "priority": priority }),

@@ -17,15 +17,64 @@ use crate::cli::{
 /// The class of all Gateways, whatever theirs is.
 const CLASS: &str = "converted";
 const NAMESPACE: &str = "default";
-/// Policies of other gateways that let nobody in or out.
-const HARMLESS_POLICIES: [&str; 6] = [
+/// Kinds that are no part of a gateway. All others may keep somebody out.
+const HARMLESS_KINDS: [&str; 34] = [
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "ReplicaSet",
+    "Pod",
+    "Job",
+    "CronJob",
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "StorageClass",
+    "CustomResourceDefinition",
+    "PriorityClass",
+    "LimitRange",
+    "ResourceQuota",
+    "Endpoints",
     "NetworkPolicy",
-    "BackendTrafficPolicy",
-    "ClientTrafficPolicy",
+    "TCPRoute",
+    "TLSRoute",
+    "UDPRoute",
+    "Certificate",
+    "Issuer",
+    "ClusterIssuer",
+    "ServiceMonitor",
+    "PodMonitor",
+    "PrometheusRule",
     "BackendLBPolicy",
-    "XBackendTrafficPolicy",
     "HealthCheckPolicy",
 ];
+/// How names of annotations begin that keep nobody out. All others may.
+const HARMLESS_ANNOTATIONS: [&str; 15] = [
+    "kubectl.kubernetes.io/",
+    "deployment.kubernetes.io/",
+    "app.kubernetes.io/",
+    "meta.helm.sh/",
+    "helm.sh/",
+    "argocd.argoproj.io/",
+    "kustomize.toolkit.fluxcd.io/",
+    "cert-manager.io/",
+    "external-dns.alpha.kubernetes.io/",
+    "prometheus.io/",
+    "service.beta.kubernetes.io/",
+    "service.kubernetes.io/",
+    "cloud.google.com/",
+    "endpoints.kubernetes.io/",
+    "description",
+];
+/// Fields of routes, rules and Gateways that we do not have and that keep nobody out. All others may.
+const HARMLESS_FIELDS: [&str; 6] =
+    ["retry", "sessionPersistence", "useDefaultGateways", "infrastructure", "allowedListeners", "defaultScope"];
 const RULE_FIELDS: [&str; 5] = ["name", "matches", "filters", "backendRefs", "timeouts"];
 const ROUTE_FIELDS: [&str; 3] = ["parentRefs", "hostnames", "rules"];
 const GATEWAY_FIELDS: [&str; 3] = ["gatewayClassName", "listeners", "addresses"];
@@ -39,9 +88,10 @@ pub struct Manifests<'d> {
     pub made_up: BTreeSet<(Kind, Id)>,
     items: BTreeMap<(Kind, Id), Item<'d>>,
     first: Item<'d>,
-    /// Routes that something not understood is about, and namespaces of which it is about all.
+    /// Routes that something not understood is about.
     closed: BTreeSet<(Kind, Id)>,
-    closed_namespaces: BTreeSet<String>,
+    /// Something not understood may be about any of them.
+    is_all_closed: bool,
 }
 
 impl<'d> Manifests<'d> {
@@ -56,7 +106,7 @@ impl<'d> Manifests<'d> {
             items: BTreeMap::new(),
             first,
             closed: BTreeSet::new(),
-            closed_namespaces: BTreeSet::new(),
+            is_all_closed: false,
         };
         for document in documents {
             it.document(document)?;
@@ -80,7 +130,7 @@ impl<'d> Manifests<'d> {
     }
 
     pub fn is_closed(&self, kind: Kind, id: &Id) -> bool {
-        self.closed.contains(&(kind, id.clone())) || self.closed_namespaces.contains(&id.namespace)
+        self.is_all_closed || self.closed.contains(&(kind, id.clone()))
     }
 
     pub fn rules_of(&self, kind: Kind, id: &Id) -> usize {
@@ -110,7 +160,7 @@ impl<'d> Manifests<'d> {
             Kind::ALL.into_iter().find(|kind| kind.word() == word && (kind.group() == group || version.is_empty()));
         let Some(kind) = kind else { return self.unknown(it, &word, &id) };
         if let Some(meta) = &meta
-            && matches!(kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::Gateway)
+            && !matches!(kind, Kind::Secret | Kind::ConfigMap | Kind::EndpointSlice)
         {
             self.annotations(kind, &id, meta)?;
         }
@@ -122,10 +172,10 @@ impl<'d> Manifests<'d> {
                 it.skip();
                 return Ok(());
             }
-            Kind::HttpRoute | Kind::GrpcRoute => self.tell_route(it)?,
+            Kind::HttpRoute | Kind::GrpcRoute => self.tell_route(kind, &id, it)?,
             Kind::Gateway => {
                 let spec = it.map("spec")?;
-                tell_unknown(spec.as_ref(), &GATEWAY_FIELDS, "it is no part of a Gateway here");
+                self.is_all_closed |= tell_unknown(spec.as_ref(), &GATEWAY_FIELDS, "a Gateway");
                 if let Some(addresses) = spec.and_then(|it| it.get("addresses")) {
                     addresses.left_out("nodes listen at all of their addresses; write listeners' address by hand");
                 }
@@ -137,7 +187,9 @@ impl<'d> Manifests<'d> {
         if object["metadata"].is_object() && !is_of_all {
             object["metadata"]["namespace"] = json!(id.namespace);
         }
-        self.items.insert((kind, id.clone()), it.clone());
+        if self.items.insert((kind, id.clone()), it.clone()).is_some() {
+            return Err(it.wrong("each object once"));
+        }
         match kind {
             Kind::HttpRoute | Kind::GrpcRoute => {
                 reduce_route(&mut object);
@@ -156,33 +208,31 @@ impl<'d> Manifests<'d> {
     }
 
     fn unknown(&mut self, it: &Item<'d>, word: &str, id: &Id) -> Outcome {
-        let is_policy = word.ends_with("Policy") && !HARMLESS_POLICIES.contains(&word);
+        if HARMLESS_KINDS.contains(&word) {
+            it.skip();
+            it.left_out(format!("objects of kind {word} are not read"));
+            return Ok(());
+        }
         let mut targets: Vec<Item<'d>> = Vec::new();
         if let Some(spec) = it.map("spec")? {
             targets.extend(spec.get("targetRef"));
             targets.extend(spec.get("targetRefs").map(|it| it.entries()).unwrap_or_default());
         }
-        if !is_policy {
-            it.skip();
-            it.left_out(format!("objects of kind {word} are not read"));
-            return Ok(());
-        }
         let mut is_of_all = targets.is_empty();
         for target in &targets {
             let (kind, name) = (target.text("kind")?.unwrap_or_default(), target.text("name")?.unwrap_or_default());
+            let namespace = target.text("namespace")?.unwrap_or_else(|| id.namespace.clone());
             match [Kind::HttpRoute, Kind::GrpcRoute].into_iter().find(|it| it.word() == kind) {
-                Some(kind) => drop(self.closed.insert((kind, Id::new(&id.namespace, &name)))),
+                Some(kind) => drop(self.closed.insert((kind, Id::new(&namespace, &name)))),
                 None => is_of_all = true,
             }
         }
-        if is_of_all {
-            self.closed_namespaces.insert(id.namespace.clone());
-        }
+        self.is_all_closed |= is_of_all;
         it.skip();
         it.closed(format!(
-            "a {word} is not known here, and may keep somebody out: the routes that it is about (all of the namespace {} where it \
-             names none) let nobody in; see to what it does, then take the rule {CLOSED} away",
-            id.namespace
+            "a {word} is not known here, and may keep somebody out: {} let nobody in; see to what it does, then take the rule \
+             {CLOSED} away",
+            if is_of_all { "all routes" } else { "the routes that it names" }
         ));
         Ok(())
     }
@@ -191,39 +241,39 @@ impl<'d> Manifests<'d> {
         let Some(annotations) = meta.map("annotations")? else { return Ok(()) };
         for (name, value) in annotations.members() {
             value.skip();
-            if name.starts_with("kubectl.kubernetes.io/") {
-                continue;
-            }
-            let may_keep_out = ["auth", "plugin", "polic", "whitelist", "allow"].iter().any(|it| name.contains(it));
-            if !may_keep_out {
-                value.left_out("annotations are not read");
+            if HARMLESS_ANNOTATIONS.iter().any(|it| name.starts_with(it)) {
                 continue;
             }
             match kind {
-                Kind::Gateway => drop(self.closed_namespaces.insert(id.namespace.clone())),
-                _ => drop(self.closed.insert((kind, id.clone()))),
+                Kind::HttpRoute | Kind::GrpcRoute => drop(self.closed.insert((kind, id.clone()))),
+                // Whatever is attached to it, or asks it.
+                _ => self.is_all_closed = true,
             }
+            let which =
+                if matches!(kind, Kind::HttpRoute | Kind::GrpcRoute) { "the route lets" } else { "all routes let" };
             value.closed(format!(
-                "an annotation that may keep somebody out: see to it, then take the rule {CLOSED} away"
+                "an annotation that is not known here may keep somebody out: {which} nobody in; see to it, then take the rule {CLOSED} away"
             ));
         }
         Ok(())
     }
 
-    fn tell_route(&self, it: &Item<'d>) -> Outcome {
+    fn tell_route(&mut self, kind: Kind, id: &Id, it: &Item<'d>) -> Outcome {
         let Some(spec) = it.map("spec")? else { return Ok(()) };
-        tell_unknown(Some(&spec), &ROUTE_FIELDS, "it is no part of a route here");
+        let mut is_closed = tell_unknown(Some(&spec), &ROUTE_FIELDS, "a route");
         for rule in spec.list("rules")? {
-            tell_unknown(Some(&rule), &RULE_FIELDS, "it is no part of a rule here");
+            is_closed |= tell_unknown(Some(&rule), &RULE_FIELDS, "a rule");
             for backend in rule.list("backendRefs")? {
-                let filters = backend.list("filters")?;
-                for filter in filters {
+                for filter in backend.list("filters")? {
                     let form = filter.text("type")?.unwrap_or_default();
                     if HARMLESS_FILTERS.contains(&form.as_str()) {
                         filter.left_out("filters of single backends: filters of the rule are carried out");
                     }
                 }
             }
+        }
+        if is_closed {
+            self.closed.insert((kind, id.clone()));
         }
         Ok(())
     }
@@ -354,13 +404,25 @@ impl<'d> Manifests<'d> {
     }
 }
 
-fn tell_unknown(it: Option<&Item<'_>>, known: &[&str], what: &str) {
+/// Whether some field may keep somebody out.
+fn tell_unknown(it: Option<&Item<'_>>, known: &[&str], of: &str) -> bool {
+    let mut is_closed = false;
     for (name, field) in it.map(Item::members).unwrap_or_default() {
-        if !known.contains(&name) {
-            field.skip();
-            field.left_out(what);
+        if known.contains(&name) {
+            continue;
+        }
+        field.skip();
+        if HARMLESS_FIELDS.contains(&name) {
+            field.left_out(format!("it is no part of {of} here"));
+        } else {
+            is_closed = true;
+            field.closed(format!(
+                "it is no part of {of} here, and may keep somebody out: routes that it is about let nobody in; see to it, then take \
+                 the rule {CLOSED} away"
+            ));
         }
     }
+    is_closed
 }
 
 /// Without what was told already.

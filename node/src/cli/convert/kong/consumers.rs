@@ -1,7 +1,7 @@
 //! Consumers, their groups, and what there is of their credentials. Keys and passwords are no configuration: they are told
 //! with the command that takes them over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use quorumgate_model::resource::Kind;
 use serde_json::{Map, Value as Json, json};
@@ -22,49 +22,81 @@ const CREDENTIALS: [(&str, &str); 5] = [
 ];
 
 impl<'d> Kong<'d, '_> {
-    pub(super) fn consumers(&mut self, document: &Item<'d>) -> Outcome {
-        let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for it in document.list("acls")? {
-            it.skip_fields(&META);
-            it.skip_fields(&["tags"]);
-            if let (Some(consumer), Some(group)) = (reference(&it, "consumer")?, it.text("group")?) {
-                groups.entry(consumer).or_default().insert(group);
-            }
-        }
+    /// Consumer groups, which are no groups of acls: they have names of their own.
+    pub(super) fn groups(&mut self, document: &Item<'d>) -> Outcome {
         for it in document.list("consumer_groups")? {
             it.skip_fields(&META);
             it.skip_fields(&["tags"]);
-            let name = it.text("name")?.unwrap_or_default();
+            let Some(name) = it.text("name")? else { return Err(it.wrong("a consumer group with a name")) };
+            for known in super::names(&it)? {
+                self.tiers.insert(known, tier(&name));
+            }
             for member in it.list("consumers")? {
                 let member = if member.is_map() { reference_of(&member)? } else { member.as_text()? };
-                groups.entry(member).or_default().insert(name.clone());
+                self.members.entry(member).or_default().insert(tier(&name));
             }
             for plugin in it.list("plugins")? {
                 self.collect_plugin(plugin, Scope::All, Some(Caller::Group(name.clone())))?;
             }
         }
-        for it in document.list("consumers")? {
-            self.consumer(&it, &groups)?;
+        Ok(())
+    }
+
+    /// Who is in which group, where that is said apart.
+    pub(super) fn members(&mut self, document: &Item<'d>) -> Outcome {
+        for it in document.list("acls")? {
+            it.skip_fields(&META);
+            it.skip_fields(&["tags"]);
+            if let (Some(consumer), Some(group)) = (reference(&it, "consumer")?, it.text("group")?) {
+                self.members.entry(consumer).or_default().insert(group);
+            }
+        }
+        for it in document.list("consumer_group_consumers")? {
+            it.skip_fields(&META);
+            it.skip_fields(&["tags"]);
+            let (consumer, group) = (reference(&it, "consumer")?, reference(&it, "consumer_group")?);
+            let (Some(consumer), Some(group)) = (consumer, group) else {
+                return Err(it.wrong("a consumer and a consumer_group"));
+            };
+            let Some(tier) = self.tiers.get(&group).cloned() else {
+                return Err(it.wrong("a consumer_group in the files"));
+            };
+            self.members.entry(consumer).or_default().insert(tier);
         }
         Ok(())
     }
 
-    fn consumer(&mut self, it: &Item<'d>, groups: &BTreeMap<String, BTreeSet<String>>) -> Outcome {
+    pub(super) fn consumers(&mut self, document: &Item<'d>) -> Outcome {
+        for it in document.list("consumers")? {
+            self.consumer(&it)?;
+        }
+        Ok(())
+    }
+
+    fn consumer(&mut self, it: &Item<'d>) -> Outcome {
         it.skip_fields(&META);
         let known = super::names(it)?;
-        let Some(called) = known.first() else { return Err(it.wrong("a consumer with username or custom_id")) };
+        let custom = it.text("custom_id")?;
+        let Some(called) = known.first().or(custom.as_ref()) else {
+            return Err(it.wrong("a consumer with username or custom_id"));
+        };
+        if known.iter().any(|name| self.consumers.contains_key(name)) {
+            return Err(it.wrong("each consumer once"));
+        }
         let name = self.out.name(Kind::Consumer, called);
         if name != *called {
             it.differs(format!("it is called {name}, which is what servers are told (X-Consumer-Name)"));
         }
-        let mut of: BTreeSet<String> = known.iter().filter_map(|name| groups.get(name)).flatten().cloned().collect();
+        let mut of: BTreeSet<String> =
+            known.iter().filter_map(|name| self.members.get(name)).flatten().cloned().collect();
         for acl in it.list("acls")? {
             acl.skip_fields(&META);
             acl.skip_fields(&["tags"]);
             of.extend(acl.text("group")?);
         }
         for group in it.list("groups")? {
-            of.insert(if group.is_map() { group.text("name")?.unwrap_or_default() } else { group.as_text()? });
+            let named = if group.is_map() { reference_of(&group)? } else { group.as_text()? };
+            of.insert(self.tiers.get(&named).cloned().unwrap_or_else(|| tier(&named)));
         }
         let labels = common::labels(it, &["custom_id", "tags"])?;
         let mut words = Map::new();
@@ -80,6 +112,7 @@ impl<'d> Kong<'d, '_> {
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::All, Some(Caller::Consumer(called.clone())))?;
         }
+        self.consumers.insert(called.clone(), name.clone());
         self.out.put_named(Kind::Consumer, it, name.clone(), Json::Object(words));
         for (list, _) in CREDENTIALS {
             for credential in it.list(list)? {
@@ -130,6 +163,11 @@ impl<'d> Kong<'d, '_> {
             it.left_out(format!("{count} × {what} of {consumer}: credentials are not configuration; {by_hand}"));
         }
     }
+}
+
+/// What a consumer group is called among the groups of a consumer.
+pub(super) fn tier(name: &str) -> String {
+    format!("tier.{name}")
 }
 
 fn reference_of(it: &Item<'_>) -> Outcome<String> {

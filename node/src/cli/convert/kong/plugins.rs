@@ -42,6 +42,8 @@ const HARMLESS: [&str; 8] = [
     "canary",
     "upstream-timeout",
 ];
+/// What says who comes in.
+const DEMANDS: [&str; 6] = ["key-auth", "basic-auth", "jwt", "acl", "ip-restriction", "bot-detection"];
 const MIB: u64 = 1 << 20;
 
 impl<'d> Kong<'d, '_> {
@@ -55,11 +57,36 @@ impl<'d> Kong<'d, '_> {
                 Some(caller) => self.of_caller(plugin, caller, effects),
             }
         }
+        let Some(first) = plugins.first() else { return Ok(()) };
+        if effects.is_mixed() {
+            effects.close();
+            first.item.closed(format!(
+                "some of the route's auths have an anonymous consumer, and others none or another one: its routes let nobody in; write \
+                 auth by hand, and take the rule {CLOSED} away"
+            ));
+        }
+        let names_nobody = effects.is_any && plugins.iter().any(|it| it.name == "jwt");
+        if names_nobody && !(effects.denied.is_empty() && effects.allowed.is_empty()) {
+            effects.close();
+            first.item.closed(format!(
+                "tokens (jwt) name no consumer here, so whom acl and other plugins mean is not known: its routes let nobody in; give \
+                 the auth a consumer_claim, and take the rule {CLOSED} away"
+            ));
+        }
         Ok(())
     }
 
     fn plugin(&mut self, it: &Plugin<'d>, auths: usize, effects: &mut Effects) -> Outcome {
         let item = &it.item;
+        if item.get("_config").is_some() {
+            item.skip();
+            effects.close();
+            item.closed(format!(
+                "its _config is elsewhere: its routes let nobody in; write it out (`deck file render`), or take the rule {CLOSED} away \
+                 once it is written by hand"
+            ));
+            return Ok(());
+        }
         // One that says nothing has no fields of these names itself.
         let config = &item.map("config")?.unwrap_or_else(|| item.clone());
         match it.name.as_str() {
@@ -117,6 +144,12 @@ impl<'d> Kong<'d, '_> {
                 ));
             }
         }
+        if DEMANDS.contains(&it.name.as_str()) && item.has_unread() {
+            effects.close();
+            item.closed(format!(
+                "a field of it is not known here: its routes let nobody in; see to it, then take the rule {CLOSED} away"
+            ));
+        }
         Ok(())
     }
 
@@ -136,22 +169,27 @@ impl<'d> Kong<'d, '_> {
                     | "proxy-cache"
                     | "correlation-id"
             );
-        let (who, condition) = match caller {
+        let (who, field, word) = match caller {
             Caller::Consumer(name) => {
                 let Some(ours) = self.consumer_named(name) else {
                     effects.close();
                     item.closed("its consumer is not in the files: its routes let nobody in");
                     return;
                 };
-                (format!("consumer {ours}"), json!({ "consumers": [ours] }))
+                (format!("consumer {ours}"), "consumers", ours)
             }
-            Caller::Group(name) => (format!("group {name}"), json!({ "groups": [name] })),
+            Caller::Group(name) => {
+                let Some(tier) = self.tiers.get(name).cloned() else {
+                    effects.close();
+                    item.closed("its consumer group is not in the files: its routes let nobody in");
+                    return;
+                };
+                (format!("group {name}"), "groups", tier)
+            }
         };
         match (keeps_out, name) {
             (true, _) => {
-                if !effects.denied.contains(&condition) {
-                    effects.denied.push(condition);
-                }
+                effects.deny(field, &[word]);
                 item.closed(format!(
                     "plugins of one {who} are not known here: the {who} is not let in; see to it by hand"
                 ));
@@ -182,39 +220,37 @@ impl<'d> Kong<'d, '_> {
         if config.flag("key_in_body")? == Some(true) {
             config.left_out("keys are not read from bodies");
         }
-        self.shared_auth_words(config, effects)?;
+        let anonymous = self.shared_auth_words(config)?;
         let auth = self.out.once(Kind::Auth, item, "auth", &format!("key-auth-{name}"), json!({ "api_key": words }));
-        push_once(&mut effects.auths, auth);
+        effects.ask(auth, anonymous);
         Ok(())
     }
 
     fn basic_auth(&mut self, item: &Item<'d>, config: &Item<'d>, effects: &mut Effects) -> Outcome {
         let realm = config.text("realm")?;
-        self.shared_auth_words(config, effects)?;
+        let anonymous = self.shared_auth_words(config)?;
         let auth = self.out.once(Kind::Auth, item, "auth", "basic-auth", json!({ "basic": { "realm": realm } }));
-        push_once(&mut effects.auths, auth);
+        effects.ask(auth, anonymous);
         Ok(())
     }
 
-    fn shared_auth_words(&mut self, config: &Item<'d>, effects: &mut Effects) -> Outcome {
+    /// The consumer that a request without credentials counts as.
+    fn shared_auth_words(&self, config: &Item<'d>) -> Outcome<Option<String>> {
         if config.flag("hide_credentials")? != Some(true) {
             config.differs(
                 "servers do not get the credential any more (X-Consumer-Name and X-Credential-Id say whose it was)",
             );
         }
-        config.skip_fields(&["run_on_preflight", "realm"]);
-        if let Some(consumer) = config.text("anonymous")? {
-            match self.consumer_named(&consumer) {
-                Some(name) => {
-                    effects.anonymous = Some(name);
-                    config.differs(
-                        "anonymous: who comes with wrong credentials is refused; before, it was let in as that",
-                    );
-                }
-                None => config.left_out("anonymous: the consumer is not in the files, so credentials are needed"),
+        config.skip_fields(&["run_on_preflight", "realm", "identity_realms"]);
+        let Some(consumer) = config.text("anonymous")?.filter(|it| !it.is_empty()) else { return Ok(None) };
+        let name = self.consumer_named(&consumer);
+        match &name {
+            Some(_) => {
+                config.differs("anonymous: who comes with wrong credentials is refused; before, it was let in as that")
             }
+            None => config.left_out("anonymous: the consumer is not in the files, so credentials are needed"),
         }
-        Ok(())
+        Ok(name)
     }
 
     /// Each secret is an issuer of its own. Who a token is for was not asked, and is here.
@@ -222,11 +258,21 @@ impl<'d> Kong<'d, '_> {
         let claim = config.text("key_claim_name")?.unwrap_or_else(|| "iss".into());
         let mut made = Vec::new();
         let secrets = self.jwt_secrets.clone();
-        let can = claim == "iss" && !self.audience.is_empty();
+        let is_encoded = config.flag("secret_is_base64")? == Some(true);
+        let has_end = config.number("maximum_expiration")?.is_some_and(|it| it > 0.0);
+        for field in ["cookie_names", "uri_param_names", "header_names"] {
+            if let Some(names) = config.get(field) {
+                names.skip();
+                names.differs("tokens are read from Authorization alone");
+            }
+        }
+        let can = claim == "iss" && !self.audience.is_empty() && !is_encoded && !has_end;
         for it in secrets.iter().filter(|_| can) {
             let algorithm = it.text("algorithm")?.unwrap_or_else(|| "HS256".into());
             let (issuer, secret) = (it.text("key")?, it.text("secret")?);
-            let (Some(issuer), Some(secret)) = (issuer, secret.filter(|_| algorithm.starts_with("HS"))) else {
+            let (Some(issuer), Some(secret)) =
+                (issuer, secret.filter(|it| algorithm.starts_with("HS") && !common::is_placeholder(it)))
+            else {
                 continue;
             };
             it.skip();
@@ -244,7 +290,8 @@ impl<'d> Kong<'d, '_> {
         config.skip();
         secrets.iter().for_each(Item::skip);
         if is_alone && all {
-            (effects.auths, effects.is_any) = (made, true);
+            made.into_iter().for_each(|it| effects.ask(it, None));
+            effects.is_any = true;
             return Ok(());
         }
         effects.close();
@@ -352,7 +399,17 @@ fn acl(config: &Item<'_>, effects: &mut Effects) -> Outcome {
     let (mut allow, mut deny) = (config.texts("allow")?, config.texts("deny")?);
     allow.extend(config.texts("whitelist")?);
     deny.extend(config.texts("blacklist")?);
-    config.skip_fields(&["hide_groups_header", "include_consumer_groups", "always_use_authenticated_groups"]);
+    config.skip_fields(&["hide_groups_header", "always_use_authenticated_groups"]);
+    if config.flag("include_consumer_groups")? == Some(true) {
+        for list in [&mut allow, &mut deny] {
+            let tiers: Vec<String> = list.iter().map(|it| super::consumers::tier(it)).collect();
+            list.extend(tiers);
+        }
+    }
+    if allow.is_empty() && deny.is_empty() {
+        effects.close();
+        config.closed(format!("it has no groups: see to which are meant, then take the rule {CLOSED} away"));
+    }
     if effects.auths.is_empty() && allow.is_empty() {
         // Who has no consumer was refused.
         config.closed(format!(

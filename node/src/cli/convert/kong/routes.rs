@@ -37,7 +37,10 @@ impl<'d> Kong<'d, '_> {
     ) -> Outcome {
         let service = self.service(&it)?;
         // One that has no name is named by where it stands.
-        let key = service.names.first().cloned().unwrap_or_else(|| it.path.clone());
+        let key = self.key_of(&it, &service.names)?;
+        if services.contains_key(&key) {
+            return Err(it.wrong("each service once"));
+        }
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::Service(key.clone()), None)?;
         }
@@ -50,6 +53,14 @@ impl<'d> Kong<'d, '_> {
         Ok(())
     }
 
+    fn key_of(&self, it: &Item<'d>, names: &[String]) -> Outcome<String> {
+        match names.first() {
+            Some(name) => Ok(name.clone()),
+            None if self.is_many => Err(it.wrong("a name, since there are several files")),
+            None => Ok(it.path.clone()),
+        }
+    }
+
     pub(super) fn collect_route(
         &mut self,
         it: Item<'d>,
@@ -57,7 +68,10 @@ impl<'d> Kong<'d, '_> {
         routes: &mut Vec<Found<'d>>,
     ) -> Outcome {
         let own = reference(&it, "service")?;
-        let key = names(&it)?.first().cloned().unwrap_or_else(|| it.path.clone());
+        let key = self.key_of(&it, &names(&it)?)?;
+        if !self.known_routes.insert(key.clone()) {
+            return Err(it.wrong("each route once"));
+        }
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::Route(key.clone()), None)?;
         }
@@ -90,7 +104,7 @@ impl<'d> Kong<'d, '_> {
         known.push(it.path.clone());
         let mut of = service.names.clone();
         of.extend(found.service.clone());
-        let plugins = self.plugins_of(&known, &of);
+        let (plugins, twin) = self.plugins_of(&known, &of);
         if service.is_off {
             it.skip();
             return Ok(());
@@ -110,6 +124,10 @@ impl<'d> Kong<'d, '_> {
             effects.host = None;
         }
         self.plugins(&plugins, &mut effects)?;
+        if let Some(twin) = twin {
+            effects.close();
+            twin.closed("another plugin of that name is for the same: its routes let nobody in; see to which is meant");
+        }
         let mut matches = Map::new();
         let mut parts = Parts::default();
         if !self.hosts(it, &mut matches, &mut parts, &mut effects)? {
@@ -242,6 +260,7 @@ impl<'d> Kong<'d, '_> {
             let of = service.names.first().cloned().unwrap_or_else(|| "route".into());
             format!("{of}-route")
         });
+        let kinds = common::by_host_kind(matches);
         let mut rest = Map::new();
         match &service.upstream {
             Some(upstream) => drop(rest.insert("upstream".into(), json!(upstream))),
@@ -258,9 +277,10 @@ impl<'d> Kong<'d, '_> {
         if paths.is_empty() {
             paths.push((it.clone(), Path::Any));
         }
-        for (from, path) in paths {
+        for (from, path, matches) in paths.iter().flat_map(|(from, path)| kinds.iter().map(move |it| (from, path, it)))
+        {
             let mut route = RouteWords { name: name.clone(), rest: rest.clone(), ..RouteWords::default() };
-            let (is_regex, length) = match &path {
+            let (is_regex, length) = match path {
                 Path::Any => (0, 0),
                 Path::Prefix(text) => (0, text.len() as i64),
                 Path::Regex(text) => (1, text.len() as i64),
@@ -269,10 +289,10 @@ impl<'d> Kong<'d, '_> {
             let priority = if is_regex == 1 { regex_priority } else { 0 };
             route.order = vec![count, parts.headers, parts.plain_hosts, is_regex, priority, length];
             let mut effects = effects.clone();
-            if matches!((&path, &effects.path), (Path::Regex(_), Some(_))) && strip {
+            if matches!((path, &effects.path), (Path::Regex(_), Some(_))) && strip {
                 from.differs("the plugin says the whole path: strip_path has no part in it");
             }
-            fill(&mut route, &path, strip, &service.path, matches);
+            fill(&mut route, path, strip, &service.path, matches);
             if let Some(status) = effects.to_https.take() {
                 let answers = match status {
                     301 | 302 | 307 | 308 => {
@@ -281,9 +301,9 @@ impl<'d> Kong<'d, '_> {
                     _ => Effects { respond: Some(json!({ "status": 426 })), ..Effects::default() },
                 };
                 let insecure = route.part_insecure(effects.protects());
-                self.out.route(&from, insecure, answers);
+                self.out.route(from, insecure, answers);
             }
-            self.out.route(&from, route, effects);
+            self.out.route(from, route, effects);
         }
         Ok(())
     }

@@ -49,7 +49,9 @@ impl<'d> Kong<'d, '_> {
         for it in document.list("upstreams")? {
             it.skip_fields(&META);
             for name in names(&it)? {
-                self.upstreams.insert(name, it.clone());
+                if self.upstreams.insert(name, it.clone()).is_some() {
+                    return Err(it.wrong("each upstream once"));
+                }
             }
         }
         for it in document.list("targets")? {
@@ -67,7 +69,11 @@ impl<'d> Kong<'d, '_> {
             it.note("it is not enabled: it and its routes are left out");
             service.is_off = true;
         }
-        let url = it.text("url")?.map(|text| Url::parse(&text));
+        let url = it.text("url")?;
+        if url.as_ref().is_some_and(|it| it.contains('@')) {
+            it.left_out("the user of its url: write an auth of kind upstream_key, and name it in the upstream's auth");
+        }
+        let url = url.map(|text| Url::parse(&text));
         let of_url = |get: fn(&Url) -> Option<String>| url.as_ref().and_then(get);
         let protocol = it.text("protocol")?.or_else(|| of_url(|it| it.scheme.clone())).unwrap_or_else(|| "http".into());
         let host = it.text("host")?.or_else(|| of_url(|it| Some(it.host.clone()))).unwrap_or_default();

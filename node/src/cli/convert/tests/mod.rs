@@ -2,6 +2,7 @@
 
 mod closed;
 mod details;
+mod reviewed;
 
 use std::path::{Path, PathBuf};
 
