@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::HashSet};
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 
 use super::report::{Line, Report, Reported, Told};
 use crate::cli::{
@@ -206,7 +206,7 @@ impl<'d> Item<'d> {
 
     pub fn json(&self) -> Json {
         self.skip();
-        json_of(self.node)
+        self.node.json()
     }
 
     /// Dealt with, with all that is inside.
@@ -340,19 +340,5 @@ fn without_secrets(path: &str, text: &str) -> String {
             format!("{scheme}://…@{}", rest.rsplit_once('@').map_or("", |(_, host)| host))
         }
         _ => text.to_owned(),
-    }
-}
-
-fn json_of(node: &Node) -> Json {
-    match &node.value {
-        Value::Null => Json::Null,
-        Value::Bool(it) => (*it).into(),
-        Value::Int(it) => (*it).into(),
-        Value::Float(it) => json!(it),
-        Value::Text(it) => Json::String(it.clone()),
-        Value::List(items) => items.iter().map(json_of).collect(),
-        Value::Map(fields) => {
-            Json::Object(fields.iter().map(|(key, value)| (key.text.clone(), json_of(value))).collect::<Map<_, _>>())
-        }
     }
 }
