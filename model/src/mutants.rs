@@ -140,6 +140,8 @@ mutants! {
     EvenVoters,
     /// A learner votes however far it is behind.
     LaggardVotes,
+    /// Whether a node may go is judged without those that were let go a moment ago.
+    JudgedApart,
     /// A node is ready before it serves what the leader had committed.
     ReadyTooEarly,
     /// A later entry of a selector ends the earlier one sooner.
