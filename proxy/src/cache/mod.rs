@@ -86,12 +86,14 @@ impl Question {
     }
 }
 
-/// The request has passed everything that could refuse it, and is what the upstream would get.
+/// The request has passed everything that could refuse it, and is what the upstream would get. `beside`: what is kept may
+/// be made fresh while nobody waits.
 pub(crate) async fn consult(
     record: &mut Record,
     mut question: Question,
     policy: &Cache,
     parts: &Parts,
+    beside: bool,
 ) -> Result<Consulted, Refusal> {
     let headers = &parts.headers;
     if record.plan.as_ref().is_some_and(|plan| plan.rule.transform.is_some()) {
@@ -122,7 +124,7 @@ pub(crate) async fn consult(
                 counted(record, result);
                 return Ok(Consulted::Answer(answer(&stored, headers, &parts.method, how, now)));
             }
-            (Some(stored), Some(Use::AndRefresh)) => {
+            (Some(stored), Some(Use::AndRefresh)) if beside => {
                 counted(record, CacheResult::Stale);
                 let answer = answer(&stored, headers, &parts.method, "hit; detail=stale-while-revalidate", now);
                 // One refresh at a time is enough.

@@ -317,7 +317,9 @@ async fn serve(
             let answer = 'answer: {
                 let mut known = None;
                 if let Some((policy, question)) = question {
-                    match cache::consult(record, question, policy, &parts).await? {
+                    // What comes of no client's request is held against no promise.
+                    let beside = !inspect::looks_at_answers(&inspections);
+                    match cache::consult(record, question, policy, &parts, beside).await? {
                         Consulted::Answer(answer) => break 'answer answer,
                         Consulted::AnswerAndRefresh(answer, ticket) => {
                             cache::refresh(record, &plan, upstream, parts, ticket);

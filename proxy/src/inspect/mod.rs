@@ -98,6 +98,11 @@ pub(crate) fn prepare(rules: &Ruleset) {
     }
 }
 
+/// A contract among them is held against answers.
+pub(crate) fn looks_at_answers(policies: &[Arc<Policy>]) -> bool {
+    policies.iter().any(|it| matches!(&it.kind, PolicyKind::Contract(it) if it.responses != PolicyMode::Off))
+}
+
 /// How much one value looks like an attack, for the benchmark.
 pub fn injection_score(text: &[u8]) -> u32 {
     injection::score_of(text)
