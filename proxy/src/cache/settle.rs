@@ -183,18 +183,16 @@ impl Ticket {
         let kept = Kept { url: self.question.url, stored, purged: self.purged };
         let keeper = Keeper::new(worker, kept, bytes_max, flight);
         response.map(|inner| match inner {
-            // What has no body is whole as it is: nobody will read it.
-            ResponseBody::Upstream(_) | ResponseBody::Watched(_) if !inner.is_end_stream() => {
-                ResponseBody::Keeping(Keeping::new(inner, keeper))
-            }
             ResponseBody::Full(bytes) => {
                 keeper.keep(bytes.clone());
                 ResponseBody::Full(bytes)
             }
-            other => {
+            // What has no body is whole as it is: nobody will read it.
+            inner if inner.is_end_stream() => {
                 keeper.keep(Bytes::new());
-                other
+                inner
             }
+            inner => ResponseBody::Keeping(Keeping::new(inner, keeper)),
         })
     }
 

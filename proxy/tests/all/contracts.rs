@@ -311,6 +311,21 @@ async fn no_answer_gets_into_the_cache_that_the_contract_forbids() {
 }
 
 #[tokio::test]
+async fn what_is_more_than_is_held_is_kept_whole() {
+    let large = "1".repeat(2_000);
+    let said = chunked("200 OK\r\ncontent-type: application/json\r\ncache-control: max-age=100", &[&large]);
+    let mut words = forward_all(says(vec![said]).await);
+    words["policies"] = json!([{"name": "c", "contract": promises("enforce")}]);
+    words["routes"][0]["policies"] = json!(["c"]);
+    words["routes"][0]["cache"] = json!({});
+    let gateway = Gateway::start(words);
+    for _ in 0..2 {
+        let answer = send(&gateway, "GET /", "", "").await;
+        assert!(answer.contains(&large), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn answers_are_held_against_each_contract() {
     let json = "200 OK\r\ncontent-type: application/json";
     let cases = [
