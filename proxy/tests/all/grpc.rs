@@ -65,6 +65,37 @@ async fn the_smaller_of_grpc_timeout_and_the_routes_own_ends_a_call_with_its_sta
     assert_eq!(status_of(answer).await, "4");
 }
 
+#[tokio::test]
+async fn a_clients_deadline_tells_nothing_of_the_upstream() {
+    let target = upstream(|request: Request<Incoming>| async move {
+        if request.headers()["grpc-timeout"] != "40S" {
+            std::future::pending::<()>().await;
+        }
+        let answer = Response::builder().header("content-type", "application/grpc").header("grpc-status", "4");
+        answer.body(Full::new(Bytes::new())).unwrap()
+    })
+    .await;
+    let words = |total: &str| {
+        json!({
+            "upstreams": [{
+                "name": "u", "targets": [target.to_string()], "protocol": "grpc",
+                "breaker": {"min_requests": 1, "error_percent": 1, "open": "1h"},
+            }],
+            "routes": [{"name": "r", "match": {"path_prefix": "/"}, "upstream": "u", "timeouts": {"total": total}}],
+        })
+    };
+    let gateway = Gateway::start(words("60s"));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    // By this gateway's clock and by the upstream's. Then the route's own is over, and the next finds the breaker open.
+    for (timeout, expected) in [("50m", "4"), ("40S", "4"), ("50m", "4"), ("1H", "4"), ("1H", "14")] {
+        if timeout == "1H" {
+            gateway.proxy.publish(rules(words("200ms")));
+        }
+        let answer = soon("an answer", client.send_request(call(timeout))).await.unwrap();
+        assert_eq!(status_of(answer).await, expected, "{timeout}");
+    }
+}
+
 /// Of a length that nobody says before, since HTTP/1.1 has trailers behind chunks only.
 fn with_trailers(data: Bytes, trailers: HeaderMap) -> impl http_body::Body<Data = Bytes, Error = Infallible> + Unpin {
     StreamBody::new(futures_util::stream::iter([Ok(Frame::data(data)), Ok(Frame::trailers(trailers))]))
