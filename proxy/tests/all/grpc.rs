@@ -9,7 +9,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn call(timeout: &str) -> Request<Full<Bytes>> {
     Request::post("http://a/s.S/M")
@@ -111,6 +114,35 @@ async fn mirror() -> std::net::SocketAddr {
         Response::builder().header("trailer", "x-sum, x-mine").body(body).unwrap()
     })
     .await
+}
+
+#[tokio::test]
+async fn trailers_of_answers_say_nothing_that_heads_say() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            let count = stream.read(&mut head).await.unwrap();
+            let more = if head[..count].starts_with(b"GET /more") { "x-a: 1\r\n" } else { "" };
+            let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n";
+            let trailers = format!("connection: close\r\ncontent-length: 9\r\nupgrade: x\r\n{more}\r\n");
+            stream.write_all(format!("{answer}{trailers}").as_bytes()).await.unwrap();
+        }
+    });
+    let gateway = Gateway::start(json!({
+        "upstreams": [{"name": "u", "targets": [target.to_string()], "protocol": "http1"}],
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "u"}],
+    }));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    for (path, expected) in [("more", &["x-a"][..]), ("none", &[])] {
+        let request = Request::get(format!("http://a/{path}")).body(Full::default()).unwrap();
+        let answer = soon("an answer", client.send_request(request)).await.unwrap();
+        let collected = soon("the body", answer.into_body().collect()).await.unwrap();
+        let trailers = collected.trailers().cloned().unwrap_or_default();
+        assert_eq!(trailers.keys().map(|it| it.as_str()).collect::<Vec<_>>(), expected, "{path}");
+        assert_eq!(collected.to_bytes(), "ab", "{path}");
+    }
 }
 
 #[tokio::test]
