@@ -74,6 +74,11 @@ pub(crate) enum Consulted {
 impl Question {
     pub(crate) fn new(record: &Record, upstream: &Name, parts: &Parts, place: &Place<'_>, has_body: bool) -> Self {
         let Place { tls, host, port, path, query } = place;
+        // One name for what purges and changes. Answers are kept apart: some link to it as it came.
+        let (host, dot) = match host.strip_suffix('.') {
+            Some(host) => (host, "."),
+            None => (*host, ""),
+        };
         let url = match query {
             Some(query) => format!("{host}{path}?{query}"),
             None => format!("{host}{path}"),
@@ -82,7 +87,7 @@ impl Question {
         let scheme = if *tls { "https" } else { "http" };
         let port = port.unwrap_or(if *tls { 443 } else { 80 });
         let with_credentials = record.identity.is_some() || parts.headers.contains_key(header::AUTHORIZATION);
-        Self { url, way: format!("{route} {upstream} {scheme} {port}"), with_credentials, has_body }
+        Self { url, way: format!("{route} {upstream} {scheme} {port}{dot}"), with_credentials, has_body }
     }
 }
 
@@ -111,7 +116,7 @@ pub(crate) async fn consult(
     let mut landed = false;
     loop {
         // What comes after this is not kept if something is purged meanwhile.
-        let purged = store.purged();
+        let purged = store.purged(&question.url);
         let now = Instant::now();
         let found = store.find(&question.url, &question.way, headers);
         let way = found.as_ref().map(|stored| use_of(stored, &asked, policy, now));

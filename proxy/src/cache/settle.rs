@@ -363,14 +363,14 @@ impl Question {
             return;
         }
         let store = &worker.shared.cache;
-        store.forget(&self.url);
+        store.changed(&self.url);
         let host = self.url.split('/').next().unwrap_or_default();
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             let uri = response.headers().get(name).and_then(|value| value.to_str().ok());
             let uri = uri.and_then(|text| text.parse::<http::Uri>().ok());
             let here = |uri: &http::Uri| uri.host().is_none_or(|it| it.eq_ignore_ascii_case(host));
             if let Some(target) = uri.as_ref().filter(|uri| here(uri)).and_then(|uri| uri.path_and_query()) {
-                store.forget(&format!("{host}{target}"));
+                store.changed(&format!("{host}{target}"));
             }
         }
     }
