@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{support::*, tls::*};
+use crate::{support::*, tls::*, world::World};
 
 fn http(name: &str, address: SocketAddr) -> serde_json::Value {
     json!({ "name": name, "address": address.to_string(), "protocol": "http" })
@@ -166,6 +166,28 @@ async fn bytes_go_to_one_upstream_and_a_dead_target_gives_way() {
         assert_eq!(raw(tcp, "hello").await, "db hello");
     }
     it.gateway.metric_becomes("quorumgate_http_tunnels_open", 0).await;
+}
+
+#[tokio::test]
+async fn a_ban_holds_for_bytes_that_are_none_of_ours() {
+    let tcp = address();
+    let words = json!({
+        "upstreams": [{ "name": "db", "targets": [named("db").await.to_string()] }],
+        "listeners": [{ "name": "t", "address": tcp.to_string(), "protocol": "tcp", "upstream": "db" }],
+    });
+    let world = World::new(words.clone()).await;
+    world.gateway.proxy.listeners().publish(&state(words).resources, &Arc::default());
+    assert_eq!(raw(tcp, "hello").await, "db hello");
+    let mut under_way = TcpStream::connect(tcp).await.unwrap();
+    under_way.write_all(b"hell").await.unwrap();
+    world.gateway.metric_becomes("quorumgate_http_tunnels_open", 1).await;
+    world.ban("127.0.0.0/8");
+    let mut rest = Vec::new();
+    // An end or a reset.
+    let _ = soon("the connection ends", under_way.read_to_end(&mut rest)).await;
+    assert_eq!(raw(tcp, "hello").await, "");
+    world.gateway.metric_becomes("quorumgate_rejects_total{reason=\"banned\"}", 2).await;
+    assert!(rest.is_empty());
 }
 
 #[tokio::test]
