@@ -35,10 +35,19 @@ pub(crate) async fn by_server_name(conn: &Rc<Conn>, mut stream: TcpStream, other
     let Ok(Some((name, hello))) = timeout(limit, passthrough::hello(&mut stream)).await else {
         return conn.worker.metrics.reject("tls_handshake");
     };
-    let names = conn.worker.server_names.of(&conn.worker.shared.ruleset.load_full());
-    let found = name
-        .as_deref()
-        .and_then(|name| names.find(name, conn.peer.ip().to_canonical(), conn.listener.reception.load().name.as_ref()));
+    // Neither rules nor names are kept for as long as the connection goes on.
+    let found = {
+        let shared = &conn.worker.shared;
+        let (rules, client_ip) = (shared.ruleset.load_full(), conn.peer.ip().to_canonical());
+        let names = conn.worker.server_names.of(&rules);
+        let by = conn.listener.reception.load_full();
+        let way = name.as_deref().and_then(|name| names.find(name, client_ip, by.name.as_ref()));
+        let place = |it| shared.directory.geo.place(it);
+        if way.is_some_and(|way| rules.shut_out(&way.rule, client_ip, place).is_some()) {
+            return conn.worker.metrics.reject("ip_denied");
+        }
+        way.map(|way| way.upstream.clone())
+    };
     match found.as_ref().or(otherwise) {
         Some(upstream) => to_upstream(conn, stream, upstream, hello).await,
         None => conn.worker.metrics.reject("no_route"),

@@ -178,6 +178,7 @@ async fn a_ban_holds_for_bytes_that_are_none_of_ours() {
     let world = World::new(words.clone()).await;
     world.gateway.proxy.listeners().publish(&state(words).resources, &Arc::default());
     assert_eq!(raw(tcp, "hello").await, "db hello");
+    world.gateway.metric_becomes("quorumgate_http_tunnels_open", 0).await;
     let mut under_way = TcpStream::connect(tcp).await.unwrap();
     under_way.write_all(b"hell").await.unwrap();
     world.gateway.metric_becomes("quorumgate_http_tunnels_open", 1).await;
@@ -194,14 +195,18 @@ async fn a_ban_holds_for_bytes_that_are_none_of_ours() {
 async fn tls_passes_through_by_its_server_name() {
     let ca = Authority::new("passthrough");
     let (inner, outer) = (address(), address());
-    let own = ca.server(&["db.acme.test"]);
+    let own = ca.server(&["db.acme.test", "shut.acme.test"]);
     // The upstream that ends TLS is a listener of the same gateway.
     let it = Listening::new(json!({
         "upstreams": [
             { "name": "inside", "targets": [inner.to_string()] },
             { "name": "plain", "targets": [named("plain").await.to_string()] },
         ],
-        "routes": [{ "name": "db", "match": { "sni": ["db.acme.test"] }, "upstream": "inside" }],
+        "policies": [{ "name": "office", "ip": { "allow": ["10.0.0.0/8"] } }],
+        "routes": [
+            { "name": "db", "match": { "sni": ["db.acme.test"] }, "upstream": "inside" },
+            { "name": "shut", "match": { "sni": ["shut.acme.test"] }, "upstream": "inside", "policies": ["office"] },
+        ],
         "certificates": [certificate("own", &[], &own)],
         "listeners": [
             { "name": "in", "address": inner.to_string(), "protocol": "https", "certificates": ["own"] },
@@ -213,6 +218,8 @@ async fn tls_passes_through_by_its_server_name() {
     let (answer, stream) = client.ask(outer, "db.acme.test").await.unwrap();
     assert_eq!((status(&answer), leaf_of(&stream)), (200, own.der.clone()));
     assert!(client.ask(outer, "other.acme.test").await.is_err());
+    assert!(client.ask(outer, "shut.acme.test").await.is_err(), "its policy lets nobody in from here");
+    it.gateway.metric_becomes("quorumgate_rejects_total{reason=\"ip_denied\"}", 1).await;
     assert_eq!(raw(outer, "GET / HTTP/1.1\r\n\r\n").await, "", "what is no TLS goes nowhere");
     it.gateway.metric_becomes("quorumgate_rejects_total{reason=\"no_route\"}", 1).await;
 }
