@@ -169,6 +169,26 @@ async fn bytes_go_to_one_upstream_and_a_dead_target_gives_way() {
 }
 
 #[tokio::test]
+async fn a_client_is_kept_with_its_target_by_its_address() {
+    let tcp = address();
+    let mut targets = Vec::new();
+    for name in ["a", "b", "c"] {
+        targets.push(named(name).await.to_string());
+    }
+    let _it = Listening::new(json!({
+        "upstreams": [{ "name": "db", "targets": targets, "balance": { "policy": "maglev", "hash_on": "ip" } }],
+        "listeners": [{ "name": "t", "address": tcp.to_string(), "protocol": "tcp", "upstream": "db" }],
+    }))
+    .await;
+    let first = raw(tcp, "hello").await;
+    assert!(first.ends_with(" hello"), "{first}");
+    // By chance it would be so once in 3^20.
+    for _ in 0..20 {
+        assert_eq!(raw(tcp, "hello").await, first);
+    }
+}
+
+#[tokio::test]
 async fn a_ban_holds_for_bytes_that_are_none_of_ours() {
     let tcp = address();
     let words = json!({
