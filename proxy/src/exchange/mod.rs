@@ -608,6 +608,11 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
         false => (),
     }
     record.event_stream = is_event_stream(headers);
+    if (record.event_stream || switches) && record.live.is_none() {
+        // It may last: a ban of its address ends it, and the end of its node.
+        let grant = Grant { client_ip: record.client_ip, identity: None, fresh_only: false, ends_at: None };
+        record.live = Some(Live::enter(&record.conn.worker, grant));
+    }
     record.answered(response.status());
     let (mut head, body) = response.into_parts();
     match body {

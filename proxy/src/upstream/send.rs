@@ -701,7 +701,7 @@ impl Exchange<'_> {
 }
 
 /// None: nothing keeps this caller with a target.
-fn key(config: &Upstream, caller: &Caller<'_>, headers: &HeaderMap) -> Option<u64> {
+pub(super) fn key(config: &Upstream, caller: &Caller<'_>, headers: &HeaderMap) -> Option<u64> {
     use quorumgate_model::resource::BalancePolicy;
     match (&config.balance.hash_on, config.balance.policy) {
         (Some(on), _) => affinity::key(on, caller, headers),

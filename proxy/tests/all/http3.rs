@@ -248,6 +248,35 @@ async fn draining_says_goaway_and_lets_requests_end() {
     soon("the connection ends", client.connection.closed()).await;
 }
 
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_exchanges() {
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let silent = {
+        let begun = begun.clone();
+        upstream(move |_| {
+            let begun = begun.clone();
+            async move {
+                begun.notify_one();
+                std::future::pending::<Response<http_body_util::Full<Bytes>>>().await
+            }
+        })
+        .await
+    };
+    let gate = Gate::new().await;
+    let mut words = words(gate.at, &gate.own);
+    words["upstreams"] = json!([{ "name": "silent", "targets": [silent.to_string()] }]);
+    words["routes"] = json!([{ "name": "silent", "match": { "path_exact": "/silent" }, "upstream": "silent" }]);
+    gate.it.publish(words);
+    let client = gate.client().await;
+    let connection = client.connection.clone();
+    let asking = tokio::spawn(async move { client.get("/silent").await });
+    soon("the request is there", begun.notified()).await;
+    assert_eq!(gate.it.gateway.metric("quorumgate_http_requests_in_flight"), 1);
+    connection.close(0u32.into(), b"");
+    assert!(asking.await.unwrap().is_err());
+    gate.it.gateway.metric_becomes("quorumgate_http_requests_in_flight", 0).await;
+}
+
 /// What passed a wire: the first byte of each datagram and its length, by direction.
 #[derive(Clone, Default)]
 struct Wire {
