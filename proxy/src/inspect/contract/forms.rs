@@ -135,9 +135,7 @@ pub(super) fn parts(
     if let Some(found) = multipart::says_twice(headers, bytes) {
         return Err(vec![found]);
     }
-    let Some(mut parts) = multipart::parts(headers, bytes) else {
-        return Err(syntax("Content-Type names no boundary between parts".to_owned()));
-    };
+    let mut parts = multipart::parts(headers, bytes).map_err(|detail| syntax(detail.to_owned()))?;
     // All of it is there: nothing is waited for.
     let by_name = match walk(&mut parts).now_or_never() {
         Some(Ok(by_name)) => by_name?,

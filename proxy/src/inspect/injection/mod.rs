@@ -150,7 +150,7 @@ impl<'p> Scan<'p> {
 
     /// Names, names of files, and what is no file. False: nobody can tell where one ends, or what one is called.
     fn parts(&mut self, headers: &HeaderMap, bytes: &Bytes) -> bool {
-        let Some(mut parts) = multipart::parts(headers, bytes) else { return false };
+        let Ok(mut parts) = multipart::parts(headers, bytes) else { return false };
         let mut place = 0;
         // All of it is there: nothing is waited for.
         let walked = async {
