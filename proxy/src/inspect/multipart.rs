@@ -4,13 +4,14 @@ use std::{borrow::Cow, convert::Infallible, future::ready};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
-use http::{HeaderMap, header};
-use multer::Multipart;
+use http::{HeaderMap, HeaderName, header};
+use multer::{Field, Multipart};
 use quorumgate_model::resource::MultipartPolicy;
 
 use super::{
     disposition::{Disposition, parameters},
     found::{ERRORS_MAX, Step, Violation, pointer},
+    media::Media,
 };
 
 /// Header fields of one part.
@@ -115,6 +116,13 @@ pub(super) fn says_twice(headers: &HeaderMap, bytes: &[u8]) -> Option<Violation>
     None
 }
 
+/// In a coding of its own (Content-Transfer-Encoding): a server may read other bytes out of it than stand there.
+pub(super) fn is_coded(field: &Field<'_>) -> bool {
+    const CODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
+    let is_plain = |value: &[u8]| ["7bit", "8bit", "binary"].iter().any(|it| value.eq_ignore_ascii_case(it.as_bytes()));
+    field.headers().get_all(CODING).iter().any(|it| !is_plain(it.as_bytes().trim_ascii()))
+}
+
 async fn walk(
     parts: &mut Multipart<'static>,
     limits: &MultipartPolicy,
@@ -146,6 +154,12 @@ async fn walk(
         files += u32::from(named.file_name().is_some());
         if files == limits.max_files + 1 && named.file_name().is_some() {
             find(&step, "max_files", format!("there are more than {} files", limits.max_files).into());
+        }
+        if is_coded(&field) {
+            find(&step, "encoding", "the part is in a coding of its own (Content-Transfer-Encoding)".into());
+        }
+        if Media::of(field.headers()).is_foreign() {
+            find(&step, "encoding", "the part is in a charset that is not looked into".into());
         }
         let mut size = 0;
         while let Some(chunk) = field.chunk().await? {
@@ -197,6 +211,21 @@ mod tests {
         check(KIND, part("name=\"a\"", "1"), &[("syntax", "")]);
         check(KIND, "no parts".into(), &[("syntax", "")]);
         check(KIND, "--X\r\nContent-Disposition\r\n\r\n1\r\n--X--".into(), &[("syntax", "")]);
+    }
+
+    #[test]
+    fn a_part_that_a_server_reads_other_bytes_out_of_is_told() {
+        for field in [
+            "Content-Transfer-Encoding: base64",
+            "content-transfer-encoding: quoted-printable",
+            "Content-Type: text/plain; charset=ibm037",
+        ] {
+            let body = part(&format!("name=n\r\n{field}"), "YQ==");
+            check(KIND, format!("{body}--X--\r\n"), &[("encoding", "/n")]);
+        }
+        let plain =
+            part("name=n\r\nContent-Transfer-Encoding: 8bit\r\nContent-Type: text/plain; charset=ISO-8859-1", "1");
+        check(KIND, format!("{plain}--X--\r\n"), &[]);
     }
 
     #[test]
