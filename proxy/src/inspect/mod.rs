@@ -180,6 +180,13 @@ async fn look_through(
     if takers.is_empty() {
         return nobodys(record, all).map(|()| None);
     }
+    if media.is_foreign() {
+        for it in &takers {
+            let policy = || it.it.policy.name.clone();
+            it.unseen(record, "charset", || Refusal::TypeNotTaken { policy: policy(), rule: "charset" })?;
+        }
+        return Ok(None);
+    }
     let bound = Bound::of(&takers);
     if body_bytes > bound.bytes_max {
         bound.exceeded(record, &takers)?;
