@@ -6,7 +6,7 @@ use std::{
 };
 
 use quorumgate_model::{credential::Standing, revocation::SelectorKind};
-use quorumgate_proxy::portal::desk::{Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question, Reply};
+use quorumgate_proxy::portal::desk::{Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question, Reply, Visitor};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -507,4 +507,46 @@ async fn a_session_that_ends_while_its_form_is_on_its_way_changes_nothing() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.is_empty() || status(&answer) == 401, "{answer}");
     assert_eq!(asked.lock().unwrap().len(), before);
+}
+
+#[tokio::test]
+async fn who_is_shut_out_while_a_question_waits_is_known_to_whoever_answers_it() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let asked = Arc::<Mutex<Vec<Visitor>>>::default();
+    let heard = asked.clone();
+    world.answer(move |visitor, _| {
+        heard.lock().unwrap().push(visitor.clone());
+        Ok(Reply::Keys(Vec::new()))
+    });
+    let cookie = cookie(&signed_in(&world, &provider).await);
+    check_page(&get(&world, "/keys", &[&cookie]).await, 200);
+    let visitor = asked.lock().unwrap().pop().unwrap();
+    let directory = world.gateway.proxy.directory();
+    assert_eq!((visitor.subject(), visitor.is_shut_out(&directory)), (Some("ann"), false));
+    let login = provider.auth();
+    let issuer = login["oidc_login"]["issuer"].as_str().unwrap();
+    world.revoke_before(SelectorKind::Subject, issuer.as_bytes(), b"ann", Some(now_s() + 1));
+    assert!(visitor.is_shut_out(&directory));
+}
+
+#[tokio::test]
+async fn who_is_banned_while_a_question_waits_is_told_so() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let asked = Arc::<Mutex<Vec<Visitor>>>::default();
+    let heard = asked.clone();
+    world.answer(move |visitor, _| {
+        heard.lock().unwrap().push(visitor.clone());
+        Err(NotDone::ShutOut)
+    });
+    let cookie = cookie(&signed_in(&world, &provider).await);
+    let answer = get(&world, "/keys", &[&cookie]).await;
+    check_page(&answer, 403);
+    assert!(answer.contains("while this waited"), "{answer}");
+    let visitor = asked.lock().unwrap().pop().unwrap();
+    let directory = world.gateway.proxy.directory();
+    assert!(!visitor.is_shut_out(&directory));
+    world.ban("consumer:acme");
+    assert!(visitor.is_shut_out(&directory));
 }
