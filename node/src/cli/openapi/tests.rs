@@ -195,6 +195,20 @@ fn no_route_is_open_because_its_security_could_not_be_translated() {
     refused(&asks(basic.clone(), json!([{ "s": [] }, {}])), "--open", &["optional", "--no-auth"]);
     refused(&asks(basic.clone(), json!([{ "s": [], "t": [] }, { "s": [] }])), "", &["more than one credential"]);
     refused(&asks(basic.clone(), json!([{ "s": ["a"] }, { "t": [] }])), "", &["--no-scopes"]);
+    let others = asks(basic.clone(), json!([{ "s": ["read"] }, { "t": ["admin"] }]));
+    for flags in ["", "--auth s=idp --auth t=partner"] {
+        refused(&others, flags, &["getX", "other scopes are asked of one credential than of another", "--no-scopes"]);
+    }
+    refused(&others, "--auth s=idp --auth t=partner", &["idp with read; partner with admin"]);
+    let (file, _) = printed(&others, "--auth s=idp --auth t=partner --no-scopes");
+    assert_eq!(file["routes"][0].get("authorize"), None);
+    // One auth for both, or the same of each, can be said.
+    let (file, _) = printed(&others, "--auth s=idp --auth t=idp");
+    let either = json!([{ "allow": { "scopes_all": ["admin"] } }, { "allow": { "scopes_all": ["read"] } }]);
+    assert_eq!((&file["routes"][0]["auth"], &file["routes"][0]["authorize"]), (&json!({ "any_of": ["idp"] }), &either));
+    let same = asks(basic.clone(), json!([{ "s": ["read"] }, { "t": ["read"] }]));
+    let (file, _) = printed(&same, "--auth s=idp --auth t=partner");
+    assert_eq!(file["routes"][0]["authorize"], json!([{ "allow": { "scopes_all": ["read"] } }]));
     refused(&asks(basic.clone(), by_s.clone()), "--auth x=y", &["found the scheme \"x\"; allowed: s, t"]);
     let (file, _) = printed(&asks(basic.clone(), json!([{ "s": [], "t": [] }])), "");
     assert_eq!(file["routes"][0]["auth"], json!({ "all_of": ["a-s", "a-t"] }));
