@@ -448,3 +448,23 @@ fn what_stands_before_paths_and_who_may_ask_are_compared_too() {
     );
     assert_eq!(lint("--against x --auth key=keys", SHOP, &another), Ok(()));
 }
+
+#[test]
+fn what_stands_beside_a_parameter_stays() {
+    let check = |path: &str, expected: &str| {
+        let document = json!({
+            "openapi": "3.1.0", "info": { "title": "a" }, "servers": [{ "url": "http://u.test/v1" }],
+            "paths": { path: { "get": { "responses": {} } } },
+        });
+        let (file, notes) = printed(&document.to_string(), "--no-auth");
+        assert_eq!(notes, Vec::<String>::new(), "{path}");
+        assert_eq!(file["policies"][0]["contract"]["operations"][0]["path"], expected, "{path}");
+    };
+    check("/files/{name}.{ext}", "/v1/files/{name}.{ext}");
+    check("/f/.{a}", "/v1/f/.{a}");
+    check("/f/..{a}", "/v1/f/..{a}");
+    check("/f/{name}.", "/v1/f/{name}.");
+    check("/f/{a};{b}", "/v1/f/{a};{b}");
+    check("/f/{a}%7e%2d{b}", "/v1/f/{a}~-{b}");
+    check("/f/x.y", "/v1/f/x.y");
+}
