@@ -550,3 +550,35 @@ async fn who_is_banned_while_a_question_waits_is_told_so() {
     world.ban("consumer:acme");
     assert!(visitor.is_shut_out(&directory));
 }
+
+/// A contract, and the document of it; `import openapi` is held against the same.
+const DOCUMENTED: &str = include_str!("../data/portal-document.json");
+
+#[tokio::test]
+async fn the_document_says_how_things_are_written_and_what_is_asked_for_together() {
+    let documented: Value = serde_json::from_str(DOCUMENTED).unwrap();
+    let provider = Provider::start().await;
+    let contract = json!({"name": "search-contract", "contract": {"operations": documented["operations"]}});
+    let world = world(&provider, vec![contract, version("search-v1", json!({"api": "search", "version": "v1"}))]).await;
+    let with = |name: &str, auth: Value| {
+        let mut route = served(name, "/v1/search", &["search-v1", "search-contract"]);
+        route["auth"] = auth;
+        route
+    };
+    world.put(json!({
+        "auth": [{"name": "people", "basic": {}}],
+        "routes": [
+            with("search-all", json!({"all_of": ["keys", "people"]})),
+            with("search-any", json!({"any_of": ["keys"], "anonymous": "guest"})),
+        ],
+    }));
+    let answer = get(&world, "/apis/search/v1/openapi.json", &[]).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let document: Value = serde_json::from_str(body(&answer)).unwrap();
+    assert_eq!(document["paths"], documented["document"]["paths"]);
+    let security = document["security"].as_array().unwrap();
+    for it in [json!({"keys": [], "people": []}), json!({"keys": []}), json!({})] {
+        assert!(security.contains(&it), "{it} in {security:?}");
+    }
+    assert_eq!(security.len(), 3, "{security:?}");
+}

@@ -468,3 +468,14 @@ fn what_stands_beside_a_parameter_stays() {
     check("/f/{a}%7e%2d{b}", "/v1/f/{a}~-{b}");
     check("/f/x.y", "/v1/f/x.y");
 }
+
+/// What portals give out, and the contract that it is made of; the proxy's own tests make the one of the other.
+const DOCUMENTED: &str = include_str!("../../../../proxy/tests/data/portal-document.json");
+
+#[test]
+fn the_document_of_a_portal_becomes_the_contract_that_it_is_made_of() {
+    let documented: Json = serde_json::from_str(DOCUMENTED).unwrap();
+    let (file, notes) = printed(&documented["document"].to_string(), "--no-auth");
+    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!(file["policies"][0]["contract"]["operations"], documented["operations"]);
+}
