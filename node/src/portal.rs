@@ -49,18 +49,21 @@ const MINUTE: Duration = Duration::from_secs(60);
 const CONSUMERS_MAX: usize = 4_096;
 /// Credentials of one consumer that are looked at for one page; one that has more is not shown all.
 const LOOKED_AT_MAX: usize = 10_000;
+/// Of a person's subject in the audit trail.
+const SUBJECT_CHARS_MAX: usize = 128;
 /// Keys that one page shows.
 const SHOWN_MAX: usize = 250;
 
-pub fn start(tasks: &Tasks, consensus: Consensus, directory: &Directory) {
+pub fn start(tasks: &Tasks, consensus: Consensus, directory: &Arc<Directory>) {
     if let Some(asked) = directory.asked() {
-        let portal = Arc::new(Portal { consensus, pace: Mutex::default() });
+        let portal = Arc::new(Portal { consensus, directory: directory.clone(), pace: Mutex::default() });
         tasks.start("portals", run(portal, asked, tasks.stop()));
     }
 }
 
 struct Portal {
     consensus: Consensus,
+    directory: Arc<Directory>,
     pace: Mutex<Pace>,
 }
 
@@ -92,6 +95,9 @@ impl Portal {
         let (visitor, now) = (&asked.visitor, Instant::now());
         let is_write = !matches!(asked.question, Wanted::Keys { .. } | Wanted::Usage { .. });
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(&visitor.consumer, is_write, now)?;
+        if visitor.is_shut_out(&self.directory) {
+            return Err(NotDone::ShutOut);
+        }
         match &asked.question {
             Wanted::Keys { given } => Ok(Reply::Keys(self.keys(&visitor.consumer, given.as_ref()))),
             Wanted::Create { scopes, label, given } => self.create(visitor, scopes, label, given).await,
@@ -124,7 +130,7 @@ impl Portal {
             keys_max: Some(given.max),
         };
         self.propose(visitor, request_id, Body::CreateCredentials([new].into())).await?;
-        Ok(Reply::Made { id, secret })
+        self.told(visitor, id, secret).await
     }
 
     async fn rotate(&self, visitor: &Visitor, id: CredentialId, given: &PortalKeys) -> Done {
@@ -137,7 +143,16 @@ impl Portal {
         let (secret, new_id, kind) = self.made(request_id, old.env())?;
         let rotate = RotateCredential { id, new_id, kind, overlap: OVERLAP.0, keys_max: Some(given.max) };
         self.propose(visitor, request_id, Body::RotateCredential(rotate)).await?;
-        Ok(Reply::Made { id: new_id, secret })
+        self.told(visitor, new_id, secret).await
+    }
+
+    /// A key whose owner was shut out while it was made ends, as nobody is shown it.
+    async fn told(&self, visitor: &Visitor, id: CredentialId, secret: String) -> Done {
+        if visitor.is_shut_out(&self.directory) {
+            self.propose(visitor, Uuid::new_v4(), Body::SetCredentialState { id, to: Decided::Revoked }).await?;
+            return Err(NotDone::ShutOut);
+        }
+        Ok(Reply::Made { id, secret })
     }
 
     /// Any key of the consumer, whoever made it: one that leaked must end.
@@ -155,7 +170,7 @@ impl Portal {
 
     async fn propose(&self, visitor: &Visitor, request_id: Uuid, body: Body) -> Result<(), NotDone> {
         let actor = Actor {
-            name: format!("portal/{}", visitor.consumer),
+            name: actor_name(&visitor.consumer, visitor.subject()),
             source: visitor.client_ip.to_string(),
             rpc: format!("route {}", visitor.route),
             owner_scope: String::new(),
@@ -234,6 +249,21 @@ impl Portal {
         shown.calls = sums.into_iter().map(calls).collect();
         shown
     }
+}
+
+/// The person behind the consumer, where the provider names one.
+fn actor_name(consumer: &Name, subject: Option<&str>) -> String {
+    let mut name = format!("portal/{consumer}");
+    if let Some(subject) = subject {
+        name.push('/');
+        for it in subject.chars().take(SUBJECT_CHARS_MAX) {
+            match it.is_control() {
+                true => name.extend(it.escape_default()),
+                false => name.push(it),
+            }
+        }
+    }
+    name
 }
 
 /// Whose use a limit counts, where that is a consumer's own affair.
@@ -337,6 +367,17 @@ mod tests {
     use quorumgate_model::credential::CredentialState;
 
     use super::*;
+
+    #[test]
+    fn the_audit_trail_names_the_person() {
+        let check = |subject: Option<&str>, expected: &str| {
+            assert_eq!(actor_name(&"acme".parse().unwrap(), subject), expected);
+        };
+        check(None, "portal/acme");
+        check(Some("alice"), "portal/acme/alice");
+        check(Some("a\nb\u{1b}"), "portal/acme/a\\nb\\u{1b}");
+        check(Some(&"é".repeat(SUBJECT_CHARS_MAX + 1)), &format!("portal/acme/{}", "é".repeat(SUBJECT_CHARS_MAX)));
+    }
 
     #[test]
     fn a_consumer_writes_so_often_in_a_minute_and_not_more() {

@@ -54,24 +54,12 @@ pub(super) struct Ways<'a> {
 }
 
 impl Ways<'_> {
-    fn auth(&self, name: &Name) -> Option<&Arc<Auth>> {
+    pub(super) fn auth(&self, name: &Name) -> Option<&Arc<Auth>> {
         let key = resource::Key { kind: Kind::Auth, name: name.clone() };
         match &self.resources.get(&key)?.resource {
             Resource::Auth(it) => Some(it),
             _ => None,
         }
-    }
-
-    /// Of all its routes, each once.
-    pub(super) fn auths(&self) -> Vec<&Arc<Auth>> {
-        let mut all: Vec<&Arc<Auth>> = Vec::new();
-        let named = self.entry.routes.iter().filter_map(|it| it.auth.as_ref()).flat_map(|it| &it.names);
-        for auth in named.filter_map(|name| self.auth(name)) {
-            if !all.iter().any(|it| it.name == auth.name) {
-                all.push(auth);
-            }
-        }
-        all
     }
 }
 
