@@ -254,3 +254,50 @@ fn many_rules_that_are_not_understood_are_closed_and_not_lost() {
     let gateway = Compiled::of(&resources);
     assert!((0..40).all(|it| gateway.ask("GET", "a.test", &format!("/p{it}"), &[], Some("k8s-80")) != "none"));
 }
+
+/// Who takes this request asks its callers for something, or lets nobody in.
+#[track_caller]
+fn kept(from: ConvertFrom, text: &str, host: &str, path: &str) {
+    let (resources, reported) = convert(from, text);
+    let listener = (from == ConvertFrom::GatewayApi).then_some("k8s-80");
+    let taken = Compiled::of(&resources).ask("GET", host, path, &[("x-t", "ac")], listener);
+    let is_kept = taken == "none" || is_closed(route(&resources, &taken)) || route(&resources, &taken).auth.is_some();
+    assert!(is_kept, "{taken} takes {host}{path}\n{}\n{}", shown(&resources), told(&reported));
+}
+
+fn kong_routes(routes: &str) -> String {
+    let routes = routes.lines().map(|it| format!("  - {{{it}}}\n")).collect::<String>();
+    format!("_format_version: '3.0'\nservices:\n- name: a\n  url: http://a.test:80\n  routes:\n{routes}")
+}
+
+fn apisix_routes(routes: &str) -> String {
+    let upstream = "upstream: {type: roundrobin, nodes: {'a.test:80': 1}}";
+    format!("routes:\n{}", routes.lines().map(|it| format!("- {{{it}, {upstream}}}\n")).collect::<String>())
+}
+
+#[test]
+fn a_closed_route_of_kong_is_asked_where_it_was() {
+    for (host, path, routes) in [
+        // Closed by an answer, a limit or a plugin that is not known, and of a match that cannot be said.
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: request-termination, config: {status_code: 403}}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: rate-limiting, config: {minute: 1}}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: of-our-own}]\n\
+             name: all, hosts: [a.test]",
+        ),
+    ] {
+        kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
+    }
+}
