@@ -241,7 +241,8 @@ impl<'d> Apisix<'d, '_> {
                     }
                     other => other.clone(),
                 };
-                if parsed == Uri::Unknown && !common::unsaid(uri, "a * that is not at the end", &mut effects) {
+                if matches!(parsed, Uri::Unknown(_)) && !common::unsaid(uri, "a * that is not at the end", &mut effects)
+                {
                     continue;
                 }
                 let mut route = RouteWords { name: name.to_owned(), rest: rest.clone(), ..RouteWords::default() };
@@ -319,7 +320,9 @@ fn fill(from: &Item<'_>, route: &mut RouteWords, uri: &Uri, matches: &Map<String
             route.beyond = Some((Json::Object(beyond), Map::new()));
             words.insert("path_prefix".into(), json!(text));
         }
-        Uri::Unknown => {}
+        Uri::Unknown(text) => {
+            drop(words.insert("path_regex".into(), json!(format!("{}.*", common::escaped(&canonical(text))))));
+        }
     }
     route.matches = Json::Object(words);
 }

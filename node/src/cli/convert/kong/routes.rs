@@ -20,6 +20,9 @@ pub(super) struct Found<'d> {
     service: Option<String>,
 }
 
+/// Goes before whatever else is asked of a request.
+const FIRST: i64 = i64::MAX;
+
 enum Path {
     Any,
     /// Of characters.
@@ -147,6 +150,8 @@ impl<'d> Kong<'d, '_> {
         }
         if let Some(expression) = it.get("expression") {
             it.skip_fields(&["priority"]);
+            // Where it stands among the others is not known, and it may have been before any of them.
+            parts.count = FIRST;
             if !common::unsaid(&expression, "an expression of the router", &mut effects) {
                 it.skip();
                 return Ok(());
@@ -285,7 +290,7 @@ impl<'d> Kong<'d, '_> {
                 Path::Prefix(text) => (0, text.len() as i64),
                 Path::Regex(text) => (1, text.len() as i64),
             };
-            let count = parts.count + i64::from(!listed.is_empty());
+            let count = parts.count.saturating_add(i64::from(!listed.is_empty()));
             let priority = if is_regex == 1 { regex_priority } else { 0 };
             route.order = vec![count, parts.headers, parts.plain_hosts, is_regex, priority, length];
             let mut effects = effects.clone();

@@ -297,7 +297,29 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: of-our-own}]\n\
              name: all, hosts: [a.test]",
         ),
+        // An expression, which says nothing of its place.
+        (
+            "a.test",
+            "/admin",
+            "name: admin, expression: 'http.path ^= \"/admin\"', priority: 100, plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
     ] {
         kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
     }
+}
+
+#[test]
+fn a_closed_route_of_apisix_is_asked_where_it_was() {
+    for (host, path, routes) in [
+        // A URI that cannot be said.
+        ("a.test", "/a/x/b", "id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
+    ] {
+        kept(ConvertFrom::Apisix, &apisix_routes(routes), host, path);
+    }
+    // It takes no more than what begins like it.
+    let (resources, _) = convert(
+        ConvertFrom::Apisix,
+        &apisix_routes("id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
+    );
+    assert_eq!(Compiled::of(&resources).ask("GET", "a.test", "/b", &[], None), "open");
 }
