@@ -170,6 +170,7 @@ impl<'d> Kong<'d, '_> {
         effects: &mut Effects,
     ) -> Outcome<bool> {
         let mut hosts: Vec<String> = Vec::new();
+        let mut is_plain = true;
         let listed = it.list("hosts")?;
         for host in &listed {
             let text = host.as_text()?;
@@ -177,6 +178,7 @@ impl<'d> Kong<'d, '_> {
             if port.is_some() {
                 host.differs("the port of a host is not looked at: name a listener (match.listeners) instead");
             }
+            is_plain &= !name.contains('*');
             if name.ends_with(".*") {
                 // What the route asks of callers must hold for these hosts too, and there is no other way to say them.
                 host.left_out("a host with * at its end: name each host");
@@ -199,8 +201,9 @@ impl<'d> Kong<'d, '_> {
             it.left_out("none of its hosts can be said here");
             return Ok(false);
         }
-        parts.count += i64::from(!hosts.is_empty());
-        parts.plain_hosts = i64::from(!hosts.is_empty() && !hosts.iter().any(|it| it.starts_with('*')));
+        // By what was listed: the route stands where it stood, whatever of that can be said.
+        parts.count += i64::from(!listed.is_empty());
+        parts.plain_hosts = i64::from(!listed.is_empty() && is_plain);
         if !hosts.is_empty() {
             matches.insert("hosts".into(), json!(hosts));
         }

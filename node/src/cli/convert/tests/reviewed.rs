@@ -303,6 +303,12 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "/admin",
             "name: admin, expression: 'http.path ^= \"/admin\"', priority: 100, plugins: [{name: key-auth}]\nname: all, paths: [/]",
         ),
+        // A host that cannot be said, and is one of what decides who is asked first.
+        (
+            "a.test",
+            "/admin",
+            "name: admin, hosts: ['a.*'], paths: [/admin], plugins: [{name: key-auth}]\nname: all, methods: [GET, POST], paths: [/]",
+        ),
     ] {
         kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
     }
