@@ -309,6 +309,12 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "/admin",
             "name: admin, hosts: ['a.*'], paths: [/admin], plugins: [{name: key-auth}]\nname: all, methods: [GET, POST], paths: [/]",
         ),
+        // What a prefix of characters takes, and a longer one of another route too.
+        (
+            "a.test",
+            "/administration",
+            "name: admin, hosts: [a.test], paths: [/admin], plugins: [{name: key-auth}]\nname: adminx, paths: [/administration]",
+        ),
     ] {
         kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
     }
