@@ -251,7 +251,8 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
             let is_twin = other.route.matches.path == it.route.matches.path && other.below.is_none();
             order::hosts_meet(&it.route.matches.hosts, &other.route.matches.hosts)
                 && order::paths_meet(&itself, &other.route.matches.path)
-                && !matches!(other.route.matches.path, PathPattern::Exact(_))
+                // One that is asked first has it in any case.
+                && (!matches!(other.route.matches.path, PathPattern::Exact(_)) || other.order <= it.order)
                 && (is_twin || other.protects)
         };
         // Those of the same object ask for the same.
