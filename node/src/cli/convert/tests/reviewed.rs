@@ -327,6 +327,12 @@ fn a_closed_route_of_apisix_is_asked_where_it_was() {
         ("a.test", "/a/x/b", "id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
         // What is above a prefix, where the host goes before the path.
         ("a.test", "/x", "id: open, host: a.test, uri: /x/*\nid: shut, uri: /x, plugins: {key-auth: {}}"),
+        // A host among the conditions, which does not go before the path.
+        (
+            "a.test",
+            "/x/secret",
+            "id: open, vars: [[host, '==', a.test]], uri: /x/*\nid: shut, uri: /x/secret, plugins: {key-auth: {}}",
+        ),
     ] {
         kept(ConvertFrom::Apisix, &apisix_routes(routes), host, path);
     }
