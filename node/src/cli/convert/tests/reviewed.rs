@@ -108,6 +108,7 @@ fn what_is_about_routes_of_the_gateway_api_closes_them() {
         "kind: AuthPolicy\nmetadata: {name: p, namespace: sec}\nspec: {targetRef: {kind: HTTPRoute, name: r, namespace: shop}}\n".to_owned(),
         "kind: AuthorizationPolicy\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
         "kind: RequestAuthentication\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
+        "kind: SecurityPolicy\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: other}], targetSelectors: [{kind: HTTPRoute, matchLabels: {app: r}}]}\n".to_owned(),
         "kind: ClientTrafficPolicy\nmetadata: {name: p, namespace: infra}\nspec: {tls: {clientValidation: {}}}\n".to_owned(),
         "kind: KongClusterPlugin\nmetadata: {name: p, labels: {global: 'true'}}\nplugin: key-auth\n".to_owned(),
         service.to_owned(),
