@@ -20,6 +20,9 @@ pub(super) struct Found<'d> {
     service: Option<String>,
 }
 
+/// Goes before whatever else is asked of a request.
+const FIRST: i64 = i64::MAX;
+
 enum Path {
     Any,
     /// Of characters.
@@ -147,6 +150,8 @@ impl<'d> Kong<'d, '_> {
         }
         if let Some(expression) = it.get("expression") {
             it.skip_fields(&["priority"]);
+            // Where it stands among the others is not known, and it may have been before any of them.
+            parts.count = FIRST;
             if !common::unsaid(&expression, "an expression of the router", &mut effects) {
                 it.skip();
                 return Ok(());
@@ -165,6 +170,7 @@ impl<'d> Kong<'d, '_> {
         effects: &mut Effects,
     ) -> Outcome<bool> {
         let mut hosts: Vec<String> = Vec::new();
+        let mut is_plain = true;
         let listed = it.list("hosts")?;
         for host in &listed {
             let text = host.as_text()?;
@@ -172,6 +178,7 @@ impl<'d> Kong<'d, '_> {
             if port.is_some() {
                 host.differs("the port of a host is not looked at: name a listener (match.listeners) instead");
             }
+            is_plain &= !name.contains('*');
             if name.ends_with(".*") {
                 // What the route asks of callers must hold for these hosts too, and there is no other way to say them.
                 host.left_out("a host with * at its end: name each host");
@@ -194,8 +201,9 @@ impl<'d> Kong<'d, '_> {
             it.left_out("none of its hosts can be said here");
             return Ok(false);
         }
-        parts.count += i64::from(!hosts.is_empty());
-        parts.plain_hosts = i64::from(!hosts.is_empty() && !hosts.iter().any(|it| it.starts_with('*')));
+        // By what was listed: the route stands where it stood, whatever of that can be said.
+        parts.count += i64::from(!listed.is_empty());
+        parts.plain_hosts = i64::from(!listed.is_empty() && is_plain);
         if !hosts.is_empty() {
             matches.insert("hosts".into(), json!(hosts));
         }
@@ -285,7 +293,7 @@ impl<'d> Kong<'d, '_> {
                 Path::Prefix(text) => (0, text.len() as i64),
                 Path::Regex(text) => (1, text.len() as i64),
             };
-            let count = parts.count + i64::from(!listed.is_empty());
+            let count = parts.count.saturating_add(i64::from(!listed.is_empty()));
             let priority = if is_regex == 1 { regex_priority } else { 0 };
             route.order = vec![count, parts.headers, parts.plain_hosts, is_regex, priority, length];
             let mut effects = effects.clone();

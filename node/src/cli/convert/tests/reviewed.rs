@@ -108,6 +108,7 @@ fn what_is_about_routes_of_the_gateway_api_closes_them() {
         "kind: AuthPolicy\nmetadata: {name: p, namespace: sec}\nspec: {targetRef: {kind: HTTPRoute, name: r, namespace: shop}}\n".to_owned(),
         "kind: AuthorizationPolicy\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
         "kind: RequestAuthentication\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
+        "kind: SecurityPolicy\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: other}], targetSelectors: [{kind: HTTPRoute, matchLabels: {app: r}}]}\n".to_owned(),
         "kind: ClientTrafficPolicy\nmetadata: {name: p, namespace: infra}\nspec: {tls: {clientValidation: {}}}\n".to_owned(),
         "kind: KongClusterPlugin\nmetadata: {name: p, labels: {global: 'true'}}\nplugin: key-auth\n".to_owned(),
         service.to_owned(),
@@ -253,4 +254,93 @@ fn many_rules_that_are_not_understood_are_closed_and_not_lost() {
     let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
     let gateway = Compiled::of(&resources);
     assert!((0..40).all(|it| gateway.ask("GET", "a.test", &format!("/p{it}"), &[], Some("k8s-80")) != "none"));
+}
+
+/// Who takes this request asks its callers for something, or lets nobody in.
+#[track_caller]
+fn kept(from: ConvertFrom, text: &str, host: &str, path: &str) {
+    let (resources, reported) = convert(from, text);
+    let listener = (from == ConvertFrom::GatewayApi).then_some("k8s-80");
+    let taken = Compiled::of(&resources).ask("GET", host, path, &[("x-t", "ac")], listener);
+    let is_kept = taken == "none" || is_closed(route(&resources, &taken)) || route(&resources, &taken).auth.is_some();
+    assert!(is_kept, "{taken} takes {host}{path}\n{}\n{}", shown(&resources), told(&reported));
+}
+
+fn kong_routes(routes: &str) -> String {
+    let routes = routes.lines().map(|it| format!("  - {{{it}}}\n")).collect::<String>();
+    format!("_format_version: '3.0'\nservices:\n- name: a\n  url: http://a.test:80\n  routes:\n{routes}")
+}
+
+fn apisix_routes(routes: &str) -> String {
+    let upstream = "upstream: {type: roundrobin, nodes: {'a.test:80': 1}}";
+    format!("routes:\n{}", routes.lines().map(|it| format!("- {{{it}, {upstream}}}\n")).collect::<String>())
+}
+
+#[test]
+fn a_closed_route_of_kong_is_asked_where_it_was() {
+    for (host, path, routes) in [
+        // Closed by an answer, a limit or a plugin that is not known, and of a match that cannot be said.
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: request-termination, config: {status_code: 403}}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: rate-limiting, config: {minute: 1}}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: of-our-own}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        // An expression, which says nothing of its place.
+        (
+            "a.test",
+            "/admin",
+            "name: admin, expression: 'http.path ^= \"/admin\"', priority: 100, plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
+        // A host that cannot be said, and is one of what decides who is asked first.
+        (
+            "a.test",
+            "/admin",
+            "name: admin, hosts: ['a.*'], paths: [/admin], plugins: [{name: key-auth}]\nname: all, methods: [GET, POST], paths: [/]",
+        ),
+        // What a prefix of characters takes, and a longer one of another route too.
+        (
+            "a.test",
+            "/administration",
+            "name: admin, hosts: [a.test], paths: [/admin], plugins: [{name: key-auth}]\nname: adminx, paths: [/administration]",
+        ),
+    ] {
+        kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
+    }
+}
+
+#[test]
+fn a_closed_route_of_apisix_is_asked_where_it_was() {
+    for (host, path, routes) in [
+        // A URI that cannot be said.
+        ("a.test", "/a/x/b", "id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
+        // What is above a prefix, where the host goes before the path.
+        ("a.test", "/x", "id: open, host: a.test, uri: /x/*\nid: shut, uri: /x, plugins: {key-auth: {}}"),
+        // A host among the conditions, which does not go before the path.
+        (
+            "a.test",
+            "/x/secret",
+            "id: open, vars: [[host, '==', a.test]], uri: /x/*\nid: shut, uri: /x/secret, plugins: {key-auth: {}}",
+        ),
+    ] {
+        kept(ConvertFrom::Apisix, &apisix_routes(routes), host, path);
+    }
+    // It takes no more than what begins like it.
+    let (resources, _) = convert(
+        ConvertFrom::Apisix,
+        &apisix_routes("id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
+    );
+    assert_eq!(Compiled::of(&resources).ask("GET", "a.test", "/b", &[], None), "open");
 }
