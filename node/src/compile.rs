@@ -3,7 +3,8 @@
 
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Auth, AuthKind, Guardrail, JwtKeys, LimitKind, Resource, Secret, VerifyingKey},
+    ledger::bucket::SLOTS_MAX,
+    resource::{Auth, AuthKind, Guardrail, JwtKeys, LIMIT_MAX, LimitKind, Resource, Secret, VerifyingKey},
     ruleset,
 };
 use quorumgate_proxy::{
@@ -33,9 +34,16 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
         Resource::Upstream(_) | Resource::Consumer(_) | Resource::Listener(_) | Resource::Tenant(_) => Ok(()),
         Resource::Limit(limit) => match &limit.kind {
             LimitKind::Calendar { zone, .. } => calendar::check(zone),
-            _ => Ok(()),
+            LimitKind::Sliding { limit, .. } | LimitKind::Concurrency { limit, .. } => slots("limit", *limit),
+            LimitKind::Bucket { rate, burst, .. } => slots("rate", *rate).and_then(|()| slots("burst", *burst)),
         },
     }
+}
+
+/// A node counts no more of one key; of a calendar's budget it never has all.
+fn slots(field: &str, found: u64) -> Result<(), Invalid> {
+    let allowed = || format!("1 to {SLOTS_MAX} with this kind; kind calendar takes up to {LIMIT_MAX}");
+    if found > u64::from(SLOTS_MAX) { Err(Invalid::field(field).found(found).allowed(allowed())) } else { Ok(()) }
 }
 
 fn guardrail(it: &Guardrail) -> Result<(), Invalid> {
@@ -96,6 +104,15 @@ mod tests {
         let zone = |zone: &str| json!({ "name": "a", "per": "global", "kind": "calendar", "limit": 1, "every": "day", "zone": zone });
         check(Kind::Limit, zone("America/New_York"), Ok(()));
         check(Kind::Limit, zone("America/Gotham"), Err("zone"));
+        let bucket = |rate: u64, burst: u64| json!({ "name": "a", "per": "global", "kind": "bucket", "rate": rate, "burst": burst });
+        check(Kind::Limit, bucket(268_435_455, 268_435_455), Ok(()));
+        check(Kind::Limit, bucket(268_435_456, 1), Err("rate"));
+        check(Kind::Limit, bucket(1, 268_435_456), Err("burst"));
+        let a_second = json!({ "name": "a", "per": "global", "limit": 1_000_000_000, "window": "1s" });
+        check(Kind::Limit, a_second, Err("limit"));
+        let a_day =
+            json!({ "name": "a", "per": "global", "kind": "calendar", "every": "day", "limit": 10_000_000_000_u64 });
+        check(Kind::Limit, a_day, Ok(()));
 
         let key = |algorithm: &str| {
             let key = json!({ "id": "k", "algorithm": algorithm, "public_key": ED25519, "consumer": "c" });

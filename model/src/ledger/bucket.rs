@@ -493,15 +493,13 @@ impl Bucket {
         self.swept.fetch_max(grain, Ordering::AcqRel);
     }
 
-    /// Adds free slots, unless the lease they belong to is over.
+    /// Adds free slots, unless the lease they belong to is over. Beyond what a bucket may have they are lost, which lets in fewer
+    /// and never more: what is given back and what is lent may meet in one of a calendar's, whose budget may be larger.
     fn free(&self, epoch: u16, count: u32) {
         let mut word = self.word.load(Ordering::Acquire);
         while epoch_of(word) == epoch {
-            assert!(
-                (word & FREE_MASK) + u64::from(count) <= u64::from(SLOTS_MAX),
-                "more free slots than any limit has"
-            );
-            let next = word + u64::from(count);
+            let room = u64::from(SLOTS_MAX).saturating_sub(word & FREE_MASK);
+            let next = word + u64::from(count).min(room);
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(newer) => word = newer,

@@ -163,3 +163,15 @@ proptest! {
         prop_assert!(densest(used, window) <= u64::from(all));
     }
 }
+
+#[test]
+fn what_there_is_no_room_for_is_lost_and_nothing_else_of_it_breaks() {
+    let (bucket, rest) = (Bucket::default(), Rest::spent());
+    bucket.grant(SLOTS_MAX, 1);
+    let taken = bucket.take(&rest, 7, 2).unwrap();
+    bucket.grant(5, 3);
+    bucket.put_back(&rest, taken);
+    assert_eq!(bucket.free_count(&rest, 4), u64::from(SLOTS_MAX));
+    assert!(bucket.take(&rest, SLOTS_MAX, 5).is_ok());
+    assert!(bucket.take(&rest, 1, 6).is_err());
+}
