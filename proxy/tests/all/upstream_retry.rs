@@ -213,6 +213,24 @@ fn a_body_that_stands_still_times_out() {
     });
 }
 
+#[test]
+fn a_stream_of_messages_may_stand_still() {
+    run(async {
+        for kind in ["text/event-stream", "application/grpc", "application/grpc+proto"] {
+            let origin = origin(move |mut stream, _| {
+                read_request(&mut stream);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 5\r\n\r\nhi");
+                stream.write_all(head.as_bytes()).unwrap();
+                let _ = stream.read(&mut [0; 1]);
+            });
+            let worker = with_timeouts(origin.address, |it| it.idle = Span::millis(50));
+            let response = worker.send(get()).await.unwrap();
+            let ended = tokio::time::timeout(Duration::from_millis(300), read(response)).await;
+            assert!(ended.is_err(), "{kind}: {ended:?}");
+        }
+    });
+}
+
 /// A listener whose queue is full lets further connects hang.
 #[test]
 fn a_connect_that_hangs_times_out() {
