@@ -92,6 +92,9 @@ impl From<hyper::Error> for Failure {
         if let Some(error) = of_tls(&error) {
             return Self::Tls(io::Error::other(error));
         }
+        if error.is_parse_too_large() {
+            return Self::Protocol("the response's head is too large, or has too many fields");
+        }
         if error.is_parse() {
             return Self::Protocol("the response cannot be parsed");
         }
