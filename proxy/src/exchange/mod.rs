@@ -632,7 +632,7 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::trailers;
 
+/// How long a stream of messages may be silent, such as a gRPC call in which the other side speaks.
+pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(300);
+
 pub struct Body {
     inner: Incoming,
     /// None once the body has ended, well or not.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{
     Body, Failure, Registry, affinity,
     balance::{Choice, Random},
-    body::Lease,
+    body::{Lease, STREAM_IDLE},
     breaker::{IsOpen, Passage},
     budget::Permit,
     endpoint::nanos,
@@ -36,6 +36,8 @@ use super::{
 };
 use crate::{
     body::{RequestBody, ResponseBody},
+    exchange::is_event_stream,
+    refusal::is_grpc,
     websocket,
 };
 
@@ -509,7 +511,10 @@ impl Exchange<'_> {
                     let tunnel = Tunnel::new(link, in_flight, rest);
                     return Ok(response.map(|_| ResponseBody::Tunnel(tunnel)));
                 }
-                let (lease, idle) = (Lease { link, in_flight }, self.config.timeouts.idle.0);
+                let headers = response.headers();
+                let is_stream = is_grpc(headers) || is_event_stream(headers);
+                let idle = self.config.timeouts.idle.0.max(if is_stream { STREAM_IDLE } else { Duration::ZERO });
+                let lease = Lease { link, in_flight };
                 let body = |inner| ResponseBody::Upstream(Body::new(inner, lease, now, idle, self.deadline));
                 Ok(response.map(body))
             }

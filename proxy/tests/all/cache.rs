@@ -121,6 +121,8 @@ async fn a_304_says_of_itself_what_its_200_does() {
                     "{accepts} {has}: {answer}"
                 );
             }
+            let head = ask(gateway.address, &format!("HEAD /{kind}"), &[accepts], "").await;
+            assert_eq!(field(&head, "vary"), varies.then_some("accept-encoding"), "{accepts}: {head}");
         }
     }
     assert_eq!(origin.asked(), 2);
