@@ -16,11 +16,11 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use h3::{error::Code, server::RequestResolver};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 use hyper::rt::Executor;
 pub(crate) use quinn::Incoming;
@@ -206,11 +206,17 @@ async fn send_interim(send: &mut SendStream, outbox: &Outbox) {
     }
 }
 
+/// What an answer without a date gets (RFC 9110 6.6.1); over HTTP/1 and 2 the library does it.
+fn date() -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())).expect("a date is ASCII")
+}
+
 /// A client that has given up this one answer is known by the first thing that cannot be sent; the record is closed when
 /// the answer is dropped.
 async fn answer(mut send: SendStream, response: Response<Answer>) {
     let (mut head, body) = response.into_parts();
     check::for_http3(&mut head.headers);
+    head.headers.entry(header::DATE).or_insert_with(date);
     let mut body = pin!(body);
     if send.send_response(Response::from_parts(head, ())).await.is_err() {
         return;

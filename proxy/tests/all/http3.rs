@@ -129,6 +129,7 @@ async fn a_request_over_http3_goes_the_way_of_all_others() {
     // What is refused is refused here too, by the same exit.
     let (response, body, _) = client.get("/%00").await.unwrap();
     assert_eq!(response.status(), 400);
+    assert!(response.headers()["date"].to_str().unwrap().ends_with(" GMT"));
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["code"], "bad_path");
     gate.it.gateway.metric_becomes("quorumgate_http_requests_in_flight", 0).await;
     let other = Request::get("https://other.test/").body(()).unwrap();
