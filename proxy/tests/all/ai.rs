@@ -756,7 +756,7 @@ async fn what_is_not_strict_takes_what_is_usual_and_owes_the_rest() {
 #[tokio::test]
 async fn who_leaves_pays_for_what_has_come_where_nothing_is_strict() {
     let one = Settings { workers: 1, ..settings() };
-    let world = with_ledger(one, json!({"strict": false}), Some(local(2_000)), |_| ()).await;
+    let world = with_ledger(one, json!({"strict": false, "max_tokens_max": 1_000}), Some(local(2_000)), |_| ()).await;
     for told in 1..=20 {
         assert_eq!(status(&world.chat("a say=5", json!({})).await), 200);
         world.settled(told, 0).await;
