@@ -201,7 +201,7 @@ impl Portal {
     async fn usage(&self, visitor: &Visitor, limits: &[Name], versions: &[Name]) -> OwnUsage {
         let (state, now_us) = (self.consensus.state(), self.consensus.clock_us());
         let good = keys_of(&state, &visitor.consumer).filter(|it| it.standing(now_us).is_good());
-        let ids: Vec<String> = good.take(SHOWN_MAX).map(|it| it.id.to_string()).collect();
+        let names: BTreeMap<String, String> = good.take(SHOWN_MAX).map(|it| (it.id.to_string(), called(it))).collect();
         let plan = plan_of(&state, &visitor.consumer);
         let question = |name: &Name| {
             let limit = usage::limit_named(&state, name)?;
@@ -210,7 +210,7 @@ impl Portal {
             }
             let keys = match by(limit)? {
                 By::Consumer => vec![visitor.consumer.to_string()],
-                By::Key => ids.clone(),
+                By::Key => names.keys().cloned().collect(),
             };
             let top = keys.len();
             (!keys.is_empty()).then(|| Question { limit: name.clone(), keys: Some(keys), top })
@@ -223,7 +223,7 @@ impl Portal {
                 let is_by_key = matches!(by(&report.limit), Some(By::Key));
                 shown.limits.extend(report.keys.iter().map(|it| LimitUse {
                     limit: report.limit.name.clone(),
-                    key: is_by_key.then(|| it.key.clone()),
+                    key: is_by_key.then(|| names.get(&it.key).unwrap_or(&it.key).clone()),
                     used: it.used,
                     of: it.limit,
                     resets_in: it.resets_in_us.map(Duration::from_micros),
@@ -307,17 +307,26 @@ fn is_given(key: &Credential, given: &PortalKeys, now_us: u64) -> bool {
     ends && key.scopes().iter().all(|scope| given.scopes.iter().any(|it| **it == **scope))
 }
 
-fn shown(it: &Credential, given: Option<&PortalKeys>, now_us: u64) -> OwnKey {
-    let prefix = match &it.kind {
+/// How it begins.
+fn prefix(it: &Credential) -> String {
+    match &it.kind {
         CredentialKind::ApiKey { prefix, .. } => format!("qg_{}_{}", it.env(), String::from_utf8_lossy(prefix)),
         CredentialKind::Basic(user) => user.name.clone(),
-    };
+    }
+}
+
+/// As its owner knows it.
+fn called(it: &Credential) -> String {
+    format!("{} {}…", it.label(), prefix(it)).trim_start().to_owned()
+}
+
+fn shown(it: &Credential, given: Option<&PortalKeys>, now_us: u64) -> OwnKey {
     let standing = it.standing(now_us);
     let ends = it.ends_at_us.filter(|_| standing.is_good());
     OwnKey {
         id: it.id,
         label: it.label().to_owned(),
-        prefix,
+        prefix: prefix(it),
         scopes: it.scopes().iter().map(|scope| scope.to_string()).collect(),
         standing,
         created_ms: it.created.get(),
@@ -390,6 +399,26 @@ mod tests {
         assert_eq!(pace.take(&acme, false, now), Ok(()), "to look is another matter");
         assert_eq!(pace.take(&"other".parse().unwrap(), true, now), Ok(()));
         assert_eq!(pace.take(&acme, true, now + MINUTE), Ok(()));
+    }
+
+    #[test]
+    fn usage_calls_a_key_what_its_owner_calls_it() {
+        let check = |label: &str, expected: &str| {
+            let grants = Grants { label: label.into(), ..Grants::default() };
+            let key = Credential {
+                id: "00000000000000ab".parse().unwrap(),
+                consumer: "acme".parse().unwrap(),
+                kind: CredentialKind::ApiKey { hash_rest: [1; 24], prefix: *b"abcdefgh" },
+                grants: Some(Arc::new(grants)),
+                created: Default::default(),
+                ends_at_us: None,
+                state: CredentialState::Active,
+                replaced_by: None,
+            };
+            assert_eq!(called(&key), expected);
+        };
+        check("mine", "mine qg_live_abcdefgh…");
+        check("", "qg_live_abcdefgh…");
     }
 
     #[test]

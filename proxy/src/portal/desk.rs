@@ -117,7 +117,7 @@ pub struct OwnUsage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitUse {
     pub limit: Name,
-    /// The id of the key that it is about; None: of all of the consumer's together.
+    /// Of the key that it is about, its label and how it begins; None: of all of the consumer's together.
     pub key: Option<String>,
     pub used: u64,
     pub of: u64,

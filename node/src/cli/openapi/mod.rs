@@ -371,7 +371,8 @@ fn full_path(base: &str, path: &str) -> Result<String, String> {
             if !literal.is_empty() {
                 // Beside a parameter a dot is no dot segment, nor is a `;` a segment without a name: a letter stands for it.
                 let before = if literal.len() == segment.len() { "/" } else { "/x" };
-                let canonical = canonical::path(&format!("{before}{literal}"), Slashes::Keep);
+                let raw = format!("{before}{literal}");
+                let canonical = canonical::path(&raw, Slashes::Keep);
                 let canonical = canonical.map_err(|why| format!("a path that requests can have: {why}"))?;
                 made += &canonical[before.len()..];
             }
