@@ -322,6 +322,28 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
 }
 
 #[test]
+fn a_closed_rule_of_the_gateway_api_keeps_its_paths() {
+    let route = |name: &str, rule: &str| {
+        ROUTE.replace("name: r,", &format!("name: {name},")).replace("rules: [{", &format!("rules: [{{{rule}"))
+    };
+    let shut = |path: &str| {
+        format!(
+            "matches: [{{path: {{value: {path}}}, headers: [{{name: x-t, type: RegularExpression, value: 'a(?!b).*'}}]}}], filters: \
+             [{{type: ExtensionRef}}], "
+        )
+    };
+    let text = route("app", "") + &route("shut", &shut("/admin"));
+    kept(ConvertFrom::GatewayApi, &text, "a.test", "/admin");
+    let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
+    assert_eq!(routes(&resources).iter().filter(|it| is_closed(it)).count(), 1, "{}", shown(&resources));
+    let open = "matches: [{path: {value: /admin}}], ";
+    for path in ["/admin", "/admin/secret"] {
+        let text = route("app", open) + &route("shut", &shut(path));
+        kept(ConvertFrom::GatewayApi, &text, "a.test", path);
+    }
+}
+
+#[test]
 fn a_closed_route_of_apisix_is_asked_where_it_was() {
     for (host, path, routes) in [
         // A URI that cannot be said.
