@@ -331,6 +331,18 @@ pub fn unsaid(it: &Item<'_>, what: &str, effects: &mut Effects) -> bool {
     true
 }
 
+/// Fields that are not known here.
+pub fn unread(fields: &[Item<'_>], effects: &mut Effects) {
+    for it in fields {
+        it.skip();
+        effects.close();
+        it.closed(format!(
+            "it is not known here, and may keep somebody out: routes that it is about let nobody in; see to it, then take the rule \
+             {CLOSED} away"
+        ));
+    }
+}
+
 /// Where a count is kept apart.
 pub fn per_ip() -> Json {
     json!({ "ip": 32, "ip6": 128 })

@@ -71,6 +71,30 @@ fn what_a_route_of_kong_asked_is_asked_or_nobody_comes_in() {
 }
 
 #[test]
+fn fields_that_are_not_known_may_keep_somebody_out() {
+    let text = kong("", "");
+    for text in [
+        text.replace("paths: [/a]", "paths: [/a], filter_chains: [{filters: [{name: f}]}]"),
+        text.replace("paths: [/a]", "paths: [/a], of_another_version: [x]"),
+        text.replace("  url:", "  filter_chains: [{filters: [{name: f}]}]\n  url:"),
+        text.replace("  url:", "  of_another_version: true\n  url:"),
+        kong("", "filter_chains: [{route: r, filters: [{name: f}]}]\n"),
+        kong("", "filter_chains: [{service: {name: a}, filters: [{name: f}]}]\n"),
+    ] {
+        closed(ConvertFrom::Kong, &text, &[]);
+    }
+    let off = kong("", "filter_chains: [{enabled: false, filters: [{name: f}]}]\n");
+    assert!(!is_closed(route(&convert(ConvertFrom::Kong, &off).0, "r")));
+    for (field, services) in [
+        ("of_another_version: true", ""),
+        ("service_id: s", "services: [{id: s, script: 'return'}]\n"),
+        ("service_id: s", "services: [{id: s, of_another_version: true}]\n"),
+    ] {
+        closed(ConvertFrom::Apisix, &apisix("", services).replace("uri: /a", &format!("uri: /a, {field}")), &[]);
+    }
+}
+
+#[test]
 fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
     let alice = "consumers: [{username: alice}]\n";
     for plugins in [
