@@ -1,5 +1,7 @@
 //! What a review found open that was closed at its source, each as a line.
 
+use quorumgate_model::{resource::LimitKind, units::Span};
+
 use super::*;
 use crate::cli::convert::effects::CLOSED;
 
@@ -389,4 +391,39 @@ fn a_closed_route_of_apisix_is_asked_where_it_was() {
         &apisix_routes("id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
     );
     assert_eq!(Compiled::of(&resources).ask("GET", "a.test", "/b", &[], None), "open");
+}
+
+#[test]
+fn limits_of_apisix_do_not_grow() {
+    let kind = |plugin: &str| {
+        let (resources, reported) = convert(ConvertFrom::Apisix, &apisix(plugin, ""));
+        let found = resources.iter().find_map(|it| match it {
+            Resource::Limit(it) => Some(it.kind.clone()),
+            _ => None,
+        });
+        (found, told(&reported), is_closed(route(&resources, "r")))
+    };
+    let days = |many: u64| Span::secs(many * 86_400);
+    for (plugin, expected, mention) in [
+        ("limit-count: {count: 1000, time_window: 2592000}", LimitKind::Sliding { limit: 1000, window: days(30) }, ""),
+        (
+            "limit-count: {count: 1000, time_window: 5356800}",
+            LimitKind::Sliding { limit: 500, window: days(31) },
+            "the limit is 500 in each",
+        ),
+        ("limit-req: {rate: 2, burst: 3}", LimitKind::Bucket { rate: 2, window: Span::secs(1), burst: 4 }, ""),
+        ("limit-req: {rate: 0.5, burst: 0}", LimitKind::Bucket { rate: 30, window: Span::secs(60), burst: 1 }, ""),
+        (
+            "limit-req: {rate: 0.001, burst: 0}",
+            LimitKind::Bucket { rate: 86, window: days(1), burst: 1 },
+            "the rate is 86 a day",
+        ),
+    ] {
+        let (found, told, _) = kind(plugin);
+        assert!(found == Some(expected.clone()) && told.contains(mention), "{plugin}: {found:?}\n{told}");
+    }
+    // What is less than one of anything.
+    for plugin in ["limit-count: {count: 1, time_window: 26784000}", "limit-req: {rate: 0.000001, burst: 0}"] {
+        assert!(kind(plugin).2, "{plugin}");
+    }
 }
