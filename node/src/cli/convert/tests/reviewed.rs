@@ -65,6 +65,8 @@ fn what_a_route_of_kong_asked_is_asked_or_nobody_comes_in() {
         ("{name: ip-restriction, _config: office}", String::new()),
         ("{name: ip-restriction}", String::new()),
         ("{name: key-auth}, {name: acl}", String::new()),
+        // No bytes at all, which would be no limit.
+        ("{name: request-size-limiting, config: {allowed_payload_size: 0}}", String::new()),
         ("{name: key-auth, config: {of_another_version: true}}", String::new()),
         ("{name: request-termination, consumer_group: nobody-knows}", String::new()),
     ] {
