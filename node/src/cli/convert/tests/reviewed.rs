@@ -116,6 +116,11 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
     let twice = "consumers: [{username: alice, group_id: g, plugins: {of-our-own: {}}}]\nconsumer_groups: [{id: g, plugins: {of-our-own: {}}}]\n";
     let (resources, _) = convert(ConvertFrom::Apisix, &apisix("key-auth: {}", twice));
     assert_eq!(route(&resources, "r").authorize.len(), 2);
+    // What its group says is not in the files.
+    let (resources, reported) =
+        convert(ConvertFrom::Apisix, &apisix("key-auth: {}", "consumers: [{username: alice, group_id: missing}]\n"));
+    let rules = serde_json::to_value(&route(&resources, "r").authorize).unwrap();
+    assert!(rules[0]["deny"]["consumers"] == serde_json::json!(["alice"]) && reported.is_loss, "{rules}");
     let ssl = "ssls: [{id: 1, snis: [Secure.test], client: {ca: x}}]\n";
     closed(ConvertFrom::Apisix, &apisix("", ssl).replace("uri: /a", "uri: /a, host: secure.test"), &[]);
     let services = "services: [{id: 1, name: '2', plugins: {}}, {id: 2, name: s, plugins: {of-our-own: {}}}]\n";
