@@ -73,8 +73,10 @@ impl<'d> Apisix<'d, '_> {
         let own = asked.as_ref().and_then(|it| it.name.clone());
         let variants = self.plugins(&plugins, own.as_deref(), &mut effects)?;
         effects.deny("consumers", &self.shut_out);
-        for field in ["script", "script_id"] {
-            if let Some(script) = it.get(field) {
+        for (of, field) in
+            [Some(it), service.as_ref()].into_iter().flatten().flat_map(|of| [(of, "script"), (of, "script_id")])
+        {
+            if let Some(script) = of.get(field) {
                 effects.close();
                 script.closed(format!(
                     "a script may keep somebody out: see to what it does, then take the rule {CLOSED} away"
@@ -169,7 +171,7 @@ impl<'d> Apisix<'d, '_> {
         name: &str,
         upstream: Option<String>,
         matches: Map<String, Json>,
-        effects: Effects,
+        mut effects: Effects,
         variants: Vec<Variant<'d>>,
     ) -> Outcome {
         let mut rest = Map::new();
@@ -190,6 +192,12 @@ impl<'d> Apisix<'d, '_> {
         if uris.is_empty() {
             return Err(it.wrong("a route with uri or uris"));
         }
+        let service = self.named(it, "service_id", "services")?;
+        // Where the route says itself whom to ask, nobody asks the service.
+        let known = ["uri", "uris", "name", "desc", "labels", "enable_websocket", "upstream", "upstream_id"];
+        for of in [Some(it), service.as_ref()].into_iter().flatten() {
+            common::unread(&of.unread(&known), &mut effects);
+        }
         let mut all = vec![(matches.clone(), effects.clone(), 0_i64)];
         for variant in variants {
             let (mut more, mut changed) = (matches.clone(), effects.clone());
@@ -207,7 +215,6 @@ impl<'d> Apisix<'d, '_> {
             all.push((more, changed, 1));
         }
         // Those of vars do not say who is asked first.
-        let service = self.named(it, "service_id", "services")?;
         let has_hosts = !hosts_of(it, service.as_ref())?.is_empty();
         let by_host = |(matches, effects, variant): (Map<String, Json>, Effects, i64)| {
             let kinds = common::by_host_kind(&matches);

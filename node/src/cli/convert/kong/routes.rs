@@ -35,7 +35,7 @@ impl<'d> Kong<'d, '_> {
     pub(super) fn collect_service(
         &mut self,
         it: Item<'d>,
-        services: &mut HashMap<String, Service>,
+        services: &mut HashMap<String, Service<'d>>,
         routes: &mut Vec<Found<'d>>,
     ) -> Outcome {
         let service = self.service(&it)?;
@@ -47,6 +47,7 @@ impl<'d> Kong<'d, '_> {
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::Service(key.clone()), None)?;
         }
+        self.collect_filters(&it, &Scope::Service(key.clone()))?;
         for route in it.list("routes")? {
             self.collect_route(route, Some(key.clone()), routes)?;
         }
@@ -78,11 +79,12 @@ impl<'d> Kong<'d, '_> {
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::Route(key.clone()), None)?;
         }
+        self.collect_filters(&it, &Scope::Route(key.clone()))?;
         routes.push(Found { item: it, service: service.or(own) });
         Ok(())
     }
 
-    pub(super) fn routes(&mut self, services: &HashMap<String, Service>, routes: Vec<Found<'d>>) -> Outcome {
+    pub(super) fn routes(&mut self, services: &HashMap<String, Service<'d>>, routes: Vec<Found<'d>>) -> Outcome {
         for route in routes {
             let service = match &route.service {
                 None => Service { host: "preserve".into(), ..Service::default() },
@@ -99,7 +101,7 @@ impl<'d> Kong<'d, '_> {
         Ok(())
     }
 
-    fn route(&mut self, found: &Found<'d>, service: &Service) -> Outcome {
+    fn route(&mut self, found: &Found<'d>, service: &Service<'d>) -> Outcome {
         let it = &found.item;
         it.skip_fields(&META);
         it.skip_fields(&["request_buffering", "response_buffering"]);
@@ -251,10 +253,10 @@ impl<'d> Kong<'d, '_> {
     fn paths(
         &mut self,
         it: &Item<'d>,
-        service: &Service,
+        service: &Service<'d>,
         matches: &Map<String, Json>,
         parts: &Parts,
-        effects: Effects,
+        mut effects: Effects,
     ) -> Outcome {
         let strip = it.flag("strip_path")?.unwrap_or(true);
         let regex_priority = it.int("regex_priority")?.unwrap_or_default();
@@ -285,6 +287,8 @@ impl<'d> Kong<'d, '_> {
         if paths.is_empty() {
             paths.push((it.clone(), Path::Any));
         }
+        common::unread(&it.unread(&[]), &mut effects);
+        common::unread(&service.unread, &mut effects);
         for (from, path, matches) in paths.iter().flat_map(|(from, path)| kinds.iter().map(move |it| (from, path, it)))
         {
             let mut route = RouteWords { name: name.clone(), rest: rest.clone(), ..RouteWords::default() };
