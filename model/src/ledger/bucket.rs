@@ -494,7 +494,7 @@ impl Bucket {
     }
 
     /// Adds free slots, unless the lease they belong to is over. Beyond what a bucket may have they are lost, which lets in fewer
-    /// and never more: what is given back and what is lent may meet in one of a calendar's, whose budget may be larger.
+    /// and never more: budgets by the calendar may be larger, and limits that were stored before larger ones were refused.
     fn free(&self, epoch: u16, count: u32) {
         let mut word = self.word.load(Ordering::Acquire);
         while epoch_of(word) == epoch {
@@ -548,8 +548,10 @@ impl Bucket {
                 return false;
             }
             let more = if joins || before && !old { entry.count() + count } else { count };
-            assert!(more <= SLOTS_MAX, "more used slots than any limit has");
-            let next = if joins { Entry(entry.0 + u64::from(count)) } else { Entry::new(epoch, due, more) };
+            // Beyond what an entry holds they are lost, as in `free`.
+            let more = more.min(SLOTS_MAX);
+            let added = u64::from(more.saturating_sub(entry.count()));
+            let next = if joins { Entry(entry.0 + added) } else { Entry::new(epoch, due, more) };
             match self.swap(cell, entry, next) {
                 Ok(()) => {
                     if old {

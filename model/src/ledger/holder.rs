@@ -606,7 +606,7 @@ impl Holder {
 }
 
 impl Account {
-    /// What there is no room for is used up: of a limit by the calendar, which alone may have so many.
+    /// What there is no room for is used up.
     fn add_free(&mut self, count: u64, now_us: u64) {
         self.lease.grant(small(count), now_us);
         self.slots += count;

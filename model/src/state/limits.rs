@@ -128,17 +128,15 @@ fn refused(why: Refused, name: &resource::Name) -> Rejected {
 /// None for a limit that each node enforces for itself.
 fn rule(limit: &Limit) -> Option<Rule> {
     let micros = |span: crate::units::Span| u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX);
-    // More is refused where limits are written, but was not always.
-    let slots = |amount: u64| amount.min(u64::from(SLOTS_MAX));
     let kind = match &limit.kind {
-        LimitKind::Sliding { limit, window } => Kind::Sliding { limit: slots(*limit), window_us: micros(*window) },
+        LimitKind::Sliding { limit, window } => Kind::Sliding { limit: *limit, window_us: micros(*window) },
         LimitKind::Bucket { rate, window, burst } => {
-            let burst = slots(*burst);
-            Kind::Sliding { limit: burst, window_us: resource::bucket_window_us(*rate, micros(*window), burst) }
+            let window_us = resource::bucket_window_us(*rate, micros(*window), *burst);
+            Kind::Sliding { limit: *burst, window_us }
         }
         LimitKind::Calendar { limit, every, .. } => Kind::Calendar { limit: *limit, every: *every },
         LimitKind::Concurrency { limit, max_hold } => {
-            Kind::Concurrency { limit: slots(*limit), max_hold_us: micros(*max_hold) }
+            Kind::Concurrency { limit: *limit, max_hold_us: micros(*max_hold) }
         }
     };
     let mode = match limit.mode {

@@ -509,16 +509,25 @@ async fn a_session_that_ends_while_its_form_is_on_its_way_changes_nothing() {
     assert_eq!(asked.lock().unwrap().len(), before);
 }
 
-#[tokio::test]
-async fn who_is_shut_out_while_a_question_waits_is_known_to_whoever_answers_it() {
-    let provider = Provider::start().await;
-    let world = world(&provider, Vec::new()).await;
+/// Who has asked a control plane that answers all of them alike.
+fn asks(
+    world: &World,
+    answer: impl Fn() -> Result<Reply, NotDone> + Send + Sync + 'static,
+) -> Arc<Mutex<Vec<Visitor>>> {
     let asked = Arc::<Mutex<Vec<Visitor>>>::default();
     let heard = asked.clone();
     world.answer(move |visitor, _| {
         heard.lock().unwrap().push(visitor.clone());
-        Ok(Reply::Keys(Vec::new()))
+        answer()
     });
+    asked
+}
+
+#[tokio::test]
+async fn who_is_shut_out_while_a_question_waits_is_known_to_whoever_answers_it() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let asked = asks(&world, || Ok(Reply::Keys(Vec::new())));
     let cookie = cookie(&signed_in(&world, &provider).await);
     check_page(&get(&world, "/keys", &[&cookie]).await, 200);
     let visitor = asked.lock().unwrap().pop().unwrap();
@@ -534,12 +543,7 @@ async fn who_is_shut_out_while_a_question_waits_is_known_to_whoever_answers_it()
 async fn who_is_banned_while_a_question_waits_is_told_so() {
     let provider = Provider::start().await;
     let world = world(&provider, Vec::new()).await;
-    let asked = Arc::<Mutex<Vec<Visitor>>>::default();
-    let heard = asked.clone();
-    world.answer(move |visitor, _| {
-        heard.lock().unwrap().push(visitor.clone());
-        Err(NotDone::ShutOut)
-    });
+    let asked = asks(&world, || Err(NotDone::ShutOut));
     let cookie = cookie(&signed_in(&world, &provider).await);
     let answer = get(&world, "/keys", &[&cookie]).await;
     check_page(&answer, 403);
