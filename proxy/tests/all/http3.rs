@@ -265,7 +265,9 @@ async fn a_client_that_leaves_ends_its_exchanges() {
     };
     let gate = Gate::new().await;
     let mut words = words(gate.at, &gate.own);
-    words["upstreams"] = json!([{ "name": "silent", "targets": [silent.to_string()] }]);
+    // Longer than the test waits.
+    let timeouts = json!({ "response_header": "10m" });
+    words["upstreams"] = json!([{ "name": "silent", "targets": [silent.to_string()], "timeouts": timeouts }]);
     words["routes"] = json!([{ "name": "silent", "match": { "path_exact": "/silent" }, "upstream": "silent" }]);
     gate.it.publish(words);
     let client = gate.client().await;
