@@ -314,6 +314,7 @@ fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
         name_servers: settings.proxy.name_servers.clone(),
         redaction: settings.proxy.redaction(),
         limits: quorumgate_proxy::ClientLimits {
+            grace: settings.proxy.grace.0,
             buffered_bytes_max: settings.proxy.buffered_max.0,
             queue_delay_max: settings.proxy.queue_delay_max.0,
             rate_limit_style: match settings.proxy.rate_limit_headers {

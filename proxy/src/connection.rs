@@ -188,6 +188,11 @@ impl Conn {
         }
     }
 
+    /// By which its worker knows it, for as long as it is there.
+    pub(crate) fn key(self: &Rc<Self>) -> usize {
+        Rc::as_ptr(self) as usize
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since_ms.set(self.worker.now_ms());
@@ -727,7 +732,10 @@ impl Registered {
     pub(crate) fn new(conn: Rc<Conn>) -> Self {
         conn.worker.metrics.connections.add(1);
         conn.worker.metrics.connections_open.add(1);
-        conn.worker.conns.borrow_mut().insert(Rc::as_ptr(&conn) as usize, conn.clone());
+        conn.worker.conns.borrow_mut().insert(conn.key(), conn.clone());
+        if conn.listener.close.is_cancelled() {
+            conn.worker.has_to_go(&conn);
+        }
         Self(conn)
     }
 }
@@ -736,7 +744,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         // It holds the connection that holds it.
         drop(self.0.tunnel.take());
-        self.0.worker.conns.borrow_mut().remove(&(Rc::as_ptr(&self.0) as usize));
+        self.0.worker.conns.borrow_mut().remove(&self.0.key());
         self.0.worker.metrics.connections_open.sub(1);
     }
 }

@@ -63,6 +63,8 @@ pub struct ClientLimits {
     pub write_stall: Duration,
     pub keep_alive_idle_h1: Duration,
     pub keep_alive_idle_h2: Duration,
+    /// What is under way may take so long to end, once its listener is gone or asks for more of its clients.
+    pub grace: Duration,
     pub header_fields_max: usize,
     pub header_bytes_max: usize,
     pub uri_bytes_max: usize,
@@ -84,6 +86,7 @@ impl Default for ClientLimits {
             write_stall: Duration::from_secs(30),
             keep_alive_idle_h1: Duration::from_secs(75),
             keep_alive_idle_h2: Duration::from_secs(300),
+            grace: Duration::from_secs(30),
             header_fields_max: 128,
             header_bytes_max: 64 << 10,
             uri_bytes_max: 16 << 10,

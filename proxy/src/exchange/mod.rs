@@ -246,8 +246,8 @@ async fn serve(
         let identity = record.identity.clone();
         let ends_at = identity.as_ref().and_then(|identity| identity.ends_at);
         // Nothing is waited for between the look-up of revocations and here: what is revoked later finds it.
-        record.live =
-            Some(Live::enter(&conn.worker, Grant { client_ip: record.client_ip, identity, fresh_only, ends_at }));
+        let grant = Grant { conn: conn.key(), client_ip: record.client_ip, identity, fresh_only, ends_at };
+        record.live = Some(Live::enter(&conn.worker, grant));
     }
 
     let known = if ai.is_some() { limits::Known::HeadBefore } else { limits::Known::Head };
@@ -533,7 +533,13 @@ pub(crate) async fn within_limits(
     record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;
-        let grant = Grant { client_ip: record.client_ip, identity: None, fresh_only: false, ends_at: None };
+        let grant = Grant {
+            conn: record.conn.key(),
+            client_ip: record.client_ip,
+            identity: None,
+            fresh_only: false,
+            ends_at: None,
+        };
         let nothing_else = || Live::enter(worker, grant);
         record.live.get_or_insert_with(nothing_else).hold_until(until_us);
     }
@@ -609,8 +615,14 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     }
     record.event_stream = is_event_stream(headers);
     if (record.event_stream || switches) && record.live.is_none() {
-        // It may last: a ban of its address ends it, and the end of its node.
-        let grant = Grant { client_ip: record.client_ip, identity: None, fresh_only: false, ends_at: None };
+        // It may last: a ban of its address ends it, and the end of its node or listener.
+        let grant = Grant {
+            conn: record.conn.key(),
+            client_ip: record.client_ip,
+            identity: None,
+            fresh_only: false,
+            ends_at: None,
+        };
         record.live = Some(Live::enter(&record.conn.worker, grant));
     }
     record.answered(response.status());
