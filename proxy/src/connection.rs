@@ -2,12 +2,11 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{HashMap, hash_map::Entry},
     future::Future,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -746,40 +745,6 @@ impl Drop for Registered {
         drop(self.0.tunnel.take());
         self.0.worker.conns.borrow_mut().remove(&self.0.key());
         self.0.worker.metrics.connections_open.sub(1);
-    }
-}
-
-/// How many connections each address has, over all workers.
-#[derive(Debug, Default)]
-pub(crate) struct PerIp(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-pub(crate) struct Place {
-    ip: IpAddr,
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-impl PerIp {
-    /// None: this address has as many as it may.
-    pub(crate) fn enter(&self, ip: IpAddr, max: usize) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        if *count >= max {
-            return None;
-        }
-        *count += 1;
-        Some(Place { ip, counts: self.0.clone() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = counts.entry(self.ip) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
     }
 }
 

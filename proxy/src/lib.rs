@@ -33,6 +33,7 @@ mod metrics;
 mod overload;
 mod pace;
 mod passthrough;
+mod per_ip;
 mod plan;
 pub mod portal;
 mod proxy_protocol;
