@@ -374,6 +374,11 @@ impl Conn {
         }
     }
 
+    /// The client takes what it is sent later than it could be sent.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.blocked_since_ms.get().is_some()
+    }
+
     pub(crate) fn stream_begins(&self) -> Rc<Pace> {
         let pace = Rc::<Pace>::default();
         self.paces.borrow_mut().push(pace.clone());
@@ -434,6 +439,13 @@ impl Conn {
         if self.in_flight.get() == 0 {
             self.enter(Phase::Idle);
         }
+    }
+
+    /// All that came in over HTTP/1 are whole requests, and one of them is not answered to its end.
+    pub(crate) fn owes_an_answer(&self) -> bool {
+        let heads = self.heads.borrow();
+        let begins = heads.heads() > self.exchanges.get();
+        !self.http2.get() && heads.is_between_requests() && (begins || !self.flushed.get())
     }
 
     /// HTTP/1 clients are told to go with the next answer.
