@@ -88,7 +88,7 @@ pub use listener::{hand_over, handed};
 pub use metrics::metrics_of;
 pub use metrics::{DURATION_BOUNDS_US, RouteMetrics, RouteStats, Stats};
 pub use redaction::Redaction;
-pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
+pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls, TrustedField};
 
 use crate::{
     identity::directory::Directory,
@@ -398,6 +398,7 @@ mod tests {
             workers: 1,
             access_log: AccessLog { default_on: false, path: None },
             trusted_proxies: Vec::new(),
+            trusted_field: Default::default(),
             name_servers: Vec::new(),
             redaction: Default::default(),
             limits: ClientLimits::default(),

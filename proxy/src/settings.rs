@@ -15,10 +15,21 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// Peers whose X-Forwarded-For, Forwarded and X-Request-Id are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub trusted_field: TrustedField,
     /// Who is asked for the names of upstreams; empty: whoever the system asks.
     pub name_servers: Vec<SocketAddr>,
     pub redaction: Redaction,
     pub limits: ClientLimits,
+}
+
+/// By which field trusted peers say who asks; what a client has written into another may have come through them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrustedField {
+    /// Or Forwarded, where there is none.
+    #[default]
+    XForwardedFor,
+    /// RFC 7239, and nothing else.
+    Forwarded,
 }
 
 #[derive(Debug, Clone)]

@@ -133,7 +133,8 @@ async fn serve(
     if trace_below > 0 {
         record.traced = origin::join_trace(&mut parts.headers, trace_below, &conn.worker.ids);
     }
-    record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), trusted, &settings.trusted_proxies);
+    let told_by = trusted.then_some(settings.trusted_field);
+    record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), told_by, &settings.trusted_proxies);
     let (seen, host, path) = match understood(&conn, &parts) {
         Ok(Understood::Request(seen, host, path)) => (seen, host, path),
         other => {
