@@ -58,6 +58,8 @@ mutants! {
     MovedAsTheyRest,
     /// What is in use under the old window is free under the new one.
     UsedUnderTheOldFree,
+    /// Whoever asks what is used hears nothing of what is in use under the window before.
+    UsedBeforeUntold,
     /// What was lent for later than the edited window reaches is forgotten.
     BeyondReachLost,
     /// What rests in the old window is not given back.

@@ -219,6 +219,11 @@ impl Holder {
         Some(lease)
     }
 
+    /// The handle of a key that is known already.
+    pub fn known(&self, key: &Key) -> Option<&Arc<Lease>> {
+        self.accounts.of(key).map(|account| &account.lease)
+    }
+
     /// A take of this key was refused, or its slots run low: `poll` soon.
     pub fn signal(&mut self, key: &Key) {
         let account = self.accounts.of(key);

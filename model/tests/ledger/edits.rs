@@ -37,6 +37,25 @@ fn a_window_that_is_edited_again_and_again_admits_its_number_once() {
     }
 }
 
+/// As operators and clients are told it, before anybody has asked again and after.
+#[test]
+fn what_is_in_use_under_the_definition_before_is_told_as_used() {
+    let reserve = Rule { on_no_quorum: NoQuorum::Reserve, ..rule(sliding(100, 60)) };
+    for edited in [rule(sliding(100, 10)), rule(sliding(100, 90)), reserve] {
+        let mut cluster = Cluster::of(sliding(100, 60));
+        assert_eq!(cluster.exhaust(&[0], 2 * S), 100);
+        let used = |cluster: &Cluster| cluster.holders[0].known(&cluster.key).unwrap().counts(cluster.now).used;
+        let before = used(&cluster);
+        assert!(before >= 90, "{before} of 100 are in use here");
+        cluster.edit_to(edited.clone());
+        assert_eq!(used(&cluster), before, "{edited:?}");
+        assert!(!cluster.take(0, 1));
+        assert_eq!(used(&cluster), before, "{edited:?}");
+        cluster.edit_to(rule(sliding(100, 5)));
+        assert_eq!(used(&cluster), before, "and again after {edited:?}");
+    }
+}
+
 #[test]
 fn permits_in_flight_count_on_under_another_hold() {
     let mut cluster = Cluster::of(permits(30, 20));
