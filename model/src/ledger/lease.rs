@@ -331,7 +331,8 @@ impl Lease {
             Ok(taken) => Ok(taken),
             Err(short) => {
                 self.note_short(cost);
-                Err(Denied::Short { next_us: short.next_us })
+                let before = self.before().filter_map(|old| Some(old.used(now_us).first()?.reusable_at_us));
+                Err(Denied::Short { next_us: short.next_us.into_iter().chain(before).min() })
             }
         }
     }
