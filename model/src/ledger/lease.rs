@@ -94,7 +94,7 @@ struct Beside {
     waiters: AtomicU32,
     /// Fewer free slots than this: more are wanted soon.
     low: AtomicU64,
-    /// What was free in the cluster's pool when the holder last looked.
+    /// What was free in the cluster's pool when the holder last looked, and one more; 0: it has not.
     pool_free: AtomicU64,
     /// Nothing comes before this instant, as of this version of the ledger and one more: a flood of refusals asks nobody.
     denied_until_us: AtomicU64,
@@ -353,15 +353,15 @@ impl Lease {
         self.beside.get().map_or(0, |it| it.low.load(Ordering::Relaxed))
     }
 
-    /// What is free in the cluster's pool, as far as this node has heard.
-    pub fn pool_free(&self) -> u64 {
-        self.beside.get().map_or(0, |it| it.pool_free.load(Ordering::Relaxed))
+    /// What is free in the cluster's pool, as far as this node has heard; None: it has heard nothing.
+    pub fn pool_free(&self) -> Option<u64> {
+        self.beside.get()?.pool_free.load(Ordering::Relaxed).checked_sub(1)
     }
 
     pub(super) fn tell(&self, low: u64, pool_free: u64) {
         let beside = self.beside();
         beside.low.store(low, Ordering::Relaxed);
-        beside.pool_free.store(pool_free, Ordering::Relaxed);
+        beside.pool_free.store(pool_free.saturating_add(1), Ordering::Relaxed);
     }
 
     /// An exchange begins to wait for `cost` slots; it takes them itself when they have come. False: as many wait as may.

@@ -300,6 +300,47 @@ async fn a_soft_limit_refuses_nobody_without_a_session_and_does_not_wait() {
     }
 }
 
+/// A ledger of one node that has a session and goes on when the test says so.
+struct Paused {
+    limits: Arc<Limits>,
+    ledger: Ledger,
+}
+
+impl Paused {
+    fn lead(gateway: &Gateway, state: &State) -> Self {
+        let (limits, mut ledger) = (gateway.proxy.limits(), state.ledger.clone());
+        let now_us = boottime_ns() / 1_000;
+        ledger.apply(now_us, &LedgerCommand::ShareEpoch { divisor: 1 });
+        limits.attach(Holder::start(1, [1; 16], 5_000_000, &ledger, now_us));
+        let mut paused = Self { limits, ledger };
+        paused.go_on();
+        assert!(paused.limits.spends_until_us() > 0);
+        paused
+    }
+
+    /// What the holder has to say now is applied at once.
+    fn go_on(&mut self) {
+        let command = match self.limits.poll() {
+            None => return,
+            Some(Outgoing::Open(open)) => LedgerCommand::OpenSession(open),
+            Some(Outgoing::Batch(batch)) => LedgerCommand::Batches(Arc::new([batch])),
+        };
+        self.ledger.apply(boottime_ns() / 1_000, &command);
+        self.limits.applied(&self.ledger);
+    }
+}
+
+#[tokio::test]
+async fn a_soft_limit_of_which_nothing_is_known_yet_is_not_told_as_used_up() {
+    let limit = json!([{"name": "l", "per": "global", "limit": 5, "window": "60s", "soft": true}]);
+    let mut state = state(words(limit));
+    define(&mut state, "l", Kind::Sliding { limit: 5, window_us: 60_000_000 }, Mode::Leased);
+    let gateway = gateway(&state);
+    let _paused = Paused::lead(&gateway, &state);
+    let first = ask(&gateway, "/", "").await;
+    assert_eq!((first.status, first.fields.get("ratelimit")), (200, None));
+}
+
 /// Counted once its slots have come, though it did not wait for them.
 #[tokio::test]
 async fn a_soft_limit_counts_what_it_let_in() {
