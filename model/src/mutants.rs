@@ -352,6 +352,8 @@ mutants! {
     GuardrailUnasked,
     /// A call that was refused is not noted.
     DenialUnnoted,
+    /// A key that was warned of in one period is not warned of in the next.
+    WarnedOfAnotherPeriod,
     /// An actor that is to be forgotten is still known.
     ErasedActorKept,
     /// A sealed secret opens wherever it is put.
