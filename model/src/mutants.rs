@@ -310,6 +310,8 @@ mutants! {
     RetriedThoughUnsafe,
     /// What one limit refuses, those before it have counted.
     RefusedCounts,
+    /// A limit counts a client that left while a later one had it wait.
+    LeaverCounts,
     /// An answer to one caller is kept for all.
     OnesAnswerForAll,
     /// An answer that sets a cookie is kept for all.
