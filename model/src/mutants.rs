@@ -60,6 +60,8 @@ mutants! {
     UsedUnderTheOldFree,
     /// Whoever asks what is used hears nothing of what is in use under the window before.
     UsedBeforeUntold,
+    /// A client is told to come again at once, as if there were somebody to recall slots from.
+    NobodyRecalledFrom,
     /// What was lent for later than the edited window reaches is forgotten.
     BeyondReachLost,
     /// What rests in the old window is not given back.
@@ -312,6 +314,8 @@ mutants! {
     RefusedCounts,
     /// A limit counts a client that left while a later one had it wait.
     LeaverCounts,
+    /// A limit of which nothing is known yet is told as used up.
+    UnknownToldAsUsedUp,
     /// An answer to one caller is kept for all.
     OnesAnswerForAll,
     /// An answer that sets a cookie is kept for all.

@@ -253,7 +253,8 @@ impl Holder {
         let log_us = self.ledger.now_us + now_us.saturating_sub(self.applied_us);
         let home = [pool.recycling.first_us(), pool.quarantine.first_us()].into_iter().flatten().min();
         let mut others = pool.holders.iter().filter(|(session, _)| !self.is_mine(*session));
-        let may_be_recalled = !on_demand && (home.is_none() || others.any(|(_, held)| held.slots > 0));
+        let somebody = others.any(|(_, held)| held.slots > 0) || mutants::is(Mutant::NobodyRecalledFrom);
+        let may_be_recalled = !on_demand && (home.is_none() || somebody);
         Some(match home {
             _ if pool.free > 0 => Ask::Wait,
             Some(at) if at <= log_us => Ask::Wait,

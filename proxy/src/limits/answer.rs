@@ -4,7 +4,10 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use quorumgate_model::resource::{Every, Limit, LimitKind, Name};
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    resource::{Every, Limit, LimitKind, Name},
+};
 use serde::Serialize;
 
 use super::{
@@ -77,7 +80,7 @@ impl Standing {
     fn of(plan: &Plan, handle: &Handle, limits: &Limits, now_us: u64) -> Option<Self> {
         let counts = handle.counts(now_us);
         let told = |beside: Option<u64>| match beside {
-            None if counts.free == 0 => None,
+            None if counts.free == 0 && !mutants::is(Mutant::UnknownToldAsUsedUp) => None,
             beside => Some(counts.free.saturating_add(beside.unwrap_or(0))),
         };
         if let Some((ends_us, beside)) = handle.of_period() {
