@@ -121,7 +121,7 @@ fn one(limit: &admin::LimitReport, verb: &LimitUsage, silent: &[String]) -> Answ
         notes.push(format!("a soft limit: {through} requests beyond it were let through"));
     }
     if verb.by.is_some() && limit.keys.len() >= KEYS_MAX {
-        notes.push(format!("added up are the {KEYS_MAX} keys of which most is used; there may be more"));
+        notes.push(format!("added up are {KEYS_MAX} of its keys; there may be more"));
     }
     let answer = Answer { names, notes, ..Answer::default() };
     if let Some(by) = verb.by {
