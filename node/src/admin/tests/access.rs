@@ -1,10 +1,16 @@
 //! Who may call what, over which listener.
 
+use std::time::Duration;
+
 use quorumgate_proto::admin::v1 as admin;
 use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::fixture::{Fixture, config, fields, reason, route, upstream};
+use crate::{
+    join::{JoinToken, join},
+    settings::Settings,
+};
 
 #[tokio::test]
 async fn nobody_calls_over_tcp_without_credentials() {
@@ -216,6 +222,40 @@ async fn what_is_followed_says_where_it_comes_from() {
     let header = made.message().await.unwrap().unwrap().header.unwrap();
     assert_eq!(header.node, "n1");
     assert!(!header.cluster_id.is_empty() && header.term > 0 && header.index > 0, "{header:?}");
+}
+
+#[tokio::test]
+async fn a_refused_join_is_a_denial_and_no_entry_of_the_log() {
+    let node = Fixture::start().await;
+    let watch = admin::WatchAuditRequest { since: Some(0), denials: true };
+    let mut denied = node.local().await.observe().watch_audit(watch).await.unwrap().into_inner();
+    let state = node.consensus.state();
+    let token = JoinToken::generate(&state.cluster.as_ref().unwrap().ca_certificate).unwrap();
+    let seeds = [state.nodes.values().next().unwrap().peer_address.clone()];
+    let dir = tempfile::tempdir().unwrap();
+    let settings: Settings = toml::from_str(
+        r#"
+        node = { name = "n2", region = "eu" }
+        proxy = { listeners = [{ address = "127.0.0.1:0" }] }
+        peer = { listen = "127.0.0.1:1" }
+        admin = { listen = "127.0.0.1:0" }
+        telemetry = { listen = "127.0.0.1:0" }
+        "#,
+    )
+    .unwrap();
+    let mut told = Vec::new();
+    for _ in 0..30 {
+        let refused = join(&seeds, &token, dir.path(), &settings, None).await.unwrap_err();
+        told.push(format!("{refused:#}"));
+    }
+    assert!(told[19].contains("the join token is unknown"), "{}", told[19]);
+    assert!(told[20].contains("too many joins"), "{}", told[20]);
+    // What the leader looks after by itself may come between.
+    let after = node.consensus.linearize(Duration::from_secs(10)).await.unwrap().index;
+    assert!(after < state.index + 20, "{} entries", after - state.index);
+    let entry = tokio::time::timeout(Duration::from_secs(60), denied.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!((entry.rpc.as_str(), entry.summary.as_str()), ("Join", "token_unknown"));
+    assert_eq!(entry.actor, format!("join token {}", token.id));
 }
 
 #[tokio::test]
