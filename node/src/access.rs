@@ -147,9 +147,7 @@ impl Access {
         states: watch::Receiver<Arc<State>>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let keys = keyring.at(&states.borrow());
-        let writing = Writing { access: self, keyring, keys, states, seen: Erased::default() };
-        own_trail::keep(writing, stop).await
+        own_trail::keep(Writing::new(self, keyring, states), stop).await
     }
 
     /// Newest first, below that sequence number. Blocks on the disk.
@@ -187,14 +185,27 @@ struct Writing {
     /// When it was last looked.
     keys: Keys,
     states: watch::Receiver<Arc<State>>,
-    /// Who was erased when it was last looked.
+    /// Who is erased on the disk, too.
     seen: Erased,
+    /// Who was erased when it was last looked: before what waits was noted.
+    noted_after: Erased,
+}
+
+impl Writing {
+    fn new(access: Arc<Access>, keyring: Arc<Keyring>, states: watch::Receiver<Arc<State>>) -> Self {
+        let state = states.borrow().clone();
+        let (keys, noted_after) = (keyring.at(&state), state.erased.clone());
+        Self { access, keyring, keys, states, seen: Erased::default(), noted_after }
+    }
 }
 
 struct Batch {
     noted: Vec<(u64, Kind, u64)>,
+    keys: Keys,
+    /// Who was erased before that was noted.
+    noted_after: Erased,
     /// Where there is somebody to forget who was not before.
-    erased: Option<(Keys, Erased)>,
+    erased: Option<Erased>,
     retention: Duration,
 }
 
@@ -214,7 +225,6 @@ impl OwnTrail for Writing {
     }
 
     fn take_due(&mut self) -> Option<Batch> {
-        let noted = std::mem::take(&mut self.access.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
         let state = self.states.borrow().clone();
         let (erased, keys) = (state.erased.clone(), self.keyring.at(&state));
         let same = erased.ptr_eq(&self.seen) && keys.numbers() == self.keys.numbers();
@@ -222,11 +232,17 @@ impl OwnTrail for Writing {
         self.seen = erased.clone();
         // Who was erased under a key that is gone by now was so before it went.
         let keys = std::mem::replace(&mut self.keys, keys.clone()).and(&keys);
+        let noted_after = std::mem::replace(&mut self.noted_after, erased.clone());
+        if !is_known {
+            // What was counted until now goes under the key that is to be forgotten, not under the next one.
+            self.access.minute_over();
+        }
+        let noted = std::mem::take(&mut self.access.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
         if is_known && noted.is_empty() {
             return None;
         }
-        let erased = (!is_known).then_some((keys, erased));
-        Some(Batch { noted, erased, retention: self.access.settings.retention.0 })
+        let erased = (!is_known).then_some(erased);
+        Some(Batch { noted, keys, noted_after, erased, retention: self.access.settings.retention.0 })
     }
 
     fn size(batch: &Batch) -> u64 {
@@ -239,10 +255,11 @@ impl OwnTrail for Writing {
     }
 
     fn write(pen: &mut Pen, batch: Batch) -> anyhow::Result<()> {
-        if let Some((keys, erased)) = &batch.erased {
-            pen.erase(keys, erased)?;
+        pen.write(batch.noted, &batch.keys, &batch.noted_after, batch.retention)?;
+        match &batch.erased {
+            Some(erased) => pen.erase(&batch.keys, erased),
+            None => Ok(()),
         }
-        pen.write(batch.noted, batch.retention)
     }
 
     /// Where nothing is written any more, the head stays that of what is there.
@@ -255,7 +272,9 @@ impl OwnTrail for Writing {
 struct ActorKey {
     pseudonym: [u8; 16],
     key: ClusterKey,
-    made_wall_ms: u64,
+    /// Erasures of its actor stamped before then were known when it was made. No clock of this node is compared with the
+    /// leader's, whose stamps they are.
+    after_wall_ms: u64,
 }
 
 type ActorKeys = BTreeMap<String, ActorKey>;
@@ -276,7 +295,13 @@ impl Pen {
         Ok(Self { chain, keys: read_keys(&file)?, file, rolled: Instant::now(), forgot: None })
     }
 
-    fn write(&mut self, noted: Vec<(u64, Kind, u64)>, retention: Duration) -> anyhow::Result<()> {
+    fn write(
+        &mut self,
+        noted: Vec<(u64, Kind, u64)>,
+        keys: &Keys,
+        noted_after: &Erased,
+        retention: Duration,
+    ) -> anyhow::Result<()> {
         if self.rolled.elapsed() >= ROLL_EVERY {
             self.rolled = Instant::now();
             self.chain.close_file();
@@ -285,7 +310,8 @@ impl Pen {
             return Ok(());
         }
         let known = self.keys.len();
-        let payloads: Vec<_> = noted.into_iter().map(|it| self.sealed(it)).collect::<anyhow::Result<_>>()?;
+        let sealed = noted.into_iter().map(|it| self.sealed(it, keys, noted_after));
+        let payloads: Vec<_> = sealed.collect::<anyhow::Result<_>>()?;
         // The key first: an entry that nobody can open would be worth nothing.
         if self.keys.len() > known {
             self.write_keys()?;
@@ -299,7 +325,12 @@ impl Pen {
         self.chain.forget(|payload| AccessRecord::decode(payload).is_ok_and(|it| it.wall_ms < oldest))
     }
 
-    fn sealed(&mut self, (wall_ms, kind, count): (u64, Kind, u64)) -> anyhow::Result<Vec<u8>> {
+    fn sealed(
+        &mut self,
+        (wall_ms, kind, count): (u64, Kind, u64),
+        keys: &Keys,
+        noted_after: &Erased,
+    ) -> anyhow::Result<Vec<u8>> {
         let Kind { name, source, rpc, result } = kind;
         let mut record = AccessRecord { wall_ms, rpc, result, count, ..Default::default() };
         let room = self.keys.len() < ACTORS_MAX;
@@ -307,7 +338,8 @@ impl Pen {
             Entry::Occupied(known) => Some(known.into_mut()),
             Entry::Vacant(new) if room => {
                 let key = ClusterKey::generate()?;
-                Some(new.insert(ActorKey { pseudonym: pki::random()?, key, made_wall_ms: wall_ms }))
+                let after_wall_ms = erased_at(keys, noted_after, &name).map_or(0, |at| at.saturating_add(1));
+                Some(new.insert(ActorKey { pseudonym: pki::random()?, key, after_wall_ms }))
             }
             Entry::Vacant(_) => None,
         };
@@ -319,14 +351,10 @@ impl Pen {
         Ok(record.encode_to_vec())
     }
 
-    /// Forgets keys that were made before then: what their actors do later is noted under others.
+    /// Forgets keys that were made before the erasure was known: what their actors do later is noted under others.
     fn erase(&mut self, keys: &Keys, erased: &Erased) -> anyhow::Result<()> {
         let known = self.keys.len();
-        let stays = |name: &str, it: &ActorKey| {
-            let hashes = keys.hashes(HASHED_FOR, name.as_bytes()).into_iter();
-            let before_ms = hashes.filter_map(|hash| erased.get(&Digest(hash))).max();
-            before_ms.is_none_or(|before_ms| it.made_wall_ms > *before_ms)
-        };
+        let stays = |name: &str, it: &ActorKey| erased_at(keys, erased, name).is_none_or(|at| it.after_wall_ms > at);
         self.keys.retain(|name, it| stays(name, it) || mutants::is(Mutant::ErasedActorKept));
         if self.keys.len() < known {
             self.write_keys()?;
@@ -340,10 +368,16 @@ impl Pen {
             actor: name.clone(),
             pseudonym: it.pseudonym.to_vec(),
             key: it.key.bytes().to_vec(),
-            made_wall_ms: it.made_wall_ms,
+            made_wall_ms: it.after_wall_ms,
         });
         pki::write_private(&self.file, &AccessKeys { keys: keys.collect() }.encode_to_vec())
     }
+}
+
+/// When the actor was erased last, as the leader has stamped it.
+fn erased_at(keys: &Keys, erased: &Erased, name: &str) -> Option<u64> {
+    let hashes = keys.hashes(HASHED_FOR, name.as_bytes()).into_iter();
+    hashes.filter_map(|hash| erased.get(&Digest(hash)).copied()).max()
 }
 
 fn read_keys(file: &Path) -> anyhow::Result<ActorKeys> {
@@ -354,7 +388,7 @@ fn read_keys(file: &Path) -> anyhow::Result<ActorKeys> {
     let key = |it: AccessKey| {
         let pseudonym = it.pseudonym[..].try_into().context("a pseudonym has 16 bytes")?;
         let key = ClusterKey::from_bytes(&it.key)?;
-        Ok((it.actor, ActorKey { pseudonym, key, made_wall_ms: it.made_wall_ms }))
+        Ok((it.actor, ActorKey { pseudonym, key, after_wall_ms: it.made_wall_ms }))
     };
     read.keys.into_iter().map(key).collect::<anyhow::Result<_>>().with_context(|| format!("in {}", file.display()))
 }
@@ -413,6 +447,32 @@ mod tests {
         let kept = std::fs::read(dir.path().join(KEYS)).unwrap();
         assert!(!kept.windows(3).any(|it| it == b"ann"), "the name is gone too");
         assert_eq!(access.check(access.head()).unwrap().flaws, vec![]);
+    }
+
+    #[test]
+    fn an_erasure_reaches_what_was_counted_before_it_and_no_clock_saves_a_key_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[]))));
+        let states = watch::Sender::new(Arc::new(State::default()));
+        let mut writing = Writing::new(access.clone(), key.clone(), states.subscribe());
+        let mut pen = writing.opener()().unwrap();
+        let mut step = || Writing::write(&mut pen, writing.take_due().unwrap()).unwrap();
+        (0..3).for_each(|_| access.note(&actor("token/ann"), "ok"));
+        step();
+        assert_eq!(names(&access), [(Some("token/ann".to_owned()), 1)]);
+        // The leader's clock is far behind this node's.
+        let mut state = State::default();
+        state.erased.insert(actor_hash(&key.at(&state), "token/ann"), 7);
+        states.send_replace(Arc::new(state));
+        step();
+        assert_eq!(names(&access), [(None, 2), (None, 1)]);
+        // What comes later has a key that stays, also where all erasures are looked at again.
+        access.note(&actor("token/ann"), "ok");
+        step();
+        let mut again = Writing::new(access.clone(), key.clone(), states.subscribe());
+        let mut pen = again.opener()().unwrap();
+        Writing::write(&mut pen, again.take_due().unwrap()).unwrap();
+        assert_eq!(names(&access), [(Some("token/ann".to_owned()), 1), (None, 2), (None, 1)]);
     }
 
     #[tokio::test]
