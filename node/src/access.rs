@@ -35,8 +35,9 @@ use crate::{
 /// The directory and the file of the keys inside a data directory.
 const DIR: &str = "access";
 const KEYS: &str = "access.keys";
-/// A file of the chain is closed after this long, so that retention can remove it whole.
+/// A file of the chain is closed after this long, or after the retention where that is less, so that it can be removed whole.
 const ROLL_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// How often it is looked for what is over; no file is closed before that.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 const FILES_MAX: usize = 1_024;
 /// Kinds of calls that are counted apart within a minute.
@@ -189,13 +190,15 @@ struct Writing {
     seen: Erased,
     /// Who was erased when it was last looked: before what waits was noted.
     noted_after: Erased,
+    /// When it was last looked for what is older than the retention.
+    forgot: Option<Instant>,
 }
 
 impl Writing {
     fn new(access: Arc<Access>, keyring: Arc<Keyring>, states: watch::Receiver<Arc<State>>) -> Self {
         let state = states.borrow().clone();
         let (keys, noted_after) = (keyring.at(&state), state.erased.clone());
-        Self { access, keyring, keys, states, seen: Erased::default(), noted_after }
+        Self { access, keyring, keys, states, seen: Erased::default(), noted_after, forgot: None }
     }
 }
 
@@ -207,6 +210,7 @@ struct Batch {
     /// Where there is somebody to forget who was not before.
     erased: Option<Erased>,
     retention: Duration,
+    forgets: bool,
 }
 
 impl OwnTrail for Writing {
@@ -238,11 +242,16 @@ impl OwnTrail for Writing {
             self.access.minute_over();
         }
         let noted = std::mem::take(&mut self.access.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
-        if is_known && noted.is_empty() {
+        // Where nothing is noted, too: a node at which nobody calls forgets all the same.
+        let forgets = self.forgot.is_none_or(|at| at.elapsed() >= FORGET_EVERY);
+        if is_known && noted.is_empty() && !forgets {
             return None;
         }
+        if forgets {
+            self.forgot = Some(Instant::now());
+        }
         let erased = (!is_known).then_some(erased);
-        Some(Batch { noted, keys, noted_after, erased, retention: self.access.settings.retention.0 })
+        Some(Batch { noted, keys, noted_after, erased, retention: self.access.settings.retention.0, forgets })
     }
 
     fn size(batch: &Batch) -> u64 {
@@ -252,13 +261,17 @@ impl OwnTrail for Writing {
     /// How many, the log alone tells: an entry has an actor and a call. An erasure that was lost is done now.
     fn lost(&mut self, _count: u64) {
         self.seen = Erased::default();
+        self.forgot = None;
     }
 
     fn write(pen: &mut Pen, batch: Batch) -> anyhow::Result<()> {
         pen.write(batch.noted, &batch.keys, &batch.noted_after, batch.retention)?;
-        match &batch.erased {
-            Some(erased) => pen.erase(&batch.keys, erased),
-            None => Ok(()),
+        if let Some(erased) = &batch.erased {
+            pen.erase(&batch.keys, erased)?;
+        }
+        match batch.forgets {
+            true => pen.forget(batch.retention),
+            false => Ok(()),
         }
     }
 
@@ -284,15 +297,17 @@ struct Pen {
     chain: OwnChain,
     keys: ActorKeys,
     file: PathBuf,
-    rolled: Instant,
-    /// When it was last looked for what is older than the retention.
-    forgot: Option<Instant>,
+    /// When the first entry of the chain's file was noted; None where the next one begins another.
+    file_began_ms: Option<u64>,
 }
 
 impl Pen {
     fn open(dir: &Path, file: PathBuf) -> anyhow::Result<Self> {
         let chain = OwnChain::open_keeping(dir, FILES_MAX)?;
-        Ok(Self { chain, keys: read_keys(&file)?, file, rolled: Instant::now(), forgot: None })
+        // A process that lives for hours only goes on with a file that is days old.
+        let first = chain.first_of_file()?;
+        let file_began_ms = first.and_then(|first| Some(AccessRecord::decode(&*first).ok()?.wall_ms));
+        Ok(Self { chain, keys: read_keys(&file)?, file, file_began_ms })
     }
 
     fn write(
@@ -302,13 +317,13 @@ impl Pen {
         noted_after: &Erased,
         retention: Duration,
     ) -> anyhow::Result<()> {
-        if self.rolled.elapsed() >= ROLL_EVERY {
-            self.rolled = Instant::now();
+        let Some((first_ms, ..)) = noted.first() else { return Ok(()) };
+        let roll_every = ROLL_EVERY.min(retention).max(FORGET_EVERY).as_millis() as u64;
+        if self.file_began_ms.is_some_and(|began_ms| first_ms.saturating_sub(began_ms) >= roll_every) {
+            self.file_began_ms = None;
             self.chain.close_file();
         }
-        if noted.is_empty() {
-            return Ok(());
-        }
+        self.file_began_ms = self.file_began_ms.or(Some(*first_ms));
         let known = self.keys.len();
         let sealed = noted.into_iter().map(|it| self.sealed(it, keys, noted_after));
         let payloads: Vec<_> = sealed.collect::<anyhow::Result<_>>()?;
@@ -316,11 +331,11 @@ impl Pen {
         if self.keys.len() > known {
             self.write_keys()?;
         }
-        self.chain.append(&payloads)?;
-        if self.forgot.is_some_and(|at| at.elapsed() < FORGET_EVERY) {
-            return Ok(());
-        }
-        self.forgot = Some(Instant::now());
+        self.chain.append(&payloads)
+    }
+
+    /// Whole files, and never the newest: what comes next bears on it.
+    fn forget(&mut self, retention: Duration) -> anyhow::Result<()> {
         let oldest = wall_ms().saturating_sub(retention.as_millis() as u64);
         self.chain.forget(|payload| AccessRecord::decode(payload).is_ok_and(|it| it.wall_ms < oldest))
     }
@@ -473,6 +488,25 @@ mod tests {
         let mut pen = again.opener()().unwrap();
         Writing::write(&mut pen, again.take_due().unwrap()).unwrap();
         assert_eq!(names(&access), [(Some("token/ann".to_owned()), 1), (None, 2), (None, 1)]);
+    }
+
+    #[test]
+    fn retention_holds_where_the_process_starts_again_each_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[]))));
+        let (keys, erased) = (key.at(&State::default()), Erased::default());
+        let (now, retention) = (wall_ms(), Duration::from_secs(2 * 24 * 3_600));
+        for hours_ago in (0..=100).rev() {
+            let kind = Kind { name: "token/ann".into(), source: "x".into(), rpc: "y".into(), result: "ok".into() };
+            let noted = vec![(now - hours_ago * 3_600_000, kind, 1)];
+            let mut pen = Pen::open(&access.dir, access.keys.clone()).unwrap();
+            pen.write(noted, &keys, &erased, retention).unwrap();
+            pen.forget(retention).unwrap();
+        }
+        // Files of a day each go once all that is in them is over.
+        let kept = access.read(u64::MAX, 200).len();
+        assert!((48..=75).contains(&kept), "{kept} hours");
+        assert_eq!(access.check(access.head()).unwrap().flaws, vec![]);
     }
 
     #[tokio::test]
