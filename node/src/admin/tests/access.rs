@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use quorumgate_proto::admin::v1 as admin;
+use prost::Message;
+use quorumgate_proto::{admin::v1 as admin, store::v1::DenialRecord};
+use quorumgate_raft_store::own_chain::OwnChain;
 use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -256,6 +258,24 @@ async fn a_refused_join_is_a_denial_and_no_entry_of_the_log() {
     let entry = tokio::time::timeout(Duration::from_secs(60), denied.message()).await.unwrap().unwrap().unwrap();
     assert_eq!((entry.rpc.as_str(), entry.summary.as_str()), ("Join", "token_unknown"));
     assert_eq!(entry.actor, format!("join token {}", token.id));
+}
+
+/// More than one call lists.
+#[tokio::test]
+async fn who_follows_from_far_behind_misses_nothing_that_is_kept() {
+    const WRITTEN: u64 = 10_050;
+    let node = Fixture::start_in(None, |dir| {
+        let record = DenialRecord { reason: "TOKEN_UNKNOWN".into(), count: 1, ..Default::default() };
+        let written = vec![record.encode_to_vec(); WRITTEN as usize];
+        OwnChain::open(&dir.join("denials")).unwrap().append(&written).unwrap();
+    })
+    .await;
+    let watch = admin::WatchAuditRequest { since: Some(0), denials: true };
+    let mut denied = node.local().await.observe().watch_audit(watch).await.unwrap().into_inner();
+    for sequence in 1..=WRITTEN {
+        let entry = tokio::time::timeout(Duration::from_secs(60), denied.message()).await.unwrap().unwrap().unwrap();
+        assert_eq!(entry.sequence, sequence);
+    }
 }
 
 #[tokio::test]

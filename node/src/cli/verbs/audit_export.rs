@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Write},
     path::Path,
+    time::Duration,
 };
 
 use quorumgate_proto::admin::v1::{AuditEntry, ListAuditRequest, WatchAuditRequest};
@@ -19,45 +20,93 @@ use crate::cli::{
 
 /// The most that one call lists.
 const LISTED_MAX: u32 = 10_000;
+/// A node that brings none of the older entries for so long has none of them.
+const OLDER_WITHIN: Duration = Duration::from_secs(10);
 /// What every line begins with.
 const BEGINS: &[u8] = br#"{"index":"#;
 
 pub async fn run(global: &Global, client: &Client, verb: &AuditExport) -> Outcome {
-    let (mut last, half_from) = last_sequence(&verb.file)?;
-    let mut file = OpenOptions::new().create(true).append(true).open(&verb.file).map_err(|it| unwritable(verb, &it))?;
+    let (last, half_from) = last_sequence(&verb.file)?;
+    let file = OpenOptions::new().create(true).append(true).open(&verb.file).map_err(|it| unwritable(verb, &it))?;
     if let Some(half_from) = half_from {
         file.set_len(half_from).map_err(|it| unwritable(verb, &it))?;
         eprintln!("{}: the last line was half written and is cut off", verb.file.display());
     }
+    let mut export = Export { verb, file, last, written: 0, missing: 0 };
     let request =
         ListAuditRequest { limit: LISTED_MAX, denials: verb.denials, access: verb.access, ..Default::default() };
     let entries = client.observe().list_audit(client.ask(request)).await?.into_inner().entries;
     let fresh: Vec<&AuditEntry> = entries.iter().rev().filter(|it| it.sequence > last).collect();
-    let missing = fresh.first().map_or(0, |it| it.sequence - last - 1);
+    if let Some(first) = fresh.first().filter(|_| fresh.len() >= LISTED_MAX as usize && !verb.access) {
+        export.before(client, first.sequence).await?;
+    }
     for entry in &fresh {
-        write(&mut file, entry).map_err(|it| unwritable(verb, &it))?;
-        last = entry.sequence;
+        export.take(entry)?;
     }
-    file.sync_all().map_err(|it| unwritable(verb, &it))?;
-    let mut notes = vec![format!("{} entries written to {}", fresh.len(), verb.file.display())];
+    export.file.sync_all().map_err(|it| unwritable(verb, &it))?;
+    let (written, missing) = (export.written, export.missing);
+    let mut notes = vec![format!("{written} entries written to {}", verb.file.display())];
     if missing > 0 {
-        notes.push(format!("{missing} before them are no longer kept: export more often, or with --follow"));
+        let why = match verb.access {
+            true => {
+                format!("are no longer kept, or were more than the {LISTED_MAX} that a run takes: export more often")
+            }
+            false => "are no longer kept: export more often, or with --follow".to_owned(),
+        };
+        notes.push(format!("{missing} before them {why}"));
     }
-    let json = json!({ "file": verb.file, "written": fresh.len(), "missing": missing, "last": last });
-    Answer { names: vec![last.to_string()], notes, json, ..Answer::default() }.print(global.output)?;
+    let json = json!({ "file": verb.file, "written": written, "missing": missing, "last": export.last });
+    Answer { names: vec![export.last.to_string()], notes, json, ..Answer::default() }.print(global.output)?;
     if verb.follow {
-        let request = client.stream(WatchAuditRequest { since: Some(last), denials: verb.denials });
-        let mut made = client.observe().watch_audit(request).await?.into_inner();
+        let mut made = export.watch(client).await?;
         while let Some(entry) = made.message().await.map_err(status::ended)? {
-            write(&mut file, &entry).and_then(|()| file.sync_data()).map_err(|it| unwritable(verb, &it))?;
+            export.take(&entry)?;
+            export.file.sync_data().map_err(|it| unwritable(verb, &it))?;
+            if export.missing > missing {
+                eprintln!("{} entries before {} are no longer kept", export.missing - missing, entry.sequence);
+                export.missing = missing;
+            }
         }
     }
     Ok(())
 }
 
-fn write(file: &mut File, entry: &AuditEntry) -> std::io::Result<()> {
-    // A line at a time: what a crash leaves half written is the last one alone.
-    file.write_all(format!("{}\n", shape::audit(entry)).as_bytes())
+struct Export<'a> {
+    verb: &'a AuditExport,
+    file: File,
+    last: u64,
+    written: u64,
+    /// Entries that came between those that were written.
+    missing: u64,
+}
+
+impl Export<'_> {
+    async fn watch(&self, client: &Client) -> Outcome<tonic::Streaming<AuditEntry>> {
+        let request = WatchAuditRequest { since: Some(self.last), denials: self.verb.denials };
+        Ok(client.observe().watch_audit(client.stream(request)).await?.into_inner())
+    }
+
+    /// What is kept of those before the oldest that a call lists.
+    async fn before(&mut self, client: &Client, first: u64) -> Outcome {
+        let mut older = self.watch(client).await?;
+        while self.last + 1 < first {
+            let Ok(next) = tokio::time::timeout(OLDER_WITHIN, older.message()).await else { break };
+            match next.map_err(status::ended)? {
+                Some(entry) if entry.sequence < first => self.take(&entry)?,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, entry: &AuditEntry) -> Outcome {
+        // A line at a time: what a crash leaves half written is the last one alone.
+        let line = format!("{}\n", shape::audit(entry));
+        self.file.write_all(line.as_bytes()).map_err(|it| unwritable(self.verb, &it))?;
+        self.missing += entry.sequence.saturating_sub(self.last + 1);
+        (self.last, self.written) = (entry.sequence, self.written + 1);
+        Ok(())
+    }
 }
 
 /// Of the last whole line, 0 where there is none yet; and where a half one begins that a crash has left.
