@@ -58,6 +58,13 @@ pub fn of_process() -> Option<&'static Logs> {
     LOGS.get()
 }
 
+/// One into which nobody writes but the test.
+#[cfg(test)]
+pub fn of_test() -> &'static Logs {
+    let (_, handle) = reload::Layer::<EnvFilter, Registry>::new(EnvFilter::default());
+    LOGS.get_or_init(|| Logs::new(handle, "info".into()))
+}
+
 /// A single level is this program's own. Libraries are held to warnings: the node says what matters itself. openraft
 /// is silent: it repeats each failed attempt at an unreachable peer, where one line at its loss and one at its return do.
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
@@ -123,7 +130,7 @@ impl Logs {
         (past.iter().skip(past.len().saturating_sub(count)).cloned().collect(), live)
     }
 
-    fn remember(&self, line: &[u8]) {
+    pub(crate) fn remember(&self, line: &[u8]) {
         let line = String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]);
         let line: Arc<str> = line.trim_end().into();
         let mut past = locked(&self.past);

@@ -13,13 +13,7 @@ use tonic::Status;
 use super::{Answers, Service};
 use crate::{
     access::Accessed,
-    admin::{
-        config::messages,
-        desk::Desk,
-        failure,
-        gate::Call,
-        identity::{self, Unproven},
-    },
+    admin::{config::messages, desk::Desk, failure, gate::Call, identity},
     denials::{Denial, Denials},
 };
 
@@ -256,15 +250,9 @@ impl Follower {
 
     /// The caller's token is gone.
     async fn is_over(&self) -> bool {
-        let (state, now_us) = (self.desk.consensus.state(), self.desk.consensus.clock_us());
-        let is_gone = self.held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us));
-        if is_gone {
-            let gone = Unproven::TokenUnknown;
-            let status = failure::status(tonic::Code::Unauthenticated, gone.reason(), gone.message());
-            // It has hung up already: fine.
-            let _ = self.entries.send(Err(status)).await;
-        }
-        is_gone
+        let Some(gone) = self.desk.ended(self.held.as_ref()) else { return false };
+        super::last_word(&self.entries, gone).await;
+        true
     }
 }
 

@@ -7,13 +7,12 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast::error::RecvError, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::Answers;
+use super::{Answers, TOKEN_EVERY};
 use crate::{
     admin::{
         desk::{self, Desk},
         failure,
         gate::Call,
-        identity,
     },
     tasks::Tasks,
     telemetry::logs::{self, Logs, PAST_MAX},
@@ -58,16 +57,18 @@ pub fn watch(
         if !follow {
             return;
         }
+        let mut look = tokio::time::interval(TOKEN_EVERY);
         loop {
             let next = tokio::select! {
                 () = stop.cancelled() => return,
                 () = answers.closed() => return,
-                next = live.recv() => next,
+                _ = look.tick() => None,
+                next = live.recv() => Some(next),
             };
-            let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
-            if held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us)) {
-                return;
+            if let Some(gone) = desk.ended(held.as_ref()) {
+                return super::last_word(&answers, gone).await;
             }
+            let Some(next) = next else { continue };
             match next {
                 Ok(line) => {
                     if send(line, dropped).await.is_err() {
