@@ -226,6 +226,37 @@ async fn what_is_followed_says_where_it_comes_from() {
     assert!(!header.cluster_id.is_empty() && header.term > 0 && header.index > 0, "{header:?}");
 }
 
+/// Of a node that nothing runs.
+fn joining() -> Settings {
+    let text = r#"
+        node = { name = "n2", region = "eu" }
+        proxy = { listeners = [{ address = "127.0.0.1:0" }] }
+        peer = { listen = "127.0.0.1:1" }
+        admin = { listen = "127.0.0.1:0" }
+        telemetry = { listen = "127.0.0.1:0" }
+    "#;
+    toml::from_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_ca_goes_no_step_further_than_every_node_has_come() {
+    let node = Fixture::start().await;
+    let client = node.local().await;
+    let create = admin::CreateJoinTokenRequest { role: "replica".into(), ..Default::default() };
+    let token = client.cluster().create_join_token(create).await.unwrap().into_inner().token;
+    let seeds = [node.consensus.state().nodes.values().next().unwrap().peer_address.clone()];
+    let dir = tempfile::tempdir().unwrap();
+    join(&seeds, &token.parse().unwrap(), dir.path(), &joining(), None).await.unwrap();
+    let advance = || admin::RotateCaRequest { step: admin::rotate_ca_request::Step::Advance.into() };
+    let introduced = client.cluster().rotate_ca(advance()).await.unwrap().into_inner();
+    assert_eq!(introduced.stage, "introduced");
+    let refused = client.cluster().rotate_ca(advance()).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "NODES_BEHIND"));
+    assert!(refused.message().contains("node n2 does not answer"), "{refused}");
+    let look = client.cluster().rotate_ca(admin::RotateCaRequest::default()).await.unwrap().into_inner();
+    assert_eq!(look.stage, "introduced", "nothing was changed");
+}
+
 #[tokio::test]
 async fn a_refused_join_is_a_denial_and_no_entry_of_the_log() {
     let node = Fixture::start().await;
@@ -234,17 +265,7 @@ async fn a_refused_join_is_a_denial_and_no_entry_of_the_log() {
     let state = node.consensus.state();
     let token = JoinToken::generate(&state.cluster.as_ref().unwrap().ca_certificate).unwrap();
     let seeds = [state.nodes.values().next().unwrap().peer_address.clone()];
-    let dir = tempfile::tempdir().unwrap();
-    let settings: Settings = toml::from_str(
-        r#"
-        node = { name = "n2", region = "eu" }
-        proxy = { listeners = [{ address = "127.0.0.1:0" }] }
-        peer = { listen = "127.0.0.1:1" }
-        admin = { listen = "127.0.0.1:0" }
-        telemetry = { listen = "127.0.0.1:0" }
-        "#,
-    )
-    .unwrap();
+    let (dir, settings) = (tempfile::tempdir().unwrap(), joining());
     let mut told = Vec::new();
     for _ in 0..30 {
         let refused = join(&seeds, &token, dir.path(), &settings, None).await.unwrap_err();
