@@ -159,11 +159,11 @@ mod tests {
         let [one, two] = [1, 2].map(line);
         let first = one.len() as u64;
         check("", Some((0, None)));
-        check(&[&one[..], &two].concat(), Some((2, None)));
+        check(&[&one[..], &two[..]].concat(), Some((2, None)));
         check(&[&one[..], &two[..5]].concat(), Some((1, Some(first))));
         check(&[&one[..], &two[..two.len() - 9]].concat(), Some((1, Some(first))));
         check(&[&one[..], two.trim_end()].concat(), Some((1, Some(first))));
-        check(&[&one[..5], "\n", &two].concat(), None);
+        check(&[&one[..5], "\n", &two[..]].concat(), None);
         check("notes of mine", None);
     }
 }
