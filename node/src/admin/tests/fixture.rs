@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -61,9 +61,14 @@ impl Fixture {
     }
 
     pub async fn start_with(oidc: Option<Oidc>) -> Self {
+        Self::start_in(oidc, |_| {}).await
+    }
+
+    /// `prepare`: what lies in the data directory at the start.
+    pub async fn start_in(oidc: Option<Oidc>, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (tasks, _ended) = Tasks::new();
-        let consensus = single_node(&dir, &tasks).await;
+        let consensus = single_node(&dir, &tasks, prepare).await;
         let directory = Arc::<Directory>::default();
         publish(consensus.clone(), directory.clone());
         let looked_up = directory.clone();
@@ -135,7 +140,7 @@ impl Fixture {
     }
 }
 
-async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
+async fn single_node(dir: &TempDir, tasks: &Tasks, prepare: impl FnOnce(&Path)) -> Consensus {
     // A member's address has a port, so the system chooses one first.
     let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut settings: Settings = toml::from_str(
@@ -150,6 +155,7 @@ async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
     .unwrap();
     settings.peer.listen = peer;
     init::init(dir.path(), &settings, timing::MAX_RTT_DEFAULT).unwrap();
+    prepare(dir.path());
     let opened = quorumgate_raft_store::open(dir.path(), Default::default()).unwrap();
     let options = StartOptions {
         dir: dir.path().to_owned(),

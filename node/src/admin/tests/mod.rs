@@ -7,6 +7,7 @@ mod fixture;
 mod governance;
 mod identity;
 mod limits;
+mod logs;
 mod people;
 mod tls;
 mod upstreams;
