@@ -29,6 +29,7 @@ struct Settled<'d> {
     route: Route,
     order: Vec<i64>,
     protects: bool,
+    takes_more: bool,
     beyond: Option<Map<String, Json>>,
     below: Option<Map<String, Json>>,
     /// It takes more than it should, and is closed.
@@ -57,6 +58,7 @@ pub fn finish(out: Out<'_>) -> Vec<Resource> {
     below(&mut settled, &dropped);
     let beyond = beyond(&mut settled, &dropped);
     settled.extend(beyond);
+    more(&mut settled);
     let mut settled = alone(settled);
     let ordered: Vec<Ordered<'_>> = settled.iter().map(|it| Ordered { route: &it.route, order: &it.order }).collect();
     if let Some(priorities) = order::priorities(&ordered) {
@@ -83,7 +85,7 @@ fn object(it: &Made<'_>, dropped: &HashSet<(Kind, String)>) -> Result<Resource, 
 }
 
 fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Settled<'d>> {
-    let Draft { from, mut words, order, protects, beyond, below } = draft;
+    let Draft { from, mut words, order, protects, takes_more, beyond, below } = draft;
     let mut must_be_closed = is_closed(&words);
     must_be_closed |= without_dropped(&from, &mut words, dropped);
     let (mut is_widened, mut is_shut) = (false, must_be_closed);
@@ -92,7 +94,7 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
             Ok(Resource::Route(route)) => {
                 let mut route = (*route).clone();
                 shut(&from, &mut route, protects, must_be_closed || is_widened);
-                return Some(Settled { from, route, order, protects, beyond, below, is_widened, is_shut });
+                return Some(Settled { from, route, order, protects, takes_more, beyond, below, is_widened, is_shut });
             }
             Ok(_) => break,
             Err(invalid) => invalid,
@@ -155,7 +157,17 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
         Resource::Route(route) => Some((*route).clone()),
         _ => None,
     })?;
-    Some(Settled { from, route, order, protects, beyond: None, below: None, is_widened: true, is_shut: true })
+    Some(Settled {
+        from,
+        route,
+        order,
+        protects,
+        takes_more: false,
+        beyond: None,
+        below: None,
+        is_widened: true,
+        is_shut: true,
+    })
 }
 
 /// The last look at a route: one that was told to be closed is, and one that kept somebody out still does.
@@ -266,6 +278,7 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
             words,
             order: it.order.clone(),
             protects: it.protects,
+            takes_more: it.takes_more,
             beyond: None,
             below: None,
         };
@@ -301,6 +314,7 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
                 words,
                 order: it.order.clone(),
                 protects: true,
+                takes_more: it.takes_more,
                 beyond: None,
                 below: None,
             };
@@ -312,6 +326,26 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
         }
     }
     made
+}
+
+/// Routes that take more than they did, and may be asked before another one that asks for something else.
+fn more(settled: &mut [Settled<'_>]) {
+    for at in (0..settled.len()).filter(|at| settled[*at].takes_more).collect::<Vec<_>>() {
+        let it = &settled[at];
+        let takes = |other: &Settled<'_>| {
+            other.from.identity() != it.from.identity()
+                && other.protects
+                && other.order <= it.order
+                && order::meet(&it.route, &other.route)
+                && !asks_the_same(&it.route, &other.route)
+        };
+        // What a gateway answers itself opens nothing.
+        let goes_on = matches!(it.route.action, Action::Forward { .. } | Action::Split(_));
+        if goes_on && (order::is_many(settled.len()) || settled.iter().any(takes)) {
+            let it = &mut settled[at];
+            shut(&it.from, &mut it.route, it.protects, true);
+        }
+    }
 }
 
 /// Of routes that take the same requests one is left, as nobody would ever ask the others.

@@ -24,6 +24,8 @@ pub struct Draft<'d> {
     /// Where the other gateway has it among its routes: the larger is asked first, part by part.
     pub order: Vec<i64>,
     pub protects: bool,
+    /// As in `Effects`.
+    pub takes_more: bool,
     /// The other gateway's prefix is of characters, ours of whole segments: the words by which the route takes what is
     /// below the prefix without a slash between.
     pub beyond: Option<Map<String, Json>>,
@@ -82,6 +84,7 @@ impl<'d> Out<'d> {
 
     pub fn route(&mut self, from: &Item<'d>, mut route: RouteWords, effects: Effects) {
         let protects = effects.protects() || route.protects;
+        let takes_more = effects.takes_more;
         let name = self.name(Kind::Route, &route.name);
         let finish = |route: &RouteWords, name: &str, matches: Json, rewrite: Map<String, Json>| {
             let mut words = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -104,7 +107,7 @@ impl<'d> Out<'d> {
         let matches = std::mem::take(&mut route.matches);
         let rewrite = std::mem::take(&mut route.rewrite);
         let words = finish(&route, &name, matches, rewrite);
-        self.routes.push(Draft { from: from.clone(), words, order: route.order, protects, beyond, below });
+        self.routes.push(Draft { from: from.clone(), words, order: route.order, protects, takes_more, beyond, below });
     }
 }
 

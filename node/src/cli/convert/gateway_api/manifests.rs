@@ -72,6 +72,8 @@ const HARMLESS_ANNOTATIONS: [&str; 15] = [
     "endpoints.kubernetes.io/",
     "description",
 ];
+/// Part of those that say all the same who may come.
+const SOURCES: &str = "source-ranges";
 /// Fields of routes, rules and Gateways that we do not have and that keep nobody out. All others may.
 const HARMLESS_FIELDS: [&str; 6] =
     ["retry", "sessionPersistence", "useDefaultGateways", "infrastructure", "allowedListeners", "defaultScope"];
@@ -176,6 +178,10 @@ impl<'d> Manifests<'d> {
             Kind::Gateway => {
                 let spec = it.map("spec")?;
                 self.is_all_closed |= tell_unknown(spec.as_ref(), &GATEWAY_FIELDS, "a Gateway");
+                let infrastructure = spec.as_ref().map(|it| it.map("infrastructure")).transpose()?.flatten();
+                if let Some(infrastructure) = infrastructure {
+                    self.annotations(kind, &id, &infrastructure)?;
+                }
                 if let Some(addresses) = spec.and_then(|it| it.get("addresses")) {
                     addresses.left_out("nodes listen at all of their addresses; write listeners' address by hand");
                 }
@@ -244,7 +250,8 @@ impl<'d> Manifests<'d> {
         let Some(annotations) = meta.map("annotations")? else { return Ok(()) };
         for (name, value) in annotations.members() {
             value.skip();
-            if HARMLESS_ANNOTATIONS.iter().any(|it| name.starts_with(it)) {
+            let is_harmless = HARMLESS_ANNOTATIONS.iter().any(|it| name.starts_with(it));
+            if is_harmless && !name.contains(SOURCES) {
                 continue;
             }
             match kind {

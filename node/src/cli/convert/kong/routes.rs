@@ -178,6 +178,7 @@ impl<'d> Kong<'d, '_> {
             let text = host.as_text()?;
             let (name, port) = common::split_port(&text);
             if port.is_some() {
+                effects.takes_more = true;
                 host.differs("the port of a host is not looked at: name a listener (match.listeners) instead");
             }
             is_plain &= !name.contains('*');
@@ -224,6 +225,7 @@ impl<'d> Kong<'d, '_> {
         let is_secure = |it: &String| matches!(it.as_str(), "https" | "grpcs" | "wss");
         if protocols.is_empty() || !protocols.iter().all(is_secure) {
             if protocols == ["http"] {
+                effects.takes_more = true;
                 it.differs(
                     "protocols http: it is taken over TLS too; name listeners (match.listeners) if it must not be",
                 );

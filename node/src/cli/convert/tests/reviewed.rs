@@ -109,6 +109,7 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
         "real-ip: {source: http_x}, ip-restriction: {whitelist: [10.0.0.0/8]}",
         "ip-restriction: {}",
         "key-auth: {of_another_version: true}",
+        "redirect: {http_to_https: true}",
     ] {
         closed(ConvertFrom::Apisix, &apisix(plugins, alice), &[]);
     }
@@ -142,6 +143,13 @@ fn what_is_about_routes_of_the_gateway_api_closes_them() {
         "kind: AuthorizationPolicy\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
         "kind: RequestAuthentication\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
         "kind: SecurityPolicy\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: other}], targetSelectors: [{kind: HTTPRoute, matchLabels: {app: r}}]}\n".to_owned(),
+        format!(
+            "kind: Gateway\nmetadata: {{name: gw, namespace: infra}}\n{}",
+            GATEWAY.replace(
+                "spec: {",
+                "spec: {infrastructure: {annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: 10.0.0.0/8}}, "
+            )
+        ),
         "kind: ClientTrafficPolicy\nmetadata: {name: p, namespace: infra}\nspec: {tls: {clientValidation: {}}}\n".to_owned(),
         "kind: KongClusterPlugin\nmetadata: {name: p, labels: {global: 'true'}}\nplugin: key-auth\n".to_owned(),
         service.to_owned(),
@@ -348,6 +356,17 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "a.test",
             "/administration",
             "name: admin, hosts: [a.test], paths: [/admin], plugins: [{name: key-auth}]\nname: adminx, paths: [/administration]",
+        ),
+        // A port and a protocol, which are not looked at here.
+        (
+            "a.test",
+            "/admin/x",
+            "name: open, hosts: ['a.test:8444'], paths: [/admin/x]\nname: shut, hosts: [a.test], paths: [/admin], plugins: [{name: key-auth}]",
+        ),
+        (
+            "a.test",
+            "/admin/x",
+            "name: open, protocols: [http], paths: [/admin/x]\nname: shut, paths: [/admin], plugins: [{name: key-auth}]",
         ),
     ] {
         kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
