@@ -21,6 +21,9 @@ use crate::cli::config;
 
 /// How often something of one route is given up before the whole of it is.
 const REPAIRS_MAX: usize = 12;
+/// Fields whose values may be secrets, and are not repeated.
+const HIDDEN: [&str; 6] =
+    ["rewrite.headers", "rewrite.query", "respond", "match.headers", "match.query", "match.cookies"];
 /// Fields without which a route still does what it is for.
 const SPARE: [&str; 8] = ["labels", "description", "cors", "cache", "compression", "body", "timeouts", "retries"];
 
@@ -97,6 +100,9 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
                 return Some(Settled { from, route, order, protects, takes_more, beyond, below, is_widened, is_shut });
             }
             Ok(_) => break,
+            Err(invalid) if HIDDEN.iter().any(|it| invalid.field.starts_with(it)) => {
+                Invalid { found: "a value that is not shown".to_owned(), ..invalid }
+            }
             Err(invalid) => invalid,
         };
         let field = invalid.field.split(['.', '[']).next().unwrap_or_default().to_owned();

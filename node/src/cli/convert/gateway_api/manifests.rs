@@ -269,7 +269,12 @@ impl<'d> Manifests<'d> {
     }
 
     fn tell_route(&mut self, kind: Kind, id: &Id, it: &Item<'d>) -> Outcome {
-        let Some(spec) = it.map("spec")? else { return Ok(()) };
+        let spec = it.map("spec")?;
+        let parents = spec.as_ref().map_or(Ok(Vec::new()), |it| it.list("parentRefs"))?;
+        if parents.is_empty() {
+            it.left_out("it has no parentRefs, so that no Gateway has it: nothing is made of it");
+        }
+        let Some(spec) = spec else { return Ok(()) };
         let mut is_closed = tell_unknown(Some(&spec), &ROUTE_FIELDS, "a route");
         for rule in spec.list("rules")? {
             is_closed |= tell_unknown(Some(&rule), &RULE_FIELDS, "a rule");

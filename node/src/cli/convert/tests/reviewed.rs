@@ -265,6 +265,27 @@ fn values_of_headers_and_users_of_urls_are_not_repeated() {
     let (_, reported) =
         convert(ConvertFrom::Kong, &kong(plugin, "").replace("http://a.test:80", "http://bob:s3cret@a.test:80"));
     assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    // Values that stand alone, and the query of a place.
+    let plugin =
+        "proxy-rewrite: {uri: '/x?api_key=s3cret', headers: {X-Pass: 's3cret$x', add: {X-Other: 's3cret:$x'}}}";
+    let (_, reported) = convert(ConvertFrom::Apisix, &apisix(plugin, ""));
+    assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    says(&reported, &["found \"/x?…\"", "headers.add.X-Other: found a value that is not shown"]);
+    let (_, reported) = convert(ConvertFrom::Apisix, &apisix("proxy-rewrite: {headers: {X-Pass: 's3cret$x'}}", ""));
+    assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    // One that is refused.
+    let plugin = "{name: request-transformer, config: {add: {headers: ['X-Pass:s3cretß']}}}";
+    let (_, reported) = convert(ConvertFrom::Kong, &kong(plugin, ""));
+    assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    says(&reported, &["rewrite.headers.request.set.X-Pass: found a value that is not shown"]);
+}
+
+#[test]
+fn a_route_that_no_gateway_has_is_told() {
+    let (resources, reported) =
+        convert(ConvertFrom::GatewayApi, &ROUTE.replace("parentRefs: [{name: gw, namespace: infra}], ", ""));
+    assert!(routes(&resources).is_empty() && reported.is_loss, "{}", shown(&resources));
+    says(&reported, &["it has no parentRefs"]);
 }
 
 #[test]
