@@ -222,13 +222,13 @@ impl<'d> Kong<'d, '_> {
         effects: &mut Effects,
     ) -> Outcome {
         let status = it.int("https_redirect_status_code")?.unwrap_or(426);
-        let is_secure = |it: &String| matches!(it.as_str(), "https" | "grpcs" | "wss");
-        if protocols.is_empty() || !protocols.iter().all(is_secure) {
-            if protocols == ["http"] {
+        if !is_over_tls_alone(protocols) {
+            if !protocols.is_empty() && !protocols.iter().any(|it| is_secure(it)) {
                 effects.takes_more = true;
-                it.differs(
-                    "protocols http: it is taken over TLS too; name listeners (match.listeners) if it must not be",
-                );
+                it.differs(format!(
+                    "protocols {}: it is taken over TLS too; name listeners (match.listeners) if it must not be",
+                    protocols.join(", ")
+                ));
             }
             return Ok(());
         }
@@ -272,7 +272,7 @@ impl<'d> Kong<'d, '_> {
             let of = service.names.first().cloned().unwrap_or_else(|| "route".into());
             format!("{of}-route")
         });
-        let kinds = common::by_host_kind(matches);
+        let mut kinds = common::by_host_kind(matches);
         let mut rest = Map::new();
         match &service.upstream {
             Some(upstream) => drop(rest.insert("upstream".into(), json!(upstream))),
@@ -291,6 +291,22 @@ impl<'d> Kong<'d, '_> {
         }
         common::unread(&it.unread(&[]), &mut effects);
         common::unread(&service.unread, &mut effects);
+        // Nobody looks at server names of requests without TLS: they would go to other routes, which may ask for less.
+        let is_without_tls = matches.contains_key("sni") && !is_over_tls_alone(&it.texts("protocols")?);
+        if is_without_tls && effects.protects() {
+            it.differs(
+                "snis: requests without TLS are taken whatever they are for, and so are those of other names here",
+            );
+            let nameless = |it: &Map<String, Json>| {
+                let mut matches = it.clone();
+                matches.shift_remove("sni");
+                matches
+            };
+            let all: Vec<_> = kinds.iter().map(nameless).collect();
+            kinds.extend(all);
+        } else if is_without_tls {
+            it.differs("snis: requests without TLS are not taken any more");
+        }
         for (from, path, matches) in paths.iter().flat_map(|(from, path)| kinds.iter().map(move |it| (from, path, it)))
         {
             let mut route = RouteWords { name: name.clone(), rest: rest.clone(), ..RouteWords::default() };
@@ -303,6 +319,11 @@ impl<'d> Kong<'d, '_> {
             let priority = if is_regex == 1 { regex_priority } else { 0 };
             route.order = vec![count, parts.headers, parts.plain_hosts, is_regex, priority, length];
             let mut effects = effects.clone();
+            if is_without_tls {
+                let has_name = matches.contains_key("sni");
+                effects.takes_more |= !has_name;
+                route.order.push(i64::from(has_name));
+            }
             if matches!((path, &effects.path), (Path::Regex(_), Some(_))) && strip {
                 from.differs("the plugin says the whole path: strip_path has no part in it");
             }
@@ -359,6 +380,14 @@ struct Parts {
     count: i64,
     headers: i64,
     plain_hosts: i64,
+}
+
+fn is_secure(protocol: &str) -> bool {
+    matches!(protocol, "https" | "grpcs" | "wss")
+}
+
+fn is_over_tls_alone(protocols: &[String]) -> bool {
+    !protocols.is_empty() && protocols.iter().all(|it| is_secure(it))
 }
 
 fn headers(it: &Item<'_>, matches: &mut Map<String, Json>, parts: &mut Parts) -> Outcome {

@@ -389,6 +389,24 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "/admin/x",
             "name: open, protocols: [http], paths: [/admin/x]\nname: shut, paths: [/admin], plugins: [{name: key-auth}]",
         ),
+        (
+            "a.test",
+            "/admin/x",
+            "name: open, protocols: [grpc, ws], paths: [/admin/x]\nname: shut, paths: [/admin], plugins: [{name: key-auth}]",
+        ),
+        // A server's name, which nobody looks at without TLS.
+        (
+            "a.test",
+            "/admin/x",
+            "name: shut, snis: [b.test], paths: [/admin], plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
+        // Nor does what is taken of other names by that come out with less than is asked of them.
+        (
+            "a.test",
+            "/admin/x",
+            "name: slow, snis: [b.test], paths: [/admin], plugins: [{name: rate-limiting, config: {minute: 5}}]\n\
+             name: shut, paths: [/admin], plugins: [{name: key-auth}]",
+        ),
     ] {
         kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
     }
