@@ -72,8 +72,18 @@ const HARMLESS_ANNOTATIONS: [&str; 15] = [
     "endpoints.kubernetes.io/",
     "description",
 ];
-/// Part of those that say all the same who may come.
-const SOURCES: &str = "source-ranges";
+/// Parts of those that say all the same who may come.
+const WHO_MAY_COME: [&str; 9] = [
+    "source-ranges",
+    "allowed-ip-ranges",
+    "allowed-service-tags",
+    "security-groups",
+    "allow-rules",
+    "deny-rules",
+    "firewall",
+    "-acl-",
+    "backend-config",
+];
 /// Fields of routes, rules and Gateways that we do not have and that keep nobody out. All others may.
 const HARMLESS_FIELDS: [&str; 6] =
     ["retry", "sessionPersistence", "useDefaultGateways", "infrastructure", "allowedListeners", "defaultScope"];
@@ -251,7 +261,7 @@ impl<'d> Manifests<'d> {
         for (name, value) in annotations.members() {
             value.skip();
             let is_harmless = HARMLESS_ANNOTATIONS.iter().any(|it| name.starts_with(it));
-            if is_harmless && !name.contains(SOURCES) {
+            if is_harmless && !WHO_MAY_COME.iter().any(|it| name.contains(it)) {
                 continue;
             }
             match kind {

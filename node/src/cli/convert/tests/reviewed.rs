@@ -153,6 +153,9 @@ fn what_is_about_routes_of_the_gateway_api_closes_them() {
         "kind: ClientTrafficPolicy\nmetadata: {name: p, namespace: infra}\nspec: {tls: {clientValidation: {}}}\n".to_owned(),
         "kind: KongClusterPlugin\nmetadata: {name: p, labels: {global: 'true'}}\nplugin: key-auth\n".to_owned(),
         service.to_owned(),
+        // What asks callers of Google's balancers who they are.
+        service.replace("konghq.com/plugins: key-auth", "cloud.google.com/backend-config: '{default: login}'"),
+        service.replace("konghq.com/plugins: key-auth", "service.beta.kubernetes.io/azure-allowed-ip-ranges: 10.0.0.0/8"),
         format!("kind: Gateway\nmetadata: {{name: gw, namespace: infra, annotations: {{konghq.com/plugins: a}}}}\n{GATEWAY}"),
         format!("kind: Gateway\nmetadata: {{name: gw, namespace: infra}}\n{}", GATEWAY.replace("spec: {", "spec: {tls: {frontend: {}}, ")),
     ] {
