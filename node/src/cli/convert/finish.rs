@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     effects::CLOSED,
-    order::{self, Ordered},
+    order::{self, Near, Ordered},
     out::{Draft, Made, Out},
     reader::Item,
 };
@@ -258,8 +258,13 @@ fn close(words: &mut Map<String, Json>) {
     words.insert("authorize".into(), Json::Array(rules));
 }
 
+fn near(settled: &[Settled<'_>]) -> Near {
+    Near::of(settled.iter().map(|it| &it.route))
+}
+
 /// Prefixes that do not take themselves: where another route had that path which keeps some out, or is of it alone.
 fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
+    let near = near(settled);
     for at in 0..settled.len() {
         let Some(words) = settled[at].below.take() else { continue };
         let it = &settled[at];
@@ -274,8 +279,11 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
                 && (is_twin || other.protects)
         };
         // Those of the same object ask for the same.
-        let others = || settled.iter().any(|other| other.from.identity() != it.from.identity() && takes(other));
-        if !order::is_many(settled.len()) && !others() {
+        let others = || {
+            let mut others = near.places(&it.route).into_iter().map(|place| &settled[place]);
+            others.any(|other| other.from.identity() != it.from.identity() && takes(other))
+        };
+        if !near.is_many() && !others() {
             it.from.differs(format!("{prefix} without the slash behind it is taken too"));
             continue;
         }
@@ -297,6 +305,7 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
 /// Routes for what prefixes of characters take beyond ours of segments: where it would go to another route otherwise, and
 /// some are kept out.
 fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) -> Vec<Settled<'d>> {
+    let near = near(settled);
     let takes = |at: usize| {
         let it = &settled[at];
         let PathPattern::Prefix(prefix) = &it.route.matches.path else { return false };
@@ -304,11 +313,11 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
             order::hosts_meet(&it.route.matches.hosts, &other.route.matches.hosts)
                 && order::takes_beyond(prefix, &other.route.matches.path)
         };
-        settled.iter().enumerate().any(|(place, other)| place != at && takes(other))
+        near.places(&it.route).into_iter().any(|place| place != at && takes(&settled[place]))
     };
     let places: Vec<usize> = (0..settled.len()).filter(|at| settled[*at].beyond.is_some()).collect();
     // One that is made may take what another took beyond its prefix.
-    let is_needed = order::is_many(settled.len()) || places.iter().any(|at| settled[*at].protects && takes(*at));
+    let is_needed = near.is_many() || places.iter().any(|at| settled[*at].protects && takes(*at));
     let mut made = Vec::new();
     for at in places {
         let Some(words) = settled[at].beyond.take() else { continue };
@@ -336,6 +345,7 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
 
 /// Routes that take more than they did, and may be asked before another one that asks for something else.
 fn more(settled: &mut [Settled<'_>]) {
+    let near = near(settled);
     for at in (0..settled.len()).filter(|at| settled[*at].takes_more).collect::<Vec<_>>() {
         let it = &settled[at];
         let takes = |other: &Settled<'_>| {
@@ -347,7 +357,8 @@ fn more(settled: &mut [Settled<'_>]) {
         };
         // What a gateway answers itself opens nothing.
         let goes_on = matches!(it.route.action, Action::Forward { .. } | Action::Split(_));
-        if goes_on && (order::is_many(settled.len()) || settled.iter().any(takes)) {
+        let others = || near.places(&it.route).into_iter().any(|place| takes(&settled[place]));
+        if goes_on && (near.is_many() || others()) {
             let it = &mut settled[at];
             shut(&it.from, &mut it.route, it.protects, true);
         }

@@ -36,6 +36,8 @@ pub struct Draft<'d> {
 #[derive(Default)]
 pub struct Out<'d> {
     names: HashMap<Kind, HashSet<String>>,
+    /// The last number that was put behind a name of a kind.
+    numbers: HashMap<(Kind, String), usize>,
     /// The names of objects by the value that they are from, and which of its objects it is.
     made: HashMap<(*const Node, String), String>,
     pub objects: Vec<Made<'d>>,
@@ -48,9 +50,9 @@ impl<'d> Out<'d> {
         let plain = plain(wanted);
         let taken = self.names.entry(kind).or_default();
         let mut name = plain.clone();
-        let mut number = 1;
         while !taken.insert(name.clone()) {
-            number += 1;
+            let number = self.numbers.entry((kind, plain.clone())).or_insert(1);
+            *number += 1;
             name = format!("{plain}.{number}");
         }
         name

@@ -26,7 +26,7 @@ pub(super) struct Variant<'d> {
 
 impl<'d> Apisix<'d, '_> {
     pub(super) fn routes(&mut self) -> Outcome {
-        for list in ["services", "upstreams", "plugin_configs"] {
+        for list in super::NAMED {
             for it in self.all(list) {
                 it.skip_fields(&META);
             }
@@ -37,7 +37,7 @@ impl<'d> Apisix<'d, '_> {
         for route in self.all("routes") {
             self.route(&route)?;
         }
-        for list in ["services", "upstreams", "plugin_configs"] {
+        for list in super::NAMED {
             for it in self.all(list) {
                 it.skip_fields(&["name", "desc", "labels"]);
             }
@@ -111,9 +111,9 @@ impl<'d> Apisix<'d, '_> {
         self.write(it, &name, own, matches, effects, variants)
     }
 
-    fn named(&self, it: &Item<'d>, field: &str, list: &str) -> Outcome<Option<Item<'d>>> {
+    fn named(&self, it: &Item<'d>, field: &str, list: &'static str) -> Outcome<Option<Item<'d>>> {
         let Some(reference) = it.get(field) else { return Ok(None) };
-        match self.find(list, &reference.as_text()?)? {
+        match self.find(list, &reference.as_text()?) {
             Some(found) => Ok(Some(found)),
             None => Err(reference.wrong(&format!("the id of one of the {list} in the files"))),
         }
