@@ -328,6 +328,17 @@ impl<'d> Kong<'d, '_> {
                 from.differs("the plugin says the whole path: strip_path has no part in it");
             }
             fill(&mut route, path, strip, &service.path, matches);
+            // Of several alternatives it is the first one that must begin where the path does, but for the oldest of its routers.
+            if let Path::Regex(pattern) = path
+                && self.is_v3
+                && effects.protects()
+                && let Some((first, others)) = common::alternatives(pattern)
+            {
+                let first = first.strip_prefix('^').unwrap_or(first);
+                route.matches["path_regex"] = json!(format!("(?:{first}|.*(?:{others})).*"));
+                effects.takes_more = true;
+                from.differs("alternatives but the first are taken anywhere in a path, as by router_flavor traditional_compatible");
+            }
             if let Some(status) = effects.to_https.take() {
                 let answers = match status {
                     301 | 302 | 307 | 308 => {

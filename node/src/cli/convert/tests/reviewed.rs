@@ -397,6 +397,12 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "/admin/x",
             "name: open, protocols: [grpc, ws], paths: [/admin/x]\nname: shut, paths: [/admin], plugins: [{name: key-auth}]",
         ),
+        // Alternatives, of which the first alone must begin where the path does.
+        (
+            "a.test",
+            "/x/secret",
+            "name: shut, paths: ['~/admin|/secret'], plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
         // A server's name, which nobody looks at without TLS.
         (
             "a.test",
