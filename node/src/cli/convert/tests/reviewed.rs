@@ -127,6 +127,9 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
     let services = "services: [{id: 1, name: '2', plugins: {}}, {id: 2, name: s, plugins: {of-our-own: {}}}]\n";
     closed(ConvertFrom::Apisix, &apisix("", services).replace("uri: /a", "uri: /a, service_id: 2"), &[]);
     closed(ConvertFrom::Apisix, &apisix("key-auth: {}", alice).replace("uri: /a", "uri: /a/:id"), &[]);
+    // A field that is not there.
+    let absent = apisix("key-auth: {}", alice).replace("uri: /a", "uri: /a, vars: [[http_x, '==', null]]");
+    closed(ConvertFrom::Apisix, &absent, &[]);
     refused(
         ConvertFrom::Apisix,
         &apisix("", "").replace("uri: /a", "uri: /a, vars: all"),
