@@ -276,7 +276,8 @@ impl<'d> Kong<'d, '_> {
         // A name and an id may be the same word.
         let places: BTreeSet<usize> = scopes.filter_map(|it| self.by_scope.get(&it)).flatten().copied().collect();
         let mut found: Vec<(i32, &Plugin<'d>)> = Vec::new();
-        for it in places.into_iter().map(|place| &self.plugins[place]) {
+        let plugins = &self.plugins;
+        for it in places.into_iter().map(|place| &plugins[place]) {
             let Some(near) = nearness(&it.scope) else { continue };
             self.met.insert(it.item.identity());
             match found.iter_mut().find(|(_, other)| other.name == it.name && other.caller == it.caller) {
