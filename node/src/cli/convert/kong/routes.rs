@@ -339,6 +339,20 @@ impl<'d> Kong<'d, '_> {
                 effects.takes_more = true;
                 from.differs("alternatives but the first are taken anywhere in a path, as by router_flavor traditional_compatible");
             }
+            if let Path::Regex(pattern) = path
+                && pattern.chars().any(|it| !it.is_ascii() || matches!(it, ' ' | '"' | '`'))
+            {
+                if effects.protects() {
+                    effects.close();
+                    route.matches["path_regex"] = json!(format!("{}.*", common::beginning(pattern)));
+                    from.closed(
+                        "it has characters that are percent-encoded in paths here: it takes all that begins like it and lets nobody \
+                         in; write its match by hand, and take the rule not-converted away",
+                    );
+                } else {
+                    from.differs("it has characters that are percent-encoded in paths here, and takes none with them; write its match by hand");
+                }
+            }
             if let Some(status) = effects.to_https.take() {
                 let answers = match status {
                     301 | 302 | 307 | 308 => {

@@ -406,6 +406,12 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "/x/secret",
             "name: shut, paths: ['~/admin|/secret'], plugins: [{name: key-auth}]\nname: all, paths: [/]",
         ),
+        // A blank, which Kong's expressions see as it is and ours as %20.
+        (
+            "a.test",
+            "/private%20area",
+            "name: shut, paths: ['~/private area'], plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
         // A server's name, which nobody looks at without TLS.
         (
             "a.test",
