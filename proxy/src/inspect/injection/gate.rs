@@ -21,8 +21,6 @@ use super::score::{KINDS, KINDS_LEN, Seen};
 pub(super) struct Places([u128; 2]);
 
 impl Places {
-    pub(super) const MAX: usize = 256;
-
     pub(super) fn add(&mut self, place: usize) {
         self.0[place / 128] |= 1 << (place % 128);
     }
@@ -75,13 +73,12 @@ struct Need {
 impl Need {
     /// None: that says nothing.
     fn of(texts: Vec<Vec<u8>>) -> Option<Self> {
-        if texts.is_empty() {
+        if texts.is_empty() || texts.iter().any(Vec::is_empty) {
             return None;
         }
         let mut need = Self { kinds: 0, literals: Vec::new() };
         for text in &texts {
             match text[..] {
-                [] => return None,
                 // Letters and blanks are everywhere.
                 [byte] if KINDS[usize::from(byte)] == 0 || byte == b' ' => return None,
                 [byte] => need.kinds |= KINDS[usize::from(byte)],
@@ -175,7 +172,7 @@ impl Gate {
             }
             free.iter_mut().skip(chosen.len()).for_each(|it| it.add(place));
             for (slot, need) in chosen.iter().enumerate() {
-                let kinds = by_kind.iter_mut().enumerate().filter(|(kind, _)| need.kinds & (1 << kind) != 0);
+                let kinds = by_kind.iter_mut().enumerate().filter(|(kind, _)| (need.kinds >> *kind) & 1 == 1);
                 kinds.for_each(|(_, needs)| needs[slot].add(place));
                 for literal in &need.literals {
                     let at = texts.iter().position(|it| it == literal).unwrap_or_else(|| {
@@ -263,6 +260,7 @@ fn all_of(found: Needs) -> Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::injection::score::seen;
 
     fn parsed(pattern: &str) -> Vec<Need> {
         needs(&ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern).unwrap())
@@ -295,7 +293,7 @@ mod tests {
     #[test]
     fn a_pattern_is_open_where_all_that_it_needs_is_there() {
         let gate = Gate::of([r"\bselect\b.*\bfrom\b", "^[^']*' ?or", "[a-z]+ ?[0-9]"].into_iter());
-        let open = |text: &str| gate.open(text.as_bytes(), crate::inspect::injection::score::seen(text.as_bytes()));
+        let open = |text: &str| gate.open(text.as_bytes(), seen(text.as_bytes()));
         let places = |text: &str| open(text).each().collect::<Vec<_>>();
         assert_eq!(places("nothing of these"), [2]);
         assert_eq!(places("select a"), [2]);
@@ -304,7 +302,7 @@ mod tests {
         assert_eq!(places("this or that"), [2]);
         assert_eq!(gate.anchored().each().collect::<Vec<_>>(), [1]);
         let text = "sel'ect from";
-        let seen = crate::inspect::injection::score::seen(text.as_bytes());
+        let seen = seen(text.as_bytes());
         let (plain, bare) = gate.open_twice(text.as_bytes(), seen, KINDS[usize::from(b'\'')]);
         assert_eq!(plain, open(text));
         assert_eq!(bare, open("select from"));
