@@ -14,8 +14,11 @@ use quorumgate_model::resource::{Country, Place};
 /// The largest file that is taken: it is held in memory.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Where the network is, else where it is registered.
-const COUNTRY: [&[&str]; 2] = [&["country", "iso_code"], &["registered_country", "iso_code"]];
-const ASN: [&[&str]; 1] = [&["autonomous_system_number"]];
+const COUNTRY: [&[PathElement<'static>]; 2] = [
+    &[PathElement::Key("country"), PathElement::Key("iso_code")],
+    &[PathElement::Key("registered_country"), PathElement::Key("iso_code")],
+];
+const ASN: &[PathElement<'static>] = &[PathElement::Key("autonomous_system_number")];
 /// The first networks of a file, by which it is told at load that its records are of another form.
 const LOOKED_AT_MAX: usize = 10_000;
 /// Of what was found there.
@@ -50,11 +53,11 @@ impl Geo {
         let of_country = |it: &Record<'_>| country(it).is_some();
         let of_asn = |it: &Record<'_>| asn(it).is_some();
         let country = files.country.as_ref().map(|file| {
-            let table = read(file, &COUNTRY, "a country's two letters", of_country);
+            let table = read(file, &COUNTRY, "country.iso_code", "a country's two letters", of_country);
             table.with_context(|| format!("proxy.geo.country: {}", file.display()))
         });
         let asn = files.asn.as_ref().map(|file| {
-            let table = read(file, &ASN, "an integer of 32 bits", of_asn);
+            let table = read(file, &[ASN], "autonomous_system_number", "an integer of 32 bits", of_asn);
             table.with_context(|| format!("proxy.geo.asn: {}", file.display()))
         });
         self.0.store(Arc::new(Tables { country: country.transpose()?, asn: asn.transpose()? }));
@@ -80,23 +83,19 @@ type Record<'r> = LookupResult<'r, Vec<u8>>;
 
 /// A record of another form says nothing.
 fn country(record: &Record<'_>) -> Option<Country> {
-    let code = |path: &[&str]| record.decode_path::<&str>(&elements(path)).ok()?;
+    let code = |path: &[PathElement<'static>]| record.decode_path::<&str>(path).ok()?;
     COUNTRY.into_iter().find_map(code)?.parse().ok()
 }
 
 /// Of integers the format has several sizes, and some writers take the smallest that will do.
 fn asn(record: &Record<'_>) -> Option<u32> {
-    let number = |path: &[&str]| record.decode_path::<serde_json::Number>(&elements(path)).ok()?;
-    u32::try_from(ASN.into_iter().find_map(number)?.as_u64()?).ok()
-}
-
-fn elements<'p>(path: &[&'p str]) -> Vec<PathElement<'p>> {
-    path.iter().map(|name| PathElement::Key(name)).collect()
+    u32::try_from(record.decode_path::<serde_json::Number>(ASN).ok()??.as_u64()?).ok()
 }
 
 fn read(
     file: &Path,
-    paths: &[&[&str]],
+    paths: &[&[PathElement<'static>]],
+    field: &str,
     allowed: &str,
     is_understood: impl Fn(&Record<'_>) -> bool,
 ) -> anyhow::Result<Reader<Vec<u8>>> {
@@ -104,7 +103,7 @@ fn read(
     anyhow::ensure!(bytes <= FILE_BYTES_MAX, "found {bytes} bytes; allowed: at most {FILE_BYTES_MAX}");
     let table =
         Reader::open_readfile(file).context("found something else; allowed: a database in MaxMind's format (.mmdb)")?;
-    check(file, &table, paths, allowed, is_understood)?;
+    check(file, &table, paths, field, allowed, is_understood)?;
     Ok(table)
 }
 
@@ -113,11 +112,11 @@ fn read(
 fn check(
     file: &Path,
     table: &Reader<Vec<u8>>,
-    paths: &[&[&str]],
+    paths: &[&[PathElement<'static>]],
+    field: &str,
     allowed: &str,
     is_understood: impl Fn(&Record<'_>) -> bool,
 ) -> anyhow::Result<()> {
-    let field = paths[0].join(".");
     let (mut understood, mut unlike, mut first) = (0, 0, None);
     for record in table.networks(WithinOptions::default())?.take(LOOKED_AT_MAX) {
         let record = record?;
@@ -136,8 +135,8 @@ fn check(
 }
 
 /// What is there instead; None: nothing.
-fn said(record: &Record<'_>, path: &[&str]) -> Option<String> {
-    match record.decode_path::<serde_json::Value>(&elements(path)) {
+fn said(record: &Record<'_>, path: &[PathElement<'static>]) -> Option<String> {
+    match record.decode_path::<serde_json::Value>(path) {
         Ok(value) => Some(value?.to_string().chars().take(SHOWN_MAX).collect()),
         Err(_) => Some("something of another type".into()),
     }
