@@ -91,6 +91,17 @@ impl Fixture {
         Self { consensus, directory: looked_up, upstreams, handle, _tasks: tasks, _ready: ready, _dir: dir }
     }
 
+    /// With the consumer `acme`, for whom keys can be made.
+    pub async fn with_consumer() -> Self {
+        let fixture = Self::start().await;
+        let consumers = vec![admin::Consumer { name: "acme".into(), ..Default::default() }];
+        let config = Some(admin::ConfigSet { consumers, ..Default::default() });
+        fixture.local().await.apply(admin::ApplyConfigRequest { config, ..Default::default() }).await.unwrap();
+        let mut states = fixture.consensus.states();
+        states.wait_for(|state| state.secrets.contains_key("key-pepper")).await.unwrap();
+        fixture
+    }
+
     /// Over the unix socket, as the user who runs the test.
     pub async fn local(&self) -> Client {
         self.client(Way::Unix(self.handle.socket.clone()), None).await

@@ -3,7 +3,7 @@
 mod access;
 mod config;
 mod credentials;
-mod fixture;
+pub(crate) mod fixture;
 mod governance;
 mod identity;
 mod limits;
