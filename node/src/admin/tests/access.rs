@@ -248,12 +248,12 @@ async fn a_ca_goes_no_step_further_than_every_node_has_come() {
     let dir = tempfile::tempdir().unwrap();
     join(&seeds, &token.parse().unwrap(), dir.path(), &joining(), None).await.unwrap();
     let advance = || admin::RotateCaRequest { step: admin::rotate_ca_request::Step::Advance.into() };
-    let introduced = client.cluster().rotate_ca(advance()).await.unwrap().into_inner();
+    let introduced = client.maintenance().rotate_ca(advance()).await.unwrap().into_inner();
     assert_eq!(introduced.stage, "introduced");
-    let refused = client.cluster().rotate_ca(advance()).await.unwrap_err();
+    let refused = client.maintenance().rotate_ca(advance()).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "NODES_BEHIND"));
     assert!(refused.message().contains("node n2 does not answer"), "{refused}");
-    let look = client.cluster().rotate_ca(admin::RotateCaRequest::default()).await.unwrap().into_inner();
+    let look = client.maintenance().rotate_ca(admin::RotateCaRequest::default()).await.unwrap().into_inner();
     assert_eq!(look.stage, "introduced", "nothing was changed");
 }
 

@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use quorumgate_model::{ruleset::Ruleset, timing};
 use quorumgate_proto::admin::v1::{
     self as admin, approvals_client::ApprovalsClient, cluster_client::ClusterClient, config_client::ConfigClient,
-    key_client::KeyClient, limit_usage_client::LimitUsageClient, observe_client::ObserveClient,
-    revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
+    key_client::KeyClient, limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient,
+    observe_client::ObserveClient, revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::{RootCertStore, crypto::aws_lc_rs};
@@ -229,6 +229,10 @@ impl Client {
 
     pub fn cluster(&self) -> ClusterClient<Authenticated> {
         ClusterClient::new(self.channel.clone())
+    }
+
+    pub fn maintenance(&self) -> MaintenanceClient<Authenticated> {
+        MaintenanceClient::new(self.channel.clone())
     }
 
     pub fn upstreams(&self) -> UpstreamsClient<Authenticated> {
