@@ -174,6 +174,10 @@ impl Follower {
         loop {
             let count = states.borrow_and_update().audit.count;
             while last.count < count {
+                // One who is far behind takes long to be told all.
+                if self.is_over().await {
+                    return;
+                }
                 let found = self.after(last, count - last.count).await;
                 // Nothing yet: what was applied a moment ago is on its way to the journal.
                 if found.is_empty() && self.pause().await.is_none() {
@@ -198,16 +202,19 @@ impl Follower {
 
     /// Oldest first.
     async fn after(&self, last: AuditHead, behind: u64) -> Vec<AuditEntry> {
+        let mut next = Vec::new();
         if behind > u64::from(MAX) {
-            let found = self.desk.consensus.audit_after(last, MAX as usize).await;
-            if !found.is_empty() {
-                return found;
+            next = self.desk.consensus.audit_after(last, MAX as usize).await;
+            if next.first().is_some_and(|it| it.sequence == last.count + 1) {
+                return next;
             }
         }
-        let mut found = self.desk.consensus.audit(behind.min(u64::from(MAX)) as usize).await;
-        found.retain(|it| it.sequence > last.count);
-        found.reverse();
-        found
+        let mut newest = self.desk.consensus.audit(behind.min(u64::from(MAX)) as usize).await;
+        newest.retain(|it| it.sequence > last.count);
+        newest.reverse();
+        // Where this node holds little, as behind a snapshot, others may hold what is before that.
+        let begins = |found: &[AuditEntry]| found.first().map_or(u64::MAX, |it| it.sequence);
+        if begins(&next) < begins(&newest) { next } else { newest }
     }
 
     async fn own(&self, since: Option<u64>) {
@@ -217,6 +224,9 @@ impl Follower {
         loop {
             let count = *written.borrow_and_update();
             while last < count {
+                if self.is_over().await {
+                    return;
+                }
                 let (denials, first) = (self.denials.clone(), last + 1);
                 let read = tokio::task::spawn_blocking(move || denials.read_from(first, MAX as usize)).await;
                 let found = read.unwrap_or_default();
