@@ -325,11 +325,14 @@ impl Consensus {
         };
         let draft = Draft { request_id: None, asked: None, actor: actor.clone(), body: Body::AdmitNode(admit) };
         let applied = self.propose(draft, ADMIT_MAX).await.map_err(|error| (reason(&error), error.to_string()))?;
-        let outcome = match applied.outcome {
-            Ok(outcome) => outcome,
-            Err(rejected) => return Ok(self.refuse_join(&actor, from, rejected)),
+        let node_id = match applied.outcome {
+            Ok(outcome) => outcome.node_id.ok_or((Reason::Refused, "it was admitted without an id".into()))?,
+            // The answer of another node was lost, and what that one had asked for came first.
+            Err(rejected) => match judge(&self.member.state(), &request) {
+                Ok(Judged::IsIn(id)) => id,
+                _ => return Ok(self.refuse_join(&actor, from, rejected)),
+            },
         };
-        let node_id = outcome.node_id.ok_or((Reason::Refused, "it was admitted without an id".into()))?;
         self.welcome(node_id, &csr).map_err(|error| (Reason::Refused, format!("{error:#}")))
     }
 

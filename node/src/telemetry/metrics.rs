@@ -126,7 +126,7 @@ fn what_is_kept(telemetry: &Telemetry, state: &State, out: &mut String) {
         (
             "quorumgate_admin_denied_total",
             "counter",
-            "Admin calls that this node has refused.",
+            "Admin calls and joins that this node has refused.",
             consensus.denials().total(),
         ),
     ];
