@@ -172,7 +172,7 @@ pub fn read(dir: &Path, before: u64, limit: usize) -> Result<Vec<Link>> {
         if first >= before {
             continue;
         }
-        let bytes = fs::read(path)?;
+        let Some(bytes) = kept(&path)? else { continue };
         let sound = frames(&bytes).0.into_iter().flatten().filter(|it| it.sequence < before);
         let mut of_file: Vec<_> = sound.map(|it| it.link()).collect();
         of_file.reverse();
@@ -191,7 +191,7 @@ pub fn read_from(dir: &Path, first: u64, limit: usize) -> Result<Vec<Link>> {
         if links.len() >= limit {
             break;
         }
-        let bytes = fs::read(path)?;
+        let Some(bytes) = kept(path)? else { continue };
         let sound = frames(&bytes).0.into_iter().flatten().filter(|it| it.sequence >= first);
         links.extend(sound.take(limit - links.len()).map(|it| it.link()));
     }
@@ -365,6 +365,15 @@ fn newest(dir: &Path) -> io::Result<Option<Head>> {
     Ok(None)
 }
 
+/// None: it has been removed since the directory was looked at.
+fn kept(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// By their first sequence number.
 fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
@@ -432,6 +441,22 @@ mod tests {
         assert_eq!((from(1, 2), from(4, 10), from(6, 10)), (vec![1, 2], vec![4, 5], vec![]));
         let checked = check(dir.path(), None).unwrap();
         assert_eq!((checked.checked, checked.first, checked.last, checked.flaws), (5, 1, 5, vec![]));
+    }
+
+    #[test]
+    fn a_file_that_goes_while_it_is_read_takes_nothing_else_with_it() {
+        let dir = memory_dir();
+        let mut chain = OwnChain::open(dir.path()).unwrap();
+        chain.append(&payloads(0..3)).unwrap();
+        chain.close_file();
+        chain.append(&payloads(3..5)).unwrap();
+        let oldest = files(dir.path()).unwrap().remove(0).1;
+        fs::remove_file(&oldest).unwrap();
+        // It is still listed.
+        std::os::unix::fs::symlink("nowhere", &oldest).unwrap();
+        let sequences = |links: Vec<Link>| links.iter().map(|it| it.sequence).collect::<Vec<_>>();
+        assert_eq!(sequences(read_from(dir.path(), 1, 10).unwrap()), [4, 5]);
+        assert_eq!(sequences(read(dir.path(), u64::MAX, 10).unwrap()), [5, 4]);
     }
 
     #[test]
