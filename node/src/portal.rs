@@ -146,14 +146,16 @@ impl Portal {
         self.told(visitor, new_id, secret, Some(id)).await
     }
 
-    /// A key whose owner was shut out while it was made ends, as nobody is shown it, and so does the one that it was to take
-    /// the place of: who is shut out may have that one.
+    /// A key whose owner was put out while it was made ends, as nobody is shown it, and so does the one that it was to take
+    /// the place of: who is put out may have that one. Whose session just ran out is told it all the same.
     async fn told(&self, visitor: &Visitor, id: CredentialId, secret: String, old: Option<CredentialId>) -> Done {
-        if visitor.is_shut_out(&self.directory) {
+        if visitor.is_put_out(&self.directory) {
+            let mut revoked = Ok(());
             for id in [Some(id), old].into_iter().flatten() {
-                self.propose(visitor, Uuid::new_v4(), Body::SetCredentialState { id, to: Decided::Revoked }).await?;
+                let body = Body::SetCredentialState { id, to: Decided::Revoked };
+                revoked = revoked.and(self.propose(visitor, Uuid::new_v4(), body).await);
             }
-            return Err(NotDone::ShutOut);
+            return revoked.and(Err(NotDone::ShutOut));
         }
         Ok(Reply::Made { id, secret })
     }
@@ -446,6 +448,20 @@ mod tests {
         assert_eq!(portal.create(&visitor, &[], "new", &given).await, Err(NotDone::ShutOut));
         let keys = portal.keys(&visitor.consumer, None);
         assert_eq!(keys.iter().map(|it| it.standing).collect::<Vec<_>>(), [Standing::Revoked; 3], "{keys:?}");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_runs_out_while_a_key_is_rotated_costs_no_key() {
+        let (_fixture, portal, visitor) = desk().await;
+        let given = PortalKeys::default();
+        let Ok(Reply::Made { id, .. }) = portal.create(&visitor, &[], "old", &given).await else {
+            panic!("no key is made")
+        };
+        let caller = Caller { expires: Some(1), ..(*visitor.caller).clone() };
+        let over = Visitor { caller: Arc::new(caller), ..visitor };
+        assert!(over.is_shut_out(&portal.directory));
+        assert!(matches!(portal.rotate(&over, id, &given).await, Ok(Reply::Made { .. })));
+        assert!(portal.keys(&over.consumer, None).iter().all(|it| it.standing.is_good()));
     }
 
     #[test]

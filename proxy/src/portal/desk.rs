@@ -35,15 +35,16 @@ impl Visitor {
     /// Whether somebody who was let in would not be by now, as questions wait: revoked or banned, the session over, or the
     /// consumer gone.
     pub fn is_shut_out(&self, directory: &Directory) -> bool {
+        // Of sessions no skew is granted.
+        self.caller.expires.is_some_and(|at| wall_s() >= at) || self.is_put_out(directory)
+    }
+
+    /// The same but for the end of a session, which says nothing against whom it was of.
+    pub fn is_put_out(&self, directory: &Directory) -> bool {
         let (bans, now_us) = (&directory.bans, || directory.now_us());
         let consumer = Key { kind: Kind::Consumer, name: self.consumer.clone() };
-        // Of sessions no skew is granted.
-        if self.caller.expires.is_some_and(|at| wall_s() >= at)
-            || !directory.load_facts().resources.contains_key(&consumer)
-        {
-            return true;
-        }
-        directory.is_revoked(&self.caller.subject).is_some()
+        !directory.load_facts().resources.contains_key(&consumer)
+            || directory.is_revoked(&self.caller.subject).is_some()
             || bans.of_caller(&self.caller, now_us).is_some()
             || bans.of_address(self.client_ip, now_us).is_some()
     }
