@@ -45,6 +45,8 @@ const FRAME_SPARE: usize = 1 << 20;
 const PEERS_MAX: usize = 16;
 /// How long an admission may take.
 const ADMIT_MAX: Duration = Duration::from_secs(15);
+/// Of what a stranger has written in a join, in a line of the log or an entry of a trail.
+const STRANGERS_CHARS_MAX: usize = 256;
 
 impl Inbound for Consensus {
     fn admit(&self, identity: &PeerIdentity, incarnation: &[u8]) -> Result<(), String> {
@@ -305,7 +307,7 @@ impl Consensus {
     async fn answer_join(&self, request: pb::JoinRequest, from: SocketAddr) -> Answered {
         let csr = request.csr.clone();
         let actor = Arc::new(Actor {
-            name: format!("join token {}", request.token_id),
+            name: format!("join token {}", short(&request.token_id)),
             source: from.to_string(),
             rpc: "Join".into(),
             ..Default::default()
@@ -339,7 +341,8 @@ impl Consensus {
     /// Counts, logs and notes a refusal, as the admin API does.
     fn refuse_join(&self, actor: &Actor, from: SocketAddr, rejected: Rejected) -> Answer {
         let count = self.locked_refused_joins().count(from.ip(), Instant::now());
-        let (word, why) = (rejected.reason.word(), &rejected.message);
+        let (word, message) = (rejected.reason.word(), short(&rejected.message));
+        let why = &message;
         self.member.denials.note(from.ip(), word, convert::actor_to(actor), why, count < FAILURES_MAX);
         if count < FAILURES_MAX {
             tracing::info!(%from, actor = actor.name, why, "refused a join");
@@ -347,7 +350,7 @@ impl Consensus {
             tracing::warn!(address = %from.ip(), "many joins refused; the next ones within a minute are not logged");
         }
         let (message, rejection) = match count < FAILURES_MAX {
-            true => (rejected.message, word),
+            true => (message, word),
             false => (format!("too many joins of this address were refused; again in {FAILURES_WITHIN:?}"), ""),
         };
         let (reason, rejection) = (Reason::Refused.into(), rejection.into());
@@ -376,6 +379,10 @@ impl Consensus {
 
 fn address(node: &Arc<NodeRecord>) -> pb::PeerAddress {
     pb::PeerAddress { node_id: node.id, address: node.peer_address.clone() }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(STRANGERS_CHARS_MAX).collect()
 }
 
 enum Judged {
