@@ -61,8 +61,13 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn stands(&self, now_s: u64) -> bool {
-        now_s < self.ends_s && self.directory.is_revoked(&self.subject).is_none()
+    /// Why it stands no more, if it does not.
+    fn ended(&self, now_s: u64) -> Option<Unproven> {
+        let is_revoked = || self.directory.is_revoked(&self.subject).is_some();
+        match now_s < self.ends_s {
+            true => is_revoked().then_some(Unproven::SessionRevoked),
+            false => Some(Unproven::SessionExpired),
+        }
     }
 }
 
@@ -87,6 +92,8 @@ pub enum Unproven {
     BadHeader,
     TokenUnknown,
     TokenExpired,
+    SessionExpired,
+    SessionRevoked,
     CertificateUnknown,
     UserUnknown,
 }
@@ -98,6 +105,8 @@ impl Unproven {
             Unproven::BadHeader => "BAD_AUTHORIZATION",
             Unproven::TokenUnknown => "TOKEN_UNKNOWN",
             Unproven::TokenExpired => "TOKEN_EXPIRED",
+            Unproven::SessionExpired => "SESSION_EXPIRED",
+            Unproven::SessionRevoked => "SESSION_REVOKED",
             Unproven::CertificateUnknown => "CERTIFICATE_UNKNOWN",
             Unproven::UserUnknown => "USER_UNKNOWN",
         }
@@ -109,6 +118,8 @@ impl Unproven {
             Unproven::BadHeader => "authorization: allowed: `Bearer qga_…`",
             Unproven::TokenUnknown => "the admin token is unknown or was removed",
             Unproven::TokenExpired => "the admin token has expired",
+            Unproven::SessionExpired => "the session has expired",
+            Unproven::SessionRevoked => "the session was revoked",
             Unproven::CertificateUnknown => "the client certificate is not that of a member",
             Unproven::UserUnknown => "this user may not use the admin socket without an admin token",
         }
@@ -150,7 +161,7 @@ pub fn ended(state: &State, held: &Held, now_us: u64) -> Option<Unproven> {
             None => Some(Unproven::TokenUnknown),
             Some((_, token)) => (token.expires_at_us <= now_us).then_some(Unproven::TokenExpired),
         },
-        Held::Session(session) => (!session.stands(wall_ms() / 1_000)).then_some(Unproven::TokenUnknown),
+        Held::Session(session) => session.ended(wall_ms() / 1_000),
     }
 }
 
