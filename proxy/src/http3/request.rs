@@ -1,5 +1,6 @@
-//! A request's stream, with a look at its field sections as they pass: one that is malformed in a way that the library does
-//! not see ends the stream as RFC 9114 4.1.2 has it, before the library reads it.
+//! A request's stream, with a look at its frames and field sections as they pass: a section that is malformed in a way that
+//! the library does not see ends the stream as RFC 9114 4.1.2 has it, before the library reads it; a frame that has no place
+//! there ends the connection.
 
 use std::task::{Context, Poll, ready};
 
@@ -9,7 +10,10 @@ use h3::{
     quic::{BidiStream, OpenStreams, RecvStream, SendStream, StreamErrorIncoming, StreamId, WriteBuf},
 };
 
-use super::sections::Sections;
+use super::{
+    screen,
+    sections::{Ends, Sections},
+};
 use crate::held::Held;
 
 pub(super) struct RequestStream {
@@ -20,13 +24,14 @@ pub(super) struct RequestStream {
 /// What the client sends.
 pub(super) struct Received {
     inner: h3_quinn::RecvStream,
+    quic: quinn::Connection,
     sections: Sections,
 }
 
 impl RequestStream {
-    pub(super) fn new(inner: h3_quinn::BidiStream<Held>) -> Self {
+    pub(super) fn new(inner: h3_quinn::BidiStream<Held>, quic: quinn::Connection) -> Self {
         let (send, inner) = BidiStream::split(inner);
-        Self { send, recv: Received { inner, sections: Sections::default() } }
+        Self { send, recv: Received { inner, quic, sections: Sections::default() } }
     }
 }
 
@@ -35,14 +40,18 @@ impl RecvStream for Received {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         let came = ready!(self.inner.poll_data(cx))?;
-        if let Some(bytes) = &came
-            && self.sections.feed(bytes).is_err()
-        {
-            let error_code = Code::H3_MESSAGE_ERROR.value();
-            self.inner.stop_sending(error_code);
-            return Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code }));
-        }
-        Poll::Ready(Ok(came))
+        let Some(Err(ends)) = came.as_deref().map(|bytes| self.sections.feed(bytes)) else {
+            return Poll::Ready(Ok(came));
+        };
+        let code = match ends {
+            Ends::Stream => Code::H3_MESSAGE_ERROR,
+            Ends::Connection => {
+                screen::end(&self.quic, Code::H3_FRAME_UNEXPECTED);
+                Code::H3_FRAME_UNEXPECTED
+            }
+        };
+        self.inner.stop_sending(code.value());
+        Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code: code.value() }))
     }
 
     fn stop_sending(&mut self, code: u64) {
@@ -109,11 +118,14 @@ impl BidiStream<Held> for RequestStream {
 }
 
 /// Opens the streams of this side.
-pub(super) struct Opener(h3_quinn::OpenStreams);
+pub(super) struct Opener {
+    inner: h3_quinn::OpenStreams,
+    quic: quinn::Connection,
+}
 
 impl Opener {
-    pub(super) fn new(inner: h3_quinn::OpenStreams) -> Self {
-        Self(inner)
+    pub(super) fn new(inner: h3_quinn::OpenStreams, quic: quinn::Connection) -> Self {
+        Self { inner, quic }
     }
 }
 
@@ -122,14 +134,15 @@ impl OpenStreams<Held> for Opener {
     type SendStream = h3_quinn::SendStream<Held>;
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestStream, StreamErrorIncoming>> {
-        OpenStreams::<Held>::poll_open_bidi(&mut self.0, cx).map_ok(RequestStream::new)
+        OpenStreams::<Held>::poll_open_bidi(&mut self.inner, cx)
+            .map_ok(|stream| RequestStream::new(stream, self.quic.clone()))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        OpenStreams::<Held>::poll_open_send(&mut self.0, cx)
+        OpenStreams::<Held>::poll_open_send(&mut self.inner, cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        OpenStreams::<Held>::close(&mut self.0, code, reason);
+        OpenStreams::<Held>::close(&mut self.inner, code, reason);
     }
 }

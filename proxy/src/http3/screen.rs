@@ -1,6 +1,6 @@
 //! What RFC 9114 and RFC 9204 ask of a client's streams and the library does not check, seen as the bytes pass: the frames
 //! of the control stream, that those of QPACK stay and say nothing of a table that is not there, that clients push
-//! nothing, and (in `request`) where the pseudo-fields of a request stand.
+//! nothing, and (in `request`) the frames of a request and where its pseudo-fields stand.
 
 use std::{
     cell::RefCell,
@@ -44,7 +44,7 @@ impl Screened {
     }
 }
 
-fn end(quic: &quinn::Connection, code: Code) {
+pub(super) fn end(quic: &quinn::Connection, code: Code) {
     quic.close(VarInt::from_u64(code.value()).expect("the code is small"), b"");
 }
 
@@ -71,7 +71,8 @@ impl OpenStreams<Held> for Screened {
     type SendStream = h3_quinn::SendStream<Held>;
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
-        OpenStreams::<Held>::poll_open_bidi(&mut self.inner, cx).map_ok(RequestStream::new)
+        OpenStreams::<Held>::poll_open_bidi(&mut self.inner, cx)
+            .map_ok(|stream| RequestStream::new(stream, self.quic.clone()))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
@@ -96,11 +97,12 @@ impl quic::Connection<Held> for Screened {
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        quic::Connection::<Held>::poll_accept_bidi(&mut self.inner, cx).map_ok(RequestStream::new)
+        quic::Connection::<Held>::poll_accept_bidi(&mut self.inner, cx)
+            .map_ok(|stream| RequestStream::new(stream, self.quic.clone()))
     }
 
     fn opener(&self) -> Self::OpenStreams {
-        request::Opener::new(quic::Connection::<Held>::opener(&self.inner))
+        request::Opener::new(quic::Connection::<Held>::opener(&self.inner), self.quic.clone())
     }
 }
 

@@ -1,10 +1,12 @@
-//! The field sections of a request stream, of which the library keeps neither the order nor the number of the
+//! The frames of a request stream: those that have no place there are told by their kind alone, since the library looks at
+//! what is in them first. And its field sections, of which the library keeps neither the order nor the number of the
 //! pseudo-fields, nor all of a path: a section that RFC 9114 4.3 calls malformed is told from a good one as it passes, by the
 //! names of its fields, and by a fragment in its path, which the library would cut off.
 
 use super::screen::varint;
 
 const HEADERS: u64 = 1;
+const MAX_PUSH_ID: u64 = 0xd;
 /// Of a frame's kind and length.
 const FRAME_HEAD_BYTES_MAX: usize = 16;
 /// The longest of a pseudo-field, and one byte by which a longer one is known.
@@ -12,9 +14,24 @@ const NAME_BYTES_MAX: usize = 11;
 /// An integer that needs more is none that the library takes.
 const SHIFT_MAX: u32 = 56;
 
-/// The malformed section is the client's fault alone, and its stream's.
+/// A section that is malformed: the client's fault alone, and its stream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+struct Malformed;
+
+/// What ends because of what came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// The stream (H3_MESSAGE_ERROR).
+    Stream,
+    /// The connection (H3_FRAME_UNEXPECTED).
+    Connection,
+}
+
+impl From<Malformed> for Ends {
+    fn from(Malformed: Malformed) -> Self {
+        Self::Stream
+    }
+}
 
 /// Where a request stream stands.
 #[derive(Debug, Default)]
@@ -28,7 +45,7 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Ends> {
         while let Some((first, rest)) = bytes.split_first() {
             if self.left > 0 {
                 let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX)));
@@ -45,6 +62,10 @@ impl Sections {
             self.head.push(*first);
             bytes = rest;
             let Some((kind, n)) = varint(&self.head) else { continue };
+            // Sections 7.2.3 to 7.2.8: those of a control stream, of a server, and of HTTP/2.
+            if matches!(kind, 2..=9 | MAX_PUSH_ID) {
+                return Err(Ends::Connection);
+            }
             let Some((length, _)) = varint(&self.head[n..]) else { continue };
             self.head.clear();
             self.left = length;
@@ -360,6 +381,28 @@ mod tests {
         // Elsewhere it is a letter like others.
         check(&[frame(&[GOOD, &[0x21], b"x", &[1, b'#']])], true);
         check(&[frame(&[&GOOD[..4], &[0x51, 1, b'/', 0x50, 1, b'#']])], true);
+    }
+
+    #[test]
+    fn frames_that_have_no_place_are_told_by_their_kind() {
+        let check = |bytes: &[u8], expected: Result<(), Ends>| {
+            for size in 1..=bytes.len() {
+                let mut sections = Sections::default();
+                let fed = bytes.chunks(size).try_for_each(|part| sections.feed(part));
+                assert_eq!(fed, expected, "{bytes:x?} in parts of {size}");
+            }
+        };
+        let good = frame(&[GOOD]);
+        for kind in [2, 3, 4, 5, 6, 7, 8, 9, 0xd] {
+            check(&[kind, 0], Err(Ends::Connection));
+            check(&[&good[..], &[kind, 1, 0]].concat(), Err(Ends::Connection));
+            // However long its kind is written, and not within another frame.
+            check(&[0x40, kind, 0], Err(Ends::Connection));
+            check(&[&good[..], &[0, 2, kind, 0]].concat(), Ok(()));
+        }
+        // Of a kind that nobody knows, and DATA first, which the library refuses.
+        check(&[&[0x21, 1, 3][..], &good[..], &[0xa, 0]].concat(), Ok(()));
+        check(&[0, 0], Ok(()));
     }
 
     #[test]

@@ -256,6 +256,13 @@ async fn frames_that_have_no_place_in_a_request_end_the_connection() {
     let (gate, mut wrong) = (Gate::new().await, Wrong::default());
     for (what, bytes, code) in [
         ("4.1: DATA first", frame(DATA, b"x"), H3_FRAME_UNEXPECTED),
+        // By its kind, whatever is in it, and before anything else.
+        (
+            "7.2.3: CANCEL_PUSH without what belongs in it",
+            [frame(CANCEL_PUSH, &[]), get()].concat(),
+            H3_FRAME_UNEXPECTED,
+        ),
+        ("7.2.6: GOAWAY without what belongs in it", [get(), frame(GOAWAY, &[])].concat(), H3_FRAME_UNEXPECTED),
         ("7.2.3: CANCEL_PUSH", [get(), frame(CANCEL_PUSH, &varint(0))].concat(), H3_FRAME_UNEXPECTED),
         ("7.2.4: SETTINGS", [get(), frame(SETTINGS, &[])].concat(), H3_FRAME_UNEXPECTED),
         ("7.2.5: PUSH_PROMISE", [get(), frame(PUSH_PROMISE, &[0, 0, 0])].concat(), H3_FRAME_UNEXPECTED),
