@@ -152,7 +152,7 @@ enum Ask {
 impl Conn {
     pub(crate) fn new(worker: Rc<Worker>, peer: SocketAddr, listener: Arc<Open>, reception: Arc<Reception>) -> Self {
         let ip = peer.ip().to_canonical().to_string();
-        let leaves = worker.is_draining() || listener.close.is_cancelled();
+        let leaves = worker.is_draining() || !listener.lets_stay(&reception);
         Self {
             peer,
             peer_value: HeaderValue::try_from(ip).expect("an address is ASCII"),
@@ -744,7 +744,7 @@ impl Registered {
         conn.worker.metrics.connections.add(1);
         conn.worker.metrics.connections_open.add(1);
         conn.worker.conns.borrow_mut().insert(conn.key(), conn.clone());
-        if conn.listener.close.is_cancelled() {
+        if !conn.listener.lets_stay(&conn.reception) {
             conn.worker.has_to_go(&conn);
         }
         Self(conn)

@@ -61,6 +61,12 @@ impl Open {
         let (reception, close) = (ArcSwap::new(Arc::new(reception)), CancellationToken::new());
         Arc::new(Self { reception, close, quic: AtomicBool::new(false) })
     }
+
+    /// Whether a connection may go on that came in by what the listener was then: it may have been waited for (its PROXY header, the
+    /// handshake of HTTP/3) while the listener became another, or was closed.
+    pub(crate) fn lets_stay(&self, earlier: &Reception) -> bool {
+        !self.close.is_cancelled() && self.reception.load().lets_stay(earlier)
+    }
 }
 
 impl Reception {
@@ -139,4 +145,27 @@ impl Reception {
 
 fn slashes(merge: bool) -> Slashes {
     if merge { Slashes::Merge } else { Slashes::Keep }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_waited_for_goes_once_its_listener_is_another() {
+        let reception = |alt_svc: Option<&'static str>| Reception {
+            name: None,
+            speaks: Speaks::Http,
+            slashes: Slashes::Merge,
+            proxy_protocol_from: Vec::new(),
+            alt_svc: alt_svc.map(HeaderValue::from_static),
+        };
+        let open = Open::new(reception(Some("h3")));
+        let earlier = open.reception.load_full();
+        assert!(open.lets_stay(&earlier));
+        open.reception.store(Arc::new(reception(None)));
+        assert!(!open.lets_stay(&earlier) && open.lets_stay(&open.reception.load()));
+        open.close.cancel();
+        assert!(!open.lets_stay(&open.reception.load()));
+    }
 }

@@ -456,7 +456,13 @@ impl Exchange<'_> {
                     self.tried.borrow_mut().push(other_slot);
                 }
                 match done {
-                    Ok(response) if first_waits && self.is_poor(&response) => poor = Some((other_slot, response)),
+                    Ok(response)
+                        if first_waits
+                            && self.is_poor(&response)
+                            && !self.may_ask_a_third(&response, [slot, other_slot]) =>
+                    {
+                        poor = Some((other_slot, response));
+                    }
                     Ok(response) => {
                         if first_waits {
                             // How slow the first is will never be known; it is this slow at least.
@@ -483,6 +489,12 @@ impl Exchange<'_> {
     /// Not worth more than what another target may still answer.
     fn is_poor(&self, response: &Response<ResponseBody>) -> bool {
         is_error(self.config, response, self.hurried) || self.is_unwanted(response)
+    }
+
+    /// In place of this answer, so that nobody waits for the first target, which may be silent.
+    fn may_ask_a_third(&self, response: &Response<ResponseBody>, asked: [usize; 2]) -> bool {
+        let tried = [self.tried.borrow().as_slice(), &asked].concat();
+        self.retries_left > 0 && self.is_unwanted(response) && matches!(self.choose_other(&tried), Ok(Some(_)))
     }
 
     fn won(&self, slot: usize, response: Response<ResponseBody>) -> Response<ResponseBody> {

@@ -373,6 +373,49 @@ fn a_hedge_that_fails_at_once_does_not_beat_a_slow_good_answer() {
     }
 }
 
+#[test]
+fn a_hedge_that_is_to_be_tried_again_goes_to_a_third_target_and_waits_for_nobody() {
+    run(async {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let any = |asked: &Arc<AtomicUsize>| {
+            let asked = asked.clone();
+            origin(move |mut stream, _| {
+                while let Some((head, _)) = read_request(&mut stream) {
+                    let before =
+                        if head.starts_with("GET /hedged ") { asked.fetch_add(1, Ordering::SeqCst) } else { 2 };
+                    let answer = match before {
+                        0 => {
+                            while asked.load(Ordering::SeqCst) < 3 {
+                                std::thread::sleep(Duration::from_millis(1));
+                            }
+                            return;
+                        }
+                        1 => "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+                        _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+                    };
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            })
+        };
+        let (a, b, c) = (any(&asked), any(&asked), any(&asked));
+        let mut upstream = upstream(&[a.address, b.address, c.address]);
+        upstream.retries.hedge = true;
+        upstream.retries.on = vec![RetryOn::ServerError];
+        let worker = Worker::new(upstream);
+        for _ in 0..40 {
+            worker.fetch(get()).await;
+        }
+        let mut hedged = get();
+        *hedged.uri_mut() = "/hedged".parse().unwrap();
+        let begun = Instant::now();
+        let response = worker.send(hedged).await.unwrap();
+        assert_eq!((response.status().as_u16(), asked.load(Ordering::SeqCst)), (200, 3));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    });
+}
+
 /// One of three does not do its work, and forty clients ask at once, half of them with a body of 64 KiB.
 async fn nothing_fails_beside(bad: SocketAddr, change: fn(&mut Upstream)) {
     const CLIENTS: usize = 40;
