@@ -71,7 +71,7 @@ impl<'d> Apisix<'d, '_> {
         let is_auth = |it: &&(&'d str, Item<'d>)| AUTHS.contains(&it.0);
         // Others ask who is there, and whether anybody is.
         for (name, config) in plugins.iter().filter(is_auth).chain(plugins.iter().filter(|it| !is_auth(it))) {
-            if self.is_off(config, effects)? {
+            if self.is_off(name, config, effects)? {
                 continue;
             }
             match *name {
@@ -104,14 +104,23 @@ impl<'d> Apisix<'d, '_> {
         Ok(variants)
     }
 
-    fn is_off(&self, config: &Item<'d>, effects: &mut Effects) -> Outcome<bool> {
+    fn is_off(&self, name: &str, config: &Item<'d>, effects: &mut Effects) -> Outcome<bool> {
         let meta = config.map("_meta")?;
-        let off = config.flag("disable")?.unwrap_or(false)
-            || meta.as_ref().map(|it| it.flag("disable")).transpose()?.flatten().unwrap_or(false);
-        if off {
+        if meta.as_ref().map(|it| it.flag("disable")).transpose()?.flatten() == Some(true) {
             config.note("it is not enabled, and left out");
             config.skip();
             return Ok(true);
+        }
+        // The files do not say of which version they are.
+        let disable = config.get("disable").filter(|_| !is_built_in(name) && !is_harmless(name));
+        if config.flag("disable")? == Some(true)
+            && let Some(disable) = disable
+        {
+            effects.close();
+            disable.closed(format!(
+                "from version 3 on it is enabled all the same, since _meta.disable alone turns it off: its routes let nobody in; see to \
+                 which is meant, then take the rule {CLOSED} away"
+            ));
         }
         if let Some(meta) = meta {
             meta.skip_fields(&["priority"]);

@@ -110,6 +110,8 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
         "ip-restriction: {}",
         "key-auth: {of_another_version: true}",
         "redirect: {http_to_https: true}",
+        // Which is off before version 3 alone.
+        "key-auth: {disable: true}",
     ] {
         closed(ConvertFrom::Apisix, &apisix(plugins, alice), &[]);
     }
