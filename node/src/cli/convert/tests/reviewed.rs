@@ -508,7 +508,13 @@ fn limits_of_apisix_do_not_grow() {
         assert!(found == Some(expected.clone()) && told.contains(mention), "{plugin}: {found:?}\n{told}");
     }
     // What is less than one of anything.
-    for plugin in ["limit-count: {count: 1, time_window: 26784000}", "limit-req: {rate: 0.000001, burst: 0}"] {
+    for plugin in [
+        "limit-count: {count: 1, time_window: 26784000}",
+        "limit-req: {rate: 0.000001, burst: 0}",
+        // Or a number that the request says, or several limits.
+        "limit-count: {count: '$http_x_count', time_window: 60}",
+        "limit-count: {rules: [{count: 1, time_window: 60, key: a}]}",
+    ] {
         assert!(kind(plugin).2, "{plugin}");
     }
 }
