@@ -479,6 +479,19 @@ fn a_closed_route_of_apisix_is_asked_where_it_was() {
 }
 
 #[test]
+fn a_network_may_be_said_by_an_address_in_it() {
+    for (from, text) in [
+        (ConvertFrom::Kong, kong("{name: ip-restriction, config: {allow: [113.74.26.106/24]}}", "")),
+        (ConvertFrom::Apisix, apisix("ip-restriction: {whitelist: [113.74.26.106/24]}", "")),
+        (ConvertFrom::Apisix, apisix("", "").replace("uri: /a", "uri: /a, remote_addrs: [113.74.26.106/24]")),
+    ] {
+        let (resources, reported) = convert(from, &text);
+        let is_known = shown(&resources).contains("113.74.26.0/24") && !is_closed(route(&resources, "r"));
+        assert!(is_known, "{text}\n{}\n{}", shown(&resources), told(&reported));
+    }
+}
+
+#[test]
 fn limits_of_apisix_do_not_grow() {
     let kind = |plugin: &str| {
         let (resources, reported) = convert(ConvertFrom::Apisix, &apisix(plugin, ""));
