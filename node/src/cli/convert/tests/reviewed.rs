@@ -479,6 +479,13 @@ fn a_closed_route_of_apisix_is_asked_where_it_was() {
 }
 
 #[test]
+fn a_file_may_have_many_manifests() {
+    let text = ROUTE.to_owned() + &"kind: Pod\nmetadata: {name: p}\n---\n".repeat(1_100);
+    let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
+    assert_eq!(routes(&resources).len(), 1, "{}", shown(&resources));
+}
+
+#[test]
 fn a_network_may_be_said_by_an_address_in_it() {
     for (from, text) in [
         (ConvertFrom::Kong, kong("{name: ip-restriction, config: {allow: [113.74.26.106/24]}}", "")),
