@@ -479,6 +479,14 @@ fn a_closed_route_of_apisix_is_asked_where_it_was() {
 }
 
 #[test]
+fn a_line_with_a_secret_is_not_shown() {
+    let key = "consumers: [{username: bob, keyauth_credentials: [{key: of-bob}], acls: {}}]\n";
+    let failure = converted(ConvertFrom::Kong, vec![source("theirs.yaml", &kong("", key))], &[]).map(|(it, _)| it);
+    let text = failure.expect_err("acls is no list").to_string();
+    assert!(text.contains("acls: found a map") && !text.contains("of-bob"), "{text}");
+}
+
+#[test]
 fn a_file_may_have_many_manifests() {
     let text = ROUTE.to_owned() + &"kind: Pod\nmetadata: {name: p}\n---\n".repeat(1_100);
     let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
