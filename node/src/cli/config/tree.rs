@@ -16,6 +16,8 @@ const DEPTH_MAX: usize = 64;
 const STACK_BYTES: usize = 32 << 20;
 /// The most scalars, lists and maps of a file, the copies made by aliases included.
 const NODES_MAX: usize = 4_000_000;
+/// Of one file: manifests of Kubernetes are a document each.
+const DOCUMENTS_MAX: usize = 100_000;
 /// The most `*alias` words of a file.
 const ALIASES_MAX: usize = 10_000;
 /// How many nodes aliases may add.
@@ -76,6 +78,7 @@ fn read(text: &str) -> Result<Vec<Node>, NotYaml> {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_MAX,
             max_nodes: NODES_MAX,
+            max_documents: DOCUMENTS_MAX,
             max_events: 2 * NODES_MAX,
             max_aliases: ALIASES_MAX,
         },

@@ -380,6 +380,11 @@ pub fn per_ip() -> Json {
     json!({ "ip": 32, "ip6": 128 })
 }
 
+/// What they take for the network that an address is in: `113.74.26.106/24`, say.
+pub fn without_host_bits(text: &str) -> String {
+    text.parse::<ipnet::IpNet>().map_or_else(|_| text.to_owned(), |it| it.trunc().to_string())
+}
+
 /// A policy by addresses, the same one for all routes that this plugin is on.
 pub fn addresses<'d>(
     out: &mut Out<'d>,
@@ -393,7 +398,9 @@ pub fn addresses<'d>(
         plugin.closed(format!("it has no addresses: see to which are meant, then take the rule {CLOSED} away"));
         return;
     }
-    let name = out.once(Kind::Policy, plugin, "ip", wanted, json!({ "ip": { "allow": allow, "deny": deny } }));
+    let networks = |list: Vec<String>| list.iter().map(|it| without_host_bits(it)).collect::<Vec<_>>();
+    let words = json!({ "ip": { "allow": networks(allow), "deny": networks(deny) } });
+    let name = out.once(Kind::Policy, plugin, "ip", wanted, words);
     effects.policies.push(name);
 }
 

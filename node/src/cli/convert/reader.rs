@@ -230,7 +230,16 @@ impl<'d> Item<'d> {
 
     pub fn wrong(&self, allowed: &str) -> Failure {
         let message = format!("{}: found {}; allowed: {allowed}", self.shown_path(), self.found());
-        let place = self.reading.sources[self.source].show(self.node.place);
+        let source = &self.reading.sources[self.source];
+        let line = source.text.lines().nth(self.node.place.line.saturating_sub(1)).unwrap_or_default();
+        let near = format!("{}\n{line}", self.path).to_ascii_lowercase();
+        let mut place = source.show(self.node.place);
+        // A line with something secret is not shown: all of a document may be one.
+        if SECRETS.iter().any(|it| near.contains(it))
+            && let Some(end) = place.find('\n')
+        {
+            place.truncate(end);
+        }
         Failure::invalid(vec![Problem { place, ..Problem::invalid(message) }])
     }
 

@@ -149,7 +149,7 @@ pub fn network(text: &str) -> String {
     match text.parse::<std::net::IpAddr>() {
         Ok(address) if address.is_ipv4() => format!("{address}/32"),
         Ok(address) => format!("{address}/128"),
-        Err(_) => text.to_owned(),
+        Err(_) => common::without_host_bits(text),
     }
 }
 

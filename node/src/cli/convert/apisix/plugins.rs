@@ -71,7 +71,7 @@ impl<'d> Apisix<'d, '_> {
         let is_auth = |it: &&(&'d str, Item<'d>)| AUTHS.contains(&it.0);
         // Others ask who is there, and whether anybody is.
         for (name, config) in plugins.iter().filter(is_auth).chain(plugins.iter().filter(|it| !is_auth(it))) {
-            if self.is_off(config, effects)? {
+            if self.is_off(name, config, effects)? {
                 continue;
             }
             match *name {
@@ -104,14 +104,23 @@ impl<'d> Apisix<'d, '_> {
         Ok(variants)
     }
 
-    fn is_off(&self, config: &Item<'d>, effects: &mut Effects) -> Outcome<bool> {
+    fn is_off(&self, name: &str, config: &Item<'d>, effects: &mut Effects) -> Outcome<bool> {
         let meta = config.map("_meta")?;
-        let off = config.flag("disable")?.unwrap_or(false)
-            || meta.as_ref().map(|it| it.flag("disable")).transpose()?.flatten().unwrap_or(false);
-        if off {
+        if meta.as_ref().map(|it| it.flag("disable")).transpose()?.flatten() == Some(true) {
             config.note("it is not enabled, and left out");
             config.skip();
             return Ok(true);
+        }
+        // The files do not say of which version they are.
+        let disable = config.get("disable").filter(|_| !is_built_in(name) && !is_harmless(name));
+        if config.flag("disable")? == Some(true)
+            && let Some(disable) = disable
+        {
+            effects.close();
+            disable.closed(format!(
+                "from version 3 on it is enabled all the same, since _meta.disable alone turns it off: its routes let nobody in; see to \
+                 which is meant, then take the rule {CLOSED} away"
+            ));
         }
         if let Some(meta) = meta {
             meta.skip_fields(&["priority"]);
@@ -351,8 +360,15 @@ impl<'d> Apisix<'d, '_> {
     }
 
     fn limit_count(&mut self, it: &Item<'d>, effects: &mut Effects) -> Outcome {
-        let (Some(count), Some(window)) = (it.int("count")?, it.number("time_window")?) else {
-            it.left_out("its count and time_window are no numbers: write a limit by hand");
+        // They may be texts with values of the request in them.
+        let count = it.get("count").and_then(|it| it.as_int().ok());
+        let window = it.get("time_window").and_then(|it| it.as_number().ok());
+        let (Some(count), Some(window)) = (count, window) else {
+            it.skip();
+            effects.close();
+            it.closed(format!(
+                "its count and time_window are no numbers: its routes let nobody in; write a limit by hand, and take the rule {CLOSED} away"
+            ));
             return Ok(());
         };
         if let Some(group) = it.get("group") {

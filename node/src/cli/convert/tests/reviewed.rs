@@ -110,6 +110,8 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
         "ip-restriction: {}",
         "key-auth: {of_another_version: true}",
         "redirect: {http_to_https: true}",
+        // Which is off before version 3 alone.
+        "key-auth: {disable: true}",
     ] {
         closed(ConvertFrom::Apisix, &apisix(plugins, alice), &[]);
     }
@@ -477,6 +479,34 @@ fn a_closed_route_of_apisix_is_asked_where_it_was() {
 }
 
 #[test]
+fn a_line_with_a_secret_is_not_shown() {
+    let key = "consumers: [{username: bob, keyauth_credentials: [{key: of-bob}], acls: {}}]\n";
+    let failure = converted(ConvertFrom::Kong, vec![source("theirs.yaml", &kong("", key))], &[]).map(|(it, _)| it);
+    let text = failure.expect_err("acls is no list").to_string();
+    assert!(text.contains("acls: found a map") && !text.contains("of-bob"), "{text}");
+}
+
+#[test]
+fn a_file_may_have_many_manifests() {
+    let text = ROUTE.to_owned() + &"kind: Pod\nmetadata: {name: p}\n---\n".repeat(1_100);
+    let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
+    assert_eq!(routes(&resources).len(), 1, "{}", shown(&resources));
+}
+
+#[test]
+fn a_network_may_be_said_by_an_address_in_it() {
+    for (from, text) in [
+        (ConvertFrom::Kong, kong("{name: ip-restriction, config: {allow: [113.74.26.106/24]}}", "")),
+        (ConvertFrom::Apisix, apisix("ip-restriction: {whitelist: [113.74.26.106/24]}", "")),
+        (ConvertFrom::Apisix, apisix("", "").replace("uri: /a", "uri: /a, remote_addrs: [113.74.26.106/24]")),
+    ] {
+        let (resources, reported) = convert(from, &text);
+        let is_known = shown(&resources).contains("113.74.26.0/24") && !is_closed(route(&resources, "r"));
+        assert!(is_known, "{text}\n{}\n{}", shown(&resources), told(&reported));
+    }
+}
+
+#[test]
 fn limits_of_apisix_do_not_grow() {
     let kind = |plugin: &str| {
         let (resources, reported) = convert(ConvertFrom::Apisix, &apisix(plugin, ""));
@@ -506,7 +536,13 @@ fn limits_of_apisix_do_not_grow() {
         assert!(found == Some(expected.clone()) && told.contains(mention), "{plugin}: {found:?}\n{told}");
     }
     // What is less than one of anything.
-    for plugin in ["limit-count: {count: 1, time_window: 26784000}", "limit-req: {rate: 0.000001, burst: 0}"] {
+    for plugin in [
+        "limit-count: {count: 1, time_window: 26784000}",
+        "limit-req: {rate: 0.000001, burst: 0}",
+        // Or a number that the request says, or several limits.
+        "limit-count: {count: '$http_x_count', time_window: 60}",
+        "limit-count: {rules: [{count: 1, time_window: 60, key: a}]}",
+    ] {
         assert!(kind(plugin).2, "{plugin}");
     }
 }
