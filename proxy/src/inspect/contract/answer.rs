@@ -95,7 +95,7 @@ impl Promise {
             return Ok(Body::Unread);
         }
         let media = Media::of(response.headers());
-        wanted(&answer.content, &media).ok_or_else(|| {
+        wanted(&self.contract().schemas, &answer.content, &media).ok_or_else(|| {
             violation(Place::Header, "/content-type".into(), "content", "the operation answers with no such type")
         })
     }

@@ -14,6 +14,7 @@ use crate::inspect::{
     found::{Place, Violation},
     json as bounds,
     media::Media,
+    schema::{Schemas, Shape},
 };
 
 /// Every member of a form as its schema has it.
@@ -64,7 +65,7 @@ impl Contract {
             }
             (_, false) => {}
             (None, true) => visit.body = Body::NotTaken,
-            (Some(body), true) => visit.body = wanted(&body.content, media).unwrap_or(Body::NotTaken),
+            (Some(body), true) => visit.body = wanted(&self.schemas, &body.content, media).unwrap_or(Body::NotTaken),
         }
         Entry::Visit(visit, found)
     }
@@ -75,12 +76,14 @@ impl Contract {
 }
 
 /// None: there is no such type.
-pub(super) fn wanted(list: &[super::Content], media: &Media) -> Option<Body> {
+pub(super) fn wanted(schemas: &Schemas, list: &[super::Content], media: &Media) -> Option<Body> {
     let media = media.only().unwrap_or_default();
     let at = nearest(list.iter().map(|it| it.media.as_str()), media)?;
     let form = content_form(media);
     Some(match list[at].schema {
         Some(schema) if form != ContentForm::Opaque => Body::Read(Wanted { form, schema, at }),
+        // Under a range. To a schema it is a text: one of objects or lists takes none.
+        Some(schema) if schemas.shape(schema) != Shape::Scalar => return None,
         _ => Body::Unread,
     })
 }

@@ -128,6 +128,7 @@ fn bodies_are_of_the_types_that_are_taken() {
     let it = contract(json!({ "operations": [{ "method": "POST", "path": "/", "body": { "required": true, "content": [
         { "type": "application/json", "schema": schema }, { "type": "application/x-www-form-urlencoded", "schema": schema },
         { "type": "text/plain", "schema": { "maxLength": 3 } }, { "type": "image/*" },
+        { "type": "application/*", "schema": schema }, { "type": "audio/*", "schema": { "type": "string" } },
     ] } }] }));
     let enter = |types: &[&str], has_body: bool| {
         let mut request = Request::post("/");
@@ -142,6 +143,7 @@ fn bodies_are_of_the_types_that_are_taken() {
     };
     assert_eq!(enter(&[], false).1[0].rule, "required");
     assert_eq!(enter(&["image/png"], true).0.body, Body::Unread);
+    assert_eq!(enter(&["audio/ogg"], true).0.body, Body::Unread);
     for other in [&["application/xml"][..], &[], &["application/json", "image/png"]] {
         assert_eq!(enter(other, true).0.body, Body::NotTaken, "{other:?}");
     }
