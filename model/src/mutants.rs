@@ -96,6 +96,8 @@ mutants! {
     EvenVoters,
     /// A learner votes however far it is behind.
     LaggardVotes,
+    /// A node goes though the voters that stay are no quorum.
+    LossUnasked,
     /// A node is ready before it serves what the leader had committed.
     ReadyTooEarly,
     /// A later entry of a selector ends the earlier one sooner.
@@ -160,6 +162,18 @@ mutants! {
     JournalBehindSnapshot,
     /// An entry of a node's own chain need not name the one before it.
     ChainUnlinked,
+    /// A log that a failed sync has ended is read from clean pages, which no sync brings to the disk.
+    CleanPagesTrusted,
+    /// A sync that failed is tried once more, and believed.
+    FailedSyncRetried,
+    /// What was written in part counts as written.
+    ShortWritePassed,
+    /// A node whose log is lost begins another under the same identity.
+    LostLogTakenForNew,
+    /// A snapshot says who was a member when the process started.
+    MembershipLeftBehind,
+    /// An installed snapshot leaves the ledger as it was.
+    InstalledKeepsLedger,
 
     // What requests meet.
     /// What is revoked is let in.

@@ -34,8 +34,8 @@ const SUFFIX: &str = ".snap";
 const ASIDE_SUFFIX: &str = ".tmp";
 const DAMAGED_SUFFIX: &str = ".damaged";
 const KEPT: usize = 2;
-/// How often a full disk is tried again.
-const ROOM_POLL: Duration = Duration::from_millis(250);
+/// How often a full disk is tried again; in tests time does not wait for it.
+const ROOM_POLL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
 
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {

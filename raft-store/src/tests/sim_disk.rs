@@ -1,11 +1,15 @@
 //! A disk in memory that keeps apart what was written and what is durable. At a cut it loses, per sector and per name,
-//! whatever was not synced; it can also run full, fail a sync, die at a given operation, or lie about syncs.
+//! whatever was not synced; it can also run full, write a part and fail, fail a sync, take its time for one, die at a given
+//! operation, or lie about syncs.
+//!
+//! A sync that fails leaves what it was for readable and clean, as Linux does: no later sync makes it durable, and who reads
+//! it and does not write it again loses it with the power.
 
 use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
 use super::rng::Rng;
@@ -16,6 +20,8 @@ const SECTOR: usize = 512;
 #[derive(Clone, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    /// A sync that was held may end.
+    released: Arc<Condvar>,
 }
 
 /// Names that change together.
@@ -32,7 +38,18 @@ struct State {
     dies_at: Option<u64>,
     /// The one operation that fails, though the disk goes on.
     fails_at: Option<u64>,
+    /// An operation on a segment of the log has failed for good.
+    log_failed: bool,
+    slow: Slow,
     faults: Faults,
+}
+
+/// Syncs of the log's segments wait for so many `tick`s; 0: they do not.
+#[derive(Default)]
+struct Slow {
+    ticks: u64,
+    /// Of the sync that is held: how many more.
+    left: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,7 +92,14 @@ impl SimDisk {
 
     /// What a restart finds after the process alone was killed: everything that was written, synced or not.
     pub fn after_kill(&self) -> Self {
-        self.copied()
+        let state = self.lock();
+        Self::holding(State {
+            files: state.files.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            name_changes: state.name_changes.clone(),
+            ..State::default()
+        })
     }
 
     /// It works again, with what was written and with what of it is durable.
@@ -98,8 +122,7 @@ impl SimDisk {
                 change.iter().for_each(|(path, number)| set_name(&mut names, path, *number));
             }
         }
-        let survived = State { files, names: names.clone(), durable_names: names, ..State::default() };
-        Self { state: Arc::new(Mutex::new(survived)) }
+        Self::holding(State { files, names: names.clone(), durable_names: names, ..State::default() })
     }
 
     /// A copy on which everything is durable, with one change to a file.
@@ -116,8 +139,12 @@ impl SimDisk {
     fn copied(&self) -> Self {
         let state = self.lock();
         let files = state.files.iter().map(|it| Contents::whole(it.now.clone())).collect();
-        let copy = State { files, names: state.names.clone(), durable_names: state.names.clone(), ..State::default() };
-        Self { state: Arc::new(Mutex::new(copy)) }
+        let (names, durable_names) = (state.names.clone(), state.names.clone());
+        Self::holding(State { files, names, durable_names, ..State::default() })
+    }
+
+    fn holding(state: State) -> Self {
+        Self { state: Arc::new(Mutex::new(state)), released: Arc::default() }
     }
 
     pub fn bytes(&self, path: &Path) -> Vec<u8> {
@@ -135,14 +162,10 @@ impl SimDisk {
 
     fn step(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.lock();
-        state.operations += 1;
-        if state.dies_at.is_some_and(|at| state.operations > at) {
-            return Err(io::Error::other("the power is gone"));
+        match state.count()? {
+            Went::Well => Ok(state),
+            Went::Wrong => Err(failure()),
         }
-        if state.fails_at == Some(state.operations) {
-            return Err(io::Error::other("an operation failed"));
-        }
-        Ok(state)
     }
 
     fn file(&self, number: usize) -> Arc<dyn DiskFile> {
@@ -155,20 +178,66 @@ impl SimDisk {
 impl SimDisk {
     /// The power goes now: nothing more is done on it, and a restart finds the disk that this returns.
     pub fn cut(&self, rng: &mut Rng) -> Self {
-        self.lock().dies_at = Some(0);
+        self.die();
         self.after_power_cut(rng)
     }
 
     /// The process is killed now.
     pub fn kill(&self) -> Self {
-        self.lock().dies_at = Some(0);
+        self.die();
         self.after_kill()
+    }
+
+    /// Whoever waits for it hears that it is gone.
+    pub fn die(&self) {
+        let mut state = self.lock();
+        state.dies_at = Some(0);
+        state.slow = Slow::default();
+        self.released.notify_all();
+    }
+
+    /// From here on a sync of the log takes so many ticks.
+    pub fn slow_down(&self, ticks: u64) {
+        self.lock().slow.ticks = ticks;
+    }
+
+    /// Time goes by for a sync that is under way.
+    pub fn tick(&self) {
+        let mut state = self.lock();
+        state.slow.left = state.slow.left.and_then(|left| left.checked_sub(1));
+        if state.slow.left.is_none() {
+            self.released.notify_all();
+        }
+    }
+
+    /// Nothing happens on it before more time goes by: a sync is under way, or there is no room.
+    pub fn is_waiting(&self) -> bool {
+        let state = self.lock();
+        state.slow.left.is_some() || state.faults.full
+    }
+
+    /// Whoever writes the log was told that it failed, and not for want of room.
+    pub fn log_has_failed(&self) -> bool {
+        self.lock().log_failed
     }
 
     /// One of the next operations fails, once.
     pub fn fail_soon(&self, within: u64) {
         let mut state = self.lock();
         state.fails_at = Some(state.operations + within);
+    }
+
+    /// The same, without any segment of the log.
+    pub fn without_log(&self) -> Self {
+        let disk = self.after_kill();
+        let mut state = disk.lock();
+        let State { names, durable_names, name_changes, .. } = &mut *state;
+        let is_log = |path: &Path| path.extension().is_some_and(|it| it == "wal");
+        names.retain(|path, _| !is_log(path));
+        durable_names.retain(|path, _| !is_log(path));
+        name_changes.clear();
+        drop(state);
+        disk
     }
 
     /// The bytes of a file, if it is there.
@@ -178,7 +247,37 @@ impl SimDisk {
     }
 }
 
+/// Of an operation on a disk that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    Well,
+    Wrong,
+}
+
+fn failure() -> io::Error {
+    io::Error::other("an operation failed")
+}
+
 impl State {
+    /// One more operation.
+    fn count(&mut self) -> io::Result<Went> {
+        self.operations += 1;
+        if self.dies_at.is_some_and(|at| self.operations > at) {
+            return Err(io::Error::other("the power is gone"));
+        }
+        Ok(if self.fails_at == Some(self.operations) { Went::Wrong } else { Went::Well })
+    }
+
+    fn is_segment(&self, number: usize) -> bool {
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|it| it == "wal");
+        self.names.iter().any(|(path, held)| *held == number && is_log(path))
+    }
+
+    fn failed(&mut self, number: usize) -> io::Error {
+        self.log_failed |= self.is_segment(number);
+        failure()
+    }
+
     fn change_names(&mut self, change: Change) {
         change.iter().for_each(|(path, number)| set_name(&mut self.names, path, *number));
         self.name_changes.push(change);
@@ -247,17 +346,22 @@ impl Disk for SimDisk {
 }
 
 impl DiskFile for SimFile {
+    /// One that fails has written a part.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.disk.step()?;
-        let full = state.faults.full;
-        let contents = &mut state.files[self.number];
+        let mut state = self.disk.lock();
+        let went = state.count()?;
         let offset = offset as usize;
-        if full && offset + bytes.len() > contents.now.len() {
-            return Err(io::ErrorKind::StorageFull.into());
+        let length = state.files[self.number].now.len();
+        let room = if state.faults.full { length.saturating_sub(offset) } else { bytes.len() };
+        let part = if went == Went::Wrong { bytes.len() / 2 } else { bytes.len() }.min(room);
+        let contents = &mut state.files[self.number];
+        put(&mut contents.now, offset, &bytes[..part]);
+        contents.unsynced.push((offset, bytes[..part].to_vec()));
+        match went {
+            Went::Wrong => Err(state.failed(self.number)),
+            Went::Well if part < bytes.len() => Err(io::ErrorKind::StorageFull.into()),
+            Went::Well => Ok(()),
         }
-        put(&mut contents.now, offset, bytes);
-        contents.unsynced.push((offset, bytes.to_vec()));
-        Ok(())
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
@@ -269,9 +373,20 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.step()?;
-        if state.faults.sync_fails {
-            return Err(io::Error::other("the disk failed to sync"));
+        let mut state = self.disk.lock();
+        let went = state.count()?;
+        if state.slow.ticks > 0 && state.is_segment(self.number) {
+            state.slow.left = Some(state.slow.ticks);
+            while state.slow.left.is_some() {
+                state = self.disk.released.wait(state).unwrap();
+            }
+            if state.dies_at == Some(0) {
+                return Err(io::Error::other("the power is gone"));
+            }
+        }
+        if state.faults.sync_fails || went == Went::Wrong {
+            state.files[self.number].unsynced.clear();
+            return Err(state.failed(self.number));
         }
         if state.faults.sync_lies {
             return Ok(());
@@ -287,7 +402,14 @@ impl DiskFile for SimFile {
         Ok(self.disk.step()?.files[self.number].now.len() as u64)
     }
 
-    fn forget_cached(&self) {}
+    fn forget_cached(&self) {
+        let mut state = self.disk.lock();
+        let contents = &mut state.files[self.number];
+        contents.now = contents.durable.clone();
+        for (offset, bytes) in &contents.unsynced {
+            put(&mut contents.now, *offset, bytes);
+        }
+    }
 }
 
 impl Contents {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     IDENTITY, command, log_id, memory_dir,
+    rng::Rng,
     sim_disk::{Faults, SimDisk},
     small,
 };
@@ -65,6 +66,26 @@ async fn a_failed_sync_is_final() {
     disk.set_faults(Faults::default());
     assert!(opened.log.save_vote(&Vote::new(2, 3)).await.is_err());
     assert!(matches!(*opened.health.borrow(), StoreHealth::FsyncFailed(_)));
+}
+
+/// After a sync that failed the pages are clean and read as written: whoever starts again reads them, goes on from them, and
+/// no sync that follows brings them to the disk.
+#[tokio::test]
+async fn what_a_failed_sync_has_left_readable_survives_once_it_was_read() {
+    let (dir, disk) = (memory_dir(), SimDisk::default());
+    let mut opened = opened_on(&disk, dir.path());
+    disk.set_faults(Faults { sync_fails: true, ..Faults::default() });
+    assert_eq!(append(&mut opened, 0).await.await, Ok(false));
+    drop(opened);
+
+    let restarted = disk.after_kill();
+    let read = async |disk: &SimDisk| {
+        let mut opened = open_on(Arc::new(disk.clone()), dir.path(), small()).unwrap();
+        opened.log.get_log_state().await.unwrap().last_log_id
+    };
+    assert_eq!(read(&restarted).await, Some(log_id(1, 0)));
+    let cut = restarted.after_power_cut(&mut Rng(0));
+    assert_eq!(read(&cut).await, Some(log_id(1, 0)));
 }
 
 #[tokio::test]

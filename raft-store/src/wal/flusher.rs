@@ -23,8 +23,8 @@ use crate::{
     health::Writer,
 };
 
-/// How often a full disk is tried again.
-const ROOM_POLL: Duration = Duration::from_millis(250);
+/// How often a full disk is tried again; in tests time does not wait for it.
+const ROOM_POLL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
 
 pub(super) struct Flusher {
     pub shared: Arc<Shared>,
@@ -121,13 +121,16 @@ impl Flusher {
     fn flush(&mut self, pending: &mut Pending) -> io::Result<()> {
         let Pending { framed, records, needs_sync } = std::mem::take(pending);
         if !framed.is_empty() {
-            self.write_out(&framed)?;
+            mutants::unless(Mutant::ShortWritePassed, || self.write_out(&framed))?;
             self.current.offset += framed.len() as u32;
             self.shared.grew(framed.len() as u64);
         }
         if needs_sync && !mutants::is(Mutant::LogSyncSkipped) {
             let started = Instant::now();
-            let synced = self.current.file.sync();
+            let mut synced = self.current.file.sync();
+            if mutants::is(Mutant::FailedSyncRetried) && synced.is_err() {
+                synced = self.current.file.sync();
+            }
             mutants::unless(Mutant::FailedSyncPassed, || synced)?;
             self.shared.syncs.observe(started.elapsed());
             self.current.synced = self.current.offset;

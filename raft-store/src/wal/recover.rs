@@ -60,7 +60,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result
         read_segment(disk, &path, identity, sequence, sequence == newest, &mut recovered)
             .with_context(|| format!("{}: {RECOVERY}", path.display()))?;
     }
-    // What a killed process left in the page cache was read as valid: make it so.
+    // What a killed process left in the page cache was read as valid, and written again: make it so.
     let last = recovered.view.segments.back().context("no segment")?;
     mutants::unless(Mutant::PageCacheTrusted, || last.file.sync())?;
     disk.sync_dir(dir)?;
@@ -90,7 +90,7 @@ fn read_segment(
     let salt = header.salt();
     view.segments.push_back(Segment { sequence, path: path.to_owned(), file: file.clone(), salt, index_max: None });
 
-    let mut at = HEADER_BYTES;
+    let (mut at, mut durable) = (HEADER_BYTES, HEADER_BYTES);
     while let Some(record) = Record::decode(&bytes[at..], salt) {
         let place = || format!("the record at byte {at}");
         let kind = record.known_kind().ok_or_else(|| {
@@ -98,6 +98,7 @@ fn read_segment(
         })?;
         let position = Position { segment: sequence, offset: at as u32, body_bytes: record.body.len() as u32 };
         view.replay(kind, position, record.body).with_context(place)?;
+        durable = durable.max(record.durable as usize);
         at += record.framed_bytes();
     }
     let broken = bytes[at..].iter().any(|byte| *byte != 0);
@@ -107,6 +108,10 @@ fn read_segment(
     if broken && !mutants::is(Mutant::TornTailKept) {
         tracing::warn!(segment = %path.display(), at, "cut an unfinished write off the end of the log");
         file.write_at(&vec![0; bytes.len() - at], at as u64)?;
+    }
+    // A sync that failed has left clean pages behind: they read as if they were on the disk, and no sync brings them there.
+    if newest && durable < at && !mutants::is(Mutant::CleanPagesTrusted) {
+        file.write_at(&bytes[durable..at], durable as u64)?;
     }
     into.offset = at as u32;
     into.segment_bytes = bytes.len() as u32;
