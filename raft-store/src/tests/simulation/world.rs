@@ -365,7 +365,8 @@ impl World {
         let mut next = Instant::now() + Duration::from_millis(500);
         while Instant::now() < until {
             if Instant::now() >= next {
-                self.fault(faults[self.rng.below(faults.len() as u64) as usize]);
+                let drawn = self.rng.below(faults.len() as u64) as usize;
+                self.fault(faults[drawn]);
                 next = Instant::now() + Duration::from_millis(100 + self.rng.below(1_200));
             }
             self.step().await;
