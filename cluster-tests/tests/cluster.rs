@@ -30,6 +30,13 @@ async fn who_is_banned_is_shut_out_by_every_node_until_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_banned_after_an_outage_is_shut_out_for_as_long_as_was_said() {
+    let cluster = Cluster::start(Plan::of(3)).await.unwrap();
+    scenarios::bans::hold_after_an_outage(&cluster).await.unwrap();
+    cluster.check_same_state().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_node_sees_alone_is_found_together_and_banned_by_all() {
     let cluster = Cluster::start(Plan::of(3)).await.unwrap();
     let found = scenarios::anomalies::find(&cluster).await.unwrap();

@@ -4,15 +4,20 @@
 //! A pure translation (`translate`) with a thin loop around it: `watch` keeps a `Snapshot`, `control` applies what it
 //! means and writes what `status` makes of the answer.
 
+#[cfg(feature = "controller")]
 pub mod admin;
 pub mod api;
+#[cfg(feature = "controller")]
 pub mod client;
 pub mod conditions;
+#[cfg(feature = "controller")]
 pub mod control;
 pub mod names;
 pub mod snapshot;
+#[cfg(feature = "controller")]
 pub mod status;
 pub mod translate;
+#[cfg(feature = "controller")]
 pub mod watch;
 
 /// `spec.controllerName` of the GatewayClasses that are this controller's.

@@ -50,6 +50,50 @@ mutants! {
     StaleChunk,
     /// What was told to rest until after the session is used again under it.
     ReusesTooLate,
+    /// After an edit of the window nobody knows how long slots rested before it.
+    RestsForgotten,
+    /// A longer window does not count for what the ledger knows to be in use.
+    RestNotLengthened,
+    /// The same of what a node has in use.
+    MovedAsTheyRest,
+    /// What is in use under the old window is free under the new one.
+    UsedUnderTheOldFree,
+    /// What was lent for later than the edited window reaches is forgotten.
+    BeyondReachLost,
+    /// What rests in the old window is not given back.
+    OldLeasesKept,
+    /// What a lost session had in use rests by the window that it had not heard of.
+    BuriedByTheNewRest,
+    /// An exchange is taken to end by a hold that its node had not heard of.
+    HoldTakenForHeard,
+    /// Where an edit ends shares they are not counted from the next moment on.
+    SharesEndUnheard,
+    /// A lease goes on with what its limit did without a quorum before an edit.
+    OnNoQuorumUnheard,
+    /// A reset forgives what was used after it under a window that was shorter.
+    ForgivenByLongerWindow,
+    /// A period ends sooner than every node can have heard of it.
+    PeriodCutUnheard,
+    /// Another cycle begins the period again.
+    PeriodBegunAnew,
+    /// What nodes owe is not heard.
+    OwedUnheard,
+    /// What is owed is not asked back of others.
+    OwedNotRecalled,
+    /// Others are lent to while something is owed.
+    LentWhileOwed,
+    /// A node may owe more than there ever is.
+    OwedUncapped,
+    /// A reset forgives no debt.
+    ResetKeepsDebt,
+    /// What is owed to a period is owed to the next.
+    DebtOutlivesPeriod,
+    /// What is owed stays with a lease that gave way.
+    DebtLeftBehind,
+    /// What is asked back for debts is told to be out of use before it is.
+    WithdrawnInUse,
+    /// What older builds do not know is written although one of them is there.
+    LevelUnasked,
 
     // The state.
     /// Entries are applied in whatever order they come.

@@ -400,6 +400,59 @@ fn what_was_given_and_forgiven_is_stored_as_ever() {
     assert_eq!(read.ledger.pool(&key), state.ledger.pool(&key));
 }
 
+/// What level 6 added to limits: debts of nodes, and limits whose window or cycle was edited while they were in use.
+#[test]
+fn what_nodes_owe_and_edits_of_limits_are_stored_as_ever() {
+    let item = LeaseItem { settle: 7, refund: 8, reserve: 9, owed: 10, ..batch().items[0].clone() };
+    let owes = LeaseBatch { items: vec![item], wall_ahead_us: 11, ..batch() };
+    let change = ResourceChange { key: common::key("limit/free"), after: None, expect: Expect::Anything };
+    let edit = ChangeResources { changes: [change].into(), keeps_counters: true, ..ChangeResources::default() };
+    for (name, body) in [
+        ("ledger.batches.owed", Body::Ledger(LedgerCommand::Batches([owes].into()))),
+        ("command.change_resources.keeps_counters", Body::ChangeResources(edit)),
+    ] {
+        let sample = command(body);
+        let bytes = golden(name, &convert::command_to(&sample).encode_to_vec());
+        assert_eq!(convert::command_from(store::Command::decode(&*bytes).unwrap()).unwrap(), sample);
+        assert_eq!(sample.min_level, 6);
+    }
+    let mut state = ledger_state();
+    let rule = |kind| {
+        let name = "free".parse().unwrap();
+        Rule { name, kind, mode: Mode::Leased, on_no_quorum: NoQuorum::Allow }
+    };
+    let ask = LeaseItem { owed: 90, ..LeaseItem::of(LedgerKey { limit: 1, who: "acme".into() }) };
+    let owes = LeaseBatch { seq: 3, items: vec![ask], ..batch() };
+    state.ledger.apply(7, &LedgerCommand::Batches([owes].into()));
+    for (at_us, window_us) in [(8, 30_000_000), (9, 45_000_000)] {
+        state.ledger.edit_limit(at_us, &rule(Kind::Sliding { limit: 90, window_us }));
+    }
+    let mut recycled = ledger_state();
+    recycled.ledger.edit_limit(7, &rule(Kind::Calendar { limit: 90, every: Every::Minute }));
+    let says = LeaseBatch { seq: 3, items: Vec::new(), wall_ahead_us: 1_728_000_000_000_000, ..batch() };
+    let id = recycled.ledger.version;
+    let (period, ends_us) = (1_728_000_000, 1_728_000_060_000_000);
+    recycled.ledger.apply(8, &LedgerCommand::Batches([says].into()));
+    recycled.ledger.apply(9, &LedgerCommand::RollPeriod { limit: id, period, ends_us });
+    recycled.ledger.edit_limit(10, &rule(Kind::Calendar { limit: 90, every: Every::Hour }));
+    let is_pool: fn(&Record) -> bool =
+        |record| matches!(record, Record::LedgerPool(it) if it.holders.iter().any(|it| it.owed > 0));
+    let is_edited: fn(&Record) -> bool = |record| matches!(record, Record::LedgerLimit(it) if it.rests.len() == 2);
+    let is_recycled: fn(&Record) -> bool = |record| matches!(record, Record::LedgerLimit(it) if it.recycled);
+    let samples = [
+        ("ledger_pool.owed", &state, is_pool),
+        ("ledger_limit.edited", &state, is_edited),
+        ("ledger_limit.recycled", &recycled, is_recycled),
+    ];
+    for (name, state, is_meant) in samples {
+        let record = snapshot::records(state).find(|it| it.record.as_ref().is_some_and(is_meant));
+        golden(&format!("record.{name}"), &record.expect("it is in the snapshot").encode_to_vec());
+        let mut rebuild = snapshot::Rebuild::default();
+        snapshot::records(state).for_each(|record| rebuild.push(record).unwrap());
+        assert_eq!(rebuild.finish().unwrap(), *state);
+    }
+}
+
 /// Before `asked`, an answered request was kept without what it asked for.
 #[test]
 fn an_older_answer_is_still_read() {

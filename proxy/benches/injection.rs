@@ -35,6 +35,12 @@ fn code(bencher: Bencher) {
     score(bencher, "for (let i = 0; i < n; i++) { total += items[i].price; } // see https://example.com/a?b=c ");
 }
 
+/// Read once more, as SQL reads it.
+#[divan::bench]
+fn code_with_comments_of_lines(bencher: Bencher) {
+    score(bencher, "total = sum(item.price for item in items)  # with tax\nif total > 5: print(f'{total} -- {x}')\n");
+}
+
 #[divan::bench]
 fn percent_codes(bencher: Bencher) {
     score(bencher, "caf%C3%A9%20%26%20bar%20%2F%20%22quoted%22%20%3Cb%3E");

@@ -1,6 +1,7 @@
 //! What one decision of a limit costs that is held by the whole cluster, beside the crate `governor`, which holds its own for
 //! one process. `main` also prints what a million keys take of memory, everything included: the holder's accounts, the
-//! leases, the table that workers look into. `cargo bench -p quorumgate-proxy --bench limits`
+//! leases, the table that workers look into; and what they would take of the replicated state if nodes had outgrown them all.
+//! `cargo bench -p quorumgate-proxy --bench limits --features governor`
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark reads the clock")]
 
 use std::{
@@ -18,7 +19,8 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLim
 use quorumgate_model::{
     digest::Digest,
     ledger::{
-        command::{Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
+        Ledger,
+        command::{Key, Kind, LeaseBatch, LeaseItem, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
         holder::{Holder, Outgoing},
         lease::Lease,
     },
@@ -38,6 +40,10 @@ const SLOTS: u32 = 200_000_000;
 const SESSION_US: u64 = 1_000_000_000_000;
 /// Decisions that are timed one by one.
 const TIMED: usize = 1_000_000;
+/// Nodes that hold something of each key in the ledger.
+const NODES: u64 = 3;
+/// Of how many keys one entry speaks: so few that what the last entries did, which is kept for holders, weighs nothing.
+const KEYS_AT_ONCE: usize = 64;
 
 struct World {
     limits: Arc<Limits>,
@@ -102,7 +108,36 @@ fn build() -> World {
         first.as_nanos() / KEYS as u128,
         theirs / KEYS as u64
     );
+    println!("{KEYS} keys in the ledger, of {NODES} nodes each: {} bytes a key", bytes_of_ledger(&keys) / KEYS as u64);
     World { limits, name, lease, governor, keys }
+}
+
+/// Of keys that are in the replicated state, each with what every node holds of it.
+fn bytes_of_ledger(keys: &[String]) -> u64 {
+    let before = resident_bytes();
+    let mut ledger = Ledger::default();
+    let kind = Kind::Sliding { limit: SLOTS.into(), window_us: 60_000_000 };
+    let name = "free".parse().expect("a name");
+    let rule = Rule { name, kind, mode: Mode::Leased, on_no_quorum: NoQuorum::Deny };
+    ledger.apply(0, &LedgerCommand::DefineLimit(rule));
+    let limit = ledger.version;
+    for node in 1..=NODES {
+        let open = OpenSession { node, boot: [node as u8; 16], open: 1, length_us: SESSION_US };
+        ledger.apply(0, &LedgerCommand::OpenSession(open));
+    }
+    let session = ledger.version;
+    ledger.apply(0, &LedgerCommand::ShareEpoch { divisor: NODES });
+    for (keys, seq) in keys.chunks(KEYS_AT_ONCE).zip(1..) {
+        let ask = |who: &String| {
+            let key = Key { limit, who: who.as_str().into() };
+            LeaseItem { demand: 1_000, want: 1, ..LeaseItem::of(key) }
+        };
+        let (items, applied) = (keys.iter().map(ask).collect(), ledger.version);
+        let batch = LeaseBatch { node: NODES, session, seq, attempt: 0, applied, items, wall_ahead_us: 0 };
+        ledger.apply(0, &LedgerCommand::Batches([batch].into()));
+    }
+    assert_eq!(ledger.keys.len(), keys.len());
+    resident_bytes() - before
 }
 
 fn quota() -> Quota {
@@ -122,6 +157,8 @@ fn percentiles() {
     let some = || &world.keys[scattered(&next)];
     timed("reading the clock alone", || {});
     timed("take, one key", || _ = black_box(world.lease.take(1, black_box(now_us()))));
+    timed("decide, one key", || _ = black_box(world.limits.decide(&world.name, &world.keys[7], 1)));
+    timed("governor keyed, one key", || _ = black_box(world.governor.check_key(&world.keys[7])));
     timed("decide, a million keys", || _ = black_box(world.limits.decide(&world.name, some(), 1)));
     timed("governor keyed, a million keys", || _ = black_box(world.governor.check_key(some())));
 }
@@ -179,6 +216,16 @@ fn decide_one_key(bencher: Bencher) {
 
 #[divan::bench(sample_count = 1_000, sample_size = 10_000)]
 fn governor_keyed_one_key(bencher: Bencher) {
+    bencher.bench(|| WORLD.governor.check_key(&WORLD.keys[7]));
+}
+
+#[divan::bench(sample_count = 1_000, sample_size = 10_000, threads = [2])]
+fn decide_contended(bencher: Bencher) {
+    bencher.bench(|| WORLD.limits.decide(&WORLD.name, &WORLD.keys[7], 1));
+}
+
+#[divan::bench(sample_count = 1_000, sample_size = 10_000, threads = [2])]
+fn governor_keyed_contended(bencher: Bencher) {
     bencher.bench(|| WORLD.governor.check_key(&WORLD.keys[7]));
 }
 

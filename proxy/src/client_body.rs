@@ -265,7 +265,7 @@ impl ClientBody {
                 self.state.ended.set(true);
                 return Poll::Ready(None);
             }
-            Some(Err(_)) => return self.fail(ClientFault::Broken),
+            Some(Err(fault)) => return self.fail(fault),
             Some(Ok(frame)) => frame,
         };
         if let Some(bytes) = frame.data_ref() {

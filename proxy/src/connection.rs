@@ -30,7 +30,7 @@ use tokio::{
 use crate::{
     exchange,
     framescan::{FrameScan, LibraryError},
-    headscan::HeadScan,
+    headscan::{HeadScan, Wrong},
     identity::{
         AuthFailure, auths,
         mtls::{self, Certificate},
@@ -285,7 +285,7 @@ impl Conn {
     }
 
     /// Why nothing that this connection sent can be trusted, if so.
-    pub(crate) fn ambiguity(&self) -> Option<&'static str> {
+    pub(crate) fn wrong(&self) -> Option<Wrong> {
         self.heads.borrow().verdict_within(self.exchanges.get())
     }
 
@@ -295,12 +295,16 @@ impl Conn {
     }
 
     /// Why the HTTP library refuses what comes behind the last request, if we know better.
-    pub(crate) fn ambiguity_behind(&self) -> Option<&'static str> {
+    pub(crate) fn wrong_behind(&self) -> Option<Wrong> {
         self.heads.borrow().verdict()
     }
 
     pub(crate) fn is_uri_too_long(&self) -> bool {
         self.heads.borrow().request_line_bytes() > self.worker.shared.settings.limits.uri_bytes_max
+    }
+
+    pub(crate) fn declares_too_much(&self) -> bool {
+        self.heads.borrow().declares_too_much()
     }
 
     fn is_between_requests(&self) -> bool {

@@ -9,7 +9,7 @@ use quorumgate_model::resource::ProxyProtocol;
 use crate::{
     connection, exchange,
     framescan::FrameScan,
-    headscan::HeadScan,
+    headscan::{HeadScan, Wrong},
     proxy_protocol::{self, Said},
     settings::ClientLimits,
     upstream::proxy_header,
@@ -21,7 +21,7 @@ pub struct Heads {
     /// Behind which byte each head ended, as long as it could follow.
     pub ends: Vec<usize>,
     pub verdict: Option<&'static str>,
-    /// How many requests had begun, or would have, when something was wrong; those before are good.
+    /// How many requests have nothing wrong in or before them, from the first on.
     pub good: u64,
 }
 
@@ -35,14 +35,14 @@ pub fn heads(stream: &[u8]) -> Heads {
         }
     }
     let good = (0..=scan.heads()).take_while(|it| scan.verdict_within(*it).is_none()).last().unwrap_or_default();
-    Heads { ends, verdict: scan.verdict(), good }
+    Heads { ends, verdict: scan.verdict().map(Wrong::why), good }
 }
 
 /// How many heads ended and what was wrong, if the stream comes in as these parts.
 pub fn heads_of_parts<'b>(parts: impl IntoIterator<Item = &'b [u8]>) -> (u64, Option<&'static str>) {
     let mut scan = HeadScan::default();
     parts.into_iter().for_each(|part| scan.feed(part, None));
-    (scan.heads(), scan.verdict())
+    (scan.heads(), scan.verdict().map(Wrong::why))
 }
 
 /// The HTTP library as every HTTP/1 connection of a client has it.

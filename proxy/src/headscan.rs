@@ -1,20 +1,40 @@
 //! A look at the raw lines of HTTP/1 requests, for what the HTTP library tolerates or tidies away before we see it: a line
 //! that ends in a bare LF, Content-Length beside Transfer-Encoding, Content-Length said twice, and a target with a fragment,
-//! which the library cuts off (RFC 9112 3.2 has none, and whoever is in front of us may have read it otherwise).
+//! which the library cuts off (RFC 9112 3.2 has none, and whoever is in front of us may have read it otherwise). And for
+//! what the library refuses without saying why: trailers without end, and a length that it keeps for itself.
 //!
 //! It follows the messages on a connection by itself, and passes over their bodies. Where it cannot (behind a request for
 //! another protocol, and behind what the library is going to refuse), it waits for the first bytes that come in once the
 //! exchange is over; behind a body that the exchange left unread, it gives up, and the connection ends.
 
+use std::fmt;
+
 use quorumgate_model::mutants::{self, Mutant};
 
+use crate::trailers::{TRAILER_BYTES_MAX, TRAILER_FIELDS_MAX};
+
 /// Of a line: enough for the name and value of a length or a coding, and for a chunk's size.
-const START_BYTES_MAX: usize = 32;
+const START_BYTES_MAX: usize = 40;
+/// Of a trailer's line, what is neither name nor value: a colon, a space, and the carriage return.
+const BETWEEN_BYTES: usize = 3;
+/// The library means something else by the two lengths above, and says of them that the head is too large.
+const LENGTH_MAX: u64 = u64::MAX - 2;
+
+/// What is wrong with what a connection sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    Fragment,
+    BareLf,
+    LengthBesideCoding,
+    TwoLengths,
+    /// Too many, or too much of them.
+    TrailersTooLarge,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     /// The first bytes of the line.
-    start: [u8; START_BYTES_MAX],
+    start: LineStart,
     line_bytes: usize,
     /// Of the request line looked at last, as far as it came in.
     request_line_bytes: usize,
@@ -22,12 +42,25 @@ pub(crate) struct HeadScan {
     place: Place,
     /// Of the head under way.
     framing: Framing,
+    /// Of the body under way.
+    trailers: Trailers,
     /// Heads that have ended.
     heads: u64,
     /// For good.
     gave_up: bool,
-    /// What is wrong, and how many heads had ended before.
-    verdict: Option<(u64, &'static str)>,
+    /// One of the heads declares a length above `LENGTH_MAX`.
+    declares_too_much: bool,
+    /// What is wrong, and how many heads had ended before the one that it is about.
+    verdict: Option<(u64, Wrong)>,
+}
+
+#[derive(Debug)]
+struct LineStart([u8; START_BYTES_MAX]);
+
+impl Default for LineStart {
+    fn default() -> Self {
+        Self([0; START_BYTES_MAX])
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +79,19 @@ enum Place {
 
 #[derive(Debug, Default)]
 struct Framing {
-    lengths: usize,
+    lengths: u8,
     /// None: it is no number.
     length: Option<u64>,
-    encodings: usize,
+    encodings: u8,
     chunked: bool,
     upgrades: bool,
+}
+
+/// As far as their lines have ended.
+#[derive(Debug, Default)]
+struct Trailers {
+    fields: u32,
+    bytes: u32,
 }
 
 impl HeadScan {
@@ -61,13 +101,13 @@ impl HeadScan {
     }
 
     /// Why what the connection sends cannot be trusted, once something was wrong.
-    pub(crate) fn verdict(&self) -> Option<&'static str> {
-        self.verdict.map(|(_, why)| why)
+    pub(crate) fn verdict(&self) -> Option<Wrong> {
+        self.verdict.map(|(_, wrong)| wrong)
     }
 
-    /// The same, if it was in one of the first `heads` requests, or before.
-    pub(crate) fn verdict_within(&self, heads: u64) -> Option<&'static str> {
-        self.verdict.filter(|(before, _)| *before < heads).map(|(_, why)| why)
+    /// The same, if it was in one of the first `heads` requests, their bodies and trailers included, or before.
+    pub(crate) fn verdict_within(&self, heads: u64) -> Option<Wrong> {
+        self.verdict.filter(|(before, _)| *before < heads).map(|(_, wrong)| wrong)
     }
 
     /// That have ended.
@@ -79,10 +119,16 @@ impl HeadScan {
         self.request_line_bytes
     }
 
+    /// So that the library refused it.
+    pub(crate) fn declares_too_much(&self) -> bool {
+        self.declares_too_much
+    }
+
     /// `between_requests`: after how many exchanges, if none is under way.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], between_requests: Option<u64>) {
         if let (Place::Lost, Some(heads)) = (self.place, between_requests) {
-            *self = Self { verdict: self.verdict, gave_up: self.gave_up, heads, ..Self::default() };
+            let Self { verdict, gave_up, declares_too_much, .. } = *self;
+            *self = Self { verdict, gave_up, declares_too_much, heads, ..Self::default() };
         }
         while !self.gave_up && !bytes.is_empty() {
             let passed = match &mut self.place {
@@ -108,14 +154,17 @@ impl HeadScan {
         let Some(last) = part.last() else { return };
         if self.line_bytes < START_BYTES_MAX {
             let n = part.len().min(START_BYTES_MAX - self.line_bytes);
-            self.start[self.line_bytes..self.line_bytes + n].copy_from_slice(&part[..n]);
+            self.start.0[self.line_bytes..self.line_bytes + n].copy_from_slice(&part[..n]);
         }
         self.line_bytes += part.len();
         if self.place == Place::RequestLine {
             self.request_line_bytes = self.line_bytes;
             if part.contains(&b'#') {
-                self.wrong("a # in the request line");
+                self.wrong(Wrong::Fragment);
             }
+        }
+        if self.place == Place::Trailers && self.trailers.with(self.line_bytes).bytes > TRAILER_BYTES_MAX as u32 {
+            self.wrong(Wrong::TrailersTooLarge);
         }
         self.last = *last;
     }
@@ -123,7 +172,7 @@ impl HeadScan {
     fn end_line(&mut self) {
         let line_bytes = std::mem::take(&mut self.line_bytes);
         if line_bytes == 0 || self.last != b'\r' {
-            self.wrong("a line ends without a carriage return");
+            self.wrong(Wrong::BareLf);
         }
         let empty = line_bytes <= 1;
         match (self.place, empty) {
@@ -132,24 +181,37 @@ impl HeadScan {
             (Place::Fields, true) => self.end_head(),
             (Place::Fields, false) => self.field(line_bytes),
             (Place::ChunkLine, _) => self.place = self.chunk(line_bytes),
-            (Place::Trailers, true) => self.place = Place::RequestLine,
+            (Place::Trailers, false) => self.trailer(line_bytes),
+            (Place::Trailers, true) => {
+                self.trailers = Trailers::default();
+                self.place = Place::RequestLine;
+            }
             _ => (),
         }
     }
 
-    fn wrong(&mut self, why: &'static str) {
-        self.verdict.get_or_insert((self.heads, why));
+    fn wrong(&mut self, wrong: Wrong) {
+        // A body is of the head that has ended last.
+        let of_body = u64::from(matches!(self.place, Place::ChunkLine | Place::Trailers));
+        self.verdict.get_or_insert((self.heads.saturating_sub(of_body), wrong));
+    }
+
+    fn trailer(&mut self, line_bytes: usize) {
+        self.trailers = self.trailers.with(line_bytes);
+        if self.trailers.fields > TRAILER_FIELDS_MAX as u32 {
+            self.wrong(Wrong::TrailersTooLarge);
+        }
     }
 
     fn field(&mut self, line_bytes: usize) {
-        let line = &self.start[..line_bytes.min(START_BYTES_MAX)];
+        let line = &self.start.0[..line_bytes.min(START_BYTES_MAX)];
         // A value that is longer is no number and no coding that is served.
         let is_whole = line_bytes <= START_BYTES_MAX;
         if let Some(value) = value(line, b"content-length") {
-            self.framing.lengths += 1;
+            self.framing.lengths = self.framing.lengths.saturating_add(1);
             self.framing.length = number(value).filter(|_| is_whole);
         } else if let Some(value) = value(line, b"transfer-encoding") {
-            self.framing.encodings += 1;
+            self.framing.encodings = self.framing.encodings.saturating_add(1);
             self.framing.chunked = is_whole && value.eq_ignore_ascii_case(b"chunked");
         } else if value(line, b"upgrade").is_some() {
             self.framing.upgrades = true;
@@ -159,11 +221,12 @@ impl HeadScan {
     fn end_head(&mut self) {
         let framing = std::mem::take(&mut self.framing);
         if framing.lengths > 0 && framing.encodings > 0 && !mutants::is(Mutant::LengthBesideChunked) {
-            self.wrong("both Content-Length and Transfer-Encoding");
+            self.wrong(Wrong::LengthBesideCoding);
         }
         if framing.lengths > 1 {
-            self.wrong("more than one Content-Length");
+            self.wrong(Wrong::TwoLengths);
         }
+        self.declares_too_much |= framing.length.is_some_and(|length| length > LENGTH_MAX);
         self.heads += 1;
         self.place = match (framing.lengths, framing.encodings) {
             _ if framing.upgrades => Place::Lost,
@@ -176,7 +239,7 @@ impl HeadScan {
 
     /// What follows a chunk's first line.
     fn chunk(&self, line_bytes: usize) -> Place {
-        let line = &self.start[..line_bytes.min(START_BYTES_MAX)];
+        let line = &self.start.0[..line_bytes.min(START_BYTES_MAX)];
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         if digits == 0 || digits == START_BYTES_MAX {
             return Place::Lost;
@@ -189,6 +252,34 @@ impl HeadScan {
             Some((0, _)) => Place::Trailers,
             Some((_, Some(with_end))) => Place::Chunk(with_end),
             _ => Place::Lost,
+        }
+    }
+}
+
+impl Trailers {
+    /// Once this line is one of them.
+    fn with(&self, line_bytes: usize) -> Self {
+        let bytes = u32::try_from(line_bytes.saturating_sub(BETWEEN_BYTES)).unwrap_or(u32::MAX);
+        Self { fields: self.fields.saturating_add(1), bytes: self.bytes.saturating_add(bytes) }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.why())
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl Wrong {
+    pub(crate) fn why(self) -> &'static str {
+        match self {
+            Self::Fragment => "a # in the request line",
+            Self::BareLf => "a line ends without a carriage return",
+            Self::LengthBesideCoding => "both Content-Length and Transfer-Encoding",
+            Self::TwoLengths => "more than one Content-Length",
+            Self::TrailersTooLarge => "the trailers are larger than allowed",
         }
     }
 }
@@ -271,6 +362,47 @@ mod tests {
         scan.feed(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\n\r\n", Some(0));
         assert_eq!(scan.verdict_within(1), None);
         assert!(scan.verdict_within(2).is_some() && scan.verdict_within(3).is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_body_is_about_the_head_in_front_of_it() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let many = "x: y\r\n".repeat(129);
+        for (rest, expected) in [
+            ("1\na\r\n0\r\n\r\n", Wrong::BareLf),
+            ("1\r\na\r\n0\r\n\n", Wrong::BareLf),
+            ("0\r\nx: y\n\r\n", Wrong::BareLf),
+            ("0\r\nx: y\r\n\n", Wrong::BareLf),
+            (&*format!("0\r\n{many}"), Wrong::TrailersTooLarge),
+            (&*format!("0\r\nx: {}", "y".repeat(17_000)), Wrong::TrailersTooLarge),
+        ] {
+            let mut scan = HeadScan::default();
+            scan.feed(format!("{head}0\r\n\r\n{head}{rest}").as_bytes(), Some(0));
+            assert_eq!(scan.verdict_within(1), None, "{rest:?}");
+            assert_eq!(scan.verdict_within(2), Some(expected), "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_may_be_as_large_as_the_limit() {
+        // Of each body for itself.
+        let half = format!("x: {}\r\n", "y".repeat(8_000));
+        let [many, large] = ["x: y\r\n".repeat(128), half.repeat(2)];
+        for trailers in [many, large] {
+            let body = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}\r\n");
+            let mut scan = HeadScan::default();
+            scan.feed(body.repeat(2).as_bytes(), Some(0));
+            assert_eq!((scan.heads(), scan.verdict()), (2, None));
+        }
+    }
+
+    #[test]
+    fn a_length_that_the_library_keeps_for_itself_is_known() {
+        for (length, expected) in [(u64::MAX - 2, false), (u64::MAX - 1, true), (u64::MAX, true)] {
+            let mut scan = HeadScan::default();
+            scan.feed(format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n").as_bytes(), Some(0));
+            assert_eq!((scan.declares_too_much(), scan.verdict()), (expected, None), "{length}");
+        }
     }
 
     #[test]

@@ -143,11 +143,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for ClientIo<T> {
             }
             return Poll::Ready(Ok(()));
         }
+        let was_wrong = self.conn.wrong().is_some();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        match self.parts() {
+        if self.parts() {
             // The library does not see what was too much.
-            true => self.poll_part(cx),
-            false => read,
+            return self.poll_part(cx);
+        }
+        match self.conn.wrong() {
+            // In the body that is being read: it breaks off here, so that nobody hears of its end. Once, since a read that
+            // fails later, when the library waits for the end of the client, would cost the answer.
+            Some(wrong) if !was_wrong => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, wrong))),
+            _ => read,
         }
     }
 }

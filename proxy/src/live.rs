@@ -113,15 +113,15 @@ impl LiveTable {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends what may not go on. `banned` and `revoked` are asked of everybody; pass None where nothing has changed. `spent` is asked
-    /// once a second: a credential may have got an end after it let somebody in.
+    /// Ends what may not go on. `banned` and `revoked` are asked of everybody; pass None where nothing has changed. `lapsed` is asked
+    /// once a second: what let somebody in may end without a change.
     pub(crate) fn sweep(
         &self,
         now_s: u64,
         fresh: bool,
         banned: Option<&dyn Fn(&Grant) -> bool>,
         revoked: Option<&dyn Fn(&Identity) -> bool>,
-        spent: &dyn Fn(&Identity) -> bool,
+        lapsed: &dyn Fn(&Identity) -> Option<Ended>,
     ) {
         let expiring = self.looked_at.replace(now_s) != now_s;
         let went_stale = self.was_fresh.replace(fresh) && !fresh;
@@ -139,8 +139,10 @@ impl LiveTable {
             if revoked.is_some_and(gone) {
                 return Some(Ended::Revoked);
             }
-            let over = grant.ends_at.is_some_and(|at| now_s >= at) || (expiring && gone(spent));
-            over.then_some(Ended::Expired)
+            if grant.ends_at.is_some_and(|at| now_s >= at) {
+                return Some(Ended::Expired);
+            }
+            grant.identity.as_ref().filter(|_| expiring).and_then(|it| lapsed(it))
         };
         let mut wakers = Vec::new();
         for slot in &mut *self.slots.borrow_mut() {
@@ -253,17 +255,17 @@ mod tests {
         for slot in [short, fresh_only, forever] {
             assert_eq!(table.ended(slot, &mut cx), None);
         }
-        table.sweep(9, true, None, None, &|_| false);
+        table.sweep(9, true, None, None, &|_| None);
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
-        table.sweep(10, true, None, None, &|_| false);
+        table.sweep(10, true, None, None, &|_| None);
         assert_eq!(table.ended(short, &mut cx), Some(Ended::Expired));
-        table.sweep(10, false, None, None, &|_| false);
+        table.sweep(10, false, None, None, &|_| None);
         assert_eq!(table.ended(fresh_only, &mut cx), Some(Ended::Stale));
         assert_eq!(table.ended(forever, &mut cx), None);
-        table.sweep(11, false, None, None, &|_| false);
+        table.sweep(11, false, None, None, &|_| None);
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         let address = |grant: &Grant| grant.client_ip == IpAddr::from([127, 0, 0, 1]);
-        table.sweep(11, false, Some(&address), None, &|_| false);
+        table.sweep(11, false, Some(&address), None, &|_| None);
         assert_eq!(table.ended(forever, &mut cx), Some(Ended::Banned));
         table.leave(short);
         assert_eq!(table.enter(grant(false, None)), short);

@@ -1,6 +1,8 @@
 //! A request's body as it comes in, whichever protocol brings it; concrete, so that the path of most requests boxes nothing.
 
 use std::{
+    error::Error,
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -9,6 +11,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::{client_body::ClientFault, headscan::Wrong};
+
 pub enum Received {
     /// HTTP/1 and HTTP/2.
     Hyper(Incoming),
@@ -16,10 +20,6 @@ pub enum Received {
     #[cfg(feature = "http3")]
     Http3(Box<crate::http3::Body>),
 }
-
-/// It was broken off, or framed wrongly.
-#[derive(Debug)]
-pub struct Broken;
 
 impl From<Incoming> for Received {
     fn from(body: Incoming) -> Self {
@@ -36,13 +36,13 @@ impl From<crate::http3::Body> for Received {
 
 impl Body for Received {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = ClientFault;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
         match self.get_mut() {
-            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(|_| Broken),
+            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(|error| fault(&error)),
             #[cfg(feature = "http3")]
-            Self::Http3(body) => Pin::new(&mut **body).poll_frame(cx).map_err(|_| Broken),
+            Self::Http3(body) => Pin::new(&mut **body).poll_frame(cx).map_err(|_| ClientFault::Broken),
         }
     }
 
@@ -60,5 +60,14 @@ impl Body for Received {
             #[cfg(feature = "http3")]
             Self::Http3(body) => body.size_hint(),
         }
+    }
+}
+
+/// It was broken off, or framed wrongly; or it is what we told the library ourselves.
+fn fault(error: &hyper::Error) -> ClientFault {
+    let told = error.source().and_then(|it| it.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+    match told.and_then(|it| it.downcast_ref::<Wrong>()) {
+        Some(Wrong::TrailersTooLarge) => ClientFault::TrailersTooLarge,
+        _ => ClientFault::Broken,
     }
 }

@@ -10,7 +10,7 @@ use http::{
 use uuid::Uuid;
 
 use quorumgate_model::{
-    ban::Ban,
+    ban::{Ban, BanSubject},
     resource::Name,
     ruleset::{ShutOut, Unfit, Unwelcome},
 };
@@ -18,6 +18,7 @@ use quorumgate_model::{
 use crate::{
     anomaly::Verdict,
     client_body::ClientFault,
+    headscan::Wrong,
     identity::AuthFailure,
     inspect::Violations,
     limits::OverLimit,
@@ -474,6 +475,8 @@ impl Refusal {
     pub(crate) fn phase(&self) -> Option<&'static str> {
         match self {
             Self::Unauthenticated(AuthFailure::Revoked, _) => Some("revocation"),
+            // Of an address it is asked before anybody shows who he is, of all others behind that.
+            Self::Banned(Some(ban)) if !matches!(ban.subject, BanSubject::Net(_)) => Some("revocation"),
             Self::Unauthenticated(..) | Self::AmbiguousCredentials(_) | Self::TooManyFailures(_) => {
                 Some("authentication")
             }
@@ -643,6 +646,15 @@ impl From<Ended> for Refusal {
             Ended::Stale => Self::StateStale,
             Ended::Banned => Self::Banned(None),
             Ended::HeldTooLong => Self::UpstreamTimeout,
+        }
+    }
+}
+
+impl From<Wrong> for Refusal {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::TrailersTooLarge => Self::HeadersTooLarge,
+            ambiguous => Self::Malformed(ambiguous.why()),
         }
     }
 }

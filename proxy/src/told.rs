@@ -37,8 +37,12 @@ impl Told {
                 told.policy = Some(Arc::from(&*verdict.policy));
                 told.rule = Some(Arc::from(verdict.finding.feature.word()));
             }
-            Refusal::Banned(Some(_)) if worker.shared.settings.redaction.hides_callers() => (),
-            Refusal::Banned(Some(ban)) => told.rule = Some(Arc::from(ban.subject.to_string())),
+            Refusal::Banned(ban) => {
+                let is_named = !worker.shared.settings.redaction.hides_callers();
+                let whom = ban.as_ref().filter(|_| is_named).map(|ban| ban.subject.to_string());
+                told.policy = Some(whom.map_or(Arc::from("ban"), Arc::from));
+                told.rule = Some(Arc::from("ban"));
+            }
             Refusal::TooLargeToInspect { policy, .. } => {
                 told.policy = Some(Arc::from(&**policy));
                 told.rule = Some(Arc::from("body_max"));

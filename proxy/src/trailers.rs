@@ -5,8 +5,8 @@ use quorumgate_model::mutants::{self, Mutant};
 
 use crate::{exchange::hops, identity::fields};
 
-const TRAILER_BYTES_MAX: usize = 16 << 10;
-const TRAILER_FIELDS_MAX: usize = 128;
+pub(crate) const TRAILER_BYTES_MAX: usize = 16 << 10;
+pub(crate) const TRAILER_FIELDS_MAX: usize = 128;
 
 /// Why they are not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,14 +22,13 @@ impl Instead {
     /// For what the library says to a client that nobody has answered yet; None: it is no refusal.
     pub(crate) fn of(conn: &Conn, said: &[u8]) -> Option<Self> {
         let status = StatusCode::from_bytes(said.strip_prefix(b"HTTP/1.")?.get(2..5)?).ok()?;
-        let refusal = match (conn.ambiguity_behind(), status) {
-            (Some(ambiguity), _) => Refusal::Malformed(ambiguity),
+        let refusal = match (conn.wrong_behind(), status) {
+            (Some(wrong), _) => Refusal::from(wrong),
             (None, StatusCode::BAD_REQUEST) => Refusal::Malformed("the head is not HTTP as RFC 9112 has it"),
             (None, StatusCode::URI_TOO_LONG) => Refusal::UriTooLong,
-            (None, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => match conn.is_uri_too_long() {
-                true => Refusal::UriTooLong,
-                false => Refusal::HeadersTooLarge,
-            },
+            (None, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) if conn.is_uri_too_long() => Refusal::UriTooLong,
+            (None, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) if conn.declares_too_much() => Refusal::BodyTooLarge,
+            (None, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => Refusal::HeadersTooLarge,
             _ => return None,
         };
         conn.linger();

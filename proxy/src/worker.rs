@@ -29,11 +29,7 @@ use crate::{
     cache::{Flights, Store},
     connection::{self, Conn, PerIp},
     freshness::{self, Freshness},
-    identity::{
-        Identity,
-        directory::Directory,
-        ladder::{self, Kept},
-    },
+    identity::{Identity, directory::Directory, ladder::Kept, streams},
     ids::Ids,
     inspect::{Contracts, Inspectors},
     limits::Limits,
@@ -354,7 +350,7 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
 fn sweep(worker: &Worker) {
     let directory = &worker.shared.directory;
     let facts = directory.load_facts();
-    let gone = |identity: &Identity| ladder::is_over(directory, &facts, identity);
+    let gone = |identity: &Identity| streams::is_over(directory, &facts, identity);
     let changed = worker.kept.swept_index.replace(facts.index) != facts.index;
     let revoked: Option<&dyn Fn(&Identity) -> bool> = if changed { Some(&gone) } else { None };
     let shut_out = |grant: &Grant| {
@@ -366,8 +362,8 @@ fn sweep(worker: &Worker) {
     let banned: Option<&dyn Fn(&Grant) -> bool> =
         if changed && !directory.bans.is_empty() { Some(&shut_out) } else { None };
     worker.live.sweep_held(freshness::boottime_ns() / 1_000);
-    let spent = |identity: &Identity| ladder::is_spent(directory, identity);
-    worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), banned, revoked, &spent);
+    let lapsed = |identity: &Identity| streams::lapsed(directory, &facts, identity);
+    worker.live.sweep(wall_s(), worker.shared.freshness.is_fresh(), banned, revoked, &lapsed);
 }
 
 /// Seconds since 1970.

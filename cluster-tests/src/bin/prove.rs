@@ -79,6 +79,17 @@ enum Claim {
         #[arg(long, default_value_t = 600)]
         rate: u32,
     },
+    /// A node with thousands of routes is scraped each second, while requests are measured.
+    Scrape {
+        #[arg(long, default_value_t = 10_000)]
+        routes: usize,
+        /// Each of ten scrapes, behind as long a time without any.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Requests a second.
+        #[arg(long, default_value_t = 600)]
+        rate: u32,
+    },
     /// Limits on a real cluster: load of several shapes, faults, tiny limits, permits, edits, a backup; an independent
     /// auditor looks at every admission.
     Limits {
@@ -267,6 +278,14 @@ async fn prove(claim: Claim) -> anyhow::Result<()> {
             println!("{bulk}");
             ensure!(bulk.keys_took + bulk.revocations_took < Duration::from_secs(60), "the load took longer than 60 s");
             ensure!(bulk.slower() <= 1.10, "the p99 is more than 10 % longer while something is loaded");
+        }
+        Claim::Scrape { routes, runs, rate } => {
+            let cluster = Cluster::start(Plan::of(1)).await?;
+            let amounts = scenarios::scrape::Amounts { routes: routes.max(2), runs: runs.max(1), rate };
+            let scrape = scenarios::scrape::run(&cluster, amounts).await?;
+            println!("{scrape}");
+            ensure!(scrape.median() < Duration::from_millis(200), "a scrape takes 200 ms or longer");
+            ensure!(scrape.slower() <= 1.10, "the p99 is more than 10 % longer while somebody scrapes");
         }
         Claim::Limits { nodes, limit, window, only } => {
             limits(nodes, limit, Duration::from_secs(window), only.as_deref()).await?;

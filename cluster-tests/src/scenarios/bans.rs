@@ -1,6 +1,10 @@
 //! Bans: one command through one node shuts somebody out on all of them, and no rollback lets him in again.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use quorumgate_proto::admin::v1::{self as admin, selector::By};
 use serde_json::{Value, json};
 
 use super::apply_file;
@@ -72,6 +76,61 @@ pub async fn shut_out(cluster: &Cluster) -> anyhow::Result<usize> {
         ensure!(audit.contains(mention), "{mention} is not in {audit}");
     }
     Ok(done)
+}
+
+/// How long nobody leads in `hold_after_an_outage`: twice what its ban lasts.
+const OUTAGE: Duration = Duration::from_secs(6);
+/// Before it, so that a write is under way when it begins.
+const WRITES: usize = 200;
+
+/// An outage in the midst of writes, behind which another leads. If that one learns only then that the last write was
+/// committed, its stamps lag by the whole outage. What is banned for less than that is shut out all the same.
+pub async fn hold_after_an_outage(cluster: &Cluster) -> anyhow::Result<()> {
+    let open =
+        json!({ "name": "open", "match": { "hosts": [HOST], "path_exact": "/open" }, "respond": { "status": 200 } });
+    apply_file(cluster, &json!({ "routes": [open] })).await?;
+    everywhere(cluster, "/open", "", 200).await?;
+    let leader = &cluster.members[cluster.leader().await?];
+    let followers: Vec<_> = cluster.members.iter().filter(|it| it.name != leader.name).collect();
+    let client = leader.client().await?;
+    let (written, enough) = tokio::sync::oneshot::channel();
+    let writing = tokio::spawn(async move {
+        let mut written = Some(written);
+        for n in 0.. {
+            let selector =
+                Some(admin::Selector { by: Some(By::Jti(format!("busy-{n}"))), issuer: "https://idp.test".into() });
+            let revocation = Some(admin::NewRevocation { selector, ..Default::default() });
+            let request = admin::RevokeTokenRequest { revocation, ..Default::default() };
+            if client.revocations().revoke_token(request).await.is_err() {
+                return;
+            }
+            if n == WRITES {
+                let _ = written.take().map(|it| it.send(()));
+            }
+        }
+    });
+    enough.await.context("the writes failed")?;
+    for follower in &followers {
+        follower.signal(Signal::SIGSTOP)?;
+    }
+    // What is tested is the length of it.
+    tokio::time::sleep(OUTAGE).await;
+    leader.signal(Signal::SIGSTOP)?;
+    for follower in &followers {
+        follower.signal(Signal::SIGCONT)?;
+    }
+    until("another leader", async || {
+        let status = followers[0].client().await?.status().await?;
+        ensure!(!status.leader.is_empty() && status.leader != leader.name, "{}", status.leader);
+        Ok(())
+    })
+    .await?;
+    leader.signal(Signal::SIGCONT)?;
+    writing.abort();
+    cluster.wait_voters(cluster.members.len()).await?;
+    followers[0].cli(&["ban", "add", "127.0.0.0/8", "--for", "3s"])?;
+    everywhere(cluster, "/open", "", 403).await?;
+    until("the ban to end", async || everywhere(cluster, "/open", "", 200).await).await
 }
 
 async fn everywhere(cluster: &Cluster, path: &str, key: &str, expected: u16) -> anyhow::Result<()> {

@@ -55,11 +55,15 @@ pub struct Bulk {
 impl Bulk {
     /// How many times as long the p99 is while something is loaded: the median of the runs.
     pub fn slower(&self) -> f64 {
-        let mut ratios: Vec<f64> =
-            self.p99s.iter().map(|(quiet, loaded)| loaded.as_secs_f64() / quiet.as_secs_f64()).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().unwrap_or(1.0)
+        median_ratio(&self.p99s)
     }
+}
+
+/// Of the second to the first.
+pub(super) fn median_ratio(pairs: &[(Duration, Duration)]) -> f64 {
+    let mut ratios: Vec<f64> = pairs.iter().map(|(first, second)| second.as_secs_f64() / first.as_secs_f64()).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(1.0)
 }
 
 impl fmt::Display for Bulk {
@@ -137,7 +141,7 @@ pub async fn run(cluster: &Cluster, amounts: Amounts) -> anyhow::Result<Bulk> {
 }
 
 /// Of sorted times.
-fn p99(sorted: &[Duration]) -> anyhow::Result<Duration> {
+pub(super) fn p99(sorted: &[Duration]) -> anyhow::Result<Duration> {
     ensure!(!sorted.is_empty(), "nothing was measured");
     Ok(sorted[(sorted.len() * 99).div_ceil(100) - 1])
 }

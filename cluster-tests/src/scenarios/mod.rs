@@ -15,6 +15,7 @@ pub mod portal;
 pub mod quorum;
 pub mod revocation;
 pub mod rolling;
+pub mod scrape;
 pub mod sealing;
 pub mod streams;
 pub mod targets;

@@ -11,6 +11,7 @@ use super::{
     bucket::SLOTS_MAX,
     command::{Effect, Key, Kind, LimitId},
 };
+use crate::mutants::{self, Mutant};
 
 /// How many bonuses of one key may last at a time.
 pub const BONUSES_MAX: usize = 16;
@@ -174,7 +175,8 @@ impl Pool {
         self.destroyed.take_due(all_us);
         self.come_home(home);
         for (_, held) in &mut self.holders {
-            (held.report, held.owed) = (Schedule::default(), 0);
+            held.report = Schedule::default();
+            held.owed = if mutants::is(Mutant::ResetKeepsDebt) { held.owed } else { 0 };
         }
         let relief = self.relief_mut();
         (relief.reset_us, relief.reset_version) = (now_us, version);
@@ -188,10 +190,14 @@ impl Pool {
         self.relief.take_if(|it| it.bonus.is_empty());
     }
 
-    /// Whether what has rested at that instant was used before the last reset.
+    /// Whether what has rested at that instant was used before the last reset, whichever window its node had heard of.
     pub(super) fn is_forgiven(&self, rested_us: u64, limit: &Limit) -> bool {
         let reset_us = self.relief.as_ref().map_or(0, |it| it.reset_us);
-        reset_us > 0 && rested_us <= reset_us.saturating_add(limit.rest_us())
+        let rest_us = match mutants::is(Mutant::ForgivenByLongerWindow) {
+            true => limit.rest_longest_us(),
+            false => limit.rest_shortest_since_us(reset_us),
+        };
+        reset_us > 0 && rested_us <= reset_us.saturating_add(rest_us)
     }
 
     /// Whether a report of a session that had applied up to `acked` says nothing about uses since the last reset.

@@ -133,7 +133,9 @@ impl Ledger {
         if limit.is_calendar() {
             pool.take_chunks(session, item, pool.outdates(acked))?;
         }
-        let owes = !pool.outdates(acked) && (!limit.is_calendar() || item.period == pool.period);
+        let is_of_period =
+            !limit.is_calendar() || item.period == pool.period || mutants::is(Mutant::DebtOutlivesPeriod);
+        let owes = !pool.outdates(acked) && is_of_period && !mutants::is(Mutant::OwedUnheard);
         let held = pool.held_mut(session);
         let Some(kept) = held.slots.checked_sub(back) else {
             return Err(format!("I4: {back} slots given back of {} held", held.slots));
@@ -143,7 +145,8 @@ impl Ledger {
         held.demand = item.demand.min(budget.saturating_mul(1_000));
         held.want = item.want.min(budget);
         // What is owed to another period is owed no more.
-        held.owed = if owes { item.owed.min(budget) } else { 0 };
+        let owed_max = if mutants::is(Mutant::OwedUncapped) { u64::MAX } else { budget };
+        held.owed = if owes { item.owed.min(owed_max) } else { 0 };
         if !mutants::is(Mutant::StaleReport) || !item.report.is_empty() {
             held.report = super::Schedule::default();
         }

@@ -217,7 +217,8 @@ impl Pool {
         }
         if self.owed() > 0 {
             self.recall_owed(now_us, live, given);
-            return true;
+            // Beyond what those hold who owe nothing there is none before the period ends, which may be a month.
+            return live.iter().any(|n| self.holders[*n].1.owed == 0 && self.holders[*n].1.slots > 0);
         }
         let unmet: u64 = wants(self).iter().sum::<u64>() + self.excess;
         let idle = |pool: &Self, n: usize| match pool.holders[n].1.want {

@@ -5,11 +5,12 @@
 //! over its limit, and once it has spread none of the new length.
 
 use super::{
-    Ledger, Limit, Pool, RestBefore,
+    Ledger, Limit, Pool, RESERVE_US, RestBefore, SESSION_US,
     calendar::Period,
     command::{Kind, LimitId, Rule},
     time,
 };
+use crate::mutants::{self, Mutant};
 
 /// How many edits of a window are told apart while slots of before may rest.
 const RESTS_MAX: usize = 64;
@@ -36,10 +37,13 @@ impl Ledger {
             (known.rule.kind, rule.kind)
         {
             edited.recycled = known.period.is_some() && (known.recycled || before != after);
+            edited.period = known.period.filter(|_| before == after || !mutants::is(Mutant::PeriodBegunAnew));
         }
         let (before_us, after_us) = (known.rest_us(), after.rest_us());
         if before_us != after_us {
-            edited.note_rest(RestBefore { until_us: self.now_us, rest_us: before_us });
+            if !mutants::is(Mutant::RestsForgotten) {
+                edited.note_rest(RestBefore { until_us: self.now_us, rest_us: before_us });
+            }
             self.lengthen(known, after_us.saturating_sub(before_us), after_us);
         }
         self.go_on(&edited, rule);
@@ -62,9 +66,10 @@ impl Ledger {
 
     /// What is in use rests so much longer: as long as what is used now.
     fn lengthen(&mut self, limit: &Limit, by_us: u64, rest_us: u64) {
-        for key in self.keys_of(limit.id).into_iter().filter(|_| by_us > 0) {
+        let is_longer = by_us > 0 && !mutants::is(Mutant::RestNotLengthened);
+        for key in self.keys_of(limit.id).into_iter().filter(|_| is_longer) {
             let mut pool = Pool::clone(&self.keys[&key]);
-            pool.lengthen(by_us, self.now_us.saturating_add(rest_us));
+            pool.lengthen(by_us, self.now_us, rest_us);
             self.store(&key, pool);
         }
     }
@@ -76,7 +81,7 @@ impl Ledger {
         let longest_us = self.sessions.values().map(|it| it.length_us).max().unwrap_or(0);
         let heard_us = wall.ahead_us.saturating_add(time::session_end(self.now_us, longest_us));
         let runs = limit.period.is_some_and(|it| it.ends_us > wall.ahead_us.saturating_add(self.now_us));
-        limit.recycled && runs && ends_us >= heard_us
+        limit.recycled && runs && (ends_us >= heard_us || mutants::is(Mutant::PeriodCutUnheard))
     }
 
     /// The running period goes on with all that was spent of it, and ends as the new cycle says.
@@ -105,19 +110,15 @@ impl Limit {
 }
 
 impl Pool {
-    /// What came back was used before now, and has rested by `latest_us` under the longer window. Of what is in quarantine
-    /// or still on its node nobody knows until when it was used.
-    fn lengthen(&mut self, by_us: u64, latest_us: u64) {
-        for schedule in [&mut self.recycling, &mut self.destroyed] {
+    /// What came back, or was told to rest, was used before now, and has rested by then under the longer window. What is in
+    /// quarantine may be used as long as a session may last, or what is kept for a time without a quorum.
+    fn lengthen(&mut self, by_us: u64, now_us: u64, rest_us: u64) {
+        let latest_us = now_us.saturating_add(rest_us);
+        let reports = self.holders.iter_mut().map(|(_, held)| &mut held.report);
+        for schedule in [&mut self.recycling, &mut self.destroyed].into_iter().chain(reports) {
             schedule.delay(by_us, latest_us);
         }
-        self.quarantine.delay(by_us, u64::MAX);
-        for (_, held) in &mut self.holders {
-            held.report.delay(by_us, u64::MAX);
-        }
-        if let Some(relief) = self.relief.as_mut().filter(|it| it.reset_us > 0) {
-            // As much of what was used is forgiven as before, by when it has rested.
-            relief.reset_us = relief.reset_us.saturating_sub(by_us).max(1);
-        }
+        let unheard_us = RESERVE_US.max(*SESSION_US.end());
+        self.quarantine.delay(by_us, time::session_end(now_us, unheard_us).saturating_add(rest_us));
     }
 }

@@ -612,10 +612,17 @@ impl Account {
     }
 
     fn add_dated(&mut self, count: u64, at_us: u64, now_us: u64) {
-        // Beyond the ring's reach it stays unused here until it is recalled or the session ends: late is safe.
-        if count > 0 && self.lease.grant_at(small(count), at_us, now_us) {
-            self.slots += count;
+        if count == 0 {
+            return;
         }
+        // Lent before the window was edited, which this node heard of at the same time.
+        if !self.lease.grant_at(small(count), at_us, now_us) {
+            if mutants::is(Mutant::BeyondReachLost) {
+                return;
+            }
+            self.add_beyond(small(count), at_us, now_us);
+        }
+        self.slots += count;
     }
 
     /// Up to `share` again: what was dropped in use has to rest.

@@ -401,7 +401,13 @@ impl Lease {
     /// Takes what is owed, as far as there is something; what is left of it.
     pub fn pay(&self, now_us: u64) -> u64 {
         let Some(beside) = self.beside.get().filter(|it| !it.owed.is_none()) else { return 0 };
-        beside.owed.pay(self.epoch(), || self.counts(now_us).free, |part| self.take(part, now_us).is_ok())
+        beside.owed.pay(self.epoch(), || self.free_at_once(now_us), |part| self.take(part, now_us).is_ok())
+    }
+
+    /// The most that one take finds: of what is lent, or of what is kept for a time without a quorum, and of both never.
+    fn free_at_once(&self, now_us: u64) -> u64 {
+        let lent = if self.is_covered(now_us) { self.counts_lent(now_us).free } else { 0 };
+        self.reserve().map_or(lent, |reserve| lent.max(reserve.counts(&self.terms.rest, now_us).free))
     }
 
     /// The holder is to look at the key. False: it was told already, and has not looked yet.
@@ -436,12 +442,35 @@ impl Lease {
     }
 
     /// Another lease of the key takes this one's place: nothing is taken of it from here on, and what comes free goes there.
-    pub(super) fn give_way(&self, to: &Lease) {
+    /// So does what is owed, up to `most` in all.
+    pub(super) fn give_way(&self, to: &Lease, most: u64) {
         self.retire();
+        // Before what is owed is looked at: whoever owes more is heard again.
+        self.signal_seen();
         to.short.fetch_add(self.short.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-        if let Some(beside) = self.beside.get() {
-            to.owe(beside.owed.take(self.epoch()), u64::MAX);
+        let owes = self.beside.get().filter(|it| !it.owed.is_none());
+        if let Some(beside) = owes.filter(|_| !mutants::is(Mutant::DebtLeftBehind)) {
+            to.owe(beside.owed.take(self.epoch()), most);
         }
+    }
+
+    /// Another one of the key for slots that come free further ahead than this one's ring reaches. Nobody takes of it.
+    pub(super) fn reaching(&self, ahead_us: u64) -> Lease {
+        let window_us = 2 * ahead_us.max(self.terms.window_us);
+        let terms = Terms {
+            limit: self.terms.limit,
+            rest: Rest::of_window(window_us),
+            window_us,
+            tenure: self.terms.tenure.clone(),
+            longer: None,
+            ends: None,
+            is_certain: false,
+            parts: 1,
+            hot: self.terms.hot,
+        };
+        let lease = Lease::new(self.who.clone(), Arc::new(terms));
+        lease.retire();
+        lease
     }
 
     pub(super) fn is_in_use(&self, now_us: u64) -> bool {

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use super::{
-    Ledger, Period,
+    Ledger, Period, SESSION_US,
     calendar::ACTIVE_US,
     command::{Kind, LimitId, Mode, NoQuorum, Rule},
     time,
 };
-use crate::resource::Name;
+use crate::{
+    mutants::{self, Mutant},
+    resource::Name,
+};
 
 /// Below this many slots a node there are no standing shares: slots are lent one by one.
 const TINY_SLOTS_PER_NODE: u64 = 8;
@@ -67,9 +70,22 @@ impl Limit {
         }
     }
 
-    /// The same of what was used up to `at_us`: as it was before the edits since.
+    /// The same of what was used up to `at_us`: as it was before the edits since. Of permits as it may have been on a node that
+    /// had not heard of the last ones: an exchange ends by the hold that it began with.
     pub fn rest_at_us(&self, at_us: u64) -> u64 {
-        self.rests.iter().find(|it| at_us <= it.until_us).map_or(self.rest_us(), |it| it.rest_us)
+        let rest_us = self.rests.iter().find(|it| at_us <= it.until_us).map_or(self.rest_us(), |it| it.rest_us);
+        if !matches!(self.rule.kind, Kind::Concurrency { .. }) || mutants::is(Mutant::HoldTakenForHeard) {
+            return rest_us;
+        }
+        let unheard =
+            |it: &&RestBefore| it.until_us < at_us && at_us <= time::session_end(it.until_us, *SESSION_US.end());
+        self.rests.iter().filter(unheard).map(|it| it.rest_us).max().unwrap_or(0).max(rest_us)
+    }
+
+    /// The shortest that anything has to rest that was used after `at_us`.
+    pub(super) fn rest_shortest_since_us(&self, at_us: u64) -> u64 {
+        let since = self.rests.iter().filter(|it| at_us <= it.until_us);
+        since.map(|it| it.rest_us).fold(self.rest_us(), u64::min)
     }
 
     /// The longest that anything may have to rest that is in use now.
@@ -135,7 +151,8 @@ impl Ledger {
         let (before, after) = (known.budget(), rule.kind.limit());
         let mut limit = Limit { rule: rule.clone(), removed_us: None, ..known.clone() };
         // Nodes that have not heard of it go on with the shares that they had.
-        if after < before || known.has_shares() && !limit.has_shares() {
+        let shares_end = known.has_shares() && !limit.has_shares() && !mutants::is(Mutant::SharesEndUnheard);
+        if after < before || shares_end {
             let from = before.max(limit.lowered.map_or(0, |it| it.from));
             limit.lowered = Some(Lowered { from, version: self.version, complete_us: None });
         }

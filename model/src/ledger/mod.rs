@@ -48,6 +48,8 @@ pub const LIMITS_MAX: usize = 10_000;
 pub const SESSIONS_MAX: usize = 10_000;
 /// How many keys may be in the ledger at a time; further ones are answered as if nothing were free.
 pub const KEYS_MAX: usize = 4_000_000;
+/// How long a session may last.
+pub const SESSION_US: std::ops::RangeInclusive<u64> = 1_000_000..=60_000_000;
 /// How many keys one entry looks at because their time has come; the rest waits for the next entry.
 pub const DUE_MAX: usize = 1_000;
 /// Without a quorum a node with a reserve spends a part of what it holds for so long after it sent its last renewal.

@@ -210,7 +210,11 @@ impl Pool {
                 self.recycle(*at_us, count, limit);
             }
         }
-        let rest_us = if mutants::is(Mutant::RegrantAtExpiry) { 0 } else { limit.rest_longest_us() };
+        let rest_us = match mutants::is(Mutant::RegrantAtExpiry) {
+            true => 0,
+            false if mutants::is(Mutant::BuriedByTheNewRest) => limit.rest_us(),
+            false => limit.rest_longest_us(),
+        };
         let at_us = session.end_us() + rest_us;
         let destroyed = self.destroy(at_us, left, limit);
         self.quarantine.add(at_us, left - destroyed, limit.window_us());
@@ -305,7 +309,7 @@ impl Pool {
             };
             live.iter().zip(&targets).map(short).collect()
         };
-        if self.owed() > 0 {
+        if self.owed() > 0 && !mutants::is(Mutant::LentWhileOwed) {
             // Nor is what is coming home anybody's before that.
             return self.recall_owed(now_us, live, given);
         }
@@ -363,7 +367,7 @@ impl Pool {
         let has = |pool: &Self, n: &usize| if pool.holders[*n].1.owed > 0 { 0 } else { pool.holders[*n].1.slots };
         let surplus: Vec<u64> = live.iter().map(|n| has(self, n)).collect();
         let early = now_us < self.recalled_us + RECALL_OWED_EVERY_US;
-        if unmet == 0 || early || surplus.iter().all(|it| *it == 0) {
+        if unmet == 0 || early || surplus.iter().all(|it| *it == 0) || mutants::is(Mutant::OwedNotRecalled) {
             return;
         }
         self.recalled_us = now_us;
@@ -378,7 +382,10 @@ impl Pool {
         let coming = [self.recycling.first_us(), self.quarantine.first_us(), ends].into_iter().flatten().min();
         if hungry {
             let (soonest, latest) = (now_us + HUNGRY_US.start(), now_us + HUNGRY_US.end());
-            return coming.unwrap_or(latest).clamp(soonest, latest);
+            // It was too soon to ask others again.
+            let again = Some(self.recalled_us + RECALL_OWED_EVERY_US);
+            let again = again.filter(|at| self.owed() > 0 && self.recalled_us < now_us && now_us < *at);
+            return coming.into_iter().chain(again).min().unwrap_or(latest).clamp(soonest, latest);
         }
         let home = [self.recycling.last_us(), self.quarantine.last_us(), self.destroyed.last_us()]
             .into_iter()

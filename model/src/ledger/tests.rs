@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{command::*, *};
+use crate::resource::Every;
 
 const S: u64 = 1_000_000;
 
@@ -197,4 +198,83 @@ fn what_is_owed_is_no_more_than_the_budget_and_a_reset_forgives_it() {
     assert_eq!((owed(&ledger), held(&ledger, 2)), (90, 40));
     ledger.reset_usage(2 * S, 1, None).unwrap();
     assert_eq!(owed(&ledger), 0);
+}
+
+fn edited(limit: u64, window_us: u64) -> Rule {
+    let kind = Kind::Sliding { limit, window_us };
+    Rule { name: "free".parse().unwrap(), kind, mode: Mode::Leased, on_no_quorum: NoQuorum::Deny }
+}
+
+/// Early in a cluster's life, when a window may get longer by more than the log clock shows.
+#[test]
+fn a_reset_forgives_nothing_that_was_used_after_it() {
+    let mut ledger = Ledger::default();
+    ledger.edit_limit(0, &edited(100, S));
+    ledger.apply(0, &open(1, 1, 1));
+    for (seq, at) in (1..).zip([3, 6, 9]) {
+        ledger.apply(at * S, &batch(2, 1, seq, vec![item(100, 100)]));
+    }
+    ledger.reset_usage(10 * S, 1, None).unwrap();
+    ledger.edit_limit(11 * S, &edited(100, 60 * S));
+    // By who had not heard of the edit: it was used at 10.9 s.
+    let release_used = vec![Dated { in_us: 800_000, count: 40 }];
+    ledger.apply(11 * S + 100_000, &batch(2, 1, 4, vec![LeaseItem { release_used, ..item(0, 0) }]));
+    let pool = ledger.pool(&key()).unwrap();
+    assert_eq!((pool.free, pool.recycling.total(), held(&ledger, 2)), (0, 40, 60), "{pool:?}");
+}
+
+/// Who changes a window to and fro does not put off what a dead node had each time.
+#[test]
+fn a_dead_sessions_slots_return_however_often_the_window_is_edited() {
+    let mut ledger = three(100);
+    ledger.apply(S, &batch(2, 1, 1, vec![item(40, 1)]));
+    ledger.apply(8 * S, &LedgerCommand::Tick);
+    assert_eq!(ledger.pool(&key()).unwrap().quarantine.total(), 100);
+    for n in 0..20 {
+        let window_s = if n % 2 == 0 { 600 } else { 60 };
+        ledger.edit_limit((9 + n) * S, &edited(100, window_s * S));
+    }
+    let latest = ledger.pool(&key()).unwrap().quarantine.last_us().unwrap();
+    assert!(latest <= (29 + 61 + 604) * S, "{latest}");
+}
+
+/// Two periods of 2 s have begun one after the other, the second at 3 s; session 2 has said `items` of it.
+fn second_period(items: &[LeaseItem]) -> Ledger {
+    let mut ledger = Ledger::default();
+    let kind = Kind::Calendar { limit: 100, every: Every::Minute };
+    ledger.edit_limit(0, &Rule { kind, ..edited(100, S) });
+    ledger.apply(0, &open(1, 1, 1));
+    let of = |seq, items| {
+        let LedgerCommand::Batches(batches) = batch(2, 1, seq, items) else { panic!("a batch") };
+        let batch = LeaseBatch { wall_ahead_us: 1_728_000_000 * S, ..batches[0].clone() };
+        LedgerCommand::Batches([batch].into())
+    };
+    ledger.apply(S, &of(1, Vec::new()));
+    for (at, period) in [(S, 1_728_000_000), (3 * S, SECOND)] {
+        ledger.apply(at, &LedgerCommand::RollPeriod { limit: 1, period, ends_us: (period + 2) * S });
+        assert_eq!(ledger.limit(1).unwrap().period.map(|it| it.number), Some(period));
+    }
+    for (item, seq) in items.iter().zip(2..) {
+        ledger.apply(3 * S, &of(seq, vec![item.clone()]));
+    }
+    ledger
+}
+
+const SECOND: u64 = 1_728_000_002;
+
+#[test]
+fn what_is_owed_to_a_period_is_not_lent_of_the_next() {
+    let owes = |period| LeaseItem { period, owed: 30, ..item(0, 0) };
+    assert_eq!(held(&second_period(&[owes(SECOND - 2)]), 2), 0);
+    assert_eq!(held(&second_period(&[owes(SECOND - 2), owes(SECOND)]), 2), 30);
+}
+
+/// What nobody can pay is no reason to look at it every second, of a month perhaps.
+#[test]
+fn a_period_that_is_used_up_is_left_alone_until_it_ends() {
+    let item = LeaseItem { period: SECOND, owed: 100, ..item(0, 0) };
+    let spent = LeaseItem { settle: 100, ..item.clone() };
+    let ledger = second_period(&[item, spent]);
+    let pool = ledger.pool(&key()).unwrap();
+    assert_eq!((pool.spent, pool.owed(), pool.due_us), (100, 100, 4 * S));
 }

@@ -10,16 +10,13 @@ use crate::{
     command::{GrantBonus, KEEPS_COUNTERS_LEVEL, Reason, Rejected, ResetLimit},
     invalid::Invalid,
     ledger::{
-        self, BONUSES_MAX, KEY_BYTES_MAX, Refused,
+        self, BONUSES_MAX, KEY_BYTES_MAX, Refused, SESSION_US,
         bucket::SLOTS_MAX,
         command::{Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
     },
     resource::{self, Limit, LimitKind, LimitMode, OnNoQuorum, Resource},
     units::Span,
 };
-
-/// How long a session may last.
-const SESSION_US: std::ops::RangeInclusive<u64> = 1_000_000..=60_000_000;
 
 impl State {
     /// `keeps_counters`: the entry says that every node understands how. So it is of every one after that.

@@ -3,6 +3,8 @@
 
 mod audit;
 mod chance;
+mod cluster;
+mod edits;
 mod late;
 mod plan;
 mod world;

@@ -28,6 +28,9 @@ fn schedule(mutant: Mutant, seed: u64) -> Plan {
         Mutant::EpochWithoutAck => Plan::join_unheard(seed),
         Mutant::BurntRegranted => Plan::calendar(seed),
         Mutant::ReserveForgotten => Plan::cut_off_with_reserve(seed),
+        Mutant::RestsForgotten => Plan::shares_edited(seed),
+        Mutant::SharesEndUnheard => Plan::shares_ended(seed),
+        Mutant::BuriedByTheNewRest => Plan::hold_edited(seed),
         _ => Plan::of(seed),
     }
 }
@@ -109,6 +112,31 @@ fn a_reserve_that_is_lent_to_others_is_noticed() {
 #[test]
 fn a_slot_that_is_used_again_though_it_was_told_to_rest_is_noticed() {
     check(Mutant::ReusesTooLate);
+}
+
+#[test]
+fn a_share_that_goes_with_an_edit_is_noticed() {
+    check(Mutant::RestsForgotten);
+}
+
+#[test]
+fn permits_that_come_back_by_a_hold_that_was_not_heard_of_are_noticed() {
+    check(Mutant::BuriedByTheNewRest);
+}
+
+#[test]
+fn a_share_that_an_edit_ends_uncounted_is_noticed() {
+    check(Mutant::SharesEndUnheard);
+}
+
+#[test]
+fn slots_in_use_that_an_edit_makes_free_are_noticed() {
+    check(Mutant::UsedUnderTheOldFree);
+}
+
+#[test]
+fn slots_asked_back_for_debts_that_stay_in_use_are_noticed() {
+    check(Mutant::WithdrawnInUse);
 }
 
 #[test]

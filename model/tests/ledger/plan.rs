@@ -115,6 +115,11 @@ pub enum Fault {
     EditWindow {
         window_us: u64,
     },
+    /// Of what goes without saying: whether nodes have a share beforehand, and what they do without a quorum.
+    EditMode {
+        exact: bool,
+        reserve: bool,
+    },
     Drain {
         node: usize,
         for_us: u64,
@@ -384,6 +389,7 @@ fn faults(chance: &mut Chance, plan: &Plan) -> Vec<(u64, Fault)> {
     }
     faults.extend(reliefs(plan));
     faults.extend(edits(plan));
+    faults.extend(edits_of_modes(plan));
     if plan.founders < plan.nodes {
         faults.push((chance.within(2 * S, plan.until_us / 2), Fault::Join { node: plan.nodes - 1 }));
     }
@@ -407,6 +413,18 @@ fn edits(plan: &Plan) -> Vec<(u64, Fault)> {
         };
         edits.push((at_us, Fault::EditWindow { window_us }));
         at_us += chance.one_of(&[100 * MS, S, w / 2, 2 * w]);
+    }
+    edits
+}
+
+/// In one schedule of six an operator changes whose the slots are.
+fn edits_of_modes(plan: &Plan) -> Vec<(u64, Fault)> {
+    let mut chance = Chance::of(plan.seed ^ 0x30de);
+    let count = if plan.seed % 6 == 5 { chance.within(1, 4) } else { 0 };
+    let mut edits = Vec::new();
+    for _ in 0..count {
+        let at_us = chance.within(2 * S, plan.until_us);
+        edits.push((at_us, Fault::EditMode { exact: chance.percent(40), reserve: chance.percent(40) }));
     }
     edits
 }
@@ -456,6 +474,44 @@ impl Plan {
                 *for_us = 13 * S;
             }
         }
+        plan
+    }
+
+    /// Every node spends its share, which it has had for less than the window that the limit is edited to.
+    pub fn shares_edited(seed: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 300, 10 * S, Load::Even, 150);
+        plan.session_us = 5 * S;
+        plan.from_us = 14 * S;
+        plan.until_us = 40 * S;
+        let at_us = plan.from_us + S + seed % 5 * 300 * MS;
+        plan.faults = vec![(at_us, Fault::EditWindow { window_us: 30 * S })];
+        plan
+    }
+
+    /// Every node spends its share when an edit ends them all.
+    pub fn shares_ended(seed: u64) -> Self {
+        let mut plan = Self::shares_edited(seed);
+        for (_, fault) in &mut plan.faults {
+            *fault = Fault::EditMode { exact: seed.is_multiple_of(2), reserve: !seed.is_multiple_of(2) };
+        }
+        plan
+    }
+
+    /// Permits are lent for as long as a node that is cut off has heard, while others are lent to by a shorter hold.
+    pub fn hold_edited(seed: u64) -> Self {
+        let mut plan = Self::calm(seed, 3, 60, 10 * S, Load::Even, 1_500);
+        plan.kind = What::Concurrency;
+        plan.session_us = 5 * S;
+        plan.until_us = 70 * S;
+        let isolated = |n: u64| {
+            let group = (0..3).map(|node| u8::from(node == 1 + n % 2)).collect();
+            [
+                ((15 + n * 25) * S, Fault::Partition { group, for_us: 15 * S }),
+                ((16 + n * 25) * S, Fault::EditWindow { window_us: 2 * S }),
+                ((38 + n * 25) * S, Fault::EditWindow { window_us: 10 * S }),
+            ]
+        };
+        plan.faults = (0..2).flat_map(isolated).collect();
         plan
     }
 

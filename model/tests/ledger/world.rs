@@ -11,7 +11,7 @@ use quorumgate_model::{
     ledger::{
         Ledger,
         bucket::Taken,
-        command::{Effect, Key, LeaseBatch, LedgerCommand, Mode, NoQuorum, OpenSession, Rule},
+        command::{Effect, Key, LeaseBatch, LedgerCommand, OpenSession},
         holder::{Ask, Holder, Outgoing},
         lease::{Denied, Hot, Lease},
         time::LogClock,
@@ -170,6 +170,8 @@ pub struct World {
     extras: Vec<Extra>,
     /// As the limit was edited last, and when its window was.
     limit: u64,
+    exact: bool,
+    reserve: bool,
     window_us: u64,
     edited_us: u64,
     /// As the last edit that was committed has it: one that a leader lost changes nothing.
@@ -240,6 +242,8 @@ impl World {
             budgets: Vec::new(),
             extras: Vec::new(),
             limit: plan.limit,
+            exact: plan.exact,
+            reserve: plan.reserve,
             window_us: plan.window_us,
             edited_us: 0,
             kept_window_us: plan.window_us,
@@ -384,15 +388,6 @@ impl World {
             self.at(self.nodes[node].paused_until - self.now_us, event(boot));
         }
         paused
-    }
-
-    fn rule(&self) -> Rule {
-        Rule {
-            name: "limit".parse().expect("it is a name"),
-            kind: self.kind(),
-            mode: if self.plan.exact { Mode::Exact } else { Mode::Leased },
-            on_no_quorum: if self.plan.reserve { NoQuorum::Reserve } else { NoQuorum::Deny },
-        }
     }
 
     // ---- nodes
@@ -755,10 +750,11 @@ impl World {
             }
             Fault::Edit { limit } => {
                 self.limit = limit;
-                match self.plan.keeps_counters {
-                    true => self.say(Said::Edit(self.rule())),
-                    false => self.say(LedgerCommand::DefineLimit(self.rule()).into()),
-                }
+                self.edit();
+            }
+            Fault::EditMode { exact, reserve } => {
+                (self.exact, self.reserve) = (exact, reserve);
+                self.edit();
             }
             Fault::EditWindow { window_us } => {
                 self.window_us = window_us;

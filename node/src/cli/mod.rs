@@ -4,6 +4,7 @@ mod args;
 mod client;
 pub(crate) mod config;
 mod contexts;
+mod convert;
 mod demo;
 pub(crate) mod diff;
 mod failure;
@@ -66,6 +67,7 @@ fn dispatch(mut cli: Cli) -> Outcome {
         Command::Join(it) => local::join(it),
         Command::Run(it) => local::run(it),
         Command::Import(ImportVerb::Openapi(it)) => openapi::import(&it),
+        Command::Convert(it) => convert::run(&it),
         Command::Contract(ContractVerb::Verify(it)) => block_on(openapi::verify(global, &it)),
         Command::Validate(it) => files::validate(global, &it),
         Command::Fmt(it) => files::fmt(global, &it),

@@ -1,8 +1,13 @@
 //! The log clock, by this node's own CLOCK_BOOTTIME, so that it may lag and never runs fast, whatever the wall clocks do.
 //!
-//! There are two readings. What is *read* follows the furthest stamp that was applied. What entries are *stamped* with
-//! goes on, in each term, from the last stamp of earlier terms: a leader that went on from its own earlier reading would
-//! jump ahead of a leader in between that lagged, and log time between two entries would be longer than real time.
+//! What is *read* goes on from the last stamp that was applied, by this node's own time since it saw that. A new leader may
+//! lag behind the one before it, by all the time of an outage if it learned only then what was committed; so the reading
+//! follows its first stamp back. Held ahead of the stamps, it would count what they give a length to (a revocation, a ban,
+//! a key's life) as over before it began.
+//!
+//! What entries are *stamped* with goes on, in each term, from the last stamp of earlier terms: a leader that went on from
+//! its own earlier reading would jump ahead of a leader in between that lagged, and log time between two entries would be
+//! longer than real time.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -13,22 +18,21 @@ use quorumgate_model::{command::Stamp, ledger};
 use quorumgate_proxy::freshness::boottime_ns;
 
 pub(super) struct LogClock {
-    base: Mutex<Base>,
     /// The last stamp that was applied, and when that was seen.
-    last: Mutex<Base>,
+    last: Mutex<Last>,
     /// The term that this node leads or led, and the clock of it.
     leading: Mutex<Option<(u64, ledger::time::LogClock)>>,
 }
 
-struct Base {
+struct Last {
     clock_us: u64,
     boottime_ns: u64,
 }
 
 impl LogClock {
     pub(super) fn starting_at(clock_us: u64) -> Self {
-        let now = || Mutex::new(Base { clock_us, boottime_ns: boottime_ns() });
-        Self { base: now(), last: now(), leading: Mutex::new(None) }
+        let last = Last { clock_us, boottime_ns: boottime_ns() };
+        Self { last: Mutex::new(last), leading: Mutex::new(None) }
     }
 
     /// An entry with this stamp has been applied.
@@ -63,21 +67,18 @@ impl LogClock {
 
     fn applied_at(&self, clock_us: u64, now_ns: u64) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // The same stamp seen again, later, is no news.
         if clock_us > last.clock_us {
-            *last = Base { clock_us, boottime_ns: now_ns };
-        }
-        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        if clock_us > base.at(now_ns) {
-            *base = Base { clock_us, boottime_ns: now_ns };
+            *last = Last { clock_us, boottime_ns: now_ns };
         }
     }
 
     fn at(&self, now_ns: u64) -> u64 {
-        self.base.lock().unwrap_or_else(PoisonError::into_inner).at(now_ns)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).at(now_ns)
     }
 }
 
-impl Base {
+impl Last {
     fn at(&self, now_ns: u64) -> u64 {
         self.clock_us + now_ns.saturating_sub(self.boottime_ns) / 1_000
     }
@@ -89,19 +90,29 @@ mod tests {
 
     impl LogClock {
         fn at_zero(clock_us: u64) -> Self {
-            let base = || Mutex::new(Base { clock_us, boottime_ns: 0 });
-            Self { base: base(), last: base(), leading: Mutex::new(None) }
+            Self { last: Mutex::new(Last { clock_us, boottime_ns: 0 }), leading: Mutex::new(None) }
         }
     }
 
     #[test]
-    fn it_follows_the_furthest_stamp_and_its_own_time() {
+    fn it_goes_on_from_the_last_stamp_by_its_own_time() {
         let clock = LogClock::at_zero(100);
         assert_eq!(clock.at(5_000), 105);
-        clock.applied_at(103, 5_000);
-        assert_eq!(clock.at(5_000), 105, "an old stamp does not turn it back");
+        clock.applied_at(100, 5_000);
+        assert_eq!(clock.at(5_000), 105, "the same stamp again does not turn it back");
         clock.applied_at(500, 6_000);
         assert_eq!(clock.at(8_000), 502);
+    }
+
+    #[test]
+    fn it_is_never_ahead_of_a_leader_that_lags() {
+        let second = 1_000_000_000;
+        let clock = LogClock::at_zero(10_000_000);
+        assert_eq!(clock.at(22 * second), 32_000_000);
+        // After an outage of 22 s another leads, which had not known before that the last entry was committed.
+        clock.applied_at(10_100_000, 22 * second);
+        assert_eq!(clock.at(22 * second), 10_100_000, "what is given 20 s now holds for 20 s");
+        assert_eq!(clock.at(42 * second), 30_100_000);
     }
 
     #[test]

@@ -60,6 +60,19 @@ pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) -> anyhow:
     }
 }
 
+/// A stamp counts from when it was applied, whatever the leader's round is waiting for.
+pub(super) async fn watch_clock(member: Arc<Member>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut states = member.states.clone();
+    loop {
+        let clock_us = states.borrow_and_update().clock_us;
+        member.clock.applied(clock_us);
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = states.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}
+
 /// Keeps an eye on every other node's connection.
 pub(super) async fn watch_peers(member: Arc<Member>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(PEERS_EVERY);

@@ -134,6 +134,7 @@ impl Consensus {
         member.peers.serve(Arc::new(consensus.clone()));
         let stop = tasks.stop();
         tasks.start("membership", drive::run(member.clone(), stop.clone()));
+        tasks.start("log clock", drive::watch_clock(member.clone(), stop.clone()));
         tasks.start("removals", drive::watch_removals(member.clone(), stop.clone()));
         tasks.start("reach", drive::watch_peers(member.clone(), stop.clone()));
         tasks.start("store health", drive::watch_health(member.clone(), stop.clone()));

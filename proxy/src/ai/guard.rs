@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use regex::RegexSet;
 use serde_json::Value;
 
+use super::events::{self, Line};
 use crate::inspect::{Step, Violation, pointer, strings};
 
 /// How far back a pattern may reach over the pieces of a stream.
@@ -37,6 +38,16 @@ pub(super) fn answer(set: &RegexSet, json: &[u8]) -> bool {
     read.is_ok() && !denied
 }
 
+/// The same of one that says what went wrong, which may be a text.
+pub(super) fn failure(set: &RegexSet, bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    match bytes.trim_ascii_start().first() {
+        Some(b'{' | b'[' | b'"') => answer(set, bytes),
+        // Of another width nothing would be found in it.
+        _ => std::str::from_utf8(bytes).is_ok_and(|text| !text.contains('\0') && !set.is_match(text)),
+    }
+}
+
 fn is_asked(path: &[Step<'_>]) -> bool {
     let first = path.iter().find(|step| !matches!(step, Step::Key(it) if *it == "response"));
     matches!(first, Some(Step::Key(it)) if ASKED.contains(&&**it))
@@ -54,8 +65,18 @@ impl Window {
         Self { set, texts: BTreeMap::new() }
     }
 
-    /// Whether what was said so far may go on with this event.
-    pub(super) fn passes(&mut self, data: &[u8]) -> bool {
+    /// Whether what was said so far may go on with this event, all of which the client is shown.
+    pub(super) fn takes(&mut self, event: &[u8], data: &[u8]) -> bool {
+        let may_be_shown = |line| match line {
+            Line::Data(_) => true,
+            Line::Beside(text) => !self.set.is_match(&String::from_utf8_lossy(text)),
+            Line::Unknown => false,
+        };
+        events::lines(event).all(may_be_shown) && self.passes(data)
+    }
+
+    /// By what the event says.
+    fn passes(&mut self, data: &[u8]) -> bool {
         let Ok(said) = serde_json::from_slice::<Value>(data) else {
             // Nobody's text: an empty comment, or the word that ends a stream.
             return !self.set.is_match(&String::from_utf8_lossy(data));
@@ -66,7 +87,7 @@ impl Window {
         let choices = said.get("choices").and_then(Value::as_array).into_iter().flatten();
         choices.chain([&said]).all(|it| {
             let index = it.get("index").and_then(Value::as_u64).unwrap_or(0);
-            ["delta", "content_block", "message", "text"].iter().all(|name| match it.get(name) {
+            ["delta", "content_block", "message", "text", "error"].iter().all(|name| match it.get(name) {
                 Some(value) => self.walk(index, name, value),
                 None => true,
             })
@@ -130,6 +151,44 @@ mod tests {
         assert!(answer(&set(), br#"{"choices":[{"message":{"content":"a plan"}}]}"#));
         assert!(!answer(&set(), br#"{"choices":[{"message":{"content":"secret plan"}}]}"#));
         assert!(!answer(&set(), b"not JSON"));
+    }
+
+    #[test]
+    fn what_went_wrong_is_looked_at_as_json_or_as_a_text() {
+        for (bytes, may_be_said) in [
+            (&br#"{"error":{"message":"no plan"}}"#[..], true),
+            (br#"{"error":{"message":"secret\u0020plan"}}"#, false),
+            (b"\xef\xbb\xbf{\"error\":\"secret\\u0020plan\"}", false),
+            (b"\"secret\\u0020plan\"", false),
+            (b"{\"error\":", false),
+            (b"<html>no plan</html>", true),
+            (b"<html>secret plan</html>", false),
+            (b"", true),
+            (b"s\0e\0c\0r\0e\0t\0", false),
+            (b"\xff", false),
+        ] {
+            assert_eq!(failure(&set(), bytes), may_be_said, "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn every_line_of_an_event_is_looked_at() {
+        let takes = |event: &str| {
+            let event = event.as_bytes();
+            Window::new(set()).takes(event, &events::data(event))
+        };
+        for event in [": ping\n\n", "event: a\nid: 1\nretry: 1\ndata: {}\n\n", "data: [DONE]\n\n", "\n", ""] {
+            assert!(takes(event), "{event}");
+        }
+        for event in [
+            ": a secret plan\n\n",
+            "id: secret plan\ndata: {}\n\n",
+            "{\"choices\":[]}\n\n",
+            "datum: x\n\n",
+            "data: {\"error\":{\"message\":\"secret plan\"}}\n\n",
+        ] {
+            assert!(!takes(event), "{event}");
+        }
     }
 
     #[test]

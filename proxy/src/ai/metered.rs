@@ -97,7 +97,7 @@ impl Metered {
                     _ if cut => {}
                     Piece::Event(event) => {
                         let data = events::data(event);
-                        if window.as_mut().is_some_and(|window| !window.passes(&data)) {
+                        if window.as_mut().is_some_and(|window| !window.takes(event, &data)) {
                             cut = true;
                             return;
                         }
@@ -137,7 +137,7 @@ impl Metered {
             How::Events { endpoint, events, window, .. } => {
                 let rest = events.rest();
                 let data = events::data(&rest);
-                if window.as_mut().is_some_and(|window| !window.passes(&data)) {
+                if window.as_mut().is_some_and(|window| !window.takes(&rest, &data)) {
                     return Bytes::from_static(CUT);
                 }
                 // The end of its bytes is not the end of what it says: that has a word of its own.

@@ -54,6 +54,10 @@ use crate::{
 const KEPT_MAX: usize = 256;
 /// What is held of an answer, to look at it before any of it goes on.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Why an answer does not go on.
+const PACKED: &str = "it is packed, and cannot be looked at";
+const TOO_LARGE: &str = "it is too large to be looked at";
+const DENIED: &str = "a text of it is not to be said";
 /// Answers whose lengths are remembered, and from how many on they say what is usual.
 const LENGTHS_KEPT: usize = 128;
 const LENGTHS_ENOUGH: usize = 20;
@@ -327,7 +331,7 @@ fn gives_way(status: StatusCode) -> bool {
 }
 
 fn is_free(status: StatusCode) -> bool {
-    gives_way(status) || status.is_client_error() && !matches!(status.as_u16(), 408 | 499)
+    gives_way(status) || status.is_redirection() || status.is_client_error() && !matches!(status.as_u16(), 408 | 499)
 }
 
 /// Whether nothing of the request can have reached a provider.
@@ -349,7 +353,7 @@ async fn answered(
     ai: &Rc<Plan>,
     endpoint: Endpoint,
     asked: &Asked<'_>,
-    response: Response<ResponseBody>,
+    mut response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let status = response.status();
     if is_free(status) {
@@ -359,17 +363,22 @@ async fn answered(
         // What it says of our key is not for the client.
         return Err(Refusal::AnswerNotRewritten("the provider does not let this gateway ask that model"));
     }
+    if status.is_redirection() {
+        // Who follows it takes what was asked to where nobody has looked.
+        return Err(Refusal::AnswerNotRewritten("the provider redirects to another place, which is not followed"));
+    }
+    response.headers_mut().remove(header::LOCATION);
     if !status.is_success() {
-        return Ok(response);
+        return failed(record, ai, response).await;
     }
     let Some(counted) = record.ai.as_ref().map(|call| call.counted.clone()) else { return Ok(response) };
     let (mut head, body) = response.into_parts();
-    let is_packed = head.headers.get_all(header::CONTENT_ENCODING).iter().any(|it| it.as_bytes() != b"identity");
+    let is_packed = is_packed(&head.headers);
     let is_stream = Media::of(&head.headers).only() == Some("text/event-stream");
     // Numbers say nothing.
     let guard = ai.response.as_ref().filter(|_| endpoint != Endpoint::Embeddings);
     if is_packed && guard.is_some() {
-        return Err(ai.answer_refused("it is packed, and cannot be looked at"));
+        return Err(ai.answer_refused(PACKED));
     }
     let body = match guard {
         _ if is_packed => body,
@@ -383,14 +392,37 @@ async fn answered(
         Some(set) => {
             let metered = Metered::json(body, endpoint, counted, &record.conn.worker.metrics);
             let whole = bodies::whole(record, ResponseBody::Metered(Box::new(metered)), ANSWER_BYTES_MAX).await?;
-            let Some(bytes) = whole else { return Err(ai.answer_refused("it is too large to be looked at")) };
+            let Some(bytes) = whole else { return Err(ai.answer_refused(TOO_LARGE)) };
             if !guard::answer(set, &bytes) {
-                return Err(ai.answer_refused("a text of it is not to be said"));
+                return Err(ai.answer_refused(DENIED));
             }
             ResponseBody::Full(bytes)
         }
     };
     Ok(Response::from_parts(head, body))
+}
+
+/// An answer that says what went wrong: often in words of what was asked.
+async fn failed(
+    record: &Record,
+    ai: &Plan,
+    response: Response<ResponseBody>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let Some(set) = &ai.response else { return Ok(response) };
+    let (head, body) = response.into_parts();
+    if is_packed(&head.headers) {
+        return Err(ai.answer_refused(PACKED));
+    }
+    let whole = bodies::whole(record, body, ANSWER_BYTES_MAX).await?;
+    let Some(bytes) = whole else { return Err(ai.answer_refused(TOO_LARGE)) };
+    match guard::failure(set, &bytes) {
+        true => Ok(Response::from_parts(head, ResponseBody::Full(bytes))),
+        false => Err(ai.answer_refused(DENIED)),
+    }
+}
+
+fn is_packed(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).iter().any(|it| it.as_bytes() != b"identity")
 }
 
 #[cfg(test)]
@@ -418,6 +450,7 @@ mod tests {
     #[test]
     fn what_may_be_charged_for_is_not_free() {
         for (status, free, gives) in [
+            (307, true, false),
             (400, true, false),
             (401, true, false),
             (408, false, false),

@@ -28,7 +28,7 @@ pub(crate) use self::{
     store::Store,
 };
 pub use self::{keeping::Keeping, store::CACHE_BYTES_MAX};
-use crate::{body::ResponseBody, exchange, metrics::CacheResult, record::Record, refusal::Refusal};
+use crate::{body::ResponseBody, exchange, metrics::CacheResult, record::Record, refusal::Refusal, traffic::Unsaid};
 
 /// How long a request waits for the answer to another one that asks the same; then it asks for itself.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -203,9 +203,14 @@ fn answer(stored: &Stored, asked: &HeaderMap, method: &Method, how: &str, now: I
     let ttl = stored.lifetime.as_secs() as i64 - age as i64;
     said(headers, &format!("{how}; ttl={ttl}"));
     if stored.status == StatusCode::OK && has_it_already(stored, asked) {
-        for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING] {
-            headers.remove(name);
+        headers.remove(header::CONTENT_LENGTH);
+        let mut unsaid = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(stored.body.len()))]);
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
+            if let Some(value) = headers.remove(&name) {
+                unsaid.insert(name, value);
+            }
         }
+        response.extensions_mut().insert(Unsaid(unsaid));
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }

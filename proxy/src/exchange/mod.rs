@@ -1,6 +1,7 @@
 //! One request from its head to its answer: the phases of docs/ARCHITECTURE.md in their order, and one exit.
 
 mod forward;
+mod forwarded;
 mod head;
 pub(crate) mod hops;
 mod local;
@@ -396,8 +397,8 @@ enum Understood<'a> {
 
 /// Smuggling and sizes, then whom it asks for what.
 fn understood<'a>(conn: &Conn, parts: &'a Parts) -> Result<Understood<'a>, Refusal> {
-    if let Some(ambiguity) = conn.ambiguity() {
-        return Err(Refusal::Malformed(ambiguity));
+    if let Some(wrong) = conn.wrong() {
+        return Err(wrong.into());
     }
     let seen = head::check(parts, &conn.worker.shared.settings.limits)?;
     let host = head::host(parts)?;

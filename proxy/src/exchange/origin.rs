@@ -1,13 +1,16 @@
 //! Who asks: the client's address behind trusted proxies, and the ids by which the request is known.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
 use quorumgate_model::mutants::{self, Mutant};
 use uuid::Uuid;
 
-use super::hops::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_REQUEST_ID};
+use super::{
+    forwarded::{self, Elements},
+    hops::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_REQUEST_ID},
+};
 use crate::{ids::Ids, recent::Traced};
 
 pub(super) fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
@@ -34,47 +37,30 @@ pub(super) fn client_ip(headers: &HeaderMap, peer: IpAddr, peer_is_trusted: bool
     if !peer_is_trusted {
         return peer;
     }
-    let from = |name, entry: fn(&str) -> Option<IpAddr>| walk(headers, name, entry, peer, trusted);
-    match headers.contains_key(X_FORWARDED_FOR) {
-        true => from(X_FORWARDED_FOR, address),
-        false => from(header::FORWARDED, forwarded_for),
+    // The values in reverse: a header map iterates from both ends. As bytes: what a client wrote in front of an address
+    // need not be text.
+    let values = |name| headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
+    if headers.contains_key(X_FORWARDED_FOR) {
+        let entries = values(X_FORWARDED_FOR).flat_map(|value| value.rsplit(|b| *b == b','));
+        let address = |entry: &[u8]| forwarded::address(std::str::from_utf8(entry.trim_ascii()).ok()?);
+        return walk(entries.map(address), peer, trusted);
     }
+    // RFC 9110 5.6.1: an empty element is none.
+    let elements = values(header::FORWARDED).flat_map(Elements::of).filter(|it| it.is_none_or(|it| !it.is_empty()));
+    walk(elements.map(|element| forwarded::client(element?)), peer, trusted)
 }
 
-fn walk(
-    headers: &HeaderMap,
-    name: header::HeaderName,
-    entry: fn(&str) -> Option<IpAddr>,
-    peer: IpAddr,
-    trusted: &[IpNet],
-) -> IpAddr {
+/// None: an entry that is no address.
+fn walk(entries: impl Iterator<Item = Option<IpAddr>>, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut nearest = peer;
-    // The values in reverse: a header map iterates from both ends.
-    for value in headers.get_all(name).iter().rev() {
-        let Ok(value) = value.to_str() else { return nearest };
-        for part in value.rsplit(',') {
-            let Some(ip) = entry(part.trim()) else { return nearest };
-            nearest = ip;
-            if !is_trusted(ip, trusted) {
-                return ip;
-            }
+    for entry in entries {
+        let Some(ip) = entry else { return nearest };
+        nearest = ip;
+        if !is_trusted(ip, trusted) {
+            return ip;
         }
     }
     nearest
-}
-
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let ip = bare.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|it| it.ip()));
-    ip.ok().map(|ip| ip.to_canonical())
-}
-
-/// One element of Forwarded (RFC 7239 4): `for="[2001:db8::1]:80";proto=https`.
-fn forwarded_for(element: &str) -> Option<IpAddr> {
-    let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let (_, node) = pairs.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
-    address(node.trim().trim_matches('"'))
 }
 
 /// The 32 hex digits of a valid traceparent, else nothing.
@@ -172,9 +158,11 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let peer: IpAddr = "10.0.0.1".parse().unwrap();
-        assert_eq!(client_ip(&headers, peer, true, &trusted).to_string(), expected, "{fields:?}");
+        assert_eq!(behind_a_proxy(&headers).to_string(), expected, "{fields:?}");
+    }
+
+    fn behind_a_proxy(headers: &HeaderMap) -> IpAddr {
+        client_ip(headers, "10.0.0.1".parse().unwrap(), true, &["10.0.0.0/8".parse().unwrap()])
     }
 
     #[test]
@@ -187,9 +175,56 @@ mod tests {
         check_ip(&[("x-forwarded-for", "[2001:db8::1]:443")], "2001:db8::1");
         check_ip(&[("forwarded", "for=6.6.6.6, for=\"[2001:db8::1]:80\";proto=https")], "2001:db8::1");
         check_ip(&[("forwarded", "for=_hidden, for=10.2.2.2")], "10.2.2.2");
+        check_ip(&[("forwarded", "for=6.6.6.6, for=192.0.2.9;for=10.2.2.2, for=10.1.1.1")], "10.1.1.1");
+        check_ip(&[("forwarded", "for=6.6.6.6, for=unknown, for=10.1.1.1")], "10.1.1.1");
+        check_ip(&[("forwarded", "for=6.6.6.6, for=\"192.0.2.9, for=10.1.1.1")], "10.1.1.1");
+        check_ip(&[("forwarded", "for=6.6.6.6, for=\"192.0.2.9")], "10.0.0.1");
+        check_ip(&[("forwarded", "for=192.0.2.9, ,for=10.1.1.1,")], "192.0.2.9");
+        check_ip(&[("forwarded", "for=6.6.6.6;host=\""), ("forwarded", "for=192.0.2.9;host=\"a\"")], "192.0.2.9");
+        check_ip(&[("forwarded", "for=6.6.6.6, for=192.0.2.9"), ("forwarded", "for=\"10.1.1.1:80\"")], "192.0.2.9");
         let spoofed = HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"))]);
         let peer = "192.0.2.1".parse().unwrap();
         assert_eq!(client_ip(&spoofed, peer, false, &[]), peer);
+    }
+
+    /// As a trusted proxy says who asked, and that in a quoted string, with another such proxy behind it.
+    #[test]
+    fn whatever_a_client_writes_it_is_the_one_that_a_trusted_proxy_saw() {
+        const PARTS: [&str; 8] = ["\"", "\\", ",", ";", "=", "for=6.6.6.6", " ", "x"];
+        const PARTS_MAX: usize = 5;
+        let (mut texts, mut longest) = (vec![String::new()], vec![String::new()]);
+        for _ in 0..PARTS_MAX {
+            longest = longest.iter().flat_map(|text| PARTS.map(|part| format!("{text}{part}"))).collect();
+            texts.extend(longest.iter().cloned());
+        }
+        for text in texts {
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+            for lines in [
+                &[format!("for=192.0.2.9;host=\"{quoted}\"")][..],
+                &[format!("host=\"{quoted}\";for=\"192.0.2.9:80\", for=10.1.1.1;host=\"{quoted}\"")],
+                // What the client has said itself is left in front.
+                &[format!("{text},for=192.0.2.9;host=\"{quoted}\",for=10.1.1.1")],
+                &[text.clone(), format!("for=192.0.2.9;host=\"{quoted}\"")],
+            ] {
+                let mut headers = HeaderMap::new();
+                for line in lines {
+                    headers.append(header::FORWARDED, HeaderValue::from_str(line).unwrap());
+                }
+                assert_eq!(behind_a_proxy(&headers).to_string(), "192.0.2.9", "{lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nobody() {
+        for (name, line) in [
+            (X_FORWARDED_FOR, &b"\xff\xfe, 192.0.2.9, 10.1.1.1"[..]),
+            (X_FORWARDED_FOR, b"\", 192.0.2.9"),
+            (header::FORWARDED, b"\xff, for=192.0.2.9;host=\"\xe4\", for=10.1.1.1"),
+        ] {
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_bytes(line).unwrap())]);
+            assert_eq!(behind_a_proxy(&headers).to_string(), "192.0.2.9", "{headers:?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::{
         jwt::{JwtPlan, OTHER_ISSUER, VerifiedToken, signed},
         ladder,
         login::Whence,
+        streams,
         verified::Keys,
     },
     live::Ended,
@@ -113,7 +114,7 @@ fn still_let_in(record: &Record) -> Result<(), Refusal> {
     let Some(identity) = record.identity.as_deref() else { return Ok(()) };
     let directory = &record.conn.worker.shared.directory;
     let facts = directory.facts();
-    if ladder::is_over(directory, &facts, identity) {
+    if streams::is_over(directory, &facts, identity) {
         return Err(ladder::over(directory, Some(identity), Ended::Revoked));
     }
     if identity.ends_at.is_some_and(|at| wall_s() >= at) {

@@ -1,5 +1,6 @@
 //! The field sections of a request stream, of which the library keeps neither the order nor the number of the
-//! pseudo-fields: a section that RFC 9114 4.3 calls malformed is told from a good one by the names alone, as they pass.
+//! pseudo-fields, nor all of a path: a section that RFC 9114 4.3 calls malformed is told from a good one as it passes, by the
+//! names of its fields, and by a fragment in its path, which the library would cut off.
 
 use super::screen::varint;
 
@@ -58,6 +59,13 @@ impl Sections {
     }
 }
 
+/// How many symbols have a code of so many bits (RFC 7541 appendix B). Codes count up from symbol to symbol, and from length
+/// to length with a zero behind: these numbers say where each ends.
+const SYMBOLS: [u32; 31] =
+    [0, 0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29, 0, 4];
+/// The code of `#`.
+const FRAGMENT: (usize, u32) = (12, 0xffa);
+
 /// A field section of RFC 9204 4.5, without a dynamic table. What it cannot be is left to the library, which refuses it.
 #[derive(Debug)]
 struct Section {
@@ -68,6 +76,10 @@ struct Section {
     left: u64,
     huffman: bool,
     name: Vec<u8>,
+    /// The value is that of `:path`.
+    is_path: bool,
+    /// Of such a value in the Huffman code.
+    code: Code,
     trailers: bool,
     /// A bit for each pseudo-field.
     seen: u8,
@@ -92,8 +104,18 @@ enum Part {
 
 impl Section {
     fn new(trailers: bool) -> Self {
-        let name = Vec::new();
-        Self { next: Part::Count, number: None, left: 0, huffman: false, name, trailers, seen: 0, regular: false }
+        Self {
+            next: Part::Count,
+            number: None,
+            left: 0,
+            huffman: false,
+            name: Vec::new(),
+            is_path: false,
+            code: Code::default(),
+            trailers,
+            seen: 0,
+            regular: false,
+        }
     }
 
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
@@ -104,6 +126,9 @@ impl Section {
                 bytes = later;
                 if self.next == Part::Name {
                     self.name.extend(now.iter().take(NAME_BYTES_MAX - self.name.len()));
+                } else if self.is_path && self.has_fragment(now) {
+                    // Section 4.3.1: a path and a query.
+                    return Err(Malformed);
                 }
                 if self.left == 0 {
                     self.string_ends()?;
@@ -113,7 +138,13 @@ impl Section {
             let prefix = match self.next {
                 Part::Nothing => return Ok(()),
                 Part::Count => 8,
-                Part::Base | Part::ValueLength => 7,
+                Part::Base => 7,
+                Part::ValueLength => {
+                    if self.number.is_none() {
+                        self.huffman = *first & 0x80 != 0;
+                    }
+                    7
+                }
                 _ if self.number.is_some() => 0,
                 _ => self.line_begins(*first),
             };
@@ -196,13 +227,25 @@ impl Section {
         match (name, self.name.first()) {
             (Some(at), _) => self.named(Some(at)),
             // One that nobody knows, which the library refuses.
-            (None, Some(b':')) if !self.huffman => Ok(()),
+            (None, Some(b':')) if !self.huffman => {
+                self.is_path = false;
+                Ok(())
+            }
             (None, _) => self.named(None),
+        }
+    }
+
+    fn has_fragment(&mut self, value: &[u8]) -> bool {
+        match self.huffman {
+            true => value.iter().any(|byte| self.code.has_fragment(*byte)),
+            false => value.contains(&b'#'),
         }
     }
 
     /// By its place in `PSEUDO`; none: no pseudo-field.
     fn named(&mut self, pseudo: Option<usize>) -> Result<(), Malformed> {
+        self.is_path = pseudo == Some(PATH);
+        self.code = Code::default();
         let Some(at) = pseudo else {
             self.regular = true;
             return Ok(());
@@ -217,6 +260,34 @@ impl Section {
     }
 }
 
+/// The symbol under way: its first bits, how many, and the first code of that length.
+#[derive(Debug, Default)]
+struct Code {
+    bits: u32,
+    length: usize,
+    first: u32,
+}
+
+impl Code {
+    fn has_fragment(&mut self, byte: u8) -> bool {
+        (0..8).rev().any(|at| self.next(u32::from((byte >> at) & 1)))
+    }
+
+    /// Whether a fragment's mark ends with this bit.
+    fn next(&mut self, bit: u32) -> bool {
+        let symbols = |length: usize| SYMBOLS.get(length).copied().unwrap_or_default();
+        self.first = (self.first + symbols(self.length)) << 1;
+        self.bits = (self.bits << 1) | bit;
+        self.length += 1;
+        // A code is as long as the longest at most.
+        if self.bits - self.first >= symbols(self.length) {
+            return false;
+        }
+        let Self { bits, length, .. } = std::mem::take(self);
+        (length, bits) == FRAGMENT
+    }
+}
+
 /// As they are, and in the Huffman code of RFC 7541.
 const PSEUDO: [(&[u8], &[u8]); 6] = [
     (b":authority", b"\xb8\x3b\x53\x39\xec\x32\x7d\x7f"),
@@ -226,6 +297,7 @@ const PSEUDO: [(&[u8], &[u8]); 6] = [
     (b":status", b"\xb8\x84\x8d\x36\xa3"),
     (b":protocol", b"\xb9\x5d\x87\x49\xc8\x7a\x3f"),
 ];
+const PATH: usize = 1;
 const STATUS: usize = 4;
 
 /// The pseudo-fields of the static table (RFC 9204 appendix A).
@@ -263,6 +335,38 @@ mod tests {
         }
         let mut sections = Sections::default();
         assert_eq!(bytes.chunks(1).try_for_each(|byte| sections.feed(byte)).is_ok(), good, "{bytes:x?}");
+    }
+
+    #[test]
+    fn a_path_with_a_fragment_is_malformed() {
+        let path = |name: &[u8], value: &[u8], huffman: u8| {
+            let length = [huffman | value.len() as u8];
+            frame(&[&GOOD[..4], name, &length, value, &GOOD[5..]])
+        };
+        // By a name of the static table, that never is indexed, by its letters, and in the Huffman code.
+        let huffman = [&[0x2c][..], PSEUDO[PATH].1].concat();
+        for name in [&[0x51_u8][..], &[0x71], b"\x25:path", &huffman[..]] {
+            for (value, is_good) in
+                [(&b"/"[..], true), (b"/a?b", true), (b"/#", false), (b"#", false), (b"/a?b#c", false)]
+            {
+                check(&[path(name, value, 0)], is_good);
+            }
+            // `/>`, `/D,`, whose bits have those of `#` among them, `/#` and `/>#a`.
+            check(&[path(name, &[0x63, 0xfe, 0xff], 0x80)], true);
+            check(&[path(name, &[0x62, 0xff, 0xd7], 0x80)], true);
+            check(&[path(name, &[0x63, 0xfe, 0xbf], 0x80)], false);
+            check(&[path(name, &[0x63, 0xfe, 0xff, 0xe8, 0x7f], 0x80)], false);
+        }
+        // Elsewhere it is a letter like others.
+        check(&[frame(&[GOOD, &[0x21], b"x", &[1, b'#']])], true);
+        check(&[frame(&[&GOOD[..4], &[0x51, 1, b'/', 0x50, 1, b'#']])], true);
+    }
+
+    #[test]
+    fn the_huffman_code_is_whole() {
+        assert_eq!(SYMBOLS.iter().sum::<u32>(), 257, "of each byte, and the end");
+        let room: u32 = SYMBOLS.iter().enumerate().map(|(length, symbols)| symbols << (30 - length)).sum();
+        assert_eq!(room, 1 << 30, "each bit leads somewhere");
     }
 
     #[test]

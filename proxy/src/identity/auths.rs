@@ -328,7 +328,7 @@ fn reach(allow_private: bool) -> Reach {
     if allow_private { Reach::Private } else { Reach::Public }
 }
 
-fn jwt(it: &JwtAuth) -> JwtPlan {
+pub(super) fn jwt(it: &JwtAuth) -> JwtPlan {
     let seconds = |span: quorumgate_model::units::Span| span.0.as_secs();
     let algorithm = |word: &Word| word.word().parse().ok();
     JwtPlan {

@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -26,6 +23,7 @@ use super::{
     handed::Handed,
     keeper::Keeper,
     keys::Keys,
+    log_clock::LogClock,
     passwords::Passwords,
     revoked::Revoked,
     verified::Verified,
@@ -57,8 +55,7 @@ pub struct Directory {
     pub(crate) asking: OnceLock<mpsc::Sender<Asked>>,
     pub(crate) renders: Renders,
     facts: ArcSwap<Facts>,
-    /// The log clock's lead over CLOCK_BOOTTIME, microseconds, wrapping: it goes on while nothing is written.
-    clock_lead_us: AtomicU64,
+    clock: LogClock,
 }
 
 /// Turns of those that make pages.
@@ -114,11 +111,7 @@ impl Directory {
         self.keys.publish(opened.pepper.as_ref(), state.credentials.by_id());
         self.revoked.publish(state.revocations.entries());
         self.bans.publish(state.bans.entries());
-        let lead = state.clock_us.wrapping_sub(boottime_us());
-        // A later stamp only: the same state told again later would turn the clock back.
-        if self.facts.load().index == 0 || state.clock_us > self.now_us() {
-            self.clock_lead_us.store(lead, Ordering::Release);
-        }
+        self.clock.told(state.clock_us, boottime_us());
         let before = self.facts.load();
         let same_resources = before.index > 0 && before.resources.ptr_eq(&state.resources);
         let outside = self.outside.get();
@@ -148,7 +141,7 @@ impl Directory {
 
     /// The log clock now: it may lag behind the leader's, it never runs fast.
     pub fn now_us(&self) -> u64 {
-        boottime_us().wrapping_add(self.clock_lead_us.load(Ordering::Acquire))
+        self.clock.at(boottime_us())
     }
 
     /// The entry that shuts the subject out now, if there is one. Asked on every request, and of every open stream.

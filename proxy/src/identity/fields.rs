@@ -24,7 +24,9 @@ impl Fields {
     /// What cannot be a field's value is left out: groups and ids may come from a token.
     pub(crate) fn of(caller: &Caller) -> Self {
         let name = caller.consumer.as_ref().and_then(|it| HeaderValue::from_str(&it.name).ok());
-        let groups = caller.groups().filter(|group| !group.contains(','));
+        // Each by itself: one that cannot be said takes nobody else's with it.
+        let can_be_said = |group: &&str| !group.contains(',') && HeaderValue::from_bytes(group.as_bytes()).is_ok();
+        let groups = caller.groups().filter(can_be_said);
         let groups = groups.collect::<Vec<_>>().join(",");
         let groups = Some(groups).filter(|groups| !groups.is_empty());
         let credential = caller.credential.as_ref().and_then(|it| HeaderValue::from_str(&it.id).ok());
@@ -74,7 +76,34 @@ pub(crate) fn remove_all(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use quorumgate_model::resource::Name;
+
     use super::*;
+    use crate::identity::{AuthMethod, RevocationSubject, Scopes};
+
+    #[test]
+    fn a_group_that_cannot_be_said_is_left_out_alone() {
+        let check = |groups: &[&str], expected: Option<&[u8]>| {
+            let caller = Caller {
+                consumer: None,
+                credential: None,
+                method: AuthMethod::Jwt,
+                auth: "idp".parse::<Name>().unwrap(),
+                scopes: Scopes::default(),
+                groups: groups.iter().map(|group| Box::from(*group)).collect(),
+                claims: None,
+                subject: RevocationSubject::default(),
+                expires: None,
+            };
+            let mut headers = HeaderMap::new();
+            Fields::of(&caller).put(&mut headers);
+            assert_eq!(headers.get(X_CONSUMER_GROUPS).map(HeaderValue::as_bytes), expected, "{groups:?}");
+        };
+        check(&["partners", "a,b", "c d", "x\r\ny", "eu"], Some(b"partners,c d,eu"));
+        check(&["\u{7f}", "ünï"], Some("ünï".as_bytes()));
+        check(&["x\0"], None);
+        check(&[], None);
+    }
 
     #[test]
     fn copies_are_known_in_every_spelling() {

@@ -218,6 +218,7 @@ impl Introspection {
             expires,
             certificate_sha256: certificate(&claims)?,
             claims: Arc::new(claims),
+            signed_by: None,
         })
     }
 }

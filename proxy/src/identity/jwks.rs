@@ -46,6 +46,8 @@ pub(super) struct Key {
     /// The key's own `alg`, if it has one: then no other.
     algorithm: Option<Algorithm>,
     pub(super) verifier: Verifier,
+    /// SHA-256 of what it verifies with, in whatever words and under whatever id it is listed.
+    pub(super) material: [u8; 32],
     /// SHA-256 of all that matters here.
     mark: [u8; 32],
 }
@@ -87,7 +89,9 @@ impl KeySet {
             return Err(JwksError::WeakSecret);
         }
         let verifier = Verifier::Library(DecodingKey::from_secret(secret));
-        Ok(Self::new(vec![Key { kid: None, family: Family::Hmac, algorithm: None, verifier, mark: sha256(secret) }], 0))
+        let mark = sha256(secret);
+        let key = Key { kid: None, family: Family::Hmac, algorithm: None, verifier, material: mark, mark };
+        Ok(Self::new(vec![key], 0))
     }
 
     fn new(keys: Vec<Key>, skipped: usize) -> Self {
@@ -150,14 +154,14 @@ impl Key {
             None => None,
             Some(kid) => Some(kid.as_str().filter(|kid| kid.len() <= KID_BYTES_MAX)?.into()),
         };
-        let (family, verifier) = match (text("kty")?, text("crv")) {
+        let (family, (verifier, material)) = match (text("kty")?, text("crv")) {
             ("RSA", _) => (Family::Rsa, rsa(bytes("n")?, bytes("e")?)?),
             ("EC", Some("P-256")) => (Family::P256, point(32, bytes("x")?, bytes("y")?)?),
             ("EC", Some("P-384")) => (Family::P384, point(48, bytes("x")?, bytes("y")?)?),
             ("EC", Some("P-521")) => (Family::P521, point(66, bytes("x")?, bytes("y")?)?),
             ("OKP", Some("Ed25519")) => {
                 let point = bytes("x").filter(|it| it.len() == 32)?;
-                (Family::Ed25519, Verifier::Library(DecodingKey::from_ed_der(&point)))
+                (Family::Ed25519, (Verifier::Library(DecodingKey::from_ed_der(&point)), sha256(&point)))
             }
             // Above all `oct`: a secret that a document tells everybody is none.
             _ => return None,
@@ -167,7 +171,7 @@ impl Key {
             Some(word) => Some(word.as_str()?.parse().ok().filter(|it| family.takes(*it))?),
         };
         let all = ["kid", "kty", "crv", "alg", "n", "e", "x", "y"].map(|name| text(name).unwrap_or_default());
-        Some(Self { kid, family, algorithm, verifier, mark: sha256(all.join("\0").as_bytes()) })
+        Some(Self { kid, family, algorithm, verifier, material, mark: sha256(all.join("\0").as_bytes()) })
     }
 }
 
@@ -181,25 +185,29 @@ fn is_for_verifying(jwk: &Claims) -> bool {
     signs && verifies && !jwk.contains_key("d")
 }
 
-fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<Verifier> {
+/// With the hash of its numbers: those of other families have other lengths, or are points of other curves.
+fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<(Verifier, [u8; 32])> {
     let significant = |bytes: &[u8]| bytes.iter().position(|it| *it != 0).map(|zeros| bytes[zeros..].to_vec());
     let (n, e) = (significant(&n)?, significant(&e)?);
     let bits = n.len() * 8 - n[0].leading_zeros() as usize;
     let odd = e.last().is_some_and(|last| last % 2 == 1) && e != [1];
     let usable = RSA_BITS.contains(&bits) && e.len() <= RSA_EXPONENT_BYTES_MAX && odd;
-    usable.then(|| Verifier::Library(DecodingKey::from_rsa_raw_components(&n, &e)))
+    let material = || sha256(&[&(n.len() as u64).to_be_bytes()[..], &n[..], &e[..]].concat());
+    usable.then(|| (Verifier::Library(DecodingKey::from_rsa_raw_components(&n, &e)), material()))
 }
 
 /// Coordinates have the full length (RFC 7518 §6.2.1.2). That the point lies on the curve is checked at each use.
-fn point(len: usize, x: Vec<u8>, y: Vec<u8>) -> Option<Verifier> {
+fn point(len: usize, x: Vec<u8>, y: Vec<u8>) -> Option<(Verifier, [u8; 32])> {
     if x.len() != len || y.len() != len {
         return None;
     }
     let bytes = [&[4], &x[..], &y[..]].concat();
-    Some(match len {
+    let material = sha256(&bytes);
+    let verifier = match len {
         66 => Verifier::P521(bytes),
         _ => Verifier::Library(DecodingKey::from_ec_der(&bytes)),
-    })
+    };
+    Some((verifier, material))
 }
 
 impl fmt::Debug for KeySet {

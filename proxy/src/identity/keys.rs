@@ -12,6 +12,8 @@ use quorumgate_model::credential::{BasicUser, Credential, CredentialId, Credenti
 
 /// What the pepper hashes for a Basic user: the zero bytes keep it apart from every key that a header can carry.
 const BASIC_DOMAIN: &[u8] = b"\0basic\0";
+/// Bytes of an API key that a request may show: a longer one is not worth a hash.
+pub const KEY_BYTES_MAX: usize = 512;
 
 /// The hash under which the state has an API key.
 pub fn key_hash(pepper: &[u8; 32], text: &str) -> [u8; 32] {
@@ -21,6 +23,11 @@ pub fn key_hash(pepper: &[u8; 32], text: &str) -> [u8; 32] {
 /// The hash whose start is the id of a Basic user.
 pub fn user_hash(pepper: &[u8; 32], name: &str) -> [u8; 32] {
     *blake3::Hasher::new_keyed(pepper).update(BASIC_DOMAIN).update(name.as_bytes()).finalize().as_bytes()
+}
+
+/// Whether a client can show it as the name or the password of a Basic user (RFC 7617 2: no control characters).
+pub fn is_of_basic(text: &[u8]) -> bool {
+    !text.iter().any(u8::is_ascii_control)
 }
 
 /// Empty, and without a pepper, until the first publication: then nothing is found.

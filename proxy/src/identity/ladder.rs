@@ -39,6 +39,8 @@ use crate::{body::ResponseBody, connection::Conn, live::Ended, metrics::AuthResu
 /// Identities and consumers that a worker keeps at hand.
 const KEPT_MAX: usize = 4096;
 
+const NO_SUCH_CONSUMER: AuthFailure = AuthFailure::Invalid("the consumer is not known here");
+
 /// Who asks, and what of the request was used to find out.
 pub(crate) struct Proven {
     pub(crate) identity: Rc<Identity>,
@@ -215,36 +217,8 @@ pub(crate) async fn sign_in_step(
     None
 }
 
-fn is_revoked(directory: &Directory, caller: &Caller) -> bool {
+pub(super) fn is_revoked(directory: &Directory, caller: &Caller) -> bool {
     directory.is_revoked(&caller.subject).is_some() && !mutants::is(Mutant::RevocationUnasked)
-}
-
-/// Whether a stream that was let in with this identity must end: revoked, or its credential or consumer changed or gone.
-pub(crate) fn is_over(directory: &Directory, facts: &Facts, identity: &Identity) -> bool {
-    if identity.presented.as_ref().is_some_and(|it| !it.still_holds(facts, wall_s())) {
-        return true;
-    }
-    if mutants::is(Mutant::StreamOutlivesRevocation) {
-        return false;
-    }
-    if is_spent(directory, identity) {
-        return true;
-    }
-    identity.callers().any(|caller| {
-        let consumer_gone = || caller.consumer.as_ref().is_some_and(|it| find_consumer(facts, &it.name).is_none());
-        is_revoked(directory, caller)
-            || consumer_gone()
-            || directory.bans.of_caller(caller, || directory.now_us()).is_some()
-    })
-}
-
-/// Whether a stored credential that let a stream in is good no more: gone, or at its end, which a rotation may have set
-/// after the stream had begun.
-pub(crate) fn is_spent(directory: &Directory, identity: &Identity) -> bool {
-    identity.callers().any(|caller| {
-        let stored = matches!(caller.method, AuthMethod::ApiKey | AuthMethod::Basic);
-        stored && caller.credential.as_ref().is_some_and(|it| !directory.is_good(it))
-    })
 }
 
 /// What an exchange is refused with that may not go on before it was answered.
@@ -253,7 +227,10 @@ pub(crate) fn over(directory: &Directory, identity: Option<&Identity>, ended: En
         Ended::Revoked => AuthFailure::Revoked,
         Ended::Expired => AuthFailure::Expired,
         Ended::Stale => return Refusal::StateStale,
-        Ended::Banned => return Refusal::Banned(None),
+        Ended::Banned => {
+            let of = |caller| directory.bans.of_caller(caller, || directory.now_us());
+            return Refusal::Banned(identity.and_then(|it| it.callers().find_map(of)));
+        }
         Ended::HeldTooLong => return Refusal::UpstreamTimeout,
     };
     let facts = directory.load_facts();
@@ -341,7 +318,7 @@ impl Attempt<'_> {
 
     async fn all_of(&self, plans: &[&Arc<Plan>]) -> Result<Proven, Miss> {
         let (mut callers, mut used, mut missing) = (Vec::new(), Vec::new(), 0);
-        let mut presented = None;
+        let mut presented = Vec::new();
         let mut ends_at: Option<u64> = None;
         let mut covered = false;
         for plan in plans {
@@ -349,7 +326,7 @@ impl Attempt<'_> {
                 Ok(One { identity, place, covers_body }) => {
                     covered |= covers_body;
                     callers.push(identity.caller.clone());
-                    presented = presented.or_else(|| identity.presented.clone());
+                    presented.extend_from_slice(&identity.presented);
                     ends_at = ends_at.into_iter().chain(identity.ends_at).min();
                     used.push(place);
                 }
@@ -507,11 +484,10 @@ impl Attempt<'_> {
             return Err(AuthFailure::Invalid("the credential is not for this address"));
         }
         let key = (Arc::as_ptr(&credential) as usize, Arc::as_ptr(plan) as usize);
-        self.kept(key, Evidence::Credential(credential.clone(), plan.clone()), 0, || {
+        self.kept(key, Evidence::Credential(credential.clone(), plan.clone()), || {
             let consumer = self.consumer(&credential.consumer)?;
             let id: Arc<str> = credential.id.to_string().into();
-            let left_us = credential.ends_at_us.map(|ends| ends.get().saturating_sub(now_us));
-            Ok(Caller {
+            let caller = Caller {
                 subject: RevocationSubject {
                     consumer: Some(consumer.name.clone()),
                     credential: Some(id.clone()),
@@ -524,9 +500,10 @@ impl Attempt<'_> {
                 scopes: Scopes::shared(credential.grants.as_ref().map(|grants| grants.scopes.clone())),
                 groups: Arc::default(),
                 claims: None,
-                // Rounded up: a stream is not cut off before the key's time.
-                expires: left_us.map(|left| self.now_s + 1 + left.div_ceil(1_000_000)),
-            })
+                // Its end is the log clock's, which may turn back: it is looked up while streams go on.
+                expires: None,
+            };
+            Ok(Identity::of(caller, 0))
         })
     }
 
@@ -539,15 +516,11 @@ impl Attempt<'_> {
             return Err(AuthFailure::Invalid("the token is bound to another client certificate"));
         }
         let key = (Arc::as_ptr(&token) as usize, Arc::as_ptr(plan) as usize);
-        self.kept(key, Evidence::Token(token.clone(), plan.clone()), by.skew_s, || {
-            let consumer = match (&token.consumer, by.names_consumer) {
-                (Some(name), _) => Some(self.consumer_named(name)?),
-                (None, true) => return Err(AuthFailure::Invalid("the token names no consumer")),
-                (None, false) => None,
-            };
+        self.kept(key, Evidence::Token(token.clone(), plan.clone()), || {
+            let consumer = consumer_of(&token, by.names_consumer, |name| self.consumer(name).ok())?;
             let marks = &token.marks;
             let id = marks.jti.as_deref().or(marks.subject.as_deref());
-            Ok(Caller {
+            let caller = Caller {
                 subject: RevocationSubject {
                     consumer: consumer.as_ref().map(|it| it.name.clone()),
                     token: Some(marks.clone()),
@@ -561,7 +534,9 @@ impl Attempt<'_> {
                 groups: token.groups.iter().cloned().collect(),
                 claims: Some(token.claims.clone()),
                 expires: Some(token.expires),
-            })
+            };
+            let presented = vec![Presented::token(token.clone(), plan.clone())];
+            Ok(Identity { presented, ..Identity::of(caller, by.skew_s) })
         })
     }
 
@@ -571,7 +546,7 @@ impl Attempt<'_> {
                 "the client's certificate names no consumer: one of a-z, 0-9, '.', '_' and '-', as it stands there",
             ));
         };
-        let consumer = self.consumer_named(name)?;
+        let consumer = self.consumer(name)?;
         let caller = Caller {
             subject: RevocationSubject {
                 consumer: Some(consumer.name.clone()),
@@ -588,8 +563,8 @@ impl Attempt<'_> {
             expires: Some(certificate.expires),
         };
         let chain = self.conn.client_chain.get().cloned().unwrap_or_default();
-        let presented = Presented::new(chain, name.clone(), plan.clone());
-        Ok(Rc::new(Identity { presented: Some(Rc::new(presented)), ..Identity::of(caller, 0) }))
+        let presented = vec![Presented::certificate(chain, name.clone(), plan.clone())];
+        Ok(Rc::new(Identity { presented, ..Identity::of(caller, 0) }))
     }
 
     fn signature(&self, plan: &Arc<Plan>, wanted: &SignaturePlan) -> Result<One, AuthFailure> {
@@ -612,7 +587,7 @@ impl Attempt<'_> {
                 ..Default::default()
             },
             consumer: Some(consumer),
-            credential: Some(CredentialRef { id }),
+            credential: Some(CredentialRef { id: id.clone() }),
             method: AuthMethod::Signature,
             auth: plan.name().clone(),
             scopes: Scopes::default(),
@@ -621,33 +596,26 @@ impl Attempt<'_> {
             // It says when the request was made, not how long it may take.
             expires: None,
         };
-        let identity = Rc::new(Identity::of(caller, 0));
+        let presented = vec![Presented::signature_key(id, plan.clone())];
+        let identity = Rc::new(Identity { presented, ..Identity::of(caller, 0) });
         Ok(One { identity, place: Place::Connection, covers_body: signed.covers_body })
     }
 
     fn consumer(&self, name: &Name) -> Result<Arc<Consumer>, AuthFailure> {
-        self.conn.worker.kept.consumer(self.facts, name).ok_or(AuthFailure::Invalid("the consumer is not known here"))
-    }
-
-    fn consumer_named(&self, name: &str) -> Result<Arc<Consumer>, AuthFailure> {
-        match name.parse() {
-            Ok(name) => self.consumer(&name),
-            Err(_) => Err(AuthFailure::Invalid("the consumer is not known here")),
-        }
+        self.conn.worker.kept.consumer(self.facts, name).ok_or(NO_SUCH_CONSUMER)
     }
 
     fn kept(
         &self,
         key: (usize, usize),
         evidence: Evidence,
-        skew_s: u64,
-        make: impl FnOnce() -> Result<Caller, AuthFailure>,
+        make: impl FnOnce() -> Result<Identity, AuthFailure>,
     ) -> Result<Rc<Identity>, AuthFailure> {
         let identities = &self.conn.worker.kept.identities;
         if let Some((_, identity)) = identities.borrow().get(&key) {
             return Ok(identity.clone());
         }
-        let identity = Rc::new(Identity::of(make()?, skew_s));
+        let identity = Rc::new(make()?);
         let mut identities = identities.borrow_mut();
         if identities.len() >= KEPT_MAX {
             identities.clear();
@@ -695,7 +663,20 @@ impl Kept {
     }
 }
 
-fn find_consumer(facts: &Facts, name: &Name) -> Option<Arc<Consumer>> {
+/// Whom a good token speaks for, where the auth says which claim names the consumer.
+pub(super) fn consumer_of(
+    token: &VerifiedToken,
+    names_consumer: bool,
+    find: impl Fn(&Name) -> Option<Arc<Consumer>>,
+) -> Result<Option<Arc<Consumer>>, AuthFailure> {
+    match &token.consumer {
+        Some(name) => name.parse::<Name>().ok().and_then(|name| find(&name)).map(Some).ok_or(NO_SUCH_CONSUMER),
+        None if names_consumer => Err(AuthFailure::Invalid("the token names no consumer")),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn find_consumer(facts: &Facts, name: &Name) -> Option<Arc<Consumer>> {
     let key = Key { kind: ResourceKind::Consumer, name: name.clone() };
     match &facts.resources.get(&key)?.resource {
         Resource::Consumer(consumer) => Some(consumer.clone()),
@@ -707,7 +688,7 @@ impl Identity {
     fn of(caller: Caller, skew_s: u64) -> Self {
         let fields = Fields::of(&caller);
         let ends_at = caller.expires.map(|expires| expires.saturating_add(skew_s));
-        Self { caller, also: Vec::new(), ends_at, fields, presented: None }
+        Self { caller, also: Vec::new(), ends_at, fields, presented: Vec::new() }
     }
 
     /// Speaks for one consumer, if for any; scopes are those of all, since each was asked for.
@@ -730,7 +711,7 @@ impl Identity {
             caller.expires = also.iter().filter_map(|it| it.expires).chain(caller.expires).min();
         }
         let fields = Fields::of(&caller);
-        Ok(Self { caller, also, ends_at, fields, presented: None })
+        Ok(Self { caller, also, ends_at, fields, presented: Vec::new() })
     }
 
     pub(crate) fn callers(&self) -> impl Iterator<Item = &Caller> {

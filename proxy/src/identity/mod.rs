@@ -17,12 +17,14 @@ mod flights;
 pub(crate) mod form;
 mod guard;
 pub mod handed;
+pub mod inspected;
 pub mod introspection;
 pub mod jwks;
 pub mod jwt;
 pub mod keeper;
 pub mod keys;
 pub(crate) mod ladder;
+mod log_clock;
 pub(crate) mod login;
 pub(crate) mod mtls;
 pub(crate) mod passwords;
@@ -33,6 +35,7 @@ pub mod revoked;
 pub mod schedule;
 pub(crate) mod shown;
 pub mod signature;
+pub(crate) mod streams;
 mod structured;
 #[cfg(test)]
 #[path = "../../tests/all/tokens/mod.rs"]
@@ -42,7 +45,7 @@ pub mod verified;
 
 pub use self::login::sign_in;
 
-use std::{fmt, rc::Rc, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use quorumgate_model::resource::{Consumer, Name};
 
@@ -62,7 +65,8 @@ pub struct Caller {
     pub groups: Arc<[Box<str>]>,
     pub claims: Option<Arc<Claims>>,
     pub subject: RevocationSubject,
-    /// Seconds since 1970 after which the credential proves nothing any more, without skew.
+    /// Seconds since 1970 after which the credential proves nothing any more, without skew. None: it does not end, or
+    /// the cluster's own clock says when.
     pub expires: Option<u64>,
 }
 
@@ -76,8 +80,8 @@ pub(crate) struct Identity {
     pub(crate) ends_at: Option<u64>,
     /// What the upstream is told.
     pub(crate) fields: fields::Fields,
-    /// By which it is one of the callers.
-    presented: Option<Rc<presented::Presented>>,
+    /// What may be judged anew while a stream goes on; stored credentials are looked up instead.
+    presented: Vec<presented::Presented>,
 }
 
 /// Which credential, for logs, limits and the upstream; never the secret.

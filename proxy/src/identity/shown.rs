@@ -3,12 +3,12 @@
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::keys::{KEY_BYTES_MAX, is_of_basic};
+
 /// How every API key begins: what tells it from a token behind the same word.
 const KEY_START: &str = "qg_";
 /// Bytes of a user's name and password in base64.
 const BASIC_BYTES_MAX: usize = 2048;
-/// Bytes of an API key.
-const KEY_BYTES_MAX: usize = 256;
 
 /// More than one credential where one is read: whom it is from cannot be told.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,7 +99,6 @@ impl<'a> Shown<'a> {
                 add(value, Place::Query(parameter.into()))?;
             }
         }
-        // Longer than any key: not worth a hash.
         Ok(found.map(|(text, place)| (if text.len() > KEY_BYTES_MAX { "" } else { text }, place)))
     }
 
@@ -146,10 +145,9 @@ fn user_password(text: &str) -> Option<UserPassword> {
     let bytes = BASE64.decode(text.as_bytes()).ok()?;
     let colon = bytes.iter().position(|b| *b == b':')?;
     let user = std::str::from_utf8(&bytes[..colon]).ok()?;
-    // RFC 7617 2: no control characters in either.
-    let plain = |bytes: &[u8]| !bytes.iter().any(u8::is_ascii_control);
     let password = &bytes[colon + 1..];
-    (plain(user.as_bytes()) && plain(password)).then(|| UserPassword { user: user.into(), password: password.into() })
+    let both = is_of_basic(user.as_bytes()) && is_of_basic(password);
+    both.then(|| UserPassword { user: user.into(), password: password.into() })
 }
 
 /// The values of a parameter as they stand: a key has no characters that need escapes.
@@ -210,6 +208,14 @@ mod tests {
         check_key(&[("authorization", "Basic YTpi"), ("authorization", "Bearer qg_a")], None, Err(Ambiguous));
         check_key(&[("authorization", "Bearer a.b.c")], Some("access_token=d.e.f"), Err(Ambiguous));
         check_key(&[("authorization", "Bearer qg_a, Bearer qg_b")], None, Ok(None));
+        // Imported keys may have as many bytes.
+        let longest = "k".repeat(KEY_BYTES_MAX);
+        let shown = |text: &str| {
+            let headers = HeaderMap::from_iter([(X_API_KEY, HeaderValue::from_str(text).unwrap())]);
+            let shown = Shown::read(&headers, None).unwrap();
+            shown.api_key(&X_API_KEY, None).unwrap().map(|(text, _)| text.len())
+        };
+        assert_eq!((shown(&longest), shown(&format!("{longest}k"))), (Some(512), Some(0)));
     }
 
     #[test]
@@ -226,6 +232,8 @@ mod tests {
         check("Basic YTp", None);
         check("Basic YQ==", None);
         check("Basic YQA6Yg==", None);
+        check("Basic YQliOmM=", None);
+        check("Basic YTpiCWM=", None);
     }
 
     #[test]

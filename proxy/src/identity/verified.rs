@@ -19,6 +19,8 @@ const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// So that workers seldom meet.
 const SHARDS: usize = 64;
 
+pub(super) const NO_KEYS: AuthFailure = AuthFailure::Unavailable("the issuer's keys are not to be had");
+
 /// Keys that a plan verifies with.
 #[derive(Debug, Clone)]
 pub enum Keys {
@@ -28,6 +30,14 @@ pub enum Keys {
 }
 
 impl Keys {
+    /// None: they were not fetched yet, or the provider has been out of reach for too long.
+    pub(crate) fn at_hand(&self) -> Option<Arc<KeySet>> {
+        match self {
+            Keys::Fixed(set) => Some(set.clone()),
+            Keys::Kept(slot) => slot.keys(),
+        }
+    }
+
     /// Keys may have to be waited for, and be fetched once more for one that nobody knows yet.
     pub(crate) async fn judge<T>(&self, judge: impl Fn(&KeySet) -> Result<T, Fault>) -> Result<T, AuthFailure> {
         let (set, slot) = match self {
@@ -36,22 +46,19 @@ impl Keys {
                 Some(set) => (set, Some(slot)),
                 None => match slot.first_keys().await {
                     Some(set) => (set, Some(slot)),
-                    None => return Err(AuthFailure::Unavailable("the issuer's keys are not to be had")),
+                    None => return Err(NO_KEYS),
                 },
             },
         };
-        let kid = match judge(&set) {
+        let fault = match judge(&set) {
             Ok(verified) => return Ok(verified),
-            Err(Fault::Failure(failure)) => return Err(failure),
-            Err(Fault::UnknownKey(kid)) => kid,
+            Err(fault) => fault,
         };
-        let unknown = AuthFailure::Invalid("no key of the issuer has the token's key id");
-        let Some(slot) = slot else { return Err(unknown) };
-        let Some(set) = slot.keys_with(&kid).await else { return Err(unknown) };
-        match judge(&set) {
-            Ok(verified) => Ok(verified),
-            Err(Fault::Failure(failure)) => Err(failure),
-            Err(Fault::UnknownKey(_)) => Err(unknown),
+        let (Some(slot), Fault::UnknownKey(kid)) = (slot, &fault) else { return Err(fault.into()) };
+        let fetched = slot.keys_with(kid).await;
+        match fetched {
+            Some(set) => judge(&set).map_err(Into::into),
+            None => Err(fault.into()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! through it before any of it goes anywhere. Routes without such policies pay one look at an empty list.
 
 mod contract;
+mod disposition;
 mod found;
 mod graphql;
 mod injection;
@@ -11,6 +12,7 @@ mod multipart;
 pub(crate) mod read;
 pub mod schema;
 pub(crate) mod strings;
+mod well_formed;
 mod xml;
 
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};

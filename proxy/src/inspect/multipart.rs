@@ -5,10 +5,16 @@ use std::{borrow::Cow, convert::Infallible, future::ready};
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 use http::{HeaderMap, header};
-use multer::{Field, Multipart};
+use multer::Multipart;
 use quorumgate_model::resource::MultipartPolicy;
 
-use super::found::{ERRORS_MAX, Step, Violation, pointer};
+use super::{
+    disposition::Disposition,
+    found::{ERRORS_MAX, Step, Violation, pointer},
+};
+
+/// Header fields of one part.
+const FIELDS_MAX: usize = 32;
 
 /// Empty: it is as the policy wants it.
 pub(super) fn check(headers: &HeaderMap, bytes: &Bytes, limits: &MultipartPolicy) -> Vec<Violation> {
@@ -17,6 +23,7 @@ pub(super) fn check(headers: &HeaderMap, bytes: &Bytes, limits: &MultipartPolicy
         found.push(Violation::body(String::new(), "syntax", "Content-Type names no boundary between parts"));
         return found;
     };
+    found.extend(says_twice(headers, bytes));
     // All of it is there: nothing is waited for.
     let walked = walk(&mut parts, limits, &mut found).now_or_never();
     match walked {
@@ -37,9 +44,35 @@ pub(super) fn parts(headers: &HeaderMap, bytes: &Bytes) -> Option<Multipart<'sta
     Some(Multipart::new(stream::once(ready(Ok::<_, Infallible>(bytes.clone()))), boundary))
 }
 
-/// By its name, else by its number.
-pub(super) fn step(field: &Field<'_>, place: usize) -> Step<'static> {
-    field.name().map_or(Step::Index(place), |name| Step::Key(name.to_owned().into()))
+/// A part of which two servers may read two things: of a field that is there twice the reader above keeps the last. What is in a
+/// part, or behind the last one, is no head (RFC 2046 5.1.1).
+pub(super) fn says_twice(headers: &HeaderMap, bytes: &[u8]) -> Option<Violation> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let delimiter = format!("--{}", multer::parse_boundary(kind).ok()?);
+    let (mut begun, mut in_head, mut names) = (0, false, Vec::new());
+    let mut is_behind_end = true;
+    for line in bytes.split(|it| *it == b'\n') {
+        let (line, has_end) = line.strip_suffix(b"\r").map_or((line, false), |line| (line, true));
+        let behind = line.strip_prefix(delimiter.as_bytes()).filter(|_| is_behind_end);
+        if behind.is_some_and(|it| it.starts_with(b"--")) {
+            return None;
+        }
+        if has_end && behind.is_some_and(|it| it.trim_ascii().is_empty()) {
+            (begun, in_head) = (begun + 1, true);
+            names.clear();
+        } else if in_head && line.is_empty() && has_end && is_behind_end {
+            in_head = false;
+        } else if in_head && let Some(end) = line.iter().position(|it| *it == b':') {
+            let name = line[..end].trim_ascii().to_ascii_lowercase();
+            if names.len() >= FIELDS_MAX || names.contains(&name) {
+                let at = pointer(&[Step::Index(begun - 1)]);
+                return Some(Violation::body(at, "syntax", "the part has a header field twice"));
+            }
+            names.push(name);
+        }
+        is_behind_end = has_end;
+    }
+    None
 }
 
 async fn walk(
@@ -50,24 +83,28 @@ async fn walk(
     let mut files = 0;
     let mut place = 0;
     while let Some(mut field) = parts.next_field().await? {
-        let step = [step(&field, place)];
         let mut find = |step: &[Step<'_>], rule, detail: Cow<'static, str>| {
             if found.len() < ERRORS_MAX {
                 found.push(Violation::body(pointer(step), rule, detail));
             }
         };
+        let named = Disposition::of(&field).unwrap_or_else(|detail| {
+            find(&[Step::Index(place)], "syntax", detail.into());
+            Disposition::default()
+        });
+        let step = [named.step(place)];
         place += 1;
         if place == limits.max_parts as usize + 1 {
             // What follows is not even read.
             find(&[], "max_parts", format!("there are more than {} parts", limits.max_parts).into());
             return Ok(());
         }
-        let long = |name: Option<&str>| name.is_some_and(|it| it.len() as u64 > limits.max_name.0);
-        if long(field.name()) || long(field.file_name()) {
+        let long = |name: Option<&[u8]>| name.is_some_and(|it| it.len() as u64 > limits.max_name.0);
+        if long(named.name().map(str::as_bytes)) || long(named.file_name()) {
             find(&step, "max_name", format!("the part's name is longer than {} bytes", limits.max_name.0).into());
         }
-        files += u32::from(field.file_name().is_some());
-        if files == limits.max_files + 1 && field.file_name().is_some() {
+        files += u32::from(named.file_name().is_some());
+        if files == limits.max_files + 1 && named.file_name().is_some() {
             find(&step, "max_files", format!("there are more than {} files", limits.max_files).into());
         }
         let mut size = 0;
@@ -120,5 +157,35 @@ mod tests {
         check(KIND, part("name=\"a\"", "1"), &[("syntax", "")]);
         check(KIND, "no parts".into(), &[("syntax", "")]);
         check(KIND, "--X\r\nContent-Disposition\r\n\r\n1\r\n--X--".into(), &[("syntax", "")]);
+    }
+
+    #[test]
+    fn a_part_with_two_names_is_told() {
+        for disposition in
+            ["name=\"n\"; name=\"z\"", "name=\"n\"; name*=utf-8''z", "name=f; filename=\"a\"; filename=\"b\"", "name"]
+        {
+            let body = part("name=\"a\"", "1") + &part(disposition, "1");
+            check(KIND, format!("{body}--X--\r\n"), &[("syntax", "/1")]);
+        }
+        let again = part("name=\"a\"\r\ncontent-disposition: form-data; name=\"b\"", "1");
+        check(KIND, format!("{again}--X--\r\n"), &[("syntax", "/0")]);
+        let fine = part("name=n; filename=\"a\"; filename*=utf-8''a", "1");
+        check(KIND, format!("{fine}--X--\r\n"), &[]);
+    }
+
+    #[test]
+    fn what_is_in_a_part_or_behind_the_last_is_no_head() {
+        let fine = part("name=n", "1");
+        check(KIND, format!("{fine}--X--\r\nto: a\r\nto: b\r\n--X\r\nto: a\r\nto: b\r\n"), &[]);
+        let limits = MultipartPolicy::default();
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(KIND))]);
+        for text in ["x\n--X\nfoo: 1\nfoo: 2\n", "x: 1\r\nx: 2\r\n"] {
+            let body = format!("{}--X--\r\n", part("name=n", text));
+            assert_eq!(super::check(&headers, &body.into(), &limits), []);
+        }
+        // Blanks behind a delimiter are none of it.
+        let again = part("name=n\r\nfoo: 1\r\nFoo: 2", "1").replace("--X\r\n", "--X \t\r\n");
+        let found = says_twice(&headers, again.as_bytes()).map(|it| it.pointer);
+        assert_eq!(found.as_deref(), Some("/0"));
     }
 }

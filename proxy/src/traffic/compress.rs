@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body::{Body as _, Frame, SizeHint};
 use quorumgate_model::resource::{Coding, Compression};
 
-use super::{vary, weaken};
+use super::{Unsaid, vary, weaken};
 use crate::{body::ResponseBody, upstream::Failure};
 
 /// What each costs is near 10 ns a byte at these; above, time grows faster than bytes go away.
@@ -37,7 +37,12 @@ pub(super) fn answer(
     method: &Method,
     mut response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
-    if !may_change(&response) || !is_wanted(compression, &response) {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        return not_modified(compression, coding, method, response);
+    }
+    // What a HEAD is told is what a GET would be, though there is no body.
+    let size = declared(response.headers()).or_else(|| response.body().size_hint().exact());
+    if !may_change(&response) || !is_wanted(compression, response.headers(), size) {
         return response;
     }
     let headers = response.headers_mut();
@@ -49,24 +54,56 @@ pub(super) fn answer(
     response.map(|inner| ResponseBody::Compressed(Box::new(Body::new(inner, encoder))))
 }
 
-/// RFC 9110 7.7 (no-transform), 15.3.7 (parts keep their places).
+/// With the ETag and the Vary of its 200 (RFC 9110 15.4.5). An upstream's own mostly does not say what that is of. Then it
+/// counts as compressed: a Vary too many costs a cache some room, and one that is missing gives clients what they cannot read.
+fn not_modified(
+    compression: &Compression,
+    coding: Option<Coding>,
+    method: &Method,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    let unsaid = response.extensions_mut().remove::<Unsaid>();
+    let known = unsaid.as_ref().map_or(response.headers(), |it| &it.0);
+    // Some say the length of what they send.
+    let size = declared(known).filter(|size| unsaid.is_some() || *size > 0);
+    let is_unknown = unsaid.is_none() && !known.contains_key(header::CONTENT_TYPE);
+    if !is_unknown && !is_wanted(compression, known, size) || is_encoded(known) || must_stay(response.headers()) {
+        return response;
+    }
+    let headers = response.headers_mut();
+    vary(headers, header::ACCEPT_ENCODING);
+    if coding.is_some() && *method != Method::HEAD {
+        weaken(headers);
+    }
+    response
+}
+
+/// RFC 9110 15.3.7: parts keep their places.
 fn may_change(response: &Response<ResponseBody>) -> bool {
     let (status, headers) = (response.status(), response.headers());
-    let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT].contains(&status);
-    let has = |name: HeaderName, word: &[u8]| {
-        let words = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
-        words.map(<[u8]>::trim_ascii).any(|it| it.eq_ignore_ascii_case(word))
-    };
-    let encoded = headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"));
+    let bodiless = [StatusCode::NO_CONTENT, StatusCode::PARTIAL_CONTENT].contains(&status);
     !bodiless
         && !status.is_informational()
-        && !encoded
+        && !is_encoded(headers)
         && !headers.contains_key(header::CONTENT_RANGE)
-        && !has(header::CACHE_CONTROL, b"no-transform")
+        && !must_stay(headers)
         && is_plain(response.body())
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
+/// RFC 9110 7.7.
+fn must_stay(headers: &HeaderMap) -> bool {
+    let said = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut words = said.flat_map(|value| value.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii);
+    words.any(|it| it.eq_ignore_ascii_case(b"no-transform"))
+}
+
+fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_plain(body: &ResponseBody) -> bool {
@@ -74,14 +111,11 @@ fn is_plain(body: &ResponseBody) -> bool {
     matches!(body, Full(_) | Upstream(_) | Keeping(_) | Veiled(_))
 }
 
-fn is_wanted(compression: &Compression, response: &Response<ResponseBody>) -> bool {
-    // What a HEAD is told is what a GET would be, though there is no body.
-    let said = response.headers().get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    let size: Option<u64> = said.or_else(|| response.body().size_hint().exact());
+fn is_wanted(compression: &Compression, headers: &HeaderMap, size: Option<u64>) -> bool {
     if size.is_some_and(|size| size == 0 || size < compression.min_size.0) {
         return false;
     }
-    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
     let matches = |pattern: &String| match pattern.split_once('*') {
         None => kind.eq_ignore_ascii_case(pattern),
@@ -347,6 +381,43 @@ mod tests {
         check(&[("content-type", "image/png")], None);
         check(&[("content-type", "application/grpc")], None);
         check(&[], None);
+    }
+
+    #[test]
+    fn a_304_is_told_of_as_its_200_is() {
+        let check =
+            |fields: &[(&'static str, &'static str)], unsaid: &[(&'static str, &'static str)], expected: bool| {
+                for (coding, method) in
+                    [(Some(Coding::Gzip), Method::GET), (None, Method::GET), (Some(Coding::Br), Method::HEAD)]
+                {
+                    let mut given = response(fields).map(|_| ResponseBody::Empty);
+                    *given.status_mut() = StatusCode::NOT_MODIFIED;
+                    given.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"v1\""));
+                    if !unsaid.is_empty() {
+                        given.extensions_mut().insert(Unsaid(response(unsaid).headers().clone()));
+                    }
+                    let found = answer(&Compression::default(), coding, &method, given);
+                    let [etag, vary] = [header::ETAG, header::VARY].map(|name| found.headers().get(name));
+                    let weak = expected && coding.is_some() && method == Method::GET;
+                    assert_eq!(etag.unwrap(), if weak { "W/\"v1\"" } else { "\"v1\"" }, "{fields:?} {unsaid:?}");
+                    assert_eq!(vary.is_some_and(|it| it == "accept-encoding"), expected, "{fields:?} {unsaid:?}");
+                }
+            };
+        let json = ("content-type", "application/json");
+        // An upstream's own.
+        check(&[], &[], true);
+        check(&[json, ("content-length", "0")], &[], true);
+        check(&[json, ("content-length", "9")], &[], false);
+        check(&[("content-type", "image/png")], &[], false);
+        check(&[("content-encoding", "br")], &[], false);
+        check(&[("cache-control", "no-transform")], &[], false);
+        // The cache's.
+        check(&[], &[json, ("content-length", "4096")], true);
+        check(&[], &[json, ("content-length", "0")], false);
+        check(&[], &[json, ("content-length", "4096"), ("content-encoding", "br")], false);
+        check(&[], &[("content-type", "image/png"), ("content-length", "4096")], false);
+        check(&[], &[("content-length", "4096")], false);
+        check(&[("cache-control", "no-transform")], &[json, ("content-length", "4096")], false);
     }
 
     #[test]

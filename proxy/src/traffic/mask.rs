@@ -3,6 +3,7 @@
 //! hidden in the answer's head, in what comes behind its body, and in interim answers, which no cache has.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -20,6 +21,7 @@ use quorumgate_model::{
 use super::bodies;
 use crate::{
     body::ResponseBody,
+    exchange,
     identity::Identity,
     inspect::{
         Media,
@@ -93,7 +95,7 @@ impl Masks {
         if looking().next().is_none() {
             return Ok(response);
         }
-        let (mut head, body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
         let has_none = record.method == Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || !matches!(body, ResponseBody::Tunnel(_)) && body.is_end_stream();
@@ -106,7 +108,12 @@ impl Masks {
             looking().map(|it| &**it).filter(|it| is_json || it.other_types == Tolerance::Refuse).collect();
         let Some(first) = takers.first() else { return Ok(Response::from_parts(head, body)) };
         let not_masked = |why| Refusal::AnswerNotMasked { policy: first.policy.clone(), why };
-        if !is_json || head.headers.contains_key(header::CONTENT_RANGE) {
+        let is_part = head.headers.contains_key(header::CONTENT_RANGE);
+        if !is_json && !is_part && is_nothing(record, &mut body).await? {
+            bodies::undescribe(&mut head.headers);
+            return Ok(Response::from_parts(head, ResponseBody::Empty));
+        }
+        if !is_json || is_part {
             return Err(not_masked(
                 "the upstream's answer is not JSON and whole, as this route needs to hide values in it",
             ));
@@ -114,6 +121,10 @@ impl Masks {
         let too_large = || not_masked("the upstream's answer is larger or deeper than this route can look through");
         let bytes_max = takers.iter().map(|it| it.body_max.0).min().unwrap_or_default();
         let Some(bytes) = bodies::whole(record, body, bytes_max).await? else { return Err(too_large()) };
+        if bytes.is_empty() {
+            bodies::undescribe(&mut head.headers);
+            return Ok(Response::from_parts(head, ResponseBody::Full(bytes)));
+        }
         let mut bytes = match read::plain(&head.headers, bytes, bytes_max, &record.conn.worker).await {
             Ok(Plain::Bytes(bytes)) if bytes.len() as u64 <= bytes_max => bytes,
             Ok(Plain::Bytes(_) | Plain::TooLarge) => return Err(too_large()),
@@ -134,6 +145,21 @@ impl Masks {
         }
         bodies::undescribe(&mut head.headers);
         Ok(Response::from_parts(head, ResponseBody::Full(bytes)))
+    }
+}
+
+/// Whether it comes to its end without any bytes, or fields behind them: often nobody says so beforehand.
+async fn is_nothing(record: &Record, body: &mut ResponseBody) -> Result<bool, Refusal> {
+    if matches!(body, ResponseBody::Tunnel(_)) {
+        return Ok(false);
+    }
+    loop {
+        let next = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+        let Some(frame) = exchange::while_admitted(record, next).await? else { return Ok(true) };
+        let frame = frame.map_err(|failure| Refusal::from(&failure))?;
+        if frame.data_ref().is_none_or(|data| !data.is_empty()) {
+            return Ok(false);
+        }
     }
 }
 

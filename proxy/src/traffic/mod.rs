@@ -52,6 +52,11 @@ pub(crate) struct Passing {
     scene: Option<Box<Scene>>,
 }
 
+/// What a 304 leaves out of the fields of the 200 in whose place it stands: those that say of what it would be.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "compression"), allow(dead_code))]
+pub(crate) struct Unsaid(pub(crate) HeaderMap);
+
 /// Whether this build can do what the route asks.
 pub fn check(route: &Route) -> Result<(), Invalid> {
     match &route.compression {

@@ -107,6 +107,47 @@ async fn what_is_fresh_is_asked_once() {
 }
 
 #[tokio::test]
+async fn a_304_says_of_itself_what_its_200_does() {
+    let (gateway, origin) = cached_by(json!({ "cache": {}, "compression": { "min_size": 1 } })).await;
+    for (kind, coded, varies) in [("text/plain", "W/\"a\"", true), ("image/png", "\"a\"", false)] {
+        origin.says(200, &[("content-type", kind), ("cache-control", "max-age=100"), ("etag", "\"a\"")]);
+        for (accepts, tag) in [("accept-encoding: gzip", coded), ("accept-encoding: identity", "\"a\"")] {
+            for (has, expected) in [("x: y", 200), ("if-none-match: \"a\"", 304), ("if-none-match: W/\"a\"", 304)] {
+                let answer = ask(gateway.address, &format!("GET /{kind}"), &[accepts, has], "").await;
+                let said = (status(&answer), field(&answer, "etag"), field(&answer, "vary"));
+                assert_eq!(
+                    said,
+                    (expected, Some(tag), varies.then_some("accept-encoding")),
+                    "{accepts} {has}: {answer}"
+                );
+            }
+        }
+    }
+    assert_eq!(origin.asked(), 2);
+}
+
+#[tokio::test]
+async fn an_upstreams_304_says_of_itself_what_its_200_would() {
+    let (gateway, origin) = cached_by(json!({ "compression": {} })).await;
+    for has in ["\"a\"", "W/\"a\""] {
+        for (kind, accepts, tag, varies) in [
+            (None, "gzip", "W/\"a\"", true),
+            (None, "identity", "\"a\"", true),
+            (Some("text/plain"), "gzip", "W/\"a\"", true),
+            (Some("image/png"), "gzip", "\"a\"", false),
+        ] {
+            let kind = kind.map(|kind| ("content-type", kind));
+            origin.says(304, &[("etag", "\"a\"")].into_iter().chain(kind).collect::<Vec<_>>());
+            let fields = [format!("accept-encoding: {accepts}"), format!("if-none-match: {has}")];
+            let answer = ask(gateway.address, "GET /", &[&fields[0], &fields[1]], "").await;
+            let said = (status(&answer), field(&answer, "etag"), field(&answer, "vary"));
+            assert_eq!(said, (304, Some(tag), varies.then_some("accept-encoding")), "{fields:?} {kind:?}: {answer}");
+            assert_eq!(origin.heard("if-none-match").as_deref(), Some(has));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_the_rfc_forbids_is_never_kept() {
     let (gateway, origin) = cached(json!({"default_ttl": "1h"})).await;
     let fresh = "max-age=100";

@@ -292,6 +292,26 @@ async fn answers_that_are_not_as_promised_become_502() {
 }
 
 #[tokio::test]
+async fn answers_to_caches_ranges_and_head_pass_though_no_contract_lists_them() {
+    let bodiless = |head: &str| format!("HTTP/1.1 {head}\r\nconnection: close\r\netag: \"1\"\r\n\r\n");
+    let part = "206 Partial Content\r\ncontent-type: application/json\r\ncontent-range: bytes 0-1/9";
+    let cases = [
+        ("GET /", bodiless("304 Not Modified"), 304),
+        ("GET /", bodiless("204 No Content"), 204),
+        ("GET /", answer(part, "{\""), 206),
+        ("HEAD /", bodiless("200 OK\r\ncontent-type: text/html\r\ncontent-length: 5"), 200),
+        ("HEAD /", bodiless("301 Moved Permanently\r\ncontent-length: 0"), 301),
+        // With a body of its own it is looked at.
+        ("GET /", answer("301 Moved Permanently", ""), 502),
+    ];
+    let gateway = answering(promises("enforce"), cases.iter().map(|(_, answer, _)| answer.clone()).collect()).await;
+    for (request, said, expected) in &cases {
+        assert_eq!(status(&send(&gateway, request, "", "").await), *expected, "{request}: {said}");
+    }
+    assert_eq!(gateway.metric("quorumgate_policy_total{policy=\"c\",result=\"refused\"}"), 1);
+}
+
+#[tokio::test]
 async fn answers_that_are_watched_pass_as_they_come() {
     let json = "200 OK\r\ncontent-type: application/json";
     let large = "1".repeat(2_000);

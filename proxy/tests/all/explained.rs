@@ -332,8 +332,18 @@ async fn of_callers(examples: &mut Examples) {
     examples.ask(it, "GET /watched", &["x-api-key: qg_acme"], "abnormal_usage", slowed).await;
     let asked = Why { phase: "authorization", policy: "asks", ..slowed };
     examples.ask(it, "GET /watched", &["x-api-key: qg_other"], "step_up_required", asked).await;
+    world.ban("consumer:other");
+    let banned = |whom| by("revocation", whom).rule("ban");
+    examples.ask(it, "GET /in", &["x-api-key: qg_other"], "banned", banned("consumer:other")).await;
+    world.ban("credential:j2");
+    let exp = now_s() + 600;
+    let claims =
+        json!({"iss": "https://idp.test", "aud": "a", "exp": exp, "iat": exp - 600, "jti": "j2", "azp": "acme"});
+    let second = format!("authorization: Bearer {}", signer.token(&claims));
+    examples.ask(it, "GET /in", &[&second], "banned", banned("credential:j2")).await;
     world.ban("127.0.0.1");
-    examples.ask(it, "GET /in", &[], "banned", by("before_authentication", "in").rule("127.0.0.1")).await;
+    let nobody = by("before_authentication", "127.0.0.1").rule("ban");
+    examples.ask(it, "GET /in", &["x-api-key: qg_other"], "banned", nobody).await;
 
     // A gateway that was told of no credentials yet.
     let bare = Gateway::start(json!({

@@ -321,6 +321,7 @@ async fn a_malformed_message_ends_its_stream_and_nothing_else() {
         ("4.3.1: two authorities", with(&[(":authority", "api.test")])),
         ("4.3.1: user information", only(&[GET[0], GET[1], (":authority", "a@api.test"), GET[3]])),
         ("4.3.1: a path that is none", only(&[GET[0], GET[1], GET[2], (":path", "admin")])),
+        ("4.3.1: a path with a fragment", only(&[GET[0], GET[1], GET[2], (":path", "/a#b")])),
         ("4.4: CONNECT with a path", only(&[(":method", "CONNECT"), GET[1], GET[2], GET[3]])),
         ("RFC 9220: a protocol without CONNECT", with(&[(":protocol", "webtransport")])),
         ("4.3.1: no method", only(&GET[1..])),

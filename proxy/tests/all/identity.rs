@@ -13,7 +13,6 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, SaltString},
 };
-use aws_lc_rs::signature::KeyPair;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -21,7 +20,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quorumgate_model::{command::Decided, credential::Grants, resource::Kind, revocation::SelectorKind};
-use quorumgate_proxy::AccessLog;
+use quorumgate_proxy::{
+    AccessLog,
+    identity::inspected::{Inspected, Signature},
+};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -481,6 +483,95 @@ async fn passwords_are_verified_and_guesses_are_counted() {
     assert_eq!(status(&try_password("ann:right").await), 200);
 }
 
+/// Tokens that this gateway and a second reading of them are most likely to disagree on.
+#[tokio::test]
+async fn operators_are_told_of_a_token_what_requests_with_it_are_answered() {
+    let (signer, revoked_signer, stranger) = (Signer::es256("k1"), Signer::es256("k2"), Signer::es256("k1"));
+    let keys: Value = serde_json::from_str(&jwks(&[&signer, &revoked_signer])).unwrap();
+    let auth = json!([{"name": "idp", "jwt": {
+        "issuer": ISSUER, "audience": ["orders"], "jwks_inline": keys, "consumer_claim": "app.name",
+    }}]);
+    let world = World::new(json!({"auth": auth, "routes": [route(json!({"any_of": ["idp"]}))]})).await;
+    world.revoke(SelectorKind::SigningKid, b"", b"k2");
+    world.revoke(SelectorKind::Consumer, b"", b"other");
+    let now_s = now_s();
+    let said = json!({"iss": ISSUER, "aud": "orders", "exp": now_s + 600, "iat": now_s, "app": {"name": "acme"}});
+    let claims = |name: &str, value: Value| {
+        let mut claims = said.clone();
+        claims[name] = value;
+        claims
+    };
+    let with = |name: &str, value: Value| signer.token(&claims(name, value));
+    let headed = |name: &str, value: Value| {
+        let mut header = signer.header();
+        header[name] = value;
+        signer.token_with(&header, &said)
+    };
+    let unkeyed = json!({"alg": "ES256"});
+    let encoded = |text: &str| crate::tokens::base64url(text);
+    let twice = said.to_string().replacen('{', "{\"sub\":\"a\",\"sub\":\"b\",", 1);
+    let cases = [
+        (signer.token(&said), None),
+        (signer.token_with(&unkeyed, &said), None),
+        (with("exp", json!(now_s - 5)), None),
+        (with("exp", json!(now_s as f64 + 100.5)), None),
+        (with("exp", json!(now_s - 100)), Some("token_expired")),
+        (with("exp", json!("soon")), Some("credentials_invalid")),
+        (with("exp", json!(now_s + 90_000)), Some("credentials_invalid")),
+        (with("nbf", json!(now_s + 100)), Some("credentials_invalid")),
+        (with("iat", json!(now_s + 100)), Some("credentials_invalid")),
+        (with("aud", json!("billing")), Some("credentials_invalid")),
+        (with("sub", json!(5)), Some("credentials_invalid")),
+        (with("jti", json!(["a"])), Some("credentials_invalid")),
+        (with("cnf", json!({"x5t#S256": "AA"})), Some("credentials_invalid")),
+        (with("app", json!("acme")), Some("credentials_invalid")),
+        (with("app", json!({"name": "nobody"})), Some("credentials_invalid")),
+        (with("app", json!({"name": "other"})), Some("token_revoked")),
+        (with("more", json!("y".repeat(17_000))), Some("credentials_invalid")),
+        (headed("kid", json!("k9")), Some("credentials_invalid")),
+        (headed("crit", json!(["exp"])), Some("credentials_invalid")),
+        (headed("typ", json!("logout+jwt")), Some("credentials_invalid")),
+        (headed("alg", json!("ES384")), Some("credentials_invalid")),
+        (signer.token_of(&encoded(&unkeyed.to_string()), &encoded(&twice)), Some("credentials_invalid")),
+        (stranger.token(&said), Some("signature_invalid")),
+        (revoked_signer.token_with(&unkeyed, &said), Some("token_revoked")),
+    ];
+    let directory = world.gateway.proxy.directory();
+    for (token, code) in cases {
+        let answer = ask(world.gateway.address, "GET /", &[&format!("authorization: Bearer {token}")], "").await;
+        let inspected = Inspected::of(&directory, &token, crate::world::now_s());
+        let [opinion] = &inspected.opinions[..] else { panic!("{inspected:?}") };
+        let subjects = inspected.subjects();
+        let is_revoked = subjects.iter().any(|it| directory.is_revoked(it).is_some());
+        assert_eq!(is_revoked, code == Some("token_revoked"), "{inspected:?}");
+        match (code, opinion.refusal) {
+            (None, None) => assert_eq!(status(&answer), 200, "{answer}"),
+            (Some(code), Some(refusal)) => {
+                check_problem(&answer, refusal.status, refusal.code);
+                assert_eq!((refusal.code, refusal.detail), (code, problem(&answer)["detail"].as_str().unwrap()));
+            }
+            _ => panic!("{inspected:?} {answer}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_verified_is_called_so() {
+    let signer = Signer::es256("k1");
+    let auth = json!([{"name": "idp", "jwt": {
+        "issuer": ISSUER, "audience": ["orders"], "jwks_url": "http://127.0.0.1:1/jwks", "allow_private": true,
+    }}]);
+    let world = World::new(json!({"auth": auth, "routes": [route(json!({"any_of": ["idp"]}))]})).await;
+    let token = signer.token(&claims());
+    let answer = ask(world.gateway.address, "GET /", &[&format!("authorization: Bearer {token}")], "").await;
+    check_problem(&answer, 503, "auth_unavailable");
+    let inspected = Inspected::of(&world.gateway.proxy.directory(), &token, now_s());
+    let [opinion] = &inspected.opinions[..] else { panic!("{inspected:?}") };
+    assert!(matches!(opinion.signature, Signature::Unverified(_)), "{opinion:?}");
+    assert_eq!(opinion.refusal.unwrap().code, "auth_unavailable");
+    assert_eq!(opinion.beside, Some(Ok(())));
+}
+
 #[tokio::test]
 async fn all_of_means_all_and_one_consumer() {
     let signer = Signer::es256("k1");
@@ -566,11 +657,7 @@ async fn rules_decide_who_may_do_what_and_the_log_says_which() {
 #[tokio::test]
 async fn a_signed_request_is_taken_as_it_was_signed_and_its_body_too() {
     let signer = Signer::ed25519("k1");
-    let Signer::Ed { pair, .. } = &signer else { panic!("it is one") };
-    // SubjectPublicKeyInfo of Ed25519 (RFC 8410 4).
-    let spki = [&b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00"[..], pair.public_key().as_ref()].concat();
-    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(&spki));
-    let key = json!({"id": "k1", "algorithm": "ed25519", "public_key": pem, "consumer": "acme"});
+    let key = json!({"id": "k1", "algorithm": "ed25519", "public_key": signer.public_pem(), "consumer": "acme"});
     let components = json!(["@method", "@target-uri", "content-digest"]);
     let auth = json!([{"name": "signed", "signature": {"components": components, "keys": [key]}}]);
     let world = World::new(json!({"auth": auth, "routes": [route(json!({"any_of": ["signed"]}))]})).await;

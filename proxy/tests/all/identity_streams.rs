@@ -1,7 +1,9 @@
 //! What was let in does not outlive what let it in: streams end within a second of a revocation, and on time.
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -9,9 +11,11 @@ use crate::support::*;
 use crate::tokens::{Signer, jwks};
 use crate::world::{World, now_s};
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use data_encoding::BASE64;
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use quorumgate_model::{command::Decided, resource::Kind, revocation::SelectorKind};
+use quorumgate_model::{command::Decided, credential::Grants, resource::Kind, revocation::SelectorKind};
+use quorumgate_proxy::Settings;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -52,14 +56,16 @@ const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\
 
 async fn world(signer: &Signer, target: SocketAddr) -> World {
     let keys: Value = serde_json::from_str(&jwks(&[signer])).unwrap();
-    World::new(json!({
+    // One worker: what it remembers of one stream is there for the next.
+    let settings = Settings { workers: 1, ..settings() };
+    let words = json!({
         "upstreams": [{"name": "streams", "targets": [target.to_string()]}],
         "auth": [{"name": "keys", "api_key": {}}, {"name": "idp", "jwt": {
             "issuer": "https://idp.test", "audience": ["orders"], "jwks_inline": keys, "consumer_claim": "azp", "skew": "0s",
         }}],
         "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "streams", "auth": {"any_of": ["keys", "idp"]}}],
-    }))
-    .await
+    });
+    World::with(settings, words).await
 }
 
 /// A stream that has begun: the head and the first part have come.
@@ -99,11 +105,6 @@ async fn an_event_stream_ends_with_what_let_it_in() {
     let signer = Signer::es256("k1");
     let world = world(&signer, silent_after(EVENTS).await).await;
     let events = async |credential: &str| open(&world, &get(credential), "data: 1\n\n\r\n").await;
-    let ends = async |stream: &mut TcpStream, since: Instant| {
-        // In good order: the client may ask anew, and is told why.
-        assert_eq!(rest(stream).await, b"0\r\n\r\n");
-        assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
-    };
     let id = world.key("acme", KEY);
     let kept_id = world.key("other", OTHER_KEY);
     let mut kept = events(&x_api_key(OTHER_KEY)).await;
@@ -162,6 +163,192 @@ async fn a_stream_ends_with_its_key_that_was_rotated_meanwhile() {
     let mut next = open(&world, &get(&x_api_key(OTHER_KEY)), "data: 1\n\n\r\n").await;
     world.revoke(SelectorKind::Consumer, b"", b"acme");
     rest(&mut next).await;
+}
+
+/// In good order and at once: the client may ask anew, and is told why.
+async fn ends(stream: &mut TcpStream, since: Instant) {
+    assert_eq!(rest(stream).await, b"0\r\n\r\n");
+    assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
+}
+
+#[track_caller]
+fn check_goes_on(stream: &TcpStream) {
+    let read = stream.try_read(&mut [0; 1]);
+    assert!(matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock), "{read:?}");
+}
+
+fn signed(signer: &Signer) -> String {
+    let params = format!("(\"@method\" \"@target-uri\");created={};keyid=\"{}\"", now_s(), signer.kid());
+    let base = format!("\"@method\": GET\n\"@target-uri\": http://api.test/\n\"@signature-params\": {params}");
+    let signature = BASE64.encode(&signer.sign(base.as_bytes()));
+    format!("signature-input: s={params}\r\nsignature: s=:{signature}:")
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_signing_key_is_another_or_gone() {
+    let (signer, kept_signer, stranger) = (Signer::ed25519("k1"), Signer::ed25519("k2"), Signer::ed25519("k3"));
+    let target = silent_after(EVENTS).await;
+    let key = |signer: &Signer, id: &str, consumer: &str| json!({"id": id, "algorithm": "ed25519", "public_key": signer.public_pem(), "consumer": consumer});
+    let kept_key = key(&kept_signer, "k2", "other");
+    let auth = |keys: &[Value], max_age: &str| {
+        let keys = [keys, std::slice::from_ref(&kept_key)].concat();
+        json!([{"name": "signed", "signature": {"keys": keys, "max_age": max_age}}])
+    };
+    let world = World::new(json!({
+        "upstreams": [{"name": "streams", "targets": [target.to_string()]}],
+        "auth": auth(&[], "300s"),
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "streams", "auth": {"any_of": ["signed"]}}],
+    }))
+    .await;
+    let events = async |signer: &Signer| open(&world, &get(&signed(signer)), "data: 1\n\n\r\n").await;
+    let mut kept = events(&kept_signer).await;
+    for changed in [vec![], vec![key(&signer, "k1", "other")], vec![key(&stranger, "k1", "acme")]] {
+        world.put(json!({"auth": auth(&[key(&signer, "k1", "acme")], "300s")}));
+        let mut stream = events(&signer).await;
+        let since = Instant::now();
+        // What else is asked of signatures may change: who was let in stays.
+        world.put(json!({"auth": auth(&changed, "200s")}));
+        ends(&mut stream, since).await;
+        check_goes_on(&kept);
+    }
+    world.gateway.metric_becomes("quorumgate_rejects_total{reason=\"token_revoked\"}", 3).await;
+    world.remove(Kind::Auth, "signed");
+    rest(&mut kept).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_auth_would_not_take_its_token_any_more() {
+    let (signer, kept_signer) = (Signer::es256("k1"), Signer::es256("k2"));
+    let world = world(&signer, silent_after(EVENTS).await).await;
+    let auth = |signers: &[&Signer], field: &str, value: Value| {
+        let keys: Value = serde_json::from_str(&jwks(signers)).unwrap();
+        let mut jwt = json!({
+            "issuer": "https://idp.test", "audience": ["orders"], "jwks_inline": keys, "consumer_claim": "azp", "skew": "0s",
+        });
+        jwt[field] = value;
+        json!({"auth": [{"name": "idp", "jwt": jwt}]})
+    };
+    let both = auth(&[&signer, &kept_signer], "max_lifetime", json!("1d"));
+    let events = async |token: &str| open(&world, &get(token), "data: 1\n\n\r\n").await;
+    let (shown, kept_token) = (token(&signer, "j1", 600), token(&kept_signer, "j2", 600));
+    world.put(both.clone());
+    let mut kept = events(&kept_token).await;
+    // Two of one token: what is remembered of the first must not let the second go on.
+    let streams = [events(&shown).await, events(&shown).await];
+    let since = Instant::now();
+    world.put(auth(&[&kept_signer], "max_lifetime", json!("2d")));
+    for mut stream in streams {
+        ends(&mut stream, since).await;
+    }
+    check_goes_on(&kept);
+    // The same key in other words, and without the other one: whom it has let in stays.
+    world.put(both.clone());
+    let goes_on = events(&shown).await;
+    let mut relisted = signer.jwk();
+    relisted["alg"] = json!("ES256");
+    let since = Instant::now();
+    world.put(auth(&[], "jwks_inline", json!({"keys": [relisted]})));
+    ends(&mut kept, since).await;
+    check_goes_on(&goes_on);
+    drop(goes_on);
+    for (field, value) in [
+        ("issuer", json!("https://other.test")),
+        ("audience", json!(["billing"])),
+        ("algorithms", json!(["RS256"])),
+        ("consumer_claim", json!("sub")),
+        ("max_lifetime", json!("1m")),
+    ] {
+        world.put(both.clone());
+        let mut stream = events(&shown).await;
+        let since = Instant::now();
+        world.put(auth(&[&signer, &kept_signer], field, value));
+        ends(&mut stream, since).await;
+    }
+    world.put(both);
+    let mut stream = events(&shown).await;
+    let since = Instant::now();
+    world.remove(Kind::Auth, "idp");
+    ends(&mut stream, since).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_opened_for_a_while_ends_no_stream() {
+    const SECRET: &str = "thirty-two bytes of a good secret";
+    let signer = Signer::Secret(SECRET.as_bytes().to_vec());
+    let words = json!({
+        "upstreams": [{"name": "streams", "targets": [silent_after(EVENTS).await.to_string()]}],
+        "auth": [{"name": "keys", "api_key": {}}, {"name": "idp", "jwt": {
+            "issuer": "https://idp.test", "audience": ["orders"], "algorithms": ["HS256"], "consumer_claim": "azp",
+            "secret": "sealed:0123456789abcdef",
+        }}],
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "streams", "auth": {"any_of": ["keys", "idp"]}}],
+    });
+    let world = World::with_secrets(words, &[("0123456789abcdef", SECRET)]).await;
+    let id = world.key("other", OTHER_KEY);
+    let shown = token(&signer, "j1", 600);
+    let mut stream = open(&world, &get(&shown), "data: 1\n\n\r\n").await;
+    let mut other = open(&world, &get(&x_api_key(OTHER_KEY)), "data: 1\n\n\r\n").await;
+    world.close_secrets();
+    check_problem(&ask(world.gateway.address, "GET /", &[&shown], "").await, 503, "auth_unavailable");
+    let since = Instant::now();
+    world.decide(id, Decided::Disabled);
+    ends(&mut other, since).await;
+    // Every worker has looked at its streams since then.
+    let later = now_s() + 2;
+    until("two seconds", || (now_s() >= later).then_some(())).await;
+    check_goes_on(&stream);
+    let since = Instant::now();
+    world.remove(Kind::Auth, "idp");
+    ends(&mut stream, since).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_a_key_lasts_as_long_as_the_clusters_clock_lets_it() {
+    let signer = Signer::es256("k1");
+    let world = world(&signer, silent_after(EVENTS).await).await;
+    world.key_with("acme", KEY, Grants::default(), Some(Duration::from_secs(2)));
+    let mut stream = open(&world, &get(&x_api_key(KEY)), "data: 1\n\n\r\n").await;
+    // By this machine's clock it would have ended long before.
+    let long_after = now_s() + 5;
+    until("time passes, and the log clock does not", || {
+        world.turn_clock_back();
+        (now_s() >= long_after).then_some(())
+    })
+    .await;
+    check_goes_on(&stream);
+    let since = Instant::now();
+    assert_eq!(rest(&mut stream).await, b"0\r\n\r\n");
+    assert!(since.elapsed() < 2 * AT_ONCE, "{:?}", since.elapsed());
+    world.gateway.metric_becomes("quorumgate_rejects_total{reason=\"token_expired\"}", 1).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_fetched_keys_lack_its_tokens() {
+    let (signer, next) = (Signer::es256("k1"), Signer::es256("k2"));
+    let published = Arc::new(Mutex::new(jwks(&[&signer])));
+    let said = published.clone();
+    let provider = upstream(move |_| {
+        let keys = said.lock().unwrap().clone();
+        async move { Response::new(Full::new(Bytes::from(keys))) }
+    })
+    .await;
+    let world = World::new(json!({
+        "upstreams": [{"name": "streams", "targets": [silent_after(EVENTS).await.to_string()]}],
+        "auth": [{"name": "idp", "jwt": {
+            "issuer": "https://idp.test", "audience": ["orders"], "jwks_url": format!("http://{provider}/jwks"),
+            "allow_private": true, "consumer_claim": "azp",
+        }}],
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "streams", "auth": {"any_of": ["idp"]}}],
+    }))
+    .await;
+    let events = async |signer: &Signer| open(&world, &get(&token(signer, "j1", 600)), "data: 1\n\n\r\n").await;
+    let mut stream = events(&signer).await;
+    *published.lock().unwrap() = jwks(&[&next]);
+    let since = Instant::now();
+    // A key that nobody knows yet has the keys fetched; the cluster's state is not written.
+    let kept = events(&next).await;
+    ends(&mut stream, since).await;
+    check_goes_on(&kept);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The proxy over real sockets. One program, so that it is linked once.
 
 mod ai;
+mod ai_guards;
 mod anomalies;
 mod bodies;
 mod body_rewrites;

@@ -221,20 +221,21 @@ const THREE_PLACES: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nx-iban
     x-iban: GB82\r\nx-id: 7\r\nx-owner: a\u{e9}\r\ntrailer: x-iban, x-id, x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
     2\r\nok\r\n0\r\nx-iban: DE89370400440532013000\r\nx-id: 8\r\nx-sum: 9\r\n\r\n";
 
-async fn in_three_places() -> std::net::SocketAddr {
+async fn saying(text: &str) -> std::net::SocketAddr {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    // Latin-1, as some do.
+    let said: Arc<[u8]> = text.chars().map(|it| it as u8).collect();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
+            let said = said.clone();
             tokio::spawn(async move {
                 let mut heard = Vec::new();
                 while stream.read_buf(&mut heard).await.is_ok_and(|count| count > 0) {
                     if heard.ends_with(b"\r\n\r\n") {
                         heard.clear();
-                        // Latin-1, as some do.
-                        let said: Vec<u8> = THREE_PLACES.chars().map(|it| it as u8).collect();
                         stream.write_all(&said).await.unwrap();
                     }
                 }
@@ -245,11 +246,39 @@ async fn in_three_places() -> std::net::SocketAddr {
 }
 
 #[tokio::test]
+async fn an_answer_of_no_bytes_goes_on_though_nobody_said_so_beforehand() {
+    let (json, packed) = ("content-type: application/json\r\n", "content-encoding: gzip\r\n");
+    for (fields, chunk, expected) in [
+        (json.to_owned(), "", 201),
+        (format!("{json}{packed}"), "", 201),
+        (String::new(), "", 201),
+        ("content-type: text/html\r\n".to_owned(), "", 201),
+        (String::new(), "1\r\n1\r\n", 502),
+        (json.to_owned(), "1\r\nx\r\n", 502),
+        ("content-range: bytes 0-1/9\r\n".to_owned(), "", 502),
+    ] {
+        let head = format!("HTTP/1.1 201 Created\r\nlocation: /mask/7\r\n{fields}transfer-encoding: chunked\r\n\r\n");
+        let target = saying(&format!("{head}{chunk}0\r\n\r\n")).await;
+        let world = World::new(json!({
+            "upstreams": [{"name": "origin", "targets": [target.to_string()], "retries": {"attempts": 0}}],
+            "policies": [{"name": "pii", "mask": {"fields": [{"pointer": "/iban"}]}}],
+            "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "origin", "policies": ["pii"]}],
+        }))
+        .await;
+        let answer = get(&world, "POST /", &[]).await;
+        assert_eq!(status(&answer), expected, "{fields}{chunk}: {answer}");
+        if expected == 201 {
+            assert_eq!((field(&answer, "location"), body(&answer)), (Some("/mask/7"), ""), "{fields}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn fields_are_hidden_in_heads_and_behind_bodies_and_before_answers() {
     let headers = json!([{"name": "X-IBAN", "with": "last4"}, {"name": "x-id", "with": "remove"}, {"name": "x-owner"}]);
     let mask = json!({"headers": headers, "unless": {"scopes_any": ["pii:read"]}});
     let world = World::new(json!({
-        "upstreams": [{"name": "origin", "targets": [in_three_places().await.to_string()]}],
+        "upstreams": [{"name": "origin", "targets": [saying(THREE_PLACES).await.to_string()]}],
         "auth": [{"name": "keys", "api_key": {"header": "x-key"}}],
         "policies": [{"name": "pii", "mask": mask}],
         "routes": [{

@@ -1,6 +1,14 @@
 //! Messages that two parsers could read in two ways: each is refused and its connection closed, or is plainly harmless.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
 use crate::support::*;
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt, Full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -109,6 +117,88 @@ async fn a_bad_chunk_ends_the_connection() {
         assert!(answer.is_empty() || status(&answer) == 400, "{chunks:?} was answered {answer:?}");
         assert!(!heard.last().contains("/behind"), "{chunks:?}");
     }
+}
+
+/// How many requests an upstream heard of, and how many of them to their end.
+#[derive(Clone, Default)]
+struct Counted {
+    begun: Arc<AtomicUsize>,
+    whole: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    async fn behind_a_gateway() -> (Gateway, Self) {
+        let counted = Self::default();
+        let counts = counted.clone();
+        let target = upstream(move |request| {
+            let counts = counts.clone();
+            async move {
+                counts.begun.fetch_add(1, SeqCst);
+                let read = request.into_body().collect().await;
+                counts.whole.fetch_add(usize::from(read.is_ok()), SeqCst);
+                Response::new(Full::<Bytes>::default())
+            }
+        });
+        (Gateway::start(forward_all(target.await)), counted)
+    }
+
+    /// What is answered to a body that ends like this, once the upstream has heard of the request.
+    async fn late(&self, gateway: &Gateway, end: &str) -> String {
+        let before = self.begun.load(SeqCst);
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.write_all(UPLOAD.as_bytes()).await.unwrap();
+        until("the upstream hears of it", || (self.begun.load(SeqCst) > before).then_some(())).await;
+        client.write_all(end.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon("the answer", client.read_to_string(&mut answer)).await.unwrap();
+        answer
+    }
+}
+
+const UPLOAD: &str = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+
+#[tokio::test]
+async fn a_bare_lf_in_trailers_is_refused_before_the_body_ends() {
+    let (gateway, counted) = Counted::behind_a_gateway().await;
+    for end in ["0\r\n\n", "0\r\nx: y\n", "0\r\nx: y\r\n\n", "0\n"] {
+        let begun = counted.begun.load(SeqCst);
+        // With nothing behind it too.
+        check_problem(&raw(gateway.address, format!("{UPLOAD}{end}")).await, 400, "malformed_request");
+        assert_eq!(counted.begun.load(SeqCst), begun, "{end:?}: all at once, it goes nowhere");
+        let answer = counted.late(&gateway, end).await;
+        check_problem(&answer, 400, "malformed_request");
+        assert_eq!(field(&answer, "connection"), Some("close"), "{end:?}: {answer}");
+    }
+    assert_eq!(counted.whole.load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn trailers_have_limits() {
+    let (gateway, counted) = Counted::behind_a_gateway().await;
+    let many = |fields: usize| (0..fields).map(|n| format!("x-{n}: y\r\n")).collect::<String>();
+    let large = |bytes: usize| format!("x-a: {}\r\n", "y".repeat(bytes));
+    for trailers in [many(129), many(130), large(20_000), large(100_000), large(16_000) + &large(1_000)] {
+        let end = format!("0\r\n{trailers}\r\n");
+        check_problem(&raw(gateway.address, format!("{UPLOAD}{end}")).await, 431, "header_fields_too_large");
+        check_problem(&counted.late(&gateway, &end).await, 431, "header_fields_too_large");
+    }
+    assert_eq!(counted.whole.load(SeqCst), 0);
+    for trailers in [many(128), large(16_000)] {
+        let upload = UPLOAD.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+        assert_eq!(status(&raw(gateway.address, format!("{upload}0\r\n{trailers}\r\n")).await), 200);
+    }
+    assert_eq!(counted.whole.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_length_beyond_all_bodies_is_a_body_too_large() {
+    let (target, heard) = echo().await;
+    let gateway = Gateway::start(forward_all(target));
+    for length in [1 << 63, u64::MAX - 2, u64::MAX - 1, u64::MAX] {
+        let length = format!("content-length: {length}");
+        check_problem(&ask(gateway.address, "POST /", &[&length], "").await, 413, "content_too_large");
+    }
+    assert_eq!(heard.count(), 0);
 }
 
 /// An answer may come before the body has: what then comes of it is not taken for a head.

@@ -382,7 +382,8 @@ impl Account {
             true => beyond - item.release_free,
             false => self.books().surplus.min(beyond).saturating_sub(item.release_free),
         };
-        let before = self.books.iter().flat_map(|it| it.before.iter().cloned()).filter(|_| !is_permits(limit));
+        let is_kept = is_permits(limit) || mutants::is(Mutant::OldLeasesKept);
+        let before = self.books.iter().flat_map(|it| it.before.iter().cloned()).filter(|_| !is_kept);
         let leases: Vec<_> = std::iter::once(self.lease.clone()).chain(before).collect();
         let mut left = from_used;
         for lease in leases {

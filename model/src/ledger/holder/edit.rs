@@ -1,11 +1,16 @@
-//! A limit's window or hold was edited: a holder's leases go on with the new one, and with what was used under the old.
+//! A limit's window or hold was edited, or what it does without a quorum: a holder's leases go on with the new one, and
+//! with what was used under the old.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{Account, Holder, small};
-use crate::ledger::{
-    Lease, Limit,
-    command::{Key, Kind, LimitId},
+use crate::{
+    ledger::{
+        Lease, Limit,
+        command::{Key, Kind, LimitId},
+        lease::Terms,
+    },
+    mutants::{self, Mutant},
 };
 
 /// How many earlier windows of a key may have slots in use; of older ones they come back when the session ends.
@@ -14,14 +19,14 @@ const BEFORE_MAX: usize = 64;
 impl Holder {
     /// Leases whose terms are those of an earlier definition give way to new ones.
     pub(super) fn renew_terms(&mut self, now_us: u64) {
-        let edited = |(id, window_us): (LimitId, u64)| {
-            let limit = self.ledger.limit(id).filter(|it| it.has_slots() && it.window_us() != window_us)?;
-            Some((id, limit.clone()))
-        };
-        let known = self.terms.iter().map(|(id, terms)| (*id, terms.window_us));
-        let edited: BTreeMap<LimitId, Arc<Limit>> = known.filter_map(edited).collect();
-        for (id, limit) in edited {
+        let known: Vec<(LimitId, Arc<Terms>)> = self.terms.iter().map(|(id, terms)| (*id, terms.clone())).collect();
+        for (id, known) in known {
+            let Some(limit) = self.ledger.limit(id).cloned() else { continue };
             let terms = self.terms_of(&limit);
+            let is_unheard = mutants::is(Mutant::OnNoQuorumUnheard) && terms.window_us == known.window_us;
+            if Arc::ptr_eq(&terms, &known) || is_unheard {
+                continue;
+            }
             if let Some(flight) = &mut self.flight {
                 flight.forget_reserves(id);
             }
@@ -32,6 +37,10 @@ impl Holder {
                 if let Some(account) = self.accounts.of_mut(&key) {
                     account.empty_reserve(now_us);
                     let books = account.books();
+                    if mutants::is(Mutant::UsedUnderTheOldFree) {
+                        old.retire();
+                        fresh.grant(old.release_used(small(u64::MAX), now_us).iter().map(|it| it.count).sum(), now_us);
+                    }
                     books.before.push(old);
                     books.demand = books.demand.over(limit.window_us());
                     books.told_demand = 0;
@@ -50,13 +59,18 @@ impl Account {
         let Some(books) = &mut self.books else { return };
         let before = std::mem::take(&mut books.before);
         for old in &before {
-            old.give_way(&self.lease);
+            old.give_way(&self.lease, limit.budget());
             self.lease.grant(old.release_free(small(u64::MAX), now_us), now_us);
             let longer_us = self.lease.window_us().saturating_sub(old.window_us());
-            if longer_us == 0 || matches!(limit.rule.kind, Kind::Concurrency { .. }) {
+            // What was told as certain is kept to where it was used.
+            let is_certain = old.terms().is_certain && !self.lease.terms().is_certain;
+            if longer_us == 0 || is_certain || matches!(limit.rule.kind, Kind::Concurrency { .. }) {
                 continue;
             }
-            let by_us = self.lease.terms().rest.us().saturating_sub(old.terms().rest.us());
+            let by_us = match mutants::is(Mutant::MovedAsTheyRest) {
+                true => 0,
+                false => self.lease.terms().rest.us().saturating_sub(old.terms().rest.us()),
+            };
             for it in old.release_used(small(u64::MAX), now_us) {
                 // It is well within the longer window.
                 if !self.lease.grant_at(it.count, it.reusable_at_us + by_us, now_us) {
@@ -72,9 +86,25 @@ impl Account {
         books.before.drain(..beyond);
     }
 
+    /// Lent for later than the lease's ring reaches: an earlier lease has it until then.
+    #[cold]
+    pub(super) fn add_beyond(&mut self, count: u32, at_us: u64, now_us: u64) {
+        let mut before = self.books.iter().flat_map(|it| &it.before);
+        if before.any(|old| old.grant_at(count, at_us, now_us)) {
+            return;
+        }
+        let reaching = self.lease.reaching(at_us.saturating_sub(now_us));
+        let _ = reaching.grant_at(count, at_us, now_us);
+        self.books().before.push(Arc::new(reaching));
+    }
+
     /// At once out of use, and given back with the next batch.
     pub(super) fn withdraw(&mut self, keep: u64, now_us: u64) {
-        let out = self.lease.release_free(small(self.slots.saturating_sub(keep)), now_us);
+        let count = small(self.slots.saturating_sub(keep));
+        let out = match mutants::is(Mutant::WithdrawnInUse) {
+            true => count.min(small(self.lease.free_count(now_us))),
+            false => self.lease.release_free(count, now_us),
+        };
         self.slots -= u64::from(out);
         self.books().withdrawn += u64::from(out);
     }

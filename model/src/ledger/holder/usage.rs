@@ -28,11 +28,13 @@ impl Holder {
 
 impl Account {
     fn forgive(&mut self, now_us: u64) {
+        // Of what is kept for a time without a quorum nothing rests either: it is put aside anew.
+        self.empty_reserve(now_us);
         let before = self.books.iter().flat_map(|it| &it.before).cloned();
         let leases: Vec<_> = before.chain([self.lease.clone()]).collect();
         let used = leases.iter().flat_map(|it| it.release_used(small(self.slots), now_us));
         let count: u64 = used.map(|it| u64::from(it.count)).sum();
-        self.lease.owe_less(u64::MAX);
+        leases.iter().for_each(|it| it.owe_less(u64::MAX));
         self.lease.grant(small(count), now_us);
         self.shrunk = false;
     }

@@ -68,9 +68,40 @@ impl Debt {
                 continue;
             }
             if !take(part as u32) {
-                self.0.fetch_add(part, Ordering::AcqRel);
+                // Whoever was faster may have moved the rest of it to another lease, and this word is of no epoch then.
+                self.add(epoch, part, u64::MAX);
                 return left;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker stops between its claim and its take; meanwhile the lease has given way.
+    #[test]
+    fn what_could_not_be_paid_is_owed_whatever_came_in_between() {
+        let debt = Debt::default();
+        debt.add(7, 50, 100);
+        let moved = std::cell::Cell::new(0);
+        let gives_way = |_| {
+            moved.set(debt.take(7));
+            false
+        };
+        assert_eq!(debt.pay(7, || 30, gives_way), 50);
+        assert_eq!((moved.get(), debt.left(7)), (20, 30));
+    }
+
+    #[test]
+    fn what_is_owed_is_capped_and_of_another_epoch_is_none() {
+        let debt = Debt::default();
+        debt.add(1, 90, 100);
+        debt.add(1, 90, 100);
+        assert_eq!(debt.left(1), 100);
+        debt.reduce(2, 50);
+        assert_eq!((debt.left(1), debt.left(2)), (100, 0));
+        assert_eq!(debt.pay(1, || 60, |part| part == 60), 40);
     }
 }

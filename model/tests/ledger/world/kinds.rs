@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quorumgate_model::{
     ledger::{
         bucket::Taken,
-        command::{Kind, LedgerCommand},
+        command::{Kind, LedgerCommand, Mode, NoQuorum},
         lease::Lease,
         time::LogClock,
     },
@@ -176,6 +176,8 @@ impl World {
             Kind::Calendar { .. } => (limit, self.plan.window_us),
             _ => (limit, kept.window_us()),
         };
+        self.exact = kept.rule.mode == Mode::Exact;
+        self.reserve = kept.rule.on_no_quorum == NoQuorum::Reserve;
         self.edited_us = self.now_us;
         self.kept_window_us = self.window_us;
         self.budgets.push(crate::audit::Budget { from_us: self.now_us, budget: limit });

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use quorumgate_model::ledger::{
     RESERVE_US,
-    command::{Effect, LedgerCommand, Rule},
+    command::{Effect, LedgerCommand, Mode, NoQuorum, Rule},
 };
 
 use super::World;
-use crate::{audit::Extra, plan::S};
+use crate::{
+    audit::Extra,
+    plan::{Fault, S},
+};
 
 pub(super) enum Said {
     Command(LedgerCommand),
@@ -37,6 +40,23 @@ impl World {
         self.flush_soon();
     }
 
+    /// The limit as it was edited last.
+    pub(super) fn rule(&self) -> Rule {
+        Rule {
+            name: "limit".parse().expect("it is a name"),
+            kind: self.kind(),
+            mode: if self.exact { Mode::Exact } else { Mode::Leased },
+            on_no_quorum: if self.reserve { NoQuorum::Reserve } else { NoQuorum::Deny },
+        }
+    }
+
+    pub(super) fn edit(&mut self) {
+        match self.plan.keeps_counters {
+            true => self.say(Said::Edit(self.rule())),
+            false => self.say(LedgerCommand::DefineLimit(self.rule()).into()),
+        }
+    }
+
     /// None: it was refused, and left no trace.
     pub(super) fn apply(&mut self, stamp: u64, said: &Said) -> Option<Arc<[Effect]>> {
         match said {
@@ -58,7 +78,8 @@ impl World {
     /// A node that is cut off hears of nothing until its session is over: what it spends until then is between what was
     /// spent before a reset and what is spent after it.
     fn allow_extra(&mut self, said: &Said) {
-        let unheard_us = S + if self.plan.reserve { RESERVE_US } else { self.plan.session_us };
+        let reserves = self.plan.reserve || self.plan.faults.iter().any(|(_, it)| matches!(it, Fault::EditMode { .. }));
+        let unheard_us = S + if reserves { RESERVE_US } else { self.plan.session_us };
         let most = self.budgets.iter().map(|it| it.budget).max().unwrap_or(0);
         let bonuses: u64 = self.extras.iter().map(|it| it.amount).sum();
         self.extras.push(match said {

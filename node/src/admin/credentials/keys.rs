@@ -16,7 +16,7 @@ use quorumgate_model::{
     state::{BATCH_MAX, State},
 };
 use quorumgate_proto::admin::v1::{self as admin, CreateKeyResponse, WriteResponse, key_server::Key, new_key::Given};
-use quorumgate_proxy::identity::keys::{key_hash, user_hash};
+use quorumgate_proxy::identity::keys::{KEY_BYTES_MAX, is_of_basic, key_hash, user_hash};
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
@@ -33,7 +33,7 @@ const BASIC_BATCH_MAX: usize = 32;
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const OVERLAP_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// The shortest text of a key that may be brought along, and the longest.
-const TEXT_BYTES: std::ops::RangeInclusive<usize> = 16..=512;
+const TEXT_BYTES: std::ops::RangeInclusive<usize> = 16..=KEY_BYTES_MAX;
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1_024;
 
 /// A credential to be proposed, and the secret to be shown.
@@ -288,6 +288,15 @@ fn basic(
     if !PASSWORD_BYTES.contains(&user.password.len()) {
         let found = format!("{} bytes", user.password.len());
         return Err(Invalid::field("basic.password").found(found).allowed("8 to 1024 bytes"));
+    }
+    // The state takes them: users that are there already stay, though nobody can be one of them.
+    if !is_of_basic(user.username.as_bytes()) {
+        let found = format!("{:?}", user.username);
+        return Err(Invalid::field("basic.username").found(found).allowed("no control characters (RFC 7617)"));
+    }
+    if !is_of_basic(user.password.as_bytes()) {
+        let invalid = Invalid::field("basic.password").found("a control character");
+        return Err(invalid.allowed("none (RFC 7617)"));
     }
     let mut hasher = blake3::Hasher::new_derive_key("quorumgate 2026 salt of a Basic user");
     hasher.update(pepper).update(request_id.as_bytes()).update(&(n as u64).to_le_bytes());

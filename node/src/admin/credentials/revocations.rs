@@ -128,19 +128,16 @@ impl Revocation for Service {
         let (call, request) = taken(request)?;
         let state = self.looked_up(&call, request.stale).await?;
         let now_us = self.directory.now_us();
-        let (subject, selector) = match &request.what {
+        let (entries, key) = match &request.what {
             None => return Err(failure::bad_field("what", "found nothing; allowed: a token or a selector")),
-            Some(admin::check_token_request::What::Token(text)) => (token::subject(text, &self.directory), None),
+            Some(admin::check_token_request::What::Token(text)) => {
+                let inspected = token::look(text, &self.directory);
+                (token::entries(&inspected, &self.directory, now_us), inspected.key)
+            }
             Some(admin::check_token_request::What::Selector(it)) => {
                 let selector = selectors::from_message(it).map_err(|invalid| failure::invalid(&invalid))?;
-                (Default::default(), Some(selector))
+                (self.directory.revoked.entry(&selector, now_us).into_iter().collect(), None)
             }
-        };
-        let mut entries = self.directory.revoked.entries_of(&subject, now_us);
-        entries.extend(selector.and_then(|it| self.directory.revoked.entry(&it, now_us)));
-        let key = match &request.what {
-            Some(admin::check_token_request::What::Token(text)) => self.directory.keys.find(text),
-            _ => None,
         };
         let dead = key.as_ref().is_some_and(|key| !key.standing(now_us).is_good());
         Ok(Response::new(admin::CheckTokenResponse {
@@ -154,7 +151,7 @@ impl Revocation for Service {
     async fn inspect_token(&self, request: Request<admin::InspectTokenRequest>) -> Answer<admin::InspectTokenResponse> {
         let (call, request) = taken(request)?;
         let state = self.looked_up(&call, request.stale).await?;
-        let inspected = token::inspect(&request.token, &state, &self.directory);
+        let inspected = token::inspect(&request.token, &self.directory);
         Ok(Response::new(admin::InspectTokenResponse { header: Some(self.desk.header_at(&state)), ..inspected }))
     }
 }

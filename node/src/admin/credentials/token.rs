@@ -1,127 +1,177 @@
-//! What a text that a client would send says, without any verification: for operators who ask what would decide.
+//! What a text that a client would send says, and what the proxy would answer to it: the proxy's own reading, in words
+//! for operators.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use quorumgate_model::{
-    resource::{Auth, AuthKind, JwtAuth, Key, Kind, Resource, Resources},
-    state::State,
+    resource::{Key, Kind, Name},
+    revocation::Revocation,
     units::Span,
 };
 use quorumgate_proto::admin::v1::{self as admin, inspect_token_response::Finding};
-use quorumgate_proxy::identity::{RevocationSubject, TokenMarks, directory::Directory, twin::twin_sha256};
-use serde_json::{Map, Value};
+use quorumgate_proxy::identity::{
+    Claims,
+    directory::Directory,
+    inspected::{Inspected, Opinion, Said, Signature},
+    jwt::Times,
+};
+use serde_json::Value;
 
-use super::{of_kind, reports};
-use crate::pki;
+use super::reports;
 
-type Claims = Map<String, Value>;
-
-struct Jwt {
-    header: Claims,
-    claims: Claims,
+/// As the proxy's tables are now.
+pub fn look(text: &str, directory: &Directory) -> Inspected {
+    Inspected::of(directory, text, now_s())
 }
 
-/// Everything by which the token or the key could be revoked, taken at its word.
-pub fn subject(text: &str, directory: &Directory) -> RevocationSubject {
-    let key = directory.keys.find(text);
-    let jwt = parse(text);
-    let consumer_claim = |jwt: &Jwt| {
-        let facts = directory.facts();
-        let named = jwt_auths(&facts.resources, jwt).find_map(|(_, auth)| auth.consumer_claim.clone())?;
-        jwt.claims.get(&named)?.as_str()?.parse().ok()
-    };
-    RevocationSubject {
-        consumer: key.as_ref().map(|key| key.consumer.clone()).or_else(|| jwt.as_ref().and_then(consumer_claim)),
-        credential: key.map(|key| key.id.to_string().into()),
-        token: Some(marks(text, jwt.as_ref()).into()),
-        certificate: None,
+/// All entries that requests with it could be refused by, each once.
+pub fn entries(inspected: &Inspected, directory: &Directory, now_us: u64) -> Vec<Arc<Revocation>> {
+    let mut entries: Vec<Arc<Revocation>> = Vec::new();
+    for subject in inspected.subjects() {
+        for entry in directory.revoked.entries_of(&subject, now_us) {
+            if !entries.iter().any(|it| it.selector == entry.selector) {
+                entries.push(entry);
+            }
+        }
     }
+    entries
 }
 
-pub fn inspect(text: &str, state: &State, directory: &Directory) -> admin::InspectTokenResponse {
+pub fn inspect(text: &str, directory: &Directory) -> admin::InspectTokenResponse {
     let now_us = directory.now_us();
-    let subject = subject(text, directory);
-    let entries = directory.revoked.entries_of(&subject, now_us);
-    let key = directory.keys.find(text);
-    let jwt = parse(text);
+    let inspected = look(text, directory);
+    let entries = entries(&inspected, directory, now_us);
     let mut findings = Vec::new();
     let mut say = |check: &str, good: bool, detail: String| {
         findings.push(Finding { check: check.to_owned(), good, detail });
     };
-    let kind = match (&jwt, &key) {
-        (_, Some(_)) => "api_key",
-        (Some(_), None) => "jwt",
-        (None, None) => "unknown",
-    };
-    match (&key, &jwt) {
+    let kind = match (&inspected.key, &inspected.said) {
         (Some(key), _) => {
             let standing = key.standing(now_us);
             say("form", true, format!("a key of {}", key.consumer));
             say("expiry", standing.is_good(), format!("it is {}", standing.word()));
+            "api_key"
         }
-        (None, Some(jwt)) => jwt_findings(jwt, state, &mut say),
-        (None, None) => say("form", false, "neither a key that is known nor a JWT".into()),
-    }
+        (None, Some(said)) => {
+            of_jwt(said, &inspected.opinions, &mut say);
+            "jwt"
+        }
+        (None, None) => {
+            say("form", false, "neither a key that is known nor a JWT".into());
+            "unknown"
+        }
+    };
     match entries.first() {
         Some(entry) => say("revocation", false, format!("revoked by {}", entry.selector)),
         None => say("revocation", true, "no entry holds for it".into()),
     }
-    if let Some(consumer) = &subject.consumer {
-        let key = Key { kind: Kind::Consumer, name: consumer.clone() };
-        let known = state.resources.contains_key(&key);
+    let facts = directory.facts();
+    let consumers: BTreeSet<Name> = inspected.subjects().into_iter().filter_map(|it| it.consumer).collect();
+    for name in consumers {
+        let key = Key { kind: Kind::Consumer, name };
+        let known = facts.resources.contains_key(&key);
         say("consumer", known, format!("{key} {}", if known { "exists" } else { "does not exist" }));
     }
-    let json = |part: &Claims| Value::Object(part.clone()).to_string();
+    let json = |part: Option<&Claims>| part.map(|it| Value::Object(it.clone()).to_string()).unwrap_or_default();
+    let said = inspected.said.as_ref();
+    let of_issuer = inspected.opinions.iter().filter(|it| it.is_of_issuer);
     admin::InspectTokenResponse {
         header: None,
         kind: kind.to_owned(),
-        jwt_header: jwt.as_ref().map(|jwt| json(&jwt.header)).unwrap_or_default(),
-        claims: jwt.as_ref().map(|jwt| json(&jwt.claims)).unwrap_or_default(),
-        auths: match &jwt {
-            Some(jwt) => jwt_auths(&state.resources, jwt).map(|(auth, _)| auth.name.to_string()).collect(),
-            None => Vec::new(),
-        },
+        jwt_header: json(said.and_then(|it| it.header.as_ref())),
+        claims: json(said.and_then(|it| it.claims.as_ref())),
+        auths: of_issuer.map(|it| it.auth.to_string()).collect(),
         findings,
         entries: entries.iter().map(|it| reports::revocation(it, now_us)).collect(),
-        key: key.map(|key| reports::key(&key, now_us)),
+        key: inspected.key.as_ref().map(|key| reports::key(key, now_us)),
     }
 }
 
-fn jwt_findings(jwt: &Jwt, state: &State, say: &mut impl FnMut(&str, bool, String)) {
-    let text = |map: &Claims, name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
-    say("form", true, "a JWT; its signature is not verified here".into());
-    let issuer = text(&jwt.claims, "iss");
-    let auths: Vec<_> = jwt_auths(&state.resources, jwt).collect();
-    let names: Vec<_> = auths.iter().map(|(auth, _)| auth.name.to_string()).collect();
-    match (&issuer, names.is_empty()) {
-        (None, _) => say("issuer", false, "it has no iss".into()),
+fn of_jwt(said: &Said, opinions: &[Opinion], say: &mut impl FnMut(&str, bool, String)) {
+    const UNREADABLE: &str = "cannot be read: base64url without padding, of a JSON object that has each name once";
+    match (&said.header, &said.claims) {
+        (None, _) => say("form", false, format!("a JWT whose header {UNREADABLE}")),
+        (_, None) => say("form", false, format!("a JWT whose payload {UNREADABLE}")),
+        _ => say("form", true, "a JWT".into()),
+    }
+    let of_issuer: Vec<&Opinion> = opinions.iter().filter(|it| it.is_of_issuer).collect();
+    let names: Vec<&str> = of_issuer.iter().map(|it| &*it.auth).collect();
+    match (said.issuer(), names.is_empty()) {
+        (None, _) => say("issuer", false, "it has no iss that can be read".into()),
         (Some(issuer), true) => say("issuer", false, format!("no auth has the issuer {issuer}")),
         (Some(issuer), false) => say("issuer", true, format!("{issuer}: {}", names.join(", "))),
     }
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let expires = jwt.claims.get("exp").and_then(Value::as_u64);
-    match expires {
-        None => say("expiry", false, "it has no exp".into()),
-        Some(at) if at <= now_s => say("expiry", false, format!("it expired {} s ago", now_s - at)),
-        Some(at) => say("expiry", true, format!("it expires in {} s", at - now_s)),
+    let times = said.claims.as_ref().map(Times::read);
+    if let Some(times) = &times {
+        let (good, detail) = match times {
+            Ok(times) => expiry(times.expires, &of_issuer),
+            Err(failure) => (false, failure.to_string()),
+        };
+        say("expiry", good, detail);
     }
-    let algorithm = text(&jwt.header, "alg").unwrap_or_default();
-    for (auth, rules) in auths {
-        let takes = rules.algorithms.iter().any(|it| it.word() == algorithm);
-        say("algorithm", takes, format!("{}: {algorithm:?}", auth.name));
-        let left = expires.unwrap_or_default().saturating_sub(now_s);
-        let longest = rules.max_lifetime.0.as_secs() + rules.skew.0.as_secs();
-        if expires.is_some() && left > longest {
-            say(
-                "lifetime",
-                false,
-                format!("{}: {left} s left, max_lifetime is {}", auth.name, Span(rules.max_lifetime.0)),
-            );
-        }
-        let audience = audiences(&jwt.claims);
-        let meets = rules.audience.iter().any(|it| audience.contains(&it.as_str()));
-        say("audience", meets, format!("{}: the token has {audience:?}", auth.name));
+    for opinion in &of_issuer {
+        facts(said, times.and_then(Result::ok), opinion, say);
     }
+    for opinion in opinions {
+        let (good, detail) = answer(opinion);
+        say("answer", good, format!("{}: {detail}", opinion.auth));
+    }
+}
+
+fn expiry(at: u64, of_issuer: &[&Opinion]) -> (bool, String) {
+    let now_s = now_s();
+    let in_skew = of_issuer.iter().any(|it| !it.plan.has_expired(at, now_s));
+    match at.checked_sub(now_s).filter(|left| *left > 0) {
+        Some(left) => (true, format!("it expires in {left} s")),
+        None if in_skew => (true, format!("it expired {} s ago, within the skew", now_s - at)),
+        None => (false, format!("it expired {} s ago", now_s - at)),
+    }
+}
+
+/// What an auth of the token's issuer finds, one by one: the first that is bad is what it answers with.
+fn facts(said: &Said, times: Option<Times>, opinion: &Opinion, say: &mut impl FnMut(&str, bool, String)) {
+    let (auth, plan) = (&opinion.auth, &opinion.plan);
+    if let Some(header) = &said.header {
+        let algorithm = header.get("alg").and_then(Value::as_str).unwrap_or_default();
+        say("algorithm", plan.algorithm(header).is_some(), format!("{auth}: {algorithm:?}"));
+    }
+    let now_s = now_s();
+    if let Some(times) = times.filter(|it| plan.outlived_by(it.expires, now_s)) {
+        let left = times.expires.saturating_sub(now_s);
+        say("lifetime", false, format!("{auth}: {left} s left, max_lifetime is {}", Span::secs(plan.max_lifetime_s)));
+    }
+    if let Some(claims) = &said.claims {
+        say("audience", plan.is_for(claims), format!("{auth}: the token has {:?}", audiences(claims)));
+    }
+    let (good, detail) = match &opinion.signature {
+        Signature::Good(Some(kid)) => (true, format!("of the issuer's key {kid:?}")),
+        Signature::Good(None) => (true, "of a key of the issuer".into()),
+        Signature::Bad => (false, "of no key of the issuer".into()),
+        Signature::Unverified(failure) => (false, format!("not verified: {failure}")),
+    };
+    say("signature", good, format!("{auth}: {detail}"));
+}
+
+/// To a request that shows nothing but the token.
+fn answer(opinion: &Opinion) -> (bool, String) {
+    let Some(refusal) = opinion.refusal else {
+        let whom = match &opinion.subject.consumer {
+            Some(name) => format!("taken, as consumer/{name}"),
+            None => "taken, as no consumer".into(),
+        };
+        let bound = if opinion.is_bound { ", with its client certificate alone" } else { "" };
+        return (true, format!("{whom}{bound}"));
+    };
+    let beside = match opinion.beside {
+        None => String::new(),
+        Some(Ok(())) => "; header and claims are good".into(),
+        Some(Err(beside)) => format!("; with a key {beside}"),
+    };
+    (false, format!("{refusal}{beside}"))
 }
 
 fn audiences(claims: &Claims) -> Vec<&str> {
@@ -132,45 +182,7 @@ fn audiences(claims: &Claims) -> Vec<&str> {
     }
 }
 
-/// The auths whose issuer the token names.
-fn jwt_auths<'r>(resources: &'r Resources, jwt: &Jwt) -> impl Iterator<Item = (&'r Auth, &'r JwtAuth)> {
-    let issuer = jwt.claims.get("iss").and_then(Value::as_str).unwrap_or_default().to_owned();
-    of_kind(resources, Kind::Auth).filter_map(move |resource| match resource {
-        Resource::Auth(auth) => match &auth.kind {
-            AuthKind::Jwt(jwt) if jwt.issuer == issuer => Some((&**auth, jwt)),
-            _ => None,
-        },
-        _ => None,
-    })
-}
-
-fn marks(text: &str, jwt: Option<&Jwt>) -> TokenMarks {
-    let sha256 = pki::sha256(text.as_bytes());
-    let twin_sha256 = twin_sha256(text);
-    let Some(Jwt { header, claims }) = jwt else { return TokenMarks { sha256, ..TokenMarks::default() } };
-    let word = |map: &Claims, name: &str| map.get(name).and_then(Value::as_str).map(Box::<str>::from);
-    TokenMarks {
-        sha256,
-        twin_sha256,
-        issuer: word(claims, "iss"),
-        subject: word(claims, "sub"),
-        jti: word(claims, "jti"),
-        sid: word(claims, "sid"),
-        client: word(claims, "client_id").or_else(|| word(claims, "azp")),
-        kid: word(header, "kid"),
-        issued_at: claims.get("iat").and_then(|at| at.as_u64().or_else(|| at.as_f64().map(|at| at as u64))),
-    }
-}
-
-fn parse(text: &str) -> Option<Jwt> {
-    let mut parts = text.split('.');
-    let (header, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    let object = |part: &str| {
-        let bytes = data_encoding::BASE64URL_NOPAD.decode(part.as_bytes()).ok()?;
-        serde_json::from_slice::<Claims>(&bytes).ok()
-    };
-    Some(Jwt { header: object(header)?, claims: object(claims)? })
+/// Seconds since 1970, as the proxy reads the clock.
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

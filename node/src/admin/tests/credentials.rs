@@ -1,6 +1,11 @@
 //! Keys and revocations over the API: what comes back, what is refused, and what the proxy's tables say after.
 
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
 use quorumgate_proto::admin::v1::{self as admin, new_key::Given, selector::By};
+use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -151,6 +156,33 @@ async fn the_password_of_a_basic_user_is_nowhere() {
 }
 
 #[tokio::test]
+async fn nobody_is_made_who_cannot_show_what_he_is() {
+    let fixture = with_consumer().await;
+    let mut keys = fixture.local().await.keys();
+    let basic = |username: &str, password: &str| {
+        let user = admin::BasicUser { username: username.into(), password: password.into() };
+        create(admin::NewKey { given: Some(Given::Basic(user)), ..key("acme") })
+    };
+    for (username, password, field) in [
+        ("a\tb", "correct horse", "key.basic.username"),
+        ("a\0", "correct horse", "key.basic.username"),
+        ("ann", "correct\u{7f}horse", "key.basic.password"),
+    ] {
+        let refused = keys.create_key(basic(username, password)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{username:?}");
+        assert_eq!(refused.get_error_details().bad_request().unwrap().field_violations[0].field, field);
+    }
+    assert_eq!(fixture.consensus.state().credentials.len(), 0);
+    keys.create_key(basic("ünï", "größer als")).await.unwrap();
+    // The longest key that may be brought is one that a request may show.
+    let longest = "k".repeat(quorumgate_proxy::identity::keys::KEY_BYTES_MAX);
+    let text = |text: String| create(admin::NewKey { given: Some(Given::Text(text)), ..key("acme") });
+    let refused = keys.create_key(text(format!("{longest}k"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    keys.create_key(text(longest)).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_revoked_is_in_the_tables_when_the_call_returns() {
     let fixture = with_consumer().await;
     let mut revocations = fixture.local().await.revocations();
@@ -205,6 +237,101 @@ async fn what_is_revoked_is_in_the_tables_when_the_call_returns() {
         }
     }
     assert_eq!(seen, 32);
+}
+
+/// Signed by ES256, with the key that the JWKS beside it calls k1.
+struct Issuer {
+    pair: EcdsaKeyPair,
+    jwks: String,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+        let [x, y] = [x, y].map(|it| data_encoding::BASE64URL_NOPAD.encode(it));
+        let key = json!({ "kty": "EC", "crv": "P-256", "kid": "k1", "x": x, "y": y });
+        Self { jwks: json!({ "keys": [key] }).to_string(), pair }
+    }
+
+    fn token(&self, header: &Value, changed: &[(&str, Value)]) -> String {
+        let now_s = crate::publish::wall_ms() / 1_000;
+        let mut claims = json!({ "iss": "https://idp.test", "aud": "orders", "exp": now_s + 300, "iat": now_s,
+            "app": { "name": "acme" } });
+        changed.iter().for_each(|(name, value)| claims[*name] = value.clone());
+        let text = format!("{}.{}", encoded(&header.to_string()), encoded(&claims.to_string()));
+        let signature = self.pair.sign(&SystemRandom::new(), text.as_bytes()).unwrap();
+        format!("{text}.{}", data_encoding::BASE64URL_NOPAD.encode(signature.as_ref()))
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_read_as_the_proxy_reads_it() {
+    let fixture = with_consumer().await;
+    let issuer = Issuer::new();
+    let jwt = admin::JwtAuth {
+        issuer: "https://idp.test".into(),
+        audience: vec!["orders".into()],
+        consumer_claim: "app.name".into(),
+        keys: Some(admin::jwt_auth::Keys::JwksInline(issuer.jwks.clone())),
+        ..Default::default()
+    };
+    let auth = admin::Auth { name: "idp".into(), kind: Some(admin::auth::Kind::Jwt(jwt)), ..Default::default() };
+    let config = Some(admin::ConfigSet { auth: vec![auth], ..Default::default() });
+    let applied = fixture.local().await.apply(admin::ApplyConfigRequest { config, ..Default::default() }).await;
+    applied.unwrap();
+    let mut revocations = fixture.local().await.revocations();
+    let header = json!({ "alg": "ES256", "kid": "k1" });
+    let now_s = crate::publish::wall_ms() / 1_000;
+    let stranger = Issuer::new();
+    for (token, bad) in [
+        (issuer.token(&header, &[]), None),
+        (issuer.token(&header, &[("exp", json!(now_s - 10))]), None),
+        (issuer.token(&header, &[("exp", json!(now_s as f64 + 100.5))]), None),
+        (
+            issuer.token(&header, &[("nbf", json!(now_s + 300))]),
+            Some("idp: 401 credentials_invalid: the token is not yet valid"),
+        ),
+        (
+            issuer.token(&header, &[("app", Value::Null)]),
+            Some("idp: 401 credentials_invalid: the token names no consumer"),
+        ),
+        (
+            issuer.token(&json!({ "alg": "ES256", "kid": "k2" }), &[("nbf", json!(now_s + 300))]),
+            Some(
+                "idp: 401 credentials_invalid: no key of the issuer has the token's key id; \
+                 with a key 401 credentials_invalid: the token is not yet valid",
+            ),
+        ),
+        (stranger.token(&header, &[]), Some("idp: 401 signature_invalid: the signature does not match")),
+    ] {
+        let request = admin::InspectTokenRequest { token, stale: false };
+        let inspected = revocations.inspect_token(request).await.unwrap().into_inner();
+        assert_eq!(inspected.auths, ["idp"]);
+        let found: Vec<_> = inspected.findings.iter().filter(|it| !it.good).collect();
+        assert_eq!(found.is_empty(), bad.is_none(), "{found:?}");
+        let answer = inspected.findings.iter().find(|it| it.check == "answer").unwrap();
+        assert_eq!(answer.detail, bad.unwrap_or("idp: taken, as consumer/acme"));
+    }
+
+    // By the key that has signed it, though it names none; and by the consumer that a path of claims names.
+    let token = issuer.token(&json!({ "alg": "ES256" }), &[]);
+    assert!(!revocations.check_token(check(&token)).await.unwrap().into_inner().revoked);
+    for by in [By::Kid("k1".into()), By::Consumer("acme".into())] {
+        let revocation = Some(admin::NewRevocation { selector: selector(by), ..Default::default() });
+        let revoke = admin::RevokeTokenRequest { revocation, ..Default::default() };
+        revocations.revoke_token(revoke).await.unwrap();
+        let checked = revocations.check_token(check(&token)).await.unwrap().into_inner();
+        assert!(checked.revoked);
+        let request = admin::InspectTokenRequest { token: token.clone(), stale: false };
+        let inspected = revocations.inspect_token(request).await.unwrap().into_inner();
+        assert_eq!(inspected.entries.len(), checked.entries.len());
+        let answer = inspected.findings.iter().find(|it| it.check == "answer").unwrap();
+        assert_eq!(answer.detail, "idp: 401 token_revoked: the credential was revoked");
+    }
+    let by_both = revocations.check_token(check(&token)).await.unwrap().into_inner();
+    let texts: Vec<_> = by_both.entries.iter().map(|it| it.text.split('=').next().unwrap()).collect();
+    assert_eq!((texts.len(), texts.contains(&"kid"), texts.contains(&"consumer")), (2, true, true), "{texts:?}");
 }
 
 fn encoded(text: &str) -> String {

@@ -92,7 +92,7 @@ pub enum Token {
         #[arg(long)]
         stale: bool,
     },
-    /// Show what a token says and what would decide about it. Its signature is not verified.
+    /// Show what a token says, and what the asked node's proxy would answer to it.
     Inspect {
         /// The token or key; - reads standard input.
         token: String,

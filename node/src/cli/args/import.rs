@@ -60,6 +60,35 @@ pub struct ImportOpenapi {
     pub lossy: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// Whose configuration it is.
+    #[arg(long, value_name = "WHOSE")]
+    pub from: ConvertFrom,
+    /// YAML or JSON files, directories of them, or - for standard input; they are read as one configuration.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The file to write, which only its owner may read; standard output if left out.
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Exit 1, and write nothing, when something was not translated.
+    #[arg(long)]
+    pub strict: bool,
+    /// Who JSON Web Tokens are for, where the other gateway does not ask; may be repeated.
+    #[arg(long = "audience", value_name = "A")]
+    pub audience: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConvertFrom {
+    /// Declarative configuration of Kong, as deck writes it (_format_version 1.1, 2.1 or 3.0).
+    Kong,
+    /// apisix.yaml, or what the Admin API of APISIX answers.
+    Apisix,
+    /// Manifests of the Kubernetes Gateway API, with the services in them.
+    GatewayApi,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ContractVerb {
     /// Ask an upstream the examples of an OpenAPI document, and whether its answers are as the document says.

@@ -157,6 +157,8 @@ pub enum Command {
     /// Make a configuration file from another document.
     #[command(subcommand)]
     Import(ImportVerb),
+    /// Make a configuration file from the one of another gateway. What is not translated is told.
+    Convert(Convert),
     /// Contracts: whether an upstream keeps one.
     #[command(subcommand)]
     Contract(ContractVerb),

@@ -6,6 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::{Value as Json, json};
 use serde_saphyr::{Location, Spanned};
 
 /// The largest file.
@@ -119,6 +120,21 @@ impl Value {
 }
 
 impl Node {
+    /// What is written, without its places.
+    pub fn json(&self) -> Json {
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(it) => (*it).into(),
+            Value::Int(it) => (*it).into(),
+            Value::Float(it) => json!(it),
+            Value::Text(it) => Json::String(it.clone()),
+            Value::List(items) => items.iter().map(Self::json).collect(),
+            Value::Map(fields) => {
+                Json::Object(fields.iter().map(|(key, value)| (key.text.clone(), value.json())).collect())
+            }
+        }
+    }
+
     pub fn field(&self, name: &str) -> Option<(&Key, &Node)> {
         match &self.value {
             Value::Map(fields) => fields.iter().find(|(key, _)| key.text == name).map(|(key, node)| (key, node)),

@@ -1,44 +1,87 @@
-//! What clients of an older contract would notice of a newer one: requests that were taken and no longer are, and answers that
-//! may be what they were not.
+//! What clients of an older contract would notice of a newer one: requests that were taken and no longer are, answers that may be
+//! what they were not, and credentials that were not asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::document::members;
+use super::{document::members, security::Shown};
 
 /// How deep schemas are compared.
 const DEPTH_MAX: usize = 32;
 /// How many are told.
 const TOLD_MAX: usize = 200;
 
+/// How an operation is told of that there was.
+pub const GONE: &str = "the operation is gone";
+/// What stands in a text by itself.
+const SCALARS: [&str; 5] = ["string", "integer", "number", "boolean", "null"];
+
 /// Which way a schema may not become another: requests not narrower, answers not wider.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     Request,
+    /// Of a parameter, which is a text before it is anything else.
+    Text,
     Answer,
+}
+
+impl Way {
+    fn is_request(self) -> bool {
+        self != Self::Answer
+    }
+
+    /// Of the older schema: what does not say what it takes takes any text.
+    fn types(self, wide: &Map<String, Json>) -> Vec<&str> {
+        match types(wide) {
+            none if none.is_empty() && self == Self::Text => vec!["string"],
+            some => some,
+        }
+    }
+
+    fn takes(self, types: &[&str], it: &str) -> bool {
+        types.contains(&it)
+            || (it == "integer" && types.contains(&"number"))
+            || self == Self::Text && types.contains(&"string") && SCALARS.contains(&it)
+    }
+
+    fn is_among(self, values: &[Json], it: &Json) -> bool {
+        let text = |it: &Json| it.as_str().map_or_else(|| it.to_string(), str::to_owned);
+        values.contains(it) || self == Self::Text && values.iter().any(|other| text(other) == text(it))
+    }
+}
+
+/// Each in words.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Clients would break; empty: nothing does.
+    pub breaking: Vec<String>,
+    /// What a client that goes by the document should know, and bears if it was made with care.
+    pub notes: Vec<String>,
 }
 
 struct Changes<'c> {
     old: &'c Json,
     new: &'c Json,
     told: Vec<String>,
+    notes: Vec<String>,
     /// Pairs of references that are compared already.
     compared: BTreeSet<(String, String, Way)>,
 }
 
-/// Each in words; empty: nothing breaks. Both are contracts as policies have them.
-pub fn breaking(old: &Json, new: &Json) -> Vec<String> {
-    let mut changes = Changes { old, new, told: Vec::new(), compared: BTreeSet::new() };
+/// Both are contracts as policies have them, with who may ask.
+pub fn told(old: &Json, new: &Json) -> Told {
+    let mut changes = Changes { old, new, told: Vec::new(), notes: Vec::new(), compared: BTreeSet::new() };
     let (before, after) = (operations(old), operations(new));
     for (key, it) in before {
         match after.get(&key) {
-            None => changes.tell(&key, "the operation is gone"),
+            None => changes.tell(&key, GONE),
             Some(now) => changes.operation(&key, it, now),
         }
     }
     changes.told.truncate(TOLD_MAX);
-    changes.told
+    changes.notes.truncate(TOLD_MAX);
+    Told { breaking: changes.told, notes: changes.notes }
 }
 
 /// By method and path, whatever parameters are called.
@@ -64,6 +107,7 @@ impl<'c> Changes<'c> {
     }
 
     fn operation(&mut self, at: &str, old: &'c Json, new: &'c Json) {
+        self.credentials(at, old, new);
         let parameters = |it: &'c Json| -> BTreeMap<(String, String), &'c Json> {
             let list = it["parameters"].as_array().into_iter().flatten().filter(|it| it["in"] != "path");
             list.map(|it| ((it["in"].to_string(), it["name"].to_string().to_lowercase()), it)).collect()
@@ -81,12 +125,13 @@ impl<'c> Changes<'c> {
                 if (&was["style"], &was["explode"]) != (&now["style"], &now["explode"]) {
                     self.tell(&name, "the parameter is written in another way now");
                 }
-                self.schema(&name, was.get("schema"), now.get("schema"), Way::Request, 0);
+                let way = if now["style"] == "json" { Way::Request } else { Way::Text };
+                self.schema(&name, was.get("schema"), now.get("schema"), way, 0);
             }
         }
         for (was, now) in in_path(old).zip(in_path(new)) {
             let name = format!("{at} {}", now["name"].as_str().unwrap_or_default());
-            self.schema(&name, was.get("schema"), now.get("schema"), Way::Request, 0);
+            self.schema(&name, was.get("schema"), now.get("schema"), Way::Text, 0);
         }
         self.bodies(&format!("{at} body"), old.get("body"), new.get("body"));
         let answers = |it: &'c Json| -> BTreeMap<&'c str, &'c Json> {
@@ -98,10 +143,37 @@ impl<'c> Changes<'c> {
             let at = format!("{at} answer {status}");
             match after.get(status) {
                 None if status.starts_with('2') => self.tell(&at, "it is gone"),
-                None => {}
+                None => self.notes.push(format!("{at}: it is gone")),
                 Some(now) => self.contents(&at, was, now, Way::Answer),
             }
         }
+    }
+
+    /// Whoever had what was asked for has to have what is.
+    fn credentials(&mut self, at: &str, old: &Json, new: &Json) {
+        let asked = |it: &Json| -> Vec<Shown> {
+            let all: Vec<Shown> = serde_json::from_value(it["security"].clone()).unwrap_or_default();
+            if all.is_empty() || all.iter().any(Shown::is_empty) { vec![Shown::new()] } else { all }
+        };
+        let names = |it: &Shown| it.keys().cloned().collect::<Vec<_>>().join(" and ");
+        let (before, after) = (asked(old), asked(new));
+        let has = |had: &Shown, it: &Shown| {
+            it.iter().all(|(name, scopes)| had.get(name).is_some_and(|have| scopes.is_subset(have)))
+        };
+        let Some(had) = before.iter().find(|had| !after.iter().any(|it| has(had, it))) else { return };
+        let of_both = after.iter().find(|it| it.keys().all(|name| had.contains_key(name)));
+        let what = match of_both {
+            Some(it) => {
+                let missing = it.iter().flat_map(|(name, scopes)| scopes.difference(&had[name]));
+                format!("scopes are asked for now: {}", missing.cloned().collect::<Vec<_>>().join(", "))
+            }
+            None => {
+                let now = after.iter().map(names).collect::<Vec<_>>().join(" or ");
+                let was = if had.is_empty() { "none".to_owned() } else { names(had) };
+                format!("credentials are asked for now: {now}; before it was {was}")
+            }
+        };
+        self.tell(at, &what);
     }
 
     fn bodies(&mut self, at: &str, old: Option<&'c Json>, new: Option<&'c Json>) {
@@ -147,7 +219,7 @@ impl<'c> Changes<'c> {
                 let (Some(old), Some(new)) = (resolved(self.old, old), resolved(self.new, new)) else { return };
                 self.words(at, old, new, way, depth);
             }
-            (None, Some(_)) if way == Way::Request => self.tell(at, "it has a schema now, and had none"),
+            (None, Some(_)) if way.is_request() => self.tell(at, "it has a schema now, and had none"),
             (Some(_), None) if way == Way::Answer => self.tell(at, "it has no schema any more"),
             _ => {}
         }
@@ -155,15 +227,15 @@ impl<'c> Changes<'c> {
 
     fn words(&mut self, at: &str, old: &'c Map<String, Json>, new: &'c Map<String, Json>, way: Way, depth: usize) {
         // The side that promises more than the other would be: `narrow` may not ask for what `wide` does not.
-        let (wide, narrow) = if way == Way::Request { (old, new) } else { (new, old) };
-        let changed = if way == Way::Request { "is narrower now" } else { "is wider now" };
-        let (before, after) = (types(wide), types(narrow));
-        if !after.is_empty() && (before.is_empty() || !before.iter().all(|it| takes(&after, it))) {
+        let (wide, narrow) = if way.is_request() { (old, new) } else { (new, old) };
+        let changed = if way.is_request() { "is narrower now" } else { "is wider now" };
+        let (before, after) = (way.types(wide), types(narrow));
+        if !after.is_empty() && (before.is_empty() || !before.iter().all(|it| way.takes(&after, it))) {
             self.tell(at, &format!("type {changed}"));
         }
         let values = |it: &'c Map<String, Json>| it.get("enum").and_then(Json::as_array);
         if let Some(after) = values(narrow)
-            && values(wide).is_none_or(|before| before.iter().any(|it| !after.contains(it)))
+            && values(wide).is_none_or(|before| before.iter().any(|it| !way.is_among(after, it)))
         {
             self.tell(at, &format!("enum {changed}"));
         }
@@ -194,7 +266,7 @@ impl<'c> Changes<'c> {
             it.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect()
         };
         for name in required(narrow).difference(&required(wide)) {
-            let what = if way == Way::Request { "is required now" } else { "may be missing now" };
+            let what = if way.is_request() { "is required now" } else { "may be missing now" };
             self.tell(at, &format!("{name} {what}"));
         }
         self.inner(at, old, new, way, depth);
@@ -212,7 +284,7 @@ impl<'c> Changes<'c> {
                 None => {}
             }
         }
-        if way == Way::Request && is_closed(new) && !is_closed(old) {
+        if way.is_request() && is_closed(new) && !is_closed(old) {
             self.tell(at, "members that are not listed are refused now");
         }
         self.schema(&format!("{at} items"), old.get("items"), new.get("items"), way, depth + 1);
@@ -220,7 +292,7 @@ impl<'c> Changes<'c> {
             let list = |it: &'c Map<String, Json>| it.get(word).and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
             let (before, after) = (list(old), list(new));
             let lost = match (word, way) {
-                ("allOf", Way::Request) | ("anyOf" | "oneOf", Way::Answer) => after.len() > before.len(),
+                ("allOf", Way::Request | Way::Text) | ("anyOf" | "oneOf", Way::Answer) => after.len() > before.len(),
                 _ => after.len() < before.len(),
             };
             if lost && (word == "allOf" || !before.is_empty()) {
@@ -253,10 +325,6 @@ fn types(words: &Map<String, Json>) -> Vec<&str> {
     }
 }
 
-fn takes(types: &[&str], it: &str) -> bool {
-    types.contains(&it) || (it == "integer" && types.contains(&"number"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,7 +335,7 @@ mod tests {
 
     #[track_caller]
     fn check(old: Json, new: Json, expected: &[&str]) {
-        assert_eq!(breaking(&contract(old), &contract(new)), expected);
+        assert_eq!(told(&contract(old), &contract(new)).breaking, expected);
     }
 
     fn body(schema: Json) -> Json {
@@ -327,6 +395,72 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_is_a_text_before_it_is_anything_else() {
+        let with = |place: &str, schema: Json, style: Option<&str>| {
+            let mut parameter = json!({ "in": place, "name": "q", "schema": schema });
+            style.into_iter().for_each(|it| parameter["style"] = json!(it));
+            json!({ "method": "GET", "path": "/{q}", "parameters": [parameter] })
+        };
+        let list = |of: &str| json!({ "type": "array", "items": { "type": of } });
+        for (was, now, expected) in [
+            (json!({ "type": "integer", "minimum": 1 }), json!({ "type": "string" }), None),
+            (json!({ "type": ["boolean", "null"] }), json!({ "type": "string" }), None),
+            (json!({}), json!({ "type": "string" }), None),
+            (list("integer"), list("string"), None),
+            (json!({ "enum": [1, true] }), json!({ "enum": ["1", "true", "x"] }), None),
+            (json!({ "type": "string" }), json!({ "type": "integer" }), Some("type is narrower now")),
+            (json!({}), json!({ "type": "integer" }), Some("type is narrower now")),
+            (list("integer"), json!({ "type": "string" }), Some("type is narrower now")),
+            (
+                json!({ "type": "integer" }),
+                json!({ "type": "string", "maxLength": 2 }),
+                Some("maxLength is narrower now"),
+            ),
+            (json!({ "enum": [1, 2] }), json!({ "enum": ["1"] }), Some("enum is narrower now")),
+        ] {
+            for place in ["path", "query"] {
+                let expected: Vec<_> = expected.iter().map(|it| format!("GET /{{}} q: {it}")).collect();
+                let found = told(&contract(with(place, was.clone(), None)), &contract(with(place, now.clone(), None)));
+                assert_eq!(found.breaking, expected, "{place}: {was} {now}");
+            }
+        }
+        // JSON has types of its own, in a parameter too.
+        let json = |kind: &str| with("query", json!({ "type": kind }), Some("json"));
+        check(json("integer"), json("string"), &["GET /{} q: type is narrower now"]);
+        let member = |kind: &str| body(json!({ "type": kind }));
+        check(member("integer"), member("string"), &["POST /{} body application/json: type is narrower now"]);
+    }
+
+    #[test]
+    fn who_could_ask_can_ask() {
+        let asks = |security: Json| json!({ "method": "GET", "path": "/", "security": security });
+        let (key, key_or_basic) = (json!([{ "key": [] }]), json!([{ "key": [] }, { "basic": [] }]));
+        let read = |scopes: &[&str]| json!([{ "oauth2": scopes }]);
+        for (was, now, expected) in [
+            (key.clone(), key_or_basic.clone(), None),
+            (key.clone(), json!([]), None),
+            (key.clone(), json!([{}, { "basic": [] }]), None),
+            (json!([{ "basic": [], "key": [] }]), key.clone(), None),
+            (read(&["a", "b"]), read(&["b"]), None),
+            (json!([]), json!([{}]), None),
+            (Json::Null, key.clone(), Some("credentials are asked for now: key; before it was none")),
+            (json!([{ "key": [] }, {}]), key.clone(), Some("credentials are asked for now: key; before it was none")),
+            (key_or_basic.clone(), key.clone(), Some("credentials are asked for now: key; before it was basic")),
+            (
+                key.clone(),
+                json!([{ "basic": [], "key": [] }]),
+                Some("credentials are asked for now: basic and key; before it was key"),
+            ),
+            (read(&["a"]), read(&["b", "a", "c"]), Some("scopes are asked for now: b, c")),
+            (read(&[]), read(&["a"]), Some("scopes are asked for now: a")),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|it| format!("GET /: {it}")).collect();
+            let found = told(&contract(asks(was.clone())), &contract(asks(now.clone())));
+            assert_eq!(found.breaking, expected, "{was} {now}");
+        }
+    }
+
+    #[test]
     fn answers_are_not_what_they_were_not() {
         let object = |required: Json, a: Json| answer(json!({ "required": required, "properties": { "a": a } }));
         let at = "GET / answer 200 application/json";
@@ -343,5 +477,12 @@ mod tests {
             json!({ "method": "GET", "path": "/", "responses": [] }),
             &["GET / answer 200: it is gone"],
         );
+        // Clients have to bear failures of any kind: these are told of, and break nobody.
+        let answers = |all: [&str; 2]| {
+            let all = all.map(|it| json!({ "status": it, "content": [] }));
+            contract(json!({ "method": "GET", "path": "/", "responses": all }))
+        };
+        let found = told(&answers(["200", "404"]), &answers(["200", "409"]));
+        assert_eq!((found.breaking, found.notes), (vec![], vec!["GET / answer 404: it is gone".to_owned()]));
     }
 }

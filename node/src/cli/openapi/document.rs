@@ -2,13 +2,10 @@
 
 use std::{borrow::Cow, path::Path};
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 
 use crate::cli::{
-    config::{
-        source,
-        tree::{self, Node, Value},
-    },
+    config::{source, tree},
     failure::{Exit, Failure, Outcome, Problem},
 };
 
@@ -53,7 +50,7 @@ impl Document {
                     Failure::new(Exit::Invalid, format!("{name}{place}: {}", error.message))
                 })?;
                 match documents.as_slice() {
-                    [node] => json_of(node),
+                    [node] => node.json(),
                     other => {
                         let found = format!("{name}: found {} YAML documents; allowed: one", other.len());
                         return Err(Failure::new(Exit::Invalid, found));
@@ -113,18 +110,4 @@ pub fn step(at: &str, name: &str) -> String {
 
 pub fn members(value: Option<&Json>) -> impl Iterator<Item = (&String, &Json)> {
     value.and_then(Json::as_object).into_iter().flatten()
-}
-
-fn json_of(node: &Node) -> Json {
-    match &node.value {
-        Value::Null => Json::Null,
-        Value::Bool(it) => (*it).into(),
-        Value::Int(it) => (*it).into(),
-        Value::Float(it) => json!(it),
-        Value::Text(it) => Json::String(it.clone()),
-        Value::List(items) => items.iter().map(json_of).collect(),
-        Value::Map(fields) => {
-            Json::Object(fields.iter().map(|(key, value)| (key.text.clone(), json_of(value))).collect::<Map<_, _>>())
-        }
-    }
 }

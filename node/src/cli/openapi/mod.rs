@@ -62,7 +62,15 @@ pub fn file_of(document: &str, flags: &[&str]) -> Outcome<String> {
 
 /// Err: clients of the older document would break, and that is not allowed.
 fn lint(verb: &ImportOpenapi, old: &Document, new: &Document) -> Outcome {
-    let breaking = changes::breaking(&promises(old)?, &promises(new)?);
+    let [was, now] = [old, new].map(|it| base_of(verb, &Server::of(it)?));
+    let (was, now) = (was?, now?);
+    let told = changes::told(&promises(verb, old, &was)?, &promises(verb, new, &now)?);
+    told.notes.iter().for_each(|it| eprintln!("note: {it}"));
+    let mut breaking = told.breaking;
+    if was != now && breaking.iter().any(|it| it.ends_with(changes::GONE)) {
+        let why = format!("the base path is {now:?} now, and was {was:?}: --base-path keeps it");
+        breaking.insert(0, why);
+    }
     let problem = |it: String| Problem { code: "breaking".to_owned(), ..Problem::invalid(it) };
     match (breaking.is_empty(), verb.allow_breaking) {
         (true, _) => Ok(()),
@@ -75,13 +83,16 @@ fn lint(verb: &ImportOpenapi, old: &Document, new: &Document) -> Outcome {
     }
 }
 
-/// All that a document says of requests and answers, as a contract would.
-fn promises(document: &Document) -> Outcome<Json> {
+/// All that a document says of requests and answers, as a contract would, and of who may ask.
+fn promises(verb: &ImportOpenapi, document: &Document, base: &str) -> Outcome<Json> {
     let mut notes = Notes { lossy: true, told: Vec::new() };
     let mut named = Named::new(document);
     let mut words = Vec::new();
     for it in operations::all(document, &mut notes)? {
-        words.push(it.words(document, &mut named, it.path, true, &mut notes)?);
+        let path = full_path(base, it.path).unwrap_or_else(|_| format!("{base}{}", it.path));
+        let mut made = it.words(document, &mut named, &path, true, &mut notes)?;
+        made["security"] = json!(security::asked(verb, document, it.words));
+        words.push(made);
     }
     Ok(json!({ "schemas": named.finish()?, "operations": words }))
 }
@@ -112,7 +123,7 @@ fn objects(verb: &ImportOpenapi, document: &Document) -> Outcome<(Vec<Resource>,
     let title = document.root.pointer("/info/title").and_then(Json::as_str).unwrap_or("api");
     let api = verb.name.as_ref().map_or_else(|| name(title), ToString::to_string);
     let server = Server::of(document)?;
-    let base = base_path(verb.base_path.as_deref().unwrap_or(&server.path))?;
+    let base = base_of(verb, &server)?;
     let (upstream, new_upstream) = upstream(verb, &api, &server)?;
 
     let operations = operations::all(document, &mut notes)?;
@@ -325,6 +336,11 @@ fn upstream(verb: &ImportOpenapi, api: &str, server: &Server) -> Outcome<(String
         words["tls"] = json!({ "server_name": host });
     }
     Ok((api.to_owned(), Some(words)))
+}
+
+/// What stands before the paths of a document.
+fn base_of(verb: &ImportOpenapi, server: &Server) -> Outcome<String> {
+    base_path(verb.base_path.as_deref().unwrap_or(&server.path))
 }
 
 fn base_path(path: &str) -> Outcome<String> {

@@ -23,6 +23,45 @@ pub struct Asks {
     pub scopes: Vec<Vec<String>>,
 }
 
+/// Credentials that are asked for together, each by what it is for clients, with its scopes.
+pub type Shown = BTreeMap<String, BTreeSet<String>>;
+
+/// What an operation asks for with these flags: one of them. None at all is nothing, and so is an empty one.
+pub fn asked(verb: &ImportOpenapi, document: &Document, operation: &Json) -> Vec<Shown> {
+    // The same is asked everywhere, whatever the document says.
+    if verb.no_auth || verb.auth.iter().any(|it| !it.contains('=')) {
+        return Vec::new();
+    }
+    let security = operation.get("security").or(document.root.get("security"));
+    let alternatives = security.and_then(Json::as_array).into_iter().flatten();
+    let scopes = |list: &Json| {
+        let list = list.as_array().into_iter().flatten().filter(|_| !verb.no_scopes);
+        list.filter_map(Json::as_str).map(str::to_owned).collect()
+    };
+    let shown =
+        |it: &Json| members(Some(it)).map(|(name, list)| (credential(verb, document, name), scopes(list))).collect();
+    alternatives.map(shown).collect()
+}
+
+/// Two schemes of different names may be one to clients.
+fn credential(verb: &ImportOpenapi, document: &Document, scheme: &str) -> String {
+    let mapped = verb.auth.iter().filter_map(|it| it.split_once('=')).find(|(name, _)| *name == scheme);
+    if let Some((_, auth)) = mapped {
+        return format!("auth {auth}");
+    }
+    let place = step("/components/securitySchemes", scheme);
+    let words = document.root.pointer(&place).and_then(|it| Some(document.resolve(&place, it).ok()?.1));
+    let text = |word: &str| words.and_then(|it| it.get(word)?.as_str()).unwrap_or_default();
+    match (text("type"), text("in")) {
+        ("apiKey", "header") => format!("apiKey {} in header", text("name").to_ascii_lowercase()),
+        ("apiKey", place) => format!("apiKey {} in {place}", text("name")),
+        ("http", _) => format!("http {}", text("scheme").to_ascii_lowercase()),
+        ("openIdConnect", _) => format!("openIdConnect {}", text("openIdConnectUrl")),
+        ("", _) => format!("the scheme {scheme:?}"),
+        (kind, _) => kind.to_owned(),
+    }
+}
+
 pub struct Security<'d> {
     document: &'d Document,
     verb: &'d ImportOpenapi,

@@ -387,11 +387,50 @@ fn what_breaks_clients_of_an_older_document_is_told() {
     let (exit, told) = lint("--against x", &old, &new).unwrap_err();
     assert_eq!(exit, Exit::Negative);
     for mention in [
-        "error[breaking]: GET /orders/{} id: exclusiveMinimum is narrower now",
+        "error[breaking]: GET /v1/orders/{} id: exclusiveMinimum is narrower now",
         "sku: enum is wider now",
         "--allow-breaking",
     ] {
         assert!(told.contains(mention), "{told}");
     }
     assert_eq!(lint("--against x --allow-breaking", &old, &new), Ok(()));
+}
+
+#[test]
+fn what_stands_before_paths_and_who_may_ask_are_compared_too() {
+    let lint = |flags: &str, old: &str, new: &str| {
+        let [old, new] = [old, new].map(|text| Document::parse("x.yaml", text).unwrap());
+        lint(&verb(flags), &old, &new).map_err(|failure| failure.to_string())
+    };
+    let moved = SHOP.replace("shop.test/v1/", "shop.test/v9");
+    let told = lint("--against x", SHOP, &moved).unwrap_err();
+    for mention in [
+        "error[breaking]: the base path is \"/v9\" now, and was \"/v1\"",
+        "error[breaking]: GET /v1/orders/{}: the operation is gone",
+        "error[breaking]: PUT /v1/orders/{}: the operation is gone",
+    ] {
+        assert!(told.contains(mention), "{told}");
+    }
+    assert_eq!(lint("--against x --base-path /x", SHOP, &moved), Ok(()));
+    let otherwise = SHOP.replace("shop.test/v1/", "shop.test").replace("  /orders/", "  /v1/orders/");
+    assert_eq!(lint("--against x", SHOP, &otherwise), Ok(()));
+
+    let open = SHOP.replace("security: [{ key: [] }]", "security: []");
+    let told = lint("--against x", &open, SHOP).unwrap_err();
+    let mention = "GET /v1/orders/{}: credentials are asked for now: apiKey x-shop-key in header; before it was none";
+    assert!(told.contains(mention), "{told}");
+    assert_eq!(lint("--against x", SHOP, &open), Ok(()));
+    for flags in ["--against x --no-auth", "--against x --auth idp"] {
+        assert_eq!(lint(flags, &open, SHOP), Ok(()), "{flags}");
+    }
+    // The same key by another name of its scheme; another key.
+    let renamed = SHOP.replace("[{ key: [] }]", "[{ other: [] }]").replace("    key: {", "    other: {");
+    assert_eq!(lint("--against x", SHOP, &renamed), Ok(()));
+    let another = SHOP.replace("X-Shop-Key", "X-Other");
+    assert!(
+        lint("--against x", SHOP, &another)
+            .unwrap_err()
+            .contains("apiKey x-other in header; before it was apiKey x-shop-key")
+    );
+    assert_eq!(lint("--against x --auth key=keys", SHOP, &another), Ok(()));
 }

@@ -114,6 +114,34 @@ fn a_verified_token_tells_who_and_what() {
 }
 
 #[test]
+fn a_key_that_is_listed_in_other_words_is_the_same_key() {
+    let signers = [Signer::es256("k1"), Signer::rsa("k1"), Signer::ed25519("k1")];
+    let strangers = [Signer::es256("k1"), Signer::rsa("k1"), Signer::ed25519("k1")];
+    for (signer, stranger) in signers.iter().zip(&strangers) {
+        let algorithm = signer.algorithm();
+        let named = verify(&plan(), &keys(&[signer]), &signer.token(&claims()), NOW).unwrap();
+        let unnamed = signer.token_with(&json!({"alg": algorithm}), &claims());
+        let unnamed = verify(&plan(), &keys(&[signer]), &unnamed, NOW).unwrap();
+        let check = |jwk: Value, expected: [bool; 2]| {
+            let set = KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+            let found = [&named, &unnamed].map(|token| still_holds(&plan(), &set, token, NOW + 5));
+            assert_eq!(found, expected, "{jwk}");
+        };
+        check(signer.jwk(), [true, true]);
+        check(with(signer.jwk(), "alg", json!(algorithm)), [true, true]);
+        check(with(signer.jwk(), "kid", json!("k2")), [false, true]);
+        check(without(signer.jwk(), "kid"), [false, true]);
+        check(stranger.jwk(), [false, false]);
+    }
+    let rsa = &signers[1];
+    let verified = verify(&plan(), &keys(&[rsa]), &rsa.token(&claims()), NOW).unwrap();
+    let n = super::base64url(rsa.jwk()["n"].as_str().unwrap()).unwrap();
+    let longer = with(rsa.jwk(), "n", json!(base64url([&[0][..], &n[..]].concat())));
+    let set = KeySet::parse(json!({"keys": [longer]}).to_string().as_bytes()).unwrap();
+    assert!(still_holds(&plan(), &set, &verified, NOW));
+}
+
+#[test]
 fn alg_none_is_never_taken() {
     let case = Case::new();
     for word in ["none", "None", "NONE", "nOnE", "", "es256", "ES256K", "RS1", "dir"] {

@@ -67,6 +67,7 @@ impl Session {
             expires: self.ends_s,
             certificate_sha256: None,
             claims: Arc::new(self.claims.clone()),
+            signed_by: None,
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     values::{Plus, array, decoded, elements, violation},
 };
 use crate::inspect::{
+    disposition::Disposition,
     found::{Place, Step, Violation, pointer},
     multipart,
     schema::{Id, Schemas, Shape},
@@ -27,8 +28,6 @@ use crate::inspect::{
 
 /// Of one body; what has more is refused.
 const PARTS_MAX: usize = 1_000;
-/// Header fields of one part.
-const FIELDS_MAX: usize = 32;
 
 fn wrong(pointer: String, rule: &'static str, detail: &'static str) -> Violation {
     violation(Place::Body, pointer, rule, detail)
@@ -133,9 +132,8 @@ pub(super) fn parts(
     bytes: &Bytes,
 ) -> Result<Value, Vec<Violation>> {
     let syntax = |detail: String| vec![Violation::body(String::new(), "syntax", detail)];
-    if let Some(place) = says_twice(headers, bytes) {
-        let at = pointer(&[Step::Index(place)]);
-        return Err(vec![wrong(at, "syntax", "the part has a header field twice")]);
+    if let Some(found) = multipart::says_twice(headers, bytes) {
+        return Err(vec![found]);
     }
     let Some(mut parts) = multipart::parts(headers, bytes) else {
         return Err(syntax("Content-Type names no boundary between parts".to_owned()));
@@ -165,42 +163,23 @@ pub(super) fn parts(
     Ok(Value::Object(members))
 }
 
-/// The place of a part of which two servers may read two things: of a field that is there twice the reader below keeps the last.
-fn says_twice(headers: &HeaderMap, bytes: &[u8]) -> Option<usize> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let delimiter = format!("--{}", multer::parse_boundary(kind).ok()?);
-    let (mut begun, mut in_head, mut names) = (0, false, Vec::new());
-    for line in bytes.split(|it| *it == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.starts_with(delimiter.as_bytes()) {
-            (begun, in_head) = (begun + 1, true);
-            names.clear();
-        } else if in_head && line.is_empty() {
-            in_head = false;
-        } else if in_head && let Some(end) = line.iter().position(|it| *it == b':') {
-            let name = line[..end].trim_ascii().to_ascii_lowercase();
-            if names.len() >= FIELDS_MAX || names.contains(&name) {
-                return Some(begun - 1);
-            }
-            names.push(name);
-        }
-    }
-    None
-}
-
 type ByName = BTreeMap<String, Vec<Part>>;
 
 async fn walk(parts: &mut Multipart<'static>) -> Result<Result<ByName, Vec<Violation>>, multer::Error> {
     let mut by_name = ByName::new();
     let mut place = 0;
     while let Some(field) = parts.next_field().await? {
-        let at = pointer(&[multipart::step(&field, place)]);
+        let named = match Disposition::of(&field) {
+            Ok(named) => named,
+            Err(detail) => return Ok(Err(vec![wrong(pointer(&[Step::Index(place)]), "syntax", detail)])),
+        };
+        let at = pointer(&[named.step(place)]);
         place += 1;
         if place > PARTS_MAX {
             let detail = format!("there are more than {PARTS_MAX} parts");
             return Ok(Err(vec![Violation::body(String::new(), "max_parts", detail)]));
         }
-        let Some(name) = field.name().map(str::to_owned) else {
+        let Some(name) = named.name().map(str::to_owned) else {
             return Ok(Err(vec![wrong(at, "syntax", "a part has no name")]));
         };
         let kind = match kind_of(&field) {

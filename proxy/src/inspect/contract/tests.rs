@@ -286,6 +286,12 @@ fn parts_of_forms_are_what_their_members_are() {
         (with(part("tags", "\r\nContent-Type: text/plain; charset=utf-16", b"a")), "/tags encoding"),
         (with(part("tags", "\r\nContent-Type: text/plain\r\nContent-Type: image/png", b"a")), "/1 syntax"),
         (with(part("tags", "\r\ncontent-disposition: form-data; name=\"id\"", b"a")), "/1 syntax"),
+        (with(part("tags", "; name=\"zz\"", b"a")), "/1 syntax"),
+        (with(part("tags", "; name*=utf-8''zz", b"a")), "/1 syntax"),
+        (
+            with(part("photo", "; filename=\"b.php\"; filename=\"a.png\"\r\nContent-Type: image/png", b"abc")),
+            "/1 syntax",
+        ),
         (with(b"--X\r\nContent-Disposition: form-data\r\n\r\n1\r\n".to_vec()), "/1 syntax"),
         (part("id", "", b"7").repeat(1_001), " max_parts"),
     ] {

@@ -21,6 +21,7 @@ use self::{
     score::{Scorer, Scores},
 };
 use super::{
+    disposition::Disposition,
     found::{ERRORS_MAX, Place, Step, Violation, pointer},
     media::Media,
     multipart, strings,
@@ -147,20 +148,28 @@ impl<'p> Scan<'p> {
         read.is_ok()
     }
 
-    /// Names, names of files, and what is no file. False: nobody can tell where one ends.
+    /// Names, names of files, and what is no file. False: nobody can tell where one ends, or what one is called.
     fn parts(&mut self, headers: &HeaderMap, bytes: &Bytes) -> bool {
         let Some(mut parts) = multipart::parts(headers, bytes) else { return false };
         let mut place = 0;
         // All of it is there: nothing is waited for.
         let walked = async {
             while let Some(field) = parts.next_field().await? {
-                let path = [multipart::step(&field, place)];
+                let named = Disposition::of(&field);
+                let path = [named.as_ref().map_or(Step::Index(place), |it| it.step(place))];
                 place += 1;
-                for name in [field.name(), field.file_name()].into_iter().flatten() {
-                    self.value(Place::Body, &path, name.as_bytes(), Plus::Plus);
+                match &named {
+                    Ok(named) => named.values().for_each(|it| self.value(Place::Body, &path, it, Plus::Plus)),
+                    // What has two names may be called by either: all of it is looked at.
+                    Err(_) => {
+                        let said = field.headers().get(header::CONTENT_DISPOSITION).into_iter();
+                        let texts = said.flat_map(|it| it.as_bytes().split(|byte| matches!(byte, b'"' | b';' | b'=')));
+                        texts.for_each(|it| self.value(Place::Body, &path, it.trim_ascii(), Plus::Plus));
+                    }
                 }
                 // Without a name it is no file to any server, whatever type it claims.
-                let is_text = field.file_name().is_none() || field.content_type().is_none_or(|it| it.type_() == "text");
+                let is_file = named.is_ok_and(|it| it.file_name().is_some());
+                let is_text = !is_file || field.content_type().is_none_or(|it| it.type_() == "text");
                 let text = field.bytes().await?;
                 if is_text {
                     self.value(Place::Body, &path, &text, Plus::Plus);
@@ -168,7 +177,7 @@ impl<'p> Scan<'p> {
             }
             Ok::<(), multer::Error>(())
         };
-        matches!(walked.now_or_never(), Some(Ok(())))
+        matches!(walked.now_or_never(), Some(Ok(()))) && multipart::says_twice(headers, bytes).is_none()
     }
 
     /// Attributes, and texts with their references, which are decoded with everything else.
@@ -353,6 +362,25 @@ mod tests {
         check_body(json!({}), multipart, &part("fine"), &[]);
         let claims = "--b\r\nContent-Disposition: form-data; name=\"n\"\r\nContent-Type: image/png\r\n\r\n1' OR '1'='1\r\n--b--\r\n";
         check_body(json!({}), multipart, claims, &["sqli body/n"]);
+        let named = |disposition: &str| {
+            format!(
+                "--b\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: image/png\r\n\r\n1\r\n--b--\r\n"
+            )
+        };
+        check_body(json!({}), multipart, &named("name=n; filename=\"../../../etc/passwd\""), &["traversal body/n"]);
+        check_body(
+            json!({}),
+            multipart,
+            &named("name=n; filename*=utf-8''..%2f..%2f..%2fetc/passwd"),
+            &["traversal body/n"],
+        );
+        check_body(
+            json!({}),
+            multipart,
+            &named("name=n; filename=\"a.png\"; filename=\"../../../etc/passwd\""),
+            &["traversal body/0"],
+        );
+        check_body(json!({}), multipart, &named("name=n; filename=\"a photo.png\""), &[]);
         check_body(json!({}), JSON, "{'not json': <script>alert(1)</script>", &["xss body"]);
     }
 

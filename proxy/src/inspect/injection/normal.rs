@@ -15,13 +15,24 @@ pub(super) enum Plus {
 /// What of a comment is read: within a text of SQL it is none, and for anything but SQL it never was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comments {
+    /// `/* */` is a blank.
     Cut,
     Kept,
+    /// As SQL has it, line by line: `-- …` and `#…` up to the end of theirs are blanks too, and so is the end of any line.
+    LinesCut,
 }
 
-/// Leaves `text` in `out`, as patterns read it, and says whether comments were cut out of it. Linear, and never longer than
-/// it was.
-pub(super) fn normalize(text: &[u8], plus: Plus, comments: Comments, out: &mut Vec<u8>) -> bool {
+/// Whether there is more to read in a text than once it is `Cut`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Had {
+    /// As it is `Kept`.
+    pub(super) comments: bool,
+    /// As its `LinesCut`.
+    pub(super) lines: bool,
+}
+
+/// Leaves `text` in `out`, as patterns read it, and says what else might be read in it. Linear, and never longer than it was.
+pub(super) fn normalize(text: &[u8], plus: Plus, comments: Comments, out: &mut Vec<u8>) -> Had {
     out.clear();
     out.extend_from_slice(text);
     if plus == Plus::Space {
@@ -141,39 +152,59 @@ fn overlong(bytes: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// Lower case, one space for several and for a comment of SQL, nothing for a NUL. Whether there was a comment to cut.
-fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> bool {
-    let short = bytes.len() <= SHORT_BYTES;
+/// Lower case, one space for several and for a comment of SQL, nothing for a NUL.
+fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> Had {
+    let short = bytes.len() <= SHORT_BYTES && comments != Comments::LinesCut;
     // Once an end was looked for in vain there is none for any that follows.
-    let mut may_end = true;
-    let mut cut = false;
+    let (mut may_end, mut line_may_end) = (true, true);
+    // `--` or `#` was there.
+    let mut in_line = false;
+    let mut had = Had::default();
     let (mut from, mut to) = (0, 0);
     while from < bytes.len() {
         let byte = bytes[from];
         from += 1;
         let byte = match byte {
             0 => continue,
-            b'\n' if short && to > 0 => b';',
-            b'\t' | b'\n' | 0x0b | 0x0c | b'\r' | b' ' => b' ',
+            b'\n' => {
+                had.lines |= in_line || short && breaks_out(&bytes[..to]);
+                if short && to > 0 { b';' } else { b' ' }
+            }
+            // What SQL Server takes for a blank.
+            0x01..=b' ' => b' ',
+            // One that breaks no line, in UTF-8 and in Latin-1.
+            0xc2 if bytes.get(from) == Some(&0xa0) => {
+                from += 1;
+                b' '
+            }
+            0xa0 if to == 0 || bytes[to - 1].is_ascii() => b' ',
             b'/' if comments == Comments::Kept && bytes.get(from) == Some(&b'*') => {
                 from += 1;
                 b' '
             }
-            b'/' if may_end && bytes.get(from) == Some(&b'*') => match comment(&bytes[from + 1..]) {
+            b'/' if bytes.get(from) == Some(&b'*') => match comment(&bytes[from + 1..], &mut may_end) {
                 Some(taken) => {
-                    cut = true;
+                    had.comments = true;
+                    had.lines |= in_line && bytes[from + 1..from + 1 + taken].contains(&b'\n');
                     from += 1 + taken;
                     b' '
                 }
-                None => {
-                    may_end = false;
-                    b'/'
-                }
+                None => b'/',
             },
             // The end of one that is code for MySQL.
             b'*' if bytes.get(from) == Some(&b'/') => {
                 from += 1;
                 b' '
+            }
+            b'#' | b'-' if byte == b'#' || bytes.get(from) == Some(&b'-') => {
+                in_line = true;
+                match line(&bytes[from..], comments, &mut line_may_end) {
+                    Some(taken) => {
+                        from += taken;
+                        b' '
+                    }
+                    None => byte,
+                }
             }
             byte => byte.to_ascii_lowercase(),
         };
@@ -184,15 +215,33 @@ fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> bool {
         to += 1;
     }
     bytes.truncate(to);
-    cut
+    had
+}
+
+/// Whether what stands in the first line could end something of the server's, so that the next one is SQL and no sentence.
+fn breaks_out(line: &[u8]) -> bool {
+    let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+    line.first().is_some_and(is_number) || line.iter().any(|byte| b"'\"`)\\".contains(byte))
 }
 
 /// Behind `/*`: what of it is a comment. `/*!50000union*/` is code; one without an end is what cuts off the rest.
-fn comment(rest: &[u8]) -> Option<usize> {
+fn comment(rest: &[u8], may_end: &mut bool) -> Option<usize> {
     if let [b'!', code @ ..] = rest {
         return Some(1 + code.iter().take_while(|byte| byte.is_ascii_digit()).count());
     }
-    rest.windows(2).position(|it| it == b"*/").map(|end| end + 2)
+    let end = may_end.then(|| rest.windows(2).position(|it| it == b"*/")).flatten();
+    *may_end = end.is_some();
+    end.map(|end| end + 2)
+}
+
+/// Behind `--` or `#`: what of it is a comment.
+fn line(rest: &[u8], comments: Comments, may_end: &mut bool) -> Option<usize> {
+    if !*may_end || comments != Comments::LinesCut {
+        return None;
+    }
+    let end = rest.iter().position(|byte| *byte == b'\n');
+    *may_end = end.is_some();
+    end.map(|end| end + 1)
 }
 
 #[cfg(test)]
@@ -203,6 +252,35 @@ mod tests {
         let mut out = Vec::new();
         normalize(text.as_bytes(), plus, Comments::Cut, &mut out);
         String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// As SQL reads it line by line, and whether that is looked for.
+    fn by_lines(text: &str) -> (String, bool) {
+        let mut out = Vec::new();
+        let had = normalize(text.as_bytes(), Plus::Plus, Comments::Cut, &mut out);
+        normalize(text.as_bytes(), Plus::Plus, Comments::LinesCut, &mut out);
+        (String::from_utf8_lossy(&out).into_owned(), had.lines)
+    }
+
+    #[test]
+    fn a_comment_of_a_line_is_a_blank_of_sql() {
+        for (text, expected, is_looked_for) in [
+            ("1 union-- x\nselect 2", "1 union select 2", true),
+            ("1 union--%0aselect 2", "1 union select 2", true),
+            ("1 union#x\r\nselect/**/2", "1 union select 2", true),
+            ("union -- /*\nselect 1 -- */", "union select 1 -- ", true),
+            ("/* -- */union#\n#\nselect", " union select", true),
+            ("1 union\nselect", "1 union select", true),
+            ("a' union\nselect", "a' union select", true),
+            ("union\nselect", "union select", false),
+            ("a - b #1", "a - b #1", false),
+            ("admin'--", "admin'--", false),
+        ] {
+            assert_eq!(by_lines(text), (expected.to_owned(), is_looked_for), "{text:?}");
+        }
+        let long = "word ".repeat(20);
+        assert!(!by_lines(&format!("{long}\n{long}")).1);
+        assert!(by_lines(&format!("{long}# {long}\n{long}")).1);
     }
 
     #[test]
@@ -223,6 +301,8 @@ mod tests {
             ("/*!50000UNION*/ select", " union select"),
             ("1/* cut", "1/* cut"),
             ("a\0b", "ab"),
+            ("a\x01b\x0b\x0cc\u{a0}d", "a b c d"),
+            ("à la", "à la"),
             ("ü&#252;", "ü"),
         ] {
             let found = normal(text, Plus::Plus);
@@ -232,13 +312,17 @@ mod tests {
         assert_eq!(normal("a+b", Plus::Plus), "a+b");
         assert_eq!(normal("..%c0%af..%c1%9c", Plus::Plus), "../..\\");
         assert_eq!(normal("x%0Aid", Plus::Plus), "x;id");
+        assert_eq!(normal("x%A0id", Plus::Plus), "x id");
     }
 
     #[test]
     fn a_long_value_costs_its_length() {
         // Many beginnings of what has no end.
-        for text in ["/*".repeat(50_000), "&#".repeat(50_000), "%".repeat(100_000), "&#1".repeat(30_000)] {
+        for text in
+            ["/*".repeat(50_000), "&#".repeat(50_000), "%".repeat(100_000), "&#1".repeat(30_000), "--".repeat(50_000)]
+        {
             assert!(normal(&text, Plus::Plus).len() <= text.len());
+            assert!(by_lines(&text).0.len() <= text.len());
         }
     }
 }

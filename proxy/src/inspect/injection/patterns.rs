@@ -12,11 +12,16 @@ pub(super) const PATTERNS: &[(InjectionClass, &[(u8, &str)])] = &[
         &[
             (
                 5,
-                r#"\bunion ?(all |distinct )?\(* ?select ?[( ]*(null|\*|[0-9'"@]|[a-z_.]+ ?[,(]|[a-z_.]+ from\b|concat|char|version|database|user|sleep)"#,
+                r#"(^|[^a-z_]|\\n)union[ (]*(all|distinct(row)?)?[ (]*select ?[( ]*(null|\*|[-+~!]?[0-9'"`@]|[a-z_][a-z0-9_.$]*[`") ]*(as [a-z0-9_]+ ?)?([,(]|from\b)|concat|char|version|database|user|sleep)"#,
             ),
             (
                 5,
-                r#"^[^'"]*['"] ?\)* ?(or|and|xor|\|\||&&) ?\(* ?(not )?['"]?[a-z0-9_.@]*['"]? ?\)* ?(=|<|>|!=|like\b|is (not )?null|in ?\(|between\b|rlike\b|regexp\b|sounds\b)"#,
+                r#"^[^'"]*['"] ?\)* ?(or|and|xor|\|\||&&) ?\(* ?(not )?['"`]?[a-z0-9_.@]*['"`]? ?\)* ?(=|<|>|!=|like\b|is (not )?null|in ?\(|between\b|rlike\b|regexp\b|sounds\b)"#,
+            ),
+            // Code in Markdown begins with a back quote too: both sides have to be names in such, texts or numbers.
+            (
+                5,
+                r#"^[^`]*` ?\)* ?(or|and|xor|\|\||&&)( ?\(* ?(not )?`[a-z0-9_.]+` ?\)* ?(=|<|>|!=|like) ?\(* ?`|[ (]+(not )?['"]?-?[0-9a-z]+['"]? ?\)* ?(=|<|>|!=|like) ?\(* ?['"0-9-])"#,
             ),
             (5, r#"^[^'"]*['"] ?\)* ?(or|\|\||and|&&) ?\(* ?(not )?(true|false|1|0)\b ?\)* ?(--|#|;|/\*|$)"#),
             (
@@ -24,7 +29,7 @@ pub(super) const PATTERNS: &[(InjectionClass, &[(u8, &str)])] = &[
                 r#"^[^ ]* ?['")]* ?(or|and|xor|\|\||&&) ?\(* ?(not )?-?[0-9]+ ?\)* ?(=|<|>|!=|<>|like|between) ?\(* ?-?[0-9]+"#,
             ),
             (5, r#"^-?[0-9]*['")]* (or|and|\|\||&&) (not )?(true|false)\b"#),
-            (5, r#"^-?[0-9]+['")]* ?(or|and|\|\||&&) ?['"]([a-z0-9]*)['"] ?(=|like) ?['"]"#),
+            (5, r#"^-?[0-9]+['"`)]* ?(or|and|\|\||&&) ?\(* ?['"`]([a-z0-9_]*)['"`] ?\)* ?(=|like) ?\(* ?['"`]"#),
             (5, r#"^[^'"]*['"] ?\)* ?;? ?(--|#|/\*)[ +!-]*$"#),
             (3, r#"^[^'"]*['"]\)* ?(--|#)"#),
             (2, r#"(--|#|/\*)[ +!-]*$"#),
@@ -59,7 +64,7 @@ pub(super) const PATTERNS: &[(InjectionClass, &[(u8, &str)])] = &[
             (5, r#"^-?[0-9]*['")]* ?\)* (order|group) by [0-9]+( ?, ?[0-9]+)* ?(asc|desc)? ?(--|#|/\*|$)"#),
             (5, r#"^[^'"]*['"] ?\)* (order|group) by [a-z0-9_.]+"#),
             (5, r#"^([^'"]*['"]|-?[0-9]+)\)* ?(having|where) ['"]?[a-z0-9_]+['"]? ?(=|>|<|like)"#),
-            (3, r#"\( ?select [^)]*\bfrom\b"#),
+            (3, r#"\( ?select[ (`][^)]*\)* ?\bfrom\b"#),
             (
                 4,
                 r#"\( ?select (count ?\(|ascii|substr|char|case|user|version|database|sleep|\*|[0-9]|@@|table_name|column_name|password|group_concat|load_)"#,

@@ -84,13 +84,27 @@ impl Scorer {
         if is_plain(text, plus) {
             return Scores::default();
         }
-        let cut = normalize(text, plus, Comments::Cut, &mut self.normal);
-        let scores = self.score_normal();
-        if !cut {
-            return scores;
+        let had = normalize(text, plus, Comments::Cut, &mut self.normal);
+        let mut scores = self.score_normal();
+        if had.comments {
+            normalize(text, plus, Comments::Kept, &mut self.normal);
+            scores = scores.most(&self.score_normal());
         }
-        normalize(text, plus, Comments::Kept, &mut self.normal);
-        scores.most(&self.score_normal())
+        if had.lines {
+            normalize(text, plus, Comments::LinesCut, &mut self.normal);
+            scores = scores.most(&self.score_sql());
+        }
+        scores
+    }
+
+    fn score_sql(&self) -> Scores {
+        let mut scores = Scores::default();
+        let seen = seen(&self.normal);
+        for set in SETS.iter().filter(|set| set.class == InjectionClass::Sqli && may_be(set.class, seen, &self.normal))
+        {
+            scores.0[set.class as usize] = set.score(&self.normal);
+        }
+        scores
     }
 
     fn score_normal(&mut self) -> Scores {

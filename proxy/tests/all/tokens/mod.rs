@@ -10,7 +10,7 @@ use aws_lc_rs::{
         EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
     },
 };
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{Value, json};
 
 pub enum Signer {
@@ -87,6 +87,13 @@ impl Signer {
             }
             Self::Secret(secret) => json!({"kty": "oct", "k": base64url(secret)}),
         }
+    }
+
+    /// The public key as a file has it: SubjectPublicKeyInfo of Ed25519 (RFC 8410 4).
+    pub fn public_pem(&self) -> String {
+        let Self::Ed { pair, .. } = self else { panic!("only Ed25519 is asked for") };
+        let spki = [&b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00"[..], pair.public_key().as_ref()].concat();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(&spki))
     }
 
     pub fn header(&self) -> Value {

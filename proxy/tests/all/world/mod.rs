@@ -48,7 +48,7 @@ pub struct World {
 struct Control {
     proxy: Arc<Proxy>,
     state: Arc<Mutex<State>>,
-    opened: Arc<Opened>,
+    opened: Arc<Mutex<Arc<Opened>>>,
 }
 
 /// Seconds since 1970.
@@ -60,7 +60,8 @@ impl Control {
     /// What the publisher does after each entry.
     fn publish(&self) {
         let state = self.state.lock().unwrap();
-        self.proxy.directory().publish(&state, self.opened.clone());
+        let opened = self.opened.lock().unwrap().clone();
+        self.proxy.directory().publish(&state, opened);
         self.proxy.publish(Arc::new(Ruleset::compile(&state, Some(&self.proxy.ruleset()))));
     }
 
@@ -124,7 +125,8 @@ impl World {
         let keeper = Arc::new(Keeper::new(Fetcher::platform(), Timing::default(), Arc::new(|_, _| ())));
         directory.reach_out(Fetcher::platform(), keeper.clone());
         tokio::spawn(keeper.run(CancellationToken::new()));
-        let control = Control { proxy: gateway.proxy.clone(), state: Arc::new(Mutex::new(state)), opened };
+        let (state, opened) = (Arc::new(Mutex::new(state)), Arc::new(Mutex::new(opened)));
+        let control = Control { proxy: gateway.proxy.clone(), state, opened };
         control.publish();
         Self { gateway, heard, directory, control }
     }
@@ -214,6 +216,21 @@ impl World {
             state.resources.insert(key.clone(), stored.clone());
         }
         state.index += 1;
+        drop(state);
+        self.control.publish();
+    }
+
+    /// No secret inside of resources is open any more.
+    pub fn close_secrets(&self) {
+        *self.control.opened.lock().unwrap() = Arc::new(Opened { pepper: Some(PEPPER), ..Opened::default() });
+        self.control.state.lock().unwrap().index += 1;
+        self.control.publish();
+    }
+
+    /// What a new leader writes that goes on from what it had applied: as if no time had passed since then.
+    pub fn turn_clock_back(&self) {
+        let mut state = self.control.state.lock().unwrap();
+        (state.index, state.clock_us) = (state.index + 1, state.clock_us + 1);
         drop(state);
         self.control.publish();
     }

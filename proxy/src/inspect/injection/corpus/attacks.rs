@@ -40,6 +40,13 @@ const SEEDS: &[(InjectionClass, &[&str])] = &[
             "1' HAVING 1=1--",
             "1) OR (1=1",
             "' UNION SELECT load_file('/etc/passwd')--",
+            "1 UNION(SELECT(password)FROM(users))",
+            "1 UNION ALL(SELECT 1,2,user())",
+            "1e0UNION SELECT password FROM users",
+            "\\NUNION SELECT password AS a FROM users",
+            "' OR `id`=`id`",
+            "1 OR `id`=`id`",
+            "` OR 1=1",
         ],
     ),
     (
@@ -228,6 +235,10 @@ const SEEDS: &[(InjectionClass, &[&str])] = &[
     ),
 ];
 
+/// What stands for a blank in SQL and ends a line.
+const LINES: [(&str, &str); 3] =
+    [("with comments behind dashes", "-- x\n"), ("with comments behind #", "#y\r\n"), ("with lines for blanks", "\n")];
+
 fn sample(uri: String) -> Sample {
     Sample { uri, fields: Vec::new(), body: None }
 }
@@ -254,6 +265,16 @@ fn spaced(class: InjectionClass, text: &str) -> String {
     text.replace(' ', if class == Sqli { "/**/" } else { "\t" })
 }
 
+/// A value in the query, in JSON, and in a form.
+pub(super) fn ways(text: &str) -> [Sample; 3] {
+    let form = format!("id={}", encoded(text).replace("%20", "+"));
+    [
+        sample(format!("/items?id={}", encoded(text))),
+        with_body("application/json", json!({"id": text}).to_string()),
+        with_body("application/x-www-form-urlencoded", form),
+    ]
+}
+
 /// The class, the seed, how it comes, and the request.
 pub(super) fn all() -> Vec<(InjectionClass, &'static str, &'static str, Sample)> {
     let mut all = Vec::new();
@@ -270,6 +291,11 @@ pub(super) fn all() -> Vec<(InjectionClass, &'static str, &'static str, Sample)>
             add("in other case", with_body("application/json", json!([{"x": flipped(seed)}]).to_string()));
             add("with other spaces", with_body("application/json", json!({"x": spaced(*class, seed)}).to_string()));
             add("as entities", with_body("application/json", json!({"x": entities(seed)}).to_string()));
+            if *class == Sqli {
+                for (how, blank) in LINES {
+                    add(how, with_body("application/json", json!({"x": seed.replace(' ', blank)}).to_string()));
+                }
+            }
             let fields = vec![("x-note", (*seed).to_owned())];
             add("in a field", Sample { fields, ..sample("/".into()) });
         }

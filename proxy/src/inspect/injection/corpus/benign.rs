@@ -189,6 +189,18 @@ const TEXTS: &[&str] = &[
     "a | b | c",
     "tax id; vat id; env",
     "dir: left; set: 3",
+    "The field `order_id` is null for guests",
+    "Set `android` > 12 as minimum",
+    "`origin` = the browser's origin",
+    "the header `origin` != host",
+    "rename `organization` in (admin) panel",
+    "Column `orders` in (all) views",
+    "# Fix\nUse `origin` = `*`",
+    "use `and` like this",
+    "`or` is not `and`; `xor` = `or` and not `and`",
+    "Either `a` or `b` = `c` will do",
+    "`x` and (`y` or `z`)",
+    "type foo = union select { a, b }",
 ];
 
 const NAMES: &[&str] =

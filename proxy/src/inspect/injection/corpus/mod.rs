@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderValue, Request, header};
 use quorumgate_model::resource::{InjectionClass, InjectionPolicy};
+use serde_json::json;
 
 use super::Scan;
 use crate::inspect::{found::Violation, media::Media};
@@ -51,6 +52,38 @@ fn nineteen_of_twenty_attacks_are_found() {
         let of_class = missed.iter().filter(|it| it.starts_with(class.word())).count();
         let share = total[class.word()];
         assert!(of_class * 10 <= share, "{of_class} of {share} of {} are missed:\n{}", class.word(), missed.join("\n"));
+    }
+}
+
+#[test]
+fn sql_is_found_whatever_stands_for_a_blank_or_a_quote() {
+    let policy: InjectionPolicy = serde_json::from_value(json!({"classes": ["sqli"]})).unwrap();
+    for attack in [
+        "1 union(select(password)from(users))",
+        "1 UNION ALL(SELECT 1,2,user())",
+        "1 union-- x\nselect password from users",
+        "1 union#x\nselect password from users",
+        "1 union--%0aselect 1",
+        "1 union\nselect password from users",
+        "1 union\x01select\u{a0}password from users",
+        "1e0union select password from users",
+        "\\Nunion distinctrow select`password`from`users`",
+        "' or `id`=`id`",
+        "x` or 1=1",
+    ] {
+        for sample in attacks::ways(attack) {
+            assert!(!found(&policy, &sample).is_empty(), "{attack:?} in {} {:?}", sample.uri, sample.body);
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_line_makes_no_sql_of_two_headings() {
+    let policy: InjectionPolicy = serde_json::from_value(json!({"classes": ["sqli"]})).unwrap();
+    for text in ["European Union\nselect countries, regions", "trade union\n\nSelect 3 options"] {
+        for sample in attacks::ways(text) {
+            assert_eq!(found(&policy, &sample), [], "{text:?} in {}", sample.uri);
+        }
     }
 }
 
