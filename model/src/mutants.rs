@@ -142,6 +142,8 @@ mutants! {
     LaggardVotes,
     /// A node goes though the voters that stay are no quorum.
     LossUnasked,
+    /// Whether a node may go is judged without those that were let go a moment ago.
+    JudgedApart,
     /// A node is ready before it serves what the leader had committed.
     ReadyTooEarly,
     /// A later entry of a selector ends the earlier one sooner.

@@ -1,6 +1,7 @@
 //! What must survive: the log, the vote, snapshots and the journal, and `model::State` behind openraft's traits.
 
 pub mod backup;
+mod departures;
 mod disk;
 mod due;
 #[doc(hidden)]
@@ -19,6 +20,7 @@ pub mod types;
 mod wal;
 pub mod wire;
 
+pub use departures::{Denied, Departure, Departures};
 pub use identity::Identity;
 pub use journal::Journal;
 pub use log_store::LogStore;

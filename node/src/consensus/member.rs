@@ -14,7 +14,7 @@ use openraft::{Instant as _, async_runtime::watch::WatchReceiver};
 use quorumgate_model::{NodeId, state::State, timing::Timing};
 use quorumgate_proto::peer::v1 as pb;
 use quorumgate_proxy::{Freshness, Proxy, freshness::boottime_ns};
-use quorumgate_raft_store::{Journal, LogId, Machine, RaftNode, StoreHealth, Syncs, TypeConfig};
+use quorumgate_raft_store::{Departures, Journal, LogId, Machine, RaftNode, StoreHealth, Syncs, TypeConfig};
 use tokio::sync::watch;
 
 use super::{Consensus, Published, View, clock::LogClock, gather::Gather, survey::Spent};
@@ -65,6 +65,8 @@ pub(super) struct Member {
     pub spent: OnceLock<Spent>,
     /// On the leader: what nodes have said to the ledger since the last entry.
     pub gather: Gather,
+    /// On the leader: writes by which it loses voters, until what came of them is known.
+    pub departures: Departures,
     /// Once it runs.
     pub proxy: OnceLock<Arc<Proxy>>,
     pub syncs: Arc<Syncs>,

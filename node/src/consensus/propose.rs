@@ -11,9 +11,11 @@ use quorumgate_model::{
     command::{Applied, Body, Command, Role, Standing, UpdateNode},
     convert,
     ledger::command::LedgerCommand,
-    membership,
+    membership::{self, Observed},
+    state::State,
 };
 use quorumgate_proto::peer::v1::{self as pb, failure::Reason, request::Call, response::Answer};
+use quorumgate_raft_store::{Denied, Departure};
 use tokio::time::{timeout, timeout_at};
 
 use super::{Consensus, Draft, ProposeError, drive::draft, member::Member};
@@ -122,9 +124,11 @@ impl Member {
 
     /// Stamps and appends. raft refuses it before it is appended when a quorum has not answered lately.
     pub(super) async fn append(&self, draft: &Draft, ends: Instant) -> Attempt {
-        if let Err(reason) = self.check_quorum_after(&draft.body) {
-            return Attempt::Refused(reason);
-        }
+        let mut departure = match self.departure(&draft.body) {
+            Ok(departure) => departure,
+            Err(Denied::Refused(reason)) => return Attempt::Refused(reason),
+            Err(Denied::UnderWay) => return Attempt::NotAppended("what the node was asked before is under way".into()),
+        };
         let body = draft.body.for_level(self.states.borrow().common_level());
         if let Some(reason) = self.too_new(&body) {
             return Attempt::Refused(reason);
@@ -145,7 +149,12 @@ impl Member {
             actor: draft.actor.clone(),
             body: body.into_owned(),
         };
-        let written = timeout_at(ends.into(), self.raft.client_write(command)).await;
+        let raft = self.raft.clone();
+        let write = async move { raft.client_write(command).await };
+        let written = match &mut departure {
+            Some(departure) => timeout_at(ends.into(), departure.carry_out(write)).await,
+            None => timeout_at(ends.into(), write).await,
+        };
         match written {
             Err(_) => Attempt::Unknown("no quorum has confirmed it within the deadline".into()),
             Ok(Ok(response)) => match response.data {
@@ -251,19 +260,25 @@ impl Member {
         let _ = timeout(PAUSE, metrics.changed()).await;
     }
 
-    /// Whatever would lose the quorum is refused, by what the leader observes.
-    fn check_quorum_after(&self, body: &Body) -> Result<(), String> {
-        let seen = || self.observed(&self.glance());
-        match body {
+    /// Whatever would lose the quorum is refused, by what the leader observes and by who else is about to go.
+    fn departure(&self, body: &Body) -> Result<Option<Departure<'_>>, Denied> {
+        type Judge = fn(&State, &Observed, NodeId) -> Result<(), String>;
+        let (node, judge): (NodeId, Judge) = match body {
             Body::RemoveNode { id } | Body::UpdateNode(UpdateNode { id, standing: Some(Standing::Draining), .. }) => {
-                membership::may_lose(&self.state(), &seen(), *id)
+                (*id, membership::may_lose)
             }
             Body::UpdateNode(UpdateNode { id, standing: Some(Standing::Leaving), .. })
             | Body::UpdateNode(UpdateNode { id, wanted_role: Some(Role::Replica), .. }) => {
-                membership::may_hand_over(&self.state(), &seen(), *id)
+                (*id, membership::may_hand_over)
             }
-            _ => Ok(()),
-        }
+            _ => return Ok(None),
+        };
+        let departure = self.departures.begin(node, |going| {
+            let mut observed = self.observed(&self.glance());
+            observed.reachable.retain(|id| !going.contains(id));
+            judge(&self.state(), &observed, node)
+        });
+        departure.map(Some)
     }
 }
 

@@ -117,6 +117,7 @@ impl Consensus {
             heard_ns: AtomicU64::new(0),
             spent: OnceLock::new(),
             gather: Gather::default(),
+            departures: Default::default(),
             proxy: Default::default(),
             syncs,
             denials,

@@ -10,12 +10,15 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use super::rng::Rng;
 use crate::disk::{Disk, DiskFile};
 
 const SECTOR: usize = 512;
+/// How long a sync is held where no time goes by for it: a test that stands still fails.
+const HELD_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Default)]
 pub struct SimDisk {
@@ -378,7 +381,11 @@ impl DiskFile for SimFile {
         if state.slow.ticks > 0 && state.is_segment(self.number) {
             state.slow.left = Some(state.slow.ticks);
             while state.slow.left.is_some() {
-                state = self.disk.released.wait(state).unwrap();
+                let (held, waited) = self.disk.released.wait_timeout(state, HELD_MAX).unwrap();
+                state = held;
+                if waited.timed_out() && state.slow.left.take().is_some() {
+                    return Err(io::Error::other("nobody lets time go by for a sync that is held"));
+                }
             }
             if state.dies_at == Some(0) {
                 return Err(io::Error::other("the power is gone"));

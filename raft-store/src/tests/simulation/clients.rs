@@ -25,7 +25,8 @@ use super::{
 };
 use crate::tests::rng::Rng;
 
-/// Each has a history of its own: what is linearizable one by one is so together (Herlihy and Wing 1990).
+/// How many are open at a time. Each has a history of its own: what is linearizable one by one is so together (Herlihy
+/// and Wing 1990).
 pub const SETS: usize = 24;
 /// Of how many operations one is a read.
 const READS: u64 = 4;
@@ -76,9 +77,9 @@ impl Shared {
 
     fn next_of(&self, set: usize) -> (usize, Selector) {
         let mut sets = self.sets.lock().unwrap();
-        let number = sets[set].history.add();
+        let number = sets.all[set].history.add();
         let selector = element(set, number);
-        sets[set].keys.push(selector.key());
+        sets.all[set].keys.push(selector.key());
         (number, selector)
     }
 
@@ -86,7 +87,7 @@ impl Shared {
         let (number, selector) = self.next_of(set);
         let told = self.propose(leader, added(selector)).await;
         let mut sets = self.sets.lock().unwrap();
-        let history = &mut sets[set].history;
+        let history = &mut sets.all[set].history;
         match told {
             Told::Done(applied) if applied.outcome.is_ok() => history.done(number),
             Told::Done(applied) => panic!("a revocation was answered {applied:?}"),
@@ -98,7 +99,7 @@ impl Shared {
 
     /// By an index that the leader names, at any member.
     async fn read(&self, leader: &Host, at: &Host, set: usize) {
-        let called = self.sets.lock().unwrap()[set].history.tick();
+        let called = self.sets.lock().unwrap().all[set].history.tick();
         let linearizer = timeout(PATIENCE, leader.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await;
         let Ok(Ok(linearizer)) = linearizer else { return };
         let index = linearizer.read_log_id().index();
@@ -108,8 +109,9 @@ impl Shared {
             _ => return,
         };
         let mut sets = self.sets.lock().unwrap();
-        let seen = seen(&state, &sets[set]);
-        sets[set].history.read(called, seen);
+        let set = &mut sets.all[set];
+        let seen = seen(&state, set);
+        set.history.read(called, seen);
     }
 }
 
@@ -118,7 +120,7 @@ pub async fn client(shared: Shared, mut rng: Rng) {
         sleep(Duration::from_micros(rng.below(PAUSE_US_MAX))).await;
         let (Some(one), Some(other)) = (shared.net.anybody(&mut rng), shared.net.anybody(&mut rng)) else { continue };
         let Some(leader) = shared.leader_by(one.id) else { continue };
-        let set = rng.below(SETS as u64) as usize;
+        let set = shared.sets.lock().unwrap().at(rng.below(SETS as u64) as usize);
         if rng.chance(READS) {
             shared.read(&leader, &other, set).await;
         } else {
@@ -129,7 +131,8 @@ pub async fn client(shared: Shared, mut rng: Rng) {
 
 /// Written and read once more when all is mended, in each set.
 pub async fn last_word(shared: Shared) {
-    for set in 0..SETS {
+    for place in 0..SETS {
+        let set = shared.sets.lock().unwrap().at(place);
         loop {
             let Some(leader) = shared.any_leader() else {
                 sleep(HEARTBEAT).await;

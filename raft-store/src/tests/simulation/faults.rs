@@ -47,6 +47,8 @@ pub enum Fault {
     DiskLost,
     Join,
     Remove,
+    /// Two at once.
+    RemoveTwo,
     Leave,
 }
 
@@ -76,6 +78,7 @@ pub const ANYTHING: &[Fault] = &[
     Fault::Join,
     Fault::Join,
     Fault::Remove,
+    Fault::RemoveTwo,
     Fault::Leave,
 ];
 
@@ -90,7 +93,8 @@ pub const COMINGS_AND_GOINGS: &[Fault] = &[
     Fault::DiskLost,
     Fault::Join,
     Fault::Remove,
-    Fault::Remove,
+    Fault::RemoveTwo,
+    Fault::RemoveTwo,
     Fault::Leave,
 ];
 
@@ -231,14 +235,19 @@ impl World {
             }
             Fault::DiskLost => self.lose_disk(one),
             Fault::Join => self.join(),
-            Fault::Remove => self.ask_to_go(one, None),
-            Fault::Leave => self.ask_to_go(one, Some(Standing::Leaving)),
+            Fault::Remove => self.ask_to_go(&[one], None),
+            Fault::RemoveTwo => {
+                let both: Vec<NodeId> = [Some(one), self.anybody()].into_iter().flatten().collect();
+                self.ask_to_go(&both, None);
+            }
+            Fault::Leave => self.ask_to_go(&[one], Some(Standing::Leaving)),
         }
     }
 
+    /// For whoever runs: a log that is opened waits for its syncs, and the clock waits for the log.
     fn slow(&mut self, id: NodeId, ticks: u64, time: Duration) {
-        if let Some(member) = self.members.get(&id) {
-            member.disk.slow_down(ticks);
+        if let Ok(host) = self.shared.net.host(id) {
+            host.disk.slow_down(ticks);
             self.later(time, Plan::Quick(id));
         }
     }
@@ -265,12 +274,14 @@ impl World {
         }
     }
 
-    fn ask_to_go(&mut self, id: NodeId, standing: Option<Standing>) {
+    fn ask_to_go(&mut self, ids: &[NodeId], standing: Option<Standing>) {
         // Whoever was lost a moment ago still counts as in reach.
         if self.members.len() > SAFE_VOTERS && self.lost_at.is_none_or(|at| at.elapsed() > NOTICED_AFTER) {
             self.lost_at = None;
             self.asked_at = Some(Instant::now());
-            self.tasks.spawn(members::ask_to_go(self.shared.clone(), id, standing));
+            for id in ids {
+                self.tasks.spawn(members::ask_to_go(self.shared.clone(), *id, standing));
+            }
         }
     }
 

@@ -4,6 +4,9 @@
 
 use quorumgate_model::revocation::SelectorKey;
 
+/// Of a set: a read looks at all of them.
+const ELEMENTS_MAX: usize = 96;
+
 /// A moment: how many calls and answers there were before it.
 pub type Moment = u64;
 
@@ -44,6 +47,27 @@ pub struct Set {
     pub keys: Vec<SelectorKey>,
 }
 
+/// All that there have been. As many as there were first are open, and one that is full makes way for another.
+pub struct Sets {
+    pub all: Vec<Set>,
+    open: Vec<usize>,
+}
+
+impl Sets {
+    pub fn of(places: usize) -> Self {
+        Self { all: (0..places).map(|_| Set::default()).collect(), open: (0..places).collect() }
+    }
+
+    /// The number of the set that is open at this place.
+    pub fn at(&mut self, place: usize) -> usize {
+        if self.all[self.open[place]].keys.len() >= ELEMENTS_MAX {
+            self.open[place] = self.all.len();
+            self.all.push(Set::default());
+        }
+        self.open[place]
+    }
+}
+
 impl History {
     pub fn tick(&mut self) -> Moment {
         self.now += 1;
@@ -69,8 +93,9 @@ impl History {
         self.reads.push(Read { called, answered, seen });
     }
 
+    /// Those that were refused are none.
     pub fn operations(&self) -> usize {
-        self.adds.len() + self.reads.len()
+        self.adds.iter().filter(|add| add.outcome != Outcome::Refused).count() + self.reads.len()
     }
 
     /// Err: what no order explains.
@@ -80,7 +105,7 @@ impl History {
         }
         // All reads lie on one line: each sees what any that sees less has seen.
         let mut by_size: Vec<&Read> = self.reads.iter().collect();
-        by_size.sort_by_key(|read| (read.size(), read.called));
+        by_size.sort_by_cached_key(|read| (read.size(), read.called));
         for pair in by_size.windows(2) {
             if !pair[0].is_within(pair[1]) {
                 return Err(format!("no order has both reads: {:?} and {:?}", pair[0], pair[1]));

@@ -17,7 +17,7 @@ use quorumgate_model::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{ELECTION_MAX, Raft, clock::Clock};
-use crate::{LogId, RaftNode, StoreHealth, tests::sim_disk::SimDisk};
+use crate::{Departures, LogId, RaftNode, StoreHealth, tests::sim_disk::SimDisk};
 
 #[derive(Clone)]
 pub struct Host {
@@ -29,6 +29,7 @@ pub struct Host {
     pub states: watch::Receiver<Arc<State>>,
     pub health: watch::Receiver<StoreHealth>,
     pub clock: Clock,
+    pub departures: Arc<Departures>,
 }
 
 /// As `node` has it.

@@ -18,9 +18,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     ELECTION_MAX, HEARTBEAT, PATIENCE, Shared, Told,
-    host::{Glance, Host},
+    host::{Glance, Host, command},
 };
-use crate::RaftNode;
+use crate::{Denied, RaftNode};
 
 /// For one membership step; a change that was left half-way is finished by the next round.
 const STEP_MAX: Duration = Duration::from_secs(2);
@@ -145,20 +145,28 @@ pub async fn join(shared: Shared, number: u64) {
     joining.admitted.extend(admitted.map(|id| (id, number)));
 }
 
-/// An operator's wish, which the leader refuses where a quorum would be lost by it.
+/// An operator's wish, which the leader refuses where a quorum would be lost by it, as `node` does.
 pub async fn ask_to_go(shared: Shared, id: NodeId, standing: Option<Standing>) {
     let Some(leader) = shared.any_leader() else { return };
-    let (state, observed) = (leader.state(), leader.observed(&leader.glance()));
-    let (allowed, body) = match standing {
-        None => (membership::may_lose(&state, &observed, id), Body::RemoveNode { id }),
-        Some(standing) => {
-            let update = UpdateNode { id, standing: Some(standing), ..UpdateNode::default() };
-            (membership::may_hand_over(&state, &observed, id), Body::UpdateNode(update))
-        }
+    let Some(stamp) = leader.stamp() else { return };
+    let body = match standing {
+        None => Body::RemoveNode { id },
+        Some(standing) => Body::UpdateNode(UpdateNode { id, standing: Some(standing), ..UpdateNode::default() }),
     };
-    match allowed {
-        Ok(()) => drop(shared.propose(&leader, body).await),
-        Err(_) => drop(shared.counts.refused.fetch_add(1, Ordering::Relaxed)),
+    let begun = leader.departures.begin(id, |going| {
+        let mut observed = leader.observed(&leader.glance());
+        observed.reachable.retain(|id| !going.contains(id));
+        match standing {
+            None => membership::may_lose(&leader.state(), &observed, id),
+            Some(_) => membership::may_hand_over(&leader.state(), &observed, id),
+        }
+    });
+    let raft = leader.raft.clone();
+    let write = async move { raft.client_write(command(stamp, body)).await };
+    match begun {
+        Ok(mut departure) => drop(timeout(PATIENCE, departure.carry_out(write)).await),
+        Err(Denied::Refused(_)) => drop(shared.counts.refused.fetch_add(1, Ordering::Relaxed)),
+        Err(Denied::UnderWay) => {}
     }
 }
 

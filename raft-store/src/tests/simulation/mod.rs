@@ -29,7 +29,7 @@ use std::{
 
 use quorumgate_model::{NodeId, digest::Digest};
 
-use self::{budgets::Admitted, clients::Told, faults::Fault, history::Set, net::Net, world::World};
+use self::{budgets::Admitted, clients::Told, faults::Fault, history::Sets, net::Net, world::World};
 use crate::{Machine, TypeConfig};
 
 type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -79,7 +79,7 @@ struct Counts {
 #[derive(Clone)]
 struct Shared {
     net: Net,
-    sets: Arc<Mutex<Vec<Set>>>,
+    sets: Arc<Mutex<Sets>>,
     held: Arc<Mutex<BTreeMap<u64, Held>>>,
     admitted: Arc<Mutex<Admitted>>,
     joining: Arc<Mutex<Joining>>,

@@ -21,7 +21,7 @@ use super::{
     CALM_US, CLIENTS, ELECTION_MAX, ELECTION_MIN, HEARTBEAT, Held, Numbers, Raft, Shared, Told, budgets, clients,
     clock::Clock,
     faults::{Fault, Plan},
-    history::Set,
+    history::Sets,
     host::Host,
     members,
     net::{Factory, Lines, Net},
@@ -47,7 +47,7 @@ const LOOKS_MAX: u32 = 2_000;
 const ENDS_WITHIN_STEPS: u32 = 100;
 /// How often operators look after who is lost.
 const LOOKED_AFTER_EVERY: Duration = Duration::from_millis(500);
-/// Of how many indexes one is compared as a whole.
+/// Of how many indexes one is compared as a whole, revocations by their hash.
 const WHOLE_EVERY: u64 = 16;
 
 pub struct Member {
@@ -117,7 +117,7 @@ impl World {
         };
         let shared = Shared {
             net: Net(Arc::new(Mutex::new(lines))),
-            sets: Arc::new(Mutex::new((0..clients::SETS).map(|_| Set::default()).collect())),
+            sets: Arc::new(Mutex::new(Sets::of(clients::SETS))),
             held: Arc::default(),
             admitted: Arc::default(),
             joining: Arc::default(),
@@ -223,6 +223,7 @@ impl World {
                 states: opened.states,
                 health: opened.health,
                 clock: Clock::of(id, self.begun),
+                departures: Arc::default(),
             };
             self.run(host);
         }
@@ -438,18 +439,18 @@ impl World {
     /// What clients were told has one order, no window was over its limit.
     pub fn judge(&self) -> Numbers {
         let sets = self.shared.sets.lock().unwrap();
-        for (number, set) in sets.iter().enumerate() {
+        for (number, set) in sets.all.iter().enumerate() {
             assert_eq!(set.history.check(), Ok(()), "set {number}");
         }
         let held = self.newest().expect("somebody runs").revocations.len();
-        let asked: usize = sets.iter().map(|set| set.history.adds.len()).sum();
+        let asked: usize = sets.all.iter().map(|set| set.history.adds.len()).sum();
         assert!(held <= asked, "{held} elements are there, {asked} were added");
         assert_eq!(budgets::audit(&self.shared.admitted.lock().unwrap()), Ok(()));
         let lines = self.shared.net.lines();
         let counts = &self.shared.counts;
         let count = |it: &std::sync::atomic::AtomicU64| it.load(Ordering::Relaxed);
         Numbers {
-            operations: sets.iter().map(|set| set.history.operations() as u64).sum(),
+            operations: sets.all.iter().map(|set| set.history.operations() as u64).sum(),
             admissions: self.admissions(),
             messages: lines.messages,
             terms: self.leaders.len() as u64,
@@ -484,7 +485,7 @@ async fn watch_states(shared: Shared, id: NodeId, mut states: watch::Receiver<Ar
     loop {
         let state = states.borrow_and_update().clone();
         budgets::assert_whole(&state.ledger);
-        let all = state.index.is_multiple_of(WHOLE_EVERY).then(|| state.hash());
+        let all = state.index.is_multiple_of(WHOLE_EVERY).then(|| without_revocations(&state).hash());
         let ledger = (state.ledger.version, state.ledger.now_us);
         let held = Held { revocations: state.revocations.hash(), clock_us: state.clock_us, ledger, all };
         let before = *shared.held.lock().unwrap().entry(state.index).or_insert(held);
@@ -493,6 +494,11 @@ async fn watch_states(shared: Shared, id: NodeId, mut states: watch::Receiver<Ar
             return;
         }
     }
+}
+
+/// They are many, and have a hash of their own.
+fn without_revocations(state: &State) -> State {
+    State { revocations: Default::default(), ..state.clone() }
 }
 
 /// As `node` does: one without room does not stand for election.
