@@ -229,6 +229,15 @@ impl OwnTrail for Writing {
         Some(Batch { noted, erased, retention: self.access.settings.retention.0 })
     }
 
+    fn size(batch: &Batch) -> u64 {
+        batch.noted.iter().map(|(.., count)| *count).sum()
+    }
+
+    /// How many, the log alone tells: an entry has an actor and a call. An erasure that was lost is done now.
+    fn lost(&mut self, _count: u64) {
+        self.seen = Erased::default();
+    }
+
     fn write(pen: &mut Pen, batch: Batch) -> anyhow::Result<()> {
         if let Some((keys, erased)) = &batch.erased {
             pen.erase(keys, erased)?;

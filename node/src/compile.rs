@@ -3,7 +3,11 @@
 
 use quorumgate_model::{
     invalid::Invalid,
-    resource::{Auth, AuthKind, Guardrail, JwtKeys, LimitKind, Resource, Secret, VerifyingKey},
+    ledger::bucket::SLOTS_MAX,
+    resource::{
+        Auth, AuthKind, Guardrail, JwtKeys, LIMIT_MAX, Limit, LimitCost, LimitKind, PolicyKind, Resource, Secret,
+        VerifyingKey,
+    },
     ruleset,
 };
 use quorumgate_proxy::{
@@ -29,12 +33,47 @@ pub fn check(resource: &Resource) -> Result<(), Invalid> {
             Secret::Sealed { .. } | Secret::Kept(_) => tls::check_chain(it),
         },
         Resource::Guardrail(it) => guardrail(it),
-        Resource::Policy(it) => inspect::check(it),
+        Resource::Policy(it) => {
+            if let PolicyKind::Version(version) = &it.kind {
+                segment("version.version", &version.version)?;
+                segment("version.successor", &version.successor)?;
+            }
+            inspect::check(it)
+        }
         Resource::Upstream(_) | Resource::Consumer(_) | Resource::Listener(_) | Resource::Tenant(_) => Ok(()),
-        Resource::Limit(limit) => match &limit.kind {
-            LimitKind::Calendar { zone, .. } => calendar::check(zone),
-            _ => Ok(()),
-        },
+        Resource::Limit(limit) => amounts(limit),
+    }
+}
+
+/// Stored limits may have larger ones: they are read all the same.
+fn amounts(limit: &Limit) -> Result<(), Invalid> {
+    let of_kind = format!("1 to {SLOTS_MAX} with this kind; kind calendar takes up to {LIMIT_MAX}");
+    match &limit.kind {
+        LimitKind::Calendar { zone, .. } => calendar::check(zone)?,
+        LimitKind::Sliding { limit, .. } | LimitKind::Concurrency { limit, .. } => slots("limit", *limit, &of_kind)?,
+        LimitKind::Bucket { rate, burst, .. } => {
+            slots("rate", *rate, &of_kind)?;
+            slots("burst", *burst, &of_kind)?;
+        }
+    }
+    let at_once = format!("1 to {SLOTS_MAX}");
+    match &limit.cost {
+        LimitCost::Fixed(cost) => slots("cost", *cost, &at_once),
+        LimitCost::ResponseHeader { reserve, .. } => slots("cost.reserve", *reserve, &at_once),
+        LimitCost::RequestHeader(_) | LimitCost::AiTokens(_) => Ok(()),
+    }
+}
+
+/// A node counts no more of one key; of a calendar's budget it never has all.
+fn slots(field: &str, found: u64, allowed: &str) -> Result<(), Invalid> {
+    if found > u64::from(SLOTS_MAX) { Err(Invalid::field(field).found(found).allowed(allowed)) } else { Ok(()) }
+}
+
+/// It is one of the portal's paths.
+fn segment(field: &str, found: &str) -> Result<(), Invalid> {
+    match found {
+        "." | ".." => Err(Invalid::field(field).found(format!("{found:?}")).allowed("a word such as v1")),
+        _ => Ok(()),
     }
 }
 
@@ -96,6 +135,23 @@ mod tests {
         let zone = |zone: &str| json!({ "name": "a", "per": "global", "kind": "calendar", "limit": 1, "every": "day", "zone": zone });
         check(Kind::Limit, zone("America/New_York"), Ok(()));
         check(Kind::Limit, zone("America/Gotham"), Err("zone"));
+        let bucket = |rate: u64, burst: u64| json!({ "name": "a", "per": "global", "kind": "bucket", "rate": rate, "burst": burst });
+        check(Kind::Limit, bucket(268_435_455, 268_435_455), Ok(()));
+        check(Kind::Limit, bucket(268_435_456, 1), Err("rate"));
+        check(Kind::Limit, bucket(1, 268_435_456), Err("burst"));
+        let a_second = json!({ "name": "a", "per": "global", "limit": 1_000_000_000, "window": "1s" });
+        check(Kind::Limit, a_second, Err("limit"));
+        let a_day =
+            json!({ "name": "a", "per": "global", "kind": "calendar", "every": "day", "limit": 10_000_000_000_u64 });
+        check(Kind::Limit, a_day, Ok(()));
+        let costs = |cost: Value| json!({ "name": "a", "per": "global", "limit": 9, "window": "1s", "cost": cost });
+        check(Kind::Limit, costs(json!(268_435_456)), Err("cost"));
+        check(Kind::Limit, costs(json!({ "response_header": "x", "reserve": 268_435_456 })), Err("cost.reserve"));
+
+        let version = |version: &str, successor: &str| json!({ "name": "a", "version": { "api": "a", "version": version, "successor": successor } });
+        check(Kind::Policy, version("v1.0", "v2"), Ok(()));
+        check(Kind::Policy, version("..", ""), Err("version.version"));
+        check(Kind::Policy, version("v1", "."), Err("version.successor"));
 
         let key = |algorithm: &str| {
             let key = json!({ "id": "k", "algorithm": algorithm, "public_key": ED25519, "consumer": "c" });

@@ -168,6 +168,20 @@ impl OwnTrail for Writing {
         (!noted.is_empty()).then_some(noted)
     }
 
+    fn size(noted: &Vec<DenialRecord>) -> u64 {
+        noted.iter().map(|it| it.count).sum()
+    }
+
+    fn lost(&mut self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let message = format!("{count} were refused while they could not be written down");
+        let record =
+            DenialRecord { wall_ms: wall_ms(), reason: NOT_WRITTEN.into(), message, count, ..Default::default() };
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted.push(record);
+    }
+
     fn write(chain: &mut OwnChain, noted: Vec<DenialRecord>) -> anyhow::Result<()> {
         let payloads: Vec<_> = noted.iter().map(Message::encode_to_vec).collect();
         chain.append(&payloads)
@@ -185,6 +199,7 @@ fn decoded(link: Link) -> Option<Denial> {
 }
 
 const TOO_FAST: &str = "TOO_MANY_FAILURES";
+const NOT_WRITTEN: &str = "NOT_WRITTEN";
 
 fn short(text: &str) -> String {
     text.chars().take(TEXT_BYTES_MAX / 4).collect()
@@ -215,6 +230,17 @@ mod tests {
         assert_eq!(told, [("TOO_MANY_FAILURES", 50), ("TOKEN_EXPIRED", 1)]);
         assert_eq!(found[0].record.actor.as_ref().unwrap().source, "10.0.0.7");
         assert_eq!((denials.total(), denials.check(None).unwrap().flaws), (51, vec![]));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (denials, stop) = (Arc::new(Denials::new(dir.path())), CancellationToken::new());
+        Writing(denials.clone()).lost(3);
+        stop.cancel();
+        denials.clone().run(stop).await.unwrap();
+        let record = denials.read(u64::MAX, 10).remove(0).record;
+        assert_eq!((record.reason.as_str(), record.count), (NOT_WRITTEN, 3));
     }
 
     #[test]

@@ -49,18 +49,21 @@ const MINUTE: Duration = Duration::from_secs(60);
 const CONSUMERS_MAX: usize = 4_096;
 /// Credentials of one consumer that are looked at for one page; one that has more is not shown all.
 const LOOKED_AT_MAX: usize = 10_000;
+/// Of a person's subject in the audit trail.
+const SUBJECT_CHARS_MAX: usize = 128;
 /// Keys that one page shows.
 const SHOWN_MAX: usize = 250;
 
-pub fn start(tasks: &Tasks, consensus: Consensus, directory: &Directory) {
+pub fn start(tasks: &Tasks, consensus: Consensus, directory: &Arc<Directory>) {
     if let Some(asked) = directory.asked() {
-        let portal = Arc::new(Portal { consensus, pace: Mutex::default() });
+        let portal = Arc::new(Portal { consensus, directory: directory.clone(), pace: Mutex::default() });
         tasks.start("portals", run(portal, asked, tasks.stop()));
     }
 }
 
 struct Portal {
     consensus: Consensus,
+    directory: Arc<Directory>,
     pace: Mutex<Pace>,
 }
 
@@ -92,6 +95,9 @@ impl Portal {
         let (visitor, now) = (&asked.visitor, Instant::now());
         let is_write = !matches!(asked.question, Wanted::Keys { .. } | Wanted::Usage { .. });
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(&visitor.consumer, is_write, now)?;
+        if visitor.is_shut_out(&self.directory) {
+            return Err(NotDone::ShutOut);
+        }
         match &asked.question {
             Wanted::Keys { given } => Ok(Reply::Keys(self.keys(&visitor.consumer, given.as_ref()))),
             Wanted::Create { scopes, label, given } => self.create(visitor, scopes, label, given).await,
@@ -124,7 +130,7 @@ impl Portal {
             keys_max: Some(given.max),
         };
         self.propose(visitor, request_id, Body::CreateCredentials([new].into())).await?;
-        Ok(Reply::Made { id, secret })
+        self.told(visitor, id, secret).await
     }
 
     async fn rotate(&self, visitor: &Visitor, id: CredentialId, given: &PortalKeys) -> Done {
@@ -137,7 +143,16 @@ impl Portal {
         let (secret, new_id, kind) = self.made(request_id, old.env())?;
         let rotate = RotateCredential { id, new_id, kind, overlap: OVERLAP.0, keys_max: Some(given.max) };
         self.propose(visitor, request_id, Body::RotateCredential(rotate)).await?;
-        Ok(Reply::Made { id: new_id, secret })
+        self.told(visitor, new_id, secret).await
+    }
+
+    /// A key whose owner was shut out while it was made ends, as nobody is shown it.
+    async fn told(&self, visitor: &Visitor, id: CredentialId, secret: String) -> Done {
+        if visitor.is_shut_out(&self.directory) {
+            self.propose(visitor, Uuid::new_v4(), Body::SetCredentialState { id, to: Decided::Revoked }).await?;
+            return Err(NotDone::ShutOut);
+        }
+        Ok(Reply::Made { id, secret })
     }
 
     /// Any key of the consumer, whoever made it: one that leaked must end.
@@ -155,7 +170,7 @@ impl Portal {
 
     async fn propose(&self, visitor: &Visitor, request_id: Uuid, body: Body) -> Result<(), NotDone> {
         let actor = Actor {
-            name: format!("portal/{}", visitor.consumer),
+            name: actor_name(&visitor.consumer, visitor.subject()),
             source: visitor.client_ip.to_string(),
             rpc: format!("route {}", visitor.route),
             owner_scope: String::new(),
@@ -186,7 +201,7 @@ impl Portal {
     async fn usage(&self, visitor: &Visitor, limits: &[Name], versions: &[Name]) -> OwnUsage {
         let (state, now_us) = (self.consensus.state(), self.consensus.clock_us());
         let good = keys_of(&state, &visitor.consumer).filter(|it| it.standing(now_us).is_good());
-        let ids: Vec<String> = good.take(SHOWN_MAX).map(|it| it.id.to_string()).collect();
+        let names: BTreeMap<String, String> = good.take(SHOWN_MAX).map(|it| (it.id.to_string(), called(it))).collect();
         let plan = plan_of(&state, &visitor.consumer);
         let question = |name: &Name| {
             let limit = usage::limit_named(&state, name)?;
@@ -195,7 +210,7 @@ impl Portal {
             }
             let keys = match by(limit)? {
                 By::Consumer => vec![visitor.consumer.to_string()],
-                By::Key => ids.clone(),
+                By::Key => names.keys().cloned().collect(),
             };
             let top = keys.len();
             (!keys.is_empty()).then(|| Question { limit: name.clone(), keys: Some(keys), top })
@@ -208,7 +223,7 @@ impl Portal {
                 let is_by_key = matches!(by(&report.limit), Some(By::Key));
                 shown.limits.extend(report.keys.iter().map(|it| LimitUse {
                     limit: report.limit.name.clone(),
-                    key: is_by_key.then(|| it.key.clone()),
+                    key: is_by_key.then(|| names.get(&it.key).unwrap_or(&it.key).clone()),
                     used: it.used,
                     of: it.limit,
                     resets_in: it.resets_in_us.map(Duration::from_micros),
@@ -234,6 +249,21 @@ impl Portal {
         shown.calls = sums.into_iter().map(calls).collect();
         shown
     }
+}
+
+/// The person behind the consumer, where the provider names one.
+fn actor_name(consumer: &Name, subject: Option<&str>) -> String {
+    let mut name = format!("portal/{consumer}");
+    if let Some(subject) = subject {
+        name.push('/');
+        for it in subject.chars().take(SUBJECT_CHARS_MAX) {
+            match it.is_control() {
+                true => name.extend(it.escape_default()),
+                false => name.push(it),
+            }
+        }
+    }
+    name
 }
 
 /// Whose use a limit counts, where that is a consumer's own affair.
@@ -277,17 +307,26 @@ fn is_given(key: &Credential, given: &PortalKeys, now_us: u64) -> bool {
     ends && key.scopes().iter().all(|scope| given.scopes.iter().any(|it| **it == **scope))
 }
 
-fn shown(it: &Credential, given: Option<&PortalKeys>, now_us: u64) -> OwnKey {
-    let prefix = match &it.kind {
+/// How it begins.
+fn prefix(it: &Credential) -> String {
+    match &it.kind {
         CredentialKind::ApiKey { prefix, .. } => format!("qg_{}_{}", it.env(), String::from_utf8_lossy(prefix)),
         CredentialKind::Basic(user) => user.name.clone(),
-    };
+    }
+}
+
+/// As its owner knows it.
+fn called(it: &Credential) -> String {
+    format!("{} {}…", it.label(), prefix(it)).trim_start().to_owned()
+}
+
+fn shown(it: &Credential, given: Option<&PortalKeys>, now_us: u64) -> OwnKey {
     let standing = it.standing(now_us);
     let ends = it.ends_at_us.filter(|_| standing.is_good());
     OwnKey {
         id: it.id,
         label: it.label().to_owned(),
-        prefix,
+        prefix: prefix(it),
         scopes: it.scopes().iter().map(|scope| scope.to_string()).collect(),
         standing,
         created_ms: it.created.get(),
@@ -339,6 +378,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_audit_trail_names_the_person() {
+        let check = |subject: Option<&str>, expected: &str| {
+            assert_eq!(actor_name(&"acme".parse().unwrap(), subject), expected);
+        };
+        check(None, "portal/acme");
+        check(Some("alice"), "portal/acme/alice");
+        check(Some("a\nb\u{1b}"), "portal/acme/a\\nb\\u{1b}");
+        check(Some(&"é".repeat(SUBJECT_CHARS_MAX + 1)), &format!("portal/acme/{}", "é".repeat(SUBJECT_CHARS_MAX)));
+    }
+
+    #[test]
     fn a_consumer_writes_so_often_in_a_minute_and_not_more() {
         let mut pace = Pace::default();
         let (now, acme): (_, Name) = (Instant::now(), "acme".parse().unwrap());
@@ -349,6 +399,26 @@ mod tests {
         assert_eq!(pace.take(&acme, false, now), Ok(()), "to look is another matter");
         assert_eq!(pace.take(&"other".parse().unwrap(), true, now), Ok(()));
         assert_eq!(pace.take(&acme, true, now + MINUTE), Ok(()));
+    }
+
+    #[test]
+    fn usage_calls_a_key_what_its_owner_calls_it() {
+        let check = |label: &str, expected: &str| {
+            let grants = Grants { label: label.into(), ..Grants::default() };
+            let key = Credential {
+                id: "00000000000000ab".parse().unwrap(),
+                consumer: "acme".parse().unwrap(),
+                kind: CredentialKind::ApiKey { hash_rest: [1; 24], prefix: *b"abcdefgh" },
+                grants: Some(Arc::new(grants)),
+                created: Default::default(),
+                ends_at_us: None,
+                state: CredentialState::Active,
+                replaced_by: None,
+            };
+            assert_eq!(called(&key), expected);
+        };
+        check("mine", "mine qg_live_abcdefgh…");
+        check("", "qg_live_abcdefgh…");
     }
 
     #[test]

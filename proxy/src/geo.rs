@@ -69,7 +69,9 @@ impl Geo {
         });
         let asn = tables.asn.as_ref().and_then(|it| {
             let found = it.lookup(address).ok()?;
-            found.decode_path::<u32>(&[PathElement::Key("autonomous_system_number")]).ok()?
+            // Of integers the format has several sizes, and some writers take the smallest that will do.
+            let number = found.decode_path::<serde_json::Number>(&[PathElement::Key("autonomous_system_number")]);
+            u32::try_from(number.ok()??.as_u64()?).ok()
         });
         Place { country, asn }
     }
@@ -88,9 +90,30 @@ mod mmdb;
 #[cfg(test)]
 mod tests {
     use super::{
-        mmdb::{database, map, text, u32},
+        mmdb::{database, map, text, u16, u32},
         *,
     };
+
+    #[test]
+    fn a_system_has_an_integer_of_any_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let asn = dir.path().join("a.mmdb");
+        let (int32, uint64) = (vec![4, 1, 0, 0, 0xfb, 0xf4], vec![4, 2, 0, 0, 0xfb, 0xf4]);
+        for (number, expected) in [
+            (u16(64_500), Some(64_500)),
+            (u32(64_500), Some(64_500)),
+            (int32, Some(64_500)),
+            (uint64, Some(64_500)),
+            (vec![5, 2, 1, 0, 0, 0, 0], None),
+            (text("64500"), None),
+        ] {
+            let record = map(&[("autonomous_system_number", number)]);
+            std::fs::write(&asn, database(&record, &map(&[]))).unwrap();
+            let geo = Geo::default();
+            geo.load(&Files { country: None, asn: Some(asn.clone()) }).unwrap();
+            assert_eq!(geo.place("10.0.0.1".parse().unwrap()).asn, expected);
+        }
+    }
 
     #[test]
     fn an_address_is_where_the_files_say() {

@@ -31,6 +31,8 @@ pub(crate) enum Ended {
     Banned,
     /// It has held a limit's permit for as long as it may.
     HeldTooLong,
+    /// The node goes, and has waited for it for as long as it may.
+    Draining,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +115,22 @@ impl LiveTable {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Ends all that is here.
+    pub(crate) fn end_all(&self) {
+        let mut wakers = Vec::new();
+        for slot in &mut *self.slots.borrow_mut() {
+            if slot.ended.is_none() && slot.grant.is_some() {
+                slot.ended = Some(Ended::Draining);
+                wakers.extend(slot.waker.take());
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.borrow().len() == self.free.borrow().len()
+    }
+
     /// Ends what may not go on. `banned` and `revoked` are asked of everybody; pass None where nothing has changed. `lapsed` is asked
     /// once a second: what let somebody in may end without a change.
     pub(crate) fn sweep(
@@ -192,6 +210,7 @@ impl Ended {
             Self::Stale => "state_stale",
             Self::Banned => "banned",
             Self::HeldTooLong => "upstream_timeout",
+            Self::Draining => "drain_grace_over",
         }
     }
 }

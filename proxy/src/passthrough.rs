@@ -4,8 +4,8 @@ use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use quorumgate_model::{
-    resource::{Action, HostPattern, Match, Name, PathPattern, Route},
-    ruleset::Ruleset,
+    resource::{Action, HostPattern, Match, Name, OnStale, PathPattern},
+    ruleset::{Rule, Ruleset},
 };
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -21,11 +21,9 @@ pub(crate) struct ServerNames {
     suffixes: HashMap<String, Vec<Way>>,
 }
 
-struct Way {
-    priority: i32,
-    client_cidrs: Vec<ipnet::IpNet>,
-    listeners: Vec<Name>,
-    upstream: Name,
+pub(crate) struct Way {
+    pub(crate) rule: Arc<Rule>,
+    pub(crate) upstream: Name,
 }
 
 /// Made anew when the ruleset is another one.
@@ -51,47 +49,49 @@ impl ServerNames {
         let mut names = Self::default();
         // By name, so that of equals the first wins, as in routing.
         for rule in rules.rules.values() {
-            let Some(upstream) = way_of(&rule.route) else { continue };
+            let Some(upstream) = way_of(rules, rule) else { continue };
             for pattern in &rule.route.matches.sni {
                 let list = match pattern {
                     HostPattern::Exact(name) => names.exact.entry(name.clone()),
                     HostPattern::Suffix(suffix) => names.suffixes.entry(suffix.clone()),
                 };
-                list.or_default().push(Way {
-                    priority: rule.route.priority,
-                    client_cidrs: rule.route.matches.client_cidrs.clone(),
-                    listeners: rule.route.matches.listeners.clone(),
-                    upstream: upstream.clone(),
-                });
+                list.or_default().push(Way { rule: rule.clone(), upstream: upstream.clone() });
             }
         }
         names
     }
 
     /// The highest priority, then the exact name, then the longest suffix.
-    pub(crate) fn find(&self, name: &str, client: IpAddr, listener: Option<&Name>) -> Option<Name> {
+    pub(crate) fn find(&self, name: &str, client: IpAddr, listener: Option<&Name>) -> Option<&Way> {
         let suffixes = name.match_indices('.').filter(|(at, _)| *at > 0).map(|(at, _)| &name[at..]);
         let lists = self.exact.get(name).into_iter().chain(suffixes.filter_map(|suffix| self.suffixes.get(suffix)));
         let mut best: Option<&Way> = None;
         for way in lists.flatten() {
-            let takes = way.client_cidrs.is_empty() || way.client_cidrs.iter().any(|net| net.contains(&client));
-            let here = way.listeners.is_empty() || listener.is_some_and(|by| way.listeners.contains(by));
-            if takes && here && best.is_none_or(|best| way.priority > best.priority) {
+            let Match { client_cidrs, listeners, .. } = &way.rule.route.matches;
+            let takes = client_cidrs.is_empty() || client_cidrs.iter().any(|net| net.contains(&client));
+            let here = listeners.is_empty() || listener.is_some_and(|by| listeners.contains(by));
+            if takes && here && best.is_none_or(|best| way.rule.route.priority > best.rule.route.priority) {
                 best = Some(way);
             }
         }
-        best.map(|way| way.upstream.clone())
+        best
     }
 }
 
-/// Where a route leads that can be carried out without seeing a request: nothing that it asks is left undone.
-fn way_of(route: &Route) -> Option<&Name> {
+/// Where a route leads that can be carried out without seeing a request: nothing that it asks is left undone. What it asks
+/// of addresses is up to the caller.
+fn way_of<'r>(rules: &Ruleset, rule: &'r Rule) -> Option<&'r Name> {
+    let route = &rule.route;
     let Action::Forward { upstream } = &route.action else { return None };
     let Match { hosts, path, methods, headers, query, cookies, client_cidrs: _, sni, listeners: _ } = &route.matches;
     let unseen = hosts.is_empty()
         && *path == PathPattern::Any
         && [methods.is_empty(), headers.is_empty(), query.is_empty(), cookies.is_empty()] == [true; 4];
-    let asks = route.auth.is_some() || !route.authorize.is_empty() || !route.limits.is_empty();
+    let asks = route.auth.is_some()
+        || !route.authorize.is_empty()
+        || !route.limits.is_empty()
+        || route.on_stale == OnStale::Deny
+        || !rules.asks_addresses_only(rule);
     (!sni.is_empty() && unseen && !asks).then_some(upstream)
 }
 
@@ -117,20 +117,16 @@ pub(crate) async fn hello<T: AsyncRead + Unpin>(stream: &mut T) -> Option<(Optio
 
 #[cfg(test)]
 mod tests {
-    use quorumgate_model::{
-        change,
-        resource::{Kind, Resource},
-        state::State,
-    };
+    use quorumgate_model::{change, resource::Kind, state::State};
     use serde_json::json;
 
     use super::*;
 
-    fn names(routes: &[serde_json::Value]) -> ServerNames {
+    fn names(policies: &[serde_json::Value], routes: &[serde_json::Value]) -> ServerNames {
         let mut state = State { revision: 1, index: 1, ..State::default() };
-        for words in routes {
-            let resource = Kind::Route.parse(words.clone()).unwrap();
-            assert!(matches!(resource, Resource::Route(_)));
+        let policies = policies.iter().map(|words| (Kind::Policy, words));
+        for (kind, words) in policies.chain(routes.iter().map(|words| (Kind::Route, words))) {
+            let resource = kind.parse(words.clone()).unwrap();
             state.resources.insert(resource.key(), change::stored(resource));
         }
         ServerNames::of(&Ruleset::compile(&state, None))
@@ -138,7 +134,11 @@ mod tests {
 
     #[test]
     fn a_server_name_leads_where_the_most_exact_route_says() {
-        let names = names(&[
+        let policies = [
+            json!({ "name": "office", "ip": { "allow": ["10.0.0.0/8"] } }),
+            json!({ "name": "pii", "mask": { "fields": [{ "pointer": "/iban" }] } }),
+        ];
+        let routes = [
             json!({ "name": "a", "match": { "sni": ["db.acme.test"] }, "upstream": "exact" }),
             json!({ "name": "b", "match": { "sni": ["*.acme.test"] }, "upstream": "wide" }),
             json!({ "name": "c", "match": { "sni": ["*.eu.acme.test"] }, "upstream": "eu" }),
@@ -149,10 +149,15 @@ mod tests {
             // These ask for what nobody sees: they are for HTTP.
             json!({ "name": "e", "match": { "sni": ["web.test"], "path_prefix": "/" }, "upstream": "web" }),
             json!({ "name": "f", "match": { "sni": ["web.test"] }, "limits": ["l"], "upstream": "web" }),
-        ]);
+            json!({ "name": "h", "match": { "sni": ["web.test"] }, "on_stale": "deny", "upstream": "web" }),
+            json!({ "name": "i", "match": { "sni": ["web.test"] }, "policies": ["office", "pii"], "upstream": "web" }),
+            // Addresses are seen.
+            json!({ "name": "j", "match": { "sni": ["office.test"] }, "policies": ["office"], "upstream": "office" }),
+        ];
+        let names = names(&policies, &routes);
         let check = |name: &str, client: &str, expected: Option<&str>| {
             let found = names.find(name, client.parse().unwrap(), None);
-            assert_eq!(found.as_deref(), expected, "{name} from {client}");
+            assert_eq!(found.map(|way| &*way.upstream), expected, "{name} from {client}");
         };
         check("db.acme.test", "1.2.3.4", Some("exact"));
         check("x.acme.test", "1.2.3.4", Some("wide"));
@@ -160,9 +165,11 @@ mod tests {
         check("x.eu.acme.test", "10.2.3.4", Some("inside"));
         check("acme.test", "1.2.3.4", None);
         check("web.test", "1.2.3.4", None);
+        check("office.test", "1.2.3.4", Some("office"));
         check("", "1.2.3.4", None);
         let by = |listener: &str| {
-            names.find("db.acme.test", "1.2.3.4".parse().unwrap(), Some(&listener.parse().unwrap())).unwrap()
+            let found = names.find("db.acme.test", "1.2.3.4".parse().unwrap(), Some(&listener.parse().unwrap()));
+            found.unwrap().upstream.clone()
         };
         assert_eq!(by("l"), "by-l".parse().unwrap());
         assert_eq!(by("other"), "exact".parse().unwrap());

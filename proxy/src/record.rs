@@ -723,7 +723,12 @@ impl Answer {
                 record.write();
                 if record.grpc && (record.is_multiplexed() || record.web.is_some()) {
                     this.inner = ResponseBody::Empty;
-                    return Poll::Ready(Some(Ok(Frame::trailers(refusal::grpc_trailers(&refusal)))));
+                    let mut trailers = refusal::grpc_trailers(&refusal);
+                    if matches!(error, Failure::IdleTimeout) {
+                        // No deadline has passed: UNAVAILABLE.
+                        trailers.insert("grpc-status", HeaderValue::from_static("14"));
+                    }
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
             }
         }

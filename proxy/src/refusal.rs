@@ -646,6 +646,7 @@ impl From<Ended> for Refusal {
             Ended::Stale => Self::StateStale,
             Ended::Banned => Self::Banned(None),
             Ended::HeldTooLong => Self::UpstreamTimeout,
+            Ended::Draining => Self::Overloaded,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Connections whose bytes are none of ours: to one upstream, or to the one that the server name of their TLS leads to.
 
 use std::{
+    future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
 };
@@ -15,7 +16,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{connection::Conn, passthrough};
+use crate::{
+    connection::Conn,
+    live::{Grant, Live},
+    passthrough,
+};
 
 /// Neither side says anything for this long.
 const IDLE_MS_MAX: u64 = 3_600_000;
@@ -30,10 +35,19 @@ pub(crate) async fn by_server_name(conn: &Rc<Conn>, mut stream: TcpStream, other
     let Ok(Some((name, hello))) = timeout(limit, passthrough::hello(&mut stream)).await else {
         return conn.worker.metrics.reject("tls_handshake");
     };
-    let names = conn.worker.server_names.of(&conn.worker.shared.ruleset.load_full());
-    let found = name
-        .as_deref()
-        .and_then(|name| names.find(name, conn.peer.ip().to_canonical(), conn.listener.reception.load().name.as_ref()));
+    // Neither rules nor names are kept for as long as the connection goes on.
+    let found = {
+        let shared = &conn.worker.shared;
+        let (rules, client_ip) = (shared.ruleset.load_full(), conn.peer.ip().to_canonical());
+        let names = conn.worker.server_names.of(&rules);
+        let by = conn.listener.reception.load_full();
+        let way = name.as_deref().and_then(|name| names.find(name, client_ip, by.name.as_ref()));
+        let place = |it| shared.directory.geo.place(it);
+        if way.is_some_and(|way| rules.shut_out(&way.rule, client_ip, place).is_some()) {
+            return conn.worker.metrics.reject("ip_denied");
+        }
+        way.map(|way| way.upstream.clone())
+    };
     match found.as_ref().or(otherwise) {
         Some(upstream) => to_upstream(conn, stream, upstream, hello).await,
         None => conn.worker.metrics.reject("no_route"),
@@ -43,7 +57,13 @@ pub(crate) async fn by_server_name(conn: &Rc<Conn>, mut stream: TcpStream, other
 /// Both ways until both sides have ended, one breaks, or nothing moves. `early` was read from the client already.
 pub(crate) async fn to_upstream(conn: &Rc<Conn>, stream: TcpStream, upstream: &Name, early: Bytes) {
     conn.enter_relay();
-    let metrics = &conn.worker.metrics;
+    let (metrics, directory) = (&conn.worker.metrics, &conn.worker.shared.directory);
+    let client_ip = conn.peer.ip().to_canonical();
+    // Before the question: a ban that comes behind it ends this one.
+    let live = Live::enter(&conn.worker, Grant { identity: None, client_ip, fresh_only: false, ends_at: None });
+    if directory.bans.of_address(client_ip, || directory.now_us()).is_some() {
+        return metrics.reject("banned");
+    }
     let mut raw = match conn.worker.pools.connect(upstream, conn.peer).await {
         Ok(raw) => raw,
         Err(error) => {
@@ -57,8 +77,16 @@ pub(crate) async fn to_upstream(conn: &Rc<Conn>, stream: TcpStream, upstream: &N
     metrics.tunnels_open.add(1);
     let mut client = Moving { inner: stream, conn: conn.clone() };
     let _open = Open(conn);
-    // An error is the end of one side, which the other hears of.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut raw.stream).await;
+    let mut copying = pin!(tokio::io::copy_bidirectional(&mut client, &mut raw.stream));
+    let ended = poll_fn(|cx| match live.ended(cx) {
+        Some(ended) => Poll::Ready(Some(ended)),
+        // An error is the end of one side, which the other hears of.
+        None => copying.as_mut().poll(cx).map(|_| None),
+    })
+    .await;
+    if let Some(ended) = ended {
+        metrics.reject(ended.code());
+    }
 }
 
 struct Open<'a>(&'a Rc<Conn>);

@@ -1,4 +1,4 @@
-//! Fields behind a client's body: bounded like those before it, and without what only a head may say.
+//! Fields behind a body, a client's or an upstream's: bounded like those before it, and without what only a head may say.
 
 use http::{HeaderMap, HeaderName};
 use quorumgate_model::mutants::{self, Mutant};

@@ -120,9 +120,13 @@ impl Tunnel {
         .await;
         if let Some(ended) = ended {
             self.record.ended_by(ended.code());
+            let why = match ended {
+                Ended::Draining => CLOSE_GOING_AWAY,
+                _ => CLOSE_POLICY_VIOLATION,
+            };
             let both = async {
                 tokio::join!(
-                    down.farewell(&mut client, CLOSE_POLICY_VIOLATION, ended, false),
+                    down.farewell(&mut client, why, ended, false),
                     up.farewell(&mut target, CLOSE_GOING_AWAY, ended, true)
                 );
                 drain(&mut client).await;

@@ -56,6 +56,9 @@ const TURNS_PER_LOOK: u32 = 256;
 const TRIM_EVERY_MS: u64 = 1_000;
 const TRIM_BYTES: usize = 1 << 20;
 pub(crate) const SCRATCH_BYTES: usize = 16 << 10;
+/// How long what lasts may take to end in good order once the grace is over: longer than a tunnel's last words.
+const FAREWELL: Duration = Duration::from_millis(700);
+const FAREWELL_POLL: Duration = Duration::from_millis(10);
 /// After an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -285,11 +288,29 @@ async fn run_local(seed: Seed) {
     tokio::task::spawn_local(take_orders(worker.clone(), orders));
     let stop = worker.shared.stop.clone();
     stop.run_until_cancelled(keep_time(&worker, asked)).await;
+    farewell(&worker).await;
     let cut: usize = worker.metrics.in_flight.value() as usize;
     worker.shared.cut.fetch_add(cut, Ordering::Relaxed);
     for _ in 0..cut {
         worker.metrics.reject("drain_grace_over");
     }
+}
+
+/// WebSockets, event streams and whatever else lasts: their clients are told that this node goes.
+async fn farewell(worker: &Worker) {
+    if worker.live.is_empty() {
+        return;
+    }
+    worker.live.end_all();
+    let told = async {
+        while !worker.live.is_empty() {
+            tokio::time::sleep(FAREWELL_POLL).await;
+        }
+        // The last words are on their way.
+        tokio::time::sleep(FAREWELL_POLL).await;
+    };
+    // Whoever does not listen is cut off.
+    let _ = tokio::time::timeout(FAREWELL, told).await;
 }
 
 /// Opens what comes, until nobody can ask for more.

@@ -5,6 +5,7 @@
 //! numbers are big-endian. A frame's hash is BLAKE3 over sequence, previous hash and payload.
 
 use std::{
+    cmp::Reverse,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -26,12 +27,26 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 << 10;
 const HEAD: &str = "head";
 const PREFIX_BYTES: usize = 8;
 const LINK_BYTES: usize = 40;
+/// A head that is further ahead of the frames is wrong: no file that lost its end has held so many.
+const AHEAD_MAX: u64 = 2 * FILE_BYTES / (PREFIX_BYTES + LINK_BYTES) as u64;
 
 /// The newest entry: how many there were, and its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Head {
     pub count: u64,
     pub hash: Digest,
+}
+
+impl Head {
+    /// As the newest frame that is right. A head that is somewhat ahead has seen entries that were cut off since, and one
+    /// with another hash an entry that was altered since: what comes next bears witness to that.
+    fn contradicts(self, head: Head) -> bool {
+        match head.count.checked_sub(self.count) {
+            Some(0) => false,
+            Some(ahead) => head.hash == self.hash || ahead > AHEAD_MAX,
+            None => true,
+        }
+    }
 }
 
 /// One entry as it was read, with the hash of its frame.
@@ -71,11 +86,14 @@ impl OwnChain {
             }
             // Written, and the head not yet.
             for frame in frames.iter().flatten() {
-                if frame.sequence == chain.head.count + 1 && frame.previous == chain.head.hash {
+                if chain.head.count.checked_add(1) == Some(frame.sequence) && frame.previous == chain.head.hash {
                     chain.head = Head { count: frame.sequence, hash: frame.hash() };
                 }
             }
             chain.file = Some((file, whole as u64));
+        }
+        if let Some(newest) = newest(dir)?.filter(|newest| newest.contradicts(chain.head)) {
+            chain.head = newest;
         }
         Ok(chain)
     }
@@ -188,46 +206,64 @@ pub fn check(dir: &Path, noted: Option<Head>) -> Result<Checked> {
     let mut next = *first;
     let mut before: Option<Digest> = None;
     let mut flaws = Vec::new();
-    let mut at_noted = None;
+    let (mut at_noted, mut at_head) = (None, None);
     for (_, path) in &files {
         let bytes = fs::read(path)?;
         for frame in frames(&bytes).0 {
             let Some(frame) = frame else {
-                flaws.push((next, What::Altered, "its bytes do not match their checksum".to_owned()));
-                (next, before) = (next + 1, None);
+                flaws.push((next, next, What::Altered, "its bytes do not match their checksum".to_owned()));
+                (next, before) = (next.saturating_add(1), None);
                 continue;
             };
             checked.checked += 1;
             if frame.sequence > next {
-                (next..frame.sequence).for_each(|it| flaws.push((it, What::Missing, "it is not there".into())));
+                flaws.push((next, frame.sequence - 1, What::Missing, "it is not there".into()));
             } else if let Some(hash) =
                 before.filter(|hash| *hash != frame.previous && !mutants::is(Mutant::ChainUnlinked))
             {
-                let why = format!("its hash is {hash}, and the next entry says {}", frame.previous);
-                flaws.push((frame.sequence - 1, What::Altered, why));
+                let (sequence, previous) = (frame.sequence.saturating_sub(1), frame.previous);
+                let why = format!("its hash is {hash}, and the next entry says {previous}");
+                flaws.push((sequence, sequence, What::Altered, why));
             }
-            (next, before) = (frame.sequence + 1, Some(frame.hash()));
+            let hash = frame.hash();
+            (next, before) = (frame.sequence.saturating_add(1), Some(hash));
             if noted.is_some_and(|noted| noted.count == frame.sequence) {
                 at_noted = before;
             }
+            if head.is_some_and(|head| head.count == frame.sequence) {
+                at_head = before;
+            }
         }
     }
-    if let Some(head) = head {
-        (next..=head.count).for_each(|it| flaws.push((it, What::Missing, "it was cut off".into())));
-        if let Some(hash) = before.filter(|hash| next == head.count + 1 && *hash != head.hash) {
-            flaws.push((head.count, What::Altered, format!("its hash is {hash}, and the head says {}", head.hash)));
+    let newest = next.saturating_sub(1);
+    match head {
+        Some(head) if head.count != newest && before == Some(head.hash) => {
+            flaws.push((newest, newest, What::Altered, format!("the head says that it is entry {}", head.count)));
         }
+        Some(head) if head.count > newest => {
+            flaws.push((next, head.count, What::Missing, "it was cut off".into()));
+        }
+        Some(head) => {
+            if let Some(hash) = at_head.filter(|hash| *hash != head.hash) {
+                let why = format!("its hash is {hash}, and the head says {}", head.hash);
+                flaws.push((head.count, head.count, What::Altered, why));
+            }
+        }
+        None => {}
     }
     if let Some(noted) = noted.filter(|noted| noted.count >= *first) {
-        (next..=noted.count).for_each(|it| flaws.push((it, What::Missing, "the cluster knows of it".into())));
+        if newest < noted.count {
+            flaws.push((next, noted.count, What::Missing, "the cluster knows of it".into()));
+        }
         if let Some(hash) = at_noted.filter(|hash| *hash != noted.hash) {
             let why = format!("its hash is {hash}, and the cluster knows {}", noted.hash);
-            flaws.push((noted.count, What::Altered, why));
+            flaws.push((noted.count, noted.count, What::Altered, why));
         }
     }
-    flaws.sort_by_key(|(sequence, what, _)| (std::cmp::Reverse(*sequence), *what));
+    // Of two runs that begin alike, the longer.
+    flaws.sort_by_key(|(sequence, until, what, _)| (Reverse(*sequence), *what, Reverse(*until)));
     flaws.dedup_by_key(|(sequence, ..)| *sequence);
-    flaws.into_iter().for_each(|(sequence, what, why)| checked.add(sequence, what, why));
+    flaws.into_iter().for_each(|(sequence, until, what, why)| checked.add_run(sequence, until, what, why));
     Ok(checked.done())
 }
 
@@ -309,6 +345,17 @@ fn frames(bytes: &[u8]) -> (Vec<Option<Frame<'_>>>, usize) {
         }
     }
     (found, whole)
+}
+
+/// The newest frame that is right.
+fn newest(dir: &Path) -> io::Result<Option<Head>> {
+    for (_, path) in files(dir)?.into_iter().rev() {
+        let bytes = fs::read(path)?;
+        if let Some(frame) = frames(&bytes).0.into_iter().flatten().next_back() {
+            return Ok(Some(Head { count: frame.sequence, hash: frame.hash() }));
+        }
+    }
+    Ok(None)
 }
 
 /// By their first sequence number.
@@ -395,6 +442,34 @@ mod tests {
             let first = altered(dir.path()).first().map(|(sequence, _)| *sequence);
             assert_eq!(first, Some(sequence), "byte {at}");
         }
+    }
+
+    #[test]
+    fn any_byte_of_the_head_that_is_changed_is_named_and_the_chain_goes_on() {
+        let dir = memory_dir();
+        OwnChain::open(dir.path()).unwrap().append(&payloads(0..4)).unwrap();
+        let (file, at_head) = (path(dir.path()), dir.path().join(HEAD));
+        let (bytes, head) = (fs::read(&file).unwrap(), fs::read(&at_head).unwrap());
+        for at in 0..head.len() {
+            let mut changed = head.clone();
+            changed[at] ^= 0x10;
+            overwrite(&file, &bytes);
+            overwrite(&at_head, &changed);
+            assert_eq!(altered(dir.path()), [(4, What::Altered)], "byte {at}");
+            let mut chain = OwnChain::open(dir.path()).unwrap();
+            chain.append(&payloads(4..5)).unwrap();
+            // Whether the entry or the head was altered cannot be told from a hash.
+            let left = if at < PREFIX_BYTES { vec![] } else { vec![(4, What::Altered)] };
+            assert_eq!((chain.head().count, altered(dir.path())), (5, left), "byte {at}");
+        }
+        overwrite(&file, &bytes);
+        overwrite(&at_head, &[&[0xff; 8][..], &[0; 32]].concat());
+        let flaws = check(dir.path(), None).unwrap().flaws;
+        let runs: Vec<_> = flaws.iter().map(|it| (it.sequence, it.until, it.what)).collect();
+        assert_eq!(runs, [(5, u64::MAX, What::Missing)]);
+        assert_eq!(OwnChain::open(dir.path()).unwrap().head().count, 4);
+        fs::remove_file(&at_head).unwrap();
+        assert_eq!(OwnChain::open(dir.path()).unwrap().head().count, 4);
     }
 
     #[test]

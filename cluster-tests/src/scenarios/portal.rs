@@ -226,7 +226,7 @@ pub async fn make_keys(cluster: &Cluster) -> anyhow::Result<Made> {
     everywhere(&nodes, &secret, 401).await?;
     let audit = cluster.members[0].cli(&["audit", "ls", "-o", "json"])?;
     let audit: Value = serde_json::from_str(&audit)?;
-    let ours = audit["entries"].as_array().context("no entries")?.iter().filter(|it| it["actor"] == "portal/acme");
+    let ours = audit["entries"].as_array().context("no entries")?.iter().filter(|it| it["actor"] == "portal/acme/ann");
     ensure!(ours.count() == KEYS_MAX + 1, "{audit}");
     Ok(result)
 }

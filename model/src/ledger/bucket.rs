@@ -493,15 +493,13 @@ impl Bucket {
         self.swept.fetch_max(grain, Ordering::AcqRel);
     }
 
-    /// Adds free slots, unless the lease they belong to is over.
+    /// Adds free slots, unless the lease they belong to is over. Beyond what a bucket may have they are lost, which lets in fewer
+    /// and never more: budgets by the calendar may be larger, and limits that were stored before larger ones were refused.
     fn free(&self, epoch: u16, count: u32) {
         let mut word = self.word.load(Ordering::Acquire);
         while epoch_of(word) == epoch {
-            assert!(
-                (word & FREE_MASK) + u64::from(count) <= u64::from(SLOTS_MAX),
-                "more free slots than any limit has"
-            );
-            let next = word + u64::from(count);
+            let room = u64::from(SLOTS_MAX).saturating_sub(word & FREE_MASK);
+            let next = word + u64::from(count).min(room);
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(newer) => word = newer,
@@ -550,8 +548,10 @@ impl Bucket {
                 return false;
             }
             let more = if joins || before && !old { entry.count() + count } else { count };
-            assert!(more <= SLOTS_MAX, "more used slots than any limit has");
-            let next = if joins { Entry(entry.0 + u64::from(count)) } else { Entry::new(epoch, due, more) };
+            // Beyond what an entry holds they are lost, as in `free`.
+            let more = more.min(SLOTS_MAX);
+            let added = u64::from(more.saturating_sub(entry.count()));
+            let next = if joins { Entry(entry.0 + added) } else { Entry::new(epoch, due, more) };
             match self.swap(cell, entry, next) {
                 Ok(()) => {
                     if old {

@@ -606,9 +606,15 @@ impl Holder {
 }
 
 impl Account {
+    /// What there is no room for is used up.
     fn add_free(&mut self, count: u64, now_us: u64) {
         self.lease.grant(small(count), now_us);
         self.slots += count;
+    }
+
+    /// How many more free slots one key may have on a node.
+    fn room(&self, now_us: u64) -> u64 {
+        u64::from(SLOTS_MAX).saturating_sub(self.lease.free_count(now_us))
     }
 
     fn add_dated(&mut self, count: u64, at_us: u64, now_us: u64) {

@@ -90,7 +90,7 @@ struct Beside {
     /// What is kept for a time without a quorum.
     reserve: OnceLock<Box<Bucket>>,
     /// What exchanges wait for at the moment, and how many they are.
-    waiting: AtomicU32,
+    waiting: AtomicU64,
     waiters: AtomicU32,
     /// Fewer free slots than this: more are wanted soon.
     low: AtomicU64,
@@ -353,18 +353,18 @@ impl Lease {
             beside.waiters.fetch_sub(1, Ordering::Relaxed);
             return false;
         }
-        beside.waiting.fetch_add(cost, Ordering::Relaxed);
+        beside.waiting.fetch_add(u64::from(cost), Ordering::Relaxed);
         true
     }
 
     pub fn wait_over(&self, cost: u32) {
         let beside = self.beside();
-        beside.waiting.fetch_sub(cost, Ordering::Relaxed);
+        beside.waiting.fetch_sub(u64::from(cost), Ordering::Relaxed);
         beside.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub fn waiting(&self) -> u64 {
-        self.beside.get().map_or(0, |it| u64::from(it.waiting.load(Ordering::Relaxed)))
+        self.beside.get().map_or(0, |it| it.waiting.load(Ordering::Relaxed))
     }
 
     /// What answers cost beyond what was here.

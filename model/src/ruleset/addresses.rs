@@ -83,6 +83,11 @@ impl Ruleset {
         Some(ShutOut { policy: policy.clone(), how })
     }
 
+    /// The route's policies ask where somebody comes from, and nothing else.
+    pub fn asks_addresses_only(&self, rule: &Rule) -> bool {
+        rule.route.policies.iter().all(|name| matches!(self.policies.get(name), Some(Asked::Addresses(_))))
+    }
+
     /// The route's policies that look at what a request says, in its order; those that are off are none. Free for routes
     /// without any.
     pub fn inspections(&self, rule: &Rule) -> Vec<Arc<Policy>> {

@@ -70,7 +70,8 @@ impl Call {
             choices,
             reserved,
             target: None,
-            counted: Rc::default(),
+            // Strictly, nobody gets more than was reserved.
+            counted: Rc::new(RefCell::new(Counted::new(!plan.words.strict))),
             stand: Stand::Free,
             bill: None,
         }
@@ -86,7 +87,8 @@ impl Call {
         &self.plan.words.models[self.place].name
     }
 
-    /// What is certain, and what was reserved for the rest: a stream that broke off is not known to have cost less.
+    /// What is certain, and for the rest what was reserved, or what has passed if that is more: a stream that broke off is not known
+    /// to have cost less.
     fn tokens(&self) -> (Tokens, bool) {
         if self.stand == Stand::Free {
             return (Tokens::default(), true);
@@ -97,7 +99,7 @@ impl Call {
             None if mutants::is(Mutant::AbortedFree) => (Tokens::default(), true),
             None => {
                 let input = counted.input().unwrap_or(self.reserved.input);
-                (Tokens { input, output: self.reserved.output }, false)
+                (Tokens { input, output: self.reserved.output.max(counted.passed()) }, false)
             }
         }
     }

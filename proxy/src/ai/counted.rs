@@ -2,6 +2,7 @@
 
 use quorumgate_model::mutants::{self, Mutant};
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 
 use super::endpoint::Endpoint;
 use crate::limits::Tokens;
@@ -17,6 +18,10 @@ pub(super) struct Counted {
     output: Option<u64>,
     /// Nothing more is to come.
     is_whole: bool,
+    /// What was passed on is counted, for those who leave before it is told.
+    weighs: bool,
+    /// Events that said something, and the bytes of their texts.
+    passed: (u64, u64),
 }
 
 /// What one event is to the client.
@@ -79,7 +84,14 @@ impl Usage {
     }
 }
 
+/// What a token is at least, of texts that nobody has counted.
+const BYTES_OF_TOKEN: u64 = 4;
+
 impl Counted {
+    pub(super) fn new(weighs: bool) -> Self {
+        Self { weighs, ..Self::default() }
+    }
+
     /// None: it was not said, or not to the end.
     pub(super) fn whole(&self) -> Option<Tokens> {
         self.known().filter(|_| self.is_whole || mutants::is(Mutant::UnfinishedBelieved))
@@ -88,6 +100,26 @@ impl Counted {
     /// What is certain of it although the rest did not come.
     pub(super) fn input(&self) -> Option<u64> {
         self.input
+    }
+
+    /// About as many tokens have gone to the client, however it ends.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed.0.max(self.passed.1 / BYTES_OF_TOKEN)
+    }
+
+    /// Of what is no event, or too long to be looked at.
+    pub(super) fn passes(&mut self, bytes: usize) {
+        if self.weighs {
+            self.passed.1 = self.passed.1.saturating_add(bytes as u64);
+        }
+    }
+
+    fn weigh(&mut self, data: &[u8]) {
+        let said = serde_json::from_slice::<Value>(data).map_or(0, |it| bytes_of_deltas(&it, false));
+        if said > 0 {
+            self.passed.0 += 1;
+            self.passes(said);
+        }
     }
 
     fn known(&self) -> Option<Tokens> {
@@ -114,6 +146,9 @@ impl Counted {
         if data.trim_ascii() == DONE {
             self.ends();
             return Event::Said;
+        }
+        if self.weighs && contains(data, b"delta") {
+            self.weigh(data);
         }
         // Nearly all of them say nothing about it.
         let may_say = contains(data, b"usage") || contains(data, b"message_stop");
@@ -163,6 +198,19 @@ impl Counted {
             (self.input, self.output) = (usage.input(), usage.output());
             self.ends();
         }
+    }
+}
+
+/// Of the texts of pieces, without the words that say what they are.
+fn bytes_of_deltas(value: &Value, is_within: bool) -> usize {
+    match value {
+        Value::String(text) if is_within => text.len(),
+        Value::Array(items) => items.iter().map(|it| bytes_of_deltas(it, is_within)).sum(),
+        Value::Object(members) => {
+            let texts = members.iter().filter(|(name, _)| !matches!(name.as_str(), "type" | "role" | "id"));
+            texts.map(|(name, it)| bytes_of_deltas(it, is_within || name == "delta")).sum()
+        }
+        _ => 0,
     }
 }
 
@@ -252,5 +300,29 @@ mod tests {
         assert_eq!(whole(r#"{"usage":{"input_tokens":5}}"#), None);
         assert_eq!(whole(r#"{"usage":{"prompt_tokens":1e30,"completion_tokens":7}}"#), None);
         assert_eq!(whole("not JSON"), None);
+    }
+
+    #[test]
+    fn what_has_passed_is_weighed_by_its_events_and_its_bytes() {
+        let of = |endpoint, weighs, events: &[&str]| {
+            let mut counted = Counted::new(weighs);
+            events.iter().for_each(|it| {
+                counted.event(endpoint, it.as_bytes());
+            });
+            counted.passed()
+        };
+        let say = r#"{"choices":[{"index":0,"delta":{"content":"ab"}}]}"#;
+        let long = r#"{"choices":[{"index":0,"delta":{"content":"0123456789012345678901234567890123456789"}}]}"#;
+        let begins = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
+        assert_eq!(of(Endpoint::Chat, true, &[begins, say, say, say]), 3);
+        assert_eq!(of(Endpoint::Chat, true, &[long]), 10);
+        assert_eq!(of(Endpoint::Chat, false, &[say, long]), 0);
+        let block = r#"{"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"a"}}"#;
+        assert_eq!(of(Endpoint::Messages, true, &[r#"{"type":"ping"}"#, block, block]), 2);
+        let piece = r#"{"type":"response.output_text.delta","delta":"usage"}"#;
+        assert_eq!(of(Endpoint::Responses, true, &[piece, piece]), 2);
+        let mut counted = Counted::new(true);
+        counted.passes(400);
+        assert_eq!(counted.passed(), 100);
     }
 }

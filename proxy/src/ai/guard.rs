@@ -13,6 +13,10 @@ const WINDOW_BYTES: usize = 4 << 10;
 /// Texts that one stream may have at once; beyond them it is cut.
 const TEXTS_MAX: usize = 256;
 
+/// Members of an event, at its outside, that are nobody's text: what it is, whose, and what fills it up.
+const BESIDE: [&str; 9] =
+    ["id", "item_id", "object", "model", "created", "usage", "type", "system_fingerprint", "obfuscation"];
+
 /// None: nothing of it is denied.
 pub(super) fn request(set: &RegexSet, json: &[u8]) -> Option<Violation> {
     let mut found = None;
@@ -53,6 +57,16 @@ fn is_asked(path: &[Step<'_>]) -> bool {
     matches!(first, Some(Step::Key(it)) if ASKED.contains(&&**it))
 }
 
+/// Names of members are texts too.
+fn texts_of(value: &Value) -> usize {
+    match value {
+        Value::String(_) => 1,
+        Value::Array(items) => items.iter().map(texts_of).sum(),
+        Value::Object(members) => members.values().map(|it| 1 + texts_of(it)).sum(),
+        _ => 0,
+    }
+}
+
 /// The texts of a stream, each with what was said of it last.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -81,17 +95,24 @@ impl Window {
             // Nobody's text: an empty comment, or the word that ends a stream.
             return !self.set.is_match(&String::from_utf8_lossy(data));
         };
+        // Of a member that is there twice some readers take the first.
+        let mut texts = 0;
+        if strings::each(data, &mut |_, _| texts += 1).is_err() || texts != texts_of(&said) {
+            return false;
+        }
         if said.get("type").and_then(Value::as_str).is_some_and(|it| it.starts_with("response.")) {
             return self.response(&said, data);
         }
-        let choices = said.get("choices").and_then(Value::as_array).into_iter().flatten();
-        choices.chain([&said]).all(|it| {
-            let index = it.get("index").and_then(Value::as_u64).unwrap_or(0);
-            ["delta", "content_block", "message", "text", "error"].iter().all(|name| match it.get(name) {
-                Some(value) => self.walk(index, name, value),
-                None => true,
-            })
-        })
+        let index = said.get("index").and_then(Value::as_u64).unwrap_or(0);
+        self.members(index, &said, None)
+    }
+
+    /// All of one event's but this one, whichever a client reads.
+    fn members(&mut self, index: u64, event: &Value, but: Option<&str>) -> bool {
+        let Value::Object(members) = event else { return self.walk(index, "", event) };
+        let mut said =
+            members.iter().filter(|(name, _)| !BESIDE.contains(&name.as_str()) && but != Some(name.as_str()));
+        said.all(|(name, it)| !self.set.is_match(name) && self.walk(index, name, it))
     }
 
     /// An event of the Responses API: a piece of one text of one item, or whole texts.
@@ -100,7 +121,8 @@ impl Window {
         let number = |name: &str| said.get(name).and_then(Value::as_u64).unwrap_or(0);
         let name = ["type", "item_id"].map(|it| said.get(it).and_then(Value::as_str).unwrap_or_default());
         let part = number("content_index").max(number("summary_index"));
-        self.says(number("output_index"), &format!("{} {} {part}", name[0], name[1]), text)
+        let place = number("output_index");
+        self.says(place, &format!("{} {} {part}", name[0], name[1]), text) && self.members(place, said, Some("delta"))
     }
 
     fn walk(&mut self, index: u64, name: &str, value: &Value) -> bool {
@@ -110,7 +132,9 @@ impl Window {
                 let index = it.get("index").and_then(Value::as_u64).unwrap_or(index);
                 self.walk(index, name, it)
             }),
-            Value::Object(members) => members.iter().all(|(name, it)| self.walk(index, name, it)),
+            Value::Object(members) => {
+                members.iter().all(|(name, it)| !self.set.is_match(name) && self.walk(index, name, it))
+            }
             _ => true,
         }
     }
@@ -229,5 +253,30 @@ mod tests {
         let mut window = Window::new(set());
         (0..100).for_each(|_| assert!(window.passes(say(0, &"x".repeat(1_000)).as_bytes())));
         assert!(window.texts.values().all(|it| it.len() <= WINDOW_BYTES));
+    }
+
+    #[test]
+    fn every_member_of_an_event_is_looked_at() {
+        let passes = |event: &str| Window::new(set()).passes(event.as_bytes());
+        for event in [
+            r#"{"choices":[{"index":0,"delta":{}}],"output":"secret plan"}"#,
+            r#"{"choices":[],"search_results":[{"title":"secret plan"}]}"#,
+            r#"{"choices":[],"citations":{"secret plan":1}}"#,
+            r#"{"choices":[{"index":0,"content":"secret plan"}]}"#,
+            r#"{"choices":[{"index":0,"delta":{},"logprobs":{"content":[{"token":"secret plan"}]}}]}"#,
+            r#"{"choices":[{"delta":{"content":"secret plan"},"delta":{}}]}"#,
+            r#"{"type":"response.output_text.delta","delta":"x","choices":[{"text":"secret plan"}]}"#,
+            r#"{"type":"response.output_text.delta","delta":"secret plan","delta":"x"}"#,
+            r#"["secret plan"]"#,
+        ] {
+            assert!(!passes(event), "{event}");
+        }
+        for event in [
+            r#"{"id":"1234567890123456","model":"secret plan","choices":[{"index":0,"delta":{"content":"a plan"}}]}"#,
+            r#"{"choices":[{"index":0,"delta":{"content":"a","role":null}}],"usage":null,"created":1234567890123456}"#,
+            r#"{"type":"response.output_text.delta","item_id":"1234567890123456","delta":"x"}"#,
+        ] {
+            assert!(passes(event), "{event}");
+        }
     }
 }

@@ -78,7 +78,11 @@ impl Metered {
     fn pass(&mut self, bytes: Bytes) -> Bytes {
         let counted = &mut *self.counted.borrow_mut();
         match &mut self.how {
-            How::Json { text, .. } => {
+            How::Json { endpoint, text } => {
+                // What is embedded is no output.
+                if *endpoint != Endpoint::Embeddings {
+                    counted.passes(bytes.len());
+                }
                 if let Some((whole, holding)) = text {
                     match whole.len() + bytes.len() <= JSON_BYTES_MAX {
                         true => {
@@ -108,7 +112,10 @@ impl Metered {
                     }
                     // Of what nobody can look at nothing is said.
                     Piece::Part(_) if window.is_some() => cut = true,
-                    Piece::Part(part) => out.extend_from_slice(part),
+                    Piece::Part(part) => {
+                        counted.passes(part.len());
+                        out.extend_from_slice(part);
+                    }
                 });
                 if cut {
                     out.extend_from_slice(CUT);

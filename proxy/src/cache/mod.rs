@@ -74,6 +74,11 @@ pub(crate) enum Consulted {
 impl Question {
     pub(crate) fn new(record: &Record, upstream: &Name, parts: &Parts, place: &Place<'_>, has_body: bool) -> Self {
         let Place { tls, host, port, path, query } = place;
+        // One name for what purges and changes. Answers are kept apart: some link to it as it came.
+        let (host, dot) = match host.strip_suffix('.') {
+            Some(host) => (host, "."),
+            None => (*host, ""),
+        };
         let url = match query {
             Some(query) => format!("{host}{path}?{query}"),
             None => format!("{host}{path}"),
@@ -82,16 +87,18 @@ impl Question {
         let scheme = if *tls { "https" } else { "http" };
         let port = port.unwrap_or(if *tls { 443 } else { 80 });
         let with_credentials = record.identity.is_some() || parts.headers.contains_key(header::AUTHORIZATION);
-        Self { url, way: format!("{route} {upstream} {scheme} {port}"), with_credentials, has_body }
+        Self { url, way: format!("{route} {upstream} {scheme} {port}{dot}"), with_credentials, has_body }
     }
 }
 
-/// The request has passed everything that could refuse it, and is what the upstream would get.
+/// The request has passed everything that could refuse it, and is what the upstream would get. `beside`: what is kept may
+/// be made fresh while nobody waits.
 pub(crate) async fn consult(
     record: &mut Record,
     mut question: Question,
     policy: &Cache,
     parts: &Parts,
+    beside: bool,
 ) -> Result<Consulted, Refusal> {
     let headers = &parts.headers;
     if record.plan.as_ref().is_some_and(|plan| plan.rule.transform.is_some()) {
@@ -109,7 +116,7 @@ pub(crate) async fn consult(
     let mut landed = false;
     loop {
         // What comes after this is not kept if something is purged meanwhile.
-        let purged = store.purged();
+        let purged = store.purged(&question.url);
         let now = Instant::now();
         let found = store.find(&question.url, &question.way, headers);
         let way = found.as_ref().map(|stored| use_of(stored, &asked, policy, now));
@@ -122,7 +129,7 @@ pub(crate) async fn consult(
                 counted(record, result);
                 return Ok(Consulted::Answer(answer(&stored, headers, &parts.method, how, now)));
             }
-            (Some(stored), Some(Use::AndRefresh)) => {
+            (Some(stored), Some(Use::AndRefresh)) if beside => {
                 counted(record, CacheResult::Stale);
                 let answer = answer(&stored, headers, &parts.method, "hit; detail=stale-while-revalidate", now);
                 // One refresh at a time is enough.

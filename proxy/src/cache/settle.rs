@@ -183,18 +183,16 @@ impl Ticket {
         let kept = Kept { url: self.question.url, stored, purged: self.purged };
         let keeper = Keeper::new(worker, kept, bytes_max, flight);
         response.map(|inner| match inner {
-            // What has no body is whole as it is: nobody will read it.
-            ResponseBody::Upstream(_) | ResponseBody::Watched(_) if !inner.is_end_stream() => {
-                ResponseBody::Keeping(Keeping::new(inner, keeper))
-            }
             ResponseBody::Full(bytes) => {
                 keeper.keep(bytes.clone());
                 ResponseBody::Full(bytes)
             }
-            other => {
+            // What has no body is whole as it is: nobody will read it.
+            inner if inner.is_end_stream() => {
                 keeper.keep(Bytes::new());
-                other
+                inner
             }
+            inner => ResponseBody::Keeping(Keeping::new(inner, keeper)),
         })
     }
 
@@ -365,14 +363,14 @@ impl Question {
             return;
         }
         let store = &worker.shared.cache;
-        store.forget(&self.url);
+        store.changed(&self.url);
         let host = self.url.split('/').next().unwrap_or_default();
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             let uri = response.headers().get(name).and_then(|value| value.to_str().ok());
             let uri = uri.and_then(|text| text.parse::<http::Uri>().ok());
             let here = |uri: &http::Uri| uri.host().is_none_or(|it| it.eq_ignore_ascii_case(host));
             if let Some(target) = uri.as_ref().filter(|uri| here(uri)).and_then(|uri| uri.path_and_query()) {
-                store.forget(&format!("{host}{target}"));
+                store.changed(&format!("{host}{target}"));
             }
         }
     }

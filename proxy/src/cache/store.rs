@@ -21,6 +21,8 @@ use quorumgate_model::mutants::{self, Mutant};
 pub const CACHE_BYTES_MAX: usize = 128 << 20;
 /// So that workers seldom wait for each other.
 const SHARDS: usize = 16;
+/// So that what changes one URL seldom keeps answers to others out.
+const CHANGES: usize = 4096;
 /// Answers to one question that differ by what `Vary` names.
 const VARIANTS_MAX: usize = 32;
 /// Bytes of answers that are on their way into the store, of all workers.
@@ -108,6 +110,8 @@ pub(crate) struct Store {
     /// How often something was purged, and of how many URLs.
     purges: AtomicU64,
     purged_urls: AtomicU64,
+    /// How often a URL was changed, one of those with its hash.
+    changes: Vec<AtomicU64>,
     filling: AtomicUsize,
 }
 
@@ -119,6 +123,7 @@ impl Default for Store {
             evicted: AtomicU64::new(0),
             purges: AtomicU64::new(0),
             purged_urls: AtomicU64::new(0),
+            changes: (0..CHANGES).map(|_| AtomicU64::new(0)).collect(),
             filling: AtomicUsize::new(0),
         }
     }
@@ -153,7 +158,7 @@ impl Store {
         }
         let mut shard = self.shard(url);
         // Under the lock: a purge counts first and looks into the shards then.
-        if self.purged() != purged {
+        if self.purged(url) != purged {
             return;
         }
         let shard = &mut *shard;
@@ -213,8 +218,19 @@ impl Store {
         count
     }
 
-    pub(super) fn purged(&self) -> u64 {
-        self.purges.load(SeqCst)
+    /// Grows whenever something is purged, or this URL changes.
+    pub(super) fn purged(&self, url: &str) -> u64 {
+        self.purges.load(SeqCst) + self.changes(url).load(SeqCst)
+    }
+
+    fn changes(&self, url: &str) -> &AtomicU64 {
+        &self.changes[self.hasher.hash_one(url) as usize % CHANGES]
+    }
+
+    /// Its answers are no longer true, those on their way neither.
+    pub(super) fn changed(&self, url: &str) {
+        self.changes(url).fetch_add(1, SeqCst);
+        self.forget(url);
     }
 
     pub(super) fn purge_begins(&self) {
@@ -339,11 +355,17 @@ mod tests {
     #[test]
     fn what_was_asked_before_a_purge_is_not_kept_after_it() {
         let store = Store::default();
-        let before = store.purged();
+        let before = store.purged("k");
         store.purge_begins();
         store.put("k", stored(1, &[]), before);
         assert_eq!(store.size(), (0, 0));
-        store.put("k", stored(1, &[]), store.purged());
+        let between = store.purged("k");
+        store.put("k", stored(1, &[]), between);
+        assert_eq!(store.size().1, 1);
+        store.changed("k");
+        store.put("k", stored(1, &[]), between);
+        assert_eq!(store.size(), (0, 0), "nor after a change");
+        store.put("k", stored(1, &[]), store.purged("k"));
         assert_eq!(store.size().1, 1);
     }
 

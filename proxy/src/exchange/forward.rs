@@ -39,15 +39,13 @@ use crate::{
     refusal::Refusal,
     settings::ClientLimits,
     traffic,
-    upstream::{Asks, Call, Caller, Trail},
+    upstream::{Asks, Call, Caller, STREAM_IDLE, Trail},
     websocket,
     worker::Worker,
 };
 
 /// How often a request may pass through gateways of this kind.
 pub(crate) const PASSES_MAX: usize = 8;
-/// How long a stream of messages may be silent, such as a gRPC call in which the server speaks.
-const STREAM_IDLE: Duration = Duration::from_secs(300);
 
 /// The origin-form target to ask for; None: the one that came in is it already.
 pub(super) fn target(

@@ -257,13 +257,15 @@ async fn serve(
 
     let receives = matches!(route.action, Action::Receive(_));
     let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
-    let (mut seen_through, mut promise) = (None, None);
+    let (mut seen_through, mut promises) = (None, Vec::new());
     if !inspections.is_empty() && !receives {
         // Apart, so that exchanges without it are no larger.
         let inspected = inspect::inspect(record, &plan, &inspections, &parts, &path, body, &mut digest);
         let inspected = Box::pin(inspected).await?;
         seen_through = inspected.body;
-        promise = inspected.promise.filter(|_| !seen.websocket);
+        if !seen.websocket {
+            promises = inspected.promises;
+        }
     }
 
     match &plan.rule.route.action {
@@ -317,7 +319,9 @@ async fn serve(
             let answer = 'answer: {
                 let mut known = None;
                 if let Some((policy, question)) = question {
-                    match cache::consult(record, question, policy, &parts).await? {
+                    // What comes of no client's request is held against no promise.
+                    let beside = !inspect::looks_at_answers(&inspections);
+                    match cache::consult(record, question, policy, &parts, beside).await? {
                         Consulted::Answer(answer) => break 'answer answer,
                         Consulted::AnswerAndRefresh(answer, ticket) => {
                             cache::refresh(record, &plan, upstream, parts, ticket);
@@ -353,9 +357,11 @@ async fn serve(
                     }
                     _ => forward::send(record, &plan, upstream, request, asks).await,
                 };
-                if let (Some(promise), Ok(response)) = (promise, &mut sent) {
+                if !promises.is_empty()
+                    && let Ok(response) = &mut sent
+                {
                     let response = std::mem::take(response);
-                    sent = Box::pin(promise.settle(record, response)).await;
+                    sent = Box::pin(inspect::settle(record, promises, response)).await;
                 }
                 match known {
                     Some(known) => known.settle(record, sent)?,
@@ -602,6 +608,11 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
         false => (),
     }
     record.event_stream = is_event_stream(headers);
+    if (record.event_stream || switches) && record.live.is_none() {
+        // It may last: a ban of its address ends it, and the end of its node.
+        let grant = Grant { client_ip: record.client_ip, identity: None, fresh_only: false, ends_at: None };
+        record.live = Some(Live::enter(&record.conn.worker, grant));
+    }
     record.answered(response.status());
     let (mut head, body) = response.into_parts();
     match body {
@@ -621,7 +632,7 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 

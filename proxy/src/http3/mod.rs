@@ -16,11 +16,11 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use h3::{error::Code, server::RequestResolver};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 use hyper::rt::Executor;
 pub(crate) use quinn::Incoming;
@@ -46,7 +46,7 @@ use crate::{
     worker::Worker,
 };
 
-/// Exchanges of a connection, those included whose client has gone and whose upstream is still waited for.
+/// Exchanges of a connection, those included that the client has given up and whose upstream is still waited for.
 const EXCHANGES_MAX: usize = 2 * H2_STREAMS_MAX as usize;
 /// How long a connection may take to hear that it is over.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -116,7 +116,7 @@ async fn requests(conn: &Rc<Conn>, quic: quinn::Connection) {
                 let code = VarInt::from_u64(Code::H3_EXCESSIVE_LOAD.value()).expect("the code is small");
                 return quic.close(code, b"");
             }
-            Next::Request(resolver) => resolve(conn.clone(), *resolver),
+            Next::Request(resolver) => resolve(conn.clone(), quic.clone(), *resolver),
             Next::Drain => {
                 told = true;
                 // GOAWAY: what comes behind the last request that was seen is to be sent elsewhere.
@@ -144,7 +144,7 @@ async fn next(conn: &Conn, h3: &mut Connection, may_drain: bool) -> Next {
 }
 
 /// Waits for the head; then it is an exchange, which its worker's clock looks at.
-fn resolve(conn: Rc<Conn>, resolver: Resolver) {
+fn resolve(conn: Rc<Conn>, quic: quinn::Connection, resolver: Resolver) {
     tokio::task::spawn_local(async move {
         let limit = conn.worker.shared.settings.limits.header_read;
         let resolved = match timeout(limit, resolver.resolve_request()).await {
@@ -160,7 +160,15 @@ fn resolve(conn: Rc<Conn>, resolver: Resolver) {
             send.stop_stream(Code::H3_MESSAGE_ERROR);
             return recv.stop_sending(Code::H3_MESSAGE_ERROR);
         };
-        Streams(conn.clone()).execute(exchange(conn, request, send, recv, left));
+        let exchange = exchange(conn.clone(), request, send, recv, left);
+        Streams(conn).execute(async move {
+            tokio::select! {
+                biased;
+                () = exchange => (),
+                // Nobody waits for the answer any more.
+                _ = quic.closed() => (),
+            }
+        });
     });
 }
 
@@ -198,10 +206,17 @@ async fn send_interim(send: &mut SendStream, outbox: &Outbox) {
     }
 }
 
-/// A client that leaves is known by the first thing that cannot be sent; the answer's record is closed when it is dropped.
+/// What an answer without a date gets (RFC 9110 6.6.1); over HTTP/1 and 2 the library does it.
+fn date() -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())).expect("a date is ASCII")
+}
+
+/// A client that has given up this one answer is known by the first thing that cannot be sent; the record is closed when
+/// the answer is dropped.
 async fn answer(mut send: SendStream, response: Response<Answer>) {
     let (mut head, body) = response.into_parts();
     check::for_http3(&mut head.headers);
+    head.headers.entry(header::DATE).or_insert_with(date);
     let mut body = pin!(body);
     if send.send_response(Response::from_parts(head, ())).await.is_err() {
         return;

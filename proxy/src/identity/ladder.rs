@@ -232,6 +232,7 @@ pub(crate) fn over(directory: &Directory, identity: Option<&Identity>, ended: En
             return Refusal::Banned(identity.and_then(|it| it.callers().find_map(of)));
         }
         Ended::HeldTooLong => return Refusal::UpstreamTimeout,
+        Ended::Draining => return Refusal::Overloaded,
     };
     let facts = directory.load_facts();
     let plan = identity.and_then(|identity| facts.auths.find(&identity.caller.auth));

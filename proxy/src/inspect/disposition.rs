@@ -55,8 +55,8 @@ impl Disposition {
     }
 }
 
-/// Behind the type, each with its name in lower case.
-fn parameters(text: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+/// Behind the type, each with its name in lower case. None: two readers may take it apart in two ways.
+pub(super) fn parameters(text: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     let mut rest = text.iter().position(|byte| *byte == b';').map_or(&[][..], |at| &text[at..]);
     let mut all = Vec::new();
     while let [b';', more @ ..] = rest {

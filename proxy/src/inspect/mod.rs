@@ -18,7 +18,7 @@ mod xml;
 use std::{cell::RefCell, collections::HashMap, hash::BuildHasherDefault, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::request::Parts;
+use http::{Response, request::Parts};
 use http_body::Body as _;
 use quorumgate_model::{
     resource::{Look, Policy, PolicyKind, PolicyMode, Tolerance},
@@ -37,7 +37,7 @@ pub(crate) use self::{
     media::Media,
 };
 use crate::{
-    body::RequestBody,
+    body::{RequestBody, ResponseBody},
     exchange,
     identity::content_digest::Digested,
     metrics::{PolicyMetrics, PolicyResult, WorkerMetrics},
@@ -98,6 +98,23 @@ pub(crate) fn prepare(rules: &Ruleset) {
     }
 }
 
+/// A contract among them is held against answers.
+pub(crate) fn looks_at_answers(policies: &[Arc<Policy>]) -> bool {
+    policies.iter().any(|it| matches!(&it.kind, PolicyKind::Contract(it) if it.responses != PolicyMode::Off))
+}
+
+/// What the client gets of an answer that was promised, to each contract in its turn.
+pub(crate) async fn settle(
+    record: &mut Record,
+    promises: Vec<Promise>,
+    mut response: Response<ResponseBody>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    for promise in promises {
+        response = promise.settle(record, response).await?;
+    }
+    Ok(response)
+}
+
 /// How much one value looks like an attack, for the benchmark.
 pub fn injection_score(text: &[u8]) -> u32 {
     injection::score_of(text)
@@ -107,8 +124,8 @@ pub fn injection_score(text: &[u8]) -> u32 {
 pub(crate) struct Inspected {
     /// The body as it goes on; None: nobody has looked at it, and it is where it was.
     pub(crate) body: Option<RequestBody>,
-    /// What its answer has to be.
-    pub(crate) promise: Option<Promise>,
+    /// What its answer has to be, to each contract.
+    pub(crate) promises: Vec<Promise>,
 }
 
 /// A policy for one request.
@@ -140,9 +157,9 @@ pub(crate) async fn inspect(
         all.extend(asked);
     }
     let body = look_through(record, plan, &all, parts, body, digest).await?;
-    let mut visits = all.into_iter().filter_map(|it| Some((it.visit?, it.it)));
-    let promise = visits.find_map(|(visit, it)| Promise::new(visit, &it.policy.name, &it.metrics));
-    Ok(Inspected { body, promise })
+    let visits = all.into_iter().filter_map(|it| Some((it.visit?, it.it)));
+    let promises = visits.filter_map(|(visit, it)| Promise::new(visit, &it.policy.name, &it.metrics)).collect();
+    Ok(Inspected { body, promises })
 }
 
 async fn look_through(
@@ -162,6 +179,13 @@ async fn look_through(
     let mut takers: Vec<_> = all.iter().filter(|it| it.may_take(&media)).collect();
     if takers.is_empty() {
         return nobodys(record, all).map(|()| None);
+    }
+    if media.is_foreign() {
+        for it in &takers {
+            let policy = || it.it.policy.name.clone();
+            it.unseen(record, "charset", || Refusal::TypeNotTaken { policy: policy(), rule: "charset" })?;
+        }
+        return Ok(None);
     }
     let bound = Bound::of(&takers);
     if body_bytes > bound.bytes_max {

@@ -32,6 +32,8 @@ use crate::{freshness::boottime_ns, refusal::Refusal};
 /// How long an exchange waits where its node has no share of a limit yet.
 const FIRST_WAIT_MAX: Duration = Duration::from_millis(500);
 const SECOND_US: u64 = 1_000_000;
+/// Whoever waited so long without an entry of the log has no quorum.
+const ROUND_MAX: Duration = Duration::from_secs(1);
 /// How many exchanges may wait for slots of one key.
 const WAITERS_MAX: u32 = 1_024;
 /// A permit's exchange is ended this long before the permit comes back to others by itself: the clock that ends it ticks.
@@ -50,6 +52,8 @@ pub(crate) struct Admitted {
     pub(super) grants: Vec<Grant>,
     /// When the first permit is over, on CLOCK_BOOTTIME.
     pub(crate) ends_at_us: Option<u64>,
+    /// Not all limits have decided yet: whoever leaves now was not let in.
+    deciding: bool,
 }
 
 /// Of one limit.
@@ -58,6 +62,8 @@ pub(super) struct Grant {
     pub(super) handle: Handle,
     /// None: the request costs nothing, or was let through without being counted.
     taken: Option<Taken>,
+    /// What a soft limit has no slots for: it is owed once all have let the request in.
+    owes: Option<u32>,
     unsettled: Option<Unsettled>,
 }
 
@@ -108,8 +114,12 @@ pub(crate) async fn admit(
     if names.is_empty() {
         return Ok(None);
     }
-    let none = || Box::new(Admitted { grants: Vec::with_capacity(names.len()), ends_at_us: None });
+    let none = || Box::new(Admitted { grants: Vec::with_capacity(names.len()), ends_at_us: None, deciding: true });
     let mut admitted = admitted.unwrap_or_else(none);
+    admitted.deciding = true;
+    let before = admitted.grants.len();
+    let head_alone = matches!(known, Known::HeadBefore);
+    let several = names.len() > 1 || head_alone;
     for name in names {
         // One load each: a change in between is a change between two limits, which no request can tell.
         let plan = limits.plans.load().get(name).cloned();
@@ -131,16 +141,15 @@ pub(crate) async fn admit(
             (cost, Known::Head | Known::HeadBefore) => self::cost(cost, asked.headers),
         };
         let mut unsettled = None;
-        match limits.take(&plan, asked, cost, &mut unsettled).await {
-            Ok((handle, taken)) => {
-                count(&plan.keys.tally.admitted);
+        match limits.take(&plan, asked, cost, several, &mut unsettled).await {
+            Ok((handle, taken, owes)) => {
                 if let (LimitKind::Concurrency { .. }, Some(taken)) = (&plan.limit.kind, &taken) {
                     // Where the hold was just edited the lease may still go by another one.
                     let hold_us = handle.lease().map_or(plan.window_us, |it| it.window_us().min(plan.window_us));
                     let ends_us = (taken.at_us + hold_us).saturating_sub(HOLD_SLACK_US.min(hold_us / 4));
                     admitted.ends_at_us = Some(admitted.ends_at_us.map_or(ends_us, |it| it.min(ends_us)));
                 }
-                admitted.grants.push(Grant { plan, handle, taken, unsettled });
+                admitted.grants.push(Grant { plan, handle, taken, owes, unsettled });
             }
             // Whatever the reason: it refuses nobody.
             Err(_) if plan.limit.soft => count(&plan.keys.tally.let_through),
@@ -157,6 +166,7 @@ pub(crate) async fn admit(
             }
         }
     }
+    admitted.decided(limits, before, head_alone);
     Ok(Some(admitted))
 }
 
@@ -180,10 +190,28 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 impl Admitted {
     /// The request is not let in after all: nothing of it counts.
     fn undo(&mut self) {
-        for grant in self.grants.drain(..) {
-            if let Some(taken) = grant.taken.filter(|_| !mutants::is(Mutant::RefusedCounts)) {
-                grant.handle.put_back(taken);
+        self.deciding = false;
+        for grant in self.grants.drain(..).filter(|_| !mutants::is(Mutant::RefusedCounts)) {
+            match (grant.taken, &grant.unsettled) {
+                (Some(taken), _) => grant.handle.put_back(taken),
+                (None, Some(Unsettled { lease, owed: Some((epoch, cost)) })) if lease.epoch() == *epoch => {
+                    lease.owe_less(*cost);
+                }
+                (None, _) => {}
             }
+        }
+    }
+
+    /// All have let it in, from this grant on: that counts, and what no answer settles may go where it is needed. Where the body
+    /// has yet to be asked about, what its head took stays.
+    fn decided(&mut self, limits: &Limits, from: usize, head_alone: bool) {
+        self.deciding = false;
+        for grant in &mut self.grants[from..] {
+            count(&grant.plan.keys.tally.admitted);
+            grant.owe(limits);
+        }
+        if !head_alone {
+            self.grants.iter_mut().filter(|it| !settles(&it.plan)).for_each(|it| it.unsettled = None);
         }
     }
 
@@ -210,6 +238,16 @@ impl Admitted {
 }
 
 impl Grant {
+    /// Let in all the same, and counted as soon as there is something.
+    fn owe(&mut self, limits: &Limits) {
+        let (Some(cost), Some(lease)) = (self.owes.take(), self.handle.lease()) else { return };
+        lease.owe(u64::from(cost), self.plan.slots);
+        if let Some(unsettled) = &mut self.unsettled {
+            unsettled.owed = Some((lease.epoch(), u64::from(cost)));
+        }
+        limits.signal(&self.handle);
+    }
+
     /// What is owed is asked of the cluster at once: nobody is let in on it meanwhile.
     fn settle(&mut self, limits: &Limits, reserved: u64, real: u64) {
         let Some(taken) = &mut self.taken else { return self.settle_owed(limits, reserved, real) };
@@ -244,6 +282,9 @@ impl Grant {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        if self.deciding {
+            return self.undo();
+        }
         for grant in &mut self.grants {
             if let (LimitKind::Concurrency { .. }, Some(taken)) = (&grant.plan.limit.kind, grant.taken.take()) {
                 grant.handle.put_back(taken);
@@ -252,21 +293,31 @@ impl Drop for Admitted {
     }
 }
 
-type Took = Result<(Handle, Option<Taken>), (Option<Handle>, Over)>;
+/// The last of what let it in: what is owed for that.
+type Took = Result<(Handle, Option<Taken>, Option<u32>), (Option<Handle>, Over)>;
 
 impl Limits {
-    /// `unsettled` is set before anything is taken that an answer may give back.
-    async fn take(&self, plan: &Arc<Plan>, asked: &Asked<'_>, cost: u64, unsettled: &mut Option<Unsettled>) -> Took {
+    /// `unsettled` is set before anything is taken that an answer may give back, or, where there are `several` limits, a refusal by another one.
+    async fn take(
+        &self,
+        plan: &Arc<Plan>,
+        asked: &Asked<'_>,
+        cost: u64,
+        several: bool,
+        unsettled: &mut Option<Unsettled>,
+    ) -> Took {
         let Some(mut handle) = self.handle(plan, asked) else { return Err((None, Over::Unavailable)) };
         if cost == 0 {
-            return Ok((handle, None));
+            return Ok((handle, None, None));
         }
         // It could never be admitted.
         if cost > plan.slots.min(u64::from(plan.slots_u32())) {
             return Err((Some(handle), Over::Until(None)));
         }
         let cost = small(cost);
-        *unsettled = Unsettled::begin(plan, &handle);
+        // What is lent one by one goes home as soon as it was used.
+        let holds = several && plan.is_on_demand(self.divisor());
+        *unsettled = Unsettled::begin(plan, &handle, holds);
         let mut waits: Option<Waits> = None;
         loop {
             // Before the first look, so that nothing is missed after it.
@@ -277,11 +328,13 @@ impl Limits {
                     if taken.left < self.low(plan, &handle) {
                         self.signal(&handle);
                     }
-                    return Ok((handle, Some(taken)));
+                    return Ok((handle, Some(taken), None));
                 }
                 Err(Denied::Short { next_us }) => next_us,
                 Err(Denied::NoSession) if handle.is_retired() => None,
-                Err(Denied::NoSession) if plan.limit.on_no_quorum == OnNoQuorum::Allow => return Ok((handle, None)),
+                Err(Denied::NoSession) if plan.limit.on_no_quorum == OnNoQuorum::Allow => {
+                    return Ok((handle, None, None));
+                }
                 Err(Denied::NoSession) => return Err((Some(handle), Over::Unavailable)),
             };
             if handle.is_retired() {
@@ -290,7 +343,7 @@ impl Limits {
                     Some(fresh) => handle = fresh,
                     None => return Err((Some(handle), Over::Unavailable)),
                 }
-                *unsettled = Unsettled::begin(plan, &handle);
+                *unsettled = Unsettled::begin(plan, &handle, holds);
                 // It waits for slots of the other one, no longer than it would have.
                 if let Some(waiting) = waits.take() {
                     waits = Waits::until(&handle, cost, waiting.until, waiting.seen);
@@ -310,17 +363,10 @@ impl Limits {
             }
             if plan.limit.soft {
                 // A permit that came later would not go back with the exchange.
-                let Some(lease) = handle.lease().filter(|_| !matches!(plan.limit.kind, LimitKind::Concurrency { .. }))
-                else {
-                    return Err((Some(handle), Over::Until(next_us)));
+                return match plan.limit.kind {
+                    LimitKind::Concurrency { .. } => Err((Some(handle), Over::Until(next_us))),
+                    _ => Ok((handle, None, Some(cost))),
                 };
-                // Let in all the same, and counted as soon as there is something.
-                lease.owe(u64::from(cost), plan.slots);
-                if let Some(unsettled) = unsettled {
-                    unsettled.owed = Some((lease.epoch(), u64::from(cost)));
-                }
-                self.signal(&handle);
-                return Ok((handle, None));
             }
             let seen = *self.applied.borrow();
             let until = || Instant::now() + plan.limit.grant_wait.0.min(longest(on_demand));
@@ -340,7 +386,7 @@ impl Limits {
             let (until, seen) = (waiting.until, waiting.seen);
             // It may have come between the look and the subscription.
             if let Ok(taken) = handle.take(cost, self::now_us()) {
-                return Ok((handle, Some(taken)));
+                return Ok((handle, Some(taken), None));
             }
             match timeout_at(until, applied.changed()).await {
                 Ok(Ok(())) => {}
@@ -350,7 +396,16 @@ impl Limits {
                     let ends_us = handle.of_period().map(|(ends_us, _)| ends_us);
                     return Err((Some(handle), Over::Until(ends_us.or(next_us))));
                 }
-                Ok(Err(_)) | Err(_) if plan.limit.on_no_quorum == OnNoQuorum::Allow => return Ok((handle, None)),
+                // An entry takes longer than this wait may: that says nothing of a quorum, and the session still lasts.
+                Err(_)
+                    if plan.limit.grant_wait.0 < ROUND_MAX
+                        && handle.lease().is_some_and(|it| it.is_covered(self::now_us())) =>
+                {
+                    return Err((Some(handle), Over::Until(Some(self::now_us() + SECOND_US))));
+                }
+                Ok(Err(_)) | Err(_) if plan.limit.on_no_quorum == OnNoQuorum::Allow => {
+                    return Ok((handle, None, None));
+                }
                 Ok(Err(_)) | Err(_) => return Err((Some(handle), Over::Unavailable)),
             }
         }
@@ -449,7 +504,13 @@ pub(super) fn forget(plan: &Plan, handle: &Handle) {
     }
 }
 
-/// As long as an exchange's answer has yet to say what it cost: what it took stays on this node until then.
+/// Whether answers say what a request cost.
+fn settles(plan: &Plan) -> bool {
+    matches!(plan.limit.cost, LimitCost::ResponseHeader { .. } | LimitCost::AiTokens(_))
+}
+
+/// As long as an exchange's answer has yet to say what it cost, or another limit whether it is let in: what it took stays on
+/// this node until then.
 pub(super) struct Unsettled {
     lease: Arc<Lease>,
     /// What a soft limit let in without slots, and to which epoch of the lease that is owed.
@@ -457,9 +518,10 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    fn begin(plan: &Plan, handle: &Handle) -> Option<Self> {
-        let settles = matches!(plan.limit.cost, LimitCost::ResponseHeader { .. } | LimitCost::AiTokens(_));
-        let lease = handle.lease().filter(|_| settles)?.clone();
+    fn begin(plan: &Plan, handle: &Handle, holds: bool) -> Option<Self> {
+        // A permit stays in any case.
+        let holds = holds && !matches!(plan.limit.kind, LimitKind::Concurrency { .. });
+        let lease = handle.lease().filter(|_| holds || settles(plan))?.clone();
         lease.unsettled();
         Some(Self { lease, owed: None })
     }

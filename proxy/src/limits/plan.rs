@@ -73,10 +73,14 @@ pub(super) struct Tally {
 impl Plan {
     fn new(limit: &Arc<Limit>, id: Option<LimitId>, before: Option<&Arc<Plan>>) -> Self {
         let micros = |span: &Span| u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX).max(1);
+        // As the ledger has it.
+        let most = |amount: u64| amount.min(u64::from(SLOTS_MAX));
         let (slots, window_us) = match &limit.kind {
-            LimitKind::Sliding { limit, window } => (*limit, micros(window)),
-            LimitKind::Concurrency { limit, max_hold } => (*limit, micros(max_hold)),
-            LimitKind::Bucket { rate, window, burst } => (*burst, bucket_window_us(*rate, micros(window), *burst)),
+            LimitKind::Sliding { limit, window } => (most(*limit), micros(window)),
+            LimitKind::Concurrency { limit, max_hold } => (most(*limit), micros(max_hold)),
+            LimitKind::Bucket { rate, window, burst } => {
+                (most(*burst), bucket_window_us(*rate, micros(window), most(*burst)))
+            }
             LimitKind::Calendar { limit, every, .. } => (*limit, nominal_s(*every) * 1_000_000),
         };
         let is_lost = id.is_none() && limit.mode != LimitMode::Local;

@@ -1,7 +1,7 @@
 //! What a portal asks of the control plane for somebody who is signed in: it alone knows all of a consumer's keys and what
 //! is used on other nodes, and can have the cluster agree.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use quorumgate_model::{
     credential::{CredentialId, Standing},
@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::identity::directory::Directory;
+use crate::identity::{Caller, directory::Directory};
 
 /// Questions that wait; whoever asks more is told to come again.
 const WAITING_MAX: usize = 64;
@@ -25,6 +25,22 @@ pub struct Visitor {
     pub consumer: Name,
     pub route: String,
     pub client_ip: IpAddr,
+    pub caller: Arc<Caller>,
+}
+
+impl Visitor {
+    /// Whether somebody who was let in is revoked or banned by now: questions wait.
+    pub fn is_shut_out(&self, directory: &Directory) -> bool {
+        let (bans, now_us) = (&directory.bans, || directory.now_us());
+        directory.is_revoked(&self.caller.subject).is_some()
+            || bans.of_caller(&self.caller, now_us).is_some()
+            || bans.of_address(self.client_ip, now_us).is_some()
+    }
+
+    /// Whom the session is of, as the provider says.
+    pub fn subject(&self) -> Option<&str> {
+        self.caller.subject.token.as_ref()?.subject.as_deref()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -101,7 +117,7 @@ pub struct OwnUsage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitUse {
     pub limit: Name,
-    /// The id of the key that it is about; None: of all of the consumer's together.
+    /// Of the key that it is about, its label and how it begins; None: of all of the consumer's together.
     pub key: Option<String>,
     pub used: u64,
     pub of: u64,
@@ -119,6 +135,8 @@ pub struct Calls {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotDone {
+    /// The visitor was shut out while the question waited.
+    ShutOut,
     /// The consumer has no such key.
     NotTheirs,
     /// The portal would not have given such a key.

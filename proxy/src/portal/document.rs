@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use quorumgate_model::resource::{
-    AuthKind, ContractContent, ContractOperation, ContractParameter, ContractPolicy, HostPattern, ParameterStyle,
-    PolicyKind, Schema,
+    AuthKind, Combine, ContractContent, ContractEncoding, ContractOperation, ContractParameter, ContractPolicy,
+    HostPattern, ParameterStyle, PolicyKind, Schema,
 };
 use serde_json::{Map, Value, json};
 
@@ -111,29 +111,52 @@ fn parameter(it: &ContractParameter, prefix: &str) -> Option<Value> {
         Some(ParameterStyle::Json) => made["content"] = json!({ "application/json": { "schema": schema } }),
         style => {
             made["schema"] = schema;
-            let word = style.map(|it| match it {
-                ParameterStyle::Spaces => "spaceDelimited",
-                ParameterStyle::Pipes => "pipeDelimited",
-                other => other.word(),
-            });
-            if let Some(word) = word {
-                made["style"] = json!(word);
-            }
-            if let Some(explode) = it.explode {
-                made["explode"] = json!(explode);
-            }
+            written(&mut made, style, it.explode);
         }
     }
     Some(made)
 }
 
+/// How a parameter or a member of a form is written, in the words of OpenAPI.
+fn written(made: &mut Value, style: Option<ParameterStyle>, explode: Option<bool>) {
+    let word = style.map(|it| match it {
+        ParameterStyle::Spaces => "spaceDelimited",
+        ParameterStyle::Pipes => "pipeDelimited",
+        ParameterStyle::Deep => "deepObject",
+        other => other.word(),
+    });
+    if let Some(word) = word {
+        made["style"] = json!(word);
+    }
+    let explode = if style == Some(ParameterStyle::Deep) { Some(true) } else { explode };
+    if let Some(explode) = explode {
+        made["explode"] = json!(explode);
+    }
+}
+
+fn encoding(it: &ContractEncoding) -> Value {
+    let mut made = json!({});
+    match it.style {
+        Some(ParameterStyle::Json) => made["contentType"] = json!("application/json"),
+        style => written(&mut made, style, it.explode),
+    }
+    if !it.types.is_empty() {
+        made["contentType"] = json!(it.types.join(", "));
+    }
+    made
+}
+
 fn content(list: &[ContractContent], prefix: &str) -> Option<Value> {
     let mut made = Map::new();
     for it in list {
-        let of = match &it.schema {
+        let mut of = match &it.schema {
             Some(it) => json!({ "schema": schema(it, prefix)? }),
             None => json!({}),
         };
+        if !it.encoding.is_empty() {
+            let members = it.encoding.iter().map(|it| (it.name.clone(), encoding(it)));
+            of["encoding"] = Value::Object(members.collect());
+        }
         made.insert(it.media.clone(), of);
     }
     Some(Value::Object(made))
@@ -177,19 +200,47 @@ pub(super) fn servers(entry: &Entry) -> Vec<String> {
     all
 }
 
-/// What any of its ways asks for.
+/// What its ways ask for: any of these.
 fn security(ways: &Ways<'_>) -> (Map<String, Value>, Vec<Value>) {
     let (mut schemes, mut security) = (Map::new(), Vec::new());
-    for auth in ways.auths() {
-        let scheme = match &auth.kind {
-            AuthKind::ApiKey(it) => json!({ "type": "apiKey", "in": "header", "name": it.header }),
-            AuthKind::Jwt(_) | AuthKind::Introspection(_) => json!({ "type": "http", "scheme": "bearer" }),
-            AuthKind::Basic(_) => json!({ "type": "http", "scheme": "basic" }),
-            AuthKind::Mtls(_) => json!({ "type": "mutualTLS" }),
-            _ => continue,
+    for route in &ways.entry.routes {
+        let known: Vec<(String, Value)> = match &route.auth {
+            Some(asked) => {
+                let named = asked.names.iter().filter_map(|name| ways.auth(name));
+                named.filter_map(|it| Some((it.name.to_string(), scheme(&it.kind)?))).collect()
+            }
+            None => Vec::new(),
         };
-        schemes.insert(auth.name.to_string(), scheme);
-        security.push(json!({ auth.name.to_string(): [] }));
+        let together = |names: &[(String, Value)]| {
+            Value::Object(names.iter().map(|(name, _)| (name.clone(), json!([]))).collect())
+        };
+        let mut alternatives: Vec<Value> = match route.auth.as_ref().map(|it| it.combine) {
+            Some(Combine::AllOf) if !known.is_empty() => vec![together(&known)],
+            _ => known.chunks(1).map(together).collect(),
+        };
+        if route.auth.as_ref().is_none_or(|it| it.anonymous.is_some()) {
+            alternatives.push(json!({}));
+        }
+        for it in alternatives {
+            if !security.contains(&it) {
+                security.push(it);
+            }
+        }
+        schemes.extend(known);
+    }
+    // Nothing to show: nothing to say of it.
+    if schemes.is_empty() {
+        security.clear();
     }
     (schemes, security)
+}
+
+fn scheme(kind: &AuthKind) -> Option<Value> {
+    Some(match kind {
+        AuthKind::ApiKey(it) => json!({ "type": "apiKey", "in": "header", "name": it.header }),
+        AuthKind::Jwt(_) | AuthKind::Introspection(_) => json!({ "type": "http", "scheme": "bearer" }),
+        AuthKind::Basic(_) => json!({ "type": "http", "scheme": "basic" }),
+        AuthKind::Mtls(_) => json!({ "type": "mutualTLS" }),
+        _ => return None,
+    })
 }

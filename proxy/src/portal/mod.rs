@@ -34,7 +34,7 @@ use self::{
 use crate::{
     body::ResponseBody,
     identity::{
-        AuthMethod, Identity, TokenMarks,
+        AuthMethod, Caller, Identity, TokenMarks,
         auths::Kind,
         directory::Directory,
         login::{Login, Whence},
@@ -85,6 +85,7 @@ enum Session {
     Member {
         consumer: Name,
         marks: Arc<TokenMarks>,
+        caller: Arc<Caller>,
     },
     /// A key, a token, or a session that is of no consumer of its own, or of none of its login's owner: whoever has it may
     /// look, no more.
@@ -253,9 +254,13 @@ impl<'a> Visit<'a> {
     /// Who may ask for what is theirs.
     fn member(&self) -> Result<(Visitor, &TokenMarks), Box<Response<ResponseBody>>> {
         match &self.session {
-            Session::Member { consumer, marks } => {
-                let visitor =
-                    Visitor { consumer: consumer.clone(), route: self.route.to_string(), client_ip: self.client_ip };
+            Session::Member { consumer, marks, caller } => {
+                let visitor = Visitor {
+                    consumer: consumer.clone(),
+                    route: self.route.to_string(),
+                    client_ip: self.client_ip,
+                    caller: caller.clone(),
+                };
                 Ok((visitor, marks.as_ref()))
             }
             Session::Nobody => Err(self.forbidden("Sign in to see what is yours.")),
@@ -389,6 +394,9 @@ impl<'a> Visit<'a> {
 
     fn failed(&self, failed: &NotDone) -> Response<ResponseBody> {
         let (status, text) = match failed {
+            NotDone::ShutOut => {
+                (StatusCode::FORBIDDEN, "You were signed out or shut out while this waited.".to_owned())
+            }
             NotDone::NotTheirs => (StatusCode::NOT_FOUND, "You have no such key.".to_owned()),
             NotDone::NotGiven => {
                 let text = "This key is not one of those that this portal gives: ask who gave it to you for another.";
@@ -445,7 +453,7 @@ fn session(identity: Option<&Identity>, auth: &Name, owner: &str, anonymous: Opt
         (Some(consumer), Some(marks))
             if is_session && anonymous != Some(&consumer.name) && (owner.is_empty() || consumer.owner == owner) =>
         {
-            Session::Member { consumer: consumer.name.clone(), marks: marks.clone() }
+            Session::Member { consumer: consumer.name.clone(), marks: marks.clone(), caller: Arc::new(caller.clone()) }
         }
         _ => Session::Other,
     }

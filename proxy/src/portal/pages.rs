@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quorumgate_model::{
     resource::{self, Auth, AuthKind, Combine, Kind, Name, PathPattern, PortalKeys, Resource, Resources, Route},
+    state::LABEL_BYTES_MAX,
     units::{Moment, Span},
 };
 
@@ -18,7 +19,8 @@ use super::{
 const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Routes that one version shows.
 const ROUTES_MAX: usize = 200;
-pub(super) const LABEL_CHARS_MAX: usize = 32;
+/// What browsers count (UTF-16) is never more than three bytes each: what the form lets in is taken.
+pub(super) const LABEL_CHARS_MAX: usize = LABEL_BYTES_MAX / 3;
 
 /// What is around every page.
 pub(super) struct Frame<'a> {
@@ -54,24 +56,12 @@ pub(super) struct Ways<'a> {
 }
 
 impl Ways<'_> {
-    fn auth(&self, name: &Name) -> Option<&Arc<Auth>> {
+    pub(super) fn auth(&self, name: &Name) -> Option<&Arc<Auth>> {
         let key = resource::Key { kind: Kind::Auth, name: name.clone() };
         match &self.resources.get(&key)?.resource {
             Resource::Auth(it) => Some(it),
             _ => None,
         }
-    }
-
-    /// Of all its routes, each once.
-    pub(super) fn auths(&self) -> Vec<&Arc<Auth>> {
-        let mut all: Vec<&Arc<Auth>> = Vec::new();
-        let named = self.entry.routes.iter().filter_map(|it| it.auth.as_ref()).flat_map(|it| &it.names);
-        for auth in named.filter_map(|name| self.auth(name)) {
-            if !all.iter().any(|it| it.name == auth.name) {
-                all.push(auth);
-            }
-        }
-        all
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn answer(
     }
     // What a HEAD is told is what a GET would be, though there is no body.
     let size = declared(response.headers()).or_else(|| response.body().size_hint().exact());
-    if !may_change(&response) || !is_wanted(compression, response.headers(), size) {
+    if !may_change(&response, method) || !is_wanted(compression, response.headers(), size) {
         return response;
     }
     let headers = response.headers_mut();
@@ -79,7 +79,7 @@ fn not_modified(
 }
 
 /// RFC 9110 15.3.7: parts keep their places.
-fn may_change(response: &Response<ResponseBody>) -> bool {
+fn may_change(response: &Response<ResponseBody>, method: &Method) -> bool {
     let (status, headers) = (response.status(), response.headers());
     let bodiless = [StatusCode::NO_CONTENT, StatusCode::PARTIAL_CONTENT].contains(&status);
     !bodiless
@@ -87,7 +87,7 @@ fn may_change(response: &Response<ResponseBody>) -> bool {
         && !is_encoded(headers)
         && !headers.contains_key(header::CONTENT_RANGE)
         && !must_stay(headers)
-        && is_plain(response.body())
+        && is_plain(response.body(), method)
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {
@@ -106,9 +106,10 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn is_plain(body: &ResponseBody) -> bool {
-    use ResponseBody::{Full, Keeping, Upstream, Veiled};
-    matches!(body, Full(_) | Upstream(_) | Keeping(_) | Veiled(_))
+/// A HEAD that is answered from the cache has no body, and its GET has one.
+fn is_plain(body: &ResponseBody, method: &Method) -> bool {
+    use ResponseBody::{Empty, Full, Keeping, Upstream, Veiled};
+    matches!(body, Full(_) | Upstream(_) | Keeping(_) | Veiled(_)) || *method == Method::HEAD && matches!(body, Empty)
 }
 
 fn is_wanted(compression: &Compression, headers: &HeaderMap, size: Option<u64>) -> bool {

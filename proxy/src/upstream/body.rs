@@ -16,6 +16,10 @@ use super::{
     Failure,
     pool::{InFlight, Link},
 };
+use crate::trailers;
+
+/// How long a stream of messages may be silent, such as a gRPC call in which the other side speaks.
+pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(300);
 
 pub struct Body {
     inner: Incoming,
@@ -102,7 +106,12 @@ impl http_body::Body for Body {
                 if self.inner.is_end_stream() {
                     self.end();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                match frame.into_trailers().map(trailers::passed_on) {
+                    Ok(Ok(left)) if left.is_empty() => self.poll_frame(cx),
+                    Ok(Ok(left)) => Poll::Ready(Some(Ok(Frame::trailers(left)))),
+                    Ok(Err(_)) => self.fail(Failure::Protocol("trailers that are not taken")),
+                    Err(frame) => Poll::Ready(Some(Ok(frame))),
+                }
             }
             Some(Err(error)) => self.fail(error.into()),
             None => {

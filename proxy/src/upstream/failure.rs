@@ -89,6 +89,12 @@ impl From<hyper::Error> for Failure {
         if error.source().is_some_and(|source| source.is::<ClientFault>()) {
             return Self::RequestBody;
         }
+        if let Some(error) = of_tls(&error) {
+            return Self::Tls(io::Error::other(error));
+        }
+        if error.is_parse_too_large() {
+            return Self::Protocol("the response's head is too large, or has too many fields");
+        }
         if error.is_parse() {
             return Self::Protocol("the response cannot be parsed");
         }
@@ -109,6 +115,19 @@ impl From<hyper::Error> for Failure {
             _ => Self::Reset,
         }
     }
+}
+
+/// Over TLS 1.3 a server says what it thinks of our certificate behind the handshake.
+fn of_tls(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(error) = inner.and_then(|it| it.downcast_ref::<rustls::Error>()) {
+            return Some(error.clone());
+        }
+        next = error.source();
+    }
+    None
 }
 
 impl Failure {

@@ -34,6 +34,7 @@ mod tunnel;
 mod wire;
 
 pub use body::Body;
+pub(crate) use body::STREAM_IDLE;
 pub use breaker::BreakerState;
 pub use failure::Failure;
 pub use interim::INTERIM_ANSWERS_MAX;

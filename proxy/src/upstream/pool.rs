@@ -50,6 +50,8 @@ const H2_CONNECTIONS_MAX: usize = 4;
 const H2_STREAMS_PER_CONNECTION: usize = 100;
 /// Read and write buffers of a connection; a response head must fit.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
+/// In the head of an answer over HTTP/1, as many as clients may send. The library keeps room for them per answer only.
+const HEADER_FIELDS_MAX: usize = 128;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const H2_STREAM_WINDOW: u32 = 1 << 20;
@@ -351,7 +353,7 @@ impl Pool {
 async fn handshake(wire: Wire) -> Result<Handshake, Failure> {
     let watch = wire.watch();
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(BUFFER_BYTES_MAX);
+    builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADER_FIELDS_MAX);
     let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
     Ok((sender, watch, connection))
 }

@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Instant};
 
+use http::HeaderMap;
 use tokio::net::TcpStream;
 
-use super::{Failure, Pools, balance::Choice, pool::InFlight};
+use super::{Caller, Failure, Pools, balance::Choice, pool::InFlight, send};
 
 /// Counts against its target while it is held.
 pub(crate) struct Raw {
@@ -18,12 +19,14 @@ impl Pools {
     pub(crate) async fn connect(&self, upstream: &str, whom: SocketAddr) -> Result<Raw, Failure> {
         let view = self.view(upstream).await?;
         let config = &view.origin.config;
+        // Of what a caller can be kept by, only its address is seen.
+        let key = send::key(config, &Caller { address: whom, consumer: None }, &HeaderMap::new());
         let mut tried = Vec::new();
         let mut failure = Failure::NoHealthyTarget;
         for _ in 0..=config.retries.attempts {
             let started = Instant::now();
             let (slots, origin) = (&view.slots, &view.origin);
-            let choice = Choice { slots, origin, tried: &tried, now: started, key: None, random: self.random() };
+            let choice = Choice { slots, origin, tried: &tried, now: started, key, random: self.random() };
             let Some(slot) = view.balancer.choose(&choice) else { break };
             let pool = &view.slots[slot].pool;
             let Some(in_flight) = InFlight::new(pool, origin.in_flight_max()) else {

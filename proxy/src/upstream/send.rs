@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{
     Body, Failure, Registry, affinity,
     balance::{Choice, Random},
-    body::Lease,
+    body::{Lease, STREAM_IDLE},
     breaker::{IsOpen, Passage},
     budget::Permit,
     endpoint::nanos,
@@ -36,6 +36,8 @@ use super::{
 };
 use crate::{
     body::{RequestBody, ResponseBody},
+    exchange::is_event_stream,
+    refusal::is_grpc,
     websocket,
 };
 
@@ -111,7 +113,8 @@ impl Pools {
         let passage = self.passage(&view, started)?;
         let route = &call.rule.route;
         let total = [route.timeouts.total.0, config.timeouts.total.0].into_iter().find(|total| !total.is_zero());
-        let deadline = call.deadline.into_iter().chain(total.map(|total| started + total)).min();
+        let total = total.map(|total| started + total);
+        let deadline = call.deadline.into_iter().chain(total).min();
         let key = key(config, &call.caller, request.headers());
         let (head, body) = request.into_parts();
         let body = Source::new(body);
@@ -131,6 +134,7 @@ impl Pools {
             trail: RefCell::new(call.trail),
             started,
             deadline,
+            hurried: call.deadline.is_some(),
             idempotent,
             statuses: view.retries_statuses && (idempotent || head.headers.contains_key("idempotency-key")),
             head: RefCell::new(head),
@@ -154,9 +158,12 @@ impl Pools {
         }
         if let Some(passage) = passage {
             let now_ns = nanos(Instant::now().into_std());
+            // Whoever asks may wait as little as he likes.
+            let hurried = call.deadline.is_some_and(|it| total.is_none_or(|total| it < total));
+            let left = |failure: &Failure| hurried && matches!(failure, Failure::TotalTimeout);
             match &outcome {
-                Ok(response) => passage.tell(now_ns, is_error(config, response)),
-                Err(failure) if failure.blames_upstream() => passage.tell(now_ns, true),
+                Ok(response) => passage.tell(now_ns, is_error(config, response, call.deadline.is_some())),
+                Err(failure) if failure.blames_upstream() && !left(failure) => passage.tell(now_ns, true),
                 // It says nothing of the upstream.
                 Err(_) => drop(passage),
             }
@@ -219,6 +226,8 @@ struct Exchange<'a> {
     trail: RefCell<&'a mut Trail>,
     started: Instant,
     deadline: Option<Instant>,
+    /// Whoever asks says until when.
+    hurried: bool,
     idempotent: bool,
     /// It may be sent again because of an answer's status.
     statuses: bool,
@@ -490,7 +499,7 @@ impl Exchange<'_> {
         match outcome {
             Ok((response, link, rest)) => {
                 pool.endpoint.answered(now.into_std(), took);
-                match is_error(self.config, &response) {
+                match is_error(self.config, &response, self.hurried) {
                     true => self.blame(pool, now),
                     false => pool.endpoint.went_well(),
                 }
@@ -502,7 +511,10 @@ impl Exchange<'_> {
                     let tunnel = Tunnel::new(link, in_flight, rest);
                     return Ok(response.map(|_| ResponseBody::Tunnel(tunnel)));
                 }
-                let (lease, idle) = (Lease { link, in_flight }, self.config.timeouts.idle.0);
+                let headers = response.headers();
+                let is_stream = is_grpc(headers) || is_event_stream(headers);
+                let idle = self.config.timeouts.idle.0.max(if is_stream { STREAM_IDLE } else { Duration::ZERO });
+                let lease = Lease { link, in_flight };
                 let body = |inner| ResponseBody::Upstream(Body::new(inner, lease, now, idle, self.deadline));
                 Ok(response.map(body))
             }
@@ -694,7 +706,7 @@ impl Exchange<'_> {
 }
 
 /// None: nothing keeps this caller with a target.
-fn key(config: &Upstream, caller: &Caller<'_>, headers: &HeaderMap) -> Option<u64> {
+pub(super) fn key(config: &Upstream, caller: &Caller<'_>, headers: &HeaderMap) -> Option<u64> {
     use quorumgate_model::resource::BalancePolicy;
     match (&config.balance.hash_on, config.balance.policy) {
         (Some(on), _) => affinity::key(on, caller, headers),
@@ -704,13 +716,14 @@ fn key(config: &Upstream, caller: &Caller<'_>, headers: &HeaderMap) -> Option<u6
 }
 
 /// What counts against a target: that it failed, not that the client did. gRPC says so in a field of its own, which an
-/// answer without messages has in its head.
-fn is_error<B>(config: &Upstream, response: &Response<B>) -> bool {
-    /// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-    const GRPC_ERRORS: [&[u8]; 5] = [b"2", b"4", b"13", b"14", b"15"];
+/// answer without messages has in its head. `hurried`: a deadline may be one that nobody could keep.
+fn is_error<B>(config: &Upstream, response: &Response<B>, hurried: bool) -> bool {
+    /// UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS.
+    const GRPC_ERRORS: [&[u8]; 4] = [b"2", b"13", b"14", b"15"];
+    const GRPC_DEADLINE_EXCEEDED: &[u8] = b"4";
     let grpc = || {
-        let status = response.headers().get("grpc-status");
-        status.is_some_and(|status| GRPC_ERRORS.contains(&status.as_bytes()))
+        let status = response.headers().get("grpc-status").map(HeaderValue::as_bytes);
+        status.is_some_and(|it| GRPC_ERRORS.contains(&it) || it == GRPC_DEADLINE_EXCEEDED && !hurried)
     };
     response.status().is_server_error() || (config.protocol == Protocol::Grpc && grpc())
 }

@@ -272,12 +272,16 @@ impl World {
 
     /// Leaves once three words have come.
     async fn chat_and_leave(&self, prompt: &str, more: Value) {
+        self.chat_and_leave_at(3, prompt, more).await;
+    }
+
+    async fn chat_and_leave_at(&self, words: usize, prompt: &str, more: Value) {
         let body = request(prompt, more);
         let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
         let mut stream = TcpStream::connect(self.gateway.address).await.unwrap();
         stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
         let mut heard = Vec::new();
-        while String::from_utf8_lossy(&heard).matches("word").count() < 3 {
+        while String::from_utf8_lossy(&heard).matches("word").count() < words {
             assert!(
                 soon("words", stream.read_buf(&mut heard)).await.unwrap() > 0,
                 "{}",
@@ -747,4 +751,18 @@ async fn what_is_not_strict_takes_what_is_usual_and_owes_the_rest() {
     world.settled(21, 0).await;
     assert_eq!(world.used(), 200);
     check_problem(&world.chat("a say=1", json!({})).await, 429, "rate_limited");
+}
+
+#[tokio::test]
+async fn who_leaves_pays_for_what_has_come_where_nothing_is_strict() {
+    let one = Settings { workers: 1, ..settings() };
+    let world = with_ledger(one, json!({"strict": false, "max_tokens_max": 1_000}), Some(local(2_000)), |_| ()).await;
+    for told in 1..=20 {
+        assert_eq!(status(&world.chat("a say=5", json!({})).await), 200);
+        world.settled(told, 0).await;
+    }
+    assert_eq!(world.used(), 140);
+    world.chat_and_leave_at(500, "a say=900 stay=600", json!({"stream": true, "max_tokens": 900})).await;
+    world.settled(20, 1).await;
+    assert!(world.used() >= 640, "{}", world.used());
 }

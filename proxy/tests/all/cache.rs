@@ -121,6 +121,8 @@ async fn a_304_says_of_itself_what_its_200_does() {
                     "{accepts} {has}: {answer}"
                 );
             }
+            let head = ask(gateway.address, &format!("HEAD /{kind}"), &[accepts], "").await;
+            assert_eq!(field(&head, "vary"), varies.then_some("accept-encoding"), "{accepts}: {head}");
         }
     }
     assert_eq!(origin.asked(), 2);
@@ -293,6 +295,51 @@ async fn what_changes_a_thing_lets_go_of_it_and_ranges_pass_by() {
     ask(at, "DELETE /thing", &[], "").await;
     assert_ne!(body(&ask(at, "GET /thing", &[], "").await), body(&first));
     check_problem(&ask(at, "GET /new", &["cache-control: only-if-cached"], "").await, 504, "not_cached");
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_while_its_thing_changes_is_not_kept() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let (heard, mut hears) = tokio::sync::watch::channel(0);
+    let target = upstream(move |request| {
+        let mut gate = gate.clone();
+        heard.send_modify(|heard| *heard += 1);
+        async move {
+            if request.method() == http::Method::GET {
+                gate.wait_for(|open| *open).await.unwrap();
+            }
+            Response::builder().header("cache-control", "max-age=100").body(Full::new(Bytes::from("a"))).unwrap()
+        }
+    })
+    .await;
+    let mut rules = forward_all(target);
+    rules["routes"][0]["cache"] = json!({});
+    let gateway = Gateway::start(rules);
+    let at = gateway.address;
+    let meanwhile = async {
+        hears.wait_for(|heard| *heard == 1).await.unwrap();
+        assert_eq!(status(&ask(at, "PUT /a", &["content-length: 0"], "").await), 200);
+        open.send_replace(true);
+    };
+    let (first, ()) = soon("both", futures_util::future::join(ask(at, "GET /a", &[], ""), meanwhile)).await;
+    assert_eq!(status(&first), 200);
+    for _ in 0..2 {
+        assert_eq!(status(&ask(at, "GET /a", &[], "").await), 200);
+        assert_eq!(*hears.borrow(), 3, "asked for once more, and kept");
+    }
+}
+
+#[tokio::test]
+async fn a_hosts_last_dot_is_no_part_of_what_is_purged() {
+    let (gateway, origin) = cached(json!({})).await;
+    origin.says(200, &[("cache-control", "max-age=100")]);
+    for host in ["api.test.", "api.test", "api.test."] {
+        let request = format!("GET /a HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        assert_eq!(status(&raw(gateway.address, request).await), 200);
+    }
+    assert_eq!(origin.asked(), 2);
+    assert_eq!(gateway.proxy.purge(&[PurgeTarget::key("api.test/a").unwrap()]), 1, "one URL");
+    assert_eq!(gateway.proxy.purge(&[PurgeTarget::Everything]), 0);
 }
 
 #[tokio::test]

@@ -292,6 +292,66 @@ async fn answers_that_are_not_as_promised_become_502() {
 }
 
 #[tokio::test]
+async fn no_answer_gets_into_the_cache_that_the_contract_forbids() {
+    let json = "200 OK\r\ncontent-type: application/json\r\ncache-control:";
+    let stale = format!("{json} max-age=0, stale-while-revalidate=100");
+    let fresh = format!("{json} max-age=100");
+    let answers = vec![answer(&stale, r#"{"id": 1}"#), answer(&fresh, r#"{"x": 1}"#), answer(&fresh, r#"{"id": 2}"#)];
+    let mut words = forward_all(says(answers).await);
+    words["policies"] = json!([{"name": "c", "contract": promises("enforce")}]);
+    words["routes"][0]["policies"] = json!(["c"]);
+    words["routes"][0]["cache"] = json!({});
+    words["upstreams"][0]["retries"] = json!({"attempts": 0});
+    let gateway = Gateway::start(words);
+    assert_eq!(body(&send(&gateway, "GET /", "", "").await), r#"{"id": 1}"#);
+    check_problem(&send(&gateway, "GET /", "", "").await, 502, "response_validation_failed");
+    for _ in 0..2 {
+        assert_eq!(body(&send(&gateway, "GET /", "", "").await), r#"{"id": 2}"#);
+    }
+}
+
+#[tokio::test]
+async fn what_is_more_than_is_held_is_kept_whole() {
+    let large = "1".repeat(2_000);
+    let said = chunked("200 OK\r\ncontent-type: application/json\r\ncache-control: max-age=100", &[&large]);
+    let mut words = forward_all(says(vec![said]).await);
+    words["policies"] = json!([{"name": "c", "contract": promises("enforce")}]);
+    words["routes"][0]["policies"] = json!(["c"]);
+    words["routes"][0]["cache"] = json!({});
+    let gateway = Gateway::start(words);
+    for _ in 0..2 {
+        let answer = send(&gateway, "GET /", "", "").await;
+        assert!(answer.contains(&large), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_held_against_each_contract() {
+    let json = "200 OK\r\ncontent-type: application/json";
+    let cases = [
+        (answer(json, r#"{"x": 1}"#), 502),
+        (chunked(json, &["{\"x\"", ": 1}"]), 502),
+        (answer(json, r#"{"id": 1}"#), 200),
+        (chunked(json, &["{\"id\"", ": 1}"]), 200),
+    ];
+    for order in [["lax", "strict"], ["strict", "lax"]] {
+        let mut words = forward_all(says(cases.iter().map(|(answer, _)| answer.clone()).collect()).await);
+        words["policies"] = json!([
+            {"name": "lax", "contract": promises("detect")}, {"name": "strict", "contract": promises("enforce")},
+        ]);
+        words["routes"][0]["policies"] = json!(order);
+        words["upstreams"][0]["retries"] = json!({"attempts": 0});
+        let gateway = Gateway::start(words);
+        for (said, expected) in &cases {
+            let answer = send(&gateway, "GET /", "", "").await;
+            assert_eq!(status(&answer), *expected, "{order:?}: {said}");
+            assert!(*expected == 502 || answer.contains(": 1}"), "{order:?}: {answer}");
+        }
+        gateway.metric_becomes("quorumgate_http_buffered_bytes", 0).await;
+    }
+}
+
+#[tokio::test]
 async fn answers_to_caches_ranges_and_head_pass_though_no_contract_lists_them() {
     let bodiless = |head: &str| format!("HTTP/1.1 {head}\r\nconnection: close\r\netag: \"1\"\r\n\r\n");
     let part = "206 Partial Content\r\ncontent-type: application/json\r\ncontent-range: bytes 0-1/9";

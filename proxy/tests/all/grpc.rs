@@ -9,7 +9,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn call(timeout: &str) -> Request<Full<Bytes>> {
     Request::post("http://a/s.S/M")
@@ -65,6 +68,37 @@ async fn the_smaller_of_grpc_timeout_and_the_routes_own_ends_a_call_with_its_sta
     assert_eq!(status_of(answer).await, "4");
 }
 
+#[tokio::test]
+async fn a_clients_deadline_tells_nothing_of_the_upstream() {
+    let target = upstream(|request: Request<Incoming>| async move {
+        if request.headers()["grpc-timeout"] != "40S" {
+            std::future::pending::<()>().await;
+        }
+        let answer = Response::builder().header("content-type", "application/grpc").header("grpc-status", "4");
+        answer.body(Full::new(Bytes::new())).unwrap()
+    })
+    .await;
+    let words = |total: &str| {
+        json!({
+            "upstreams": [{
+                "name": "u", "targets": [target.to_string()], "protocol": "grpc",
+                "breaker": {"min_requests": 1, "error_percent": 1, "open": "1h"},
+            }],
+            "routes": [{"name": "r", "match": {"path_prefix": "/"}, "upstream": "u", "timeouts": {"total": total}}],
+        })
+    };
+    let gateway = Gateway::start(words("60s"));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    // By this gateway's clock and by the upstream's. Then the route's own is over, and the next finds the breaker open.
+    for (timeout, expected) in [("50m", "4"), ("40S", "4"), ("50m", "4"), ("1H", "4"), ("1H", "14")] {
+        if timeout == "1H" {
+            gateway.proxy.publish(rules(words("200ms")));
+        }
+        let answer = soon("an answer", client.send_request(call(timeout))).await.unwrap();
+        assert_eq!(status_of(answer).await, expected, "{timeout}");
+    }
+}
+
 /// Of a length that nobody says before, since HTTP/1.1 has trailers behind chunks only.
 fn with_trailers(data: Bytes, trailers: HeaderMap) -> impl http_body::Body<Data = Bytes, Error = Infallible> + Unpin {
     StreamBody::new(futures_util::stream::iter([Ok(Frame::data(data)), Ok(Frame::trailers(trailers))]))
@@ -80,6 +114,35 @@ async fn mirror() -> std::net::SocketAddr {
         Response::builder().header("trailer", "x-sum, x-mine").body(body).unwrap()
     })
     .await
+}
+
+#[tokio::test]
+async fn trailers_of_answers_say_nothing_that_heads_say() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            let count = stream.read(&mut head).await.unwrap();
+            let more = if head[..count].starts_with(b"GET /more") { "x-a: 1\r\n" } else { "" };
+            let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n";
+            let trailers = format!("connection: close\r\ncontent-length: 9\r\nupgrade: x\r\n{more}\r\n");
+            stream.write_all(format!("{answer}{trailers}").as_bytes()).await.unwrap();
+        }
+    });
+    let gateway = Gateway::start(json!({
+        "upstreams": [{"name": "u", "targets": [target.to_string()], "protocol": "http1"}],
+        "routes": [{"name": "all", "match": {"path_prefix": "/"}, "upstream": "u"}],
+    }));
+    let mut client = http2(TcpStream::connect(gateway.address).await.unwrap()).await;
+    for (path, expected) in [("more", &["x-a"][..]), ("none", &[])] {
+        let request = Request::get(format!("http://a/{path}")).body(Full::default()).unwrap();
+        let answer = soon("an answer", client.send_request(request)).await.unwrap();
+        let collected = soon("the body", answer.into_body().collect()).await.unwrap();
+        let trailers = collected.trailers().cloned().unwrap_or_default();
+        assert_eq!(trailers.keys().map(|it| it.as_str()).collect::<Vec<_>>(), expected, "{path}");
+        assert_eq!(collected.to_bytes(), "ab", "{path}");
+    }
 }
 
 #[tokio::test]

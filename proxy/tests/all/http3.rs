@@ -129,6 +129,7 @@ async fn a_request_over_http3_goes_the_way_of_all_others() {
     // What is refused is refused here too, by the same exit.
     let (response, body, _) = client.get("/%00").await.unwrap();
     assert_eq!(response.status(), 400);
+    assert!(response.headers()["date"].to_str().unwrap().ends_with(" GMT"));
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["code"], "bad_path");
     gate.it.gateway.metric_becomes("quorumgate_http_requests_in_flight", 0).await;
     let other = Request::get("https://other.test/").body(()).unwrap();
@@ -246,6 +247,37 @@ async fn draining_says_goaway_and_lets_requests_end() {
     assert_eq!((response.status().as_u16(), body.as_str()), (200, "late"));
     assert_eq!(soon("the drain ends", draining).await.unwrap(), 0);
     soon("the connection ends", client.connection.closed()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_exchanges() {
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let silent = {
+        let begun = begun.clone();
+        upstream(move |_| {
+            let begun = begun.clone();
+            async move {
+                begun.notify_one();
+                std::future::pending::<Response<http_body_util::Full<Bytes>>>().await
+            }
+        })
+        .await
+    };
+    let gate = Gate::new().await;
+    let mut words = words(gate.at, &gate.own);
+    // Longer than the test waits.
+    let timeouts = json!({ "response_header": "10m" });
+    words["upstreams"] = json!([{ "name": "silent", "targets": [silent.to_string()], "timeouts": timeouts }]);
+    words["routes"] = json!([{ "name": "silent", "match": { "path_exact": "/silent" }, "upstream": "silent" }]);
+    gate.it.publish(words);
+    let client = gate.client().await;
+    let connection = client.connection.clone();
+    let asking = tokio::spawn(async move { client.get("/silent").await });
+    soon("the request is there", begun.notified()).await;
+    assert_eq!(gate.it.gateway.metric("quorumgate_http_requests_in_flight"), 1);
+    connection.close(0u32.into(), b"");
+    assert!(asking.await.unwrap().is_err());
+    gate.it.gateway.metric_becomes("quorumgate_http_requests_in_flight", 0).await;
 }
 
 /// What passed a wire: the first byte of each datagram and its length, by direction.

@@ -230,6 +230,17 @@ async fn each_kind_takes_its_own_types() {
 }
 
 #[tokio::test]
+async fn letters_that_nobody_here_reads_go_nowhere() {
+    let (gateway, heard) =
+        gateway(json!([{"name": "j", "json": {}}, {"name": "i", "injection": {"mode": "enforce"}}])).await;
+    for kind in ["application/json; charset=utf-7", "application/x-www-form-urlencoded; charset=ibm037"] {
+        check_problem(&post(&gateway, kind, "{}").await, 415, "unsupported_media_type");
+    }
+    assert_eq!(status(&post(&gateway, "application/json; charset=UTF-8", "{}").await), 200);
+    assert_eq!(heard.count(), 1);
+}
+
+#[tokio::test]
 async fn attacks_are_told_first_and_refused_where_that_is_asked_for() {
     let (watching, heard) = gateway(json!([{"name": "i", "injection": {}}])).await;
     let attack = "GET /search?q=1%27%20OR%20%271%27%3D%271";

@@ -210,6 +210,38 @@ async fn a_tiny_leased_limit_waits_for_its_slots_and_admits_exactly_its_number()
     assert_eq!((count(200), count(429)), (5, 15));
 }
 
+/// Two routes, `/both` with the first two limits and `/one` with the first, by a ledger that lends one by one.
+async fn two_routes(first: Value, second: Value) -> Gateway {
+    let of = |limit: &Value| limit["limit"].as_u64().unwrap();
+    let kind = |limit: &Value| Kind::Sliding { limit: of(limit), window_us: 60_000_000 };
+    let route = |name: &str, limits: Value| json!({"name": name, "match": {"path_prefix": format!("/{name}")}, "respond": {"status": 200}, "limits": limits});
+    let routes = [route("both", json!(["first", "second"])), route("one", json!(["first"]))];
+    let mut state = state(json!({"limits": [first, second], "routes": routes}));
+    define(&mut state, "first", kind(&first), Mode::Leased);
+    define(&mut state, "second", kind(&second), Mode::Leased);
+    let gateway = gateway(&state);
+    lead(gateway.proxy.limits(), state.ledger.clone());
+    with_session(&gateway).await;
+    gateway
+}
+
+/// Those that the second refuses have waited for it for a round, in which the first sends home what is used of it here.
+#[tokio::test]
+async fn what_a_later_limit_refuses_after_a_wait_no_limit_counts() {
+    let first = json!({"name": "first", "per": "global", "limit": 7, "window": "60s"});
+    let gateway = two_routes(first, json!({"name": "second", "per": "global", "limit": 2, "window": "60s"})).await;
+    let asked = (0..30).map(|_| ask(&gateway, "/both", ""));
+    let answers = futures_util::future::join_all(asked).await;
+    assert_eq!(answers.iter().filter(|it| it.status == 200).count(), 2);
+    let mut left = Vec::new();
+    for _ in 0..6 {
+        left.push(ask(&gateway, "/one", "").await.status);
+    }
+    assert_eq!(left, [200, 200, 200, 200, 200, 429]);
+    let decisions = gateway.proxy.limits().usage("first", Keys::Top(1)).unwrap().decisions;
+    assert_eq!(decisions.admitted, 7);
+}
+
 #[tokio::test]
 async fn what_is_left_of_a_tiny_or_exact_limit_is_the_keys_and_not_the_nodes() {
     for (mode, word) in [(Mode::Leased, "leased"), (Mode::Exact, "exact")] {

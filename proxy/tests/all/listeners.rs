@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{support::*, tls::*};
+use crate::{support::*, tls::*, world::World};
 
 fn http(name: &str, address: SocketAddr) -> serde_json::Value {
     json!({ "name": name, "address": address.to_string(), "protocol": "http" })
@@ -169,17 +169,64 @@ async fn bytes_go_to_one_upstream_and_a_dead_target_gives_way() {
 }
 
 #[tokio::test]
+async fn a_client_is_kept_with_its_target_by_its_address() {
+    let tcp = address();
+    let mut targets = Vec::new();
+    for name in ["a", "b", "c"] {
+        targets.push(named(name).await.to_string());
+    }
+    let _it = Listening::new(json!({
+        "upstreams": [{ "name": "db", "targets": targets, "balance": { "policy": "maglev", "hash_on": "ip" } }],
+        "listeners": [{ "name": "t", "address": tcp.to_string(), "protocol": "tcp", "upstream": "db" }],
+    }))
+    .await;
+    let first = raw(tcp, "hello").await;
+    assert!(first.ends_with(" hello"), "{first}");
+    // By chance it would be so once in 3^20.
+    for _ in 0..20 {
+        assert_eq!(raw(tcp, "hello").await, first);
+    }
+}
+
+#[tokio::test]
+async fn a_ban_holds_for_bytes_that_are_none_of_ours() {
+    let tcp = address();
+    let words = json!({
+        "upstreams": [{ "name": "db", "targets": [named("db").await.to_string()] }],
+        "listeners": [{ "name": "t", "address": tcp.to_string(), "protocol": "tcp", "upstream": "db" }],
+    });
+    let world = World::new(words.clone()).await;
+    world.gateway.proxy.listeners().publish(&state(words).resources, &Arc::default());
+    assert_eq!(raw(tcp, "hello").await, "db hello");
+    world.gateway.metric_becomes("quorumgate_http_tunnels_open", 0).await;
+    let mut under_way = TcpStream::connect(tcp).await.unwrap();
+    under_way.write_all(b"hell").await.unwrap();
+    world.gateway.metric_becomes("quorumgate_http_tunnels_open", 1).await;
+    world.ban("127.0.0.0/8");
+    let mut rest = Vec::new();
+    // An end or a reset.
+    let _ = soon("the connection ends", under_way.read_to_end(&mut rest)).await;
+    assert_eq!(raw(tcp, "hello").await, "");
+    world.gateway.metric_becomes("quorumgate_rejects_total{reason=\"banned\"}", 2).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
 async fn tls_passes_through_by_its_server_name() {
     let ca = Authority::new("passthrough");
     let (inner, outer) = (address(), address());
-    let own = ca.server(&["db.acme.test"]);
+    let own = ca.server(&["db.acme.test", "shut.acme.test"]);
     // The upstream that ends TLS is a listener of the same gateway.
     let it = Listening::new(json!({
         "upstreams": [
             { "name": "inside", "targets": [inner.to_string()] },
             { "name": "plain", "targets": [named("plain").await.to_string()] },
         ],
-        "routes": [{ "name": "db", "match": { "sni": ["db.acme.test"] }, "upstream": "inside" }],
+        "policies": [{ "name": "office", "ip": { "allow": ["10.0.0.0/8"] } }],
+        "routes": [
+            { "name": "db", "match": { "sni": ["db.acme.test"] }, "upstream": "inside" },
+            { "name": "shut", "match": { "sni": ["shut.acme.test"] }, "upstream": "inside", "policies": ["office"] },
+        ],
         "certificates": [certificate("own", &[], &own)],
         "listeners": [
             { "name": "in", "address": inner.to_string(), "protocol": "https", "certificates": ["own"] },
@@ -191,6 +238,8 @@ async fn tls_passes_through_by_its_server_name() {
     let (answer, stream) = client.ask(outer, "db.acme.test").await.unwrap();
     assert_eq!((status(&answer), leaf_of(&stream)), (200, own.der.clone()));
     assert!(client.ask(outer, "other.acme.test").await.is_err());
+    assert!(client.ask(outer, "shut.acme.test").await.is_err(), "its policy lets nobody in from here");
+    it.gateway.metric_becomes("quorumgate_rejects_total{reason=\"ip_denied\"}", 1).await;
     assert_eq!(raw(outer, "GET / HTTP/1.1\r\n\r\n").await, "", "what is no TLS goes nowhere");
     it.gateway.metric_becomes("quorumgate_rejects_total{reason=\"no_route\"}", 1).await;
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use quorumgate_model::{credential::Standing, revocation::SelectorKind};
-use quorumgate_proxy::portal::desk::{Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question, Reply};
+use quorumgate_proxy::portal::desk::{Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question, Reply, Visitor};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -507,4 +507,82 @@ async fn a_session_that_ends_while_its_form_is_on_its_way_changes_nothing() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.is_empty() || status(&answer) == 401, "{answer}");
     assert_eq!(asked.lock().unwrap().len(), before);
+}
+
+/// Who has asked a control plane that answers all of them alike.
+fn asks(
+    world: &World,
+    answer: impl Fn() -> Result<Reply, NotDone> + Send + Sync + 'static,
+) -> Arc<Mutex<Vec<Visitor>>> {
+    let asked = Arc::<Mutex<Vec<Visitor>>>::default();
+    let heard = asked.clone();
+    world.answer(move |visitor, _| {
+        heard.lock().unwrap().push(visitor.clone());
+        answer()
+    });
+    asked
+}
+
+#[tokio::test]
+async fn who_is_shut_out_while_a_question_waits_is_known_to_whoever_answers_it() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let asked = asks(&world, || Ok(Reply::Keys(Vec::new())));
+    let cookie = cookie(&signed_in(&world, &provider).await);
+    check_page(&get(&world, "/keys", &[&cookie]).await, 200);
+    let visitor = asked.lock().unwrap().pop().unwrap();
+    let directory = world.gateway.proxy.directory();
+    assert_eq!((visitor.subject(), visitor.is_shut_out(&directory)), (Some("ann"), false));
+    let login = provider.auth();
+    let issuer = login["oidc_login"]["issuer"].as_str().unwrap();
+    world.revoke_before(SelectorKind::Subject, issuer.as_bytes(), b"ann", Some(now_s() + 1));
+    assert!(visitor.is_shut_out(&directory));
+}
+
+#[tokio::test]
+async fn who_is_banned_while_a_question_waits_is_told_so() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let asked = asks(&world, || Err(NotDone::ShutOut));
+    let cookie = cookie(&signed_in(&world, &provider).await);
+    let answer = get(&world, "/keys", &[&cookie]).await;
+    check_page(&answer, 403);
+    assert!(answer.contains("while this waited"), "{answer}");
+    let visitor = asked.lock().unwrap().pop().unwrap();
+    let directory = world.gateway.proxy.directory();
+    assert!(!visitor.is_shut_out(&directory));
+    world.ban("consumer:acme");
+    assert!(visitor.is_shut_out(&directory));
+}
+
+/// A contract, and the document of it; `import openapi` is held against the same.
+const DOCUMENTED: &str = include_str!("../data/portal-document.json");
+
+#[tokio::test]
+async fn the_document_says_how_things_are_written_and_what_is_asked_for_together() {
+    let documented: Value = serde_json::from_str(DOCUMENTED).unwrap();
+    let provider = Provider::start().await;
+    let contract = json!({"name": "search-contract", "contract": {"operations": documented["operations"]}});
+    let world = world(&provider, vec![contract, version("search-v1", json!({"api": "search", "version": "v1"}))]).await;
+    let with = |name: &str, auth: Value| {
+        let mut route = served(name, "/v1/search", &["search-v1", "search-contract"]);
+        route["auth"] = auth;
+        route
+    };
+    world.put(json!({
+        "auth": [{"name": "people", "basic": {}}],
+        "routes": [
+            with("search-all", json!({"all_of": ["keys", "people"]})),
+            with("search-any", json!({"any_of": ["keys"], "anonymous": "guest"})),
+        ],
+    }));
+    let answer = get(&world, "/apis/search/v1/openapi.json", &[]).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    let document: Value = serde_json::from_str(body(&answer)).unwrap();
+    assert_eq!(document["paths"], documented["document"]["paths"]);
+    let security = document["security"].as_array().unwrap();
+    for it in [json!({"keys": [], "people": []}), json!({"keys": []}), json!({})] {
+        assert!(security.contains(&it), "{it} in {security:?}");
+    }
+    assert_eq!(security.len(), 3, "{security:?}");
 }

@@ -213,6 +213,45 @@ fn a_body_that_stands_still_times_out() {
     });
 }
 
+#[test]
+fn an_answers_head_has_as_many_fields_as_a_clients_may_have() {
+    run(async {
+        for (fields, taken) in [(127, true), (128, false)] {
+            let origin = origin(move |mut stream, _| {
+                read_request(&mut stream);
+                let fields: String = (0..fields).map(|n| format!("x-{n}: 1\r\n")).collect();
+                let answer = format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+                let _ = stream.read(&mut [0; 1]);
+            });
+            let sent = Worker::new(upstream(&[origin.address])).send(get()).await;
+            match sent {
+                Ok(_) => assert!(taken, "{fields}"),
+                Err(Failure::Protocol(why)) => assert!(!taken && why.contains("too many fields"), "{fields}: {why}"),
+                Err(failure) => panic!("{fields}: {failure}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_stream_of_messages_may_stand_still() {
+    run(async {
+        for kind in ["text/event-stream", "application/grpc", "application/grpc+proto"] {
+            let origin = origin(move |mut stream, _| {
+                read_request(&mut stream);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 5\r\n\r\nhi");
+                stream.write_all(head.as_bytes()).unwrap();
+                let _ = stream.read(&mut [0; 1]);
+            });
+            let worker = with_timeouts(origin.address, |it| it.idle = Span::millis(50));
+            let response = worker.send(get()).await.unwrap();
+            let ended = tokio::time::timeout(Duration::from_millis(300), read(response)).await;
+            assert!(ended.is_err(), "{kind}: {ended:?}");
+        }
+    });
+}
+
 /// A listener whose queue is full lets further connects hang.
 #[test]
 fn a_connect_that_hangs_times_out() {

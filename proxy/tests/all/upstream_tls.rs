@@ -204,6 +204,25 @@ fn a_server_that_asks_is_shown_the_gateways_certificate_and_then_its_next_one() 
 }
 
 #[test]
+fn a_server_that_refuses_who_shows_nothing_is_one_that_tls_fails_with() {
+    run(async {
+        let authority = Authority::new();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(authority.strict_server("orders.internal")));
+        tokio::task::spawn_local(async move {
+            // Kept open, so that no reset overtakes the alert.
+            let mut refused = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                refused.push(acceptor.accept(stream).into_fallible().await);
+            }
+        });
+        let sent = worker(secured(address, Protocol::Http1, trusting()), &authority).send(get()).await;
+        assert!(matches!(sent, Err(Failure::Tls(_))), "{sent:?}");
+    });
+}
+
+#[test]
 fn http2_is_agreed_on_where_it_is_wanted_and_there() {
     run(async {
         let authority = Authority::new();

@@ -204,3 +204,33 @@ async fn an_answer_that_still_streams_ends_when_the_node_goes_stale() {
     let gateway = deny_route(speaks("").await, Duration::from_millis(1500)).await;
     check_problem(&ask(gateway.address, "GET /slow", &[], "").await, 503, "state_stale");
 }
+
+#[tokio::test]
+async fn what_lasts_is_told_that_its_node_goes() {
+    let gateway = Gateway::start(forward_all(speaks(ACCEPTED).await));
+    let (mut client, _) = connect(&gateway, b"").await;
+    client.write_all(b"\x82\x03abc").await.unwrap();
+    expect(&mut client, b"\x82\x03abc").await;
+    let mut rest = Vec::new();
+    let (_, read) = tokio::join!(
+        gateway.proxy.drain(Duration::from_millis(50)),
+        soon("the end of the WebSocket", client.read_to_end(&mut rest))
+    );
+    read.unwrap();
+    assert_eq!(rest, [&[0x88, 18, 0x03, 0xe9][..], b"drain_grace_over"].concat());
+
+    let events =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+    let gateway = Gateway::start(forward_all(speaks(events).await));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status(&head(&mut client).await), 200);
+    expect(&mut client, b"9\r\ndata: 1\n\n\r\n").await;
+    let mut rest = Vec::new();
+    let (_, read) = tokio::join!(
+        gateway.proxy.drain(Duration::from_millis(50)),
+        soon("the end of the events", client.read_to_end(&mut rest))
+    );
+    read.unwrap();
+    assert_eq!(String::from_utf8_lossy(&rest), "0\r\n\r\n");
+}

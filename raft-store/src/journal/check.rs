@@ -52,11 +52,15 @@ impl What {
 impl Checked {
     /// The flaw is older than those before, or goes on where the last began.
     pub(crate) fn add(&mut self, sequence: u64, what: What, why: String) {
+        self.add_run(sequence, sequence, what, why);
+    }
+
+    pub(crate) fn add_run(&mut self, sequence: u64, until: u64, what: What, why: String) {
         match self.flaws.last_mut() {
-            Some(last) if last.what == what && what != What::Altered && last.sequence == sequence + 1 => {
+            Some(last) if last.what == what && what != What::Altered && last.sequence.checked_sub(1) == Some(until) => {
                 last.sequence = sequence;
             }
-            _ => self.flaws.push(Flaw { sequence, until: sequence, what, why }),
+            _ => self.flaws.push(Flaw { sequence, until, what, why }),
         }
     }
 

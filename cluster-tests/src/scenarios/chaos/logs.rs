@@ -33,6 +33,8 @@ const EXPECTED: &[(&str, When)] = &[
     ("a key has come near its limit", When::Always),
     // SIGTERM while exchanges or the quorum hang.
     ("exchanges were cut off after the grace", When::Always),
+    // Up to a minute after a disk had no room, which may be some rounds ago; that it had none was told then.
+    ("are written down again", When::Always),
     ("the disk is full: nothing is acknowledged until there is room", When::Disk),
     ("the log has no room: nothing is acknowledged until there is", When::Disk),
     ("the log cannot be written any more", When::Disk),

@@ -163,3 +163,27 @@ proptest! {
         prop_assert!(densest(used, window) <= u64::from(all));
     }
 }
+
+#[test]
+fn what_there_is_no_room_for_is_lost_and_nothing_else_of_it_breaks() {
+    let (bucket, rest) = (Bucket::default(), Rest::spent());
+    bucket.grant(SLOTS_MAX, 1);
+    let taken = bucket.take(&rest, 7, 2).unwrap();
+    bucket.grant(5, 3);
+    bucket.put_back(&rest, taken);
+    assert_eq!(bucket.free_count(&rest, 4), u64::from(SLOTS_MAX));
+    assert!(bucket.take(&rest, SLOTS_MAX, 5).is_ok());
+    assert!(bucket.take(&rest, 1, 6).is_err());
+}
+
+#[test]
+fn what_a_grain_cannot_hold_is_lost_and_nothing_else_of_it_breaks() {
+    let (bucket, rest) = (Bucket::default(), Rest::of_window(WINDOW));
+    for _ in 0..2 {
+        bucket.grant(SLOTS_MAX, 1);
+        assert!(bucket.take(&rest, SLOTS_MAX, 2).is_ok());
+    }
+    let home_us = 2 + rest.us() + WINDOW / GRAINS;
+    assert_eq!(bucket.free_count(&rest, home_us), u64::from(SLOTS_MAX));
+    assert_eq!(bucket.used(&rest, home_us), []);
+}

@@ -212,6 +212,10 @@ impl Holder {
         if limit.is_calendar() {
             item.want = books.want;
             books.told_want = item.want;
+            // The rest of it is asked for when that has been spent.
+            let room = account.room(now_us);
+            item.owed = item.owed.min(room);
+            item.want = item.want.min(room - item.owed);
             let waits = account.lease.waiting() + item.owed > 0;
             let idle = draining || yielding && !waits || account.is_idle(&limit, now_us);
             account.chunk_item(idle || keep == 0, number, now_us, &mut item);

@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ledger::bucket::SLOTS_MAX;
-
 const OWED_BITS: u32 = 48;
 const OWED_MASK: u64 = (1 << OWED_BITS) - 1;
 
@@ -27,7 +25,7 @@ impl Debt {
         let of = u64::from(epoch) << OWED_BITS;
         let add = |owed: u64| {
             let known = if owed & !OWED_MASK == of { owed & OWED_MASK } else { 0 };
-            Some(of | known.saturating_add(more).min(most.max(known)).min(u64::from(SLOTS_MAX)))
+            Some(of | known.saturating_add(more).min(most.max(known)).min(OWED_MASK))
         };
         // It always answers something to store.
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);

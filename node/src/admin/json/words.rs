@@ -18,6 +18,9 @@ use crate::{
     cli::config,
 };
 
+/// Empty, they would be as if they had not been said, and an unset variable of a script would write without its condition.
+const NEVER_EMPTY: [&str; 3] = ["dry_run", "if_revision", "etag"];
+
 /// The words of the query; one that the path does not know is refused, lest a misspelt `dry_run` writes.
 pub struct Words(Vec<(String, String)>);
 
@@ -31,10 +34,20 @@ impl Words {
             .map(|pair| pair.split_once('=').unwrap_or((pair, "true")))
             .map(|(name, value)| (decoded(name), decoded(value)))
             .collect();
-        match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-            Some((name, _)) => Err(failure::bad_field(name, &format!("unknown here; allowed: {}", known.join(", ")))),
-            None => Ok(Self(pairs)),
+        if let Some((name, _)) = pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            return Err(failure::bad_field(name, &format!("unknown here; allowed: {}", known.join(", "))));
         }
+        for name in NEVER_EMPTY {
+            let mut values = pairs.iter().filter(|(it, _)| it == name).map(|(_, value)| value);
+            let (first, second) = (values.next(), values.next());
+            if first.is_some_and(String::is_empty) {
+                return Err(failure::bad_field(name, "found nothing; allowed: a value, or to leave it out"));
+            }
+            if second.is_some() {
+                return Err(failure::bad_field(name, "given twice; allowed: once"));
+            }
+        }
+        Ok(Self(pairs))
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -178,5 +191,11 @@ mod tests {
         assert!(wrong("revision=x").unwrap().number("revision").is_err());
         assert!(wrong("since=now").unwrap().time("since").is_err());
         assert!(wrong("dryrun").is_err());
+        for refused in ["dry_run=", "dry_run=false&dry_run=true", "message=a&dry_run="] {
+            let error = wrong(refused).err().expect(refused);
+            assert_eq!(error.code(), Code::InvalidArgument, "{refused}");
+            assert!(error.message().contains("dry_run"), "{error}");
+        }
+        assert_eq!(wrong("message=").unwrap().text("message"), "");
     }
 }

@@ -27,6 +27,11 @@ pub fn seconds(seconds: f64) -> String {
     millis(seconds * 1_000.0)
 }
 
+/// Of a limit, whose windows are longer than any time-out may be.
+pub fn window(seconds: f64) -> String {
+    Span::millis((seconds * 1_000.0).max(1.0).round() as u64).to_string()
+}
+
 pub fn attempts(from: &Item<'_>, found: i64) -> i64 {
     if found > ATTEMPTS_MAX {
         from.differs(format!("at most {ATTEMPTS_MAX} extra attempts are made"));
@@ -329,6 +334,18 @@ pub fn unsaid(it: &Item<'_>, what: &str, effects: &mut Effects) -> bool {
          take the rule {CLOSED} away"
     ));
     true
+}
+
+/// Fields that are not known here.
+pub fn unread(fields: &[Item<'_>], effects: &mut Effects) {
+    for it in fields {
+        it.skip();
+        effects.close();
+        it.closed(format!(
+            "it is not known here, and may keep somebody out: routes that it is about let nobody in; see to it, then take the rule \
+             {CLOSED} away"
+        ));
+    }
 }
 
 /// Where a count is kept apart.

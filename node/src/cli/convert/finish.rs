@@ -33,6 +33,8 @@ struct Settled<'d> {
     below: Option<Map<String, Json>>,
     /// It takes more than it should, and is closed.
     is_widened: bool,
+    /// It is closed for more than its match.
+    is_shut: bool,
 }
 
 pub fn finish(out: Out<'_>) -> Vec<Resource> {
@@ -84,13 +86,13 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
     let Draft { from, mut words, order, protects, beyond, below } = draft;
     let mut must_be_closed = is_closed(&words);
     must_be_closed |= without_dropped(&from, &mut words, dropped);
-    let mut is_widened = false;
+    let (mut is_widened, mut is_shut) = (false, must_be_closed);
     for _ in 0..REPAIRS_MAX {
         let invalid = match config::resource(Kind::Route, Json::Object(words.clone())) {
             Ok(Resource::Route(route)) => {
                 let mut route = (*route).clone();
                 shut(&from, &mut route, protects, must_be_closed || is_widened);
-                return Some(Settled { from, route, order, protects, beyond, below, is_widened });
+                return Some(Settled { from, route, order, protects, beyond, below, is_widened, is_shut });
             }
             Ok(_) => break,
             Err(invalid) => invalid,
@@ -117,13 +119,14 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
             }
             // What it says of callers is not to be had: nobody is let in.
             "authorize" => {
-                must_be_closed = true;
+                (must_be_closed, is_shut) = (true, true);
                 words.insert("authorize".into(), json!([{ "name": CLOSED, "deny": {} }]));
                 from.closed(format!("{invalid}; write it by hand, in the place of the rule {CLOSED}"));
                 true
             }
             other => {
                 must_be_closed = true;
+                is_shut |= other != "rewrite";
                 close(&mut words);
                 from.closed(format!("{invalid}; write it by hand, and take the rule {CLOSED} away"));
                 let is_gone = words.shift_remove(other).is_some();
@@ -152,7 +155,7 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
         Resource::Route(route) => Some((*route).clone()),
         _ => None,
     })?;
-    Some(Settled { from, route, order, protects, beyond: None, below: None, is_widened: true })
+    Some(Settled { from, route, order, protects, beyond: None, below: None, is_widened: true, is_shut: true })
 }
 
 /// The last look at a route: one that was told to be closed is, and one that kept somebody out still does.
@@ -248,7 +251,8 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
             let is_twin = other.route.matches.path == it.route.matches.path && other.below.is_none();
             order::hosts_meet(&it.route.matches.hosts, &other.route.matches.hosts)
                 && order::paths_meet(&itself, &other.route.matches.path)
-                && !matches!(other.route.matches.path, PathPattern::Exact(_))
+                // One that is asked first has it in any case.
+                && (!matches!(other.route.matches.path, PathPattern::Exact(_)) || other.order <= it.order)
                 && (is_twin || other.protects)
         };
         // Those of the same object ask for the same.
@@ -336,14 +340,19 @@ fn alone(settled: Vec<Settled<'_>>) -> Vec<Settled<'_>> {
 
 fn goes_before(a: &Settled<'_>, b: &Settled<'_>) -> bool {
     // One that is closed for its match alone leaves what another with the same demands lets in to that.
-    if a.is_widened != b.is_widened && asks(&a.route) == asks(&b.route) {
+    let is_shut = (a.is_widened && a.is_shut) || (b.is_widened && b.is_shut);
+    if a.is_widened != b.is_widened && !is_shut && asks_the_same(&a.route, &b.route) {
         return b.is_widened;
     }
     (a.is_widened, &a.order, a.protects) > (b.is_widened, &b.order, b.protects)
 }
 
-/// What is asked of callers, but for being closed.
-fn asks(route: &Route) -> Json {
-    let rules = route.authorize.iter().filter(|it| it.name.as_deref() != Some(CLOSED));
-    json!([route.auth, rules.collect::<Vec<_>>(), route.policies])
+/// Whether callers of both are asked for the same, but for one being closed, and come to an upstream then.
+fn asks_the_same(a: &Route, b: &Route) -> bool {
+    fn rules(route: &Route) -> Vec<&AuthorizeRule> {
+        route.authorize.iter().filter(|it| it.name.as_deref() != Some(CLOSED)).collect()
+    }
+    let goes_on = |it: &Route| matches!(it.action, Action::Forward { .. } | Action::Split(_));
+    let is_same = (&a.auth, &a.policies, &a.limits) == (&b.auth, &b.policies, &b.limits) && rules(a) == rules(b);
+    is_same && goes_on(a) && goes_on(b)
 }

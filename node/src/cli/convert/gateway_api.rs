@@ -29,10 +29,15 @@ use crate::cli::{
 const TURNS_MAX: usize = 100;
 /// From this turn on, all rules of a route at once.
 const SINGLE_TURNS_MAX: usize = 30;
-/// How far a rule is reduced: as it is, its matches alone, nothing but its hosts, not at all.
+/// How far a rule is reduced: as it is, its matches alone, of those the paths alone, nothing but its hosts, not at all.
 const MATCHES_ALONE: u8 = 1;
-const HOSTS_ALONE: u8 = 2;
-const GONE: u8 = 3;
+const PATHS_ALONE: u8 = 2;
+const HOSTS_ALONE: u8 = 3;
+const GONE: u8 = 4;
+/// What is left of a match that has lost something.
+const PATH_FIELDS: [&str; 2] = ["path", "method"];
+/// A header that such matches have until they are translated: else they would be those of an older route that lets in.
+const MARK: &str = "x-not-converted";
 
 /// A rule of a route.
 type Rule = (Theirs, Id, usize);
@@ -90,7 +95,14 @@ fn put<'d>(
             let from = manifests.item(*theirs, id);
             let number = rule_of(words.get("description").and_then(Json::as_str).unwrap_or_default());
             let rule = (*theirs, id.clone(), number);
-            let is_reduced = reduced.levels.contains_key(&rule);
+            let level = reduced.levels.get(&rule).copied().unwrap_or_default();
+            let is_reduced = level > 0;
+            let mut order = Vec::new();
+            if level >= PATHS_ALONE {
+                without_mark(&mut words);
+                // It takes more than it did, and is asked before all others.
+                order.push(1);
+            }
             let protects = is_reduced || manifests.is_closed(*theirs, id);
             if is_reduced {
                 for action in ["upstream", "split", "redirect"] {
@@ -101,7 +113,7 @@ fn put<'d>(
             if protects {
                 words.insert("authorize".into(), json!([{ "name": CLOSED, "deny": {} }]));
             }
-            out.routes.push(Draft { from, words, order: Vec::new(), protects, beyond: None, below: None });
+            out.routes.push(Draft { from, words, order, protects, beyond: None, below: None });
         }
         Origin::Secret(id) => {
             let from = manifests.item(Theirs::Secret, id);
@@ -118,6 +130,24 @@ fn put<'d>(
         }
         Origin::Nowhere => out.put_named(kind, &manifests.anything(), name, Json::Object(words)),
     }
+}
+
+fn without_mark(words: &mut Map<String, Json>) {
+    let Some(matches) = words.get_mut("match").and_then(Json::as_object_mut) else { return };
+    if let Some(headers) = matches.get_mut("headers").and_then(Json::as_array_mut) {
+        headers.retain(|it| it["name"] != MARK);
+        if headers.is_empty() {
+            matches.shift_remove("headers");
+        }
+    }
+}
+
+/// A match of what nobody understands, with what is left of it.
+fn marked(matches: &Json) -> Json {
+    let left = matches.as_object().into_iter().flatten().filter(|(field, _)| PATH_FIELDS.contains(&field.as_str()));
+    let mut left: Map<String, Json> = left.map(|(field, it)| (field.clone(), it.clone())).collect();
+    left.insert("headers".into(), json!([{ "name": MARK, "value": CLOSED }]));
+    Json::Object(left)
 }
 
 /// Of `HTTPRoute shop/orders, rule 2, match 0, port 80`.
@@ -137,8 +167,13 @@ impl Reduced {
                     match self.levels.get(&(*kind, id.clone(), number)) {
                         None => {}
                         Some(&MATCHES_ALONE) => *rule = json!({ "matches": matches.unwrap_or_else(|| json!([])) }),
+                        Some(&PATHS_ALONE) => {
+                            let all = matches.as_ref().and_then(Json::as_array).cloned().unwrap_or_default();
+                            let all = if all.is_empty() { vec![json!({})] } else { all };
+                            *rule = json!({ "matches": all.iter().map(marked).collect::<Vec<_>>() });
+                        }
                         // One that is gone still has its number.
-                        Some(_) => *rule = json!({}),
+                        Some(_) => *rule = json!({ "matches": [marked(&json!({}))] }),
                     }
                 }
             }
@@ -176,6 +211,9 @@ impl Reduced {
                 found.insert((told.kind, told.id.clone(), number));
                 let what = match *level {
                     MATCHES_ALONE => "it lets nobody in, since more than its matches is not understood",
+                    PATHS_ALONE => {
+                        "it lets nobody in by any of its paths, since more than those is not understood, and goes before other routes"
+                    }
                     HOSTS_ALONE => "it lets nobody in by any path of its hosts, since its matches are not understood",
                     _ => "nothing is left of it",
                 };

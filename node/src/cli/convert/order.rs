@@ -116,7 +116,8 @@ pub fn takes_beyond(prefix: &str, other: &PathPattern) -> bool {
         PathPattern::Exact(path) => path.starts_with(prefix) && path.len() > prefix.len(),
         PathPattern::Prefix(text) => {
             let text = text.trim_end_matches('/');
-            text.is_empty() || prefix.strip_prefix(text).is_some_and(|rest| rest.starts_with('/'))
+            let goes_on = text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+            text.is_empty() || goes_on || prefix.strip_prefix(text).is_some_and(|rest| rest.starts_with('/'))
         }
     }
 }

@@ -300,6 +300,16 @@ impl<'d> Item<'d> {
         }
     }
 
+    /// Fields of its own that nobody has read, in none of these.
+    pub fn unread(&self, but: &[&str]) -> Vec<Item<'d>> {
+        let Value::Map(fields) = &self.node.value else { return Vec::new() };
+        let is_seen = |node: &Node| self.reading.seen.borrow().contains(&std::ptr::from_ref(node));
+        let unread = fields.iter().filter(|(key, node)| {
+            !but.contains(&key.text.as_str()) && !matches!(node.value, Value::Null) && !is_seen(node)
+        });
+        unread.map(|(key, node)| Item { node, path: self.below(&key.text), ..self.clone() }).collect()
+    }
+
     fn tell_unread(&self) {
         if self.reading.done.borrow().contains(&self.identity()) {
             return;

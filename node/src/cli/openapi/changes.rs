@@ -17,6 +17,23 @@ pub const GONE: &str = "the operation is gone";
 /// What stands in a text by itself.
 const SCALARS: [&str; 5] = ["string", "integer", "number", "boolean", "null"];
 
+/// Words of which it is only told that they changed.
+const OTHERS: [&str; 13] = [
+    "patternProperties",
+    "prefixItems",
+    "propertyNames",
+    "contains",
+    "minContains",
+    "maxContains",
+    "dependentRequired",
+    "dependentSchemas",
+    "if",
+    "then",
+    "else",
+    "unevaluatedProperties",
+    "unevaluatedItems",
+];
+
 /// Which way a schema may not become another: requests not narrower, answers not wider.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
@@ -141,7 +158,8 @@ impl<'c> Changes<'c> {
         let (before, after) = (answers(old), answers(new));
         for (status, was) in before {
             let at = format!("{at} answer {status}");
-            match after.get(status) {
+            let range = format!("{}XX", status.get(..1).unwrap_or_default());
+            match after.get(status).or_else(|| after.get(range.as_str())) {
                 None if status.starts_with('2') => self.tell(&at, "it is gone"),
                 None => self.notes.push(format!("{at}: it is gone")),
                 Some(now) => self.contents(&at, was, now, Way::Answer),
@@ -195,7 +213,10 @@ impl<'c> Changes<'c> {
         };
         let (before, after) = (contents(old), contents(new));
         for (media, was) in before {
-            match after.get(media) {
+            // Of requests: a range takes what it is the range of.
+            let ranges = [format!("{}/*", media.split('/').next().unwrap_or_default()), "*/*".to_owned()];
+            let in_range = || ranges.iter().filter(|_| way.is_request()).find_map(|it| after.get(it.as_str()));
+            match after.get(media).or_else(in_range) {
                 None => self.tell(at, &format!("{media} is gone")),
                 Some(now) => self.schema(&format!("{at} {media}"), was.get("schema"), now.get("schema"), way, 0),
             }
@@ -204,11 +225,18 @@ impl<'c> Changes<'c> {
 
     /// Where a schema is missing anything goes.
     fn schema(&mut self, at: &str, old: Option<&'c Json>, new: Option<&'c Json>, way: Way, depth: usize) {
-        if depth == DEPTH_MAX || self.told.len() >= TOLD_MAX {
+        if depth >= DEPTH_MAX || self.told.len() >= TOLD_MAX {
             return;
         }
-        match (old.filter(|it| it.is_object()), new.filter(|it| it.is_object())) {
+        match (old.filter(|it| it.is_object()).map(unfolded), new.filter(|it| it.is_object()).map(unfolded)) {
             (Some(old), Some(new)) => {
+                // What stands beside a reference is asked for too.
+                let narrow = if way.is_request() { new } else { old };
+                if let (Some(was), Some(now)) = (old.as_object(), new.as_object())
+                    && narrow.as_object().is_some_and(|it| it.contains_key("$ref") && it.len() > 1)
+                {
+                    self.words(at, was, now, way, depth);
+                }
                 let names = [old, new].map(|it| it["$ref"].as_str().unwrap_or_default().to_owned());
                 if names.iter().all(|it| !it.is_empty()) {
                     let [was, now] = names;
@@ -262,6 +290,11 @@ impl<'c> Changes<'c> {
                 self.tell(at, &format!("{word} is another now"));
             }
         }
+        for word in OTHERS {
+            if narrow.get(word).is_some_and(|it| !takes_all(it)) && narrow.get(word) != wide.get(word) {
+                self.tell(at, &format!("{word} is another now"));
+            }
+        }
         let required = |it: &'c Map<String, Json>| -> BTreeSet<&'c str> {
             it.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect()
         };
@@ -272,13 +305,26 @@ impl<'c> Changes<'c> {
         self.inner(at, old, new, way, depth);
     }
 
+    /// What may be `true` or `false` too; where it is missing anything goes.
+    fn part(&mut self, at: &str, old: Option<&'c Json>, new: Option<&'c Json>, way: Way, depth: usize) {
+        let (wide, narrow) = if way.is_request() { (old, new) } else { (new, old) };
+        let is_none = |it: Option<&Json>| it.is_some_and(|it| *it == json!(false));
+        if is_none(wide) || narrow.is_none_or(takes_all) {
+            return;
+        }
+        if is_none(narrow) {
+            return self.tell(at, if way.is_request() { "it is refused now" } else { "it may be there now" });
+        }
+        self.schema(at, old, new, way, depth + 1);
+    }
+
     fn inner(&mut self, at: &str, old: &'c Map<String, Json>, new: &'c Map<String, Json>, way: Way, depth: usize) {
         let is_closed = |it: &Map<String, Json>| it.get("additionalProperties") == Some(&json!(false));
         let properties = new.get("properties");
         for (name, was) in members(old.get("properties")) {
             let at = format!("{at} {name}");
             match properties.and_then(|it| it.get(name)) {
-                Some(now) => self.schema(&at, Some(was), Some(now), way, depth + 1),
+                Some(now) => self.part(&at, Some(was), Some(now), way, depth),
                 None if way == Way::Answer => self.tell(&at, "it is gone"),
                 None if is_closed(new) => self.tell(&at, "it is refused now"),
                 None => {}
@@ -287,7 +333,11 @@ impl<'c> Changes<'c> {
         if way.is_request() && is_closed(new) && !is_closed(old) {
             self.tell(at, "members that are not listed are refused now");
         }
-        self.schema(&format!("{at} items"), old.get("items"), new.get("items"), way, depth + 1);
+        self.part(&format!("{at} items"), old.get("items"), new.get("items"), way, depth);
+        let [was, now] = [old, new].map(|it| it.get("additionalProperties"));
+        if !is_closed(old) && !is_closed(new) {
+            self.part(&format!("{at} other members"), was, now, way, depth);
+        }
         for word in ["allOf", "anyOf", "oneOf"] {
             let list = |it: &'c Map<String, Json>| it.get(word).and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
             let (before, after) = (list(old), list(new));
@@ -305,7 +355,28 @@ impl<'c> Changes<'c> {
     }
 }
 
-/// What a schema that is a reference alone stands for.
+fn takes_all(schema: &Json) -> bool {
+    *schema == json!(true) || schema.as_object().is_some_and(Map::is_empty)
+}
+
+/// `allOf` of one alone is that one.
+fn unfolded(schema: &Json) -> &Json {
+    let mut schema = schema;
+    for _ in 0..DEPTH_MAX {
+        match schema
+            .as_object()
+            .filter(|it| it.len() == 1)
+            .and_then(|it| it.get("allOf")?.as_array())
+            .map(Vec::as_slice)
+        {
+            Some([one]) => schema = one,
+            _ => break,
+        }
+    }
+    schema
+}
+
+/// What a schema that is a reference stands for, without what is beside it.
 fn resolved<'c>(contract: &'c Json, schema: &'c Json) -> Option<&'c Map<String, Json>> {
     let mut schema = schema;
     for _ in 0..DEPTH_MAX {
@@ -429,6 +500,53 @@ mod tests {
         check(json("integer"), json("string"), &["GET /{} q: type is narrower now"]);
         let member = |kind: &str| body(json!({ "type": kind }));
         check(member("integer"), member("string"), &["POST /{} body application/json: type is narrower now"]);
+    }
+
+    #[test]
+    fn schemas_inside_of_schemas_and_beside_references_are_compared() {
+        let at = "POST /{} body application/json";
+        let others = |schema: Json| body(json!({ "type": "object", "additionalProperties": schema }));
+        let (text, number) = (json!({ "type": "string" }), json!({ "type": "integer" }));
+        let narrower = format!("{at} other members: type is narrower now");
+        check(others(text.clone()), others(number.clone()), &[&narrower]);
+        check(others(text.clone()), others(json!(true)), &[]);
+        check(others(json!(false)), others(text.clone()), &[]);
+        let had_none = format!("{at} other members: it has a schema now, and had none");
+        check(body(json!({ "type": "object" })), others(number), &[&had_none]);
+        let items = |schema: Json| body(json!({ "type": "array", "items": schema }));
+        check(items(text.clone()), items(json!(false)), &[&format!("{at} items: it is refused now")]);
+        for (word, value) in [
+            ("patternProperties", json!({ "^a": { "type": "integer" } })),
+            ("prefixItems", json!([{ "type": "integer" }])),
+            ("minContains", json!(2)),
+            ("dependentRequired", json!({ "a": ["b"] })),
+            ("then", json!({ "required": ["a"] })),
+            ("unevaluatedProperties", json!(false)),
+        ] {
+            let (without, with) = (body(json!({})), body(json!({ word: value })));
+            check(without.clone(), with.clone(), &[&format!("{at}: {word} is another now")]);
+            check(with, without, &[]);
+        }
+        let a = json!({ "$ref": "#/schemas/A" });
+        let beside = body(json!({ "$ref": "#/schemas/A", "maxProperties": 3 }));
+        check(body(a.clone()), beside.clone(), &[&format!("{at}: maxProperties is narrower now")]);
+        check(beside.clone(), beside.clone(), &[]);
+        check(beside, body(a.clone()), &[]);
+        check(body(a.clone()), body(json!({ "allOf": [a] })), &[]);
+    }
+
+    #[test]
+    fn a_range_takes_what_it_is_the_range_of() {
+        let of = |media: &str, status: &str| {
+            let content = json!([{ "type": media, "schema": { "type": "string" } }]);
+            let answer = json!([{ "type": "text/plain", "schema": { "type": "string" } }]);
+            json!({ "method": "POST", "path": "/", "body": { "content": content },
+                "responses": [{ "status": status, "content": answer }] })
+        };
+        check(of("text/plain", "200"), of("text/*", "2XX"), &[]);
+        check(of("image/*", "200"), of("*/*", "200"), &[]);
+        check(of("text/*", "200"), of("text/plain", "200"), &["POST / body: text/* is gone"]);
+        check(of("*/*", "2XX"), of("*/*", "200"), &["POST / answer 2XX: it is gone"]);
     }
 
     #[test]

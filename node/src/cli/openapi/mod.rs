@@ -369,8 +369,12 @@ fn full_path(base: &str, path: &str) -> Result<String, String> {
         while !rest.is_empty() {
             let (literal, parameter) = rest.split_at(rest.find('{').unwrap_or(rest.len()));
             if !literal.is_empty() {
-                let canonical = canonical::path(&format!("/{literal}"), Slashes::Keep).map(|it| it[1..].to_owned());
-                made += &canonical.map_err(|why| format!("a path that requests can have: {why}"))?;
+                // Beside a parameter a dot is no dot segment, nor is a `;` a segment without a name: a letter stands for it.
+                let before = if literal.len() == segment.len() { "/" } else { "/x" };
+                let raw = format!("{before}{literal}");
+                let canonical = canonical::path(&raw, Slashes::Keep);
+                let canonical = canonical.map_err(|why| format!("a path that requests can have: {why}"))?;
+                made += &canonical[before.len()..];
             }
             let end = parameter.find('}').map_or(parameter.len(), |at| at + 1);
             made += &parameter[..end];

@@ -147,6 +147,7 @@ impl<'d> Security<'d> {
         }
         let mut all = Vec::new();
         let mut scopes = BTreeSet::new();
+        let mut by_auth = BTreeMap::<Vec<String>, BTreeSet<Vec<String>>>::new();
         for (place, it) in alternatives.iter().enumerate() {
             let mut names = Vec::new();
             let mut wanted = BTreeSet::new();
@@ -154,10 +155,25 @@ impl<'d> Security<'d> {
                 names.push(self.scheme(label, &format!("{at}/{place}"), scheme)?);
                 wanted.extend(of_scheme.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned));
             }
+            let wanted: Vec<String> = wanted.into_iter().collect();
+            by_auth.entry(names.clone()).or_default().insert(wanted.clone());
             all.push(names);
-            scopes.insert(wanted.into_iter().collect::<Vec<_>>());
+            scopes.insert(wanted);
         }
         let scopes = self.scopes(label, &at, scopes)?;
+        // `authorize` does not ask by which auth somebody came.
+        let mut each = by_auth.values();
+        if !scopes.is_empty() && each.next().is_some_and(|first| each.any(|it| it != first)) {
+            let told = |(names, wanted): (&Vec<String>, &BTreeSet<Vec<String>>)| {
+                let wanted: Vec<String> = wanted.iter().map(|it| it.join(" and ")).collect();
+                format!("{} with {}", names.join(" and "), wanted.join(" or "))
+            };
+            let told: Vec<String> = by_auth.iter().map(told).collect();
+            let found =
+                format!("{label}: other scopes are asked of one credential than of another: {}", told.join("; "));
+            let allowed = "the same scopes of each that it takes: say --no-scopes to ask for none, and write `authorize` rules by hand";
+            return Err(wrong(&at, &found, allowed));
+        }
         let mut asks = Asks { scopes, ..Asks::default() };
         match all.as_slice() {
             [names] if names.len() > 1 => asks.all_of = names.clone(),

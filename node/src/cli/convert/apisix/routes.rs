@@ -73,8 +73,10 @@ impl<'d> Apisix<'d, '_> {
         let own = asked.as_ref().and_then(|it| it.name.clone());
         let variants = self.plugins(&plugins, own.as_deref(), &mut effects)?;
         effects.deny("consumers", &self.shut_out);
-        for field in ["script", "script_id"] {
-            if let Some(script) = it.get(field) {
+        for (of, field) in
+            [Some(it), service.as_ref()].into_iter().flatten().flat_map(|of| [(of, "script"), (of, "script_id")])
+        {
+            if let Some(script) = of.get(field) {
                 effects.close();
                 script.closed(format!(
                     "a script may keep somebody out: see to what it does, then take the rule {CLOSED} away"
@@ -140,14 +142,7 @@ impl<'d> Apisix<'d, '_> {
         matches: &mut Map<String, Json>,
         effects: &mut Effects,
     ) -> Outcome {
-        let mut hosts = it.texts("hosts")?;
-        hosts.extend(it.text("host")?);
-        if let Some(service) = service {
-            let theirs = service.texts("hosts")?;
-            if hosts.is_empty() {
-                hosts = theirs;
-            }
-        }
+        let hosts = hosts_of(it, service)?;
         let meets = |host: &String, certified: &String| {
             let (host, certified) = (&host.to_ascii_lowercase(), &certified.to_ascii_lowercase());
             let within = |wide: &str, host: &str| {
@@ -176,7 +171,7 @@ impl<'d> Apisix<'d, '_> {
         name: &str,
         upstream: Option<String>,
         matches: Map<String, Json>,
-        effects: Effects,
+        mut effects: Effects,
         variants: Vec<Variant<'d>>,
     ) -> Outcome {
         let mut rest = Map::new();
@@ -197,6 +192,12 @@ impl<'d> Apisix<'d, '_> {
         if uris.is_empty() {
             return Err(it.wrong("a route with uri or uris"));
         }
+        let service = self.named(it, "service_id", "services")?;
+        // Where the route says itself whom to ask, nobody asks the service.
+        let known = ["uri", "uris", "name", "desc", "labels", "enable_websocket", "upstream", "upstream_id"];
+        for of in [Some(it), service.as_ref()].into_iter().flatten() {
+            common::unread(&of.unread(&known), &mut effects);
+        }
         let mut all = vec![(matches.clone(), effects.clone(), 0_i64)];
         for variant in variants {
             let (mut more, mut changed) = (matches.clone(), effects.clone());
@@ -213,6 +214,8 @@ impl<'d> Apisix<'d, '_> {
             changed.split = Some(variant.arms);
             all.push((more, changed, 1));
         }
+        // Those of vars do not say who is asked first.
+        let has_hosts = !hosts_of(it, service.as_ref())?.is_empty();
         let by_host = |(matches, effects, variant): (Map<String, Json>, Effects, i64)| {
             let kinds = common::by_host_kind(&matches);
             kinds.into_iter().map(move |it| (it, effects.clone(), variant)).collect::<Vec<_>>()
@@ -241,12 +244,13 @@ impl<'d> Apisix<'d, '_> {
                     }
                     other => other.clone(),
                 };
-                if parsed == Uri::Unknown && !common::unsaid(uri, "a * that is not at the end", &mut effects) {
+                if matches!(parsed, Uri::Unknown(_)) && !common::unsaid(uri, "a * that is not at the end", &mut effects)
+                {
                     continue;
                 }
                 let mut route = RouteWords { name: name.to_owned(), rest: rest.clone(), ..RouteWords::default() };
-                route.order =
-                    host_order(matches).into_iter().chain(parsed.order()).chain([priority, *variant]).collect();
+                let host_order = if has_hosts { host_order(matches) } else { [0, 0] };
+                route.order = host_order.into_iter().chain(parsed.order()).chain([priority, *variant]).collect();
                 fill(uri, &mut route, &parsed, matches);
                 let to_https = effects.to_https.take();
                 if let Some(status) = to_https.filter(|_| is_by_hosts(uri, matches)) {
@@ -280,6 +284,18 @@ fn is_by_hosts(from: &Item<'_>, matches: &Map<String, Json>) -> bool {
 pub(super) fn called(it: &Item<'_>) -> Outcome<String> {
     let name = it.text("name")?;
     Ok(name.or(it.text("id")?.map(|id| format!("upstream-{id}"))).unwrap_or_else(|| "upstream".into()))
+}
+
+fn hosts_of(it: &Item<'_>, service: Option<&Item<'_>>) -> Outcome<Vec<String>> {
+    let mut hosts = it.texts("hosts")?;
+    hosts.extend(it.text("host")?);
+    if let Some(service) = service {
+        let theirs = service.texts("hosts")?;
+        if hosts.is_empty() {
+            hosts = theirs;
+        }
+    }
+    Ok(hosts)
 }
 
 fn host_order(matches: &Map<String, Json>) -> [i64; 2] {
@@ -319,7 +335,9 @@ fn fill(from: &Item<'_>, route: &mut RouteWords, uri: &Uri, matches: &Map<String
             route.beyond = Some((Json::Object(beyond), Map::new()));
             words.insert("path_prefix".into(), json!(text));
         }
-        Uri::Unknown => {}
+        Uri::Unknown(text) => {
+            drop(words.insert("path_regex".into(), json!(format!("{}.*", common::escaped(&canonical(text))))));
+        }
     }
     route.matches = Json::Object(words);
 }

@@ -214,11 +214,14 @@ impl<'d> Manifests<'d> {
             return Ok(());
         }
         let mut targets: Vec<Item<'d>> = Vec::new();
+        let mut is_of_all = false;
         if let Some(spec) = it.map("spec")? {
             targets.extend(spec.get("targetRef"));
             targets.extend(spec.get("targetRefs").map(|it| it.entries()).unwrap_or_default());
+            // Beside those that it names, whatever has such labels.
+            is_of_all = spec.get("targetSelectors").is_some();
         }
-        let mut is_of_all = targets.is_empty();
+        is_of_all |= targets.is_empty();
         for target in &targets {
             let (kind, name) = (target.text("kind")?.unwrap_or_default(), target.text("name")?.unwrap_or_default());
             let namespace = target.text("namespace")?.unwrap_or_else(|| id.namespace.clone());

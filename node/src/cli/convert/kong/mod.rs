@@ -109,6 +109,7 @@ pub fn convert<'d>(documents: &[Item<'d>], out: &mut Out<'d>, audience: &[String
         for plugin in document.list("plugins")? {
             it.collect_plugin(plugin, Scope::All, None)?;
         }
+        it.collect_filters(document, &Scope::All)?;
     }
     // Those of one file may be named in another.
     for document in documents {
@@ -199,6 +200,18 @@ fn names(of: &Item<'_>) -> Outcome<Vec<String>> {
     Ok(names)
 }
 
+/// What it is for, of something that stands there.
+fn scope(item: &Item<'_>, at: Scope) -> Outcome<Scope> {
+    let (route, service) = (reference(item, "route")?, reference(item, "service")?);
+    Ok(match (at, route, service) {
+        // It is where it stands, whatever else it says.
+        (at @ (Scope::Route(_) | Scope::Service(_)), ..) => at,
+        (Scope::All, Some(route), _) => Scope::Route(route),
+        (Scope::All, None, Some(service)) => Scope::Service(service),
+        (Scope::All, None, None) => Scope::All,
+    })
+}
+
 impl<'d> Kong<'d, '_> {
     fn collect_plugin(&mut self, item: Item<'d>, at: Scope, caller: Option<Caller>) -> Outcome {
         item.skip_fields(&META);
@@ -222,15 +235,22 @@ impl<'d> Kong<'d, '_> {
         if let Some(group) = reference(&item, "consumer_group")? {
             caller = Some(Caller::Group(group));
         }
-        let (route, service) = (reference(&item, "route")?, reference(&item, "service")?);
-        let scope = match (at, route, service) {
-            // It is where it stands, whatever else it says.
-            (at @ (Scope::Route(_) | Scope::Service(_)), ..) => at,
-            (Scope::All, Some(route), _) => Scope::Route(route),
-            (Scope::All, None, Some(service)) => Scope::Service(service),
-            (Scope::All, None, None) => Scope::All,
-        };
+        let scope = scope(&item, at)?;
         self.plugins.push(Plugin { name, item, scope, caller });
+        Ok(())
+    }
+
+    /// Filters of Wasm: as plugins that nobody knows.
+    fn collect_filters(&mut self, of: &Item<'d>, at: &Scope) -> Outcome {
+        for item in of.list("filter_chains")? {
+            if item.flag("enabled")? == Some(false) {
+                item.note("it is not enabled, and left out");
+                item.skip();
+                continue;
+            }
+            let scope = scope(&item, at.clone())?;
+            self.plugins.push(Plugin { name: "filter_chains".into(), item, scope, caller: None });
+        }
         Ok(())
     }
 

@@ -479,6 +479,15 @@ fn sizes(config: &Item<'_>, effects: &mut Effects) -> Outcome {
     if config.flag("require_content_length")? == Some(true) {
         config.left_out("require_content_length: bodies without it are counted as they come");
     }
+    if size == 0 {
+        // With us none would be no limit.
+        effects.close();
+        config.closed(format!(
+            "no body may have a byte, which cannot be said: its routes let nobody in; allow methods without bodies by hand, and take \
+             the rule {CLOSED} away"
+        ));
+        return Ok(());
+    }
     effects.body_max = Some(size.saturating_mul(unit));
     Ok(())
 }

@@ -20,6 +20,9 @@ pub(super) struct Found<'d> {
     service: Option<String>,
 }
 
+/// Goes before whatever else is asked of a request.
+const FIRST: i64 = i64::MAX;
+
 enum Path {
     Any,
     /// Of characters.
@@ -32,7 +35,7 @@ impl<'d> Kong<'d, '_> {
     pub(super) fn collect_service(
         &mut self,
         it: Item<'d>,
-        services: &mut HashMap<String, Service>,
+        services: &mut HashMap<String, Service<'d>>,
         routes: &mut Vec<Found<'d>>,
     ) -> Outcome {
         let service = self.service(&it)?;
@@ -44,6 +47,7 @@ impl<'d> Kong<'d, '_> {
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::Service(key.clone()), None)?;
         }
+        self.collect_filters(&it, &Scope::Service(key.clone()))?;
         for route in it.list("routes")? {
             self.collect_route(route, Some(key.clone()), routes)?;
         }
@@ -75,11 +79,12 @@ impl<'d> Kong<'d, '_> {
         for plugin in it.list("plugins")? {
             self.collect_plugin(plugin, Scope::Route(key.clone()), None)?;
         }
+        self.collect_filters(&it, &Scope::Route(key.clone()))?;
         routes.push(Found { item: it, service: service.or(own) });
         Ok(())
     }
 
-    pub(super) fn routes(&mut self, services: &HashMap<String, Service>, routes: Vec<Found<'d>>) -> Outcome {
+    pub(super) fn routes(&mut self, services: &HashMap<String, Service<'d>>, routes: Vec<Found<'d>>) -> Outcome {
         for route in routes {
             let service = match &route.service {
                 None => Service { host: "preserve".into(), ..Service::default() },
@@ -96,7 +101,7 @@ impl<'d> Kong<'d, '_> {
         Ok(())
     }
 
-    fn route(&mut self, found: &Found<'d>, service: &Service) -> Outcome {
+    fn route(&mut self, found: &Found<'d>, service: &Service<'d>) -> Outcome {
         let it = &found.item;
         it.skip_fields(&META);
         it.skip_fields(&["request_buffering", "response_buffering"]);
@@ -147,6 +152,8 @@ impl<'d> Kong<'d, '_> {
         }
         if let Some(expression) = it.get("expression") {
             it.skip_fields(&["priority"]);
+            // Where it stands among the others is not known, and it may have been before any of them.
+            parts.count = FIRST;
             if !common::unsaid(&expression, "an expression of the router", &mut effects) {
                 it.skip();
                 return Ok(());
@@ -165,6 +172,7 @@ impl<'d> Kong<'d, '_> {
         effects: &mut Effects,
     ) -> Outcome<bool> {
         let mut hosts: Vec<String> = Vec::new();
+        let mut is_plain = true;
         let listed = it.list("hosts")?;
         for host in &listed {
             let text = host.as_text()?;
@@ -172,6 +180,7 @@ impl<'d> Kong<'d, '_> {
             if port.is_some() {
                 host.differs("the port of a host is not looked at: name a listener (match.listeners) instead");
             }
+            is_plain &= !name.contains('*');
             if name.ends_with(".*") {
                 // What the route asks of callers must hold for these hosts too, and there is no other way to say them.
                 host.left_out("a host with * at its end: name each host");
@@ -194,8 +203,9 @@ impl<'d> Kong<'d, '_> {
             it.left_out("none of its hosts can be said here");
             return Ok(false);
         }
-        parts.count += i64::from(!hosts.is_empty());
-        parts.plain_hosts = i64::from(!hosts.is_empty() && !hosts.iter().any(|it| it.starts_with('*')));
+        // By what was listed: the route stands where it stood, whatever of that can be said.
+        parts.count += i64::from(!listed.is_empty());
+        parts.plain_hosts = i64::from(!listed.is_empty() && is_plain);
         if !hosts.is_empty() {
             matches.insert("hosts".into(), json!(hosts));
         }
@@ -243,10 +253,10 @@ impl<'d> Kong<'d, '_> {
     fn paths(
         &mut self,
         it: &Item<'d>,
-        service: &Service,
+        service: &Service<'d>,
         matches: &Map<String, Json>,
         parts: &Parts,
-        effects: Effects,
+        mut effects: Effects,
     ) -> Outcome {
         let strip = it.flag("strip_path")?.unwrap_or(true);
         let regex_priority = it.int("regex_priority")?.unwrap_or_default();
@@ -277,6 +287,8 @@ impl<'d> Kong<'d, '_> {
         if paths.is_empty() {
             paths.push((it.clone(), Path::Any));
         }
+        common::unread(&it.unread(&[]), &mut effects);
+        common::unread(&service.unread, &mut effects);
         for (from, path, matches) in paths.iter().flat_map(|(from, path)| kinds.iter().map(move |it| (from, path, it)))
         {
             let mut route = RouteWords { name: name.clone(), rest: rest.clone(), ..RouteWords::default() };
@@ -285,7 +297,7 @@ impl<'d> Kong<'d, '_> {
                 Path::Prefix(text) => (0, text.len() as i64),
                 Path::Regex(text) => (1, text.len() as i64),
             };
-            let count = parts.count + i64::from(!listed.is_empty());
+            let count = parts.count.saturating_add(i64::from(!listed.is_empty()));
             let priority = if is_regex == 1 { regex_priority } else { 0 };
             route.order = vec![count, parts.headers, parts.plain_hosts, is_regex, priority, length];
             let mut effects = effects.clone();

@@ -33,7 +33,7 @@ const HEALTH: HealthDefaults = HealthDefaults {
 
 /// What routes of a service need to know of it.
 #[derive(Clone, Default)]
-pub(super) struct Service {
+pub(super) struct Service<'d> {
     pub names: Vec<String>,
     /// Ours; None: it has no server that could be asked.
     pub upstream: Option<String>,
@@ -42,6 +42,8 @@ pub(super) struct Service {
     /// What the servers are told where the client's host is not.
     pub host: String,
     pub is_off: bool,
+    /// Fields that are not known here.
+    pub unread: Vec<Item<'d>>,
 }
 
 impl<'d> Kong<'d, '_> {
@@ -61,7 +63,7 @@ impl<'d> Kong<'d, '_> {
         Ok(())
     }
 
-    pub(super) fn service(&mut self, it: &Item<'d>) -> Outcome<Service> {
+    pub(super) fn service(&mut self, it: &Item<'d>) -> Outcome<Service<'d>> {
         it.skip_fields(&META);
         let mut service = Service { names: names(it)?, host: "target".into(), ..Service::default() };
         let name = service.names.first().cloned().unwrap_or_else(|| "service".into());
@@ -122,6 +124,7 @@ impl<'d> Kong<'d, '_> {
             words.insert("targets".into(), Json::Array(targets));
             service.upstream = Some(self.out.put(Kind::Upstream, it, &name, Json::Object(words)));
         }
+        service.unread = it.unread(&["plugins", "routes", "filter_chains"]);
         Ok(service)
     }
 
@@ -177,7 +180,12 @@ impl<'d> Kong<'d, '_> {
     }
 
     /// The targets of an upstream, with how they are chosen and watched.
-    fn balance(&self, upstream: &Item<'d>, words: &mut Map<String, Json>, service: &mut Service) -> Outcome<Vec<Json>> {
+    fn balance(
+        &self,
+        upstream: &Item<'d>,
+        words: &mut Map<String, Json>,
+        service: &mut Service<'d>,
+    ) -> Outcome<Vec<Json>> {
         common::health(upstream.map("healthchecks")?, &HEALTH, words)?;
         if let Some(checks) = upstream.map("healthchecks")? {
             checks.skip_fields(&["threshold"]);

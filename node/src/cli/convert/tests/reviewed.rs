@@ -1,5 +1,7 @@
 //! What a review found open that was closed at its source, each as a line.
 
+use quorumgate_model::{resource::LimitKind, units::Span};
+
 use super::*;
 use crate::cli::convert::effects::CLOSED;
 
@@ -63,10 +65,36 @@ fn what_a_route_of_kong_asked_is_asked_or_nobody_comes_in() {
         ("{name: ip-restriction, _config: office}", String::new()),
         ("{name: ip-restriction}", String::new()),
         ("{name: key-auth}, {name: acl}", String::new()),
+        // No bytes at all, which would be no limit.
+        ("{name: request-size-limiting, config: {allowed_payload_size: 0}}", String::new()),
         ("{name: key-auth, config: {of_another_version: true}}", String::new()),
         ("{name: request-termination, consumer_group: nobody-knows}", String::new()),
     ] {
         closed(ConvertFrom::Kong, &kong(plugins, &rest), &["orders"]);
+    }
+}
+
+#[test]
+fn fields_that_are_not_known_may_keep_somebody_out() {
+    let text = kong("", "");
+    for text in [
+        text.replace("paths: [/a]", "paths: [/a], filter_chains: [{filters: [{name: f}]}]"),
+        text.replace("paths: [/a]", "paths: [/a], of_another_version: [x]"),
+        text.replace("  url:", "  filter_chains: [{filters: [{name: f}]}]\n  url:"),
+        text.replace("  url:", "  of_another_version: true\n  url:"),
+        kong("", "filter_chains: [{route: r, filters: [{name: f}]}]\n"),
+        kong("", "filter_chains: [{service: {name: a}, filters: [{name: f}]}]\n"),
+    ] {
+        closed(ConvertFrom::Kong, &text, &[]);
+    }
+    let off = kong("", "filter_chains: [{enabled: false, filters: [{name: f}]}]\n");
+    assert!(!is_closed(route(&convert(ConvertFrom::Kong, &off).0, "r")));
+    for (field, services) in [
+        ("of_another_version: true", ""),
+        ("service_id: s", "services: [{id: s, script: 'return'}]\n"),
+        ("service_id: s", "services: [{id: s, of_another_version: true}]\n"),
+    ] {
+        closed(ConvertFrom::Apisix, &apisix("", services).replace("uri: /a", &format!("uri: /a, {field}")), &[]);
     }
 }
 
@@ -88,6 +116,11 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
     let twice = "consumers: [{username: alice, group_id: g, plugins: {of-our-own: {}}}]\nconsumer_groups: [{id: g, plugins: {of-our-own: {}}}]\n";
     let (resources, _) = convert(ConvertFrom::Apisix, &apisix("key-auth: {}", twice));
     assert_eq!(route(&resources, "r").authorize.len(), 2);
+    // What its group says is not in the files.
+    let (resources, reported) =
+        convert(ConvertFrom::Apisix, &apisix("key-auth: {}", "consumers: [{username: alice, group_id: missing}]\n"));
+    let rules = serde_json::to_value(&route(&resources, "r").authorize).unwrap();
+    assert!(rules[0]["deny"]["consumers"] == serde_json::json!(["alice"]) && reported.is_loss, "{rules}");
     let ssl = "ssls: [{id: 1, snis: [Secure.test], client: {ca: x}}]\n";
     closed(ConvertFrom::Apisix, &apisix("", ssl).replace("uri: /a", "uri: /a, host: secure.test"), &[]);
     let services = "services: [{id: 1, name: '2', plugins: {}}, {id: 2, name: s, plugins: {of-our-own: {}}}]\n";
@@ -108,6 +141,7 @@ fn what_is_about_routes_of_the_gateway_api_closes_them() {
         "kind: AuthPolicy\nmetadata: {name: p, namespace: sec}\nspec: {targetRef: {kind: HTTPRoute, name: r, namespace: shop}}\n".to_owned(),
         "kind: AuthorizationPolicy\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
         "kind: RequestAuthentication\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
+        "kind: SecurityPolicy\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: other}], targetSelectors: [{kind: HTTPRoute, matchLabels: {app: r}}]}\n".to_owned(),
         "kind: ClientTrafficPolicy\nmetadata: {name: p, namespace: infra}\nspec: {tls: {clientValidation: {}}}\n".to_owned(),
         "kind: KongClusterPlugin\nmetadata: {name: p, labels: {global: 'true'}}\nplugin: key-auth\n".to_owned(),
         service.to_owned(),
@@ -253,4 +287,150 @@ fn many_rules_that_are_not_understood_are_closed_and_not_lost() {
     let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
     let gateway = Compiled::of(&resources);
     assert!((0..40).all(|it| gateway.ask("GET", "a.test", &format!("/p{it}"), &[], Some("k8s-80")) != "none"));
+}
+
+/// Who takes this request asks its callers for something, or lets nobody in.
+#[track_caller]
+fn kept(from: ConvertFrom, text: &str, host: &str, path: &str) {
+    let (resources, reported) = convert(from, text);
+    let listener = (from == ConvertFrom::GatewayApi).then_some("k8s-80");
+    let taken = Compiled::of(&resources).ask("GET", host, path, &[("x-t", "ac")], listener);
+    let is_kept = taken == "none" || is_closed(route(&resources, &taken)) || route(&resources, &taken).auth.is_some();
+    assert!(is_kept, "{taken} takes {host}{path}\n{}\n{}", shown(&resources), told(&reported));
+}
+
+fn kong_routes(routes: &str) -> String {
+    let routes = routes.lines().map(|it| format!("  - {{{it}}}\n")).collect::<String>();
+    format!("_format_version: '3.0'\nservices:\n- name: a\n  url: http://a.test:80\n  routes:\n{routes}")
+}
+
+fn apisix_routes(routes: &str) -> String {
+    let upstream = "upstream: {type: roundrobin, nodes: {'a.test:80': 1}}";
+    format!("routes:\n{}", routes.lines().map(|it| format!("- {{{it}, {upstream}}}\n")).collect::<String>())
+}
+
+#[test]
+fn a_closed_route_of_kong_is_asked_where_it_was() {
+    for (host, path, routes) in [
+        // Closed by an answer, a limit or a plugin that is not known, and of a match that cannot be said.
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: request-termination, config: {status_code: 403}}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: rate-limiting, config: {minute: 1}}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        (
+            "a.test",
+            "/internal",
+            "name: shut, hosts: [a.test], paths: ['~/internal(?!/public)'], plugins: [{name: of-our-own}]\n\
+             name: all, hosts: [a.test]",
+        ),
+        // An expression, which says nothing of its place.
+        (
+            "a.test",
+            "/admin",
+            "name: admin, expression: 'http.path ^= \"/admin\"', priority: 100, plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
+        // A host that cannot be said, and is one of what decides who is asked first.
+        (
+            "a.test",
+            "/admin",
+            "name: admin, hosts: ['a.*'], paths: [/admin], plugins: [{name: key-auth}]\nname: all, methods: [GET, POST], paths: [/]",
+        ),
+        // What a prefix of characters takes, and a longer one of another route too.
+        (
+            "a.test",
+            "/administration",
+            "name: admin, hosts: [a.test], paths: [/admin], plugins: [{name: key-auth}]\nname: adminx, paths: [/administration]",
+        ),
+    ] {
+        kept(ConvertFrom::Kong, &kong_routes(routes), host, path);
+    }
+}
+
+#[test]
+fn a_closed_rule_of_the_gateway_api_keeps_its_paths() {
+    let route = |name: &str, rule: &str| {
+        ROUTE.replace("name: r,", &format!("name: {name},")).replace("rules: [{", &format!("rules: [{{{rule}"))
+    };
+    let shut = |path: &str| {
+        format!(
+            "matches: [{{path: {{value: {path}}}, headers: [{{name: x-t, type: RegularExpression, value: 'a(?!b).*'}}]}}], filters: \
+             [{{type: ExtensionRef}}], "
+        )
+    };
+    let text = route("app", "") + &route("shut", &shut("/admin"));
+    kept(ConvertFrom::GatewayApi, &text, "a.test", "/admin");
+    let (resources, _) = convert(ConvertFrom::GatewayApi, &text);
+    assert_eq!(routes(&resources).iter().filter(|it| is_closed(it)).count(), 1, "{}", shown(&resources));
+    let open = "matches: [{path: {value: /admin}}], ";
+    for path in ["/admin", "/admin/secret"] {
+        let text = route("app", open) + &route("shut", &shut(path));
+        kept(ConvertFrom::GatewayApi, &text, "a.test", path);
+    }
+}
+
+#[test]
+fn a_closed_route_of_apisix_is_asked_where_it_was() {
+    for (host, path, routes) in [
+        // A URI that cannot be said.
+        ("a.test", "/a/x/b", "id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
+        // What is above a prefix, where the host goes before the path.
+        ("a.test", "/x", "id: open, host: a.test, uri: /x/*\nid: shut, uri: /x, plugins: {key-auth: {}}"),
+        // A host among the conditions, which does not go before the path.
+        (
+            "a.test",
+            "/x/secret",
+            "id: open, vars: [[host, '==', a.test]], uri: /x/*\nid: shut, uri: /x/secret, plugins: {key-auth: {}}",
+        ),
+    ] {
+        kept(ConvertFrom::Apisix, &apisix_routes(routes), host, path);
+    }
+    // It takes no more than what begins like it.
+    let (resources, _) = convert(
+        ConvertFrom::Apisix,
+        &apisix_routes("id: shut, uri: /a/*/b, plugins: {key-auth: {}}\nid: open, uri: /*"),
+    );
+    assert_eq!(Compiled::of(&resources).ask("GET", "a.test", "/b", &[], None), "open");
+}
+
+#[test]
+fn limits_of_apisix_do_not_grow() {
+    let kind = |plugin: &str| {
+        let (resources, reported) = convert(ConvertFrom::Apisix, &apisix(plugin, ""));
+        let found = resources.iter().find_map(|it| match it {
+            Resource::Limit(it) => Some(it.kind.clone()),
+            _ => None,
+        });
+        (found, told(&reported), is_closed(route(&resources, "r")))
+    };
+    let days = |many: u64| Span::secs(many * 86_400);
+    for (plugin, expected, mention) in [
+        ("limit-count: {count: 1000, time_window: 2592000}", LimitKind::Sliding { limit: 1000, window: days(30) }, ""),
+        (
+            "limit-count: {count: 1000, time_window: 5356800}",
+            LimitKind::Sliding { limit: 500, window: days(31) },
+            "the limit is 500 in each",
+        ),
+        ("limit-req: {rate: 2, burst: 3}", LimitKind::Bucket { rate: 2, window: Span::secs(1), burst: 4 }, ""),
+        ("limit-req: {rate: 0.5, burst: 0}", LimitKind::Bucket { rate: 30, window: Span::secs(60), burst: 1 }, ""),
+        (
+            "limit-req: {rate: 0.001, burst: 0}",
+            LimitKind::Bucket { rate: 86, window: days(1), burst: 1 },
+            "the rate is 86 a day",
+        ),
+    ] {
+        let (found, told, _) = kind(plugin);
+        assert!(found == Some(expected.clone()) && told.contains(mention), "{plugin}: {found:?}\n{told}");
+    }
+    // What is less than one of anything.
+    for plugin in ["limit-count: {count: 1, time_window: 26784000}", "limit-req: {rate: 0.000001, burst: 0}"] {
+        assert!(kind(plugin).2, "{plugin}");
+    }
 }
