@@ -152,6 +152,7 @@ impl World {
     }
 
     fn cut_for(&mut self, time: Duration, pairs: Vec<(NodeId, NodeId)>) {
+        self.tell(format_args!("nothing passes for {time:?}: {pairs:?}"));
         self.shared.net.lines().cut.extend(&pairs);
         self.later(time, Plan::Mend(pairs));
     }
@@ -182,6 +183,7 @@ impl World {
         let leader = self.shared.any_leader();
         let Some(one) = self.anybody() else { return };
         let everybody: Vec<NodeId> = self.members.keys().copied().collect();
+        self.tell(format_args!("{fault:?}, of n{one} where it is of one"));
         match fault {
             Fault::Power => self.crash(one, true),
             Fault::Kill => self.crash(one, false),

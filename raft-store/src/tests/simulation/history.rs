@@ -93,9 +93,10 @@ impl History {
         self.reads.push(Read { called, answered, seen });
     }
 
-    /// Those that were refused are none.
-    pub fn operations(&self) -> usize {
-        self.adds.iter().filter(|add| add.outcome != Outcome::Refused).count() + self.reads.len()
+    /// Additions that were answered, and those of which nobody knows.
+    pub fn added(&self) -> (u64, u64) {
+        let count = |is: fn(&Outcome) -> bool| self.adds.iter().filter(|add| is(&add.outcome)).count() as u64;
+        (count(|it| matches!(it, Outcome::Done(_))), count(|it| *it == Outcome::Open))
     }
 
     /// Err: what no order explains.

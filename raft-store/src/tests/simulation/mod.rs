@@ -24,7 +24,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use quorumgate_model::{NodeId, digest::Digest};
@@ -37,6 +37,7 @@ type Raft = openraft::Raft<TypeConfig, Machine>;
 const HEARTBEAT: Duration = Duration::from_millis(50);
 const ELECTION_MIN: Duration = Duration::from_millis(300);
 const ELECTION_MAX: Duration = Duration::from_millis(600);
+/// In every test run; `scripts/soak` has more.
 const CLIENTS: u64 = 8;
 /// What clients wait for an outcome.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -87,10 +88,15 @@ struct Shared {
     quiet: Arc<AtomicBool>,
 }
 
-/// What came of schedules, in numbers.
+/// What came of schedules, in numbers. Operations of clients are those that were answered: additions, and reads by an
+/// index that the leader named.
 #[derive(Debug, Default, Clone, Copy)]
 struct Numbers {
-    operations: u64,
+    adds: u64,
+    reads: u64,
+    /// Additions of which nobody knows the outcome.
+    unknown: u64,
+    /// What holders let in.
     admissions: u64,
     messages: u64,
     starts: u64,
@@ -106,9 +112,15 @@ struct Numbers {
 }
 
 impl Numbers {
+    fn operations(&self) -> u64 {
+        self.adds + self.reads
+    }
+
     fn plus(self, it: Self) -> Self {
         Self {
-            operations: self.operations + it.operations,
+            adds: self.adds + it.adds,
+            reads: self.reads + it.reads,
+            unknown: self.unknown + it.unknown,
             admissions: self.admissions + it.admissions,
             messages: self.messages + it.messages,
             starts: self.starts + it.starts,
@@ -125,18 +137,19 @@ impl Numbers {
     }
 }
 
-/// How many machines there are from the start, and what happens to them.
+/// How many machines there are from the start, who uses them, and what happens to them.
 #[derive(Clone, Copy)]
 struct Schedule {
     founders: u64,
+    clients: u64,
     faults: &'static [Fault],
 }
 
-fn run(seed: u64, Schedule { founders, faults }: Schedule) -> Numbers {
+fn run(seed: u64, schedule: Schedule) -> Numbers {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut world = World::begin(seed, founders).await;
-        world.rage(faults).await;
+        let mut world = World::begin(seed, schedule).await;
+        world.rage(schedule.faults).await;
         world.mend().await;
         world.judge()
     })
@@ -146,22 +159,30 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|number| number.parse().unwrap())
 }
 
-/// All schedules of these seeds, on all cores, up to the first that fails: its seed.
-fn run_all(from: u64, seeds: u64, schedule: Schedule) -> Result<Numbers, u64> {
-    let (next, total) = (AtomicU64::new(from), Mutex::new(Numbers::default()));
+/// What was tried.
+struct Tried {
+    seeds: u64,
+    total: Numbers,
+}
+
+/// All schedules of these seeds, on all cores, up to the first that fails, which is told by its seed, or for so long.
+fn run_all(from: u64, seeds: u64, schedule: Schedule, time: Duration) -> Result<Tried, u64> {
+    let (next, begun) = (AtomicU64::new(from), Instant::now());
+    let tried = Mutex::new(Tried { seeds: 0, total: Numbers::default() });
     let failed = Mutex::new(None);
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + seeds || failed.lock().unwrap().is_some() {
+                    if seed >= from + seeds || begun.elapsed() >= time || failed.lock().unwrap().is_some() {
                         return;
                     }
                     match catch_unwind(AssertUnwindSafe(|| run(seed, schedule))) {
                         Ok(numbers) => {
-                            let mut total = total.lock().unwrap();
-                            *total = total.plus(numbers);
+                            let mut tried = tried.lock().unwrap();
+                            tried.seeds += 1;
+                            tried.total = tried.total.plus(numbers);
                         }
                         Err(_) => *failed.lock().unwrap() = Some(seed),
                     }
@@ -169,37 +190,52 @@ fn run_all(from: u64, seeds: u64, schedule: Schedule) -> Result<Numbers, u64> {
             });
         }
     });
-    failed.into_inner().unwrap().map_or_else(|| Ok(total.into_inner().unwrap()), Err)
+    failed.into_inner().unwrap().map_or_else(|| Ok(tried.into_inner().unwrap()), Err)
 }
 
-/// `scripts/soak --raft`: RAFT_FROM and RAFT_SEEDS say which schedules.
+/// `scripts/soak --raft`: RAFT_FROM, RAFT_SEEDS and RAFT_MINUTES say which schedules, RAFT_CLIENTS for how many clients.
 #[test]
 fn one_order_explains_what_clients_were_told_whatever_fails() {
     let (from, seeds) = (setting("RAFT_FROM").unwrap_or(0), setting("RAFT_SEEDS").unwrap_or(SEEDS));
-    let begun = std::time::Instant::now();
-    let total = run_all(from, seeds, Schedule { founders: 5, faults: faults::ANYTHING })
-        .unwrap_or_else(|seed| panic!("a promise was broken; again by: scripts/soak --raft --seed {seed}"));
+    let clients = setting("RAFT_CLIENTS").unwrap_or(CLIENTS);
+    let time = setting("RAFT_MINUTES").map_or(Duration::MAX, |minutes| Duration::from_secs(60 * minutes));
+    let begun = Instant::now();
+    let schedule = Schedule { founders: 5, clients, faults: faults::ANYTHING };
+    let Tried { seeds, total } = run_all(from, seeds, schedule, time).unwrap_or_else(|seed| {
+        panic!("a promise was broken; again by: scripts/soak --raft --clients {clients} --seed {seed}")
+    });
     let a_minute = |count: u64| count * 60_000 / (begun.elapsed().as_millis() as u64).max(1);
     println!(
-        "{seeds} schedules from {from} on: {total:?}; one order explains them all. A minute: {} operations of clients, {} \
-         of them and admissions",
-        a_minute(total.operations),
-        a_minute(total.operations + total.admissions)
+        "{seeds} schedules from {from} on in {} s, {clients} clients: {total:?}. One order explains them all.\n\
+         {} operations of clients were answered, {} additions and {} reads: {} a minute. {} admissions beside: {} a minute.",
+        begun.elapsed().as_secs(),
+        total.operations(),
+        total.adds,
+        total.reads,
+        a_minute(total.operations()),
+        total.admissions,
+        a_minute(total.admissions),
     );
-    assert!(total.operations >= seeds * 500 && total.terms > seeds, "next to nothing happened: {total:?}");
+    assert!(total.operations() >= seeds * 500 && total.terms > seeds, "next to nothing happened: {total:?}");
     assert!(total.joined > seeds && total.removed > 0 && total.admissions > seeds * 500, "nobody came: {total:?}");
+}
+
+/// What every test run tries of schedules that are made for one kind of mistake.
+fn directed(founders: u64, faults: &'static [Fault]) -> Result<Numbers, u64> {
+    let schedule = Schedule { founders, clients: CLIENTS, faults };
+    run_all(0, DIRECTED_SEEDS, schedule, Duration::MAX).map(|tried| tried.total)
 }
 
 #[test]
 fn nobody_votes_twice_in_a_term_whatever_it_forgets() {
-    let total = run_all(0, DIRECTED_SEEDS, Schedule { founders: 3, faults: faults::STRIKES });
+    let total = directed(3, faults::STRIKES);
     let total = total.unwrap_or_else(|seed| panic!("seed {seed} has two leaders of a term, or worse"));
     assert!(total.struck > DIRECTED_SEEDS, "nobody was struck down: {total:?}");
 }
 
 #[test]
 fn no_quorum_is_lost_by_who_comes_and_goes() {
-    let total = run_all(0, DIRECTED_SEEDS, Schedule { founders: 3, faults: faults::COMINGS_AND_GOINGS });
+    let total = directed(3, faults::COMINGS_AND_GOINGS);
     let total = total.unwrap_or_else(|seed| panic!("seed {seed} does not come back, or worse"));
     let happened = total.removed > 0 && total.refused > 0 && total.lost > 0 && total.installed > 0;
     assert!(happened, "nobody came or went: {total:?}");

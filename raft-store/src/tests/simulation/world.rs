@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     panic::resume_unwind,
     sync::{Arc, Mutex, atomic::Ordering},
     thread,
@@ -18,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    CALM_US, CLIENTS, ELECTION_MAX, ELECTION_MIN, HEARTBEAT, Held, Numbers, Raft, Shared, Told, budgets, clients,
+    CALM_US, ELECTION_MAX, ELECTION_MIN, HEARTBEAT, Held, Numbers, Raft, Schedule, Shared, Told, budgets, clients,
     clock::Clock,
     faults::{Fault, Plan},
     history::Sets,
@@ -27,16 +28,17 @@ use super::{
     net::{Factory, Lines, Net},
 };
 use crate::{
-    Identity, LogStore, StoreHealth,
+    Identity, LogStore, Options, StoreHealth,
     store::{open_on, prepare_on},
     tests::{
         memory_dir,
         rng::Rng,
         sim_disk::{Faults, SimDisk},
-        small,
     },
 };
 
+/// From a log that goes on in a new file at nearly every write to one that seldom does.
+const SEGMENT_BYTES: [u64; 3] = [4 << 10, 32 << 10, 256 << 10];
 const STEP: Duration = Duration::from_millis(1);
 const FAULTS_FOR: Duration = Duration::from_secs(20);
 /// Once all is mended the cluster works again within it.
@@ -66,6 +68,7 @@ pub struct World {
     pub shared: Shared,
     pub members: BTreeMap<NodeId, Member>,
     pub rng: Rng,
+    options: Options,
     pub plans: Vec<(Instant, Plan)>,
     /// Whose panics are the world's.
     pub tasks: JoinSet<()>,
@@ -79,6 +82,8 @@ pub struct World {
     /// Removed, and wiped some time later.
     going: BTreeSet<NodeId>,
     leaders: BTreeMap<u64, NodeId>,
+    /// What happened, to be read where a schedule fails.
+    timeline: Vec<String>,
     begun: Instant,
     looked_after: Instant,
     numbers: Numbers,
@@ -103,7 +108,7 @@ fn config() -> Arc<Config> {
 }
 
 impl World {
-    pub async fn begin(seed: u64, founders: u64) -> Self {
+    pub async fn begin(seed: u64, Schedule { founders, clients, .. }: Schedule) -> Self {
         let lines = Lines {
             hosts: BTreeMap::new(),
             cut: BTreeSet::new(),
@@ -124,10 +129,12 @@ impl World {
             counts: Arc::default(),
             quiet: Arc::default(),
         };
+        let mut rng = Rng(seed);
         let mut world = Self {
             shared,
             members: BTreeMap::new(),
-            rng: Rng(seed),
+            options: Options { segment_bytes: SEGMENT_BYTES[rng.below(3) as usize], ..Options::default() },
+            rng,
             plans: Vec::new(),
             tasks: JoinSet::new(),
             machines: 1,
@@ -136,12 +143,13 @@ impl World {
             graves: Vec::new(),
             going: BTreeSet::new(),
             leaders: BTreeMap::new(),
+            timeline: Vec::new(),
             begun: Instant::now(),
             looked_after: Instant::now(),
             numbers: Numbers::default(),
         };
         world.found(founders).await;
-        for number in 0..CLIENTS {
+        for number in 0..clients {
             world.tasks.spawn(clients::client(world.shared.clone(), Rng(seed.wrapping_mul(1_000) + number)));
         }
         world
@@ -186,7 +194,7 @@ impl World {
     fn prepare(&mut self, id: NodeId, number: u64) {
         let (dir, disk) = (memory_dir(), SimDisk::default());
         let identity = Identity { cluster: [7; 16], node: id, incarnation: members::incarnation(number) };
-        prepare_on(&disk, dir.path(), identity, &small()).unwrap();
+        prepare_on(&disk, dir.path(), identity, &self.options).unwrap();
         let starts_at = Some(Instant::now());
         let member = Member { dir, disk, log: None, starts_at, log_lost: false, failed_steps: 0 };
         self.members.insert(id, member);
@@ -199,7 +207,7 @@ impl World {
             self.members.iter().filter(|(_, it)| it.starts_at.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
         for id in due {
             let member = self.members.get_mut(&id).unwrap();
-            let opened = match open_on(Arc::new(member.disk.clone()), member.dir.path(), small()) {
+            let opened = match open_on(Arc::new(member.disk.clone()), member.dir.path(), self.options.clone()) {
                 Ok(_) if member.log_lost => panic!("n{id} starts though its log is lost"),
                 Ok(opened) => opened,
                 // What ran before has not let go of it yet.
@@ -231,6 +239,7 @@ impl World {
 
     fn run(&mut self, host: Host) {
         self.numbers.starts += 1;
+        self.tell(format_args!("n{} starts", host.id));
         let shared = self.shared.clone();
         let rng = Rng(self.rng.next());
         shared.net.lines().hosts.insert(host.id, host.clone());
@@ -277,26 +286,31 @@ impl World {
 
     /// No term has two leaders; whoever's log has failed ends, as `node` does.
     fn look(&mut self) {
-        let hosts = self.shared.net.lines().hosts.clone();
-        for (id, host) in hosts {
-            let (state, term, running) = {
-                let metrics = host.raft.metrics();
-                let metrics = metrics.borrow_watched();
-                (metrics.state, metrics.current_term, metrics.running_state.clone())
-            };
-            if state == ServerState::Leader {
-                let leader = *self.leaders.entry(term).or_insert(id);
-                assert_eq!(leader, id, "two leaders of term {term}");
+        let (mut led, mut ended) = (Vec::new(), Vec::new());
+        for (id, host) in &self.shared.net.lines().hosts {
+            let metrics = host.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if metrics.state == ServerState::Leader {
+                led.push((metrics.current_term, *id));
             }
             let failed = matches!(*host.health.borrow(), StoreHealth::FsyncFailed(_) | StoreHealth::ApplyStopped(_));
-            match running {
+            match metrics.running_state {
                 Ok(()) if !failed => {}
                 Err(Fatal::Panicked) => panic!("raft panicked on n{id}"),
-                Ok(()) | Err(_) => {
-                    self.numbers.failed_disks += 1;
-                    self.crash(id, false);
-                }
+                Ok(()) | Err(_) => ended.push(*id),
             }
+        }
+        for (term, id) in led {
+            let leader = *self.leaders.entry(term).or_insert_with(|| {
+                self.timeline.push(told(self.begun, format_args!("n{id} leads in term {term}")));
+                id
+            });
+            assert_eq!(leader, id, "two leaders of term {term}");
+        }
+        for id in ended {
+            self.numbers.failed_disks += 1;
+            self.tell(format_args!("n{id} ends: its log has failed"));
+            self.crash(id, false);
         }
         for (id, member) in &mut self.members {
             member.failed_steps += u32::from(member.log.is_some() && member.disk.log_has_failed());
@@ -304,11 +318,16 @@ impl World {
         }
     }
 
+    pub fn tell(&mut self, what: fmt::Arguments) {
+        self.timeline.push(told(self.begun, what));
+    }
+
     /// Whoever was let in since gets its disk.
     fn welcome(&mut self) {
         let admitted = std::mem::take(&mut self.shared.joining.lock().unwrap().admitted);
         for (id, number) in admitted {
             self.numbers.joined += 1;
+            self.tell(format_args!("machine {number} is let in as n{id}"));
             self.prepare(id, number);
         }
     }
@@ -320,6 +339,7 @@ impl World {
         for id in removed {
             if self.going.insert(id) {
                 self.numbers.removed += 1;
+                self.tell(format_args!("n{id} is removed"));
                 let after = Duration::from_millis(self.rng.below(3_000));
                 self.later(after, Plan::Wipe(id));
                 self.later(after + LOOKED_AFTER_EVERY, Plan::Join);
@@ -347,6 +367,7 @@ impl World {
 
     pub fn crash_for(&mut self, id: NodeId, power: bool, time: Duration) {
         let Some(host) = self.shared.net.lines().hosts.remove(&id) else { return };
+        self.tell(format_args!("n{id} {} for {time:?}", if power { "loses power" } else { "is killed" }));
         let member = self.members.get_mut(&id).unwrap();
         member.disk = match power {
             true => host.disk.cut(&mut self.rng),
@@ -385,6 +406,7 @@ impl World {
             }
         }
         self.shared.net.lines().strikes_until = None;
+        self.tell(format_args!("all is mended"));
         let ends = Instant::now() + MENDED_WITHIN;
         while !self.is_whole() {
             assert!(Instant::now() < ends, "members that reach each other do not all vote: {}", self.shown());
@@ -446,11 +468,14 @@ impl World {
         let asked: usize = sets.all.iter().map(|set| set.history.adds.len()).sum();
         assert!(held <= asked, "{held} elements are there, {asked} were added");
         assert_eq!(budgets::audit(&self.shared.admitted.lock().unwrap()), Ok(()));
+        let added: Vec<(u64, u64)> = sets.all.iter().map(|set| set.history.added()).collect();
         let lines = self.shared.net.lines();
         let counts = &self.shared.counts;
         let count = |it: &std::sync::atomic::AtomicU64| it.load(Ordering::Relaxed);
         Numbers {
-            operations: sets.all.iter().map(|set| set.history.operations() as u64).sum(),
+            adds: added.iter().map(|(done, _)| done).sum(),
+            reads: sets.all.iter().map(|set| set.history.reads.len() as u64).sum(),
+            unknown: added.iter().map(|(_, unknown)| unknown).sum(),
             admissions: self.admissions(),
             messages: lines.messages,
             terms: self.leaders.len() as u64,
@@ -476,8 +501,15 @@ impl World {
 /// Threads that wait for a slow disk hear that it is gone: nothing else ends them.
 impl Drop for World {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("what happened, in seconds of the cluster's time:\n{}", self.timeline.join("\n"));
+        }
         self.members.values().for_each(|member| member.disk.die());
     }
+}
+
+fn told(begun: Instant, what: fmt::Arguments) -> String {
+    format!("{:>7.3}  {what}", begun.elapsed().as_secs_f64())
 }
 
 /// What a member is seen to hold is what every other one held at that index.
