@@ -58,6 +58,10 @@ mutants! {
     MovedAsTheyRest,
     /// What is in use under the old window is free under the new one.
     UsedUnderTheOldFree,
+    /// Whoever asks what is used hears nothing of what is in use under the window before.
+    UsedBeforeUntold,
+    /// A client is told to come again at once, as if there were somebody to recall slots from.
+    NobodyRecalledFrom,
     /// What was lent for later than the edited window reaches is forgotten.
     BeyondReachLost,
     /// What rests in the old window is not given back.
@@ -316,6 +320,10 @@ mutants! {
     RetriedThoughUnsafe,
     /// What one limit refuses, those before it have counted.
     RefusedCounts,
+    /// A limit counts a client that left while a later one had it wait.
+    LeaverCounts,
+    /// A limit of which nothing is known yet is told as used up.
+    UnknownToldAsUsedUp,
     /// An answer to one caller is kept for all.
     OnesAnswerForAll,
     /// An answer that sets a cookie is kept for all.
@@ -358,6 +366,8 @@ mutants! {
     GuardrailUnasked,
     /// A call that was refused is not noted.
     DenialUnnoted,
+    /// A key that was warned of in one period is not warned of in the next.
+    WarnedOfAnotherPeriod,
     /// An actor that is to be forgotten is still known.
     ErasedActorKept,
     /// A sealed secret opens wherever it is put.

@@ -35,8 +35,9 @@ use crate::{
 /// The directory and the file of the keys inside a data directory.
 const DIR: &str = "access";
 const KEYS: &str = "access.keys";
-/// A file of the chain is closed after this long, so that retention can remove it whole.
+/// A file of the chain is closed after this long, or after the retention where that is less, so that it can be removed whole.
 const ROLL_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// How often it is looked for what is over; no file is closed before that.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 const FILES_MAX: usize = 1_024;
 /// Kinds of calls that are counted apart within a minute.
@@ -147,9 +148,7 @@ impl Access {
         states: watch::Receiver<Arc<State>>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let keys = keyring.at(&states.borrow());
-        let writing = Writing { access: self, keyring, keys, states, seen: Erased::default() };
-        own_trail::keep(writing, stop).await
+        own_trail::keep(Writing::new(self, keyring, states), stop).await
     }
 
     /// Newest first, below that sequence number. Blocks on the disk.
@@ -187,15 +186,31 @@ struct Writing {
     /// When it was last looked.
     keys: Keys,
     states: watch::Receiver<Arc<State>>,
-    /// Who was erased when it was last looked.
+    /// Who is erased on the disk, too.
     seen: Erased,
+    /// Who was erased when it was last looked: before what waits was noted.
+    noted_after: Erased,
+    /// When it was last looked for what is older than the retention.
+    forgot: Option<Instant>,
+}
+
+impl Writing {
+    fn new(access: Arc<Access>, keyring: Arc<Keyring>, states: watch::Receiver<Arc<State>>) -> Self {
+        let state = states.borrow().clone();
+        let (keys, noted_after) = (keyring.at(&state), state.erased.clone());
+        Self { access, keyring, keys, states, seen: Erased::default(), noted_after, forgot: None }
+    }
 }
 
 struct Batch {
     noted: Vec<(u64, Kind, u64)>,
+    keys: Keys,
+    /// Who was erased before that was noted.
+    noted_after: Erased,
     /// Where there is somebody to forget who was not before.
-    erased: Option<(Keys, Erased)>,
+    erased: Option<Erased>,
     retention: Duration,
+    forgets: bool,
 }
 
 impl OwnTrail for Writing {
@@ -214,7 +229,6 @@ impl OwnTrail for Writing {
     }
 
     fn take_due(&mut self) -> Option<Batch> {
-        let noted = std::mem::take(&mut self.access.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
         let state = self.states.borrow().clone();
         let (erased, keys) = (state.erased.clone(), self.keyring.at(&state));
         let same = erased.ptr_eq(&self.seen) && keys.numbers() == self.keys.numbers();
@@ -222,11 +236,22 @@ impl OwnTrail for Writing {
         self.seen = erased.clone();
         // Who was erased under a key that is gone by now was so before it went.
         let keys = std::mem::replace(&mut self.keys, keys.clone()).and(&keys);
-        if is_known && noted.is_empty() {
+        let noted_after = std::mem::replace(&mut self.noted_after, erased.clone());
+        if !is_known {
+            // What was counted until now goes under the key that is to be forgotten, not under the next one.
+            self.access.minute_over();
+        }
+        let noted = std::mem::take(&mut self.access.waiting.lock().unwrap_or_else(PoisonError::into_inner).noted);
+        // Where nothing is noted, too: a node at which nobody calls forgets all the same.
+        let forgets = self.forgot.is_none_or(|at| at.elapsed() >= FORGET_EVERY);
+        if is_known && noted.is_empty() && !forgets {
             return None;
         }
-        let erased = (!is_known).then_some((keys, erased));
-        Some(Batch { noted, erased, retention: self.access.settings.retention.0 })
+        if forgets {
+            self.forgot = Some(Instant::now());
+        }
+        let erased = (!is_known).then_some(erased);
+        Some(Batch { noted, keys, noted_after, erased, retention: self.access.settings.retention.0, forgets })
     }
 
     fn size(batch: &Batch) -> u64 {
@@ -236,13 +261,18 @@ impl OwnTrail for Writing {
     /// How many, the log alone tells: an entry has an actor and a call. An erasure that was lost is done now.
     fn lost(&mut self, _count: u64) {
         self.seen = Erased::default();
+        self.forgot = None;
     }
 
     fn write(pen: &mut Pen, batch: Batch) -> anyhow::Result<()> {
-        if let Some((keys, erased)) = &batch.erased {
-            pen.erase(keys, erased)?;
+        pen.write(batch.noted, &batch.keys, &batch.noted_after, batch.retention)?;
+        if let Some(erased) = &batch.erased {
+            pen.erase(&batch.keys, erased)?;
         }
-        pen.write(batch.noted, batch.retention)
+        match batch.forgets {
+            true => pen.forget(batch.retention),
+            false => Ok(()),
+        }
     }
 
     /// Where nothing is written any more, the head stays that of what is there.
@@ -255,7 +285,9 @@ impl OwnTrail for Writing {
 struct ActorKey {
     pseudonym: [u8; 16],
     key: ClusterKey,
-    made_wall_ms: u64,
+    /// Erasures of its actor stamped before then were known when it was made. No clock of this node is compared with the
+    /// leader's, whose stamps they are.
+    after_wall_ms: u64,
 }
 
 type ActorKeys = BTreeMap<String, ActorKey>;
@@ -265,41 +297,55 @@ struct Pen {
     chain: OwnChain,
     keys: ActorKeys,
     file: PathBuf,
-    rolled: Instant,
-    /// When it was last looked for what is older than the retention.
-    forgot: Option<Instant>,
+    /// When the first entry of the chain's file was noted; None where the next one begins another.
+    file_began_ms: Option<u64>,
 }
 
 impl Pen {
     fn open(dir: &Path, file: PathBuf) -> anyhow::Result<Self> {
         let chain = OwnChain::open_keeping(dir, FILES_MAX)?;
-        Ok(Self { chain, keys: read_keys(&file)?, file, rolled: Instant::now(), forgot: None })
+        // A process that lives for hours only goes on with a file that is days old.
+        let first = chain.first_of_file()?;
+        let file_began_ms = first.and_then(|first| Some(AccessRecord::decode(&*first).ok()?.wall_ms));
+        Ok(Self { chain, keys: read_keys(&file)?, file, file_began_ms })
     }
 
-    fn write(&mut self, noted: Vec<(u64, Kind, u64)>, retention: Duration) -> anyhow::Result<()> {
-        if self.rolled.elapsed() >= ROLL_EVERY {
-            self.rolled = Instant::now();
+    fn write(
+        &mut self,
+        noted: Vec<(u64, Kind, u64)>,
+        keys: &Keys,
+        noted_after: &Erased,
+        retention: Duration,
+    ) -> anyhow::Result<()> {
+        let Some((first_ms, ..)) = noted.first() else { return Ok(()) };
+        let roll_every = ROLL_EVERY.min(retention).max(FORGET_EVERY).as_millis() as u64;
+        if self.file_began_ms.is_some_and(|began_ms| first_ms.saturating_sub(began_ms) >= roll_every) {
+            self.file_began_ms = None;
             self.chain.close_file();
         }
-        if noted.is_empty() {
-            return Ok(());
-        }
+        self.file_began_ms = self.file_began_ms.or(Some(*first_ms));
         let known = self.keys.len();
-        let payloads: Vec<_> = noted.into_iter().map(|it| self.sealed(it)).collect::<anyhow::Result<_>>()?;
+        let sealed = noted.into_iter().map(|it| self.sealed(it, keys, noted_after));
+        let payloads: Vec<_> = sealed.collect::<anyhow::Result<_>>()?;
         // The key first: an entry that nobody can open would be worth nothing.
         if self.keys.len() > known {
             self.write_keys()?;
         }
-        self.chain.append(&payloads)?;
-        if self.forgot.is_some_and(|at| at.elapsed() < FORGET_EVERY) {
-            return Ok(());
-        }
-        self.forgot = Some(Instant::now());
+        self.chain.append(&payloads)
+    }
+
+    /// Whole files, and never the newest: what comes next bears on it.
+    fn forget(&mut self, retention: Duration) -> anyhow::Result<()> {
         let oldest = wall_ms().saturating_sub(retention.as_millis() as u64);
         self.chain.forget(|payload| AccessRecord::decode(payload).is_ok_and(|it| it.wall_ms < oldest))
     }
 
-    fn sealed(&mut self, (wall_ms, kind, count): (u64, Kind, u64)) -> anyhow::Result<Vec<u8>> {
+    fn sealed(
+        &mut self,
+        (wall_ms, kind, count): (u64, Kind, u64),
+        keys: &Keys,
+        noted_after: &Erased,
+    ) -> anyhow::Result<Vec<u8>> {
         let Kind { name, source, rpc, result } = kind;
         let mut record = AccessRecord { wall_ms, rpc, result, count, ..Default::default() };
         let room = self.keys.len() < ACTORS_MAX;
@@ -307,7 +353,8 @@ impl Pen {
             Entry::Occupied(known) => Some(known.into_mut()),
             Entry::Vacant(new) if room => {
                 let key = ClusterKey::generate()?;
-                Some(new.insert(ActorKey { pseudonym: pki::random()?, key, made_wall_ms: wall_ms }))
+                let after_wall_ms = erased_at(keys, noted_after, &name).map_or(0, |at| at.saturating_add(1));
+                Some(new.insert(ActorKey { pseudonym: pki::random()?, key, after_wall_ms }))
             }
             Entry::Vacant(_) => None,
         };
@@ -319,14 +366,10 @@ impl Pen {
         Ok(record.encode_to_vec())
     }
 
-    /// Forgets keys that were made before then: what their actors do later is noted under others.
+    /// Forgets keys that were made before the erasure was known: what their actors do later is noted under others.
     fn erase(&mut self, keys: &Keys, erased: &Erased) -> anyhow::Result<()> {
         let known = self.keys.len();
-        let stays = |name: &str, it: &ActorKey| {
-            let hashes = keys.hashes(HASHED_FOR, name.as_bytes()).into_iter();
-            let before_ms = hashes.filter_map(|hash| erased.get(&Digest(hash))).max();
-            before_ms.is_none_or(|before_ms| it.made_wall_ms > *before_ms)
-        };
+        let stays = |name: &str, it: &ActorKey| erased_at(keys, erased, name).is_none_or(|at| it.after_wall_ms > at);
         self.keys.retain(|name, it| stays(name, it) || mutants::is(Mutant::ErasedActorKept));
         if self.keys.len() < known {
             self.write_keys()?;
@@ -340,10 +383,16 @@ impl Pen {
             actor: name.clone(),
             pseudonym: it.pseudonym.to_vec(),
             key: it.key.bytes().to_vec(),
-            made_wall_ms: it.made_wall_ms,
+            made_wall_ms: it.after_wall_ms,
         });
         pki::write_private(&self.file, &AccessKeys { keys: keys.collect() }.encode_to_vec())
     }
+}
+
+/// When the actor was erased last, as the leader has stamped it.
+fn erased_at(keys: &Keys, erased: &Erased, name: &str) -> Option<u64> {
+    let hashes = keys.hashes(HASHED_FOR, name.as_bytes()).into_iter();
+    hashes.filter_map(|hash| erased.get(&Digest(hash)).copied()).max()
 }
 
 fn read_keys(file: &Path) -> anyhow::Result<ActorKeys> {
@@ -354,7 +403,7 @@ fn read_keys(file: &Path) -> anyhow::Result<ActorKeys> {
     let key = |it: AccessKey| {
         let pseudonym = it.pseudonym[..].try_into().context("a pseudonym has 16 bytes")?;
         let key = ClusterKey::from_bytes(&it.key)?;
-        Ok((it.actor, ActorKey { pseudonym, key, made_wall_ms: it.made_wall_ms }))
+        Ok((it.actor, ActorKey { pseudonym, key, after_wall_ms: it.made_wall_ms }))
     };
     read.keys.into_iter().map(key).collect::<anyhow::Result<_>>().with_context(|| format!("in {}", file.display()))
 }
@@ -412,6 +461,51 @@ mod tests {
         assert_eq!(names(&access), [(bob.clone(), 1), (None, 2), (bob, 1), (None, 1)]);
         let kept = std::fs::read(dir.path().join(KEYS)).unwrap();
         assert!(!kept.windows(3).any(|it| it == b"ann"), "the name is gone too");
+        assert_eq!(access.check(access.head()).unwrap().flaws, vec![]);
+    }
+
+    #[test]
+    fn an_erasure_reaches_what_was_counted_before_it_and_no_clock_saves_a_key_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[]))));
+        let states = watch::Sender::new(Arc::new(State::default()));
+        let mut writing = Writing::new(access.clone(), key.clone(), states.subscribe());
+        let mut pen = writing.opener()().unwrap();
+        let mut step = || Writing::write(&mut pen, writing.take_due().unwrap()).unwrap();
+        (0..3).for_each(|_| access.note(&actor("token/ann"), "ok"));
+        step();
+        assert_eq!(names(&access), [(Some("token/ann".to_owned()), 1)]);
+        // The leader's clock is far behind this node's.
+        let mut state = State::default();
+        state.erased.insert(actor_hash(&key.at(&state), "token/ann"), 7);
+        states.send_replace(Arc::new(state));
+        step();
+        assert_eq!(names(&access), [(None, 2), (None, 1)]);
+        // What comes later has a key that stays, also where all erasures are looked at again.
+        access.note(&actor("token/ann"), "ok");
+        step();
+        let mut again = Writing::new(access.clone(), key.clone(), states.subscribe());
+        let mut pen = again.opener()().unwrap();
+        Writing::write(&mut pen, again.take_due().unwrap()).unwrap();
+        assert_eq!(names(&access), [(Some("token/ann".to_owned()), 1), (None, 2), (None, 1)]);
+    }
+
+    #[test]
+    fn retention_holds_where_the_process_starts_again_each_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[]))));
+        let (keys, erased) = (key.at(&State::default()), Erased::default());
+        let (now, retention) = (wall_ms(), Duration::from_secs(2 * 24 * 3_600));
+        for hours_ago in (0..=100).rev() {
+            let kind = Kind { name: "token/ann".into(), source: "x".into(), rpc: "y".into(), result: "ok".into() };
+            let noted = vec![(now - hours_ago * 3_600_000, kind, 1)];
+            let mut pen = Pen::open(&access.dir, access.keys.clone()).unwrap();
+            pen.write(noted, &keys, &erased, retention).unwrap();
+            pen.forget(retention).unwrap();
+        }
+        // Files of a day each go once all that is in them is over.
+        let kept = access.read(u64::MAX, 200).len();
+        assert!((48..=75).contains(&kept), "{kept} hours");
         assert_eq!(access.check(access.head()).unwrap().flaws, vec![]);
     }
 

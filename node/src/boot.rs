@@ -27,7 +27,7 @@ use crate::{
     receive,
     reload::Reload,
     secrets::Opener,
-    settings::{self, RateLimitHeaders, Settings},
+    settings::{self, RateLimitHeaders, Settings, TrustedField},
     tasks::{Ended, Tasks},
     telemetry::{
         health::Health,
@@ -311,9 +311,14 @@ fn proxy_settings(settings: &Settings) -> quorumgate_proxy::Settings {
             path: settings.proxy.access_log_file.clone(),
         },
         trusted_proxies: settings.proxy.trusted_proxies.clone(),
+        trusted_field: match settings.proxy.trusted_field {
+            TrustedField::XForwardedFor => quorumgate_proxy::TrustedField::XForwardedFor,
+            TrustedField::Forwarded => quorumgate_proxy::TrustedField::Forwarded,
+        },
         name_servers: settings.proxy.name_servers.clone(),
         redaction: settings.proxy.redaction(),
         limits: quorumgate_proxy::ClientLimits {
+            grace: settings.proxy.grace.0,
             buffered_bytes_max: settings.proxy.buffered_max.0,
             queue_delay_max: settings.proxy.queue_delay_max.0,
             rate_limit_style: match settings.proxy.rate_limit_headers {

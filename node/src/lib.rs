@@ -9,6 +9,7 @@ pub mod cli;
 mod compile;
 pub mod consensus;
 mod denials;
+mod failures;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handed;

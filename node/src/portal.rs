@@ -80,7 +80,7 @@ async fn run(portal: Arc<Portal>, mut asked: mpsc::Receiver<Asked>, stop: Cancel
                 Some(next) => {
                     let portal = portal.clone();
                     under_way.push(async move {
-                        let reply = portal.reply(&next).await;
+                        let reply = portal.reply(&next.visitor, &next.question).await;
                         next.answer(reply);
                     });
                 }
@@ -91,14 +91,14 @@ async fn run(portal: Arc<Portal>, mut asked: mpsc::Receiver<Asked>, stop: Cancel
 }
 
 impl Portal {
-    async fn reply(&self, asked: &Asked) -> Done {
-        let (visitor, now) = (&asked.visitor, Instant::now());
-        let is_write = !matches!(asked.question, Wanted::Keys { .. } | Wanted::Usage { .. });
+    async fn reply(&self, visitor: &Visitor, question: &Wanted) -> Done {
+        let now = Instant::now();
+        let is_write = !matches!(question, Wanted::Keys { .. } | Wanted::Usage { .. });
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(&visitor.consumer, is_write, now)?;
         if visitor.is_shut_out(&self.directory) {
             return Err(NotDone::ShutOut);
         }
-        match &asked.question {
+        match question {
             Wanted::Keys { given } => Ok(Reply::Keys(self.keys(&visitor.consumer, given.as_ref()))),
             Wanted::Create { scopes, label, given } => self.create(visitor, scopes, label, given).await,
             Wanted::Rotate { id, given } => self.rotate(visitor, *id, given).await,
@@ -130,7 +130,7 @@ impl Portal {
             keys_max: Some(given.max),
         };
         self.propose(visitor, request_id, Body::CreateCredentials([new].into())).await?;
-        self.told(visitor, id, secret).await
+        self.told(visitor, id, secret, None).await
     }
 
     async fn rotate(&self, visitor: &Visitor, id: CredentialId, given: &PortalKeys) -> Done {
@@ -143,13 +143,16 @@ impl Portal {
         let (secret, new_id, kind) = self.made(request_id, old.env())?;
         let rotate = RotateCredential { id, new_id, kind, overlap: OVERLAP.0, keys_max: Some(given.max) };
         self.propose(visitor, request_id, Body::RotateCredential(rotate)).await?;
-        self.told(visitor, new_id, secret).await
+        self.told(visitor, new_id, secret, Some(id)).await
     }
 
-    /// A key whose owner was shut out while it was made ends, as nobody is shown it.
-    async fn told(&self, visitor: &Visitor, id: CredentialId, secret: String) -> Done {
+    /// A key whose owner was shut out while it was made ends, as nobody is shown it, and so does the one that it was to take
+    /// the place of: who is shut out may have that one.
+    async fn told(&self, visitor: &Visitor, id: CredentialId, secret: String, old: Option<CredentialId>) -> Done {
         if visitor.is_shut_out(&self.directory) {
-            self.propose(visitor, Uuid::new_v4(), Body::SetCredentialState { id, to: Decided::Revoked }).await?;
+            for id in [Some(id), old].into_iter().flatten() {
+                self.propose(visitor, Uuid::new_v4(), Body::SetCredentialState { id, to: Decided::Revoked }).await?;
+            }
             return Err(NotDone::ShutOut);
         }
         Ok(Reply::Made { id, secret })
@@ -373,9 +376,77 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use quorumgate_model::credential::CredentialState;
+    use quorumgate_model::{
+        command::{AddBans, NewBan},
+        credential::CredentialState,
+    };
+    use quorumgate_proxy::identity::{AuthMethod, Caller, RevocationSubject, Scopes, TokenMarks};
 
     use super::*;
+    use crate::admin::tests::fixture::Fixture;
+
+    /// A cluster of one node with the consumer `acme`, and somebody who is signed in as that.
+    async fn desk() -> (Fixture, Arc<Portal>, Visitor) {
+        let fixture = Fixture::with_consumer().await;
+        let (consensus, directory) = (fixture.consensus.clone(), fixture.directory.clone());
+        let token = TokenMarks { subject: Some("ann".into()), ..TokenMarks::default() };
+        let consumer: Name = "acme".parse().unwrap();
+        let caller = Caller {
+            consumer: Some(Arc::new(serde_json::from_value(serde_json::json!({ "name": "acme" })).unwrap())),
+            credential: None,
+            method: AuthMethod::OidcLogin,
+            auth: "login".parse().unwrap(),
+            scopes: Scopes::default(),
+            groups: Arc::default(),
+            claims: None,
+            subject: RevocationSubject {
+                consumer: Some(consumer.clone()),
+                token: Some(Arc::new(token)),
+                ..RevocationSubject::default()
+            },
+            expires: None,
+        };
+        let (route, client_ip) = ("portal".to_owned(), [127, 0, 0, 1].into());
+        let visitor = Visitor { consumer, route, client_ip, caller: Arc::new(caller) };
+        (fixture, Arc::new(Portal { consensus, directory, pace: Mutex::default() }), visitor)
+    }
+
+    async fn ban(portal: &Portal, visitor: &Visitor) {
+        let ban = NewBan { subject: "consumer:acme".parse().unwrap(), ttl: Duration::from_secs(3_600) };
+        let bans = Body::AddBans(AddBans { bans: [ban].into(), reason: "test".into() });
+        portal.propose(visitor, Uuid::new_v4(), bans).await.unwrap();
+        assert!(visitor.is_shut_out(&portal.directory));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_done_for_who_was_shut_out_while_the_question_waited() {
+        let (_fixture, portal, visitor) = desk().await;
+        let given = PortalKeys::default();
+        let create = Wanted::Create { scopes: Vec::new(), label: "mine".into(), given: given.clone() };
+        let Ok(Reply::Made { id, .. }) = portal.reply(&visitor, &create).await else { panic!("no key is made") };
+        ban(&portal, &visitor).await;
+        let rotate = Wanted::Rotate { id, given };
+        for question in [create, rotate, Wanted::Revoke { id }, Wanted::Keys { given: None }] {
+            assert_eq!(portal.reply(&visitor, &question).await, Err(NotDone::ShutOut), "{question:?}");
+        }
+        let keys = portal.keys(&visitor.consumer, None);
+        assert_eq!(keys.iter().map(|it| (it.id, it.standing)).collect::<Vec<_>>(), [(id, Standing::Active)]);
+    }
+
+    #[tokio::test]
+    async fn the_keys_of_who_is_shut_out_while_they_are_made_end() {
+        let (_fixture, portal, visitor) = desk().await;
+        let given = PortalKeys::default();
+        let Ok(Reply::Made { id, .. }) = portal.create(&visitor, &[], "old", &given).await else {
+            panic!("no key is made")
+        };
+        ban(&portal, &visitor).await;
+        // Behind the look that comes first.
+        assert_eq!(portal.rotate(&visitor, id, &given).await, Err(NotDone::ShutOut));
+        assert_eq!(portal.create(&visitor, &[], "new", &given).await, Err(NotDone::ShutOut));
+        let keys = portal.keys(&visitor.consumer, None);
+        assert_eq!(keys.iter().map(|it| it.standing).collect::<Vec<_>>(), [Standing::Revoked; 3], "{keys:?}");
+    }
 
     #[test]
     fn the_audit_trail_names_the_person() {

@@ -14,15 +14,17 @@ use crate::{
 
 /// The file, and the settings that the process was started with (flags and environment above the file).
 pub struct Reload {
-    pub dir: PathBuf,
-    /// As the file was when it was read last.
-    pub last: Option<Settings>,
+    dir: PathBuf,
+    /// As the file was when the process started: what waits for a restart differs from that.
+    first: Option<Settings>,
+    /// As it was when it was read last.
+    last: Option<Settings>,
 }
 
 impl Reload {
     pub fn new(dir: PathBuf) -> Self {
         let last = Settings::read(&dir).ok();
-        Self { dir, last }
+        Self { dir, first: last.clone(), last }
     }
 
     /// A file that cannot be read changes nothing.
@@ -48,12 +50,16 @@ impl Reload {
                 Err(error) => warn!(error = format!("{error:#}"), "proxy.geo is not taken: what was known stays"),
             }
         }
-        let waiting = needs_restart(before, &settings);
+        let waiting = self.waiting(&settings);
         match waiting.is_empty() {
             true => info!("settings read again, the access log opened anew"),
             false => warn!(?waiting, "settings read again; these wait for a restart"),
         }
         self.last = Some(settings);
+    }
+
+    fn waiting(&self, now: &Settings) -> Vec<&'static str> {
+        self.first.as_ref().map(|first| needs_restart(first, now)).unwrap_or_default()
     }
 }
 
@@ -103,5 +109,10 @@ mod tests {
         after.proxy.workers = 3;
         after.node.region = "us".into();
         assert_eq!(needs_restart(&before, &after), ["node", "proxy"]);
+        // However often it is read, until it is as at the start again.
+        let mut reload = Reload { dir: PathBuf::new(), first: Some(before.clone()), last: Some(after.clone()) };
+        assert_eq!(reload.waiting(&after), ["node", "proxy"]);
+        reload.last = Some(after);
+        assert_eq!(reload.waiting(&before), [""; 0]);
     }
 }

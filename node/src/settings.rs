@@ -81,6 +81,9 @@ pub struct Proxy {
     pub access_log_file: Option<PathBuf>,
     #[serde(default)]
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// By which field those say who asks: x-forwarded-for (or Forwarded, where there is none) or forwarded (and nothing else).
+    #[serde(default)]
+    pub trusted_field: TrustedField,
     /// Who is asked for the names of upstreams, as "address:port"; empty: whoever the system asks.
     #[serde(default)]
     pub name_servers: Vec<SocketAddr>,
@@ -147,6 +150,14 @@ impl Proxy {
             names: self.redact_values.iter().map(|it| it.to_ascii_lowercase()).collect(),
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrustedField {
+    #[default]
+    XForwardedFor,
+    Forwarded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

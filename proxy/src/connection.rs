@@ -2,12 +2,11 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{HashMap, hash_map::Entry},
     future::Future,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -186,6 +185,11 @@ impl Conn {
             waker: RefCell::new(None),
             worker,
         }
+    }
+
+    /// By which its worker knows it, for as long as it is there.
+    pub(crate) fn key(self: &Rc<Self>) -> usize {
+        Rc::as_ptr(self) as usize
     }
 
     fn enter(&self, phase: Phase) {
@@ -370,6 +374,11 @@ impl Conn {
         }
     }
 
+    /// The client takes what it is sent later than it could be sent.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.blocked_since_ms.get().is_some()
+    }
+
     pub(crate) fn stream_begins(&self) -> Rc<Pace> {
         let pace = Rc::<Pace>::default();
         self.paces.borrow_mut().push(pace.clone());
@@ -430,6 +439,13 @@ impl Conn {
         if self.in_flight.get() == 0 {
             self.enter(Phase::Idle);
         }
+    }
+
+    /// All that came in over HTTP/1 are whole requests, and one of them is not answered to its end.
+    pub(crate) fn owes_an_answer(&self) -> bool {
+        let heads = self.heads.borrow();
+        let begins = heads.heads() > self.exchanges.get();
+        !self.http2.get() && heads.is_between_requests() && (begins || !self.flushed.get())
     }
 
     /// HTTP/1 clients are told to go with the next answer.
@@ -727,7 +743,10 @@ impl Registered {
     pub(crate) fn new(conn: Rc<Conn>) -> Self {
         conn.worker.metrics.connections.add(1);
         conn.worker.metrics.connections_open.add(1);
-        conn.worker.conns.borrow_mut().insert(Rc::as_ptr(&conn) as usize, conn.clone());
+        conn.worker.conns.borrow_mut().insert(conn.key(), conn.clone());
+        if conn.listener.close.is_cancelled() {
+            conn.worker.has_to_go(&conn);
+        }
         Self(conn)
     }
 }
@@ -736,42 +755,8 @@ impl Drop for Registered {
     fn drop(&mut self) {
         // It holds the connection that holds it.
         drop(self.0.tunnel.take());
-        self.0.worker.conns.borrow_mut().remove(&(Rc::as_ptr(&self.0) as usize));
+        self.0.worker.conns.borrow_mut().remove(&self.0.key());
         self.0.worker.metrics.connections_open.sub(1);
-    }
-}
-
-/// How many connections each address has, over all workers.
-#[derive(Debug, Default)]
-pub(crate) struct PerIp(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-pub(crate) struct Place {
-    ip: IpAddr,
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-impl PerIp {
-    /// None: this address has as many as it may.
-    pub(crate) fn enter(&self, ip: IpAddr, max: usize) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        if *count >= max {
-            return None;
-        }
-        *count += 1;
-        Some(Place { ip, counts: self.0.clone() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = counts.entry(self.ip) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
     }
 }
 

@@ -8,13 +8,21 @@ use std::{
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use maxminddb::{PathElement, Reader};
+use maxminddb::{LookupResult, PathElement, Reader, WithinOptions};
 use quorumgate_model::resource::{Country, Place};
 
 /// The largest file that is taken: it is held in memory.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-/// Of `country`: where the network is, else where it is registered.
-const COUNTRIES: [&str; 2] = ["country", "registered_country"];
+/// Where the network is, else where it is registered.
+const COUNTRY: [&[PathElement<'static>]; 2] = [
+    &[PathElement::Key("country"), PathElement::Key("iso_code")],
+    &[PathElement::Key("registered_country"), PathElement::Key("iso_code")],
+];
+const ASN: &[PathElement<'static>] = &[PathElement::Key("autonomous_system_number")];
+/// The first networks of a file, by which it is told at load that its records are of another form.
+const LOOKED_AT_MAX: usize = 10_000;
+/// Of what was found there.
+const SHOWN_MAX: usize = 64;
 
 /// None: nothing is known of any address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,12 +50,17 @@ impl std::fmt::Debug for Geo {
 impl Geo {
     /// From now on these files are asked; one that cannot be read changes nothing. Reads them whole.
     pub fn load(&self, files: &Files) -> anyhow::Result<()> {
-        let read = |field: &str, file: &Option<PathBuf>| {
-            let read = |file: &PathBuf| read(file).with_context(|| format!("proxy.geo.{field}: {}", file.display()));
-            file.as_ref().map(read).transpose()
-        };
-        let tables = Tables { country: read("country", &files.country)?, asn: read("asn", &files.asn)? };
-        self.0.store(Arc::new(tables));
+        let of_country = |it: &Record<'_>| country(it).is_some();
+        let of_asn = |it: &Record<'_>| asn(it).is_some();
+        let country = files.country.as_ref().map(|file| {
+            let table = read(file, &COUNTRY, "country.iso_code", "a country's two letters", of_country);
+            table.with_context(|| format!("proxy.geo.country: {}", file.display()))
+        });
+        let asn = files.asn.as_ref().map(|file| {
+            let table = read(file, &[ASN], "autonomous_system_number", "an integer of 32 bits", of_asn);
+            table.with_context(|| format!("proxy.geo.asn: {}", file.display()))
+        });
+        self.0.store(Arc::new(Tables { country: country.transpose()?, asn: asn.transpose()? }));
         Ok(())
     }
 
@@ -60,27 +73,73 @@ impl Geo {
     pub fn place(&self, address: IpAddr) -> Place {
         let tables = self.0.load();
         let address = address.to_canonical();
-        let country = tables.country.as_ref().and_then(|it| {
-            let found = it.lookup(address).ok()?;
-            // A record of another form says nothing.
-            let code =
-                |of: &str| found.decode_path::<&str>(&[PathElement::Key(of), PathElement::Key("iso_code")]).ok()?;
-            COUNTRIES.into_iter().find_map(code)?.parse::<Country>().ok()
-        });
-        let asn = tables.asn.as_ref().and_then(|it| {
-            let found = it.lookup(address).ok()?;
-            // Of integers the format has several sizes, and some writers take the smallest that will do.
-            let number = found.decode_path::<serde_json::Number>(&[PathElement::Key("autonomous_system_number")]);
-            u32::try_from(number.ok()??.as_u64()?).ok()
-        });
+        let country = tables.country.as_ref().and_then(|it| country(&it.lookup(address).ok()?));
+        let asn = tables.asn.as_ref().and_then(|it| asn(&it.lookup(address).ok()?));
         Place { country, asn }
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<Reader<Vec<u8>>> {
+type Record<'r> = LookupResult<'r, Vec<u8>>;
+
+/// A record of another form says nothing.
+fn country(record: &Record<'_>) -> Option<Country> {
+    let code = |path: &[PathElement<'static>]| record.decode_path::<&str>(path).ok()?;
+    COUNTRY.into_iter().find_map(code)?.parse().ok()
+}
+
+/// Of integers the format has several sizes, and some writers take the smallest that will do.
+fn asn(record: &Record<'_>) -> Option<u32> {
+    u32::try_from(record.decode_path::<serde_json::Number>(ASN).ok()??.as_u64()?).ok()
+}
+
+fn read(
+    file: &Path,
+    paths: &[&[PathElement<'static>]],
+    field: &str,
+    allowed: &str,
+    is_understood: impl Fn(&Record<'_>) -> bool,
+) -> anyhow::Result<Reader<Vec<u8>>> {
     let bytes = std::fs::metadata(file)?.len();
     anyhow::ensure!(bytes <= FILE_BYTES_MAX, "found {bytes} bytes; allowed: at most {FILE_BYTES_MAX}");
-    Reader::open_readfile(file).context("found something else; allowed: a database in MaxMind's format (.mmdb)")
+    let table =
+        Reader::open_readfile(file).context("found something else; allowed: a database in MaxMind's format (.mmdb)")?;
+    check(file, &table, paths, field, allowed, is_understood)?;
+    Ok(table)
+}
+
+/// Refuses a file of whose first networks nothing is understood, by which rules would let everybody in, and warns of one that
+/// has some such. What has no record there at all says nothing wrong.
+fn check(
+    file: &Path,
+    table: &Reader<Vec<u8>>,
+    paths: &[&[PathElement<'static>]],
+    field: &str,
+    allowed: &str,
+    is_understood: impl Fn(&Record<'_>) -> bool,
+) -> anyhow::Result<()> {
+    let (mut understood, mut unlike, mut first) = (0, 0, None);
+    for record in table.networks(WithinOptions::default())?.take(LOOKED_AT_MAX) {
+        let record = record?;
+        if is_understood(&record) {
+            understood += 1;
+        } else if let Some(said) = paths.iter().find_map(|path| said(&record, path)) {
+            unlike += 1;
+            first.get_or_insert((record.network()?, said));
+        }
+    }
+    let Some((network, found)) = first else { return Ok(()) };
+    anyhow::ensure!(understood > 0, "{field} of {network}: found {found}; allowed: {allowed}");
+    let file = file.display();
+    tracing::warn!(%file, field, %network, found, allowed, networks = unlike, "of some networks nothing is known");
+    Ok(())
+}
+
+/// What is there instead; None: nothing.
+fn said(record: &Record<'_>, path: &[PathElement<'static>]) -> Option<String> {
+    match record.decode_path::<serde_json::Value>(path) {
+        Ok(value) => Some(value?.to_string().chars().take(SHOWN_MAX).collect()),
+        Err(_) => Some("something of another type".into()),
+    }
 }
 
 #[cfg(test)]
@@ -110,9 +169,43 @@ mod tests {
             let record = map(&[("autonomous_system_number", number)]);
             std::fs::write(&asn, database(&record, &map(&[]))).unwrap();
             let geo = Geo::default();
-            geo.load(&Files { country: None, asn: Some(asn.clone()) }).unwrap();
+            let loaded = geo.load(&Files { country: None, asn: Some(asn.clone()) });
             assert_eq!(geo.place("10.0.0.1".parse().unwrap()).asn, expected);
+            assert_eq!(loaded.is_ok(), expected.is_some(), "{loaded:?}");
         }
+    }
+
+    #[test]
+    fn a_file_of_which_nothing_is_understood_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.mmdb");
+        let check = |low: &[u8], high: &[u8], refused: &str, mention: &str| {
+            std::fs::write(&file, database(low, high)).unwrap();
+            for (field, files) in [
+                ("country", Files { country: Some(file.clone()), asn: None }),
+                ("asn", Files { country: None, asn: Some(file.clone()) }),
+            ] {
+                let said = Geo::default().load(&files).err().map(|it| format!("{it:#}"));
+                match said {
+                    None => assert_ne!(field, refused),
+                    Some(said) => {
+                        let named = format!("proxy.geo.{field}: {}: {mention}", file.display());
+                        assert!(field == refused && said.starts_with(&named), "{said}");
+                    }
+                }
+            }
+        };
+        let empty = map(&[]);
+        check(&empty, &empty, "", "");
+        let number = |it| map(&[("autonomous_system_number", it)]);
+        let text_of = number(text("AS64500"));
+        check(&text_of, &empty, "asn", "autonomous_system_number of 0.0.0.0/1: found \"AS64500\"; allowed: an integer");
+        check(&text_of, &number(u32(1)), "", "");
+        let flat = map(&[("country", text("DE"))]);
+        check(&flat, &empty, "country", "country.iso_code of 0.0.0.0/1: found something of another type");
+        let nested = |code: &str| map(&[("country", map(&[("iso_code", text(code))]))]);
+        check(&nested("Germany"), &empty, "country", "country.iso_code of 0.0.0.0/1: found \"Germany\"");
+        check(&nested("Germany"), &nested("DE"), "", "");
     }
 
     #[test]

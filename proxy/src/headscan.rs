@@ -115,6 +115,11 @@ impl HeadScan {
         self.heads
     }
 
+    /// What came in last is the end of a request.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        !self.gave_up && self.place == Place::RequestLine && self.line_bytes == 0
+    }
+
     pub(crate) fn request_line_bytes(&self) -> usize {
         self.request_line_bytes
     }

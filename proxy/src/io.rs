@@ -13,7 +13,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    time::Sleep,
+    time::{Instant, Sleep, sleep},
 };
 
 use crate::{connection::Conn, unread::Instead, worker::SCRATCH_BYTES};
@@ -25,7 +25,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// peer, which then loses the answer that it has not read yet (RFC 9112 9.6).
 const LINGER_BYTES_MAX: usize = 32 << 20;
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
-/// The same behind a flood, which may go on.
+/// How long an HTTP/1 client that has ended its side behind a whole request is waited for, since it was sent something last. It may
+/// want the answer all the same (TCP can say so), but one that has left looks no different until it is sent something.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
+/// What is read and waited for behind a flood, which may go on.
 const PARTING_BYTES_MAX: usize = 1 << 20;
 const PARTING_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,9 @@ pub(crate) struct ClientIo<T> {
 struct Tap<T> {
     stream: T,
     conn: Rc<Conn>,
+    /// Since the client has ended its side before it was answered: until when the library does not hear of it, which would
+    /// take the client for gone.
+    half_closed: Option<Pin<Box<Sleep>>>,
 }
 
 /// What is still said to a client that is turned away, and the end behind it.
@@ -77,7 +83,7 @@ pub(crate) enum Protocol {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientIo<T> {
     pub(crate) fn new(stream: T, conn: Rc<Conn>) -> Self {
-        let inner = TokioIo::new(Tap { stream, conn: conn.clone() });
+        let inner = TokioIo::new(Tap { stream, conn: conn.clone(), half_closed: None });
         let (sniffed, put_back) = (Vec::new(), Vec::new());
         Self { inner, conn, sniffed, put_back, instead: None, interim: None, lingering: None, parting: None }
     }
@@ -287,6 +293,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
         let poll = Pin::new(&mut self.inner).poll_flush(cx);
         if poll.is_ready() {
             self.conn.flushed();
+            if self.conn.owes_nothing() && self.inner.inner_mut().half_closed.take().is_some() {
+                // The library may hear of the end now.
+                cx.waker().wake_by_ref();
+            }
         }
         self.wrote(poll)
     }
@@ -333,11 +343,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<T> {
     }
 }
 
+impl<T> Tap<T> {
+    /// The client is, as far as anybody knows who could send it something.
+    fn is_still_there(&mut self) {
+        if let Some(patience) = &mut self.half_closed {
+            patience.as_mut().reset(Instant::now() + HALF_CLOSED_MAX);
+        }
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Tap<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, conn, half_closed } = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.conn.came_in(&buf.filled()[before..]);
+        ready!(Pin::new(stream).poll_read(cx, buf))?;
+        if buf.filled().len() == before && buf.remaining() > 0 && conn.owes_an_answer() {
+            let patience = half_closed.get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED_MAX)));
+            // Whether it takes something is for another clock.
+            if conn.is_write_blocked() {
+                patience.as_mut().reset(Instant::now() + HALF_CLOSED_MAX);
+            }
+            ready!(patience.as_mut().poll(cx));
+        }
+        conn.came_in(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -345,6 +373,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Tap<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Tap<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.is_still_there();
         self.conn.went_out([buf], written);
         Poll::Ready(Ok(written))
     }
@@ -355,6 +384,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Tap<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.is_still_there();
         self.conn.went_out(bufs.iter().map(|buf| &**buf), written);
         Poll::Ready(Ok(written))
     }

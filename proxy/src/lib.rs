@@ -33,6 +33,7 @@ mod metrics;
 mod overload;
 mod pace;
 mod passthrough;
+mod per_ip;
 mod plan;
 pub mod portal;
 mod proxy_protocol;
@@ -87,7 +88,7 @@ pub use listener::{hand_over, handed};
 pub use metrics::metrics_of;
 pub use metrics::{DURATION_BOUNDS_US, RouteMetrics, RouteStats, Stats};
 pub use redaction::Redaction;
-pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls};
+pub use settings::{AccessLog, ClientAuth, ClientLimits, Listener, Settings, Tls, TrustedField};
 
 use crate::{
     identity::directory::Directory,
@@ -397,6 +398,7 @@ mod tests {
             workers: 1,
             access_log: AccessLog { default_on: false, path: None },
             trusted_proxies: Vec::new(),
+            trusted_field: Default::default(),
             name_servers: Vec::new(),
             redaction: Default::default(),
             limits: ClientLimits::default(),

@@ -12,6 +12,8 @@ use crate::{identity::Identity, worker::Worker};
 /// What an exchange goes on by.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
+    /// Its connection, as `Conn::key` has it.
+    pub(crate) conn: usize,
     /// None: nobody was asked who they are.
     pub(crate) identity: Option<Rc<Identity>>,
     pub(crate) client_ip: IpAddr,
@@ -31,7 +33,7 @@ pub(crate) enum Ended {
     Banned,
     /// It has held a limit's permit for as long as it may.
     HeldTooLong,
-    /// The node goes, and has waited for it for as long as it may.
+    /// The node goes, or the listener that it came in by, and has waited for it for as long as it may.
     Draining,
 }
 
@@ -115,11 +117,11 @@ impl LiveTable {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends all that is here.
-    pub(crate) fn end_all(&self) {
+    /// Ends these, since what they came in by goes.
+    pub(crate) fn drain(&self, which: impl Fn(&Grant) -> bool) {
         let mut wakers = Vec::new();
         for slot in &mut *self.slots.borrow_mut() {
-            if slot.ended.is_none() && slot.grant.is_some() {
+            if slot.ended.is_none() && slot.grant.as_ref().is_some_and(&which) {
                 slot.ended = Some(Ended::Draining);
                 wakers.extend(slot.waker.take());
             }
@@ -242,8 +244,13 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut cx = Context::from_waker(&waker);
-        let grant =
-            || Grant { client_ip: IpAddr::from([127, 0, 0, 1]), identity: None, fresh_only: false, ends_at: None };
+        let grant = || Grant {
+            conn: 1,
+            client_ip: IpAddr::from([127, 0, 0, 1]),
+            identity: None,
+            fresh_only: false,
+            ends_at: None,
+        };
         let (short, long) = (table.enter(grant()), table.enter(grant()));
         table.hold_until(short, 10);
         assert_eq!(table.ended(short, &mut cx), None);
@@ -264,6 +271,7 @@ mod tests {
         let waker = Waker::from(count.clone());
         let mut cx = Context::from_waker(&waker);
         let grant = |fresh_only, ends_at| Grant {
+            conn: 1,
             client_ip: IpAddr::from([127, 0, 0, 1]),
             identity: None,
             fresh_only,

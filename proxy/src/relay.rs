@@ -60,7 +60,8 @@ pub(crate) async fn to_upstream(conn: &Rc<Conn>, stream: TcpStream, upstream: &N
     let (metrics, directory) = (&conn.worker.metrics, &conn.worker.shared.directory);
     let client_ip = conn.peer.ip().to_canonical();
     // Before the question: a ban that comes behind it ends this one.
-    let live = Live::enter(&conn.worker, Grant { identity: None, client_ip, fresh_only: false, ends_at: None });
+    let grant = Grant { conn: conn.key(), identity: None, client_ip, fresh_only: false, ends_at: None };
+    let live = Live::enter(&conn.worker, grant);
     if directory.bans.of_address(client_ip, || directory.now_us()).is_some() {
         return metrics.reject("banned");
     }

@@ -15,10 +15,21 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// Peers whose X-Forwarded-For, Forwarded and X-Request-Id are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub trusted_field: TrustedField,
     /// Who is asked for the names of upstreams; empty: whoever the system asks.
     pub name_servers: Vec<SocketAddr>,
     pub redaction: Redaction,
     pub limits: ClientLimits,
+}
+
+/// By which field trusted peers say who asks; what a client has written into another may have come through them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrustedField {
+    /// Or Forwarded, where there is none.
+    #[default]
+    XForwardedFor,
+    /// RFC 7239, and nothing else.
+    Forwarded,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +74,8 @@ pub struct ClientLimits {
     pub write_stall: Duration,
     pub keep_alive_idle_h1: Duration,
     pub keep_alive_idle_h2: Duration,
+    /// What is under way may take so long to end, once its listener is gone or asks for more of its clients.
+    pub grace: Duration,
     pub header_fields_max: usize,
     pub header_bytes_max: usize,
     pub uri_bytes_max: usize,
@@ -84,6 +97,7 @@ impl Default for ClientLimits {
             write_stall: Duration::from_secs(30),
             keep_alive_idle_h1: Duration::from_secs(75),
             keep_alive_idle_h2: Duration::from_secs(300),
+            grace: Duration::from_secs(30),
             header_fields_max: 128,
             header_bytes_max: 64 << 10,
             uri_bytes_max: 16 << 10,

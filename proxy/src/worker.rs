@@ -3,8 +3,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
-    rc::Rc,
+    collections::{HashMap, HashSet},
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -27,7 +27,7 @@ use crate::{
     ai::Models,
     anomaly::{self, Verdicts},
     cache::{Flights, Store},
-    connection::{self, Conn, PerIp},
+    connection::{self, Conn},
     freshness::{self, Freshness},
     identity::{Identity, directory::Directory, ladder::Kept, streams},
     ids::Ids,
@@ -38,6 +38,7 @@ use crate::{
     metrics::{NO_ROUTE, RouteMetrics, WorkerMetrics},
     overload::Overload,
     passthrough,
+    per_ip::PerIp,
     plan::Plans,
     recent::{self, Ask, Recent},
     reception::Open,
@@ -114,6 +115,8 @@ pub(crate) struct Worker {
     /// Where bytes of tunnels are read to; used within one poll only.
     pub(crate) tunnel_scratch: RefCell<Vec<u8>>,
     pub(crate) live: LiveTable,
+    /// The connections that were asked to go since their listener is gone or asks for more, and when.
+    leaving: RefCell<Vec<(u64, Weak<Conn>)>>,
     /// What was looked up for authentication.
     pub(crate) kept: Kept,
     pub(crate) plans: Plans,
@@ -205,7 +208,40 @@ impl Worker {
 
     fn ask_to_go(&self, open: &Arc<Open>, which: impl Fn(&Conn) -> bool) {
         let conns = self.conns.borrow();
-        conns.values().filter(|conn| Arc::ptr_eq(&conn.listener, open) && which(conn)).for_each(|conn| conn.drain());
+        for conn in conns.values().filter(|conn| Arc::ptr_eq(&conn.listener, open) && which(conn)) {
+            if !conn.is_draining() {
+                self.has_to_go(conn);
+            }
+            conn.drain();
+        }
+    }
+
+    /// Once the grace is over.
+    pub(crate) fn has_to_go(&self, conn: &Rc<Conn>) {
+        self.leaving.borrow_mut().push((self.now_ms(), Rc::downgrade(conn)));
+    }
+
+    /// Ends what lasts on connections that should have gone, as at the end of the node.
+    fn see_off(&self) {
+        let mut leaving = self.leaving.borrow_mut();
+        if leaving.is_empty() || self.is_draining() {
+            return;
+        }
+        let grace = self.shared.settings.limits.grace;
+        let stays = |since_ms: u64, longest: Duration| self.now_ms() < since_ms + longest.as_millis() as u64;
+        let told = leaving.iter().filter(|(since_ms, _)| !stays(*since_ms, grace));
+        let told: HashSet<usize> = told.map(|(_, conn)| conn.as_ptr() as usize).collect();
+        if !told.is_empty() {
+            self.live.drain(|grant| told.contains(&grant.conn));
+        }
+        leaving.retain(|(since_ms, conn)| {
+            let Some(conn) = conn.upgrade() else { return false };
+            let stays = stays(*since_ms, grace + FAREWELL);
+            if !stays {
+                conn.close("drain_grace_over");
+            }
+            stays
+        });
     }
 }
 
@@ -261,6 +297,7 @@ async fn run_local(seed: Seed) {
         scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
         tunnel_scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
         live: LiveTable::default(),
+        leaving: RefCell::default(),
         kept: Kept::default(),
         plans: Plans::new(metrics.clone()),
         inspectors: Inspectors::new(metrics.clone(), shared.clone()),
@@ -301,7 +338,7 @@ async fn farewell(worker: &Worker) {
     if worker.live.is_empty() {
         return;
     }
-    worker.live.end_all();
+    worker.live.drain(|_| true);
     let told = async {
         while !worker.live.is_empty() {
             tokio::time::sleep(FAREWELL_POLL).await;
@@ -355,6 +392,7 @@ async fn keep_time(worker: &Worker, mut asked: mpsc::Receiver<Ask>) {
         worker.versions.prune(&worker.shared.ruleset.load());
         worker.models.prune(&worker.shared.ruleset.load());
         sweep(worker);
+        worker.see_off();
         if worker.now_ms() >= trimmed_ms + TRIM_EVERY_MS {
             trimmed_ms = worker.now_ms();
             drop(std::hint::black_box(Vec::<u8>::with_capacity(TRIM_BYTES)));

@@ -125,6 +125,13 @@ impl OwnChain {
         Ok(write_head(&self.dir, head)?)
     }
 
+    /// The first entry of the file that is written to.
+    pub fn first_of_file(&self) -> Result<Option<Vec<u8>>> {
+        let Some((_, path)) = files(&self.dir)?.pop().filter(|_| self.file.is_some()) else { return Ok(None) };
+        let bytes = fs::read(path)?;
+        Ok(frames(&bytes).0.into_iter().flatten().next().map(|frame| frame.payload.to_vec()))
+    }
+
     /// What comes next goes to another file.
     pub fn close_file(&mut self) {
         self.file = None;

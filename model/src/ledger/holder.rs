@@ -219,6 +219,11 @@ impl Holder {
         Some(lease)
     }
 
+    /// The handle of a key that is known already.
+    pub fn known(&self, key: &Key) -> Option<&Arc<Lease>> {
+        self.accounts.of(key).map(|account| &account.lease)
+    }
+
     /// A take of this key was refused, or its slots run low: `poll` soon.
     pub fn signal(&mut self, key: &Key) {
         let account = self.accounts.of(key);
@@ -247,11 +252,14 @@ impl Holder {
         }
         let log_us = self.ledger.now_us + now_us.saturating_sub(self.applied_us);
         let home = [pool.recycling.first_us(), pool.quarantine.first_us()].into_iter().flatten().min();
+        let mut others = pool.holders.iter().filter(|(session, _)| !self.is_mine(*session));
+        let somebody = others.any(|(_, held)| held.slots > 0) || mutants::is(Mutant::NobodyRecalledFrom);
+        let may_be_recalled = !on_demand && (home.is_none() || somebody);
         Some(match home {
             _ if pool.free > 0 => Ask::Wait,
             Some(at) if at <= log_us => Ask::Wait,
             // Others may have to give some up.
-            _ if !on_demand => Ask::DenyUntil(now_us + RECALLED_US),
+            _ if may_be_recalled => Ask::DenyUntil(now_us + RECALLED_US),
             Some(at) => Ask::DenyUntil(now_us + (at - log_us)),
             None => Ask::DenyUntil(now_us + time::rested(limit.window_us())),
         })

@@ -9,7 +9,7 @@ mod debt;
 mod parts;
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, OnceLock, Weak,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
@@ -94,7 +94,7 @@ struct Beside {
     waiters: AtomicU32,
     /// Fewer free slots than this: more are wanted soon.
     low: AtomicU64,
-    /// What was free in the cluster's pool when the holder last looked.
+    /// What was free in the cluster's pool when the holder last looked, and one more; 0: it has not.
     pool_free: AtomicU64,
     /// Nothing comes before this instant, as of this version of the ledger and one more: a flood of refusals asks nobody.
     denied_until_us: AtomicU64,
@@ -102,6 +102,8 @@ struct Beside {
     owed: Debt,
     /// Exchanges whose answers have yet to say what they cost.
     unsettled: AtomicU32,
+    /// Those that gave way to this one with something in use, as long as the holder keeps them.
+    before: OnceLock<Box<[Weak<Lease>]>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,13 +272,28 @@ impl Lease {
         }
     }
 
-    /// What a client is told of: allocates nothing.
+    /// What a client is told of, with what is in use under definitions before an edit: allocates nothing.
     pub fn counts(&self, now_us: u64) -> Counts {
-        let lent = self.counts_lent(now_us);
-        let Some(reserve) = self.reserve() else { return lent };
-        let beside = reserve.counts(&self.terms.rest, now_us);
-        let whole_us = lent.whole_us.max(beside.whole_us);
-        Counts { free: lent.free + beside.free, used: lent.used + beside.used, whole_us }
+        let reserve = self.reserve().map(|it| it.counts(&self.terms.rest, now_us));
+        let before = self.before().map(|old| old.counts_lent(now_us));
+        reserve.into_iter().chain(before).fold(self.counts_lent(now_us), |sum, it| Counts {
+            free: sum.free + it.free,
+            used: sum.used + it.used,
+            whole_us: sum.whole_us.max(it.whole_us),
+        })
+    }
+
+    fn before(&self) -> impl Iterator<Item = Arc<Lease>> {
+        let all = self.beside.get().and_then(|it| it.before.get()).filter(|_| !mutants::is(Mutant::UsedBeforeUntold));
+        all.into_iter().flat_map(|it| it.iter()).filter_map(Weak::upgrade)
+    }
+
+    /// What is in use of these counts as used of this one. For a lease that nobody has yet.
+    pub(super) fn follow(&self, before: &[Arc<Lease>], now_us: u64) {
+        let in_use: Box<[_]> = before.iter().filter(|it| it.is_in_use(now_us)).map(Arc::downgrade).collect();
+        if !in_use.is_empty() {
+            self.beside().before.get_or_init(|| in_use);
+        }
     }
 
     #[cold]
@@ -314,7 +331,8 @@ impl Lease {
             Ok(taken) => Ok(taken),
             Err(short) => {
                 self.note_short(cost);
-                Err(Denied::Short { next_us: short.next_us })
+                let before = self.before().filter_map(|old| Some(old.used(now_us).first()?.reusable_at_us));
+                Err(Denied::Short { next_us: short.next_us.into_iter().chain(before).min() })
             }
         }
     }
@@ -335,15 +353,15 @@ impl Lease {
         self.beside.get().map_or(0, |it| it.low.load(Ordering::Relaxed))
     }
 
-    /// What is free in the cluster's pool, as far as this node has heard.
-    pub fn pool_free(&self) -> u64 {
-        self.beside.get().map_or(0, |it| it.pool_free.load(Ordering::Relaxed))
+    /// What is free in the cluster's pool, as far as this node has heard; None: it has heard nothing.
+    pub fn pool_free(&self) -> Option<u64> {
+        self.beside.get()?.pool_free.load(Ordering::Relaxed).checked_sub(1)
     }
 
     pub(super) fn tell(&self, low: u64, pool_free: u64) {
         let beside = self.beside();
         beside.low.store(low, Ordering::Relaxed);
-        beside.pool_free.store(pool_free, Ordering::Relaxed);
+        beside.pool_free.store(pool_free.saturating_add(1), Ordering::Relaxed);
     }
 
     /// An exchange begins to wait for `cost` slots; it takes them itself when they have come. False: as many wait as may.

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ClusterFacts, NODES_MAX, REMOVED_MAX, RemovedNode, State, apply::Done};
+use super::{ClusterFacts, JoinToken, NODES_MAX, REMOVED_MAX, RemovedNode, State, apply::Done};
 use crate::{
     NodeId,
     command::{
@@ -86,9 +86,11 @@ impl State {
         Ok(Done::changed(format!("cluster {cause} by node {}; {} nodes shut out", it.node.name, old.len())))
     }
 
-    pub(super) fn admit_node(&mut self, it: &AdmitNode) -> Result<Done, Rejected> {
+    /// The token with one use less, if the node may come in. Asked before the command is proposed, too: who shows no
+    /// good token must not have the cluster write.
+    pub fn check_admission(&self, it: &AdmitNode) -> Result<JoinToken, Rejected> {
         let token = self.token_for(it)?;
-        let node = NodeRecord { id: self.index, ..it.node.clone() };
+        let node = &it.node;
         if self.node_named(&node.name).is_some() {
             return Err(Reason::NameTaken.because(format!("a node named {} is in the cluster", node.name)));
         }
@@ -97,12 +99,18 @@ impl State {
                 Reason::LimitReached.because(format!("the cluster has {NODES_MAX} nodes, the most there may be"))
             );
         }
-        check_words(&node)?;
+        check_words(node)?;
         let level = self.cluster.as_ref().map_or(1, |facts| facts.level);
         if node.level < level && !mutants::is(Mutant::OldBuildLetIn) {
             let allowed = format!("{level} or more: the cluster uses what an older build does not know");
             return Err(Invalid::field("node.level").found(node.level).allowed(allowed).into());
         }
+        Ok(token)
+    }
+
+    pub(super) fn admit_node(&mut self, it: &AdmitNode) -> Result<Done, Rejected> {
+        let token = self.check_admission(it)?;
+        let node = NodeRecord { id: self.index, ..it.node.clone() };
         let summary =
             format!("node {} admitted as {} by join token {}", node.name, node.wanted_role.word(), it.token_id);
         let id = node.id;

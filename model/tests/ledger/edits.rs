@@ -3,7 +3,11 @@
 use std::iter;
 
 use quorumgate_model::{
-    ledger::command::{LedgerCommand, Mode, NoQuorum, Rule},
+    ledger::{
+        command::{LedgerCommand, Mode, NoQuorum, Rule},
+        holder::Ask,
+        lease::Denied,
+    },
     resource::Every,
 };
 
@@ -35,6 +39,52 @@ fn a_window_that_is_edited_again_and_again_admits_its_number_once() {
         let again: u64 = (0..40).map(|n| u64::from(cluster.take(n % NODES, 1))).sum();
         assert!(again >= 30, "{again} of 45 after both windows");
     }
+}
+
+/// As operators and clients are told it, before anybody has asked again and after.
+#[test]
+fn what_is_in_use_under_the_definition_before_is_told_as_used() {
+    let reserve = Rule { on_no_quorum: NoQuorum::Reserve, ..rule(sliding(100, 60)) };
+    for edited in [rule(sliding(100, 10)), rule(sliding(100, 90)), reserve] {
+        let mut cluster = Cluster::of(sliding(100, 60));
+        assert_eq!(cluster.exhaust(&[0], 2 * S), 100);
+        let used = |cluster: &Cluster| cluster.holders[0].known(&cluster.key).unwrap().counts(cluster.now).used;
+        let before = used(&cluster);
+        assert!(before >= 90, "{before} of 100 are in use here");
+        cluster.edit_to(edited.clone());
+        assert_eq!(used(&cluster), before, "{edited:?}");
+        assert!(!cluster.take(0, 1));
+        assert_eq!(used(&cluster), before, "{edited:?}");
+        cluster.edit_to(rule(sliding(100, 5)));
+        assert_eq!(used(&cluster), before, "and again after {edited:?}");
+    }
+}
+
+/// A worker refuses at once by that, and says when to come again.
+#[test]
+fn a_refusal_after_an_edit_knows_when_what_was_used_before_comes_back() {
+    let mut cluster = Cluster::of(sliding(100, 60));
+    let began = cluster.now;
+    assert_eq!(cluster.exhaust(&[0], 2 * S), 100);
+    cluster.edit(sliding(100, 10));
+    assert!(!cluster.take(0, 1));
+    let denied = cluster.leases[0].take(1, cluster.now).unwrap_err();
+    let Denied::Short { next_us: Some(next_us) } = denied else { panic!("{denied:?}") };
+    assert!((began + 60 * S..=began + 64 * S).contains(&next_us), "{} s on", (next_us - began) / S);
+}
+
+/// As after a restore: nobody is there from whom it could be had sooner.
+#[test]
+fn slots_in_quarantine_that_no_other_node_has_are_told_when_they_come_back() {
+    let mut cluster = Cluster::of(sliding(100, 60));
+    assert_eq!(cluster.exhaust(&[0], 2 * S), 100);
+    cluster.cut[0] = true;
+    cluster.run(10 * S);
+    let pool = cluster.ledger.pool(&cluster.key).unwrap();
+    assert_eq!((pool.free, pool.quarantine.total() + pool.recycling.total()), (0, 100), "{pool:?}");
+    let asked = cluster.holders[1].ask(&cluster.key, cluster.now);
+    let Some(Ask::DenyUntil(until_us)) = asked else { panic!("{asked:?}") };
+    assert!((40 * S..=70 * S).contains(&(until_us - cluster.now)), "{} s", (until_us - cluster.now) / S);
 }
 
 #[test]

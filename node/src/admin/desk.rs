@@ -12,7 +12,12 @@ use quorumgate_proto::admin::v1::{ChangeCounts, NodeReceipt, ResponseHeader, Wri
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::{config::messages, failure, gate::Call};
+use super::{
+    config::messages,
+    failure,
+    gate::Call,
+    identity::{self, Held},
+};
 use crate::consensus::{Consensus, Draft, ProposeError, Receipt};
 
 /// How long a write waits for the nodes to serve it; then it answers with the older number of those that lag.
@@ -49,6 +54,13 @@ pub struct Desk {
 }
 
 impl Desk {
+    /// The last word of a call that goes on for long, once what its caller has shown stands no more.
+    pub fn ended(&self, held: Option<&Held>) -> Option<Status> {
+        let (state, now_us) = (self.consensus.state(), self.consensus.clock_us());
+        let gone = identity::ended(&state, held?, now_us)?;
+        Some(failure::status(Code::Unauthenticated, gone.reason(), gone.message()))
+    }
+
     /// As of this node's newest state.
     pub fn header(&self) -> ResponseHeader {
         self.header_at(&self.consensus.state())

@@ -1,7 +1,6 @@
 //! Lets a request in: who calls, may they, and until when they wait.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -32,7 +31,11 @@ use super::{
     people::{Door, People},
     ui,
 };
-use crate::{consensus::Consensus, denials::Denials};
+use crate::{
+    consensus::Consensus,
+    denials::Denials,
+    failures::{FAILURES_MAX, FAILURES_WITHIN, Failures},
+};
 
 /// For a call without a `grpc-timeout`.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
@@ -296,37 +299,6 @@ fn min_revision(headers: &HeaderMap) -> Result<Option<u64>, Status> {
     number.map(Some).ok_or_else(|| failure::bad_field(MIN_REVISION, "allowed: a revision or index, a whole number"))
 }
 
-/// Refused calls of one address within `FAILURES_WITHIN`; beyond, they are neither explained nor logged one by one.
-const FAILURES_MAX: u32 = 20;
-const FAILURES_WITHIN: Duration = Duration::from_secs(60);
-const ADDRESSES_MAX: usize = 1024;
-
-/// How often calls of an address were refused lately.
-#[derive(Default)]
-struct Failures {
-    by_address: HashMap<IpAddr, (Instant, u32)>,
-}
-
-impl Failures {
-    /// Counts one more; returns how many there were before within the window.
-    fn count(&mut self, address: IpAddr, now: Instant) -> u32 {
-        let over = |since: Instant| now.saturating_duration_since(since) >= FAILURES_WITHIN;
-        if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&address) {
-            self.by_address.retain(|_, (since, _)| !over(*since));
-            // Still full: this one counts as refused too often, the table does not grow.
-            if self.by_address.len() >= ADDRESSES_MAX {
-                return FAILURES_MAX + 1;
-            }
-        }
-        let entry = self.by_address.entry(address).or_insert((now, 0));
-        if over(entry.0) {
-            *entry = (now, 0);
-        }
-        entry.1 += 1;
-        entry.1 - 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,25 +311,6 @@ mod tests {
         for wrong in ["", "S", "5", "-5S", "+5S", "999999999S", "5s", "5 S", "5é"] {
             assert_eq!(timeout(wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn failures_are_counted_per_address_and_forgotten_after_a_minute() {
-        let mut failures = Failures::default();
-        let now = Instant::now();
-        let [a, b] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-        assert_eq!([failures.count(a, now), failures.count(a, now), failures.count(b, now)], [0, 1, 0]);
-        assert_eq!(failures.count(a, now + FAILURES_WITHIN), 0);
-    }
-
-    #[test]
-    fn the_table_of_failures_does_not_grow_without_end() {
-        let mut failures = Failures::default();
-        let now = Instant::now();
-        for number in 0..2000u32 {
-            failures.count(IpAddr::V4(Ipv4Addr::from_bits(number)), now);
-        }
-        assert_eq!(failures.by_address.len(), ADDRESSES_MAX);
     }
 
     #[test]

@@ -142,12 +142,15 @@ pub fn token_hash(token: &str) -> Digest {
     Digest::of(token.as_bytes())
 }
 
-/// Whether it is still there and has not expired: for calls that go on for long.
-pub fn stands(state: &State, held: &Held, now_us: u64) -> bool {
+/// Why what was shown stands no more, if it does not: for calls that go on for long.
+pub fn ended(state: &State, held: &Held, now_us: u64) -> Option<Unproven> {
     match held {
-        Held::Token(_) if mutants::is(Mutant::WatchOutlivesToken) => true,
-        Held::Token(hash) => find_token(state, *hash).is_some_and(|(_, token)| token.expires_at_us > now_us),
-        Held::Session(session) => session.stands(wall_ms() / 1_000),
+        Held::Token(_) if mutants::is(Mutant::WatchOutlivesToken) => None,
+        Held::Token(hash) => match find_token(state, *hash) {
+            None => Some(Unproven::TokenUnknown),
+            Some((_, token)) => (token.expires_at_us <= now_us).then_some(Unproven::TokenExpired),
+        },
+        Held::Session(session) => (!session.stands(wall_ms() / 1_000)).then_some(Unproven::TokenUnknown),
     }
 }
 
@@ -264,8 +267,9 @@ mod tests {
     fn what_goes_on_for_long_ends_with_its_token() {
         let state = state(&[("a", "qga_aaa", 101)]);
         let held = |token| Held::Token(token_hash(token));
-        assert!(stands(&state, &held("qga_aaa"), 100));
-        assert!(!stands(&state, &held("qga_aaa"), 101) && !stands(&state, &held("qga_removed"), 100));
+        assert_eq!(ended(&state, &held("qga_aaa"), 100), None);
+        assert_eq!(ended(&state, &held("qga_aaa"), 101), Some(Unproven::TokenExpired));
+        assert_eq!(ended(&state, &held("qga_removed"), 100), Some(Unproven::TokenUnknown));
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod overview;
 mod people;
 mod standard;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod ui;
 mod upstreams;

@@ -16,7 +16,7 @@ use std::{
 use futures_util::Stream;
 use quorumgate_model::command::Body;
 use quorumgate_proto::admin::v1::{self as admin, observe_server::Observe};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
@@ -36,6 +36,10 @@ use crate::{
 
 /// Streams of this service at once.
 const STREAMS_MAX: usize = 128;
+/// How often it is looked whether the caller's token still stands.
+const TOKEN_EVERY: Duration = Duration::from_secs(5);
+/// For how long one who takes nothing holds up the end of his stream.
+const LAST_WORD_MAX: Duration = Duration::from_secs(1);
 
 pub struct Service {
     desk: Desk,
@@ -77,6 +81,11 @@ impl Service {
             }
         }
     }
+}
+
+async fn last_word<T>(answers: &mpsc::Sender<Result<T, Status>>, status: Status) {
+    // Whoever has hung up, or takes nothing, does not miss it.
+    let _ = answers.send_timeout(Err(status), LAST_WORD_MAX).await;
 }
 
 #[tonic::async_trait]

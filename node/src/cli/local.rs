@@ -129,6 +129,7 @@ pub(super) fn settings_of(node: &NewNode) -> Outcome<Settings> {
             access_log: false,
             access_log_file: None,
             trusted_proxies: Vec::new(),
+            trusted_field: Default::default(),
             name_servers: Vec::new(),
             geo: settings::Geo::default(),
             grace: Span::secs(30),

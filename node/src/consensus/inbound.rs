@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,8 @@ use futures_util::{StreamExt, stream::BoxStream};
 use openraft::async_runtime::watch::WatchReceiver;
 use prost::Message;
 use quorumgate_model::{
-    command::{Actor, AdmitNode, Body, NodeRecord, Role, Standing},
+    NodeId,
+    command::{Actor, AdmitNode, Body, NodeRecord, Reason as ModelReason, Rejected, Role, Standing},
     convert,
     digest::Digest,
     mutants::{self, Mutant},
@@ -31,6 +32,7 @@ use super::{
     survey::AUDIT_PAGE,
 };
 use crate::{
+    failures::{FAILURES_MAX, FAILURES_WITHIN, Failures},
     peer::{Inbound, Rights, frame},
     pki::{self, PeerIdentity},
 };
@@ -298,47 +300,59 @@ impl Consensus {
         }
     }
 
-    /// Any node may let a joiner in: the token is checked and consumed by apply, the certificate is signed from the
-    /// CA key in this node's own state.
+    /// Any node may let a joiner in: the token is checked here and by apply, which consumes it; the certificate is signed
+    /// from the CA key in this node's own state.
     async fn answer_join(&self, request: pb::JoinRequest, from: SocketAddr) -> Answered {
         let csr = request.csr.clone();
-        let state = self.linearize(ADMIT_MAX).await.map_err(|error| (reason(&error), error.to_string()))?;
-        let node = joiner(&state, &request)?;
-        // A repeat: the request is signed by the key that was let in, and uses up no second token.
-        let same = |it: &NodeRecord| (it.incarnation, it.spki_sha256) == (node.incarnation, node.spki_sha256);
-        if let Some(admitted) = state.nodes.values().find(|it| same(it)) {
-            return self.welcome(admitted.id, &csr).map_err(|error| (Reason::Refused, format!("{error:#}")));
-        }
-        let actor = Actor {
+        let actor = Arc::new(Actor {
             name: format!("join token {}", request.token_id),
             source: from.to_string(),
             rpc: "Join".into(),
             ..Default::default()
+        });
+        // Who shows a good token is not held up by the failures of others at the address.
+        let are_too_many = self.locked_refused_joins().are_too_many(from.ip(), Instant::now());
+        if are_too_many && let Err(rejected) = judge(&self.member.state(), &request) {
+            return Ok(self.refuse_join(&actor, from, rejected));
+        }
+        let state = self.linearize(ADMIT_MAX).await.map_err(|error| (reason(&error), error.to_string()))?;
+        let admit = match judge(&state, &request) {
+            Ok(Judged::IsIn(id)) => {
+                return self.welcome(id, &csr).map_err(|error| (Reason::Refused, format!("{error:#}")));
+            }
+            Ok(Judged::MayComeIn(admit)) => *admit,
+            Err(rejected) => return Ok(self.refuse_join(&actor, from, rejected)),
         };
-        let draft = Draft {
-            request_id: None,
-            asked: None,
-            actor: Arc::new(actor),
-            body: Body::AdmitNode(AdmitNode {
-                token_id: request.token_id,
-                token_secret_hash: Digest::of(&request.token_secret),
-                node,
-            }),
-        };
+        let draft = Draft { request_id: None, asked: None, actor: actor.clone(), body: Body::AdmitNode(admit) };
         let applied = self.propose(draft, ADMIT_MAX).await.map_err(|error| (reason(&error), error.to_string()))?;
         let outcome = match applied.outcome {
             Ok(outcome) => outcome,
-            Err(rejected) => {
-                return Ok(Answer::Failure(pb::Failure {
-                    reason: Reason::Refused.into(),
-                    message: rejected.message,
-                    leader: 0,
-                    rejection: rejected.reason.word().into(),
-                }));
-            }
+            Err(rejected) => return Ok(self.refuse_join(&actor, from, rejected)),
         };
         let node_id = outcome.node_id.ok_or((Reason::Refused, "it was admitted without an id".into()))?;
         self.welcome(node_id, &csr).map_err(|error| (Reason::Refused, format!("{error:#}")))
+    }
+
+    /// Counts, logs and notes a refusal, as the admin API does.
+    fn refuse_join(&self, actor: &Actor, from: SocketAddr, rejected: Rejected) -> Answer {
+        let count = self.locked_refused_joins().count(from.ip(), Instant::now());
+        let (word, why) = (rejected.reason.word(), &rejected.message);
+        self.member.denials.note(from.ip(), word, convert::actor_to(actor), why, count < FAILURES_MAX);
+        if count < FAILURES_MAX {
+            tracing::info!(%from, actor = actor.name, why, "refused a join");
+        } else if count == FAILURES_MAX {
+            tracing::warn!(address = %from.ip(), "many joins refused; the next ones within a minute are not logged");
+        }
+        let (message, rejection) = match count < FAILURES_MAX {
+            true => (rejected.message, word),
+            false => (format!("too many joins of this address were refused; again in {FAILURES_WITHIN:?}"), ""),
+        };
+        let (reason, rejection) = (Reason::Refused.into(), rejection.into());
+        Answer::Failure(pb::Failure { reason, message, leader: 0, rejection })
+    }
+
+    fn locked_refused_joins(&self) -> MutexGuard<'_, Failures> {
+        self.member.refused_joins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn welcome(&self, node_id: u64, csr: &[u8]) -> anyhow::Result<Answer> {
@@ -361,21 +375,39 @@ fn address(node: &Arc<NodeRecord>) -> pb::PeerAddress {
     pb::PeerAddress { node_id: node.id, address: node.peer_address.clone() }
 }
 
-fn joiner(state: &State, request: &pb::JoinRequest) -> Result<NodeRecord, (Reason, String)> {
-    let refused = |message: String| (Reason::Refused, message);
+enum Judged {
+    /// A repeat: the request is signed by the key that was let in, and uses up no second token.
+    IsIn(NodeId),
+    MayComeIn(Box<AdmitNode>),
+}
+
+/// What apply would refuse is refused here already: whoever reaches the peer port could have the cluster write.
+fn judge(state: &State, request: &pb::JoinRequest) -> Result<Judged, Rejected> {
+    let node = joiner(state, request).map_err(|message| ModelReason::Invalid.because(message))?;
+    let same = |it: &NodeRecord| (it.incarnation, it.spki_sha256) == (node.incarnation, node.spki_sha256);
+    if let Some(admitted) = state.nodes.values().find(|it| same(it)) {
+        return Ok(Judged::IsIn(admitted.id));
+    }
+    let token_secret_hash = Digest::of(&request.token_secret);
+    let admit = AdmitNode { token_id: request.token_id.clone(), token_secret_hash, node };
+    state.check_admission(&admit)?;
+    Ok(Judged::MayComeIn(Box::new(admit)))
+}
+
+fn joiner(state: &State, request: &pb::JoinRequest) -> Result<NodeRecord, String> {
     let wanted_role = match request.role() {
         store::Role::Voter => Role::Voter,
         store::Role::Replica => Role::Replica,
-        // An unknown token is refused by apply, with its reason.
+        // An unknown token is refused with its reason.
         store::Role::Unspecified => state.join_tokens.get(&request.token_id).map_or(Role::Voter, |token| token.role),
     };
     Ok(NodeRecord {
         id: 0,
-        name: request.name.parse::<Name>().map_err(|error| refused(error.to_string()))?,
+        name: request.name.parse::<Name>().map_err(|error| error.to_string())?,
         region: request.region.clone(),
         peer_address: request.peer_address.clone(),
-        incarnation: request.incarnation[..].try_into().map_err(|_| refused("an incarnation has 16 bytes".into()))?,
-        spki_sha256: pki::request_spki_sha256(&request.csr).map_err(|error| refused(format!("{error:#}")))?,
+        incarnation: request.incarnation[..].try_into().map_err(|_| "an incarnation has 16 bytes")?,
+        spki_sha256: pki::request_spki_sha256(&request.csr).map_err(|error| format!("{error:#}"))?,
         wanted_role,
         standing: Standing::Active,
         level: request.level,

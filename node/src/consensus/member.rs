@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use crate::{
     access::Access,
     anomaly::Anomalies,
     denials::Denials,
+    failures::Failures,
     keyring::Keyring,
     peer::{Peers, Target, hello::Me},
     pki::Held,
@@ -72,6 +73,8 @@ pub(super) struct Member {
     pub syncs: Arc<Syncs>,
     /// Admin calls that this node has refused.
     pub denials: Arc<Denials>,
+    /// Joins that it has refused lately.
+    pub refused_joins: Mutex<Failures>,
     /// Those that it let in.
     pub access: Arc<Access>,
     /// From the leader's stamp of a revocation to its being looked up here.

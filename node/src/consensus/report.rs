@@ -131,6 +131,11 @@ impl Consensus {
         reports
     }
 
+    /// Where the data directory lies: bytes that are free to this process, and all.
+    pub(crate) fn room(&self) -> Option<(u64, u64)> {
+        room(&self.member.dir)
+    }
+
     /// Admin calls that this node has refused.
     pub(crate) fn denials(&self) -> &Arc<Denials> {
         &self.member.denials

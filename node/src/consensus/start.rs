@@ -121,6 +121,7 @@ impl Consensus {
             proxy: Default::default(),
             syncs,
             denials,
+            refused_joins: Default::default(),
             access,
             propagation: Histogram::default(),
             lately: OnceLock::new(),

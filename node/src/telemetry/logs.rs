@@ -22,10 +22,18 @@ static LOGS: OnceLock<Logs> = OnceLock::new();
 
 pub struct Logs {
     handle: reload::Handle<EnvFilter, Registry>,
-    /// As it was last asked for.
-    filter: Mutex<String>,
+    level: Mutex<Level>,
     past: Mutex<VecDeque<Arc<str>>>,
     live: broadcast::Sender<Arc<str>>,
+}
+
+struct Level {
+    /// As it was last asked for.
+    filter: String,
+    /// What comes back when a filter that was set for a while is over.
+    lasting: String,
+    /// Of the filter: whose while is over must not end a later one's.
+    changes: u64,
 }
 
 /// `RUST_LOG` wins over the settings' filter.
@@ -35,9 +43,7 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
         Err(_) => (filter.to_owned(), parse(filter)?),
     };
     let (parsed, handle) = reload::Layer::new(parsed);
-    let kept =
-        Logs { handle, filter: Mutex::new(words), past: Mutex::default(), live: broadcast::Sender::new(FOLLOW_MAX) };
-    let kept = LOGS.get_or_init(|| kept);
+    let kept = LOGS.get_or_init(|| Logs::new(handle, words));
     let remembered = fmt::layer().json().flatten_event(true).with_writer(move || Remembered(kept));
     let subscriber = tracing_subscriber::registry().with(parsed).with(remembered);
     match io::stderr().is_terminal() {
@@ -50,6 +56,13 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
 /// None in a process that has not started its logs: a test.
 pub fn of_process() -> Option<&'static Logs> {
     LOGS.get()
+}
+
+/// One into which nobody writes but the test.
+#[cfg(test)]
+pub fn of_test() -> &'static Logs {
+    let (_, handle) = reload::Layer::<EnvFilter, Registry>::new(EnvFilter::default());
+    LOGS.get_or_init(|| Logs::new(handle, "info".into()))
 }
 
 /// A single level is this program's own. Libraries are held to warnings: the node says what matters itself. openraft
@@ -68,15 +81,46 @@ fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
 }
 
 impl Logs {
+    fn new(handle: reload::Handle<EnvFilter, Registry>, filter: String) -> Self {
+        let level = Mutex::new(Level { lasting: filter.clone(), filter, changes: 0 });
+        Self { handle, level, past: Mutex::default(), live: broadcast::Sender::new(FOLLOW_MAX) }
+    }
+
     pub fn filter(&self) -> String {
-        locked(&self.filter).clone()
+        locked(&self.level).filter.clone()
     }
 
     /// From now on; returns the filter of before.
     pub fn change(&self, filter: &str) -> anyhow::Result<String> {
-        let parsed = parse(filter)?;
-        self.handle.reload(parsed)?;
-        Ok(std::mem::replace(&mut *locked(&self.filter), filter.to_owned()))
+        let mut level = locked(&self.level);
+        let before = level.filter.clone();
+        self.reload(&mut level, filter)?;
+        level.lasting = filter.to_owned();
+        Ok(before)
+    }
+
+    /// Until `put_back` is asked with what this returns.
+    pub fn change_for_a_while(&self, filter: &str) -> anyhow::Result<u64> {
+        let mut level = locked(&self.level);
+        self.reload(&mut level, filter)?;
+        Ok(level.changes)
+    }
+
+    /// The filter that lasts, which is in force again; None where there was another change after that one.
+    pub fn put_back(&self, change: u64) -> Option<String> {
+        let mut level = locked(&self.level);
+        if level.changes != change {
+            return None;
+        }
+        let lasting = level.lasting.clone();
+        self.reload(&mut level, &lasting).ok().map(|()| lasting)
+    }
+
+    fn reload(&self, level: &mut Level, filter: &str) -> anyhow::Result<()> {
+        self.handle.reload(parse(filter)?)?;
+        level.filter = filter.to_owned();
+        level.changes += 1;
+        Ok(())
     }
 
     /// The newest lines, oldest first, and those that follow.
@@ -86,7 +130,7 @@ impl Logs {
         (past.iter().skip(past.len().saturating_sub(count)).cloned().collect(), live)
     }
 
-    fn remember(&self, line: &[u8]) {
+    pub(crate) fn remember(&self, line: &[u8]) {
         let line = String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]);
         let line: Arc<str> = line.trim_end().into();
         let mut past = locked(&self.past);
@@ -127,5 +171,19 @@ mod tests {
             assert!(parse(good).is_ok(), "{good}");
         }
         assert!(parse("quorumgate_node=loud").is_err());
+    }
+
+    #[test]
+    fn the_last_of_filters_for_a_while_stays_until_it_is_over_itself() {
+        let (_layer, handle) = reload::Layer::<EnvFilter, Registry>::new(parse("info").unwrap());
+        let logs = Logs::new(handle, "info".into());
+        let [first, second] = ["debug", "debug"].map(|filter| logs.change_for_a_while(filter).unwrap());
+        assert_eq!((logs.put_back(first), logs.filter()), (None, "debug".to_owned()));
+        assert_eq!((logs.put_back(second), logs.filter()), (Some("info".to_owned()), "info".to_owned()));
+        let third = logs.change_for_a_while("trace").unwrap();
+        logs.change("warn").unwrap();
+        assert_eq!((logs.put_back(third), logs.filter()), (None, "warn".to_owned()));
+        let fourth = logs.change_for_a_while("debug").unwrap();
+        assert_eq!(logs.put_back(fourth).unwrap(), "warn");
     }
 }

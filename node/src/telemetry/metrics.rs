@@ -130,7 +130,11 @@ fn what_is_kept(telemetry: &Telemetry, state: &State, out: &mut String) {
             consensus.denials().total(),
         ),
     ];
-    for (name, kind, help, value) in numbers {
+    let room = consensus.room().into_iter().flat_map(|(free, all)| {
+        let free = ("quorumgate_disk_free_bytes", "gauge", "Free to this node where its data directory lies.", free);
+        [free, ("quorumgate_disk_bytes", "gauge", "Of the file system where the data directory lies.", all)]
+    });
+    for (name, kind, help, value) in numbers.into_iter().chain(room) {
         family(out, name, kind, help);
         let _ = writeln!(out, "{name} {value}");
     }

@@ -46,6 +46,8 @@ pub struct KeyReport {
     pub free: u64,
     pub nodes: Vec<NodeReport>,
     pub in_ledger: bool,
+    /// Of a calendar limit: the number of the period that all of this is of.
+    pub period: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -202,6 +204,7 @@ fn of_period(
         let said = parts.iter().filter(|part| part.heard.id == id).filter_map(|part| part.keys.get(key));
         said.map(|used| used.free).sum()
     };
+    report.period = pool.period;
     report.used = pool.spent;
     for (id, node) in by_node {
         node.used = node.held.saturating_sub(free(*id));
@@ -244,7 +247,8 @@ mod tests {
     #[test]
     fn of_a_period_is_used_what_was_spent_and_what_is_prepaid_and_not_free() {
         let held = |session, slots| (session, Held { slots, ..Held::default() });
-        let pool = Pool { spent: 70, burnt: 5, free: 5, holders: vec![held(1, 12), held(2, 8)], ..Pool::default() };
+        let holders = vec![held(1, 12), held(2, 8)];
+        let pool = Pool { spent: 70, burnt: 5, free: 5, period: 9, holders, ..Pool::default() };
         let key = pb::UsedKey { key: "k".into(), free: 9, ..Default::default() };
         let heard = Heard { id: 1, answer: pb::LimitUsageResponse::default() };
         let used = pb::UsedLimit::default();
@@ -254,7 +258,7 @@ mod tests {
         let mut by_node = BTreeMap::from([(1, node(12)), (2, node(8))]);
         let mut report = KeyReport::default();
         of_period(&mut report, &pool, "k", &mut by_node, &parts);
-        assert_eq!((report.used, report.quarantined), (70 + 3 + 8, 5));
+        assert_eq!((report.used, report.quarantined, report.period), (70 + 3 + 8, 5, 9));
         assert_eq!((by_node[&1].used, by_node[&2].used), (3, 8));
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use quorumgate_model::{
     ledger::command::Key,
+    mutants::{self, Mutant},
     resource::{LimitMode, Name},
     state::State,
 };
@@ -36,10 +37,10 @@ pub struct Watch {
     pub limits: Arc<Limits>,
 }
 
-/// Which keys were told of, with how many hundredths.
+/// Which keys were told of, with how many hundredths, and of which period.
 #[derive(Debug, Default)]
 struct Told {
-    keys: BTreeMap<(Name, String), u8>,
+    keys: BTreeMap<(Name, String), (u8, u64)>,
 }
 
 impl Watch {
@@ -118,15 +119,18 @@ impl Told {
             _ => 0,
         };
         let place = (limit.clone(), key.key.clone());
-        let before = self.keys.get(&place).copied().unwrap_or(0);
+        // Of another period it says nothing: the key fell to nothing in between, seen or not.
+        let is_of_now = |period: u64| period == key.period || mutants::is(Mutant::WarnedOfAnotherPeriod);
+        let known = self.keys.get(&place).copied();
+        let before = known.filter(|(_, period)| is_of_now(*period)).map_or(0, |(reached, _)| reached);
         if hundredths < CALM_PERCENT {
             self.keys.remove(&place);
             return None;
         }
-        if reached <= before || (before == 0 && self.keys.len() >= TOLD_MAX) {
+        if reached <= before || (known.is_none() && self.keys.len() >= TOLD_MAX) {
             return None;
         }
-        self.keys.insert(place, reached);
+        self.keys.insert(place, (reached, key.period));
         Some(reached)
     }
 }
@@ -164,5 +168,22 @@ mod tests {
         check(8, None);
         check(6, None);
         check(10, Some(100));
+    }
+
+    /// Two looks may fall before and after a period's begin, and the key may be spent again by the second.
+    #[test]
+    fn a_quota_that_is_spent_again_in_its_next_period_is_told_again() {
+        let mut told = Told::default();
+        let name: Name = "quota".parse().unwrap();
+        let mut check = |period, used, expected: Option<u8>| {
+            let key = KeyReport { key: "acme".into(), used, limit: 10, period, ..KeyReport::default() };
+            assert_eq!(told.crossing(&name, &key), expected, "{used} of 10 in {period}");
+        };
+        check(60, 10, Some(100));
+        check(60, 10, None);
+        check(120, 10, Some(100));
+        check(120, 10, None);
+        check(180, 8, Some(80));
+        check(180, 10, Some(100));
     }
 }

@@ -142,6 +142,7 @@ impl Serving {
             workers: 1,
             access_log: AccessLog { default_on: false, path: None },
             trusted_proxies: Vec::new(),
+            trusted_field: Default::default(),
             name_servers: Vec::new(),
             redaction: Default::default(),
             limits: ClientLimits::default(),

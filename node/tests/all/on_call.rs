@@ -8,9 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prost::Message;
 use quorumgate_model::{command::Role, resource::Kind, ruleset::Ruleset};
 use quorumgate_node::settings::Settings;
+use quorumgate_proto::store::v1::DenialRecord;
 use quorumgate_proxy::{AccessLog, ClientLimits, Freshness, Listener, Proxy};
+use quorumgate_raft_store::own_chain::OwnChain;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -178,6 +181,10 @@ fn the_audit_trail_is_filtered_followed_and_tells_of_those_who_were_refused() {
     assert_eq!(none, json!({ "entries": [] }));
     node.check(&["audit", "ls", "--since", "yesterday"], "", 2, &["--since"]);
     node.check(&["audit", "ls", "--object", "orders"], "", 8, &["object", "route/orders"]);
+    // What is made next is not looked at for these.
+    for words in [&["--object", "route/orders"][..], &["--until", "1h"], &["--diff"]] {
+        node.check(&[&["audit", "ls", "-f"], words].concat(), "", 2, &["cannot be used with"]);
+    }
 
     // By a viewer, by one whose token has expired, by nobody; and by an operator of another owner.
     let (endpoint, ca) = (format!("https://{}", node.admin), node.data().join("tls/ca.pem"));
@@ -276,6 +283,7 @@ fn proxy(policies: Value, rules: Value) -> Proxy {
         workers: 1,
         access_log: AccessLog { default_on: false, path: None },
         trusted_proxies: Vec::new(),
+        trusted_field: Default::default(),
         name_servers: Vec::new(),
         redaction: Default::default(),
         limits: ClientLimits::default(),
@@ -413,6 +421,25 @@ fn versions_of_apis_and_their_callers_are_shown_alike_by_all_ways() {
     }
     let matched = node.json(&["route", "match", "GET", "http://a.test/v1/orders/7"], "");
     assert_eq!((&matched["status"], &matched["code"]), (&json!(410), &json!("api_retired")));
+}
+
+/// Of more than one call lists.
+#[test]
+fn an_export_begins_with_the_oldest_entry_that_is_kept() {
+    const WRITTEN: usize = 10_050;
+    let dir = Node::prepare(|_| ());
+    let data = dir.path().join("n1");
+    let record = DenialRecord { reason: "TOKEN_UNKNOWN".into(), count: 1, ..Default::default() };
+    let written = vec![record.encode_to_vec(); WRITTEN];
+    OwnChain::open(&data.join("denials")).unwrap().append(&written).unwrap();
+    let admin = Settings::read(&data).unwrap().admin.listen.to_string();
+    let node = Node::in_dir(dir, admin);
+    let file = node.dir.path().join("denials.jsonl");
+    let exported = node.json(&["audit", "export", file.to_str().unwrap(), "--denials"], "");
+    assert_eq!((&exported["written"], &exported["missing"]), (&json!(WRITTEN), &json!(0)), "{exported}");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let sequences = lines.lines().map(|line| json_of(line)["sequence"].as_u64().unwrap());
+    assert!(sequences.eq(1..=WRITTEN as u64), "each once, in order");
 }
 
 /// Every name in the text that begins as our metrics do, as the family that it belongs to.

@@ -13,9 +13,10 @@ const WINDOW_BYTES: usize = 4 << 10;
 /// Texts that one stream may have at once; beyond them it is cut.
 const TEXTS_MAX: usize = 256;
 
-/// Members of an event, at its outside, that are nobody's text: what it is, whose, and what fills it up.
-const BESIDE: [&str; 9] =
-    ["id", "item_id", "object", "model", "created", "usage", "type", "system_fingerprint", "obfuscation"];
+/// Members of an event, at its outside, whose texts are made up: by which it is known, and what fills it up.
+const MADE_UP: [&str; 4] = ["id", "item_id", "system_fingerprint", "obfuscation"];
+/// Those that each event says again: joined they are nobody's text.
+const SAID_AGAIN: [&str; 3] = ["object", "model", "type"];
 
 /// None: nothing of it is denied.
 pub(super) fn request(set: &RegexSet, json: &[u8]) -> Option<Violation> {
@@ -110,9 +111,11 @@ impl Window {
     /// All of one event's but this one, whichever a client reads.
     fn members(&mut self, index: u64, event: &Value, but: Option<&str>) -> bool {
         let Value::Object(members) = event else { return self.walk(index, "", event) };
-        let mut said =
-            members.iter().filter(|(name, _)| !BESIDE.contains(&name.as_str()) && but != Some(name.as_str()));
-        said.all(|(name, it)| !self.set.is_match(name) && self.walk(index, name, it))
+        members.iter().filter(|(name, _)| but != Some(name.as_str())).all(|(name, it)| match it {
+            Value::String(_) if MADE_UP.contains(&name.as_str()) => true,
+            Value::String(text) if SAID_AGAIN.contains(&name.as_str()) => !self.set.is_match(text),
+            it => !self.set.is_match(name) && self.walk(index, name, it),
+        })
     }
 
     /// An event of the Responses API: a piece of one text of one item, or whole texts.
@@ -256,6 +259,13 @@ mod tests {
     }
 
     #[test]
+    fn what_every_event_says_again_is_not_joined() {
+        let mut window = Window::new(RegexSet::new(["planplan"]).unwrap());
+        let mut passes = |model: &str| window.passes(format!(r#"{{"model":"{model}","choices":[]}}"#).as_bytes());
+        assert!(passes("plan") && passes("plan") && !passes("planplan"));
+    }
+
+    #[test]
     fn every_member_of_an_event_is_looked_at() {
         let passes = |event: &str| Window::new(set()).passes(event.as_bytes());
         for event in [
@@ -268,11 +278,15 @@ mod tests {
             r#"{"type":"response.output_text.delta","delta":"x","choices":[{"text":"secret plan"}]}"#,
             r#"{"type":"response.output_text.delta","delta":"secret plan","delta":"x"}"#,
             r#"["secret plan"]"#,
+            r#"{"model":"secret plan","choices":[]}"#,
+            r#"{"id":{"text":"secret plan"},"choices":[]}"#,
+            r#"{"choices":[],"usage":{"service_tier":"secret plan"}}"#,
+            r#"{"object":["secret plan"],"created":1}"#,
         ] {
             assert!(!passes(event), "{event}");
         }
         for event in [
-            r#"{"id":"1234567890123456","model":"secret plan","choices":[{"index":0,"delta":{"content":"a plan"}}]}"#,
+            r#"{"id":"1234567890123456","model":"a plan","choices":[{"index":0,"delta":{"content":"a plan"}}]}"#,
             r#"{"choices":[{"index":0,"delta":{"content":"a","role":null}}],"usage":null,"created":1234567890123456}"#,
             r#"{"type":"response.output_text.delta","item_id":"1234567890123456","delta":"x"}"#,
         ] {

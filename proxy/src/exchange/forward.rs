@@ -1,6 +1,15 @@
 //! The request as the upstream gets it, and its answer as the client does.
 
-use std::{borrow::Cow, future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{
+    borrow::Cow,
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -37,7 +46,7 @@ use crate::{
     received::Received,
     record::Record,
     refusal::Refusal,
-    settings::ClientLimits,
+    settings::{ClientLimits, TrustedField},
     traffic,
     upstream::{Asks, Call, Caller, STREAM_IDLE, Trail},
     websocket,
@@ -204,9 +213,12 @@ fn forwarded(record: &Record, headers: &mut HeaderMap, seen: &Seen, trusted: boo
     if seen.forwarded && !trusted {
         headers.remove(header::FORWARDED);
     }
-    let chain = match seen.x_forwarded_for && trusted {
-        true => continued(headers, &conn.peer_value),
-        false => conn.peer_value.clone(),
+    let chain = match conn.worker.shared.settings.trusted_field {
+        TrustedField::XForwardedFor if seen.x_forwarded_for && trusted => continued(headers, &conn.peer_value),
+        TrustedField::Forwarded if record.client_ip != conn.peer.ip().to_canonical() => {
+            told_of(record.client_ip, &conn.peer_value)
+        }
+        _ => conn.peer_value.clone(),
     };
     headers.insert(X_FORWARDED_FOR, chain);
     if !(seen.x_forwarded_proto && trusted) {
@@ -229,6 +241,12 @@ fn continued(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
         chain.extend_from_slice(b", ");
     }
     chain.extend_from_slice(peer.as_bytes());
+    HeaderValue::try_from(chain).unwrap_or_else(|_| peer.clone())
+}
+
+/// The client, and the peer that has told of it by another field.
+fn told_of(client: IpAddr, peer: &HeaderValue) -> HeaderValue {
+    let chain = [client.to_string().as_bytes(), b", ", peer.as_bytes()].concat();
     HeaderValue::try_from(chain).unwrap_or_else(|_| peer.clone())
 }
 

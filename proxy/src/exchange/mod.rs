@@ -133,7 +133,8 @@ async fn serve(
     if trace_below > 0 {
         record.traced = origin::join_trace(&mut parts.headers, trace_below, &conn.worker.ids);
     }
-    record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), trusted, &settings.trusted_proxies);
+    let told_by = trusted.then_some(settings.trusted_field);
+    record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), told_by, &settings.trusted_proxies);
     let (seen, host, path) = match understood(&conn, &parts) {
         Ok(Understood::Request(seen, host, path)) => (seen, host, path),
         other => {
@@ -246,8 +247,8 @@ async fn serve(
         let identity = record.identity.clone();
         let ends_at = identity.as_ref().and_then(|identity| identity.ends_at);
         // Nothing is waited for between the look-up of revocations and here: what is revoked later finds it.
-        record.live =
-            Some(Live::enter(&conn.worker, Grant { client_ip: record.client_ip, identity, fresh_only, ends_at }));
+        let grant = Grant { conn: conn.key(), client_ip: record.client_ip, identity, fresh_only, ends_at };
+        record.live = Some(Live::enter(&conn.worker, grant));
     }
 
     let known = if ai.is_some() { limits::Known::HeadBefore } else { limits::Known::Head };
@@ -533,7 +534,13 @@ pub(crate) async fn within_limits(
     record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;
-        let grant = Grant { client_ip: record.client_ip, identity: None, fresh_only: false, ends_at: None };
+        let grant = Grant {
+            conn: record.conn.key(),
+            client_ip: record.client_ip,
+            identity: None,
+            fresh_only: false,
+            ends_at: None,
+        };
         let nothing_else = || Live::enter(worker, grant);
         record.live.get_or_insert_with(nothing_else).hold_until(until_us);
     }
@@ -609,8 +616,14 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     }
     record.event_stream = is_event_stream(headers);
     if (record.event_stream || switches) && record.live.is_none() {
-        // It may last: a ban of its address ends it, and the end of its node.
-        let grant = Grant { client_ip: record.client_ip, identity: None, fresh_only: false, ends_at: None };
+        // It may last: a ban of its address ends it, and the end of its node or listener.
+        let grant = Grant {
+            conn: record.conn.key(),
+            client_ip: record.client_ip,
+            identity: None,
+            fresh_only: false,
+            ends_at: None,
+        };
         record.live = Some(Live::enter(&record.conn.worker, grant));
     }
     record.answered(response.status());

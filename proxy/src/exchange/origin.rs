@@ -11,7 +11,7 @@ use super::{
     forwarded::{self, Elements},
     hops::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_REQUEST_ID},
 };
-use crate::{ids::Ids, recent::Traced};
+use crate::{ids::Ids, recent::Traced, settings::TrustedField};
 
 pub(super) fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     let ip = ip.to_canonical();
@@ -31,16 +31,14 @@ pub(crate) fn id_value(id: Uuid) -> HeaderValue {
 }
 
 /// From right to left, the first address that is not a trusted proxy's; an entry that is no address ends the walk at
-/// the last one that was.
-pub(super) fn client_ip(headers: &HeaderMap, peer: IpAddr, peer_is_trusted: bool, trusted: &[IpNet]) -> IpAddr {
+/// the last one that was. `told_by`: None where the peer is none of those.
+pub(super) fn client_ip(headers: &HeaderMap, peer: IpAddr, told_by: Option<TrustedField>, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
-    if !peer_is_trusted {
-        return peer;
-    }
+    let Some(told_by) = told_by else { return peer };
     // The values in reverse: a header map iterates from both ends. As bytes: what a client wrote in front of an address
     // need not be text.
     let values = |name| headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
-    if headers.contains_key(X_FORWARDED_FOR) {
+    if told_by == TrustedField::XForwardedFor && headers.contains_key(X_FORWARDED_FOR) {
         let entries = values(X_FORWARDED_FOR).flat_map(|value| value.rsplit(|b| *b == b','));
         let address = |entry: &[u8]| forwarded::address(std::str::from_utf8(entry.trim_ascii()).ok()?);
         return walk(entries.map(address), peer, trusted);
@@ -150,6 +148,8 @@ const HEX: [[u8; 2]; 256] = {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     #[track_caller]
@@ -162,7 +162,21 @@ mod tests {
     }
 
     fn behind_a_proxy(headers: &HeaderMap) -> IpAddr {
-        client_ip(headers, "10.0.0.1".parse().unwrap(), true, &["10.0.0.0/8".parse().unwrap()])
+        told_by(TrustedField::default(), headers)
+    }
+
+    fn told_by(field: TrustedField, headers: &HeaderMap) -> IpAddr {
+        client_ip(headers, "10.0.0.1".parse().unwrap(), Some(field), &["10.0.0.0/8".parse().unwrap()])
+    }
+
+    #[test]
+    fn a_proxy_that_writes_forwarded_passes_on_another_field_for_nothing() {
+        let line = |name: HeaderName, text| (name, HeaderValue::from_static(text));
+        let forged = line(X_FORWARDED_FOR, "6.6.6.6");
+        let both = HeaderMap::from_iter([forged.clone(), line(header::FORWARDED, "for=192.0.2.9")]);
+        assert_eq!(told_by(TrustedField::Forwarded, &both).to_string(), "192.0.2.9");
+        assert_eq!(told_by(TrustedField::XForwardedFor, &both).to_string(), "6.6.6.6");
+        assert_eq!(told_by(TrustedField::Forwarded, &HeaderMap::from_iter([forged])).to_string(), "10.0.0.1");
     }
 
     #[test]
@@ -184,7 +198,7 @@ mod tests {
         check_ip(&[("forwarded", "for=6.6.6.6, for=192.0.2.9"), ("forwarded", "for=\"10.1.1.1:80\"")], "192.0.2.9");
         let spoofed = HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"))]);
         let peer = "192.0.2.1".parse().unwrap();
-        assert_eq!(client_ip(&spoofed, peer, false, &[]), peer);
+        assert_eq!(client_ip(&spoofed, peer, None, &[]), peer);
     }
 
     /// As a trusted proxy says who asked, and that in a quoted string, with another such proxy behind it.

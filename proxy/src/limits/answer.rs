@@ -4,7 +4,10 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use quorumgate_model::resource::{Every, Limit, LimitKind, Name};
+use quorumgate_model::{
+    mutants::{self, Mutant},
+    resource::{Every, Limit, LimitKind, Name},
+};
 use serde::Serialize;
 
 use super::{
@@ -73,18 +76,20 @@ fn code(kind: &LimitKind) -> &'static str {
 
 impl Standing {
     /// What is left is what this node knows of: the others are taken to have used as much as this one, and what is free
-    /// here is certain.
-    fn of(plan: &Plan, handle: &Handle, limits: &Limits, now_us: u64) -> Self {
+    /// here is certain. None: nothing is known yet, as of a soft limit that did not wait.
+    fn of(plan: &Plan, handle: &Handle, limits: &Limits, now_us: u64) -> Option<Self> {
         let counts = handle.counts(now_us);
+        let told = |beside: Option<u64>| match beside {
+            None if counts.free == 0 && !mutants::is(Mutant::UnknownToldAsUsedUp) => None,
+            beside => Some(counts.free.saturating_add(beside.unwrap_or(0))),
+        };
         if let Some((ends_us, beside)) = handle.of_period() {
-            let remaining = counts.free.saturating_add(beside).min(plan.slots);
+            let remaining = told(beside)?.min(plan.slots);
             let reset_us = ends_us.saturating_sub(now_us).min(plan.window_us.saturating_mul(2));
-            return Self { limit: plan.slots, remaining, reset_s: reset_us.div_ceil(SECOND_US) };
+            return Some(Self { limit: plan.slots, remaining, reset_s: reset_us.div_ceil(SECOND_US) });
         }
-        if plan.is_on_demand(limits.divisor())
-            && let Some(beside) = handle.of_pool()
-        {
-            return Self::on_demand(plan, counts.free.saturating_add(beside));
+        if plan.is_on_demand(limits.divisor()) {
+            return Some(Self::on_demand(plan, told(handle.of_pool())?));
         }
         let nodes = match plan.id {
             Some(_) if !matches!(plan.limit.kind, LimitKind::Concurrency { .. }) => limits.divisor().max(1),
@@ -96,7 +101,7 @@ impl Standing {
             LimitKind::Concurrency { .. } => 1,
             _ => reset_us.div_ceil(SECOND_US),
         };
-        Self { limit: plan.slots, remaining, reset_s }
+        Some(Self { limit: plan.slots, remaining, reset_s })
     }
 }
 
@@ -116,7 +121,7 @@ impl Standing {
 
 impl OverLimit {
     pub(super) fn new(plan: &Plan, handle: Option<&Handle>, limits: &Limits, at_us: Option<u64>, now_us: u64) -> Self {
-        let known = handle.map(|handle| Standing::of(plan, handle, limits, now_us));
+        let known = handle.and_then(|handle| Standing::of(plan, handle, limits, now_us));
         let wait_us = match plan.limit.kind {
             LimitKind::Concurrency { .. } => SECOND_US,
             // None of this node's slots is in use: the others' come back within a window.
@@ -156,8 +161,9 @@ impl Admitted {
         let now_us = now_us();
         let mut words = Words::default();
         for grant in &self.grants {
-            let standing = Standing::of(&grant.plan, &grant.handle, limits, now_us);
-            words.add(&grant.plan.limit.name, &grant.plan.policy, standing);
+            if let Some(standing) = Standing::of(&grant.plan, &grant.handle, limits, now_us) {
+                words.add(&grant.plan.limit.name, &grant.plan.policy, standing);
+            }
         }
         words.write(style, headers);
     }
@@ -175,10 +181,10 @@ impl Admitted {
     pub(crate) fn stood(&self, limits: &Limits) -> Vec<Stood> {
         let now_us = now_us();
         let stood = |grant: &Grant| {
-            let Standing { limit, remaining, .. } = Standing::of(&grant.plan, &grant.handle, limits, now_us);
-            Stood { name: grant.plan.limit.name.clone(), limit, remaining }
+            let Standing { limit, remaining, .. } = Standing::of(&grant.plan, &grant.handle, limits, now_us)?;
+            Some(Stood { name: grant.plan.limit.name.clone(), limit, remaining })
         };
-        self.grants.iter().map(stood).collect()
+        self.grants.iter().filter_map(stood).collect()
     }
 }
 

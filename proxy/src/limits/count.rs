@@ -166,17 +166,17 @@ impl Handle {
         counts.free + counts.used > 0
     }
 
-    /// Of a calendar limit: when its period ends, and what is free for whoever asks for it.
-    pub(super) fn of_period(&self) -> Option<(u64, u64)> {
+    /// Of a calendar limit: when its period ends, and what is free for whoever asks for it, as far as is known.
+    pub(super) fn of_period(&self) -> Option<(u64, Option<u64>)> {
         match self {
             Self::Leased(lease) => Some((lease.ends_us()?, lease.pool_free())),
             Self::Local(_) => None,
         }
     }
 
-    /// What is free in the cluster's pool, as this node last heard; None: it has none.
+    /// What is free in the cluster's pool, as this node last heard; None: it has heard nothing.
     pub(super) fn of_pool(&self) -> Option<u64> {
-        self.lease().map(|lease| lease.pool_free())
+        self.lease().and_then(|lease| lease.pool_free())
     }
 
     /// Nothing can be taken of it any more: another has taken its place, or will.

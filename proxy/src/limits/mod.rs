@@ -14,7 +14,7 @@ mod tally;
 mod usage;
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicU64, AtomicUsize},
 };
 
@@ -48,7 +48,7 @@ pub struct Limits {
     signals: mpsc::Sender<Key>,
     signalled: Mutex<mpsc::Receiver<Key>>,
     wake: Notify,
-    local_keys: AtomicUsize,
+    local_keys: Arc<AtomicUsize>,
     /// Messages to the ledger that this node sent.
     proposals: AtomicU64,
 }
@@ -64,7 +64,7 @@ impl Default for Limits {
             signals,
             signalled: Mutex::new(signalled),
             wake: Notify::new(),
-            local_keys: AtomicUsize::new(0),
+            local_keys: Arc::default(),
             proposals: AtomicU64::new(0),
         }
     }

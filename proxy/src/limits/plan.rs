@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -43,14 +43,27 @@ pub(super) struct Plan {
 }
 
 /// What was seen of a limit on this node.
-#[derive(Default)]
 pub(super) struct Keys {
     /// Clients choose their names, so that each process hashes in its own way.
     pub(super) handles: papaya::HashMap<Handle, (), RandomState>,
     pub(super) tally: Tally,
+    /// Where those are counted that this node counts for itself.
+    local: Arc<AtomicUsize>,
+}
+
+/// With the limit, or because an edit made its keys others.
+impl Drop for Keys {
+    fn drop(&mut self) {
+        let local = self.handles.pin().keys().filter(|it| it.lease().is_none()).count();
+        self.local.fetch_sub(local, Ordering::Relaxed);
+    }
 }
 
 impl Keys {
+    fn new(local: Arc<AtomicUsize>) -> Self {
+        Self { handles: papaya::HashMap::default(), tally: Tally::default(), local }
+    }
+
     pub(super) fn found(&self, who: &str) -> Option<Handle> {
         self.handles.pin().get_key_value(who).map(|(handle, ())| handle.clone())
     }
@@ -71,7 +84,7 @@ pub(super) struct Tally {
 }
 
 impl Plan {
-    fn new(limit: &Arc<Limit>, id: Option<LimitId>, before: Option<&Arc<Plan>>) -> Self {
+    fn new(limit: &Arc<Limit>, id: Option<LimitId>, before: Option<&Arc<Plan>>, local_keys: &Arc<AtomicUsize>) -> Self {
         let micros = |span: &Span| u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX).max(1);
         // As the ledger has it.
         let most = |amount: u64| amount.min(u64::from(SLOTS_MAX));
@@ -88,9 +101,10 @@ impl Plan {
         // The ledger gives another number to what usage so far says nothing about.
         let is_like = |it: &&Arc<Plan>| it.id == id && (id.is_some() || (it.slots, it.window_us) == (slots, window_us));
         let kept = before.filter(is_like).map(|it| it.keys.clone());
+        let fresh = || Arc::new(Keys::new(local_keys.clone()));
         let local = Arc::new(LocalTerms::new(slots.min(u64::from(SLOTS_MAX)) as u32, window_us));
         let policy = super::answer::policy(limit, slots, window_us);
-        Self { limit: limit.clone(), id, slots, window_us, broken, keys: kept.unwrap_or_default(), local, policy }
+        Self { limit: limit.clone(), id, slots, window_us, broken, keys: kept.unwrap_or_else(fresh), local, policy }
     }
 
     /// What a node certainly may have at a time.
@@ -136,7 +150,7 @@ impl Limits {
             let id = state.ledger.names.get(&limit.name).copied().filter(|_| limit.mode != LimitMode::Local);
             let known = before.get(&limit.name);
             if !known.is_some_and(|it| Arc::ptr_eq(&it.limit, limit) && it.id == id) {
-                plans.insert(limit.name.clone(), Arc::new(Plan::new(limit, id, known)));
+                plans.insert(limit.name.clone(), Arc::new(Plan::new(limit, id, known, &self.local_keys)));
             }
         }
         self.plans.store(Arc::new(plans));
@@ -155,4 +169,31 @@ impl Limits {
 
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use quorumgate_model::change;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_a_definition_that_is_gone_are_counted_no_more() {
+        let limits = Limits::default();
+        let name: Name = "l".parse().unwrap();
+        for most in 1..=3 {
+            let words =
+                serde_json::json!({"name": "l", "per": "global", "limit": most, "window": "60s", "mode": "local"});
+            let limit = Kind::Limit.parse(words).unwrap();
+            let mut state = State::default();
+            state.resources.insert(limit.key(), change::stored(limit));
+            limits.publish(&state);
+            for who in ["a", "b"] {
+                assert_eq!(limits.decide(&name, who, 1), Some(true));
+            }
+            assert_eq!(limits.local_keys.load(Ordering::Relaxed), 2, "after {most} definitions");
+        }
+        limits.prune(&State::default());
+        assert_eq!(limits.local_keys.load(Ordering::Relaxed), 0);
+    }
 }

@@ -87,8 +87,8 @@ impl Limits {
             _ => BTreeMap::new(),
         };
         let found = match keys {
-            Keys::These(keys) => keys.iter().filter_map(|key| these(plan, key, &way)).collect(),
-            Keys::Top(top) => most_used(plan, top, &way),
+            Keys::These(keys) => keys.iter().filter_map(|key| self.these(plan, key, &way)).collect(),
+            Keys::Top(top) => self.most_used(plan, top, &way),
         };
         Some(LimitUse {
             keys: found,
@@ -127,6 +127,37 @@ impl Limits {
     }
 }
 
+impl Limits {
+    fn these(&self, plan: &Plan, key: &str, way: &BTreeMap<Arc<str>, u64>) -> Option<KeyUse> {
+        let handle = plan.keys.found(key)?;
+        Some(of(&self.fresh(&handle).unwrap_or(handle), way))
+    }
+
+    /// What goes on in the place of one that gave way in an edit: no request has asked for it yet.
+    fn fresh(&self, handle: &Handle) -> Option<Handle> {
+        let lease = handle.lease().filter(|it| it.is_retired())?;
+        self.holder().as_ref()?.known(&lease.key()).cloned().map(Handle::Leased)
+    }
+
+    /// Bounded by `top`, however many keys there are.
+    fn most_used(&self, plan: &Plan, top: usize, way: &BTreeMap<Arc<str>, u64>) -> Vec<KeyUse> {
+        let handles = plan.keys.handles.pin();
+        let mut most = BinaryHeap::with_capacity(top + 1);
+        for handle in handles.keys() {
+            let fresh = self.fresh(handle);
+            let (key, counts) = (handle.who(), fresh.as_ref().unwrap_or(handle).counts(now_us()));
+            let used = counts.used + way.get(key).copied().unwrap_or(0);
+            most.push(Reverse((used, key)));
+            if most.len() > top {
+                most.pop();
+            }
+        }
+        // Ascending by `Reverse`: most first.
+        let most = most.into_sorted_vec();
+        most.into_iter().filter_map(|Reverse((_, key))| self.these(plan, key, way)).collect()
+    }
+}
+
 /// How a limit's key is written for a request that is only imagined.
 pub fn key_text(
     parts: &[LimitPart],
@@ -140,10 +171,6 @@ pub fn key_text(
     text
 }
 
-fn these(plan: &Plan, key: &str, way: &BTreeMap<Arc<str>, u64>) -> Option<KeyUse> {
-    Some(of(&plan.keys.found(key)?, way))
-}
-
 fn of(handle: &Handle, way: &BTreeMap<Arc<str>, u64>) -> KeyUse {
     let now_us = now_us();
     let counts = handle.counts(now_us);
@@ -154,21 +181,4 @@ fn of(handle: &Handle, way: &BTreeMap<Arc<str>, u64>) -> KeyUse {
         on_their_way: way.get(handle.who()).copied().unwrap_or(0),
         whole_in_us: counts.whole_us.map_or(0, |at| at.saturating_sub(now_us)),
     }
-}
-
-/// Bounded by `top`, however many keys there are.
-fn most_used(plan: &Plan, top: usize, way: &BTreeMap<Arc<str>, u64>) -> Vec<KeyUse> {
-    let handles = plan.keys.handles.pin();
-    let mut most = BinaryHeap::with_capacity(top + 1);
-    for handle in handles.keys() {
-        let (key, counts) = (handle.who(), handle.counts(now_us()));
-        let used = counts.used + way.get(key).copied().unwrap_or(0);
-        most.push(Reverse((used, key)));
-        if most.len() > top {
-            most.pop();
-        }
-    }
-    // Ascending by `Reverse`: most first.
-    let most = most.into_sorted_vec();
-    most.into_iter().filter_map(|Reverse((_, key))| these(plan, key, way)).collect()
 }

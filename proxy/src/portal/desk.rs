@@ -5,14 +5,17 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use quorumgate_model::{
     credential::{CredentialId, Standing},
-    resource::{Name, PortalKeys},
+    resource::{Key, Kind, Name, PortalKeys},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
-use crate::identity::{Caller, directory::Directory};
+use crate::{
+    identity::{Caller, directory::Directory},
+    worker::wall_s,
+};
 
 /// Questions that wait; whoever asks more is told to come again.
 const WAITING_MAX: usize = 64;
@@ -29,9 +32,17 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// Whether somebody who was let in is revoked or banned by now: questions wait.
+    /// Whether somebody who was let in would not be by now, as questions wait: revoked or banned, the session over, or the
+    /// consumer gone.
     pub fn is_shut_out(&self, directory: &Directory) -> bool {
         let (bans, now_us) = (&directory.bans, || directory.now_us());
+        let consumer = Key { kind: Kind::Consumer, name: self.consumer.clone() };
+        // Of sessions no skew is granted.
+        if self.caller.expires.is_some_and(|at| wall_s() >= at)
+            || !directory.load_facts().resources.contains_key(&consumer)
+        {
+            return true;
+        }
         directory.is_revoked(&self.caller.subject).is_some()
             || bans.of_caller(&self.caller, now_us).is_some()
             || bans.of_address(self.client_ip, now_us).is_some()

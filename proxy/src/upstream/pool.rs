@@ -50,7 +50,8 @@ const H2_CONNECTIONS_MAX: usize = 4;
 const H2_STREAMS_PER_CONNECTION: usize = 100;
 /// Read and write buffers of a connection; a response head must fit.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
-/// In the head of an answer over HTTP/1, as many as clients may send. The library keeps room for them per answer only.
+/// In the head of an answer over HTTP/1, as many as clients may send. Above 100 the library's room for them is on the heap, two
+/// blocks of 4 KiB while it parses, of requests too: it cannot be told to take more only where more come.
 const HEADER_FIELDS_MAX: usize = 128;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);

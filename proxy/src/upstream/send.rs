@@ -416,7 +416,7 @@ impl Exchange<'_> {
         self.idempotent && self.asks == Asks::Answer && matches!(self.body, Source::Empty)
     }
 
-    /// As `attempt`; once that is slower than most are, a second target is asked too, and the first answer counts.
+    /// As `attempt`; once that is slower than most are, a second target is asked too, and the first good answer counts.
     async fn hedged(&self, turn: Turn, connect: Connect) -> Answered {
         let slot = turn.slot;
         let asked = Instant::now();
@@ -439,36 +439,50 @@ impl Exchange<'_> {
         self.view.gauge.hedged();
         let other_slot = other.slot;
         let mut second = pin!(self.attempt(other, Connect::Pooled));
-        let (mut first_miss, mut second_missed) = (None, false);
+        let (mut first_waits, mut second_waits) = (true, true);
+        let (mut miss, mut poor) = (None, None);
         poll_fn(|cx| {
-            if first_miss.is_none()
-                && let Poll::Ready(done) = first.as_mut().poll(cx)
-            {
+            if first_waits && let Poll::Ready(done) = first.as_mut().poll(cx) {
+                first_waits = false;
                 match done {
+                    Ok(response) if second_waits && self.is_poor(&response) => poor = Some((slot, response)),
                     Ok(response) => return Poll::Ready(Ok(self.won(slot, response))),
-                    Err(miss) => first_miss = Some(miss),
+                    Err(it) => miss = Some((slot, it)),
                 }
             }
-            if !second_missed && let Poll::Ready(done) = second.as_mut().poll(cx) {
+            if second_waits && let Poll::Ready(done) = second.as_mut().poll(cx) {
+                second_waits = false;
+                if done.as_ref().map_or(true, |response| self.is_poor(response)) {
+                    self.tried.borrow_mut().push(other_slot);
+                }
                 match done {
+                    Ok(response) if first_waits && self.is_poor(&response) => poor = Some((other_slot, response)),
                     Ok(response) => {
-                        // How slow the first is will never be known; it is this slow at least.
-                        let now = Instant::now();
-                        self.view.slots[slot].endpoint.answered(now.into_std(), now - asked);
+                        if first_waits {
+                            // How slow the first is will never be known; it is this slow at least.
+                            let now = Instant::now();
+                            self.view.slots[slot].endpoint.answered(now.into_std(), now - asked);
+                        }
                         return Poll::Ready(Ok(self.won(other_slot, response)));
                     }
-                    Err(_) => {
-                        second_missed = true;
-                        self.tried.borrow_mut().push(other_slot);
-                    }
+                    Err(_) => (),
                 }
             }
-            match first_miss.take_if(|_| second_missed) {
-                Some(miss) => Poll::Ready(Err((slot, miss))),
-                None => Poll::Pending,
+            if first_waits || second_waits {
+                return Poll::Pending;
+            }
+            // Nothing better will come.
+            match poor.take() {
+                Some((slot, response)) => Poll::Ready(Ok(self.won(slot, response))),
+                None => miss.take().map_or(Poll::Pending, |missed| Poll::Ready(Err(missed))),
             }
         })
         .await
+    }
+
+    /// Not worth more than what another target may still answer.
+    fn is_poor(&self, response: &Response<ResponseBody>) -> bool {
+        is_error(self.config, response, self.hurried) || self.is_unwanted(response)
     }
 
     fn won(&self, slot: usize, response: Response<ResponseBody>) -> Response<ResponseBody> {

@@ -223,6 +223,34 @@ async fn what_outlasts_the_grace_is_cut_and_counted() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_said_all_gets_its_answers() {
+    let (target, go, waiting) = gated().await;
+    let gateway = Gateway::start(forward_all(target));
+    let mut asked = 0;
+    for (requests, answers) in [
+        ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 1),
+        ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", 1),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 1),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 1),
+        ("GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", 2),
+    ] {
+        go.send_replace(false);
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.write_all(requests.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        asked += 1;
+        until("it is in flight", || (waiting.load(std::sync::atomic::Ordering::SeqCst) == asked).then_some(())).await;
+        go.send_replace(true);
+        let mut got = String::new();
+        soon("the end behind the answers", client.read_to_string(&mut got)).await.unwrap();
+        assert!(got.matches("HTTP/1.").count() == answers && got.ends_with("\r\n\r\nok"), "{requests:?}: {got:?}");
+        asked += answers - 1;
+    }
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"client_gone\"}"), 0);
+    gateway.metric_becomes("quorumgate_http_connections_open", 0).await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_is_in_the_log_and_in_the_counters() {
     let (target, _go, waiting) = gated().await;
     let gateway = Gateway::start(forward_all(target));

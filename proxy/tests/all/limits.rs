@@ -6,7 +6,7 @@ use crate::support::{Gateway, settings, state};
 use quorumgate_model::{
     ledger::{
         Ledger,
-        command::{Kind, LedgerCommand, Mode, NoQuorum, Rule},
+        command::{Key, Kind, LedgerCommand, Mode, NoQuorum, Rule},
         holder::{Holder, Outgoing},
     },
     resource::Every,
@@ -298,6 +298,91 @@ async fn a_soft_limit_refuses_nobody_without_a_session_and_does_not_wait() {
         lead_nobody(&gateway, &state);
         assert_eq!(ask(&gateway, "/", "").await.status, 200, "{kind:?}");
     }
+}
+
+/// A ledger of one node that has a session and goes on when the test says so.
+struct Paused {
+    limits: Arc<Limits>,
+    ledger: Ledger,
+}
+
+impl Paused {
+    fn lead(gateway: &Gateway, state: &State) -> Self {
+        let (limits, mut ledger) = (gateway.proxy.limits(), state.ledger.clone());
+        let now_us = boottime_ns() / 1_000;
+        ledger.apply(now_us, &LedgerCommand::ShareEpoch { divisor: 1 });
+        limits.attach(Holder::start(1, [1; 16], 5_000_000, &ledger, now_us));
+        let mut paused = Self { limits, ledger };
+        paused.go_on();
+        assert!(paused.limits.spends_until_us() > 0);
+        paused
+    }
+
+    /// What the holder has to say now is applied at once.
+    fn go_on(&mut self) {
+        let command = match self.limits.poll() {
+            None => LedgerCommand::Tick,
+            Some(Outgoing::Open(open)) => LedgerCommand::OpenSession(open),
+            Some(Outgoing::Batch(batch)) => LedgerCommand::Batches(Arc::new([batch])),
+        };
+        self.ledger.apply(boottime_ns() / 1_000, &command);
+        self.limits.applied(&self.ledger);
+    }
+}
+
+#[tokio::test]
+async fn a_soft_limit_of_which_nothing_is_known_yet_is_not_told_as_used_up() {
+    let limit = json!([{"name": "l", "per": "global", "limit": 5, "window": "60s", "soft": true}]);
+    let mut state = state(words(limit));
+    define(&mut state, "l", Kind::Sliding { limit: 5, window_us: 60_000_000 }, Mode::Leased);
+    let gateway = gateway(&state);
+    let _paused = Paused::lead(&gateway, &state);
+    let first = ask(&gateway, "/", "").await;
+    assert_eq!((first.status, first.fields.get("ratelimit")), (200, None));
+}
+
+#[tokio::test]
+async fn what_another_limit_refuses_a_soft_limit_does_not_count() {
+    let limits = json!([
+        {"name": "l", "per": "global", "limit": 5, "window": "60s", "soft": true},
+        {"name": "hard", "per": "global", "limit": 2, "window": "60s", "mode": "local"},
+    ]);
+    let mut state = state(words(limits));
+    define(&mut state, "l", Kind::Sliding { limit: 5, window_us: 60_000_000 }, Mode::Leased);
+    let gateway = gateway(&state);
+    let mut paused = Paused::lead(&gateway, &state);
+    for status in [200, 200, 429, 429, 429, 429] {
+        assert_eq!(ask(&gateway, "/", "").await.status, status);
+    }
+    // What it let in it owes, and that is taken as soon as there is something.
+    let key = Key { limit: paused.ledger.names.values().next().copied().unwrap(), who: "".into() };
+    let look = || {
+        paused.go_on();
+        paused.ledger.pool(&key).map(|pool| pool.free).filter(|free| *free < 5)
+    };
+    let free = crate::support::until("something is lent", look).await;
+    assert_eq!(free, 3);
+}
+
+#[tokio::test]
+async fn who_leaves_while_a_later_limit_waits_no_limit_counts() {
+    let limits = json!([
+        {"name": "first", "per": "global", "limit": 3, "window": "60s", "mode": "local"},
+        {"name": "l", "per": "global", "limit": 5, "window": "60s", "grant_wait": "60s"},
+    ]);
+    let mut state = state(words(limits));
+    define(&mut state, "l", Kind::Sliding { limit: 5, window_us: 60_000_000 }, Mode::Leased);
+    let gateway = gateway(&state);
+    // Nothing is lent.
+    let paused = Paused::lead(&gateway, &state);
+    let used = || paused.limits.usage("first", Keys::Top(1)).unwrap().keys.first().map(|it| it.used);
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let waits = || paused.limits.usage("l", Keys::Top(1)).unwrap().decisions.waited;
+    crate::support::until("it waits", || (waits() == 1).then_some(())).await;
+    assert_eq!(used(), Some(1));
+    drop(client);
+    crate::support::until("it is as if it had not come", || (used() == Some(0)).then_some(())).await;
 }
 
 /// Counted once its slots have come, though it did not wait for them.

@@ -5,8 +5,11 @@ use std::{
     time::Duration,
 };
 
-use quorumgate_model::{credential::Standing, revocation::SelectorKind};
-use quorumgate_proxy::portal::desk::{Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question, Reply, Visitor};
+use quorumgate_model::{credential::Standing, resource::Kind, revocation::SelectorKind};
+use quorumgate_proxy::{
+    identity::Caller,
+    portal::desk::{Calls, LimitUse, NotDone, OwnKey, OwnUsage, Question, Reply, Visitor},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -552,6 +555,22 @@ async fn who_is_banned_while_a_question_waits_is_told_so() {
     let directory = world.gateway.proxy.directory();
     assert!(!visitor.is_shut_out(&directory));
     world.ban("consumer:acme");
+    assert!(visitor.is_shut_out(&directory));
+}
+
+#[tokio::test]
+async fn a_session_that_ends_and_a_consumer_that_goes_while_a_question_waits_are_shut_out() {
+    let provider = Provider::start().await;
+    let world = world(&provider, Vec::new()).await;
+    let asked = asks(&world, || Ok(Reply::Keys(Vec::new())));
+    let cookie = cookie(&signed_in(&world, &provider).await);
+    check_page(&get(&world, "/keys", &[&cookie]).await, 200);
+    let visitor = asked.lock().unwrap().pop().unwrap();
+    let directory = world.gateway.proxy.directory();
+    assert!(visitor.caller.expires.is_some_and(|at| at > now_s()) && !visitor.is_shut_out(&directory));
+    let ended = Caller { expires: Some(now_s()), ..(*visitor.caller).clone() };
+    assert!(Visitor { caller: Arc::new(ended), ..visitor.clone() }.is_shut_out(&directory));
+    world.remove(Kind::Consumer, "acme");
     assert!(visitor.is_shut_out(&directory));
 }
 

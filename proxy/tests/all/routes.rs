@@ -167,6 +167,15 @@ async fn only_trusted_peers_say_who_the_client_is() {
     assert!(text.contains("x-forwarded-proto: https\n"), "{text}");
     assert!(text.contains("x-forwarded-for: 6.6.6.6, 192.0.2.1, 127.0.0.1\n"), "{text}");
     assert_eq!(status(&ask(gateway.address, "GET /", &["x-forwarded-for: 10.9.9.9"], "").await), 404);
+
+    // A proxy that says it by another field has looked at no other.
+    let mut trusting = settings();
+    trusting.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    trusting.trusted_field = quorumgate_proxy::TrustedField::Forwarded;
+    let gateway = Gateway::with(trusting, forward_all(target));
+    ask(gateway.address, "GET /", &["x-forwarded-for: 6.6.6.6", "forwarded: for=192.0.2.1"], "").await;
+    let text = heard.last();
+    assert!(text.contains("x-forwarded-for: 192.0.2.1, 127.0.0.1\n"), "{text}");
 }
 
 #[tokio::test]

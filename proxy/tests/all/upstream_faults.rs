@@ -322,6 +322,57 @@ fn a_slow_answer_is_asked_for_once_more_elsewhere_and_only_if_idempotent() {
     });
 }
 
+/// What the one answers that is asked first, once the other has answered 500.
+const FIRST_ANSWERS: [(&str, u16); 3] = [
+    ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200),
+    ("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n", 500),
+    ("", 500),
+];
+
+#[test]
+fn a_hedge_that_fails_at_once_does_not_beat_a_slow_good_answer() {
+    for (first, expected) in FIRST_ANSWERS {
+        run(async {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let either = |asked: &Arc<AtomicUsize>| {
+                let asked = asked.clone();
+                origin(move |mut stream, _| {
+                    while let Some((head, _)) = read_request(&mut stream) {
+                        let answer = match head.starts_with("GET /hedged ") {
+                            false => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+                            true if asked.fetch_add(1, Ordering::SeqCst) > 0 => {
+                                "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
+                            }
+                            true => {
+                                while asked.load(Ordering::SeqCst) < 2 {
+                                    std::thread::sleep(Duration::from_millis(1));
+                                }
+                                // As slow as it is.
+                                std::thread::sleep(Duration::from_millis(100));
+                                first
+                            }
+                        };
+                        if answer.is_empty() || stream.write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                })
+            };
+            let (a, b) = (either(&asked), either(&asked));
+            let mut upstream = upstream(&[a.address, b.address]);
+            upstream.retries.hedge = true;
+            let worker = Worker::new(upstream);
+            for _ in 0..40 {
+                worker.fetch(get()).await;
+            }
+            let mut hedged = get();
+            *hedged.uri_mut() = "/hedged".parse().unwrap();
+            let response = worker.send(hedged).await.unwrap();
+            assert_eq!((response.status().as_u16(), asked.load(Ordering::SeqCst)), (expected, 2));
+        });
+    }
+}
+
 /// One of three does not do its work, and forty clients ask at once, half of them with a body of 64 KiB.
 async fn nothing_fails_beside(bad: SocketAddr, change: fn(&mut Upstream)) {
     const CLIENTS: usize = 40;

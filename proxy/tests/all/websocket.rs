@@ -1,6 +1,6 @@
 //! WebSocket tunnels: none without a 101, nothing lost at the seam, and an end that the client is told of.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::support::*;
 use quorumgate_proxy::freshness::boottime_ns;
@@ -233,4 +233,49 @@ async fn what_lasts_is_told_that_its_node_goes() {
     );
     read.unwrap();
     assert_eq!(String::from_utf8_lossy(&rest), "0\r\n\r\n");
+}
+
+/// A gateway with another listener, which is the configuration's own, and that one's address.
+async fn with_listener(answer: &'static str) -> (Gateway, SocketAddr) {
+    let mut impatient = settings();
+    impatient.limits.grace = Duration::from_millis(50);
+    let gateway = Gateway::with(impatient, forward_all(speaks(answer).await));
+    let address = crate::tls::address();
+    publish(&gateway, json!([{ "name": "a", "address": address.to_string(), "protocol": "http" }]));
+    (gateway, address)
+}
+
+fn publish(gateway: &Gateway, listeners: serde_json::Value) {
+    let words = json!({ "listeners": listeners });
+    gateway.proxy.listeners().publish(&state(words).resources, &Arc::default());
+}
+
+#[tokio::test]
+async fn what_lasts_is_told_that_its_listener_goes() {
+    let (gateway, address) = with_listener(ACCEPTED).await;
+    let (mut stays, _) = connect(&gateway, b"").await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+    assert_eq!(status(&head(&mut client).await), 101);
+    client.write_all(b"\x82\x03abc").await.unwrap();
+    expect(&mut client, b"\x82\x03abc").await;
+    publish(&gateway, json!([]));
+    let mut rest = Vec::new();
+    soon("the end of the WebSocket", client.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, [&[0x88, 18, 0x03, 0xe9][..], b"drain_grace_over"].concat());
+    stays.write_all(b"\x82\x03def").await.unwrap();
+    expect(&mut stays, b"\x82\x03def").await;
+
+    // What cannot be told is cut off, and does not look whole.
+    let download = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    let (gateway, address) = with_listener(download).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET /file HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status(&head(&mut client).await), 200);
+    expect(&mut client, b"3\r\nabc\r\n").await;
+    publish(&gateway, json!([]));
+    let mut rest = Vec::new();
+    let _ = soon("the end of the answer", client.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty(), "{rest:?}");
+    assert_eq!(gateway.metric("quorumgate_rejects_total{reason=\"drain_grace_over\"}"), 1);
 }

@@ -45,7 +45,11 @@ impl Holder {
                     books.demand = books.demand.over(limit.window_us());
                     books.told_demand = 0;
                     self.accounts.replace(fresh);
-                    self.accounts.of_mut(&key).expect("it was just replaced").gather_before(&limit, now_us);
+                    let account = self.accounts.of_mut(&key).expect("it was just replaced");
+                    account.gather_before(&limit, now_us);
+                    if let Some(books) = &account.books {
+                        account.lease.follow(&books.before, now_us);
+                    }
                 }
             }
         }

@@ -22,12 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::messages;
-use crate::admin::{
-    desk::Desk,
-    failure,
-    gate::Call,
-    identity::{self, Held, Unproven},
-};
+use crate::admin::{desk::Desk, failure, gate::Call, identity::Held};
 
 /// Streams at once.
 pub const WATCHERS_MAX: usize = 256;
@@ -89,10 +84,8 @@ impl Watcher {
         let mut progress_at = Instant::now();
         loop {
             let state = self.states.borrow_and_update().clone();
-            let now_us = self.desk.consensus.clock_us();
-            if self.held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us)) {
-                let gone = Unproven::TokenUnknown;
-                return Some(failure::status(Code::Unauthenticated, gone.reason(), gone.message()));
+            if let Some(gone) = self.desk.ended(self.held.as_ref()) {
+                return Some(gone);
             }
             if let Err(end) = self.catch_up(&state).await {
                 return end;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
-use quorumgate_model::state::{AuditEntry, ChainKind};
+use quorumgate_model::state::{AuditEntry, AuditHead, ChainKind};
 use quorumgate_proto::{admin::v1 as admin, store::v1::Actor};
 use quorumgate_raft_store::journal::{Checked, What};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -13,13 +13,7 @@ use tonic::Status;
 use super::{Answers, Service};
 use crate::{
     access::Accessed,
-    admin::{
-        config::messages,
-        desk::Desk,
-        failure,
-        gate::Call,
-        identity::{self, Unproven},
-    },
+    admin::{config::messages, desk::Desk, failure, gate::Call, identity},
     denials::{Denial, Denials},
 };
 
@@ -174,19 +168,19 @@ struct Follower {
 impl Follower {
     async fn mutations(&self, since: Option<u64>) {
         let mut states = self.desk.consensus.states();
-        let mut last = since.unwrap_or_else(|| states.borrow().audit.count);
+        // The hash of an entry is known once one was read: before that, peers cannot prove what follows it.
+        let since = since.map(|count| AuditHead { count, ..AuditHead::default() });
+        let mut last = since.unwrap_or_else(|| states.borrow().audit);
         loop {
             let count = states.borrow_and_update().audit.count;
-            while last < count {
-                let missing = (count - last).min(u64::from(MAX)) as usize;
-                let mut found = self.desk.consensus.audit(missing).await;
-                found.retain(|it| it.sequence > last);
+            while last.count < count {
+                let found = self.after(last, count - last.count).await;
                 // Nothing yet: what was applied a moment ago is on its way to the journal.
                 if found.is_empty() && self.pause().await.is_none() {
                     return;
                 }
-                for entry in found.iter().rev() {
-                    last = entry.sequence;
+                for entry in &found {
+                    last = AuditHead { count: entry.sequence, hash: entry.hash() };
                     if self.send(shown(entry)).await.is_none() {
                         return;
                     }
@@ -202,20 +196,37 @@ impl Follower {
         }
     }
 
+    /// Oldest first.
+    async fn after(&self, last: AuditHead, behind: u64) -> Vec<AuditEntry> {
+        if behind > u64::from(MAX) {
+            let found = self.desk.consensus.audit_after(last, MAX as usize).await;
+            if !found.is_empty() {
+                return found;
+            }
+        }
+        let mut found = self.desk.consensus.audit(behind.min(u64::from(MAX)) as usize).await;
+        found.retain(|it| it.sequence > last.count);
+        found.reverse();
+        found
+    }
+
     async fn own(&self, since: Option<u64>) {
         let mut written = self.denials.written();
         let name = self.desk.consensus.view().name;
         let mut last = since.unwrap_or_else(|| *written.borrow());
         loop {
             let count = *written.borrow_and_update();
-            if last < count {
-                let found = denials(&self.denials, count + 1, (count - last).min(u64::from(MAX)) as usize).await;
-                for entry in found.into_iter().rev() {
+            while last < count {
+                let (denials, first) = (self.denials.clone(), last + 1);
+                let read = tokio::task::spawn_blocking(move || denials.read_from(first, MAX as usize)).await;
+                let found = read.unwrap_or_default();
+                // None where they are kept no longer, or cannot be read.
+                last = found.last().map_or(count, |it| it.sequence);
+                for entry in found {
                     if self.send(shown_denial(entry, &name)).await.is_none() {
                         return;
                     }
                 }
-                last = count;
             }
             tokio::select! {
                 changed = written.changed() => if changed.is_err() { return },
@@ -239,15 +250,9 @@ impl Follower {
 
     /// The caller's token is gone.
     async fn is_over(&self) -> bool {
-        let (state, now_us) = (self.desk.consensus.state(), self.desk.consensus.clock_us());
-        let is_gone = self.held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us));
-        if is_gone {
-            let gone = Unproven::TokenUnknown;
-            let status = failure::status(tonic::Code::Unauthenticated, gone.reason(), gone.message());
-            // It has hung up already: fine.
-            let _ = self.entries.send(Err(status)).await;
-        }
-        is_gone
+        let Some(gone) = self.desk.ended(self.held.as_ref()) else { return false };
+        super::last_word(&self.entries, gone).await;
+        true
     }
 }
 

@@ -9,9 +9,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::Answers;
+use super::{Answers, TOKEN_EVERY};
 use crate::{
-    admin::{config::messages, desk::Desk, failure, gate::Call, identity},
+    admin::{config::messages, desk::Desk, failure, gate::Call},
     publish::wall_ms,
     tasks::Tasks,
     telemetry::exchange,
@@ -21,9 +21,6 @@ use crate::{
 const ASK_MAX: Duration = Duration::from_secs(2);
 /// Exchanges that wait for one who taps.
 const ROOM: usize = 256;
-/// How often it is looked whether the caller's token still stands.
-const TOKEN_EVERY: Duration = Duration::from_secs(5);
-
 pub async fn explain(
     desk: &Desk,
     call: &Call,
@@ -82,13 +79,10 @@ pub fn tap(
             let exchange = tokio::select! {
                 () = stop.cancelled() => return,
                 () = answers.closed() => return,
-                _ = look.tick() => {
-                    let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
-                    match held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us)) {
-                        true => return,
-                        false => continue,
-                    }
-                }
+                _ = look.tick() => match desk.ended(held.as_ref()) {
+                    Some(gone) => return super::last_word(&answers, gone).await,
+                    None => continue,
+                },
                 next = tap.exchanges.recv() => match next {
                     Some(exchange) => exchange,
                     None => return,

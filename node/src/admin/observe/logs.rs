@@ -7,13 +7,12 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast::error::RecvError, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::Answers;
+use super::{Answers, TOKEN_EVERY};
 use crate::{
     admin::{
         desk::{self, Desk},
         failure,
         gate::Call,
-        identity,
     },
     tasks::Tasks,
     telemetry::logs::{self, Logs, PAST_MAX},
@@ -58,16 +57,18 @@ pub fn watch(
         if !follow {
             return;
         }
+        let mut look = tokio::time::interval(TOKEN_EVERY);
         loop {
             let next = tokio::select! {
                 () = stop.cancelled() => return,
                 () = answers.closed() => return,
-                next = live.recv() => next,
+                _ = look.tick() => None,
+                next = live.recv() => Some(next),
             };
-            let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
-            if held.as_ref().is_some_and(|held| !identity::stands(&state, held, now_us)) {
-                return;
+            if let Some(gone) = desk.ended(held.as_ref()) {
+                return super::last_word(&answers, gone).await;
             }
+            let Some(next) = next else { continue };
             match next {
                 Ok(line) => {
                     if send(line, dropped).await.is_err() {
@@ -97,7 +98,12 @@ pub fn set_level(
     call.may_write()?;
     let hold = desk::duration("for", request.r#for)?;
     let filter = request.filter;
-    logs.change(&filter).map_err(|error| failure::bad_field("filter", &format!("{error:#}")))?;
+    let hold = hold.filter(|hold| !hold.is_zero());
+    let change = match hold {
+        Some(_) => logs.change_for_a_while(&filter).map(Some),
+        None => logs.change(&filter).map(|_| None),
+    };
+    let change = change.map_err(|error| failure::bad_field("filter", &format!("{error:#}")))?;
     tracing::info!(
         actor = call.actor.name,
         source = call.actor.source,
@@ -106,13 +112,15 @@ pub fn set_level(
         ?hold,
         "the log's filter is changed"
     );
-    if let Some(hold) = hold.filter(|hold| !hold.is_zero()) {
-        let (filter, before, stop) = (filter.clone(), before.clone(), tasks.stop());
+    if let Some((hold, change)) = hold.zip(change) {
+        let stop = tasks.stop();
         tasks.detach(async move {
             let waited = stop.run_until_cancelled(tokio::time::sleep(hold.min(HOLD_MAX))).await;
             // Unless somebody has changed it meanwhile.
-            if waited.is_some() && logs.filter() == filter && logs.change(&before).is_ok() {
-                tracing::info!(filter = before, "the log's filter is what it was");
+            if waited.is_some()
+                && let Some(filter) = logs.put_back(change)
+            {
+                tracing::info!(filter, "the log's filter is what it was");
             }
         });
     }

@@ -28,7 +28,7 @@ use self::{
     glance::{Glance, Glances},
     traffic::Lines,
 };
-use super::{config::taken, desk::Desk, failure, identity};
+use super::{config::taken, desk::Desk, failure};
 use crate::{VERSION, consensus::Consensus, tasks::Tasks};
 
 /// Streams of this service at once.
@@ -83,12 +83,9 @@ impl Overview for Service {
         let full = || failure::status(Code::ResourceExhausted, "TOO_MANY_STREAMS", FULL);
         let seat = self.seats.take(&caller).ok_or_else(full)?;
         let (desk, held) = (self.desk.clone(), call.held.clone());
-        let stands = move || {
-            let (state, now_us) = (desk.consensus.state(), desk.consensus.clock_us());
-            held.as_ref().is_none_or(|held| identity::stands(&state, held, now_us))
-        };
+        let gone = move || desk.ended(held.as_ref());
         let (answers, received) = mpsc::channel(ROOM);
-        let watcher = Watcher { stands: Box::new(stands), glances: self.glances.watch(), answers, _seat: seat };
+        let watcher = Watcher { gone: Box::new(gone), glances: self.glances.watch(), answers, _seat: seat };
         self.tasks.detach(watcher.run(self.tasks.stop()));
         Ok(Response::new(Box::pin(ReceiverStream::new(received))))
     }
@@ -143,8 +140,8 @@ impl Drop for Seat {
 
 /// One who watches, until the stream is dropped, the token is gone, or nothing is taken any more.
 struct Watcher {
-    /// Whether the caller's token does.
-    stands: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Why, once the caller's token is.
+    gone: Box<dyn Fn() -> Option<Status> + Send + Sync>,
     glances: watch::Receiver<Option<Glance>>,
     answers: mpsc::Sender<Result<admin::WatchOverviewResponse, Status>>,
     _seat: Seat,
@@ -159,9 +156,16 @@ impl Watcher {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.answers.closed() => return,
-                _ = look.tick() => if is_over((self.stands)(), taken.elapsed()) {
-                    return;
-                },
+                _ = look.tick() => {
+                    let gone = (self.gone)();
+                    if is_over(gone.is_none(), taken.elapsed()) {
+                        // Where nobody reads, nobody misses it.
+                        if let Some(gone) = gone {
+                            let _ = self.answers.try_send(Err(gone));
+                        }
+                        return;
+                    }
+                }
                 changed = self.glances.changed() => if changed.is_err() {
                     return;
                 },
@@ -214,7 +218,8 @@ mod tests {
         let (answers, _reader) = mpsc::channel(ROOM);
         (0..ROOM).for_each(|_| answers.try_send(Ok(Default::default())).unwrap());
         let seat = Seats::default().take("token/a").unwrap();
-        Watcher { stands: Box::new(move || stands), glances, answers, _seat: seat }.run(stop).await;
+        let gone = move || (!stands).then(|| Status::unauthenticated("gone"));
+        Watcher { gone: Box::new(gone), glances, answers, _seat: seat }.run(stop).await;
     }
 
     #[tokio::test]

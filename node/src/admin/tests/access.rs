@@ -1,10 +1,18 @@
 //! Who may call what, over which listener.
 
-use quorumgate_proto::admin::v1 as admin;
+use std::time::Duration;
+
+use prost::Message;
+use quorumgate_proto::{admin::v1 as admin, store::v1::DenialRecord};
+use quorumgate_raft_store::own_chain::OwnChain;
 use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::fixture::{Fixture, config, fields, reason, route, upstream};
+use crate::{
+    join::{JoinToken, join},
+    settings::Settings,
+};
 
 #[tokio::test]
 async fn nobody_calls_over_tcp_without_credentials() {
@@ -216,6 +224,79 @@ async fn what_is_followed_says_where_it_comes_from() {
     let header = made.message().await.unwrap().unwrap().header.unwrap();
     assert_eq!(header.node, "n1");
     assert!(!header.cluster_id.is_empty() && header.term > 0 && header.index > 0, "{header:?}");
+}
+
+/// Of a node that nothing runs.
+fn joining() -> Settings {
+    let text = r#"
+        node = { name = "n2", region = "eu" }
+        proxy = { listeners = [{ address = "127.0.0.1:0" }] }
+        peer = { listen = "127.0.0.1:1" }
+        admin = { listen = "127.0.0.1:0" }
+        telemetry = { listen = "127.0.0.1:0" }
+    "#;
+    toml::from_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_ca_goes_no_step_further_than_every_node_has_come() {
+    let node = Fixture::start().await;
+    let client = node.local().await;
+    let create = admin::CreateJoinTokenRequest { role: "replica".into(), ..Default::default() };
+    let token = client.cluster().create_join_token(create).await.unwrap().into_inner().token;
+    let seeds = [node.consensus.state().nodes.values().next().unwrap().peer_address.clone()];
+    let dir = tempfile::tempdir().unwrap();
+    join(&seeds, &token.parse().unwrap(), dir.path(), &joining(), None).await.unwrap();
+    let advance = || admin::RotateCaRequest { step: admin::rotate_ca_request::Step::Advance.into() };
+    let introduced = client.maintenance().rotate_ca(advance()).await.unwrap().into_inner();
+    assert_eq!(introduced.stage, "introduced");
+    let refused = client.maintenance().rotate_ca(advance()).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "NODES_BEHIND"));
+    assert!(refused.message().contains("node n2 does not answer"), "{refused}");
+    let look = client.maintenance().rotate_ca(admin::RotateCaRequest::default()).await.unwrap().into_inner();
+    assert_eq!(look.stage, "introduced", "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_refused_join_is_a_denial_and_no_entry_of_the_log() {
+    let node = Fixture::start().await;
+    let watch = admin::WatchAuditRequest { since: Some(0), denials: true };
+    let mut denied = node.local().await.observe().watch_audit(watch).await.unwrap().into_inner();
+    let state = node.consensus.state();
+    let token = JoinToken::generate(&state.cluster.as_ref().unwrap().ca_certificate).unwrap();
+    let seeds = [state.nodes.values().next().unwrap().peer_address.clone()];
+    let (dir, settings) = (tempfile::tempdir().unwrap(), joining());
+    let mut told = Vec::new();
+    for _ in 0..30 {
+        let refused = join(&seeds, &token, dir.path(), &settings, None).await.unwrap_err();
+        told.push(format!("{refused:#}"));
+    }
+    assert!(told[19].contains("the join token is unknown"), "{}", told[19]);
+    assert!(told[20].contains("too many joins"), "{}", told[20]);
+    // What the leader looks after by itself may come between.
+    let after = node.consensus.linearize(Duration::from_secs(10)).await.unwrap().index;
+    assert!(after < state.index + 20, "{} entries", after - state.index);
+    let entry = tokio::time::timeout(Duration::from_secs(60), denied.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!((entry.rpc.as_str(), entry.summary.as_str()), ("Join", "token_unknown"));
+    assert_eq!(entry.actor, format!("join token {}", token.id));
+}
+
+/// More than one call lists.
+#[tokio::test]
+async fn who_follows_from_far_behind_misses_nothing_that_is_kept() {
+    const WRITTEN: u64 = 10_050;
+    let node = Fixture::start_in(None, |dir| {
+        let record = DenialRecord { reason: "TOKEN_UNKNOWN".into(), count: 1, ..Default::default() };
+        let written = vec![record.encode_to_vec(); WRITTEN as usize];
+        OwnChain::open(&dir.join("denials")).unwrap().append(&written).unwrap();
+    })
+    .await;
+    let watch = admin::WatchAuditRequest { since: Some(0), denials: true };
+    let mut denied = node.local().await.observe().watch_audit(watch).await.unwrap().into_inner();
+    for sequence in 1..=WRITTEN {
+        let entry = tokio::time::timeout(Duration::from_secs(60), denied.message()).await.unwrap().unwrap().unwrap();
+        assert_eq!(entry.sequence, sequence);
+    }
 }
 
 #[tokio::test]

@@ -11,16 +11,6 @@ use tonic_types::StatusExt;
 
 use super::fixture::Fixture;
 
-async fn with_consumer() -> Fixture {
-    let fixture = Fixture::start().await;
-    let consumers = vec![admin::Consumer { name: "acme".into(), ..Default::default() }];
-    let config = Some(admin::ConfigSet { consumers, ..Default::default() });
-    fixture.local().await.apply(admin::ApplyConfigRequest { config, ..Default::default() }).await.unwrap();
-    let mut states = fixture.consensus.states();
-    states.wait_for(|state| state.secrets.contains_key("key-pepper")).await.unwrap();
-    fixture
-}
-
 fn key(consumer: &str) -> admin::NewKey {
     admin::NewKey { consumer: consumer.into(), ..Default::default() }
 }
@@ -43,7 +33,7 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
 
 #[tokio::test]
 async fn a_key_is_made_found_rotated_and_revoked() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let mut keys = fixture.local().await.keys();
     let wanted = admin::NewKey {
         scopes: vec!["orders:read".into()],
@@ -76,7 +66,7 @@ async fn a_key_is_made_found_rotated_and_revoked() {
 
 #[tokio::test]
 async fn a_repeated_request_shows_the_same_secret_and_another_one_is_refused() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let mut keys = fixture.local().await.keys();
     let request_id = uuid::Uuid::new_v4().to_string();
     let request = admin::CreateKeyRequest { key: Some(key("acme")), request_id: request_id.clone() };
@@ -91,7 +81,7 @@ async fn a_repeated_request_shows_the_same_secret_and_another_one_is_refused() {
 
 #[tokio::test]
 async fn a_batch_is_all_or_nothing_and_comes_in_pages() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let mut keys = fixture.local().await.keys();
     let batch = |keys| admin::BatchCreateKeysRequest { keys, ..Default::default() };
     let refused = keys.batch_create_keys(batch(vec![key("acme"), key("nobody")])).await.unwrap_err();
@@ -139,7 +129,7 @@ fn pepper(fixture: &Fixture) -> [u8; 32] {
 
 #[tokio::test]
 async fn the_password_of_a_basic_user_is_nowhere() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let mut keys = fixture.local().await.keys();
     let user = |password: &str| admin::NewKey {
         given: Some(Given::Basic(admin::BasicUser { username: "ann".into(), password: password.into() })),
@@ -157,7 +147,7 @@ async fn the_password_of_a_basic_user_is_nowhere() {
 
 #[tokio::test]
 async fn nobody_is_made_who_cannot_show_what_he_is() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let mut keys = fixture.local().await.keys();
     let basic = |username: &str, password: &str| {
         let user = admin::BasicUser { username: username.into(), password: password.into() };
@@ -184,7 +174,7 @@ async fn nobody_is_made_who_cannot_show_what_he_is() {
 
 #[tokio::test]
 async fn what_is_revoked_is_in_the_tables_when_the_call_returns() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let mut revocations = fixture.local().await.revocations();
     let new =
         |by: By, expires_in, issued_before| admin::NewRevocation { selector: selector(by), expires_in, issued_before };
@@ -267,7 +257,7 @@ impl Issuer {
 
 #[tokio::test]
 async fn a_token_is_read_as_the_proxy_reads_it() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let issuer = Issuer::new();
     let jwt = admin::JwtAuth {
         issuer: "https://idp.test".into(),
@@ -340,7 +330,7 @@ fn encoded(text: &str) -> String {
 
 #[tokio::test]
 async fn a_viewer_sees_and_changes_nothing() {
-    let fixture = with_consumer().await;
+    let fixture = Fixture::with_consumer().await;
     let token = fixture.admin_token("eye", "viewer", "").await;
     let client = fixture.remote(Some(&token)).await;
     assert!(client.keys().list_keys(admin::ListKeysRequest::default()).await.is_ok());

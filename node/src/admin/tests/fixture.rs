@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use quorumgate_model::{ruleset::Ruleset, timing};
 use quorumgate_proto::admin::v1::{
     self as admin, approvals_client::ApprovalsClient, cluster_client::ClusterClient, config_client::ConfigClient,
-    key_client::KeyClient, limit_usage_client::LimitUsageClient, observe_client::ObserveClient,
-    revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
+    key_client::KeyClient, limit_usage_client::LimitUsageClient, maintenance_client::MaintenanceClient,
+    observe_client::ObserveClient, revocation_client::RevocationClient, upstreams_client::UpstreamsClient,
 };
 use quorumgate_proxy::{identity::directory::Directory, upstream::Registry};
 use rustls::{RootCertStore, crypto::aws_lc_rs};
@@ -61,9 +61,14 @@ impl Fixture {
     }
 
     pub async fn start_with(oidc: Option<Oidc>) -> Self {
+        Self::start_in(oidc, |_| {}).await
+    }
+
+    /// `prepare`: what lies in the data directory at the start.
+    pub async fn start_in(oidc: Option<Oidc>, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (tasks, _ended) = Tasks::new();
-        let consensus = single_node(&dir, &tasks).await;
+        let consensus = single_node(&dir, &tasks, prepare).await;
         let directory = Arc::<Directory>::default();
         publish(consensus.clone(), directory.clone());
         let looked_up = directory.clone();
@@ -84,6 +89,17 @@ impl Fixture {
         receive::start(&tasks, consensus.clone(), &looked_up);
         let handle = start(options, &tasks).await.unwrap();
         Self { consensus, directory: looked_up, upstreams, handle, _tasks: tasks, _ready: ready, _dir: dir }
+    }
+
+    /// With the consumer `acme`, for whom keys can be made.
+    pub async fn with_consumer() -> Self {
+        let fixture = Self::start().await;
+        let consumers = vec![admin::Consumer { name: "acme".into(), ..Default::default() }];
+        let config = Some(admin::ConfigSet { consumers, ..Default::default() });
+        fixture.local().await.apply(admin::ApplyConfigRequest { config, ..Default::default() }).await.unwrap();
+        let mut states = fixture.consensus.states();
+        states.wait_for(|state| state.secrets.contains_key("key-pepper")).await.unwrap();
+        fixture
     }
 
     /// Over the unix socket, as the user who runs the test.
@@ -135,7 +151,7 @@ impl Fixture {
     }
 }
 
-async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
+async fn single_node(dir: &TempDir, tasks: &Tasks, prepare: impl FnOnce(&Path)) -> Consensus {
     // A member's address has a port, so the system chooses one first.
     let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut settings: Settings = toml::from_str(
@@ -150,6 +166,7 @@ async fn single_node(dir: &TempDir, tasks: &Tasks) -> Consensus {
     .unwrap();
     settings.peer.listen = peer;
     init::init(dir.path(), &settings, timing::MAX_RTT_DEFAULT).unwrap();
+    prepare(dir.path());
     let opened = quorumgate_raft_store::open(dir.path(), Default::default()).unwrap();
     let options = StartOptions {
         dir: dir.path().to_owned(),
@@ -212,6 +229,10 @@ impl Client {
 
     pub fn cluster(&self) -> ClusterClient<Authenticated> {
         ClusterClient::new(self.channel.clone())
+    }
+
+    pub fn maintenance(&self) -> MaintenanceClient<Authenticated> {
+        MaintenanceClient::new(self.channel.clone())
     }
 
     pub fn upstreams(&self) -> UpstreamsClient<Authenticated> {

@@ -3,10 +3,11 @@
 mod access;
 mod config;
 mod credentials;
-mod fixture;
+pub(crate) mod fixture;
 mod governance;
 mod identity;
 mod limits;
+mod logs;
 mod people;
 mod tls;
 mod upstreams;

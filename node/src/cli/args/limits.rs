@@ -30,7 +30,7 @@ pub struct LimitUsage {
     /// One key alone, with what every node holds of it.
     #[arg(long, value_name = "K", requires = "name")]
     pub key: Option<String>,
-    /// Add up by this.
+    /// Add up by this, over 1,000 keys at most.
     #[arg(long, value_name = "WHAT", requires = "name", conflicts_with = "key")]
     pub by: Option<UsageBy>,
     /// How many keys of each limit: those of which most is used.

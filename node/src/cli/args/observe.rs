@@ -119,7 +119,7 @@ pub struct AuditLs {
     /// How many at most.
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
-    /// Go on with entries as they are made, oldest first.
+    /// Go on with entries as they are made, oldest first: of --actor and --rpc, if given.
     #[arg(long, short)]
     pub follow: bool,
     /// Only by this actor: alice, token/alice.
@@ -129,13 +129,13 @@ pub struct AuditLs {
     #[arg(long, value_name = "RPC")]
     pub rpc: Option<String>,
     /// Only what changed this object: route/orders.
-    #[arg(long, value_name = "KIND/NAME")]
+    #[arg(long, value_name = "KIND/NAME", conflicts_with = "follow")]
     pub object: Option<String>,
     /// Only from this time on: 1h (ago), or 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "T")]
     pub since: Option<String>,
     /// Only up to this time.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", conflicts_with = "follow")]
     pub until: Option<String>,
     /// The calls that the asked node has refused, from its own chain.
     #[arg(long, conflicts_with_all = ["object", "diff"])]
@@ -144,6 +144,6 @@ pub struct AuditLs {
     #[arg(long, conflicts_with_all = ["object", "diff", "denials", "follow"])]
     pub access: bool,
     /// Show what each entry changed, before and after.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "follow")]
     pub diff: bool,
 }

@@ -77,6 +77,33 @@ pub fn from_start(pattern: &str) -> String {
     }
 }
 
+/// What every text that a pattern takes begins with.
+pub fn beginning(pattern: &str) -> &str {
+    let pattern = pattern.strip_prefix('^').unwrap_or(pattern);
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "/_-".contains(it);
+    let end = pattern.find(|it: char| !is_plain(it)).unwrap_or(pattern.len());
+    // The last one may be optional, and one of several begins with anything.
+    if pattern.contains('|') { "" } else { &pattern[..end.saturating_sub(1)] }
+}
+
+/// What stands before and behind the first | that is in no group and no class.
+pub fn alternatives(pattern: &str) -> Option<(&str, &str)> {
+    let (mut depth, mut is_class, mut is_escaped) = (0_i64, false, false);
+    for (at, it) in pattern.char_indices() {
+        match it {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '[' => is_class = true,
+            ']' => is_class = false,
+            '(' if !is_class => depth += 1,
+            ')' if !is_class => depth -= 1,
+            '|' if !is_class && depth == 0 => return Some((&pattern[..at], &pattern[at + 1..])),
+            _ => {}
+        }
+    }
+    None
+}
+
 /// A test of a header's value that is one of these, in whatever case.
 pub fn one_of(values: &[String]) -> Json {
     match values {

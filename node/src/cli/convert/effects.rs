@@ -50,6 +50,8 @@ pub struct Effects {
     /// The status by which requests that came without TLS are sent on.
     pub to_https: Option<u16>,
     pub is_closed: bool,
+    /// The route takes requests that it did not take: of other ports, say.
+    pub takes_more: bool,
 }
 
 impl Effects {

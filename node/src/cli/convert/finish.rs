@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     effects::CLOSED,
-    order::{self, Ordered},
+    order::{self, Near, Ordered},
     out::{Draft, Made, Out},
     reader::Item,
 };
@@ -21,6 +21,9 @@ use crate::cli::config;
 
 /// How often something of one route is given up before the whole of it is.
 const REPAIRS_MAX: usize = 12;
+/// Fields whose values may be secrets, and are not repeated.
+const HIDDEN: [&str; 6] =
+    ["rewrite.headers", "rewrite.query", "respond", "match.headers", "match.query", "match.cookies"];
 /// Fields without which a route still does what it is for.
 const SPARE: [&str; 8] = ["labels", "description", "cors", "cache", "compression", "body", "timeouts", "retries"];
 
@@ -29,6 +32,7 @@ struct Settled<'d> {
     route: Route,
     order: Vec<i64>,
     protects: bool,
+    takes_more: bool,
     beyond: Option<Map<String, Json>>,
     below: Option<Map<String, Json>>,
     /// It takes more than it should, and is closed.
@@ -57,6 +61,7 @@ pub fn finish(out: Out<'_>) -> Vec<Resource> {
     below(&mut settled, &dropped);
     let beyond = beyond(&mut settled, &dropped);
     settled.extend(beyond);
+    more(&mut settled);
     let mut settled = alone(settled);
     let ordered: Vec<Ordered<'_>> = settled.iter().map(|it| Ordered { route: &it.route, order: &it.order }).collect();
     if let Some(priorities) = order::priorities(&ordered) {
@@ -83,7 +88,7 @@ fn object(it: &Made<'_>, dropped: &HashSet<(Kind, String)>) -> Result<Resource, 
 }
 
 fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Settled<'d>> {
-    let Draft { from, mut words, order, protects, beyond, below } = draft;
+    let Draft { from, mut words, order, protects, takes_more, beyond, below } = draft;
     let mut must_be_closed = is_closed(&words);
     must_be_closed |= without_dropped(&from, &mut words, dropped);
     let (mut is_widened, mut is_shut) = (false, must_be_closed);
@@ -92,9 +97,12 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
             Ok(Resource::Route(route)) => {
                 let mut route = (*route).clone();
                 shut(&from, &mut route, protects, must_be_closed || is_widened);
-                return Some(Settled { from, route, order, protects, beyond, below, is_widened, is_shut });
+                return Some(Settled { from, route, order, protects, takes_more, beyond, below, is_widened, is_shut });
             }
             Ok(_) => break,
+            Err(invalid) if HIDDEN.iter().any(|it| invalid.field.starts_with(it)) => {
+                Invalid { found: "a value that is not shown".to_owned(), ..invalid }
+            }
             Err(invalid) => invalid,
         };
         let field = invalid.field.split(['.', '[']).next().unwrap_or_default().to_owned();
@@ -155,7 +163,17 @@ fn settle<'d>(draft: Draft<'d>, dropped: &HashSet<(Kind, String)>) -> Option<Set
         Resource::Route(route) => Some((*route).clone()),
         _ => None,
     })?;
-    Some(Settled { from, route, order, protects, beyond: None, below: None, is_widened: true, is_shut: true })
+    Some(Settled {
+        from,
+        route,
+        order,
+        protects,
+        takes_more: false,
+        beyond: None,
+        below: None,
+        is_widened: true,
+        is_shut: true,
+    })
 }
 
 /// The last look at a route: one that was told to be closed is, and one that kept somebody out still does.
@@ -240,8 +258,13 @@ fn close(words: &mut Map<String, Json>) {
     words.insert("authorize".into(), Json::Array(rules));
 }
 
+fn near(settled: &[Settled<'_>]) -> Near {
+    Near::of(settled.iter().map(|it| &it.route))
+}
+
 /// Prefixes that do not take themselves: where another route had that path which keeps some out, or is of it alone.
 fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
+    let near = near(settled);
     for at in 0..settled.len() {
         let Some(words) = settled[at].below.take() else { continue };
         let it = &settled[at];
@@ -256,8 +279,11 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
                 && (is_twin || other.protects)
         };
         // Those of the same object ask for the same.
-        let others = || settled.iter().any(|other| other.from.identity() != it.from.identity() && takes(other));
-        if !order::is_many(settled.len()) && !others() {
+        let others = || {
+            let mut others = near.places(&it.route).into_iter().map(|place| &settled[place]);
+            others.any(|other| other.from.identity() != it.from.identity() && takes(other))
+        };
+        if !near.is_many() && !others() {
             it.from.differs(format!("{prefix} without the slash behind it is taken too"));
             continue;
         }
@@ -266,6 +292,7 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
             words,
             order: it.order.clone(),
             protects: it.protects,
+            takes_more: it.takes_more,
             beyond: None,
             below: None,
         };
@@ -278,6 +305,7 @@ fn below<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) {
 /// Routes for what prefixes of characters take beyond ours of segments: where it would go to another route otherwise, and
 /// some are kept out.
 fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) -> Vec<Settled<'d>> {
+    let near = near(settled);
     let takes = |at: usize| {
         let it = &settled[at];
         let PathPattern::Prefix(prefix) = &it.route.matches.path else { return false };
@@ -285,11 +313,11 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
             order::hosts_meet(&it.route.matches.hosts, &other.route.matches.hosts)
                 && order::takes_beyond(prefix, &other.route.matches.path)
         };
-        settled.iter().enumerate().any(|(place, other)| place != at && takes(other))
+        near.places(&it.route).into_iter().any(|place| place != at && takes(&settled[place]))
     };
     let places: Vec<usize> = (0..settled.len()).filter(|at| settled[*at].beyond.is_some()).collect();
     // One that is made may take what another took beyond its prefix.
-    let is_needed = order::is_many(settled.len()) || places.iter().any(|at| settled[*at].protects && takes(*at));
+    let is_needed = near.is_many() || places.iter().any(|at| settled[*at].protects && takes(*at));
     let mut made = Vec::new();
     for at in places {
         let Some(words) = settled[at].beyond.take() else { continue };
@@ -301,6 +329,7 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
                 words,
                 order: it.order.clone(),
                 protects: true,
+                takes_more: it.takes_more,
                 beyond: None,
                 below: None,
             };
@@ -312,6 +341,28 @@ fn beyond<'d>(settled: &mut [Settled<'d>], dropped: &HashSet<(Kind, String)>) ->
         }
     }
     made
+}
+
+/// Routes that take more than they did, and may be asked before another one that asks for something else.
+fn more(settled: &mut [Settled<'_>]) {
+    let near = near(settled);
+    for at in (0..settled.len()).filter(|at| settled[*at].takes_more).collect::<Vec<_>>() {
+        let it = &settled[at];
+        let takes = |other: &Settled<'_>| {
+            other.from.identity() != it.from.identity()
+                && other.protects
+                && other.order <= it.order
+                && order::meet(&it.route, &other.route)
+                && !asks_the_same(&it.route, &other.route)
+        };
+        // What a gateway answers itself opens nothing.
+        let goes_on = matches!(it.route.action, Action::Forward { .. } | Action::Split(_));
+        let others = || near.places(&it.route).into_iter().any(|place| takes(&settled[place]));
+        if goes_on && (near.is_many() || others()) {
+            let it = &mut settled[at];
+            shut(&it.from, &mut it.route, it.protects, true);
+        }
+    }
 }
 
 /// Of routes that take the same requests one is left, as nobody would ever ask the others.

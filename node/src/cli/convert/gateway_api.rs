@@ -113,7 +113,7 @@ fn put<'d>(
             if protects {
                 words.insert("authorize".into(), json!([{ "name": CLOSED, "deny": {} }]));
             }
-            out.routes.push(Draft { from, words, order, protects, beyond: None, below: None });
+            out.routes.push(Draft { from, words, order, protects, takes_more: false, beyond: None, below: None });
         }
         Origin::Secret(id) => {
             let from = manifests.item(Theirs::Secret, id);

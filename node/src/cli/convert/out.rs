@@ -24,6 +24,8 @@ pub struct Draft<'d> {
     /// Where the other gateway has it among its routes: the larger is asked first, part by part.
     pub order: Vec<i64>,
     pub protects: bool,
+    /// As in `Effects`.
+    pub takes_more: bool,
     /// The other gateway's prefix is of characters, ours of whole segments: the words by which the route takes what is
     /// below the prefix without a slash between.
     pub beyond: Option<Map<String, Json>>,
@@ -34,6 +36,8 @@ pub struct Draft<'d> {
 #[derive(Default)]
 pub struct Out<'d> {
     names: HashMap<Kind, HashSet<String>>,
+    /// The last number that was put behind a name of a kind.
+    numbers: HashMap<(Kind, String), usize>,
     /// The names of objects by the value that they are from, and which of its objects it is.
     made: HashMap<(*const Node, String), String>,
     pub objects: Vec<Made<'d>>,
@@ -46,9 +50,9 @@ impl<'d> Out<'d> {
         let plain = plain(wanted);
         let taken = self.names.entry(kind).or_default();
         let mut name = plain.clone();
-        let mut number = 1;
         while !taken.insert(name.clone()) {
-            number += 1;
+            let number = self.numbers.entry((kind, plain.clone())).or_insert(1);
+            *number += 1;
             name = format!("{plain}.{number}");
         }
         name
@@ -82,6 +86,7 @@ impl<'d> Out<'d> {
 
     pub fn route(&mut self, from: &Item<'d>, mut route: RouteWords, effects: Effects) {
         let protects = effects.protects() || route.protects;
+        let takes_more = effects.takes_more;
         let name = self.name(Kind::Route, &route.name);
         let finish = |route: &RouteWords, name: &str, matches: Json, rewrite: Map<String, Json>| {
             let mut words = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -104,7 +109,7 @@ impl<'d> Out<'d> {
         let matches = std::mem::take(&mut route.matches);
         let rewrite = std::mem::take(&mut route.rewrite);
         let words = finish(&route, &name, matches, rewrite);
-        self.routes.push(Draft { from: from.clone(), words, order: route.order, protects, beyond, below });
+        self.routes.push(Draft { from: from.clone(), words, order: route.order, protects, takes_more, beyond, below });
     }
 }
 

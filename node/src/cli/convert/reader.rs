@@ -18,6 +18,11 @@ use crate::cli::{
 const FOUND_CHARS_MAX: usize = 120;
 /// Parts of names of fields whose values are not repeated.
 const SECRETS: [&str; 7] = ["key", "secret", "password", "token", "credential", "cert", "auth"];
+/// Fields of edits, whose values are not repeated, but for the names in lists of them and of what is removed.
+const EDITS: [&str; 4] = ["headers", "querystring", "body", "json"];
+/// Fields that may have a query.
+const PLACES: [&str; 4] = ["uri", "url", "location", "path"];
+const HIDDEN: &str = "a value that is not shown";
 /// By what objects in lists are called, the first that they have.
 const NAMES: [&str; 5] = ["name", "username", "id", "sni", "uri"];
 
@@ -273,10 +278,13 @@ impl<'d> Item<'d> {
         let shown = match &self.node.value {
             Value::Null | Value::List(_) | Value::Map(_) => return self.node.value.what().to_owned(),
             Value::Bool(it) => return it.to_string(),
-            _ if SECRETS.iter().any(|it| last.contains(it)) => return "a value that is not shown".to_owned(),
+            _ if SECRETS.iter().any(|it| last.contains(it)) => return HIDDEN.to_owned(),
             Value::Int(it) => it.to_string(),
             Value::Float(it) => it.to_string(),
-            Value::Text(it) => format!("{:?}", without_secrets(&self.path, it)),
+            Value::Text(it) => match without_secrets(&self.path, it) {
+                Some(shown) => format!("{shown:?}"),
+                None => return HIDDEN.to_owned(),
+            },
         };
         match shown.chars().count() {
             0..=FOUND_CHARS_MAX => shown,
@@ -339,16 +347,24 @@ impl<'d> Item<'d> {
     }
 }
 
-/// Of a field with its value the name alone, and of a URL not who asks.
-fn without_secrets(path: &str, text: &str) -> String {
-    let is_edit = ["headers", "querystring", "body", "json"].iter().any(|it| path.contains(it));
-    if let Some((name, _)) = text.split_once(':').filter(|_| is_edit) {
-        return format!("{name}: …");
+/// Of a field with its value the name alone, and of a URL neither who asks nor with what. None: all of it is a value.
+fn without_secrets(path: &str, text: &str) -> Option<String> {
+    // Names in brackets are no fields.
+    let fields: String = path.split('[').map(|it| it.rsplit_once(']').map_or(it, |(_, rest)| rest)).collect();
+    let last = fields.rsplit('.').next().unwrap_or_default();
+    if EDITS.iter().any(|it| fields.contains(it)) {
+        let is_named = path.ends_with(']') && (last == "remove" || EDITS.contains(&last));
+        return is_named
+            .then(|| text.split_once(':').map_or_else(|| text.to_owned(), |(name, _)| format!("{name}: …")));
     }
-    match text.split_once("://") {
+    let (text, query) = match text.split_once('?') {
+        Some((place, _)) if PLACES.contains(&last) => (place, "?…"),
+        _ => (text, ""),
+    };
+    Some(match text.split_once("://") {
         Some((scheme, rest)) if rest.contains('@') => {
-            format!("{scheme}://…@{}", rest.rsplit_once('@').map_or("", |(_, host)| host))
+            format!("{scheme}://…@{}{query}", rest.rsplit_once('@').map_or("", |(_, host)| host))
         }
-        _ => text.to_owned(),
-    }
+        _ => format!("{text}{query}"),
+    })
 }

@@ -12,6 +12,9 @@ const DEPTH_MAX: usize = 32;
 /// How many are told.
 const TOLD_MAX: usize = 200;
 
+/// How deep alternatives are tried within alternatives; below, new ones are told of.
+const TRIED_MAX: usize = 3;
+
 /// How an operation is told of that there was.
 pub const GONE: &str = "the operation is gone";
 /// What stands in a text by itself.
@@ -84,11 +87,13 @@ struct Changes<'c> {
     notes: Vec<String>,
     /// Pairs of references that are compared already.
     compared: BTreeSet<(String, String, Way)>,
+    /// How many alternatives this is tried within.
+    tried: usize,
 }
 
 /// Both are contracts as policies have them, with who may ask.
 pub fn told(old: &Json, new: &Json) -> Told {
-    let mut changes = Changes { old, new, told: Vec::new(), notes: Vec::new(), compared: BTreeSet::new() };
+    let mut changes = Changes { old, new, told: Vec::new(), notes: Vec::new(), compared: BTreeSet::new(), tried: 0 };
     let (before, after) = (operations(old), operations(new));
     for (key, it) in before {
         match after.get(&key) {
@@ -305,6 +310,25 @@ impl<'c> Changes<'c> {
         self.inner(at, old, new, way, depth);
     }
 
+    /// Whether one alternative of the narrower side alone takes whatever the other side takes.
+    fn is_within(&self, wide: &'c Map<String, Json>, alternative: &'c Json, way: Way, depth: usize) -> bool {
+        if takes_all(alternative) {
+            return true;
+        }
+        if self.tried >= TRIED_MAX || depth >= DEPTH_MAX {
+            return false;
+        }
+        let root = if way.is_request() { self.new } else { self.old };
+        let alternative = unfolded(alternative);
+        let is_plain = alternative.as_object().is_some_and(|it| !it.contains_key("$ref") || it.len() == 1);
+        let Some(narrow) = resolved(root, alternative).filter(|_| is_plain) else { return false };
+        let (old, new) = if way.is_request() { (wide, narrow) } else { (narrow, wide) };
+        let (told, notes, compared) = (Vec::new(), Vec::new(), self.compared.clone());
+        let mut trial = Changes { old: self.old, new: self.new, told, notes, compared, tried: self.tried + 1 };
+        trial.words("", old, new, way, depth + 1);
+        trial.told.is_empty()
+    }
+
     /// What may be `true` or `false` too; where it is missing anything goes.
     fn part(&mut self, at: &str, old: Option<&'c Json>, new: Option<&'c Json>, way: Way, depth: usize) {
         let (wide, narrow) = if way.is_request() { (old, new) } else { (new, old) };
@@ -347,6 +371,14 @@ impl<'c> Changes<'c> {
             };
             if lost && (word == "allOf" || !before.is_empty()) {
                 self.tell(at, &format!("{word} has {} alternatives, and had {}", after.len(), before.len()));
+            }
+            let (wide, narrow) = if way.is_request() { (before, after) } else { (after, before) };
+            if word != "allOf" && wide.is_empty() && !narrow.is_empty() {
+                let whole = if way.is_request() { old } else { new };
+                if !narrow.iter().any(|it| self.is_within(whole, it, way, depth)) {
+                    let what = if way.is_request() { "is there now, and was not" } else { "is gone" };
+                    self.tell(at, &format!("{word} {what}"));
+                }
             }
             for (place, (was, now)) in before.iter().zip(after).enumerate() {
                 self.schema(&format!("{at} {word}[{place}]"), Some(was), Some(now), way, depth + 1);
@@ -533,6 +565,30 @@ mod tests {
         check(beside.clone(), beside.clone(), &[]);
         check(beside, body(a.clone()), &[]);
         check(body(a.clone()), body(json!({ "allOf": [a] })), &[]);
+    }
+
+    #[test]
+    fn alternatives_that_were_not_there_take_less_unless_one_takes_it_all() {
+        let at = "POST /{} body application/json";
+        let (text, none) = (json!({ "type": "string" }), json!({ "type": "null" }));
+        for word in ["anyOf", "oneOf"] {
+            let of = |all: Json| json!({ word: all });
+            let new = format!("{at}: {word} is there now, and was not");
+            check(body(json!({})), body(of(json!([text, none]))), &[&new]);
+            let object = json!({ "type": "object" });
+            let either = json!({ "type": "object", word: [{ "required": ["a"] }, { "required": ["b"] }] });
+            check(body(object.clone()), body(either.clone()), &[&new]);
+            check(body(either.clone()), body(either.clone()), &[]);
+            check(body(text.clone()), body(of(json!([none, text]))), &[]);
+            check(body(object.clone()), body(of(json!([{ "$ref": "#/schemas/A" }, {}]))), &[]);
+            let deep = (0..8).fold(text.clone(), |it, _| of(json!([it, none])));
+            check(body(text.clone()), body(deep), &[&new]);
+            let gone = format!("GET / answer 200 application/json: {word} is gone");
+            check(answer(either.clone()), answer(object.clone()), &[&gone]);
+            check(answer(object), answer(either), &[]);
+            let nullable = answer(of(json!([text, none])));
+            check(nullable.clone(), answer(text.clone()), &[]);
+        }
     }
 
     #[test]

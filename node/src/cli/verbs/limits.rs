@@ -7,13 +7,16 @@ use quorumgate_proto::admin::v1 as admin;
 use serde_json::{Value, json};
 
 use super::{files::with_request_id, objects};
-use crate::cli::{
-    args::{Form, Global, LimitGrant, LimitReset, LimitUsage, LimitVerb, ObjectVerb, UsageBy},
-    client::Client,
-    failure::{Failure, Outcome},
-    output::{self, Answer},
-    shape,
-    write::{self, Wrote},
+use crate::{
+    cli::{
+        args::{Form, Global, LimitGrant, LimitReset, LimitUsage, LimitVerb, ObjectVerb, UsageBy},
+        client::Client,
+        failure::{Failure, Outcome},
+        output::{self, Answer},
+        shape,
+        write::{self, Wrote},
+    },
+    usage::KEYS_MAX,
 };
 
 pub async fn run(global: &Global, verb: LimitVerb) -> Outcome {
@@ -34,7 +37,7 @@ async fn usage(global: &Global, verb: &LimitUsage) -> Outcome {
         let request = client.ask(admin::GetUsageRequest {
             limit: verb.name.as_ref().map(ToString::to_string).unwrap_or_default(),
             key: verb.key.clone(),
-            top: if verb.name.is_some() { verb.top } else { verb.top.min(100) },
+            top: top(verb),
         });
         let answer = client.limit_usage().get_usage(request).await?.into_inner();
         let shown = match (&verb.name, answer.limits.first()) {
@@ -53,6 +56,15 @@ async fn usage(global: &Global, verb: &LimitUsage) -> Outcome {
             }
         }
         tokio::time::sleep(verb.every.0).await;
+    }
+}
+
+/// Sums are of as many keys as a node tells of.
+fn top(verb: &LimitUsage) -> u32 {
+    match (&verb.name, verb.by) {
+        (Some(_), Some(_)) => KEYS_MAX as u32,
+        (Some(_), None) => verb.top,
+        (None, _) => verb.top.min(100),
     }
 }
 
@@ -107,6 +119,9 @@ fn one(limit: &admin::LimitReport, verb: &LimitUsage, silent: &[String]) -> Answ
     if limit.soft {
         let through: u64 = limit.decisions.iter().map(|it| it.let_through).sum();
         notes.push(format!("a soft limit: {through} requests beyond it were let through"));
+    }
+    if verb.by.is_some() && limit.keys.len() >= KEYS_MAX {
+        notes.push(format!("added up are {KEYS_MAX} of its keys; there may be more"));
     }
     let answer = Answer { names, notes, ..Answer::default() };
     if let Some(by) = verb.by {
@@ -326,6 +341,8 @@ async fn grant(global: &Global, verb: LimitGrant) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use quorumgate_model::units::Span;
+
     use super::*;
 
     #[test]
@@ -352,6 +369,26 @@ mod tests {
         let key = &json["keys"][0];
         assert_eq!((&key["key"], &key["used"], &key["limit"]), (&json!("acme"), &json!(37), &json!(100)));
         assert_eq!((&key["held"], &key["resets_in"]), (&json!({"n1": 40}), &json!("42s")));
+    }
+
+    #[test]
+    fn sums_are_of_all_keys_that_are_told_and_say_where_there_may_be_more() {
+        let mut verb = LimitUsage {
+            name: Some("free".parse().unwrap()),
+            key: None,
+            by: Some(UsageBy::Node),
+            top: 20,
+            watch: false,
+            every: Span::secs(1),
+        };
+        assert_eq!(top(&verb), 1_000);
+        let notes = |count: usize, verb: &LimitUsage| {
+            let keys = vec![admin::KeyUsage::default(); count];
+            one(&admin::LimitReport { keys, ..Default::default() }, verb, &[]).notes.len()
+        };
+        assert_eq!((notes(999, &verb), notes(1_000, &verb)), (0, 1));
+        verb.by = None;
+        assert_eq!((top(&verb), notes(1_000, &verb)), (20, 0));
     }
 
     #[test]

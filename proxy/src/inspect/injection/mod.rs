@@ -1,6 +1,7 @@
 //! Attacks by what they look like: each value of a request, decoded, is held against patterns of seven classes, whose scores are
 //! added up by class. From the policy's threshold on it is one, unless the policy has an exception for its place.
 
+mod gate;
 mod normal;
 mod patterns;
 mod score;

@@ -42,28 +42,31 @@ pub(super) fn normalize(text: &[u8], plus: Plus, comments: Comments, out: &mut V
         if !out.contains(&b'%') {
             break;
         }
-        rewrite(out, percent);
+        rewrite(out, |byte| byte == b'%', percent);
     }
     if out.contains(&b'&') {
-        rewrite(out, entity);
+        rewrite(out, |byte| byte == b'&', entity);
     }
     if out.contains(&b'\\') {
-        rewrite(out, escape);
+        rewrite(out, |byte| byte == b'\\', escape);
     }
-    if out.iter().any(|byte| matches!(byte, 0xc0 | 0xc1)) {
-        rewrite(out, overlong);
+    if !out.is_ascii() {
+        rewrite(out, |byte| matches!(byte, 0xc0 | 0xc1), overlong);
     }
     simplify(out, comments)
 }
 
-/// What stands at the start of the bytes, and how long it is there; None: one byte for itself.
-type Reader = fn(&[u8]) -> Option<(u8, usize)>;
-
-/// In place: what is read is never longer than it was written.
-fn rewrite(bytes: &mut Vec<u8>, read: Reader) {
-    let (mut from, mut to) = (0, 0);
+/// In place: what is read is never longer than it was written. `read` says what stands at the start of the bytes, of which the
+/// first is a lead, and how long it is there; None: that byte for itself.
+fn rewrite(bytes: &mut Vec<u8>, is_lead: impl Fn(u8) -> bool, read: impl Fn(&[u8]) -> Option<(u8, usize)>) {
+    let Some(first) = bytes.iter().position(|byte| is_lead(*byte)) else { return };
+    let (mut from, mut to) = (first, first);
     while from < bytes.len() {
-        let (byte, taken) = read(&bytes[from..]).unwrap_or((bytes[from], 1));
+        let byte = bytes[from];
+        let (byte, taken) = match is_lead(byte) {
+            true => read(&bytes[from..]).unwrap_or((byte, 1)),
+            false => (byte, 1),
+        };
         bytes[to] = byte;
         to += 1;
         from += taken;
@@ -112,9 +115,6 @@ const NAMED: [(&[u8], u8); 22] = [
 
 /// `&#39;`, `&#x27`, `&lt;`
 fn entity(bytes: &[u8]) -> Option<(u8, usize)> {
-    if bytes[0] != b'&' {
-        return None;
-    }
     if bytes.get(1) != Some(&b'#') {
         let named =
             NAMED.iter().find(|(name, _)| bytes.get(..name.len()).is_some_and(|it| it.eq_ignore_ascii_case(name)));
@@ -152,6 +152,17 @@ fn overlong(bytes: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
+/// What `simplify` leaves as it is, once it is lower case.
+static ORDINARY: [bool; 256] = {
+    let mut ordinary = [true; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        ordinary[byte] = !matches!(byte as u8, 0..=b' ' | b'/' | b'*' | b'#' | b'-' | 0xa0 | 0xc2);
+        byte += 1;
+    }
+    ordinary
+};
+
 /// Lower case, one space for several and for a comment of SQL, nothing for a NUL.
 fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> Had {
     let short = bytes.len() <= SHORT_BYTES && comments != Comments::LinesCut;
@@ -160,11 +171,13 @@ fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> Had {
     // `--` or `#` was there.
     let mut in_line = false;
     let mut had = Had::default();
+    bytes.make_ascii_lowercase();
     let (mut from, mut to) = (0, 0);
     while from < bytes.len() {
         let byte = bytes[from];
         from += 1;
         let byte = match byte {
+            byte if ORDINARY[usize::from(byte)] => byte,
             0 => continue,
             b'\n' => {
                 had.lines |= in_line || short && breaks_out(&bytes[..to]);
@@ -206,7 +219,7 @@ fn simplify(bytes: &mut Vec<u8>, comments: Comments) -> Had {
                     None => byte,
                 }
             }
-            byte => byte.to_ascii_lowercase(),
+            byte => byte,
         };
         if byte == b' ' && to > 0 && bytes[to - 1] == b' ' {
             continue;

@@ -1,5 +1,5 @@
 //! How much one value looks like an attack, by class. Most values have no byte that any pattern begins with, and cost one look
-//! at each of their bytes; the others are held against the patterns of those classes alone that they could be of.
+//! at each of their bytes; the others are held against those patterns alone that could match them at all (`gate`).
 
 use std::sync::LazyLock;
 
@@ -7,13 +7,19 @@ use quorumgate_model::resource::InjectionClass;
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use super::{
+    gate::{Gate, Places},
     normal::{Comments, Plus, normalize},
     patterns::PATTERNS,
 };
 
-/// Of one class's patterns together, and of the states that a thread remembers of them.
+/// Of some of a class's patterns together, and of the states that a thread remembers of them.
 const SET_BYTES_MAX: usize = 32 << 20;
-const STATES_BYTES_MAX: usize = 4 << 20;
+const STATES_BYTES_MAX: usize = 2 << 20;
+/// Of one pattern by itself.
+const STATES_BYTES_OF_ONE: usize = 256 << 10;
+/// So many of a set are held against a text one by one; if more of them are open, all are at once. It bounds what a text that
+/// was made for this costs.
+const SINGLES_MAX: u32 = 4;
 
 const CLASSES: usize = InjectionClass::ALL.len();
 
@@ -47,29 +53,94 @@ impl Scores {
     }
 }
 
+/// Those of a class's patterns that look at a text's start alone, which are mostly done with it soon, or the others.
 struct Set {
     class: InjectionClass,
     patterns: RegexSet,
-    weights: Vec<u32>,
+    places: Vec<usize>,
+    members: Places,
 }
 
-static SETS: LazyLock<Vec<Set>> = LazyLock::new(|| {
-    let set = |(class, patterns): &(InjectionClass, &[(u8, &str)])| {
-        let mut builder = RegexSetBuilder::new(patterns.iter().map(|(_, text)| text));
-        builder.unicode(false).size_limit(SET_BYTES_MAX).dfa_size_limit(STATES_BYTES_MAX);
-        let compiled = builder.build().expect("every pattern is compiled by a test");
-        Set {
-            class: *class,
-            patterns: compiled,
-            weights: patterns.iter().map(|(weight, _)| (*weight).into()).collect(),
-        }
+struct Pattern {
+    weight: u32,
+    alone: RegexSet,
+}
+
+struct All {
+    gate: Gate,
+    patterns: Vec<Pattern>,
+    sets: Vec<Set>,
+    classes: [Places; CLASSES],
+}
+
+static ALL: LazyLock<All> = LazyLock::new(|| {
+    let texts: Vec<_> = PATTERNS
+        .iter()
+        .flat_map(|(class, those)| those.iter().map(move |(weight, text)| (*class, *weight, *text)))
+        .collect();
+    let gate = Gate::of(texts.iter().map(|(.., text)| *text));
+    let compiled = |texts: Vec<&str>, states: usize| {
+        let mut builder = RegexSetBuilder::new(texts);
+        builder.unicode(false).size_limit(SET_BYTES_MAX).dfa_size_limit(states);
+        builder.build().expect("every pattern is compiled by a test")
     };
-    PATTERNS.iter().map(set).collect()
+    let mut classes = [Places::default(); CLASSES];
+    let mut patterns = Vec::new();
+    for (place, (class, weight, text)) in texts.iter().enumerate() {
+        classes[*class as usize].add(place);
+        let alone = compiled(vec![*text], STATES_BYTES_OF_ONE);
+        patterns.push(Pattern { weight: (*weight).into(), alone });
+    }
+    let mut sets = Vec::new();
+    for class in InjectionClass::ALL {
+        let anchored = classes[*class as usize].and(gate.anchored());
+        for members in [anchored, classes[*class as usize].without(anchored)] {
+            let places: Vec<_> = members.each().collect();
+            let patterns = compiled(places.iter().map(|place| texts[*place].2).collect(), STATES_BYTES_MAX);
+            sets.push(Set { class: *class, patterns, places, members });
+        }
+    }
+    All { gate, patterns, sets, classes }
 });
 
 /// Compiles the patterns, which takes a while, before a request needs them.
 pub(in crate::inspect) fn prepare() {
-    LazyLock::force(&SETS);
+    LazyLock::force(&ALL);
+}
+
+impl All {
+    /// `open` are those that might match the text.
+    fn score(&self, text: &[u8], open: Places) -> Scores {
+        let mut scores = Scores::default();
+        for set in &self.sets {
+            let open = open.and(set.members);
+            let score = match open.len() {
+                0 => continue,
+                1..=SINGLES_MAX => {
+                    let open = open.each().map(|place| &self.patterns[place]);
+                    open.filter(|it| it.alone.is_match(text)).map(|it| it.weight).sum::<u32>()
+                }
+                _ => set.score(text, &self.patterns),
+            };
+            scores.0[set.class as usize] += score;
+        }
+        scores
+    }
+
+    /// Those of the classes that a text of these kinds may be of.
+    fn of_kinds(&self, seen: Seen, text: &[u8]) -> Places {
+        let may_be = InjectionClass::ALL.iter().filter(|class| may_be(**class, seen, text));
+        may_be.fold(Places::default(), |sum, class| sum.or(self.classes[*class as usize]))
+    }
+}
+
+impl Set {
+    fn score(&self, text: &[u8], patterns: &[Pattern]) -> u32 {
+        match self.patterns.is_match(text) {
+            false => 0,
+            true => self.patterns.matches(text).iter().map(|at| patterns[self.places[at]].weight).sum(),
+        }
+    }
 }
 
 /// Scores values one after another, in buffers that it keeps.
@@ -98,91 +169,85 @@ impl Scorer {
     }
 
     fn score_sql(&self) -> Scores {
-        let mut scores = Scores::default();
         let seen = seen(&self.normal);
-        for set in SETS.iter().filter(|set| set.class == InjectionClass::Sqli && may_be(set.class, seen, &self.normal))
-        {
-            scores.0[set.class as usize] = set.score(&self.normal);
+        if !may_be(InjectionClass::Sqli, seen, &self.normal) {
+            return Scores::default();
         }
-        scores
+        let open = ALL.gate.open(&self.normal, seen).and(ALL.classes[InjectionClass::Sqli as usize]);
+        ALL.score(&self.normal, open)
     }
 
     fn score_normal(&mut self) -> Scores {
-        let mut scores = Scores::default();
         let seen = seen(&self.normal);
-        for set in SETS.iter().filter(|set| may_be(set.class, seen, &self.normal)) {
-            scores.0[set.class as usize] += set.score(&self.normal);
+        let classes = ALL.of_kinds(seen, &self.normal);
+        if classes == Places::default() {
+            return Scores::default();
         }
         // `c'a't` is `cat` for a shell.
-        if may_be(InjectionClass::Command, seen, &self.normal) && seen & (QUOTE | BACKSLASH | CARET) != 0 {
-            self.bare.clear();
-            self.bare.extend(self.normal.iter().filter(|byte| !matches!(byte, b'\'' | b'"' | b'\\' | b'^')));
-            let of_commands = SETS.iter().filter(|set| set.class == InjectionClass::Command);
-            let bare = of_commands.map(|set| set.score(&self.bare)).sum();
-            let score = &mut scores.0[InjectionClass::Command as usize];
-            *score = (*score).max(bare);
+        if seen & OF_SHELLS == 0 || !may_be(InjectionClass::Command, seen, &self.normal) {
+            return ALL.score(&self.normal, ALL.gate.open(&self.normal, seen).and(classes));
         }
-        scores
+        let (open, open_bare) = ALL.gate.open_twice(&self.normal, seen, OF_SHELLS);
+        let scores = ALL.score(&self.normal, open.and(classes));
+        let open_bare = open_bare.and(ALL.classes[InjectionClass::Command as usize]);
+        if open_bare == Places::default() {
+            return scores;
+        }
+        self.bare.clear();
+        self.bare.extend(self.normal.iter().filter(|byte| KINDS[usize::from(**byte)] & OF_SHELLS == 0));
+        scores.most(&ALL.score(&self.bare, open_bare))
     }
 }
 
-impl Set {
-    fn score(&self, text: &[u8]) -> u32 {
-        match self.patterns.is_match(text) {
-            false => 0,
-            true => self.patterns.matches(text).iter().map(|place| self.weights[place]).sum(),
-        }
-    }
-}
+/// What a text has of bytes: one bit for a blank, for each sign of ASCII, and for all that is none of these and no letter, no
+/// digit and none of `-_.,`.
+pub(super) type Seen = u64;
 
-type Seen = u32;
+pub(super) const KINDS_LEN: usize = 34;
 
-const SPACE: Seen = 1;
-/// `'`, `"` and `` ` ``
-const QUOTE: Seen = 1 << 1;
-const ANGLE: Seen = 1 << 2;
-const SLASH: Seen = 1 << 3;
-const BACKSLASH: Seen = 1 << 4;
-/// What ends a command: `;`, `|`, `&`, `` ` ``
-const SEPARATOR: Seen = 1 << 5;
-const DOLLAR: Seen = 1 << 6;
-const BRACE: Seen = 1 << 7;
-const COLON: Seen = 1 << 8;
-const PAREN: Seen = 1 << 9;
-const EQUALS: Seen = 1 << 10;
-const AT: Seen = 1 << 11;
-const HASH: Seen = 1 << 12;
-const PERCENT: Seen = 1 << 13;
-const BRACKET: Seen = 1 << 14;
-const CARET: Seen = 1 << 15;
-/// None of these, and neither a letter, a digit nor one of `-_.,`.
-const OTHER: Seen = 1 << 16;
+const SPACE: Seen = kind(b' ');
+const QUOTE: Seen = kind(b'\'') | kind(b'"') | kind(b'`');
+const ANGLE: Seen = kind(b'<');
+const SLASH: Seen = kind(b'/');
+const BACKSLASH: Seen = kind(b'\\');
+/// What ends a command.
+const SEPARATOR: Seen = kind(b';') | kind(b'|') | kind(b'&') | kind(b'`');
+const DOLLAR: Seen = kind(b'$');
+const BRACE: Seen = kind(b'{');
+const COLON: Seen = kind(b':');
+const PAREN: Seen = kind(b'(');
+const EQUALS: Seen = kind(b'=');
+const AT: Seen = kind(b'@');
+const HASH: Seen = kind(b'#');
+const PERCENT: Seen = kind(b'%');
+const BRACKET: Seen = kind(b'[');
+const CARET: Seen = kind(b'^');
+/// What a shell leaves out of a word.
+const OF_SHELLS: Seen = kind(b'\'') | kind(b'"') | BACKSLASH | CARET;
+/// What no class begins with.
+const OTHER: Seen = kind(b'!')
+    | kind(b')')
+    | kind(b'*')
+    | kind(b'+')
+    | kind(b'>')
+    | kind(b'?')
+    | kind(b']')
+    | kind(b'}')
+    | kind(b'~')
+    | kind(0);
 
 const fn kind(byte: u8) -> Seen {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b',' => 0,
-        b' ' => SPACE,
-        b'\'' | b'"' => QUOTE,
-        b'`' => QUOTE | SEPARATOR,
-        b'<' => ANGLE,
-        b'/' => SLASH,
-        b'\\' => BACKSLASH,
-        b';' | b'|' | b'&' => SEPARATOR,
-        b'$' => DOLLAR,
-        b'{' => BRACE,
-        b':' => COLON,
-        b'(' => PAREN,
-        b'=' => EQUALS,
-        b'@' => AT,
-        b'#' => HASH,
-        b'%' => PERCENT,
-        b'[' => BRACKET,
-        b'^' => CARET,
-        _ => OTHER,
+        b' '..=b'/' => 1 << (byte - b' '),
+        b':'..=b'@' => 1 << (16 + byte - b':'),
+        b'['..=b'`' => 1 << (23 + byte - b'['),
+        b'{'..=b'~' => 1 << (29 + byte - b'{'),
+        _ => 1 << 33,
     }
 }
 
-static KINDS: [Seen; 256] = {
+pub(super) static KINDS: [Seen; 256] = {
     let mut kinds = [0; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -192,7 +257,7 @@ static KINDS: [Seen; 256] = {
     kinds
 };
 
-fn seen(text: &[u8]) -> Seen {
+pub(super) fn seen(text: &[u8]) -> Seen {
     text.iter().fold(0, |seen, byte| seen | KINDS[*byte as usize])
 }
 
@@ -231,11 +296,56 @@ mod tests {
     #[test]
     fn every_pattern_compiles_and_each_class_has_some() {
         prepare();
-        for (set, class) in SETS.iter().zip(InjectionClass::ALL) {
-            assert_eq!(set.class, *class);
-            assert!(!set.weights.is_empty() && set.weights.iter().all(|weight| (1..=5).contains(weight)));
+        assert!(ALL.patterns.iter().all(|it| (1..=5).contains(&it.weight)));
+        assert!(ALL.classes.iter().all(|it| it.len() > 0));
+        // Each is in one set, and in one of its class.
+        let mut held: Vec<usize> = ALL.sets.iter().flat_map(|set| set.places.iter().copied()).collect();
+        held.sort_unstable();
+        assert!(held.into_iter().eq(0..ALL.patterns.len()));
+        for set in &ALL.sets {
+            assert_eq!(set.members.without(ALL.classes[set.class as usize]), Places::default());
         }
-        assert_eq!(SETS.len(), CLASSES);
+    }
+
+    #[test]
+    fn no_pattern_is_shut_that_matches() {
+        use crate::inspect::injection::corpus;
+        let (mut matched, mut scorer) = (0, Scorer::default());
+        let texts: Vec<Vec<u8>> = corpus::texts().collect();
+        for text in &texts {
+            for comments in [Comments::Cut, Comments::Kept, Comments::LinesCut] {
+                normalize(text, Plus::Space, comments, &mut scorer.normal);
+                let normal = &scorer.normal;
+                let bare: Vec<u8> = normal.iter().copied().filter(|byte| !b"'\"\\^".contains(byte)).collect();
+                let (open, open_bare) = ALL.gate.open_twice(normal, seen(normal), OF_SHELLS);
+                assert_eq!(open, ALL.gate.open(normal, seen(normal)));
+                assert_eq!(open_bare, ALL.gate.open(&bare, seen(&bare)));
+                for set in &ALL.sets {
+                    for (read, open) in [(normal, open), (&bare, open_bare)] {
+                        for at in set.patterns.matches(read).iter() {
+                            matched += 1;
+                            let is_open = open.each().any(|it| it == set.places[at]);
+                            assert!(is_open, "{:?} {at}: {}", set.class, String::from_utf8_lossy(read));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(matched > 5_000, "{matched} matches are too few to tell");
+    }
+
+    #[test]
+    fn one_by_one_and_all_at_once_score_the_same() {
+        use crate::inspect::injection::corpus;
+        let mut scorer = Scorer::default();
+        for text in corpus::texts() {
+            normalize(&text, Plus::Space, Comments::Cut, &mut scorer.normal);
+            let normal = &scorer.normal;
+            let mut at_once = Scores::default();
+            ALL.sets.iter().for_each(|set| at_once.0[set.class as usize] += set.score(normal, &ALL.patterns));
+            let one_by_one = ALL.score(normal, ALL.gate.open(normal, seen(normal)));
+            assert_eq!(one_by_one, at_once, "{}", String::from_utf8_lossy(normal));
+        }
     }
 
     #[test]

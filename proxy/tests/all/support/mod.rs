@@ -68,6 +68,7 @@ pub fn settings() -> Settings {
         workers: 2,
         access_log: AccessLog { default_on: false, path: None },
         trusted_proxies: Vec::new(),
+        trusted_field: Default::default(),
         name_servers: Vec::new(),
         redaction: Default::default(),
         limits: ClientLimits::default(),

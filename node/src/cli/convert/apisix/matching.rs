@@ -81,9 +81,10 @@ pub fn vars(list: &Item<'_>, matches: &mut Map<String, Json>) -> Outcome<Result<
             return Ok(Err("conditions within one another".into()));
         }
         let (variable, operator) = (variable.as_text()?, operator.as_text()?);
-        let values = match value.is_list() {
-            true => value.entries().iter().map(Item::as_text).collect::<Outcome<Vec<_>>>()?,
-            false => vec![value.as_text()?],
+        let values = if value.is_list() { value.entries() } else { vec![value.clone()] };
+        // Of what is no text: null, which is a field that is not there, say.
+        let Ok(values) = values.iter().map(Item::as_text).collect::<Outcome<Vec<_>>>() else {
+            return Ok(Err(format!("the condition [{variable}, {operator}, …]")));
         };
         if let Err(why) = condition(&variable, &operator, &values, matches) {
             return Ok(Err(why));

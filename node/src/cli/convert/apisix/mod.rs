@@ -18,12 +18,16 @@ const META: [&str; 6] = ["id", "create_time", "update_time", "createdIndex", "mo
 /// The lists that are read.
 const LISTS: [&str; 8] =
     ["routes", "services", "upstreams", "consumers", "consumer_groups", "plugin_configs", "global_rules", "ssls"];
+/// Those whose objects others name by their ids.
+const NAMED: [&str; 3] = ["services", "upstreams", "plugin_configs"];
 /// Plugins of consumers that say what they prove who they are with.
 const CREDENTIALS: [&str; 6] = ["key-auth", "basic-auth", "jwt-auth", "hmac-auth", "ldap-auth", "wolf-rbac"];
 
 struct Apisix<'d, 'o> {
     out: &'o mut Out<'d>,
     lists: HashMap<&'static str, Vec<Item<'d>>>,
+    /// Where in its list the first of an id is.
+    by_id: HashMap<(&'static str, String), usize>,
     /// Our names of consumers by theirs.
     consumers: HashMap<String, String>,
     /// Server names that are shown only to clients with certificates.
@@ -33,10 +37,23 @@ struct Apisix<'d, 'o> {
 }
 
 pub fn convert<'d>(documents: &[Item<'d>], out: &mut Out<'d>) -> Outcome {
-    let mut it =
-        Apisix { out, lists: HashMap::new(), consumers: HashMap::new(), certified: Vec::new(), shut_out: Vec::new() };
+    let mut it = Apisix {
+        out,
+        lists: HashMap::new(),
+        by_id: HashMap::new(),
+        consumers: HashMap::new(),
+        certified: Vec::new(),
+        shut_out: Vec::new(),
+    };
     for document in documents {
         it.collect(document)?;
+    }
+    for list in NAMED {
+        for (place, item) in it.lists.get(list).into_iter().flatten().enumerate() {
+            if let Some(id) = item.text("id")? {
+                it.by_id.entry((list, id)).or_insert(place);
+            }
+        }
     }
     if it.lists.values().all(Vec::is_empty) {
         let lists = LISTS.join(", ");
@@ -98,13 +115,9 @@ impl<'d> Apisix<'d, '_> {
         Ok(())
     }
 
-    fn find(&self, list: &str, id: &str) -> Outcome<Option<Item<'d>>> {
-        for it in self.lists.get(list).into_iter().flatten() {
-            if it.text("id")?.as_deref() == Some(id) {
-                return Ok(Some(it.clone()));
-            }
-        }
-        Ok(None)
+    fn find(&self, list: &'static str, id: &str) -> Option<Item<'d>> {
+        let place = self.by_id.get(&(list, id.to_owned()))?;
+        self.lists.get(list)?.get(*place).cloned()
     }
 
     /// Plugins of groups, by the group's id; they are those of their consumers.

@@ -421,7 +421,7 @@ impl<'d> Apisix<'d, '_> {
                     let wanted = called(&upstream)?;
                     Some(self.upstream(&upstream, &wanted, None)?)
                 } else if let Some(id) = arm.text("upstream_id")? {
-                    let Some(upstream) = self.find("upstreams", &id)? else {
+                    let Some(upstream) = self.find("upstreams", &id) else {
                         return Err(arm.wrong("the upstream_id of one of the upstreams in the files"));
                     };
                     let wanted = called(&upstream)?;

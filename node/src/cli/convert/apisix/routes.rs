@@ -26,7 +26,7 @@ pub(super) struct Variant<'d> {
 
 impl<'d> Apisix<'d, '_> {
     pub(super) fn routes(&mut self) -> Outcome {
-        for list in ["services", "upstreams", "plugin_configs"] {
+        for list in super::NAMED {
             for it in self.all(list) {
                 it.skip_fields(&META);
             }
@@ -37,7 +37,7 @@ impl<'d> Apisix<'d, '_> {
         for route in self.all("routes") {
             self.route(&route)?;
         }
-        for list in ["services", "upstreams", "plugin_configs"] {
+        for list in super::NAMED {
             for it in self.all(list) {
                 it.skip_fields(&["name", "desc", "labels"]);
             }
@@ -111,9 +111,9 @@ impl<'d> Apisix<'d, '_> {
         self.write(it, &name, own, matches, effects, variants)
     }
 
-    fn named(&self, it: &Item<'d>, field: &str, list: &str) -> Outcome<Option<Item<'d>>> {
+    fn named(&self, it: &Item<'d>, field: &str, list: &'static str) -> Outcome<Option<Item<'d>>> {
         let Some(reference) = it.get(field) else { return Ok(None) };
-        match self.find(list, &reference.as_text()?)? {
+        match self.find(list, &reference.as_text()?) {
             Some(found) => Ok(Some(found)),
             None => Err(reference.wrong(&format!("the id of one of the {list} in the files"))),
         }
@@ -253,7 +253,7 @@ impl<'d> Apisix<'d, '_> {
                 route.order = host_order.into_iter().chain(parsed.order()).chain([priority, *variant]).collect();
                 fill(uri, &mut route, &parsed, matches);
                 let to_https = effects.to_https.take();
-                if let Some(status) = to_https.filter(|_| is_by_hosts(uri, matches)) {
+                if let Some(status) = to_https.filter(|_| is_by_hosts(uri, matches, &mut effects)) {
                     let insecure = route.part_insecure(effects.protects());
                     let redirect = json!({ "status": status, "scheme": "https" });
                     self.out.route(uri, insecure, Effects { redirect: Some(redirect), ..Effects::default() });
@@ -266,17 +266,20 @@ impl<'d> Apisix<'d, '_> {
 }
 
 /// Whether requests over TLS can be told apart.
-fn is_by_hosts(from: &Item<'_>, matches: &Map<String, Json>) -> bool {
+fn is_by_hosts(from: &Item<'_>, matches: &Map<String, Json>, effects: &mut Effects) -> bool {
     let has_hosts = matches.contains_key("hosts");
     match has_hosts {
         true => from.differs(
             "http_to_https: requests are told apart by TLS's server name (match.sni), so not behind a balancer that ends TLS; there \
              name listeners (match.listeners) instead",
         ),
-        false => from.left_out(
-            "http_to_https without hosts: nothing says which listeners speak TLS; write a route with match.listeners and redirect \
-             { scheme: https } by hand",
-        ),
+        false => {
+            effects.close();
+            from.closed(format!(
+                "http_to_https without hosts: nothing says which listeners speak TLS; write a route with match.listeners and redirect \
+                 {{ scheme: https }} by hand, and take the rule {CLOSED} away"
+            ));
+        }
     }
     has_hosts
 }

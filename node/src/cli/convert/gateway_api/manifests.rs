@@ -72,6 +72,18 @@ const HARMLESS_ANNOTATIONS: [&str; 15] = [
     "endpoints.kubernetes.io/",
     "description",
 ];
+/// Parts of those that say all the same who may come.
+const WHO_MAY_COME: [&str; 9] = [
+    "source-ranges",
+    "allowed-ip-ranges",
+    "allowed-service-tags",
+    "security-groups",
+    "allow-rules",
+    "deny-rules",
+    "firewall",
+    "-acl-",
+    "backend-config",
+];
 /// Fields of routes, rules and Gateways that we do not have and that keep nobody out. All others may.
 const HARMLESS_FIELDS: [&str; 6] =
     ["retry", "sessionPersistence", "useDefaultGateways", "infrastructure", "allowedListeners", "defaultScope"];
@@ -176,6 +188,10 @@ impl<'d> Manifests<'d> {
             Kind::Gateway => {
                 let spec = it.map("spec")?;
                 self.is_all_closed |= tell_unknown(spec.as_ref(), &GATEWAY_FIELDS, "a Gateway");
+                let infrastructure = spec.as_ref().map(|it| it.map("infrastructure")).transpose()?.flatten();
+                if let Some(infrastructure) = infrastructure {
+                    self.annotations(kind, &id, &infrastructure)?;
+                }
                 if let Some(addresses) = spec.and_then(|it| it.get("addresses")) {
                     addresses.left_out("nodes listen at all of their addresses; write listeners' address by hand");
                 }
@@ -244,7 +260,8 @@ impl<'d> Manifests<'d> {
         let Some(annotations) = meta.map("annotations")? else { return Ok(()) };
         for (name, value) in annotations.members() {
             value.skip();
-            if HARMLESS_ANNOTATIONS.iter().any(|it| name.starts_with(it)) {
+            let is_harmless = HARMLESS_ANNOTATIONS.iter().any(|it| name.starts_with(it));
+            if is_harmless && !WHO_MAY_COME.iter().any(|it| name.contains(it)) {
                 continue;
             }
             match kind {
@@ -262,7 +279,12 @@ impl<'d> Manifests<'d> {
     }
 
     fn tell_route(&mut self, kind: Kind, id: &Id, it: &Item<'d>) -> Outcome {
-        let Some(spec) = it.map("spec")? else { return Ok(()) };
+        let spec = it.map("spec")?;
+        let parents = spec.as_ref().map_or(Ok(Vec::new()), |it| it.list("parentRefs"))?;
+        if parents.is_empty() {
+            it.left_out("it has no parentRefs, so that no Gateway has it: nothing is made of it");
+        }
+        let Some(spec) = spec else { return Ok(()) };
         let mut is_closed = tell_unknown(Some(&spec), &ROUTE_FIELDS, "a route");
         for rule in spec.list("rules")? {
             is_closed |= tell_unknown(Some(&rule), &RULE_FIELDS, "a rule");

@@ -48,6 +48,8 @@ struct Kong<'d, 'o> {
     /// From version 3 on a path that begins with ~ is a regular expression; before, what looks like one.
     is_v3: bool,
     plugins: Vec<Plugin<'d>>,
+    /// Their places, by whom they are for.
+    by_scope: HashMap<Scope, Vec<usize>>,
     /// By id and by name.
     upstreams: HashMap<String, Item<'d>>,
     targets: HashMap<String, Vec<Item<'d>>>,
@@ -79,6 +81,7 @@ pub fn convert<'d>(documents: &[Item<'d>], out: &mut Out<'d>, audience: &[String
         audience,
         is_v3: version(documents)?,
         plugins: Vec::new(),
+        by_scope: HashMap::new(),
         upstreams: HashMap::new(),
         targets: HashMap::new(),
         asked: HashSet::new(),
@@ -236,8 +239,13 @@ impl<'d> Kong<'d, '_> {
             caller = Some(Caller::Group(group));
         }
         let scope = scope(&item, at)?;
-        self.plugins.push(Plugin { name, item, scope, caller });
+        self.put_plugin(Plugin { name, item, scope, caller });
         Ok(())
+    }
+
+    fn put_plugin(&mut self, plugin: Plugin<'d>) {
+        self.by_scope.entry(plugin.scope.clone()).or_default().push(self.plugins.len());
+        self.plugins.push(plugin);
     }
 
     /// Filters of Wasm: as plugins that nobody knows.
@@ -249,7 +257,7 @@ impl<'d> Kong<'d, '_> {
                 continue;
             }
             let scope = scope(&item, at.clone())?;
-            self.plugins.push(Plugin { name: "filter_chains".into(), item, scope, caller: None });
+            self.put_plugin(Plugin { name: "filter_chains".into(), item, scope, caller: None });
         }
         Ok(())
     }
@@ -263,8 +271,13 @@ impl<'d> Kong<'d, '_> {
             Scope::Service(name) => service.contains(name).then_some(1),
             Scope::All => Some(0),
         };
+        let scopes = [Scope::All].into_iter().chain(service.iter().cloned().map(Scope::Service));
+        let scopes = scopes.chain(route.iter().cloned().map(Scope::Route));
+        // A name and an id may be the same word.
+        let places: BTreeSet<usize> = scopes.filter_map(|it| self.by_scope.get(&it)).flatten().copied().collect();
         let mut found: Vec<(i32, &Plugin<'d>)> = Vec::new();
-        for it in &self.plugins {
+        let plugins = &self.plugins;
+        for it in places.into_iter().map(|place| &plugins[place]) {
             let Some(near) = nearness(&it.scope) else { continue };
             self.met.insert(it.item.identity());
             match found.iter_mut().find(|(_, other)| other.name == it.name && other.caller == it.caller) {

@@ -178,6 +178,7 @@ impl<'d> Kong<'d, '_> {
             let text = host.as_text()?;
             let (name, port) = common::split_port(&text);
             if port.is_some() {
+                effects.takes_more = true;
                 host.differs("the port of a host is not looked at: name a listener (match.listeners) instead");
             }
             is_plain &= !name.contains('*');
@@ -221,12 +222,13 @@ impl<'d> Kong<'d, '_> {
         effects: &mut Effects,
     ) -> Outcome {
         let status = it.int("https_redirect_status_code")?.unwrap_or(426);
-        let is_secure = |it: &String| matches!(it.as_str(), "https" | "grpcs" | "wss");
-        if protocols.is_empty() || !protocols.iter().all(is_secure) {
-            if protocols == ["http"] {
-                it.differs(
-                    "protocols http: it is taken over TLS too; name listeners (match.listeners) if it must not be",
-                );
+        if !is_over_tls_alone(protocols) {
+            if !protocols.is_empty() && !protocols.iter().any(|it| is_secure(it)) {
+                effects.takes_more = true;
+                it.differs(format!(
+                    "protocols {}: it is taken over TLS too; name listeners (match.listeners) if it must not be",
+                    protocols.join(", ")
+                ));
             }
             return Ok(());
         }
@@ -270,7 +272,7 @@ impl<'d> Kong<'d, '_> {
             let of = service.names.first().cloned().unwrap_or_else(|| "route".into());
             format!("{of}-route")
         });
-        let kinds = common::by_host_kind(matches);
+        let mut kinds = common::by_host_kind(matches);
         let mut rest = Map::new();
         match &service.upstream {
             Some(upstream) => drop(rest.insert("upstream".into(), json!(upstream))),
@@ -289,6 +291,22 @@ impl<'d> Kong<'d, '_> {
         }
         common::unread(&it.unread(&[]), &mut effects);
         common::unread(&service.unread, &mut effects);
+        // Nobody looks at server names of requests without TLS: they would go to other routes, which may ask for less.
+        let is_without_tls = matches.contains_key("sni") && !is_over_tls_alone(&it.texts("protocols")?);
+        if is_without_tls && effects.protects() {
+            it.differs(
+                "snis: requests without TLS are taken whatever they are for, and so are those of other names here",
+            );
+            let nameless = |it: &Map<String, Json>| {
+                let mut matches = it.clone();
+                matches.shift_remove("sni");
+                matches
+            };
+            let all: Vec<_> = kinds.iter().map(nameless).collect();
+            kinds.extend(all);
+        } else if is_without_tls {
+            it.differs("snis: requests without TLS are not taken any more");
+        }
         for (from, path, matches) in paths.iter().flat_map(|(from, path)| kinds.iter().map(move |it| (from, path, it)))
         {
             let mut route = RouteWords { name: name.clone(), rest: rest.clone(), ..RouteWords::default() };
@@ -301,10 +319,40 @@ impl<'d> Kong<'d, '_> {
             let priority = if is_regex == 1 { regex_priority } else { 0 };
             route.order = vec![count, parts.headers, parts.plain_hosts, is_regex, priority, length];
             let mut effects = effects.clone();
+            if is_without_tls {
+                let has_name = matches.contains_key("sni");
+                effects.takes_more |= !has_name;
+                route.order.push(i64::from(has_name));
+            }
             if matches!((path, &effects.path), (Path::Regex(_), Some(_))) && strip {
                 from.differs("the plugin says the whole path: strip_path has no part in it");
             }
             fill(&mut route, path, strip, &service.path, matches);
+            // Of several alternatives it is the first one that must begin where the path does, but for the oldest of its routers.
+            if let Path::Regex(pattern) = path
+                && self.is_v3
+                && effects.protects()
+                && let Some((first, others)) = common::alternatives(pattern)
+            {
+                let first = first.strip_prefix('^').unwrap_or(first);
+                route.matches["path_regex"] = json!(format!("(?:{first}|.*(?:{others})).*"));
+                effects.takes_more = true;
+                from.differs("alternatives but the first are taken anywhere in a path, as by router_flavor traditional_compatible");
+            }
+            if let Path::Regex(pattern) = path
+                && pattern.chars().any(|it| !it.is_ascii() || matches!(it, ' ' | '"' | '`'))
+            {
+                if effects.protects() {
+                    effects.close();
+                    route.matches["path_regex"] = json!(format!("{}.*", common::beginning(pattern)));
+                    from.closed(
+                        "it has characters that are percent-encoded in paths here: it takes all that begins like it and lets nobody \
+                         in; write its match by hand, and take the rule not-converted away",
+                    );
+                } else {
+                    from.differs("it has characters that are percent-encoded in paths here, and takes none with them; write its match by hand");
+                }
+            }
             if let Some(status) = effects.to_https.take() {
                 let answers = match status {
                     301 | 302 | 307 | 308 => {
@@ -357,6 +405,14 @@ struct Parts {
     count: i64,
     headers: i64,
     plain_hosts: i64,
+}
+
+fn is_secure(protocol: &str) -> bool {
+    matches!(protocol, "https" | "grpcs" | "wss")
+}
+
+fn is_over_tls_alone(protocols: &[String]) -> bool {
+    !protocols.is_empty() && protocols.iter().all(|it| is_secure(it))
 }
 
 fn headers(it: &Item<'_>, matches: &mut Map<String, Json>, parts: &mut Parts) -> Outcome {

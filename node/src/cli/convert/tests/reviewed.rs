@@ -109,6 +109,7 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
         "real-ip: {source: http_x}, ip-restriction: {whitelist: [10.0.0.0/8]}",
         "ip-restriction: {}",
         "key-auth: {of_another_version: true}",
+        "redirect: {http_to_https: true}",
     ] {
         closed(ConvertFrom::Apisix, &apisix(plugins, alice), &[]);
     }
@@ -126,6 +127,9 @@ fn what_a_route_of_apisix_asked_is_asked_or_nobody_comes_in() {
     let services = "services: [{id: 1, name: '2', plugins: {}}, {id: 2, name: s, plugins: {of-our-own: {}}}]\n";
     closed(ConvertFrom::Apisix, &apisix("", services).replace("uri: /a", "uri: /a, service_id: 2"), &[]);
     closed(ConvertFrom::Apisix, &apisix("key-auth: {}", alice).replace("uri: /a", "uri: /a/:id"), &[]);
+    // A field that is not there.
+    let absent = apisix("key-auth: {}", alice).replace("uri: /a", "uri: /a, vars: [[http_x, '==', null]]");
+    closed(ConvertFrom::Apisix, &absent, &[]);
     refused(
         ConvertFrom::Apisix,
         &apisix("", "").replace("uri: /a", "uri: /a, vars: all"),
@@ -142,9 +146,19 @@ fn what_is_about_routes_of_the_gateway_api_closes_them() {
         "kind: AuthorizationPolicy\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
         "kind: RequestAuthentication\nmetadata: {name: p, namespace: istio-system}\n".to_owned(),
         "kind: SecurityPolicy\nmetadata: {name: p, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: other}], targetSelectors: [{kind: HTTPRoute, matchLabels: {app: r}}]}\n".to_owned(),
+        format!(
+            "kind: Gateway\nmetadata: {{name: gw, namespace: infra}}\n{}",
+            GATEWAY.replace(
+                "spec: {",
+                "spec: {infrastructure: {annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: 10.0.0.0/8}}, "
+            )
+        ),
         "kind: ClientTrafficPolicy\nmetadata: {name: p, namespace: infra}\nspec: {tls: {clientValidation: {}}}\n".to_owned(),
         "kind: KongClusterPlugin\nmetadata: {name: p, labels: {global: 'true'}}\nplugin: key-auth\n".to_owned(),
         service.to_owned(),
+        // What asks callers of Google's balancers who they are.
+        service.replace("konghq.com/plugins: key-auth", "cloud.google.com/backend-config: '{default: login}'"),
+        service.replace("konghq.com/plugins: key-auth", "service.beta.kubernetes.io/azure-allowed-ip-ranges: 10.0.0.0/8"),
         format!("kind: Gateway\nmetadata: {{name: gw, namespace: infra, annotations: {{konghq.com/plugins: a}}}}\n{GATEWAY}"),
         format!("kind: Gateway\nmetadata: {{name: gw, namespace: infra}}\n{}", GATEWAY.replace("spec: {", "spec: {tls: {frontend: {}}, ")),
     ] {
@@ -257,6 +271,27 @@ fn values_of_headers_and_users_of_urls_are_not_repeated() {
     let (_, reported) =
         convert(ConvertFrom::Kong, &kong(plugin, "").replace("http://a.test:80", "http://bob:s3cret@a.test:80"));
     assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    // Values that stand alone, and the query of a place.
+    let plugin =
+        "proxy-rewrite: {uri: '/x?api_key=s3cret', headers: {X-Pass: 's3cret$x', add: {X-Other: 's3cret:$x'}}}";
+    let (_, reported) = convert(ConvertFrom::Apisix, &apisix(plugin, ""));
+    assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    says(&reported, &["found \"/x?…\"", "headers.add.X-Other: found a value that is not shown"]);
+    let (_, reported) = convert(ConvertFrom::Apisix, &apisix("proxy-rewrite: {headers: {X-Pass: 's3cret$x'}}", ""));
+    assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    // One that is refused.
+    let plugin = "{name: request-transformer, config: {add: {headers: ['X-Pass:s3cretß']}}}";
+    let (_, reported) = convert(ConvertFrom::Kong, &kong(plugin, ""));
+    assert!(!told(&reported).contains("s3cret"), "{}", told(&reported));
+    says(&reported, &["rewrite.headers.request.set.X-Pass: found a value that is not shown"]);
+}
+
+#[test]
+fn a_route_that_no_gateway_has_is_told() {
+    let (resources, reported) =
+        convert(ConvertFrom::GatewayApi, &ROUTE.replace("parentRefs: [{name: gw, namespace: infra}], ", ""));
+    assert!(routes(&resources).is_empty() && reported.is_loss, "{}", shown(&resources));
+    says(&reported, &["it has no parentRefs"]);
 }
 
 #[test]
@@ -348,6 +383,47 @@ fn a_closed_route_of_kong_is_asked_where_it_was() {
             "a.test",
             "/administration",
             "name: admin, hosts: [a.test], paths: [/admin], plugins: [{name: key-auth}]\nname: adminx, paths: [/administration]",
+        ),
+        // A port and a protocol, which are not looked at here.
+        (
+            "a.test",
+            "/admin/x",
+            "name: open, hosts: ['a.test:8444'], paths: [/admin/x]\nname: shut, hosts: [a.test], paths: [/admin], plugins: [{name: key-auth}]",
+        ),
+        (
+            "a.test",
+            "/admin/x",
+            "name: open, protocols: [http], paths: [/admin/x]\nname: shut, paths: [/admin], plugins: [{name: key-auth}]",
+        ),
+        (
+            "a.test",
+            "/admin/x",
+            "name: open, protocols: [grpc, ws], paths: [/admin/x]\nname: shut, paths: [/admin], plugins: [{name: key-auth}]",
+        ),
+        // Alternatives, of which the first alone must begin where the path does.
+        (
+            "a.test",
+            "/x/secret",
+            "name: shut, paths: ['~/admin|/secret'], plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
+        // A blank, which Kong's expressions see as it is and ours as %20.
+        (
+            "a.test",
+            "/private%20area",
+            "name: shut, paths: ['~/private area'], plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
+        // A server's name, which nobody looks at without TLS.
+        (
+            "a.test",
+            "/admin/x",
+            "name: shut, snis: [b.test], paths: [/admin], plugins: [{name: key-auth}]\nname: all, paths: [/]",
+        ),
+        // Nor does what is taken of other names by that come out with less than is asked of them.
+        (
+            "a.test",
+            "/admin/x",
+            "name: slow, snis: [b.test], paths: [/admin], plugins: [{name: rate-limiting, config: {minute: 5}}]\n\
+             name: shut, paths: [/admin], plugins: [{name: key-auth}]",
         ),
     ] {
         kept(ConvertFrom::Kong, &kong_routes(routes), host, path);

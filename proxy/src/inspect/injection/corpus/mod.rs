@@ -20,6 +20,16 @@ pub(super) struct Sample {
     pub(super) body: Option<(&'static str, String)>,
 }
 
+/// Values as they stand in the attacks, and in the bodies and addresses of all.
+pub(super) fn texts() -> impl Iterator<Item = Vec<u8>> {
+    let attacks =
+        attacks::all().into_iter().flat_map(|(_, payload, _, sample)| [Vec::from(payload), Vec::from(sample.uri)]);
+    let benign = benign::all()
+        .into_iter()
+        .flat_map(|it| [Vec::from(it.uri), it.body.map(|(_, body)| Vec::from(body)).unwrap_or_default()]);
+    attacks.chain(benign)
+}
+
 fn found(policy: &InjectionPolicy, sample: &Sample) -> Vec<Violation> {
     let mut request = Request::post(sample.uri.as_str());
     for (name, value) in &sample.fields {

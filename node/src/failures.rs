@@ -1,0 +1,79 @@
+//! How often each address was refused lately, by the admin API or as a joiner: who guesses is slowed down, and fills neither
+//! the log nor the trail of denials.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// Refused calls, or joins, of one address within `FAILURES_WITHIN`; beyond, they are neither explained nor logged one by one.
+pub const FAILURES_MAX: u32 = 20;
+pub const FAILURES_WITHIN: Duration = Duration::from_secs(60);
+const ADDRESSES_MAX: usize = 1024;
+
+/// How often calls of an address were refused lately.
+#[derive(Default)]
+pub struct Failures {
+    by_address: HashMap<IpAddr, (Instant, u32)>,
+}
+
+impl Failures {
+    /// Counts one more; returns how many there were before within the window.
+    pub fn count(&mut self, address: IpAddr, now: Instant) -> u32 {
+        let over = |since: Instant| now.saturating_duration_since(since) >= FAILURES_WITHIN;
+        if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&address) {
+            self.by_address.retain(|_, (since, _)| !over(*since));
+            // Still full: this one counts as refused too often, the table does not grow.
+            if self.by_address.len() >= ADDRESSES_MAX {
+                return FAILURES_MAX + 1;
+            }
+        }
+        let entry = self.by_address.entry(address).or_insert((now, 0));
+        if over(entry.0) {
+            *entry = (now, 0);
+        }
+        entry.1 += 1;
+        entry.1 - 1
+    }
+
+    /// Whether the next refusal of an address is one too many, without counting one.
+    pub fn are_too_many(&self, address: IpAddr, now: Instant) -> bool {
+        match self.by_address.get(&address) {
+            Some((since, count)) => now.saturating_duration_since(*since) < FAILURES_WITHIN && *count >= FAILURES_MAX,
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_per_address_and_forgotten_after_a_minute() {
+        let mut failures = Failures::default();
+        let now = Instant::now();
+        let [a, b] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+        assert_eq!([failures.count(a, now), failures.count(a, now), failures.count(b, now)], [0, 1, 0]);
+        (2..FAILURES_MAX).for_each(|before| assert_eq!(failures.count(a, now), before));
+        let later = now + FAILURES_WITHIN;
+        assert_eq!(
+            [(a, now), (b, now), (a, later)].map(|(it, at)| failures.are_too_many(it, at)),
+            [true, false, false]
+        );
+        assert_eq!(failures.count(a, later), 0);
+    }
+
+    #[test]
+    fn the_table_of_failures_does_not_grow_without_end() {
+        let mut failures = Failures::default();
+        let now = Instant::now();
+        for number in 0..2000u32 {
+            failures.count(IpAddr::V4(Ipv4Addr::from_bits(number)), now);
+        }
+        assert_eq!(failures.by_address.len(), ADDRESSES_MAX);
+    }
+}
