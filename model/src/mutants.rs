@@ -144,6 +144,8 @@ mutants! {
     EvenVoters,
     /// A learner votes however far it is behind.
     LaggardVotes,
+    /// A node goes though the voters that stay are no quorum.
+    LossUnasked,
     /// Whether a node may go is judged without those that were let go a moment ago.
     JudgedApart,
     /// A node is ready before it serves what the leader had committed.
@@ -216,6 +218,12 @@ mutants! {
     FailedSyncRetried,
     /// What was written in part counts as written.
     ShortWritePassed,
+    /// A node whose log is lost begins another under the same identity.
+    LostLogTakenForNew,
+    /// A snapshot says who was a member when the process started.
+    MembershipLeftBehind,
+    /// An installed snapshot leaves the ledger as it was.
+    InstalledKeepsLedger,
 
     // What requests meet.
     /// What is revoked is let in.

@@ -70,7 +70,9 @@ impl Machine {
         let applied = applied.map_err(|panic| format!("entry {}: {}", entry.log_id, panic_text(&*panic)))?;
         self.state = next;
         self.applied = Some(entry.log_id);
-        if let EntryPayload::Membership(membership) = &entry.payload {
+        if let EntryPayload::Membership(membership) = &entry.payload
+            && !mutants::is(Mutant::MembershipLeftBehind)
+        {
             self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
         }
         Ok(applied)
@@ -155,7 +157,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let state = installed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))?;
         // What the snapshot skips, peers still hold.
         self.journal.record(state.index).await;
-        self.state = state;
+        self.state = match mutants::is(Mutant::InstalledKeepsLedger) {
+            true => State { ledger: self.state.ledger.clone(), ..state },
+            false => state,
+        };
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish(Answers::new());

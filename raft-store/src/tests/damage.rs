@@ -230,3 +230,11 @@ async fn a_foreign_log_is_refused() {
     let error = open_on(Arc::new(disk), it.dir.path(), small()).err().unwrap();
     assert!(format!("{error:#}").contains("under another identity"), "{error:#}");
 }
+
+/// Begun anew, a member that has voted would vote again in the same term.
+#[tokio::test]
+async fn a_log_that_is_lost_is_not_begun_anew() {
+    let it = Directory::filled().await;
+    let error = open_on(Arc::new(it.disk.without_log()), it.dir.path(), small()).err().unwrap();
+    assert!(format!("{error:#}").contains("has an identity but no log"), "{error:#}");
+}

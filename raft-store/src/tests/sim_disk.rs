@@ -1,6 +1,6 @@
 //! A disk in memory that keeps apart what was written and what is durable. At a cut it loses, per sector and per name,
-//! whatever was not synced; it can also run full, write a part and fail, fail a sync, die at a given operation, or lie
-//! about syncs.
+//! whatever was not synced; it can also run full, write a part and fail, fail a sync, take its time for one, die at a given
+//! operation, or lie about syncs.
 //!
 //! A sync that fails leaves what it was for readable and clean, as Linux does: no later sync makes it durable, and who reads
 //! it and does not write it again loses it with the power.
@@ -9,17 +9,22 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use super::rng::Rng;
 use crate::disk::{Disk, DiskFile};
 
 const SECTOR: usize = 512;
+/// How long a sync is held where no time goes by for it: a test that stands still fails.
+const HELD_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    /// A sync that was held may end.
+    released: Arc<Condvar>,
 }
 
 /// Names that change together.
@@ -36,7 +41,18 @@ struct State {
     dies_at: Option<u64>,
     /// The one operation that fails, though the disk goes on.
     fails_at: Option<u64>,
+    /// An operation on a segment of the log has failed for good.
+    log_failed: bool,
+    slow: Slow,
     faults: Faults,
+}
+
+/// Syncs of the log's segments wait for so many `tick`s; 0: they do not.
+#[derive(Default)]
+struct Slow {
+    ticks: u64,
+    /// Of the sync that is held: how many more.
+    left: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -131,7 +147,7 @@ impl SimDisk {
     }
 
     fn holding(state: State) -> Self {
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), released: Arc::default() }
     }
 
     pub fn bytes(&self, path: &Path) -> Vec<u8> {
@@ -165,20 +181,66 @@ impl SimDisk {
 impl SimDisk {
     /// The power goes now: nothing more is done on it, and a restart finds the disk that this returns.
     pub fn cut(&self, rng: &mut Rng) -> Self {
-        self.lock().dies_at = Some(0);
+        self.die();
         self.after_power_cut(rng)
     }
 
     /// The process is killed now.
     pub fn kill(&self) -> Self {
-        self.lock().dies_at = Some(0);
+        self.die();
         self.after_kill()
+    }
+
+    /// Whoever waits for it hears that it is gone.
+    pub fn die(&self) {
+        let mut state = self.lock();
+        state.dies_at = Some(0);
+        state.slow = Slow::default();
+        self.released.notify_all();
+    }
+
+    /// From here on a sync of the log takes so many ticks.
+    pub fn slow_down(&self, ticks: u64) {
+        self.lock().slow.ticks = ticks;
+    }
+
+    /// Time goes by for a sync that is under way.
+    pub fn tick(&self) {
+        let mut state = self.lock();
+        state.slow.left = state.slow.left.and_then(|left| left.checked_sub(1));
+        if state.slow.left.is_none() {
+            self.released.notify_all();
+        }
+    }
+
+    /// Nothing happens on it before more time goes by: a sync is under way, or there is no room.
+    pub fn is_waiting(&self) -> bool {
+        let state = self.lock();
+        state.slow.left.is_some() || state.faults.full
+    }
+
+    /// Whoever writes the log was told that it failed, and not for want of room.
+    pub fn log_has_failed(&self) -> bool {
+        self.lock().log_failed
     }
 
     /// One of the next operations fails, once.
     pub fn fail_soon(&self, within: u64) {
         let mut state = self.lock();
         state.fails_at = Some(state.operations + within);
+    }
+
+    /// The same, without any segment of the log.
+    pub fn without_log(&self) -> Self {
+        let disk = self.after_kill();
+        let mut state = disk.lock();
+        let State { names, durable_names, name_changes, .. } = &mut *state;
+        let is_log = |path: &Path| path.extension().is_some_and(|it| it == "wal");
+        names.retain(|path, _| !is_log(path));
+        durable_names.retain(|path, _| !is_log(path));
+        name_changes.clear();
+        drop(state);
+        disk
     }
 
     /// The bytes of a file, if it is there.
@@ -207,6 +269,16 @@ impl State {
             return Err(io::Error::other("the power is gone"));
         }
         Ok(if self.fails_at == Some(self.operations) { Went::Wrong } else { Went::Well })
+    }
+
+    fn is_segment(&self, number: usize) -> bool {
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|it| it == "wal");
+        self.names.iter().any(|(path, held)| *held == number && is_log(path))
+    }
+
+    fn failed(&mut self, number: usize) -> io::Error {
+        self.log_failed |= self.is_segment(number);
+        failure()
     }
 
     fn change_names(&mut self, change: Change) {
@@ -289,7 +361,7 @@ impl DiskFile for SimFile {
         put(&mut contents.now, offset, &bytes[..part]);
         contents.unsynced.push((offset, bytes[..part].to_vec()));
         match went {
-            Went::Wrong => Err(failure()),
+            Went::Wrong => Err(state.failed(self.number)),
             Went::Well if part < bytes.len() => Err(io::ErrorKind::StorageFull.into()),
             Went::Well => Ok(()),
         }
@@ -306,9 +378,22 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         let went = state.count()?;
+        if state.slow.ticks > 0 && state.is_segment(self.number) {
+            state.slow.left = Some(state.slow.ticks);
+            while state.slow.left.is_some() {
+                let (held, waited) = self.disk.released.wait_timeout(state, HELD_MAX).unwrap();
+                state = held;
+                if waited.timed_out() && state.slow.left.take().is_some() {
+                    return Err(io::Error::other("nobody lets time go by for a sync that is held"));
+                }
+            }
+            if state.dies_at == Some(0) {
+                return Err(io::Error::other("the power is gone"));
+            }
+        }
         if state.faults.sync_fails || went == Went::Wrong {
             state.files[self.number].unsynced.clear();
-            return Err(failure());
+            return Err(state.failed(self.number));
         }
         if state.faults.sync_lies {
             return Ok(());

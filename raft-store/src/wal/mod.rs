@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
+use quorumgate_model::mutants::{self, Mutant};
 
 pub use floor::PurgeFloor;
 pub(crate) use memory::Memory;
@@ -95,6 +96,9 @@ pub(crate) struct Found {
 impl Found {
     pub fn recover(disk: Arc<dyn Disk>, options: WalOptions) -> Result<Self> {
         check_segment_bytes(options.segment_bytes)?;
+        if mutants::is(Mutant::LostLogTakenForNew) && recover::list(&*disk, &options.dir)?.is_empty() {
+            create(&*disk, &options)?;
+        }
         let recovered = recover::recover(&*disk, &options.dir, options.identity)?;
         Ok(Self { recovered, options, disk })
     }

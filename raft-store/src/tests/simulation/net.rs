@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -23,27 +22,14 @@ use openraft::{
 use quorumgate_model::NodeId;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{ELECTION_MAX, Raft};
-use crate::{
-    RaftNode, Snapshot, SnapshotFile, TypeConfig, Vote,
-    disk::Disk,
-    tests::{rng::Rng, sim_disk::SimDisk},
-};
+use super::{ELECTION_MAX, host::Host};
+use crate::{RaftNode, Snapshot, SnapshotFile, TypeConfig, Vote, disk::Disk, tests::rng::Rng};
 
 /// Appends that are under way on one line.
 const PIPELINE_MAX: usize = 8;
 /// How long whoever asks waits for an answer that was lost.
 const PATIENCE: Duration = Duration::from_millis(300);
 const BACKOFF: Duration = Duration::from_millis(100);
-
-/// A process that runs.
-#[derive(Clone)]
-pub struct Host {
-    pub raft: Raft,
-    pub disk: SimDisk,
-    pub snapshots: PathBuf,
-    pub started: Instant,
-}
 
 pub struct Lines {
     pub hosts: BTreeMap<NodeId, Host>,
@@ -54,6 +40,18 @@ pub struct Lines {
     pub delay_us_max: u64,
     pub rng: Rng,
     pub messages: u64,
+    /// Snapshots that were taken over.
+    pub installed: u64,
+    /// Whoever grants a vote until then is struck down as it answers.
+    pub strikes_until: Option<Instant>,
+    pub struck: Vec<Struck>,
+}
+
+/// A vote was answered, and nobody knows yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Struck {
+    pub voter: NodeId,
+    pub candidate: NodeId,
 }
 
 #[derive(Clone)]
@@ -77,7 +75,7 @@ impl Net {
         (!is_cut && lines.rng.below(1_000) >= lost).then(|| Instant::now() + Duration::from_micros(delay))
     }
 
-    async fn pass(&self, from: NodeId, to: NodeId) -> Result<(), Failed> {
+    pub async fn pass(&self, from: NodeId, to: NodeId) -> Result<(), Failed> {
         match self.arrival(from, to) {
             Some(at) => sleep_until(at).await,
             None => {
@@ -91,6 +89,21 @@ impl Net {
     pub fn host(&self, node: NodeId) -> Result<Host, Failed> {
         let host = self.lines().hosts.get(&node).cloned();
         host.ok_or_else(|| RPCError::Unreachable(Unreachable::from_string("nobody listens there")))
+    }
+
+    /// Who is asked by another; one that knows that the other was removed shuts it out.
+    fn host_for(&self, from: NodeId, to: NodeId) -> Result<Host, Failed> {
+        let host = self.host(to)?;
+        match host.states.borrow().removed.contains_key(&from) {
+            true => Err(RPCError::Unreachable(Unreachable::from_string("it was removed"))),
+            false => Ok(host.clone()),
+        }
+    }
+
+    pub fn anybody(&self, rng: &mut Rng) -> Option<Host> {
+        let lines = self.lines();
+        let nth = rng.below(lines.hosts.len().max(1) as u64) as usize;
+        lines.hosts.values().nth(nth).cloned()
     }
 }
 
@@ -122,7 +135,7 @@ pub struct Line {
 impl Line {
     async fn ask<T>(&self, call: impl AsyncFnOnce(Host) -> Result<T, Failed>) -> Result<T, Failed> {
         self.net.pass(self.from, self.to).await?;
-        let answer = call(self.net.host(self.to)?).await?;
+        let answer = call(self.net.host_for(self.from, self.to)?).await?;
         self.net.pass(self.to, self.from).await?;
         Ok(answer)
     }
@@ -138,9 +151,20 @@ impl Line {
                 true => host.raft.pre_vote(rpc).await,
                 false => host.raft.vote(rpc).await,
             };
-            answer.map_err(|_| lost())
+            let answer = answer.map_err(|_| lost())?;
+            if answer.vote_granted && !only_asked {
+                self.strike();
+            }
+            Ok(answer)
         })
         .await
+    }
+
+    fn strike(&self) {
+        let mut lines = self.net.lines();
+        if lines.strikes_until.is_some_and(|until| Instant::now() < until) {
+            lines.struck.push(Struck { voter: self.to, candidate: self.from });
+        }
     }
 }
 
@@ -224,7 +248,7 @@ impl NetStreamAppend<TypeConfig> for Line {
 }
 
 async fn append(line: &Line, rpc: AppendEntriesRequest<TypeConfig>) -> Appended {
-    let host = line.net.host(line.to)?;
+    let host = line.net.host_for(line.from, line.to)?;
     let mut answers = Box::pin(host.raft.stream_append(stream::once(std::future::ready(rpc))));
     match answers.next().await {
         Some(Ok(answer)) => Ok(answer),
@@ -263,7 +287,9 @@ impl NetSnapshot<TypeConfig> for Line {
                 });
                 received.map_err(|_| lost())?;
                 let snapshot = Snapshot { meta: snapshot.meta, snapshot: SnapshotFile { path, length } };
-                host.raft.install_full_snapshot(vote, snapshot).await.map_err(|_| lost())
+                let installed = host.raft.install_full_snapshot(vote, snapshot).await.map_err(|_| lost());
+                self.net.lines().installed += u64::from(installed.is_ok());
+                installed
             })
             .await?;
         Ok(sent)
