@@ -139,6 +139,19 @@ impl SimDisk {
         copy
     }
 
+    /// What a restart finds after a kill, without any segment of the log.
+    pub fn without_log(&self) -> Self {
+        let disk = self.after_kill();
+        let mut state = disk.lock();
+        let State { names, durable_names, name_changes, .. } = &mut *state;
+        let is_log = |path: &Path| path.extension().is_some_and(|it| it == "wal");
+        names.retain(|path, _| !is_log(path));
+        durable_names.retain(|path, _| !is_log(path));
+        name_changes.clear();
+        drop(state);
+        disk
+    }
+
     fn copied(&self) -> Self {
         let state = self.lock();
         let files = state.files.iter().map(|it| Contents::whole(it.now.clone())).collect();
@@ -228,19 +241,6 @@ impl SimDisk {
     pub fn fail_soon(&self, within: u64) {
         let mut state = self.lock();
         state.fails_at = Some(state.operations + within);
-    }
-
-    /// The same, without any segment of the log.
-    pub fn without_log(&self) -> Self {
-        let disk = self.after_kill();
-        let mut state = disk.lock();
-        let State { names, durable_names, name_changes, .. } = &mut *state;
-        let is_log = |path: &Path| path.extension().is_some_and(|it| it == "wal");
-        names.retain(|path, _| !is_log(path));
-        durable_names.retain(|path, _| !is_log(path));
-        name_changes.clear();
-        drop(state);
-        disk
     }
 
     /// The bytes of a file, if it is there.
