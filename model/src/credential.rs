@@ -1,7 +1,7 @@
 //! Stored credentials: API keys and Basic users, as hashes. What a request shows is looked up by the id, which is the
 //! start of the keyed hash, so that no second index is needed.
 
-use std::{fmt, num::NonZeroU64, str::FromStr, sync::Arc};
+use std::{fmt, num::NonZeroU64, str::FromStr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -73,6 +73,13 @@ pub struct Credential {
     pub state: CredentialState,
     /// The key that it was rotated to.
     pub replaced_by: Option<CredentialId>,
+}
+
+impl Credential {
+    /// How long it counts from this log-clock instant on; `None`: for ever.
+    pub fn left(&self, now_us: u64) -> Option<Duration> {
+        self.ends_at_us.map(|at| Duration::from_micros(at.get().saturating_sub(now_us)))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What has been revoked: selectors in a compact form, and when an entry may be forgotten.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
 
@@ -11,6 +11,8 @@ use crate::{
 
 /// The longest issuer or value of a selector, bytes.
 pub const SELECTOR_BYTES_MAX: usize = 1_024;
+/// How long an entry may be asked to last; what shuts out something that never ends lasts as long.
+pub const TTL_MAX: Duration = Duration::from_secs(3_660 * 86_400);
 
 /// By what something is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -157,7 +157,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
             None => Ok(()),
         }
     });
-    tasks.start("health", health.clone().run(consensus.clone(), tasks.stop()));
+    tasks.start("health", health.clone().run(consensus.clone(), proxy.limits(), tasks.stop()));
     let telemetry = Telemetry {
         settings: settings.clone(),
         health: health.clone(),

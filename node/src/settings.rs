@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub use self::people::Oidc;
 use crate::telemetry::otlp::Collector;
 
+/// Fields that builds of level 5 do not know. Whatever is new goes here: a test says so.
+const LATER_IN_PROXY: [&str; 5] = ["trusted_field", "lame_duck", "redact", "redact_values", "geo"];
 /// The file's name inside a data directory.
 pub const FILE: &str = "settings.toml";
 
@@ -316,9 +318,21 @@ impl Settings {
         Ok(settings)
     }
 
+    /// What is younger than a build that may come back (level 5 and on) is written only where it is needed: an older one
+    /// refuses fields that it does not know.
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let mut proxy = toml::Table::try_from(&self.proxy)?;
+        for field in LATER_IN_PROXY {
+            let mut without = proxy.clone();
+            without.remove(field);
+            if without.clone().try_into::<Proxy>().is_ok_and(|it| it == self.proxy) {
+                proxy = without;
+            }
+        }
+        let mut all = toml::Table::try_from(self)?;
+        all.insert("proxy".into(), proxy.into());
         let file = dir.join(FILE);
-        std::fs::write(&file, toml::to_string_pretty(self)?).with_context(|| format!("writing {}", file.display()))
+        std::fs::write(&file, toml::to_string_pretty(&all)?).with_context(|| format!("writing {}", file.display()))
     }
 
     /// The address that other nodes dial.

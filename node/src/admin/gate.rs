@@ -186,12 +186,15 @@ impl Gate {
         let caller = match (needs, proven) {
             (_, Ok(caller)) => caller,
             (Access::Open, Err(_)) => anonymous(),
-            (_, Err(refused)) => return Err(self.refuse(peer, path, &anonymous(), refused)),
+            (_, Err(refused)) => return Err(self.refuse(peer, path, refused)),
         };
-        if let Err(refused) = permit(&caller, needs, path) {
-            return Err(self.refuse(peer, path, &caller, refused));
-        }
         let actor = Arc::new(identity::actor(&caller, peer, path));
+        if let Err(refused) = permit(&caller, needs, path) {
+            // Known, and no guess: told what it is each time, whatever others at its address tried.
+            tracing::info!(source = %peer.source(), rpc = path, caller = caller.name, why = refused.message(), "admin call refused");
+            self.note(peer, convert::actor_to(&actor), &refused, true);
+            return Err(refused);
+        }
         let (deadline, min_revision) = (deadline(headers)?, min_revision(headers)?);
         Ok(Call { actor, deadline, min_revision, held: caller.held, role: caller.role })
     }
@@ -207,9 +210,10 @@ impl Gate {
         self.denials.note(address(peer), &reason, actor, refused.message(), alone);
     }
 
-    /// Counts, logs and notes a refusal. Those who are let in are never held up by the failures of others at their address.
-    pub(super) fn refuse(&self, peer: &Peer, path: &str, caller: &Identity, refused: Status) -> Status {
-        let address = address(peer);
+    /// Counts, logs and notes that somebody is not known. Those who are known are never held up by the failures of others
+    /// at their address.
+    pub(super) fn refuse(&self, peer: &Peer, path: &str, refused: Status) -> Status {
+        let (address, caller) = (address(peer), &anonymous());
         let count = self.failures.lock().unwrap_or_else(PoisonError::into_inner).count(address, Instant::now());
         let actor = convert::actor_to(&identity::actor(caller, peer, path));
         self.note(peer, actor, &refused, count < FAILURES_MAX);

@@ -232,7 +232,7 @@ impl Gate {
     fn noted(&self, peer: &Peer, path: &str, refused: Status) -> Status {
         match refused.code() {
             Code::NotFound | Code::Unavailable => refused,
-            _ => self.refuse(peer, path, &anonymous(), refused),
+            _ => self.refuse(peer, path, refused),
         }
     }
 }

@@ -14,6 +14,7 @@ use quorumgate_model::{
     membership::{JoinEvent, JoinPhase},
     state::State,
 };
+use quorumgate_proxy::{Limits, freshness::boottime_ns};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -57,27 +58,39 @@ impl Health {
         self.ready.send_replace(false);
     }
 
-    /// Follows the join phases until the node is ready, and the operator's drain for as long as it runs.
-    pub async fn run(self: Arc<Self>, consensus: Consensus, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Follows the join phases until the node is ready, and the operator's drain for as long as it runs. What the cluster lends
+    /// is waited for too, but no longer than for a leader: requests of limited routes would be refused until it is there.
+    pub async fn run(
+        self: Arc<Self>,
+        consensus: Consensus,
+        limits: Arc<Limits>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
         let id = consensus.view().id;
         let mut states = consensus.states();
         let mut published = consensus.published();
         let mut phase = JoinPhase::Starting;
         let grace = tokio::time::sleep(BOOT_GRACE);
         tokio::pin!(grace);
+        let mut grace_over = false;
         let contact = first_contact(&consensus);
         tokio::pin!(contact);
         loop {
             self.draining.store(is_draining(&states.borrow_and_update(), id), Ordering::Relaxed);
             phase = phase.after(JoinEvent::Published { index: published.borrow_and_update().index });
-            if phase == JoinPhase::Ready && !self.started.swap(true, Ordering::Relaxed) {
+            let may_spend = grace_over || self.is_draining() || limits.spends_until_us() > boottime_ns() / 1_000;
+            if phase == JoinPhase::Ready && may_spend && !self.started.swap(true, Ordering::Relaxed) {
                 info!(index = published.borrow().index, "ready");
             }
             consensus.set_ready(self.is_ready());
             self.ready.send_replace(self.is_ready());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = &mut grace, if phase == JoinPhase::Starting => phase = phase.after(JoinEvent::GraceOver),
+                () = &mut grace, if !grace_over => {
+                    grace_over = true;
+                    phase = phase.after(JoinEvent::GraceOver);
+                }
+                () = tokio::time::sleep(LOOK), if phase == JoinPhase::Ready && !self.is_started() => {}
                 commit = &mut contact, if phase == JoinPhase::Starting => phase = phase.after(JoinEvent::LeaderSeen { commit }),
                 changed = states.changed() => changed?,
                 changed = published.changed(), if phase != JoinPhase::Ready => changed?,

@@ -9,7 +9,7 @@ use http_body::Body;
 use quorumgate_model::{
     command::NewRevocation,
     resource::{AuthKind, JwtKeys, Receive, Receiver},
-    revocation::{SelectorKind, SelectorParts},
+    revocation::{SelectorKind, SelectorParts, TTL_MAX},
 };
 use serde_json::json;
 
@@ -218,7 +218,9 @@ impl At<'_> {
             Kind::ApiKey { .. } => {
                 let Some(key) = self.directory.keys.find(token) else { return Ok(None) };
                 let id = key.id.to_string();
-                let entry = self.entry(SelectorKind::Credential, "", id.as_bytes(), self.longest());
+                // As long as the key itself may be shown.
+                let ttl = key.left(self.directory.now_us()).map_or(TTL_MAX, |left| (left + SLACK).min(TTL_MAX));
+                let entry = self.entry(SelectorKind::Credential, "", id.as_bytes(), ttl);
                 return Ok(Some(Found {
                     entries: entry.into_iter().collect(),
                     owners: vec![key.consumer.to_string()],

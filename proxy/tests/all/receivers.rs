@@ -3,7 +3,10 @@
 use crate::support::*;
 use crate::tokens::{Signer, jwks};
 use crate::world::{World, now_s};
-use quorumgate_model::credential::Grants;
+use quorumgate_model::{
+    credential::Grants,
+    revocation::{SelectorKind, SelectorParts},
+};
 use serde_json::{Value, json};
 
 const ISSUER: &str = "https://idp.test";
@@ -112,6 +115,13 @@ async fn a_client_revokes_its_token() {
     let gone = post(&world, "/revoke-key", &[FORM, &key], &token(KEY)).await;
     assert_eq!(status(&gone), 200, "{gone}");
     check(&[FORM, &key], token(&two), 401, "token_revoked").await;
+    // It never ended by itself: no auth's lifetime says when it may count again.
+    let id = world.gateway.proxy.directory().keys.find(KEY).unwrap().id.to_string();
+    let selector =
+        SelectorParts { kind: SelectorKind::Credential, issuer: b"", value: id.as_bytes() }.checked().unwrap();
+    let in_nine_years = Duration::from_secs(9 * 365 * 86_400).as_micros() as u64;
+    let directory = world.gateway.proxy.directory();
+    assert!(directory.revoked.entry(&selector, directory.now_us() + in_nine_years).is_some());
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! The Revocation service. An entry must outlive what it revokes: without a time of its own it lasts as long as the
-//! longest-lived token that any auth takes, and a shorter one is warned of.
+//! longest-lived token that any auth takes, or the very credential that it names; a shorter one is warned of.
 
 use std::{sync::Arc, time::Duration};
 
 use quorumgate_model::{
     command::{Body, NewRevocation, Revoke},
+    credential::{Credential, CredentialState},
     invalid::Invalid,
     resource::{AuthKind, Kind, Resource},
-    revocation::{SelectorKey, SelectorKind},
+    revocation::{Selector, SelectorKey, SelectorKind, TTL_MAX},
     state::{BATCH_MAX, State},
     units::Span,
 };
@@ -26,7 +27,8 @@ use crate::admin::{
 const SLACK: Duration = Duration::from_secs(5 * 60);
 /// Without any auth that says how long its tokens live.
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
-const EXPIRES_MAX: Duration = Duration::from_secs(3_660 * 86_400);
+/// Of a consumer, when it is looked for one that outlives an entry.
+const CREDENTIALS_LOOKED_AT_MAX: usize = 1_000;
 
 impl Service {
     async fn revoke(
@@ -41,18 +43,14 @@ impl Service {
             let why = format!("found {}; allowed: 1 to {BATCH_MAX}", request.revocations.len());
             return Err(failure::bad_field("revocations", &why));
         }
-        let needed = outlives(&self.desk.consensus.state());
+        let (state, now_us) = (self.desk.consensus.state(), self.desk.consensus.clock_us());
+        let token = outlives(&state);
         let mut warnings = Vec::new();
         let entries = request.revocations.iter().enumerate().map(|(n, it)| {
             let under = |invalid: Invalid| failure::invalid(&invalid.under(place(n)));
-            let entry = entry(it, needed).map_err(under)?;
-            if entry.ttl < needed && warnings.is_empty() {
-                warnings.push(format!(
-                    "{} ends after {}, but a token may live for {}: one that is revoked now may count again then",
-                    entry.selector,
-                    Span(entry.ttl),
-                    Span(needed)
-                ));
+            let entry = entry(it, |selector| credential(&state, selector, now_us).unwrap_or(token)).map_err(under)?;
+            if warnings.is_empty() {
+                warnings.extend(ends_early(&state, &entry, token, now_us));
             }
             Ok(entry)
         });
@@ -171,14 +169,60 @@ fn outlives(state: &State) -> Duration {
     lifetimes.max().unwrap_or(LIFETIME_DEFAULT) + SLACK
 }
 
-fn entry(it: &admin::NewRevocation, needed: Duration) -> Result<NewRevocation, Invalid> {
+/// How long the stored credential that the selector names may still be shown.
+fn credential(state: &State, selector: &Selector, now_us: u64) -> Option<Duration> {
+    if selector.kind() != SelectorKind::Credential {
+        return None;
+    }
+    let id = std::str::from_utf8(selector.parts().value).ok()?.parse().ok()?;
+    Some(lasts(state.credentials.get(id)?, now_us))
+}
+
+fn lasts(credential: &Credential, now_us: u64) -> Duration {
+    credential.left(now_us).map_or(TTL_MAX, |left| (left + SLACK).min(TTL_MAX))
+}
+
+/// What the entry shuts out and does not outlive.
+fn ends_early(state: &State, entry: &NewRevocation, token: Duration, now_us: u64) -> Option<String> {
+    let ends = format!("{} ends after {}", entry.selector, Span(entry.ttl));
+    match credential(state, &entry.selector, now_us) {
+        Some(needed) if entry.ttl < needed => {
+            return Some(format!(
+                "{ends}, but the credential lasts longer and counts again then; `key revoke` shuts it out for good"
+            ));
+        }
+        Some(_) => return None,
+        None => {}
+    }
+    if entry.ttl < token {
+        let life = Span(token);
+        return Some(format!("{ends}, but a token may live for {life}: one that is revoked now may count again then"));
+    }
+    let consumer = match entry.selector.kind() {
+        SelectorKind::Consumer => std::str::from_utf8(entry.selector.parts().value).ok()?.parse().ok()?,
+        _ => return None,
+    };
+    let stored = state.credentials.of(&consumer).take(CREDENTIALS_LOOKED_AT_MAX);
+    let outlives = |id| {
+        state
+            .credentials
+            .get(id)
+            .is_some_and(|it| it.state != CredentialState::Revoked && lasts(it, now_us) > entry.ttl)
+    };
+    let longer = stored.into_iter().find(|id| outlives(*id))?;
+    Some(format!(
+        "{ends}, but credential {longer} of this consumer lasts longer and counts again then; `key revoke` shuts it out for good"
+    ))
+}
+
+fn entry(it: &admin::NewRevocation, needed: impl Fn(&Selector) -> Duration) -> Result<NewRevocation, Invalid> {
     let missing = || Invalid::field("selector").found("none").allowed("what is to be revoked");
     let selector = selectors::from_message(it.selector.as_ref().ok_or_else(missing)?)?;
     let ttl = match desk::duration("expires_in", it.expires_in) {
-        Ok(ttl) => ttl.unwrap_or(needed),
+        Ok(ttl) => ttl.unwrap_or_else(|| needed(&selector)),
         Err(_) => return Err(Invalid::field("expires_in").found("less than 0s").allowed("more than 0s")),
     };
-    if ttl.as_micros() == 0 || ttl > EXPIRES_MAX {
+    if ttl.as_micros() == 0 || ttl > TTL_MAX {
         return Err(Invalid::field("expires_in").found(Span(ttl)).allowed("more than 0s, at most 3660d"));
     }
     let not_before_s = match &it.issued_before {
