@@ -55,6 +55,7 @@ use crate::{
     received::Received,
     record::{Answer, Logged, Record},
     refusal::{self, Refusal},
+    settings::TrustedField,
     traffic::{self, mask::Masks},
     tunnel::Tunnel,
     upstream::Asks,
@@ -135,6 +136,9 @@ async fn serve(
     }
     let told_by = trusted.then_some(settings.trusted_field);
     record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), told_by, &settings.trusted_proxies);
+    if told_by == Some(TrustedField::Forwarded) {
+        origin::retell(&mut parts.headers, &settings.trusted_proxies);
+    }
     let (seen, host, path) = match understood(&conn, &parts) {
         Ok(Understood::Request(seen, host, path)) => (seen, host, path),
         other => {
