@@ -538,17 +538,17 @@ pub(crate) async fn within_limits(
     record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;
-        let grant = Grant {
-            conn: record.conn.key(),
-            client_ip: record.client_ip,
-            identity: None,
-            fresh_only: false,
-            ends_at: None,
-        };
+        let grant = by_address(record);
         let nothing_else = || Live::enter(worker, grant);
         record.live.get_or_insert_with(nothing_else).hold_until(until_us);
     }
     Ok(())
+}
+
+/// Whoever asks goes on by their address alone.
+fn by_address(record: &Record) -> Grant {
+    let (conn, client_ip) = (record.conn.key(), record.client_ip);
+    Grant { conn, client_ip, identity: None, fresh_only: false, ends_at: None }
 }
 
 /// The one exit: every answer leaves through here, with its record.
@@ -621,14 +621,7 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     record.event_stream = is_event_stream(headers);
     if (record.event_stream || switches) && record.live.is_none() {
         // It may last: a ban of its address ends it, and the end of its node or listener.
-        let grant = Grant {
-            conn: record.conn.key(),
-            client_ip: record.client_ip,
-            identity: None,
-            fresh_only: false,
-            ends_at: None,
-        };
-        record.live = Some(Live::enter(&record.conn.worker, grant));
+        record.live = Some(Live::enter(&record.conn.worker, by_address(&record)));
     }
     record.answered(response.status());
     let (mut head, body) = response.into_parts();
