@@ -12,7 +12,7 @@ use std::{
     borrow::Cow,
     convert::Infallible,
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
@@ -531,10 +531,19 @@ pub(crate) async fn within_limits(
     let identity = record.identity.clone();
     let callers = identity.as_deref().map(|it| Callers { first: Some(&it.caller), also: &it.also }).unwrap_or_default();
     let asked = limits::Asked { route: &route.name, callers, client_ip: record.client_ip, headers };
-    let waits = Instant::now();
     let before = record.admitted.take();
-    let admitted = limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked, known, before).await;
-    record.queued += waits.elapsed();
+    let mut admitting = pin!(limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked, known, before));
+    // Hardly any request waits: the clock is read for those that do.
+    let mut waits = None;
+    let admitted = poll_fn(|cx| {
+        let polled = admitting.as_mut().poll(cx);
+        if polled.is_pending() {
+            waits.get_or_insert_with(Instant::now);
+        }
+        polled
+    })
+    .await;
+    record.queued += waits.map_or(Duration::ZERO, |since| since.elapsed());
     record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;
