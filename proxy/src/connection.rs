@@ -141,12 +141,19 @@ enum Rest {
     Over,
 }
 
-/// What the worker wants of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the worker wants of a connection, the more the further down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Ask {
     Nothing,
     Drain,
     Close,
+}
+
+impl Ask {
+    /// Nothing is taken back: what is to close does so, though it is asked to drain before its task has looked.
+    fn and(self, other: Self) -> Self {
+        self.max(other)
+    }
 }
 
 impl Conn {
@@ -465,7 +472,7 @@ impl Conn {
     }
 
     fn tell(&self, ask: Ask) {
-        self.ask.set(ask);
+        self.ask.set(self.ask.get().and(ask));
         self.wake();
     }
 
@@ -766,6 +773,18 @@ mod tests {
 
     fn bytes_of<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn what_is_to_close_is_not_kept_by_a_drain() {
+        for (before, then, expected) in [
+            (Ask::Nothing, Ask::Drain, Ask::Drain),
+            (Ask::Drain, Ask::Close, Ask::Close),
+            (Ask::Close, Ask::Drain, Ask::Close),
+            (Ask::Drain, Ask::Nothing, Ask::Drain),
+        ] {
+            assert_eq!(before.and(then), expected, "{before:?}, then {then:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where an address is said to be, by files in MaxMind's format (MMDB) that the node has: countries, and autonomous systems.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,6 +11,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use maxminddb::{LookupResult, PathElement, Reader, WithinOptions};
 use quorumgate_model::resource::{Country, Place};
+use serde::de::IgnoredAny;
 
 /// The largest file that is taken: it is held in memory.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -19,7 +21,8 @@ const COUNTRY: [&[PathElement<'static>]; 2] = [
     &[PathElement::Key("registered_country"), PathElement::Key("iso_code")],
 ];
 const ASN: &[PathElement<'static>] = &[PathElement::Key("autonomous_system_number")];
-/// The first networks of a file, by which it is told at load that its records are of another form.
+/// The first networks of a file, by which it is told at load that its records are of another form; only a file in which the
+/// field has not come up by then is looked through to its end.
 const LOOKED_AT_MAX: usize = 10_000;
 /// Of what was found there.
 const SHOWN_MAX: usize = 64;
@@ -108,7 +111,8 @@ fn read(
 }
 
 /// Refuses a file of whose first networks nothing is understood, by which rules would let everybody in, and warns of one that
-/// has some such. What has no record there at all says nothing wrong.
+/// has some such. A file that has records and the field in none of them is another than was meant; networks without the field say
+/// nothing wrong.
 fn check(
     file: &Path,
     table: &Reader<Vec<u8>>,
@@ -117,21 +121,39 @@ fn check(
     allowed: &str,
     is_understood: impl Fn(&Record<'_>) -> bool,
 ) -> anyhow::Result<()> {
-    let (mut understood, mut unlike, mut first) = (0, 0, None);
-    for record in table.networks(WithinOptions::default())?.take(LOOKED_AT_MAX) {
+    let (mut understood, mut unlike, mut first, mut beside) = (0, 0, None, None);
+    for (at, record) in table.networks(WithinOptions::default())?.enumerate() {
+        if at >= LOOKED_AT_MAX && understood + unlike > 0 {
+            break;
+        }
         let record = record?;
         if is_understood(&record) {
             understood += 1;
         } else if let Some(said) = paths.iter().find_map(|path| said(&record, path)) {
             unlike += 1;
             first.get_or_insert((record.network()?, said));
+        } else if beside.is_none() {
+            beside = fields(&record);
         }
+    }
+    if understood + unlike == 0
+        && let Some(beside) = beside
+    {
+        let kind = &table.metadata().database_type;
+        anyhow::bail!("{field}: found in no network, of {kind} with {beside}; allowed: {allowed}");
     }
     let Some((network, found)) = first else { return Ok(()) };
     anyhow::ensure!(understood > 0, "{field} of {network}: found {found}; allowed: {allowed}");
     let file = file.display();
     tracing::warn!(%file, field, %network, found, allowed, networks = unlike, "of some networks nothing is known");
     Ok(())
+}
+
+/// What a record has; None: nothing.
+fn fields(record: &Record<'_>) -> Option<String> {
+    let fields: BTreeMap<String, IgnoredAny> = record.decode().ok()??;
+    let names: Vec<String> = fields.into_keys().collect();
+    (!names.is_empty()).then(|| names.join(", ").chars().take(SHOWN_MAX).collect())
 }
 
 /// What is there instead; None: nothing.
@@ -179,33 +201,42 @@ mod tests {
     fn a_file_of_which_nothing_is_understood_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x.mmdb");
-        let check = |low: &[u8], high: &[u8], refused: &str, mention: &str| {
+        let check = |low: &[u8], high: &[u8], field: &str, refused: Option<&str>| {
             std::fs::write(&file, database(low, high)).unwrap();
-            for (field, files) in [
-                ("country", Files { country: Some(file.clone()), asn: None }),
-                ("asn", Files { country: None, asn: Some(file.clone()) }),
-            ] {
-                let said = Geo::default().load(&files).err().map(|it| format!("{it:#}"));
-                match said {
-                    None => assert_ne!(field, refused),
-                    Some(said) => {
-                        let named = format!("proxy.geo.{field}: {}: {mention}", file.display());
-                        assert!(field == refused && said.starts_with(&named), "{said}");
-                    }
-                }
+            let path = Some(file.clone());
+            let files = match field {
+                "country" => Files { country: path, asn: None },
+                _ => Files { country: None, asn: path },
+            };
+            let said = Geo::default().load(&files).err().map(|it| format!("{it:#}"));
+            let named = refused.map(|it| format!("proxy.geo.{field}: {}: {it}", file.display()));
+            match (said, named) {
+                (None, None) => (),
+                (Some(said), Some(named)) => assert!(said.starts_with(&named), "{said}, not {named}"),
+                (said, named) => assert_eq!(said, named, "{field}"),
             }
         };
         let empty = map(&[]);
-        check(&empty, &empty, "", "");
+        check(&empty, &empty, "country", None);
+        check(&empty, &empty, "asn", None);
         let number = |it| map(&[("autonomous_system_number", it)]);
         let text_of = number(text("AS64500"));
-        check(&text_of, &empty, "asn", "autonomous_system_number of 0.0.0.0/1: found \"AS64500\"; allowed: an integer");
-        check(&text_of, &number(u32(1)), "", "");
+        let unlike = "autonomous_system_number of 0.0.0.0/1: found \"AS64500\"; allowed: an integer";
+        check(&text_of, &empty, "asn", Some(unlike));
+        check(&text_of, &number(u32(1)), "asn", None);
         let flat = map(&[("country", text("DE"))]);
-        check(&flat, &empty, "country", "country.iso_code of 0.0.0.0/1: found something of another type");
+        let unlike = "country.iso_code of 0.0.0.0/1: found something of another type";
+        check(&flat, &empty, "country", Some(unlike));
         let nested = |code: &str| map(&[("country", map(&[("iso_code", text(code))]))]);
-        check(&nested("Germany"), &empty, "country", "country.iso_code of 0.0.0.0/1: found \"Germany\"");
-        check(&nested("Germany"), &nested("DE"), "", "");
+        check(&nested("Germany"), &empty, "country", Some("country.iso_code of 0.0.0.0/1: found \"Germany\""));
+        check(&nested("Germany"), &nested("DE"), "country", None);
+        // One file in the place of the other.
+        let of_asns =
+            "country.iso_code: found in no network, of Test with autonomous_system_number; allowed: a country";
+        check(&empty, &number(u32(1)), "country", Some(of_asns));
+        let of_countries = "autonomous_system_number: found in no network, of Test with country; allowed: an integer";
+        check(&nested("DE"), &nested("FR"), "asn", Some(of_countries));
+        check(&empty, &nested("FR"), "country", None);
     }
 
     #[test]

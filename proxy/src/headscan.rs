@@ -74,6 +74,8 @@ enum Place {
     /// So many bytes of a chunk and its CRLF are left.
     Chunk(u64),
     Trailers,
+    /// Behind a request for another protocol that has no body. Its client may have said all, or go on in either protocol.
+    Offered,
     Lost,
 }
 
@@ -117,7 +119,11 @@ impl HeadScan {
 
     /// What came in last is the end of a request.
     pub(crate) fn is_between_requests(&self) -> bool {
-        !self.gave_up && self.place == Place::RequestLine && self.line_bytes == 0
+        let is_whole = match self.place {
+            Place::RequestLine => self.line_bytes == 0,
+            place => place == Place::Offered,
+        };
+        !self.gave_up && is_whole
     }
 
     pub(crate) fn request_line_bytes(&self) -> usize {
@@ -131,13 +137,13 @@ impl HeadScan {
 
     /// `between_requests`: after how many exchanges, if none is under way.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], between_requests: Option<u64>) {
-        if let (Place::Lost, Some(heads)) = (self.place, between_requests) {
+        if let (Place::Offered | Place::Lost, Some(heads)) = (self.place, between_requests) {
             let Self { verdict, gave_up, declares_too_much, .. } = *self;
             *self = Self { verdict, gave_up, declares_too_much, heads, ..Self::default() };
         }
         while !self.gave_up && !bytes.is_empty() {
             let passed = match &mut self.place {
-                Place::Lost => return,
+                Place::Offered | Place::Lost => return self.place = Place::Lost,
                 Place::Body(left) | Place::Chunk(left) => pass(left, bytes),
                 _ => {
                     let Some(end) = bytes.iter().position(|b| *b == b'\n') else { return self.part(bytes) };
@@ -234,6 +240,7 @@ impl HeadScan {
         self.declares_too_much |= framing.length.is_some_and(|length| length > LENGTH_MAX);
         self.heads += 1;
         self.place = match (framing.lengths, framing.encodings) {
+            (0, 0) if framing.upgrades => Place::Offered,
             _ if framing.upgrades => Place::Lost,
             (0, 0) => Place::RequestLine,
             (1, 0) => framing.length.map_or(Place::Lost, Place::Body),
@@ -418,6 +425,25 @@ mod tests {
         assert_eq!(scan.verdict(), None);
         scan.feed(b"GET / HTTP/1.1\n\n", Some(1));
         assert_eq!((scan.verdict_within(1), scan.verdict_within(2).is_some()), (None, true));
+    }
+
+    #[test]
+    fn a_request_for_another_protocol_is_whole_until_more_comes_in() {
+        let head = |fields: &str| format!("GET / HTTP/1.1\r\nUpgrade: websocket\r\n{fields}\r\n");
+        for (stream, expected) in [
+            (head(""), true),
+            (head("").trim_end().to_owned(), false),
+            (format!("{}\r\n", head("")), false),
+            (format!("{}\x01", head("")), false),
+            (head("Content-Length: 3\r\n"), false),
+            (head("Transfer-Encoding: chunked\r\n"), false),
+        ] {
+            let mut scan = HeadScan::default();
+            scan.feed(stream.as_bytes(), Some(0));
+            assert_eq!(scan.is_between_requests(), expected, "{stream:?}");
+            scan.feed(b"\x01", None);
+            assert!(!scan.is_between_requests(), "{stream:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The elements of Forwarded (RFC 7239) from right to left, and whom each is for. From the right, because what stands there is
+//! The elements of Forwarded (RFC 7239) from right to left, and what each says. From the right, because what stands there is
 //! a trusted proxy's word: whatever others have written in front of it, an open quote too, does not change how it is read.
 
 use std::{
@@ -48,8 +48,14 @@ fn opened(field: &[u8], closing: usize) -> Option<usize> {
     (0..closing).rev().find(is_quote).filter(|_| is_quote(&closing))
 }
 
-/// Whom one element is for; None if it does not say so once, or is no list of pairs: `for="[2001:db8::1]:80";proto=https`.
+/// Whom one element is for.
 pub(super) fn client(element: &[u8]) -> Option<IpAddr> {
+    address(std::str::from_utf8(&value(element, b"for")?).ok()?)
+}
+
+/// What one element says under a name; None if it does not say so once, or is no list of pairs:
+/// `for="[2001:db8::1]:80";proto=https`.
+pub(super) fn value<'a>(element: &'a [u8], wanted: &[u8]) -> Option<Cow<'a, [u8]>> {
     let (mut found, mut rest) = (None, element);
     loop {
         // Pairs may be empty (section 4); there may be no spaces, but they are common.
@@ -60,7 +66,7 @@ pub(super) fn client(element: &[u8]) -> Option<IpAddr> {
             break;
         }
         let (name, value, behind) = pair(rest)?;
-        if name.eq_ignore_ascii_case(b"for") && found.replace(value).is_some() {
+        if name.eq_ignore_ascii_case(wanted) && found.replace(value).is_some() {
             return None;
         }
         rest = behind.trim_ascii_start();
@@ -68,7 +74,7 @@ pub(super) fn client(element: &[u8]) -> Option<IpAddr> {
             return None;
         }
     }
-    address(std::str::from_utf8(&unescaped(found?)).ok()?)
+    found.map(unescaped)
 }
 
 /// A name, its value without quotes and as it is otherwise, and what is behind it.

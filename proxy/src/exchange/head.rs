@@ -127,7 +127,7 @@ fn text(value: &HeaderValue) -> Result<&str, Refusal> {
 }
 
 /// `name`, `name:port`, `[v6]` or `[v6]:port`; no user information, nothing else (RFC 3986 3.2.2).
-fn split(authority: &str) -> Result<Host<'_>, Refusal> {
+pub(super) fn split(authority: &str) -> Result<Host<'_>, Refusal> {
     let wrong = Refusal::Malformed("Host is not a host name");
     let (name, port) = match authority.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(None) => return Err(wrong),

@@ -12,7 +12,7 @@ use std::{
     borrow::Cow,
     convert::Infallible,
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
@@ -55,6 +55,7 @@ use crate::{
     received::Received,
     record::{Answer, Logged, Record},
     refusal::{self, Refusal},
+    settings::TrustedField,
     traffic::{self, mask::Masks},
     tunnel::Tunnel,
     upstream::Asks,
@@ -135,6 +136,9 @@ async fn serve(
     }
     let told_by = trusted.then_some(settings.trusted_field);
     record.client_ip = origin::client_ip(&parts.headers, conn.peer.ip(), told_by, &settings.trusted_proxies);
+    if told_by == Some(TrustedField::Forwarded) {
+        origin::retell(&mut parts.headers, &settings.trusted_proxies);
+    }
     let (seen, host, path) = match understood(&conn, &parts) {
         Ok(Understood::Request(seen, host, path)) => (seen, host, path),
         other => {
@@ -527,24 +531,33 @@ pub(crate) async fn within_limits(
     let identity = record.identity.clone();
     let callers = identity.as_deref().map(|it| Callers { first: Some(&it.caller), also: &it.also }).unwrap_or_default();
     let asked = limits::Asked { route: &route.name, callers, client_ip: record.client_ip, headers };
-    let waits = Instant::now();
     let before = record.admitted.take();
-    let admitted = limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked, known, before).await;
-    record.queued += waits.elapsed();
+    let mut admitting = pin!(limits::admit(&record.conn.worker.shared.limits, &route.limits, &asked, known, before));
+    // Hardly any request waits: the clock is read for those that do.
+    let mut waits = None;
+    let admitted = poll_fn(|cx| {
+        let polled = admitting.as_mut().poll(cx);
+        if polled.is_pending() {
+            waits.get_or_insert_with(Instant::now);
+        }
+        polled
+    })
+    .await;
+    record.queued += waits.map_or(Duration::ZERO, |since| since.elapsed());
     record.admitted = admitted?;
     if let Some(until_us) = record.admitted.as_ref().and_then(|it| it.ends_at_us) {
         let worker = &record.conn.worker;
-        let grant = Grant {
-            conn: record.conn.key(),
-            client_ip: record.client_ip,
-            identity: None,
-            fresh_only: false,
-            ends_at: None,
-        };
+        let grant = by_address(record);
         let nothing_else = || Live::enter(worker, grant);
         record.live.get_or_insert_with(nothing_else).hold_until(until_us);
     }
     Ok(())
+}
+
+/// Whoever asks goes on by their address alone.
+fn by_address(record: &Record) -> Grant {
+    let (conn, client_ip) = (record.conn.key(), record.client_ip);
+    Grant { conn, client_ip, identity: None, fresh_only: false, ends_at: None }
 }
 
 /// The one exit: every answer leaves through here, with its record.
@@ -617,14 +630,7 @@ fn exit(mut record: Box<Record>, outcome: Result<Response<ResponseBody>, Refusal
     record.event_stream = is_event_stream(headers);
     if (record.event_stream || switches) && record.live.is_none() {
         // It may last: a ban of its address ends it, and the end of its node or listener.
-        let grant = Grant {
-            conn: record.conn.key(),
-            client_ip: record.client_ip,
-            identity: None,
-            fresh_only: false,
-            ends_at: None,
-        };
-        record.live = Some(Live::enter(&record.conn.worker, grant));
+        record.live = Some(Live::enter(&record.conn.worker, by_address(&record)));
     }
     record.answered(response.status());
     let (mut head, body) = response.into_parts();

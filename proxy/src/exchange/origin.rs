@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use quorumgate_model::mutants::{self, Mutant};
 use uuid::Uuid;
 
 use super::{
     forwarded::{self, Elements},
-    hops::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_REQUEST_ID},
+    head,
+    hops::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID},
 };
 use crate::{ids::Ids, recent::Traced, settings::TrustedField};
 
@@ -35,17 +36,61 @@ pub(crate) fn id_value(id: Uuid) -> HeaderValue {
 pub(super) fn client_ip(headers: &HeaderMap, peer: IpAddr, told_by: Option<TrustedField>, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     let Some(told_by) = told_by else { return peer };
-    // The values in reverse: a header map iterates from both ends. As bytes: what a client wrote in front of an address
-    // need not be text.
-    let values = |name| headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
     if told_by == TrustedField::XForwardedFor && headers.contains_key(X_FORWARDED_FOR) {
-        let entries = values(X_FORWARDED_FOR).flat_map(|value| value.rsplit(|b| *b == b','));
+        let entries = values(headers, X_FORWARDED_FOR).flat_map(|value| value.rsplit(|b| *b == b','));
         let address = |entry: &[u8]| forwarded::address(std::str::from_utf8(entry.trim_ascii()).ok()?);
         return walk(entries.map(address), peer, trusted);
     }
-    // RFC 9110 5.6.1: an empty element is none.
-    let elements = values(header::FORWARDED).flat_map(Elements::of).filter(|it| it.is_none_or(|it| !it.is_empty()));
-    walk(elements.map(|element| forwarded::client(element?)), peer, trusted)
+    walk(elements(headers).map(|element| forwarded::client(element?)), peer, trusted)
+}
+
+/// In reverse: a header map iterates from both ends. As bytes: what a client wrote in front of an address need not be text.
+fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(name).iter().rev().map(HeaderValue::as_bytes)
+}
+
+/// RFC 9110 5.6.1: an empty element is none.
+fn elements(headers: &HeaderMap) -> impl Iterator<Item = Option<&[u8]>> {
+    values(headers, header::FORWARDED).flat_map(Elements::of).filter(|it| it.is_none_or(|it| !it.is_empty()))
+}
+
+/// Of a peer that says by Forwarded who asks: X-Forwarded-* become what it says there of how, and nothing else, since it has
+/// looked at no other field.
+pub(super) fn retell(headers: &mut HeaderMap, trusted: &[IpNet]) {
+    let said = outermost(headers, trusted);
+    let proto = said.and_then(|it| scheme(&forwarded::value(it, b"proto")?));
+    let host = said.and_then(|it| authority(&forwarded::value(it, b"host")?));
+    for (name, value) in [(X_FORWARDED_FOR, None), (X_FORWARDED_PROTO, proto), (X_FORWARDED_HOST, host)] {
+        match value {
+            Some(value) => drop(headers.insert(name, value)),
+            None => drop(headers.remove(name)),
+        }
+    }
+}
+
+/// The last element, from right to left, that a trusted proxy has written: how its client asked, even if it hides whom.
+fn outermost<'a>(headers: &'a HeaderMap, trusted: &[IpNet]) -> Option<&'a [u8]> {
+    let mut said = None;
+    for element in elements(headers) {
+        let Some(element) = element else { break };
+        said = Some(element);
+        if !forwarded::client(element).is_some_and(|ip| is_trusted(ip, trusted)) {
+            break;
+        }
+    }
+    said
+}
+
+/// Of HTTP; any other says nothing.
+fn scheme(proto: &[u8]) -> Option<HeaderValue> {
+    let known = ["http", "https"].into_iter().find(|it| it.as_bytes().eq_ignore_ascii_case(proto));
+    known.map(HeaderValue::from_static)
+}
+
+/// RFC 7239 5.3: as Host has it.
+fn authority(host: &[u8]) -> Option<HeaderValue> {
+    head::split(std::str::from_utf8(host).ok()?).ok()?;
+    HeaderValue::from_bytes(host).ok()
 }
 
 /// None: an entry that is no address.
@@ -148,8 +193,6 @@ const HEX: [[u8; 2]; 256] = {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
 
     #[track_caller]
@@ -177,6 +220,51 @@ mod tests {
         assert_eq!(told_by(TrustedField::Forwarded, &both).to_string(), "192.0.2.9");
         assert_eq!(told_by(TrustedField::XForwardedFor, &both).to_string(), "6.6.6.6");
         assert_eq!(told_by(TrustedField::Forwarded, &HeaderMap::from_iter([forged])).to_string(), "10.0.0.1");
+    }
+
+    #[track_caller]
+    fn check_retold(lines: &[&'static str], expected: (Option<&str>, Option<&str>)) {
+        let other = [(X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_PROTO, "gopher"), (X_FORWARDED_HOST, "evil.test")];
+        let mut headers = HeaderMap::new();
+        for (name, text) in other {
+            headers.append(name.clone(), HeaderValue::from_static(text));
+            headers.append(name, HeaderValue::from_static(text));
+        }
+        for &line in lines {
+            headers.append(header::FORWARDED, HeaderValue::from_static(line));
+        }
+        retell(&mut headers, &["10.0.0.0/8".parse().unwrap()]);
+        let said = |name: HeaderName| {
+            let mut values = headers.get_all(name).iter().map(|it| it.to_str().unwrap());
+            let first = values.next();
+            assert!(values.next().is_none(), "{lines:?}");
+            first
+        };
+        assert_eq!((said(X_FORWARDED_PROTO), said(X_FORWARDED_HOST)), expected, "{lines:?}");
+        assert_eq!(said(X_FORWARDED_FOR), None, "{lines:?}");
+    }
+
+    #[test]
+    fn a_proxy_that_writes_forwarded_says_there_how_it_was_asked() {
+        let (tls, both) = ((Some("https"), None), (Some("https"), Some("api.test:8443")));
+        check_retold(&[], (None, None));
+        check_retold(&["for=192.0.2.9"], (None, None));
+        check_retold(&["for=192.0.2.9;proto=HTTPS;host=\"api.test:8443\""], both);
+        check_retold(&["for=6.6.6.6;proto=http;host=evil.test, for=192.0.2.9;proto=https"], tls);
+        check_retold(
+            &["for=6.6.6.6;proto=http", "for=192.0.2.9;proto=https, for=10.1.1.1;proto=http;host=a.test"],
+            tls,
+        );
+        check_retold(&["for=10.2.2.2;proto=https, for=10.1.1.1;proto=http"], tls);
+        // Whoever hides an address has written the element all the same, and what is in front of it may be anybody's.
+        check_retold(&["for=6.6.6.6;proto=http, for=_hidden;proto=https"], tls);
+        check_retold(&["for=6.6.6.6;proto=http, proto=https"], tls);
+        check_retold(&["for=\"6.6.6.6;proto=http, for=10.1.1.1;proto=https"], tls);
+        check_retold(&["for=192.0.2.9;proto=https;host=\"a@b\""], tls);
+        check_retold(&["for=192.0.2.9;proto=https;host=\"a b\""], tls);
+        for unsaid in ["proto=ftp", "proto=https;proto=http", "proto=https;host", "host=a.test;host=b.test"] {
+            check_retold(&[unsaid], (None, None));
+        }
     }
 
     #[test]

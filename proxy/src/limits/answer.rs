@@ -23,8 +23,6 @@ const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const SECOND_US: u64 = 1_000_000;
-/// What one limit's standing takes, next to always: a longer one allocates once more.
-const STANDING_BYTES: usize = 64;
 
 /// Which fields answers carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +73,12 @@ fn code(kind: &LimitKind) -> &'static str {
 }
 
 impl Standing {
+    /// As `Words` says it.
+    fn bytes(&self, name: &str) -> usize {
+        let digits = |number: u64| number.checked_ilog10().map_or(1, |it| it as usize + 1);
+        "\"\";r=;t=".len() + name.len() + digits(self.remaining) + digits(self.reset_s)
+    }
+
     /// What is left is what this node knows of: the others are taken to have used as much as this one, and what is free
     /// here is certain. None: nothing is known yet, as of a soft limit that did not wait.
     fn of(plan: &Plan, handle: &Handle, limits: &Limits, now_us: u64) -> Option<Self> {
@@ -202,7 +206,8 @@ impl Words {
         match &self.policies {
             None => {
                 self.policies = Some(policy.clone());
-                self.standings.reserve(STANDING_BYTES);
+                // To the byte: a field takes memory that is full as its own, and allocates once more for any other.
+                self.standings.reserve_exact(standing.bytes(name));
             }
             Some(before) => {
                 let all = [before.as_bytes(), policy.as_bytes()].join(&b", "[..]);
@@ -231,6 +236,22 @@ impl Words {
                 headers.insert(X_REMAINING, HeaderValue::from(least.remaining));
                 headers.insert(X_RESET, HeaderValue::from(least.reset_s));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standing_with_one_limit_fills_its_memory() {
+        for (remaining, reset_s) in [(0, 0), (1, 9), (10, 99), (100, 60), (u64::MAX, 999_999)] {
+            let standing = Standing { limit: u64::MAX, remaining, reset_s };
+            let mut words = Words::default();
+            words.add("free-tier", &HeaderValue::from_static("\"free-tier\";q=1;w=1"), standing);
+            let expected = format!("\"free-tier\";r={remaining};t={reset_s}");
+            assert_eq!((&*words.standings, words.standings.capacity()), (&*expected, expected.len()));
         }
     }
 }

@@ -69,8 +69,9 @@ impl Keys {
     }
 }
 
-/// Counted by all workers.
+/// Counted by all workers, each time in memory that no other has then: apart from what they only read, by which they find keys.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(super) struct Tally {
     pub(super) admitted: AtomicU64,
     pub(super) refused: AtomicU64,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use quorumgate_model::{
     mutants::{self, Mutant},
@@ -45,6 +46,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// How often a request that waits for its answer looks whether its target is still one to wait for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Of an answer's body that comes in with its head: no more of it needs to be waited for.
+const BODY_AT_HAND_BYTES_MAX: u64 = 8 << 10;
 
 /// One per worker thread, made and used inside its `LocalSet` or `LocalRuntime`: connections and what they learn.
 pub struct Pools {
@@ -277,7 +280,7 @@ impl Exchange<'_> {
                 false => self.attempt(turn, connect).await.map_err(|miss| (slot, miss)),
             };
             next = match answered {
-                Ok(response) if self.is_unwanted(&response) => match self.again(slot).await {
+                Ok(response) if self.is_unwanted(&response) && !self.is_over() => match self.again(slot).await {
                     Some(turn) => {
                         drop(response);
                         self.wait().await;
@@ -474,7 +477,8 @@ impl Exchange<'_> {
                     Err(_) => (),
                 }
             }
-            if first_waits || second_waits {
+            let is_the_last = || poor.as_ref().is_some_and(|(_, response)| is_at_hand(response)) && self.is_over();
+            if (first_waits || second_waits) && !is_the_last() {
                 return Poll::Pending;
             }
             // Nothing better will come.
@@ -484,6 +488,11 @@ impl Exchange<'_> {
             }
         })
         .await
+    }
+
+    /// Nobody waits any longer. The timer around all attempts wakes their task, and is looked at behind them.
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// Not worth more than what another target may still answer.
@@ -739,6 +748,10 @@ pub(super) fn key(config: &Upstream, caller: &Caller<'_>, headers: &HeaderMap) -
         (None, BalancePolicy::Maglev) => affinity::key(&HashOn::Ip, caller, headers),
         (None, _) => None,
     }
+}
+
+fn is_at_hand(response: &Response<ResponseBody>) -> bool {
+    response.body().size_hint().exact().is_some_and(|bytes| bytes <= BODY_AT_HAND_BYTES_MAX)
 }
 
 /// What counts against a target: that it failed, not that the client did. gRPC says so in a field of its own, which an

@@ -230,6 +230,7 @@ async fn a_client_that_has_said_all_gets_its_answers() {
     for (requests, answers) in [
         ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 1),
         ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", 1),
+        ("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", 1),
         ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 1),
         ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 1),
         ("GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", 2),

@@ -176,6 +176,18 @@ async fn only_trusted_peers_say_who_the_client_is() {
     ask(gateway.address, "GET /", &["x-forwarded-for: 6.6.6.6", "forwarded: for=192.0.2.1"], "").await;
     let text = heard.last();
     assert!(text.contains("x-forwarded-for: 192.0.2.1, 127.0.0.1\n"), "{text}");
+    let forged = ["x-forwarded-proto: gopher", "x-forwarded-host: evil.test"];
+    for (said, proto, host) in [
+        ("forwarded: for=192.0.2.1", "http", "api.test"),
+        ("forwarded: for=192.0.2.1;proto=https;host=front.test", "https", "front.test"),
+    ] {
+        ask(gateway.address, "GET /", &[forged[0], forged[1], said], "").await;
+        let text = heard.last();
+        for line in [format!("x-forwarded-proto: {proto}"), format!("x-forwarded-host: {host}")] {
+            assert!(text.lines().any(|it| it == line), "{line} in {text}");
+        }
+        assert!(!text.contains("gopher") && !text.contains("evil.test"), "{text}");
+    }
 }
 
 #[tokio::test]

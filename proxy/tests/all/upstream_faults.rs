@@ -374,6 +374,48 @@ fn a_hedge_that_fails_at_once_does_not_beat_a_slow_good_answer() {
 }
 
 #[test]
+fn an_answer_that_waits_for_a_better_one_is_given_when_the_time_is_over() {
+    run(async {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let either = |asked: &Arc<AtomicUsize>| {
+            let asked = asked.clone();
+            origin(move |mut stream, _| {
+                while let Some((head, _)) = read_request(&mut stream) {
+                    let answer = match head.starts_with("GET /hedged ") {
+                        false => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+                        true if asked.fetch_add(1, Ordering::SeqCst) > 0 => {
+                            "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\n\r\nmine"
+                        }
+                        true => {
+                            // Until the gateway gives up.
+                            let _ = stream.read(&mut [0; 1]);
+                            return;
+                        }
+                    };
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            })
+        };
+        let (a, b) = (either(&asked), either(&asked));
+        let mut upstream = upstream(&[a.address, b.address]);
+        upstream.retries.hedge = true;
+        upstream.timeouts.response_header = Span::secs(30);
+        upstream.timeouts.total = Span::secs(2);
+        let worker = Worker::new(upstream);
+        for _ in 0..40 {
+            worker.fetch(get()).await;
+        }
+        let mut hedged = get();
+        *hedged.uri_mut() = "/hedged".parse().unwrap();
+        let response = worker.send(hedged).await.unwrap();
+        assert_eq!((response.status().as_u16(), asked.load(Ordering::SeqCst)), (500, 2));
+        assert_eq!(read(response).await.unwrap(), "mine");
+    });
+}
+
+#[test]
 fn a_hedge_that_is_to_be_tried_again_goes_to_a_third_target_and_waits_for_nobody() {
     run(async {
         let asked = Arc::new(AtomicUsize::new(0));
