@@ -453,6 +453,51 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_needs_nothing_new_is_read_by_older_builds() {
+        let mut settings: Settings = toml::from_str(&example().0).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let written = |settings: &Settings| {
+            settings.write(dir.path()).unwrap();
+            let table = toml::from_str(&std::fs::read_to_string(dir.path().join(FILE)).unwrap()).unwrap();
+            let mut found = Vec::new();
+            names("", &table, &mut found);
+            found.sort();
+            found
+        };
+        // Of level 5. A field that is new is no line here: it goes to `LATER_IN_PROXY`.
+        let of_old = [
+            "admin.listen",
+            "audit.access",
+            "audit.redact",
+            "audit.retention",
+            "node.name",
+            "node.region",
+            "peer.listen",
+            "proxy.access_log",
+            "proxy.buffered_max",
+            "proxy.grace",
+            "proxy.listeners.address",
+            "proxy.listeners.client_auth",
+            "proxy.listeners.merge_slashes",
+            "proxy.name_servers",
+            "proxy.queue_delay_max",
+            "proxy.rate_limit_headers",
+            "proxy.trusted_proxies",
+            "proxy.workers",
+            "telemetry.listen",
+            "telemetry.log",
+            "telemetry.otlp_audit",
+            "telemetry.otlp_metrics_every",
+            "telemetry.trace_ratio",
+        ];
+        assert_eq!(written(&settings), of_old);
+        settings.proxy.lame_duck = Span::secs(3);
+        assert!(written(&settings).contains(&"proxy.lame_duck".to_owned()));
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
+    }
+
+    #[test]
     fn audit_trails_go_nowhere_without_an_endpoint() {
         let (text, _) = example();
         let mut settings: Settings = toml::from_str(&text).unwrap();

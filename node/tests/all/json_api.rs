@@ -156,6 +156,12 @@ fn a_viewer_a_stranger_to_the_owner_and_an_expired_admin_write_nothing_by_any_wa
         std::fs::write(&file, token).unwrap();
         node.check(&command, "", 3, &[&format!("error[{code}]")]);
     }
+    // Known callers are told what it is, whatever strangers at their address tried before.
+    for _ in 0..30 {
+        assert_eq!(call(&node, "GET /api/v1/config", "qga_nobody", "").0, 401);
+    }
+    let (found, refused) = call(&node, "PUT /api/v1/routes/orders", &viewer, body);
+    assert_eq!((found, &refused["code"]), (403, &json!("role_too_low")), "{refused}");
     let shown = call(&node, "GET /api/v1/config", &viewer, "").1;
     assert_eq!((&shown["revision"], &shown["routes"][0]["match"]["path_prefix"]), (&revision, &json!("/orders")));
     let denials = call(&node, "GET /api/v1/audit?denials&limit=100", &viewer, "").1;
