@@ -216,7 +216,7 @@ mod tests {
         hello.feed(&[1, 0xff, 0xff, 0xff]);
         assert!(matches!(hello, Hello::Whole { has_parameters: false }));
         let mut hello = Hello::default();
-        hello.feed(&[&[1, 1, 0, 0][..], &vec![0; 2 * HELLO_BYTES_MAX]].concat());
+        hello.feed(&[&[1_u8, 1, 0, 0][..], &vec![0; 2 * HELLO_BYTES_MAX]].concat());
         assert!(matches!(hello, Hello::Whole { has_parameters: false }));
     }
 }
