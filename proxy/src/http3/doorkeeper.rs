@@ -19,11 +19,10 @@ use quinn::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Quic;
+use super::{Quic, VERSION_1};
 
 /// RFC 9000 section 14.1: a smaller datagram holds no first packet.
 const DATAGRAM_BYTES_MIN: usize = 1_200;
-const VERSION_1: u32 = 1;
 /// RFC 9000 sections 7.2 and 17.2.
 const FIRST_ID_BYTES_MIN: usize = 8;
 const ID_BYTES_MAX: usize = 20;

@@ -8,6 +8,7 @@ mod endpoint;
 mod request;
 mod screen;
 mod sections;
+mod session;
 mod setup;
 
 use std::{
@@ -46,6 +47,8 @@ use crate::{
     worker::Worker,
 };
 
+/// Of QUIC (RFC 9000 section 15).
+const VERSION_1: u32 = 1;
 /// Exchanges of a connection, those included that the client has given up and whose upstream is still waited for.
 const EXCHANGES_MAX: usize = 2 * H2_STREAMS_MAX as usize;
 /// How long a connection may take to hear that it is over.

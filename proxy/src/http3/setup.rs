@@ -12,6 +12,7 @@ use quinn::{
     crypto::{HandshakeTokenKey, rustls::QuicServerConfig},
 };
 
+use super::session::Sessions;
 use crate::connection::H2_STREAMS_MAX;
 
 /// The control stream, the two of QPACK, and some of a kind that we do not know.
@@ -52,7 +53,7 @@ impl Quic {
         // A request in early data could be played again.
         tls.max_early_data_size = 0;
         let crypto = QuicServerConfig::try_from(tls).context("TLS for QUIC")?;
-        let mut config = ServerConfig::new(Arc::new(crypto), key.0.clone());
+        let mut config = ServerConfig::new(Arc::new(Sessions(Arc::new(crypto))), key.0.clone());
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(H2_STREAMS_MAX))
