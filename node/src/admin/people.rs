@@ -36,7 +36,7 @@ use tonic::{Code, Status, body::Body};
 
 use super::{
     failure,
-    gate::{Gate, address, anonymous},
+    gate::{Gate, address},
     identity::{self, Held, Identity, Peer, Session},
     json,
 };

@@ -1,5 +1,7 @@
 //! Standard endpoints by which others say what is over, over real sockets, with a control plane that agrees.
 
+use std::time::Duration;
+
 use crate::support::*;
 use crate::tokens::{Signer, jwks};
 use crate::world::{World, now_s};
