@@ -174,6 +174,12 @@ impl Access {
         shown.collect()
     }
 
+    /// What it takes on the disk, on which this blocks.
+    pub fn bytes(&self) -> u64 {
+        let Ok(files) = std::fs::read_dir(&self.dir) else { return 0 };
+        files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
+    }
+
     /// Against what the cluster has noted of the chain. Blocks on the disk.
     pub fn check(&self, noted: Option<AuditHead>) -> anyhow::Result<Checked> {
         own_chain::check(&self.dir, noted.map(|it| Head { count: it.count, hash: it.hash }))
