@@ -3,7 +3,7 @@
 //! who it was, and the chain is whole all the same.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use quorumgate_model::{
 use quorumgate_proto::store::v1::{AccessKey, AccessKeys, AccessRecord, Actor};
 use quorumgate_raft_store::{
     journal::Checked,
-    own_chain::{self, Head, OwnChain},
+    own_chain::{self, Age, Head, OwnChain},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -174,6 +174,12 @@ impl Access {
         shown.collect()
     }
 
+    /// What it takes on the disk, on which this blocks.
+    pub fn bytes(&self) -> u64 {
+        let Ok(files) = std::fs::read_dir(&self.dir) else { return 0 };
+        files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
+    }
+
     /// Against what the cluster has noted of the chain. Blocks on the disk.
     pub fn check(&self, noted: Option<AuditHead>) -> anyhow::Result<Checked> {
         own_chain::check(&self.dir, noted.map(|it| Head { count: it.count, hash: it.hash }))
@@ -319,7 +325,9 @@ impl Pen {
     ) -> anyhow::Result<()> {
         let Some((first_ms, ..)) = noted.first() else { return Ok(()) };
         let roll_every = ROLL_EVERY.min(retention).max(FORGET_EVERY).as_millis() as u64;
-        if self.file_began_ms.is_some_and(|began_ms| first_ms.saturating_sub(began_ms) >= roll_every) {
+        // Begun in the future: the clock was set back, and would not be there again for as long.
+        let is_long = |began_ms: u64| first_ms.checked_sub(began_ms).is_none_or(|since| since >= roll_every);
+        if self.file_began_ms.is_some_and(is_long) {
             self.file_began_ms = None;
             self.chain.close_file();
         }
@@ -334,10 +342,34 @@ impl Pen {
         self.chain.append(&payloads)
     }
 
-    /// Whole files, and never the newest: what comes next bears on it.
+    /// Whole files, and never the newest: what comes next bears on it. With them goes who is in no other.
     fn forget(&mut self, retention: Duration) -> anyhow::Result<()> {
-        let oldest = wall_ms().saturating_sub(retention.as_millis() as u64);
-        self.chain.forget(|payload| AccessRecord::decode(payload).is_ok_and(|it| it.wall_ms < oldest))
+        let now = wall_ms();
+        let oldest = now.saturating_sub(retention.as_millis() as u64);
+        self.chain.forget(|payload| match AccessRecord::decode(payload) {
+            Ok(it) if it.wall_ms < oldest => Age::Over,
+            Ok(it) if it.wall_ms > now => Age::Ahead,
+            _ => Age::Kept,
+        })?;
+        match self.chain.take_removed() && !self.keys.is_empty() {
+            true => self.forget_unused(),
+            false => Ok(()),
+        }
+    }
+
+    fn forget_unused(&mut self) -> anyhow::Result<()> {
+        let mut used = BTreeSet::new();
+        self.chain.each(|payload| {
+            if let Ok(record) = AccessRecord::decode(payload) {
+                used.insert(record.pseudonym);
+            }
+        })?;
+        let known = self.keys.len();
+        self.keys.retain(|_, it| used.contains(&it.pseudonym[..]));
+        match self.keys.len() < known {
+            true => self.write_keys(),
+            false => Ok(()),
+        }
     }
 
     fn sealed(
@@ -507,6 +539,52 @@ mod tests {
         let kept = access.read(u64::MAX, 200).len();
         assert!((48..=75).contains(&kept), "{kept} hours");
         assert_eq!(access.check(access.head()).unwrap().flaws, vec![]);
+    }
+
+    fn noted(name: &str, at_ms: u64) -> Vec<(u64, Kind, u64)> {
+        vec![(at_ms, Kind { name: name.into(), source: "x".into(), rpc: "y".into(), result: "ok".into() }, 1)]
+    }
+
+    const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 3_600);
+    const HOUR_MS: u64 = 3_600_000;
+
+    #[test]
+    fn who_is_in_no_file_any_more_is_in_no_list_of_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[]))));
+        let (keys, erased, now) = (key.at(&State::default()), Erased::default(), wall_ms());
+        let mut pen = Pen::open(&access.dir, access.keys.clone()).unwrap();
+        let known = || read_keys(&access.keys).unwrap().into_keys().collect::<Vec<_>>();
+        for (name, hours_ago) in [("token/ann", 100), ("token/bob", 99), ("token/bob", 60), ("token/bob", 0)] {
+            pen.write(noted(name, now - hours_ago * HOUR_MS), &keys, &erased, TWO_DAYS).unwrap();
+        }
+        assert_eq!(known(), ["token/ann", "token/bob"]);
+        pen.forget(TWO_DAYS).unwrap();
+        assert_eq!(names(&access), [(Some("token/bob".to_owned()), 1)]);
+        assert_eq!(known(), ["token/bob"]);
+        // Who comes back is somebody else.
+        pen.write(noted("token/ann", now), &keys, &erased, TWO_DAYS).unwrap();
+        assert_eq!(names(&access)[0].0.as_deref(), Some("token/ann"));
+        assert_eq!(access.check(None).unwrap().flaws, vec![]);
+    }
+
+    #[test]
+    fn retention_holds_when_a_clock_that_was_ahead_is_set_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, access) = (keyring(dir.path()), Arc::new(Access::new(dir.path(), settings(&[]))));
+        let (keys, erased, now) = (key.at(&State::default()), Erased::default(), wall_ms());
+        let mut pen = Pen::open(&access.dir, access.keys.clone()).unwrap();
+        let mut write = |name, at_ms| pen.write(noted(name, at_ms), &keys, &erased, TWO_DAYS).unwrap();
+        write("token/ann", now + 365 * 24 * HOUR_MS);
+        write("token/bob", now - 40 * HOUR_MS);
+        write("token/bob", now);
+        pen.forget(TWO_DAYS).unwrap();
+        assert_eq!(names(&access).len(), 3, "nobody knows yet that it is over");
+        drop(pen);
+        // With a retention that the second file is past.
+        let mut pen = Pen::open(&access.dir, access.keys.clone()).unwrap();
+        pen.forget(Duration::from_secs(24 * 3_600)).unwrap();
+        assert_eq!(names(&access), [(Some("token/bob".to_owned()), 1)]);
     }
 
     #[tokio::test]

@@ -59,12 +59,23 @@ pub struct Link {
     pub payload: Vec<u8>,
 }
 
+/// What the newest entry of a file says of the file's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    Over,
+    Kept,
+    /// It is of a clock that was ahead: the file is as old as the one behind it at least.
+    Ahead,
+}
+
 /// The writing end; one of a directory.
 pub struct OwnChain {
     dir: PathBuf,
     file: Option<(File, u64)>,
     head: Head,
     files_max: usize,
+    /// Whether files may have been removed since `take_removed`.
+    removed: bool,
 }
 
 impl OwnChain {
@@ -76,7 +87,9 @@ impl OwnChain {
     /// With so many files at most.
     pub fn open_keeping(dir: &Path, files_max: usize) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-        let mut chain = Self { dir: dir.to_owned(), file: None, head: read_head(dir).unwrap_or_default(), files_max };
+        let head = read_head(dir).unwrap_or_default();
+        // By a process that has ended before it said so.
+        let mut chain = Self { dir: dir.to_owned(), file: None, head, files_max, removed: true };
         if let Some((_, path)) = files(dir)?.pop() {
             let bytes = fs::read(&path)?;
             let (frames, whole) = frames(&bytes);
@@ -138,24 +151,46 @@ impl OwnChain {
     }
 
     /// Removes the oldest files while the newest entry of each is over; never the newest file.
-    pub fn forget(&mut self, is_over: impl Fn(&[u8]) -> bool) -> Result<()> {
+    pub fn forget(&mut self, age: impl Fn(&[u8]) -> Age) -> Result<()> {
         let mut files = files(&self.dir)?;
         files.pop();
+        let mut ahead = Vec::new();
         for (_, path) in files {
             let bytes = fs::read(&path)?;
             let newest = frames(&bytes).0.into_iter().flatten().next_back();
-            if newest.is_none_or(|frame| !is_over(frame.payload)) {
-                break;
+            ahead.push(path);
+            match newest.map_or(Age::Kept, |frame| age(frame.payload)) {
+                Age::Over => {}
+                Age::Ahead => continue,
+                Age::Kept => break,
             }
-            fs::remove_file(path)?;
+            self.removed = true;
+            for path in ahead.drain(..) {
+                fs::remove_file(path)?;
+            }
         }
         Ok(())
     }
 
-    fn roll(&self, first: u64) -> Result<File> {
+    /// Whether files may have been removed since this was asked last.
+    pub fn take_removed(&mut self) -> bool {
+        std::mem::take(&mut self.removed)
+    }
+
+    /// Looks at every entry that is kept.
+    pub fn each(&self, mut look: impl FnMut(&[u8])) -> Result<()> {
+        for (_, path) in files(&self.dir)? {
+            let bytes = fs::read(path)?;
+            frames(&bytes).0.into_iter().flatten().for_each(|frame| look(frame.payload));
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self, first: u64) -> Result<File> {
         let file = File::options().append(true).create(true).open(self.dir.join(format!("{first:020}.chain")))?;
         let files = files(&self.dir)?;
         for (_, oldest) in files.iter().take(files.len().saturating_sub(self.files_max)) {
+            self.removed = true;
             fs::remove_file(oldest)?;
         }
         Ok(file)
@@ -533,11 +568,11 @@ mod tests {
         };
         assert_eq!((from(2, 2), from(4, 10)), (vec![2, 3], vec![4, 5, 6]), "over files");
         // The second file has one that is not over.
-        chain.forget(|payload| payload != b"entry number 3").unwrap();
+        chain.forget(|payload| if payload == b"entry number 3" { Age::Kept } else { Age::Over }).unwrap();
         assert_eq!(from(1, 2), [3, 4], "the oldest that is there");
         assert_eq!(numbers(dir.path()), [6, 5, 4, 3]);
         assert_eq!(altered(dir.path()), []);
-        chain.forget(|_| true).unwrap();
+        chain.forget(|_| Age::Over).unwrap();
         assert_eq!(numbers(dir.path()), [6, 5], "the newest stays");
     }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::Stream;
-use quorumgate_model::command::Body;
+use quorumgate_model::{command::Body, digest::Digest, state::State};
 use quorumgate_proto::admin::v1::{self as admin, observe_server::Observe};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Code, Request, Response, Status};
@@ -152,7 +152,17 @@ impl Observe for Service {
             ));
         }
         let hash = actor_hash(&self.desk.consensus.keys(), &request.actor);
-        self.desk.write_other(&call, Body::EraseActor(hash)).await.map(Response::new)
+        let before = self.desk.consensus.state().erased.get(&hash).copied();
+        let written = self.desk.write_other(&call, Body::EraseActor(hash)).await?;
+        if let Some(at_ms) = stands(before, &self.desk.consensus.state(), &hash) {
+            let why = format!(
+                "the log's clock stands at {at_ms} ms since 1970, where {} was erased before: what it did since then is not \
+                 erased. The leader's clock was set back, as doctor tells: repeat this once it is past that time",
+                request.actor
+            );
+            return Err(failure::status(Code::FailedPrecondition, "CLOCK_STANDS", why));
+        }
+        Ok(Response::new(written))
     }
 
     async fn verify_audit(&self, request: Request<admin::VerifyAuditRequest>) -> Answer<admin::VerifyAuditResponse> {
@@ -193,5 +203,27 @@ impl Observe for Service {
     async fn set_log_level(&self, request: Request<admin::SetLogLevelRequest>) -> Answer<admin::SetLogLevelResponse> {
         let (call, request) = taken(request)?;
         logs::set_level(&self.desk, &call, request, &self.tasks).map(Response::new)
+    }
+}
+
+/// The stamp of the erasure before, where the one that was just written has the same: nodes cannot tell them apart, and go
+/// on with the key that was made after the first.
+fn stands(before: Option<u64>, state: &State, actor: &Digest) -> Option<u64> {
+    before.filter(|at_ms| state.wall_ms == *at_ms && state.erased.get(actor) == Some(at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erasure_under_the_stamp_of_the_one_before_is_not_said_to_be_done() {
+        let (ann, mut state) = (Digest::of(b"ann"), State { wall_ms: 7, ..State::default() });
+        state.erased.insert(ann, 7);
+        assert_eq!(stands(None, &state, &ann), None, "the first one");
+        assert_eq!(stands(Some(7), &state, &ann), Some(7));
+        state.wall_ms = 8;
+        state.erased.insert(ann, 8);
+        assert_eq!(stands(Some(7), &state, &ann), None);
     }
 }

@@ -9,6 +9,7 @@ mod cli;
 mod cli_access;
 mod cli_node;
 mod consensus;
+mod explained_elsewhere;
 mod handed;
 mod json_api;
 #[cfg(feature = "kubernetes")]

@@ -32,7 +32,7 @@ fn ask(address: SocketAddr, line: &str) -> String {
     answer
 }
 
-fn request_id(answer: &str) -> String {
+pub fn request_id(answer: &str) -> String {
     let field = answer.lines().find_map(|line| line.strip_prefix("x-request-id: "));
     field.unwrap_or_else(|| panic!("no id: {answer}")).to_owned()
 }
@@ -276,6 +276,10 @@ fn proxy(policies: Value, rules: Value) -> Proxy {
         let resource = kind.parse(words.clone()).unwrap();
         state.resources.insert(resource.key(), quorumgate_model::change::stored(resource));
     }
+    proxy_over(&state)
+}
+
+pub fn proxy_over(state: &quorumgate_model::state::State) -> Proxy {
     let settings = quorumgate_proxy::Settings {
         node: "n1".into(),
         region: "here".into(),
@@ -288,7 +292,7 @@ fn proxy(policies: Value, rules: Value) -> Proxy {
         redaction: Default::default(),
         limits: ClientLimits::default(),
     };
-    Proxy::start(settings, Arc::new(Ruleset::compile(&state, None)), Arc::new(Freshness::default())).unwrap()
+    Proxy::start(settings, Arc::new(Ruleset::compile(state, None)), Arc::new(Freshness::default())).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -69,10 +69,9 @@ impl Config {
                         read_document(source, at, document, &mut objects, &mut problems);
                     }
                 }
-                Err(error) => problems.push(Problem {
-                    place: error.place.map_or(format!(" --> {}", source.name), |place| source.show(place)),
-                    ..Problem::invalid(error.message)
-                }),
+                Err(error) => {
+                    problems.push(Problem { place: source.at(error.place), ..Problem::invalid(error.message) })
+                }
             }
         }
         find_duplicates(&sources, &objects, &mut problems);

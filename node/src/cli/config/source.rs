@@ -84,6 +84,14 @@ fn bounded(name: &str, reader: impl Read) -> Outcome<String> {
 }
 
 impl Source {
+    /// The place alone, of what is no YAML: nobody can tell which of its lines are secret.
+    pub fn at(&self, place: Option<Place>) -> String {
+        match place {
+            Some(place) => format!(" --> {}:{}:{}", self.name, place.line, place.column),
+            None => format!(" --> {}", self.name),
+        }
+    }
+
     /// `--> file:line:column`, the line, and a caret under the word.
     pub fn show(&self, place: Place) -> String {
         let line = self.text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();

@@ -138,6 +138,13 @@ fn every_mistake_of_a_file_is_found_at_once() {
 }
 
 #[test]
+fn no_line_of_what_is_no_yaml_is_shown_as_it_may_hold_a_secret() {
+    let failure = Config::parse(vec![source("password: hunter1\npassword: hunter2\n")]).unwrap_err();
+    let shown = failure.to_string();
+    assert!(shown.contains(" --> shop.yaml:2:") && !shown.contains("hunter"), "{shown}");
+}
+
+#[test]
 fn two_routes_that_take_the_same_requests_are_both_named() {
     let text = "routes:\n- {name: a, upstream: x, match: {path_prefix: /p}}\n- {name: b, upstream: y, match: {path_prefix: /p}}\n";
     let failure = Config::parse(vec![source(text)]).unwrap().check_together().unwrap_err();

@@ -95,7 +95,7 @@ fn read(text: &str) -> Result<Vec<Node>, NotYaml> {
 fn not_yaml(error: serde_saphyr::Error) -> NotYaml {
     let place = error.location().map(Place::from);
     let text = error.without_snippet().to_string();
-    // The place is shown with the line itself.
+    // The place is shown beside it.
     let message = match text.rsplit_once(" at line ") {
         Some((message, _)) => message.to_owned(),
         None => text.lines().next().unwrap_or_default().to_owned(),

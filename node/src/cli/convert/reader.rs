@@ -52,10 +52,9 @@ impl Reading {
         for (number, source) in sources.iter().enumerate() {
             match tree::parse(&source.text) {
                 Ok(nodes) => documents.extend(nodes.into_iter().map(|node| (number, node))),
-                Err(error) => problems.push(Problem {
-                    place: error.place.map_or(format!(" --> {}", source.name), |place| source.show(place)),
-                    ..Problem::invalid(error.message)
-                }),
+                Err(error) => {
+                    problems.push(Problem { place: source.at(error.place), ..Problem::invalid(error.message) })
+                }
             }
         }
         match problems.is_empty() {

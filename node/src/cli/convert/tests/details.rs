@@ -151,6 +151,9 @@ fn documents_of_somebody_else_are_refused_by_name() {
     );
     refused(ConvertFrom::Kong, "- a\n", &["found a list; allowed: a map"]);
     refused(ConvertFrom::Kong, "a: [\n", &["theirs.yaml"]);
+    let twice = vec![source("theirs.yaml", "password: hunter1\npassword: hunter2\n")];
+    let failure = converted(ConvertFrom::Kong, twice, &[]).map(|(it, _)| it).expect_err("it is refused").to_string();
+    assert!(failure.contains("--> theirs.yaml:2:") && !failure.contains("hunter"), "{failure}");
     refused(
         ConvertFrom::Kong,
         &kong("  retries: many\n"),
