@@ -62,15 +62,13 @@ impl Books {
     }
 
     pub fn write(&self, records: &Records, meta: &mut Meta) -> Result<()> {
-        for diff in records.diffs.values() {
-            self.diffs.put(diff.revision, &convert::diff_to(diff).encode_to_vec())?;
-        }
-        for entry in records.audit.values() {
+        let diffs = records.diffs.values();
+        self.diffs.put_all(diffs.map(|diff| (diff.revision, convert::diff_to(diff).encode_to_vec())))?;
+        self.audit.put_all(records.audit.values().map(|entry| {
             let bytes = convert::audit_to(entry).encode_to_vec();
-            self.audit.put(entry.sequence, &bytes)?;
             meta.audit_bytes += bytes.len() as u64;
-        }
-        Ok(())
+            (entry.sequence, bytes)
+        }))
     }
 
     pub fn diff(&self, revision: u64) -> Result<Option<RevisionDiff>> {

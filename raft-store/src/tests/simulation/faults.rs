@@ -157,7 +157,7 @@ impl World {
         self.later(time, Plan::Mend(pairs));
     }
 
-    fn around(&self, one: NodeId) -> Vec<(NodeId, NodeId)> {
+    pub fn around(&self, one: NodeId) -> Vec<(NodeId, NodeId)> {
         let others = self.members.keys().copied().filter(|other| *other != one);
         others.flat_map(|other| [(one, other), (other, one)]).collect()
     }
@@ -316,7 +316,7 @@ impl World {
     }
 }
 
-async fn snapshot(raft: Raft) {
+pub async fn snapshot(raft: Raft) {
     let applied = raft.metrics().borrow_watched().last_applied.map(|id| id.index);
     let _ = raft.trigger().snapshot().await;
     sleep(Duration::from_millis(200)).await;

@@ -6,6 +6,7 @@
 //! The clock moves on when everything that is to be done at a moment is done. The log's own thread takes part, so a seed
 //! chooses the faults and not how everything meets: a failure may want a few tries.
 
+mod behind;
 mod budgets;
 mod clients;
 mod clock;
@@ -31,6 +32,10 @@ use quorumgate_model::{NodeId, digest::Digest};
 
 use self::{budgets::Admitted, clients::Told, faults::Fault, history::Sets, net::Net, world::World};
 use crate::{Machine, TypeConfig};
+
+/// As `node` has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Raft = openraft::Raft<TypeConfig, Machine>;
 
@@ -145,9 +150,13 @@ struct Schedule {
     faults: &'static [Fault],
 }
 
-fn run(seed: u64, schedule: Schedule) -> Numbers {
+fn on_a_paused_clock<T>(story: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(async {
+    runtime.block_on(story)
+}
+
+fn run(seed: u64, schedule: Schedule) -> Numbers {
+    on_a_paused_clock(async {
         let mut world = World::begin(seed, schedule).await;
         world.rage(schedule.faults).await;
         world.mend().await;
@@ -165,13 +174,15 @@ struct Tried {
     total: Numbers,
 }
 
-/// All schedules of these seeds, on all cores, up to the first that fails, which is told by its seed, or for so long.
+/// All schedules of these seeds, on all cores or RAFT_THREADS of them, up to the first that fails, which is told by its seed, or for so long.
 fn run_all(from: u64, seeds: u64, schedule: Schedule, time: Duration) -> Result<Tried, u64> {
     let (next, begun) = (AtomicU64::new(from), Instant::now());
     let tried = Mutex::new(Tried { seeds: 0, total: Numbers::default() });
     let failed = Mutex::new(None);
+    let threads = setting("RAFT_THREADS").map(|threads| threads as usize);
+    let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+        for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);

@@ -431,7 +431,7 @@ impl World {
     }
 
     /// Whether all nodes of the cluster run, nobody else is in raft's membership, and no step of the plan is left.
-    fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         let Some(leader) = self.shared.any_leader() else { return false };
         let (state, glance) = (leader.state(), leader.glance());
         let nodes: BTreeSet<NodeId> = state.nodes.keys().copied().collect();
@@ -488,7 +488,7 @@ impl World {
         }
     }
 
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let lines = self.shared.net.lines();
         let shown = lines.hosts.iter().map(|(id, host)| {
             let metrics = host.raft.metrics().borrow_watched().clone();
