@@ -422,7 +422,7 @@ impl Pen {
 }
 
 /// When the actor was erased last, as the leader has stamped it.
-fn erased_at(keys: &Keys, erased: &Erased, name: &str) -> Option<u64> {
+pub(crate) fn erased_at(keys: &Keys, erased: &Erased, name: &str) -> Option<u64> {
     let hashes = keys.hashes(HASHED_FOR, name.as_bytes()).into_iter();
     hashes.filter_map(|hash| erased.get(&Digest(hash)).copied()).max()
 }

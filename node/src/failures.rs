@@ -1,8 +1,9 @@
-//! How often each address was refused lately, by the admin API or as a joiner: who guesses is slowed down, and fills neither
-//! the log nor the trail of denials.
+//! How often each address, or known caller, was refused lately, by the admin API or as a joiner: who guesses is slowed down,
+//! and nobody fills the log or the trail of denials.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -10,26 +11,31 @@ use std::{
 /// Refused calls, or joins, of one address within `FAILURES_WITHIN`; beyond, they are neither explained nor logged one by one.
 pub const FAILURES_MAX: u32 = 20;
 pub const FAILURES_WITHIN: Duration = Duration::from_secs(60);
-const ADDRESSES_MAX: usize = 1024;
+const KEYS_MAX: usize = 1024;
 
-/// How often calls of an address were refused lately.
-#[derive(Default)]
-pub struct Failures {
-    by_address: HashMap<IpAddr, (Instant, u32)>,
+/// How often calls of an address, or of whatever `K` names, were refused lately.
+pub struct Failures<K = IpAddr> {
+    by_key: HashMap<K, (Instant, u32)>,
 }
 
-impl Failures {
+impl<K> Default for Failures<K> {
+    fn default() -> Self {
+        Self { by_key: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Failures<K> {
     /// Counts one more; returns how many there were before within the window.
-    pub fn count(&mut self, address: IpAddr, now: Instant) -> u32 {
+    pub fn count(&mut self, key: K, now: Instant) -> u32 {
         let over = |since: Instant| now.saturating_duration_since(since) >= FAILURES_WITHIN;
-        if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&address) {
-            self.by_address.retain(|_, (since, _)| !over(*since));
+        if self.by_key.len() >= KEYS_MAX && !self.by_key.contains_key(&key) {
+            self.by_key.retain(|_, (since, _)| !over(*since));
             // Still full: this one counts as refused too often, the table does not grow.
-            if self.by_address.len() >= ADDRESSES_MAX {
+            if self.by_key.len() >= KEYS_MAX {
                 return FAILURES_MAX + 1;
             }
         }
-        let entry = self.by_address.entry(address).or_insert((now, 0));
+        let entry = self.by_key.entry(key).or_insert((now, 0));
         if over(entry.0) {
             *entry = (now, 0);
         }
@@ -37,9 +43,9 @@ impl Failures {
         entry.1 - 1
     }
 
-    /// Whether the next refusal of an address is one too many, without counting one.
-    pub fn are_too_many(&self, address: IpAddr, now: Instant) -> bool {
-        match self.by_address.get(&address) {
+    /// Whether the next refusal of a key is one too many, without counting one.
+    pub fn are_too_many(&self, key: K, now: Instant) -> bool {
+        match self.by_key.get(&key) {
             Some((since, count)) => now.saturating_duration_since(*since) < FAILURES_WITHIN && *count >= FAILURES_MAX,
             None => false,
         }
@@ -74,6 +80,6 @@ mod tests {
         for number in 0..2000u32 {
             failures.count(IpAddr::V4(Ipv4Addr::from_bits(number)), now);
         }
-        assert_eq!(failures.by_address.len(), ADDRESSES_MAX);
+        assert_eq!(failures.by_key.len(), KEYS_MAX);
     }
 }

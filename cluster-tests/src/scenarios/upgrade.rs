@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use quorumgate_proto::admin::v1::ConfigSet;
 
-use super::{limited, route};
+use super::{config, route};
 use crate::{Cluster, Plan, cluster::until, load::Load, origin::Origin};
 
 /// Answers of every node before the next step.
@@ -34,7 +34,7 @@ pub async fn roll(old: &Path, new: &Path, rate: u32) -> anyhow::Result<Upgraded>
     let mut cluster = Cluster::start(Plan { binary: Some(old.to_owned()), ..Plan::of(3) }).await?;
     let origin = Origin::start("origin").await?;
     let first = cluster.leader().await?;
-    cluster.follower(first).client().await?.apply(limited(10, origin.address)).await?;
+    cluster.follower(first).client().await?.apply(config(10, origin.address)).await?;
     let addresses: Vec<_> = cluster.members.iter().map(|member| member.proxy).collect();
     let load = Load::start(&addresses, "load.test", "/", rate);
     let mut rolled = Rolled { load, routes: Vec::new(), result: Upgraded::default() };

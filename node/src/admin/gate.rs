@@ -89,13 +89,15 @@ pub struct Gate {
     consensus: Consensus,
     routes: Routes,
     failures: Mutex<Failures>,
+    /// Of who is known and may not, by name.
+    known: Mutex<Failures<String>>,
     denials: Arc<Denials>,
     pub(super) people: Option<Arc<People>>,
 }
 
 impl Gate {
     pub fn new(consensus: Consensus, routes: Routes, denials: Arc<Denials>, people: Option<Arc<People>>) -> Self {
-        Self { consensus, routes, failures: Mutex::default(), denials, people }
+        Self { consensus, routes, failures: Mutex::default(), known: Mutex::default(), denials, people }
     }
 
     pub async fn handle(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<Body> {
@@ -123,7 +125,7 @@ impl Gate {
         let status = Status::from_header_map(response.headers());
         // What the service, or apply, did not allow this caller: an object of another owner, say.
         if let Some(refused) = status.as_ref().filter(|status| status.code() == Code::PermissionDenied) {
-            self.note(peer, convert::actor_to(&actor), refused, true);
+            self.note(peer, convert::actor_to(&actor), refused, self.stands_alone(&actor.name));
         } else if !is_open {
             self.accessed(&actor, status.as_ref());
         }
@@ -153,7 +155,7 @@ impl Gate {
             response.headers_mut().extend(cookies.into_iter().map(|cookie| (SET_COOKIE, cookie)));
         }
         if let Some(refused) = answered.as_ref().err().filter(|status| status.code() == Code::PermissionDenied) {
-            self.note(peer, convert::actor_to(&actor), refused, true);
+            self.note(peer, convert::actor_to(&actor), refused, self.stands_alone(&actor.name));
         } else {
             self.accessed(&actor, answered.as_ref().err());
         }
@@ -191,8 +193,12 @@ impl Gate {
         let actor = Arc::new(identity::actor(&caller, peer, path));
         if let Err(refused) = permit(&caller, needs, path) {
             // Known, and no guess: told what it is each time, whatever others at its address tried.
-            tracing::info!(source = %peer.source(), rpc = path, caller = caller.name, why = refused.message(), "admin call refused");
-            self.note(peer, convert::actor_to(&actor), &refused, true);
+            let alone = self.stands_alone(&caller.name);
+            if alone {
+                let (source, why) = (peer.source(), refused.message());
+                tracing::info!(%source, rpc = path, caller = caller.name, why, "admin call refused");
+            }
+            self.note(peer, convert::actor_to(&actor), &refused, alone);
             return Err(refused);
         }
         let (deadline, min_revision) = (deadline(headers)?, min_revision(headers)?);
@@ -203,6 +209,12 @@ impl Gate {
         let failed = failed.filter(|status| status.code() != Code::Ok);
         let reason = failed.map(|status| status.get_details_error_info().map_or("failed".into(), |it| it.reason));
         self.consensus.access().note(actor, &reason.map_or("ok".into(), |it| it.to_ascii_lowercase()));
+    }
+
+    /// Whether one more denial of a known caller is among the first within a minute.
+    fn stands_alone(&self, name: &str) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.count(name.to_owned(), Instant::now()) < FAILURES_MAX
     }
 
     fn note(&self, peer: &Peer, actor: store::Actor, refused: &Status, alone: bool) {

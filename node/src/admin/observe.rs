@@ -27,7 +27,7 @@ use super::{
     failure,
 };
 use crate::{
-    access::actor_hash,
+    access::{actor_hash, erased_at},
     consensus::Consensus,
     denials::Denials,
     tasks::Tasks,
@@ -151,10 +151,11 @@ impl Observe for Service {
                 "found nothing; allowed: a name as entries have it, such as token/alice",
             ));
         }
-        let hash = actor_hash(&self.desk.consensus.keys(), &request.actor);
-        let before = self.desk.consensus.state().erased.get(&hash).copied();
+        let keys = self.desk.consensus.keys();
+        let hash = actor_hash(&keys, &request.actor);
+        let before = erased_at(&keys, &self.desk.consensus.state().erased, &request.actor);
         let written = self.desk.write_other(&call, Body::EraseActor(hash)).await?;
-        if let Some(at_ms) = stands(before, &self.desk.consensus.state(), &hash) {
+        if let Some(at_ms) = stands(before, &self.desk.consensus.state(), &hash, written.revision) {
             let why = format!(
                 "the log's clock stands at {at_ms} ms since 1970, where {} was erased before: what it did since then is not \
                  erased. The leader's clock was set back, as doctor tells: repeat this once it is past that time",
@@ -208,8 +209,8 @@ impl Observe for Service {
 
 /// The stamp of the erasure before, where the one that was just written has the same: nodes cannot tell them apart, and go
 /// on with the key that was made after the first.
-fn stands(before: Option<u64>, state: &State, actor: &Digest) -> Option<u64> {
-    before.filter(|at_ms| state.wall_ms == *at_ms && state.erased.get(actor) == Some(at_ms))
+fn stands(before: Option<u64>, state: &State, actor: &Digest, index: u64) -> Option<u64> {
+    before.filter(|at_ms| state.index >= index && state.erased.get(actor).is_some_and(|now| now <= at_ms))
 }
 
 #[cfg(test)]
@@ -218,12 +219,14 @@ mod tests {
 
     #[test]
     fn an_erasure_under_the_stamp_of_the_one_before_is_not_said_to_be_done() {
-        let (ann, mut state) = (Digest::of(b"ann"), State { wall_ms: 7, ..State::default() });
+        let (ann, mut state) = (Digest::of(b"ann"), State { index: 5, ..State::default() });
         state.erased.insert(ann, 7);
-        assert_eq!(stands(None, &state, &ann), None, "the first one");
-        assert_eq!(stands(Some(7), &state, &ann), Some(7));
-        state.wall_ms = 8;
+        assert_eq!(stands(None, &state, &ann, 5), None, "the first one");
+        assert_eq!(stands(Some(7), &state, &ann, 5), Some(7));
+        // Under a key before, whose stamp is later than that of the new one.
+        assert_eq!(stands(Some(8), &state, &ann, 5), Some(8));
+        assert_eq!(stands(Some(7), &state, &ann, 6), None, "it is not applied here yet");
         state.erased.insert(ann, 8);
-        assert_eq!(stands(Some(7), &state, &ann), None);
+        assert_eq!(stands(Some(7), &state, &ann, 5), None);
     }
 }

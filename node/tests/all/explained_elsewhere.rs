@@ -17,7 +17,7 @@ use quorumgate_proxy::codes;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -66,7 +66,14 @@ async fn says(upstreams: &mut JoinSet<()>, bytes: &'static [u8]) -> SocketAddr {
 }
 
 async fn state(upstreams: &mut JoinSet<()>, silent: SocketAddr) -> State {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Taken, so that nobody else gets it, and not listened at.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = taken.local_addr().unwrap();
+    upstreams.spawn(async move {
+        let _taken = taken;
+        std::future::pending().await
+    });
     let upstream = |name: &str, address: SocketAddr| json!({"name": name, "targets": [address.to_string()], "retries": {"attempts": 0}});
     let to = |name: &str| json!({"name": name, "match": {"path_prefix": format!("/{name}")}, "upstream": name});
     let local =

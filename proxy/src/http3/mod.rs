@@ -56,8 +56,11 @@ use crate::{
 const VERSION_1: u32 = 1;
 /// Exchanges of a connection, those included that are given up and have not heard of it.
 const EXCHANGES_MAX: usize = 2 * H2_STREAMS_MAX as usize;
-/// Requests that a client may give up beyond those that it waits for: each can have cost an upstream a call.
+/// Requests that a client may give up within `GIVEN_UP_WITHIN_MS`, beyond those that it waits for: each can have cost an
+/// upstream a call.
 const GIVEN_UP_MAX: usize = 200;
+/// As over HTTP/2: who goes on in good faith for long is no flood.
+const GIVEN_UP_WITHIN_MS: u64 = 10_000;
 /// Answers of a connection that we break off before it is to be another: the library keeps about 100 bytes of each.
 const BROKEN_OFF_MAX: usize = 10_000;
 /// How long a connection may take to hear that it is over.
@@ -115,8 +118,20 @@ fn introduced(conn: &Conn, quic: &quinn::Connection) -> bool {
 struct Tally {
     /// By the client, those taken off that it waited for.
     given_up: Cell<usize>,
+    /// When it was begun to be counted.
+    since_ms: Cell<u64>,
     /// By us, amid the answer.
     broken_off: Cell<usize>,
+}
+
+impl Tally {
+    fn gives_up_too_much(&self, now_ms: u64) -> bool {
+        if now_ms.saturating_sub(self.since_ms.get()) >= GIVEN_UP_WITHIN_MS {
+            self.since_ms.set(now_ms);
+            self.given_up.set(0);
+        }
+        self.given_up.get() >= GIVEN_UP_MAX
+    }
 }
 
 enum Next {
@@ -134,7 +149,7 @@ async fn requests(conn: &Rc<Conn>, quic: quinn::Connection) {
     let mut told = false;
     loop {
         match next(conn, &mut h3, &tally, !told).await {
-            Next::Request(_) if conn.in_flight() >= EXCHANGES_MAX || tally.given_up.get() >= GIVEN_UP_MAX => {
+            Next::Request(_) if conn.in_flight() >= EXCHANGES_MAX || tally.gives_up_too_much(conn.worker.now_ms()) => {
                 conn.worker.metrics.reject("overloaded");
                 let code = VarInt::from_u64(Code::H3_EXCESSIVE_LOAD.value()).expect("the code is small");
                 return quic.close(code, b"");

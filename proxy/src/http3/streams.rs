@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h3::quic::{ConnectionErrorIncoming, RecvStream, SendStream, StreamErrorIncoming, StreamId, WriteBuf};
+use h3::{
+    error::Code,
+    quic::{ConnectionErrorIncoming, RecvStream, SendStream, StreamErrorIncoming, StreamId, WriteBuf},
+};
 use quinn::{Chunk, ConnectionError, ReadError, VarInt, WriteError};
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -26,46 +29,66 @@ pub(super) fn given_up(stream: &quinn::SendStream) -> GivenUp {
     })
 }
 
+/// Reset when it is dropped before its end: whoever reads it must not take what has come for all of it.
 pub(super) struct Sending {
     stream: quinn::SendStream,
     writing: Option<WriteBuf<Held>>,
+    /// What comes behind an interim answer whose end nobody waited for.
+    behind: Option<WriteBuf<Held>>,
+    has_ended: bool,
 }
 
 impl Sending {
     pub(super) fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, writing: None }
+        Self { stream, writing: None, behind: None, has_ended: false }
     }
 }
 
 impl SendStream<Held> for Sending {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        if let Some(data) = &mut self.writing {
+        while let Some(data) = &mut self.writing {
             while data.has_remaining() {
                 let written = ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk())).map_err(of_write)?;
                 data.advance(written);
             }
+            self.writing = self.behind.take();
         }
-        self.writing = None;
         Poll::Ready(Ok(()))
     }
 
     fn send_data<T: Into<WriteBuf<Held>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
-        // The library asks `poll_ready` first.
-        self.writing = Some(data.into());
+        match (&self.writing, &self.behind) {
+            (None, _) => self.writing = Some(data.into()),
+            (Some(_), None) => self.behind = Some(data.into()),
+            (Some(_), Some(_)) => {
+                let why = std::io::Error::other("a third frame before the first is written");
+                return Err(StreamErrorIncoming::Unknown(Box::new(why)));
+            }
+        }
         Ok(())
     }
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.has_ended = true;
         Poll::Ready(self.stream.finish().map_err(|error| StreamErrorIncoming::Unknown(Box::new(error))))
     }
 
     fn reset(&mut self, code: u64) {
+        self.has_ended = true;
         // It may be over already.
         let _ = self.stream.reset(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
     }
 
     fn send_id(&self) -> StreamId {
         id(self.stream.id())
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.reset(Code::H3_INTERNAL_ERROR.value());
+        }
     }
 }
 

@@ -21,6 +21,9 @@ use crate::trailers;
 /// How long a stream of messages may be silent, such as a gRPC call in which the other side speaks.
 pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(300);
 
+/// What an answer gets to come in that is given though the time for it is over.
+const SPARED: Duration = Duration::from_millis(250);
+
 pub struct Body {
     inner: Incoming,
     /// None once the body has ended, well or not.
@@ -56,6 +59,11 @@ impl Body {
             body.end();
         }
         body
+    }
+
+    /// It is given when its time is over: what is on its way may still come in.
+    pub(super) fn spare(&mut self) {
+        self.deadline = Some(Instant::now() + SPARED);
     }
 
     fn end(&mut self) {

@@ -280,14 +280,16 @@ impl Exchange<'_> {
                 false => self.attempt(turn, connect).await.map_err(|miss| (slot, miss)),
             };
             next = match answered {
-                Ok(response) if self.is_unwanted(&response) && !self.is_over() => match self.again(slot).await {
-                    Some(turn) => {
-                        drop(response);
-                        self.wait().await;
-                        (turn, Connect::Pooled)
+                Ok(response) if self.is_unwanted(&response) && !(self.is_over() && is_at_hand(&response)) => {
+                    match self.again(slot).await {
+                        Some(turn) => {
+                            drop(response);
+                            self.wait().await;
+                            (turn, Connect::Pooled)
+                        }
+                        None => return Ok(self.sealed(response)),
                     }
-                    None => return Ok(self.sealed(response)),
-                },
+                }
                 Ok(response) => return Ok(self.sealed(response)),
                 Err((slot, miss)) => self.after(slot, miss).await?,
             };
@@ -483,7 +485,14 @@ impl Exchange<'_> {
             }
             // Nothing better will come.
             match poor.take() {
-                Some((slot, response)) => Poll::Ready(Ok(self.won(slot, response))),
+                Some((slot, mut response)) => {
+                    if self.is_over()
+                        && let ResponseBody::Upstream(body) = response.body_mut()
+                    {
+                        body.spare();
+                    }
+                    Poll::Ready(Ok(self.won(slot, response)))
+                }
                 None => miss.take().map_or(Poll::Pending, |missed| Poll::Ready(Err(missed))),
             }
         })

@@ -8,8 +8,6 @@ pub(super) const VERSION: u8 = 1;
 pub(super) const CHUNK_BYTES: usize = 2 << 10;
 /// The longest value.
 pub(super) const VALUE_BYTES_MAX: usize = 64 << 20;
-/// Values are written together until they have so many bytes, or one alone has more.
-const BATCH_BYTES: usize = 16 << 10;
 /// version 1, chunks 4, crc32c 4 of key, version, chunks and bytes.
 pub(super) const HEAD_BYTES: usize = 9;
 
@@ -23,27 +21,28 @@ impl Shelf {
         Self { tree }
     }
 
-    /// Writing the same value again changes nothing. Several go at a time: each batch costs sled a lock of the whole
-    /// process and a record in its log.
+    /// Writing the same value again changes nothing. In their order: a power cut leaves a beginning of them, which is how what
+    /// was altered is told from what was half written. What is one chunk needs no batch, which costs sled a lock of the
+    /// whole process and a record in its log.
     pub fn put_all(&self, values: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Result<()> {
-        let (mut batch, mut gathered) = (sled::Batch::default(), 0);
         for (number, value) in values {
             ensure!(value.len() <= VALUE_BYTES_MAX, "a journal value of {} bytes", value.len());
             let chunks = value.len().div_ceil(CHUNK_BYTES).max(1) as u32;
-            let mut rest = &value[..];
+            if chunks == 1 {
+                let key = key(number, 0);
+                self.tree.insert(key, sealed(key, chunks, &value))?;
+                continue;
+            }
+            let (mut batch, mut rest) = (sled::Batch::default(), &value[..]);
             for chunk in 0..chunks {
                 let (bytes, after) = rest.split_at(rest.len().min(CHUNK_BYTES));
                 rest = after;
                 let key = key(number, chunk);
                 batch.insert(&key, sealed(key, chunks, bytes));
             }
-            gathered += value.len();
-            if gathered >= BATCH_BYTES {
-                self.tree.apply_batch(std::mem::take(&mut batch))?;
-                gathered = 0;
-            }
+            self.tree.apply_batch(batch)?;
         }
-        Ok(self.tree.apply_batch(batch)?)
+        Ok(())
     }
 
     pub fn get(&self, number: u64) -> Result<Option<Vec<u8>>> {

@@ -37,6 +37,8 @@ impl World {
     async fn leave_behind(&mut self, behind: NodeId) {
         let pairs = self.around(behind);
         self.shared.net.lines().cut.extend(&pairs);
+        // What raft has taken already and not shown yet.
+        self.step().await;
         let holds = last_log_index(&self.host(behind));
         let others: Vec<NodeId> = self.members.keys().copied().filter(|id| *id != behind).collect();
         let (ends, mut next) = (Instant::now() + STEPPED_FOR, Instant::now());

@@ -93,6 +93,10 @@ impl Net {
 
     /// Who is asked by another; one that knows that the other was removed shuts it out.
     fn host_for(&self, from: NodeId, to: NodeId) -> Result<Host, Failed> {
+        // What was under way when the line was cut does not arrive either.
+        if self.lines().cut.contains(&(from, to)) {
+            return Err(lost());
+        }
         let host = self.host(to)?;
         match host.states.borrow().removed.contains_key(&from) {
             true => Err(RPCError::Unreachable(Unreachable::from_string("it was removed"))),
