@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow};
 use quorumgate_model::{command::Standing, ruleset::Ruleset};
 use quorumgate_proxy::{
     Freshness, Limits, Proxy, RateLimitStyle,
+    freshness::boottime_ns,
     identity::{directory::Directory, fetch::Fetcher},
 };
 use tokio::{
@@ -27,7 +28,7 @@ use crate::{
     receive,
     reload::Reload,
     secrets::Opener,
-    settings::{self, RateLimitHeaders, Settings, TrustedField},
+    settings::{self, BOOT_GRACE, RateLimitHeaders, Settings, TrustedField},
     tasks::{Ended, Tasks},
     telemetry::{
         health::Health,
@@ -109,6 +110,7 @@ async fn daemon(options: Run) -> anyhow::Result<()> {
     let (geo, files) = (directory.clone(), settings.proxy.geo.files());
     let read = tokio::task::spawn_blocking(move || geo.geo.load(&files)).await?;
     read.map_err(settings::Bad)?;
+    limits.expect_session(boottime_ns() / 1_000 + BOOT_GRACE.as_micros() as u64);
     let proxy = Proxy::start_with(proxy_settings(&settings), rules, freshness.clone(), directory, limits);
     let proxy = Arc::new(proxy.context("starting the proxy")?);
     info!(addresses = ?proxy.addresses(), "proxy listening");

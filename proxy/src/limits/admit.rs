@@ -306,6 +306,9 @@ impl Limits {
         several: bool,
         unsettled: &mut Option<Unsettled>,
     ) -> Took {
+        if plan.id.is_some() && self.expected_until_us.load(Ordering::Relaxed) > 0 {
+            Box::pin(self.first_session(plan.limit.grant_wait.0)).await;
+        }
         let Some(mut handle) = self.handle(plan, asked) else { return Err((None, Over::Unavailable)) };
         if cost == 0 {
             return Ok((handle, None, None));
@@ -407,6 +410,22 @@ impl Limits {
                     return Ok((handle, None, None));
                 }
                 Ok(Err(_)) | Err(_) => return Err((Some(handle), Over::Unavailable)),
+            }
+        }
+    }
+
+    /// Waits until this node may spend for the first time since its start, at most for so long.
+    async fn first_session(&self, wait: Duration) {
+        let mut applied = self.applied.subscribe();
+        let until_us = self.expected_until_us.load(Ordering::Relaxed);
+        let until = Instant::now() + wait.min(Duration::from_micros(until_us.saturating_sub(now_us())));
+        loop {
+            let now_us = now_us();
+            if now_us >= until_us || self.spends_until_us() > now_us {
+                return self.expected_until_us.store(0, Ordering::Relaxed);
+            }
+            if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
+                return;
             }
         }
     }

@@ -29,6 +29,12 @@ impl Limits {
         *self.holder() = Some(holder);
     }
 
+    /// This node has just started. Until `until_us` (of `boottime_ns`) requests wait for its first session, each no longer than
+    /// for a grant.
+    pub fn expect_session(&self, until_us: u64) {
+        self.expected_until_us.store(until_us, Ordering::Relaxed);
+    }
+
     /// The state machine has gone on to `ledger`.
     pub fn applied(&self, ledger: &Ledger) {
         {

@@ -49,6 +49,8 @@ pub struct Limits {
     signalled: Mutex<mpsc::Receiver<Key>>,
     wake: Notify,
     local_keys: Arc<AtomicUsize>,
+    /// Of a node that has just started: how long its first session is waited for. 0: it is there, or nobody waits.
+    expected_until_us: AtomicU64,
     /// Messages to the ledger that this node sent.
     proposals: AtomicU64,
 }
@@ -65,6 +67,7 @@ impl Default for Limits {
             signalled: Mutex::new(signalled),
             wake: Notify::new(),
             local_keys: Arc::default(),
+            expected_until_us: AtomicU64::new(0),
             proposals: AtomicU64::new(0),
         }
     }
