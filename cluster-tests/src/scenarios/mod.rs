@@ -23,12 +23,10 @@ pub mod unknown;
 pub mod upgrade;
 pub mod wan;
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use anyhow::Context;
-use quorumgate_proto::admin::v1::{
-    ConfigSet, Limit, LimitKey, Match, Route, Target, Upstream, limit_key, r#match, route,
-};
+use quorumgate_proto::admin::v1::{ConfigSet, Match, Route, Target, Upstream, r#match, route};
 
 use crate::Cluster;
 
@@ -51,20 +49,6 @@ pub fn config(routes: usize, origin: SocketAddr) -> ConfigSet {
     for n in 1..routes {
         config.routes.push(route(&format!("route-{n}"), &format!("h{n}.test"), &format!("/v{n}")));
     }
-    config
-}
-
-/// The same, whose load spends a budget of the whole cluster that is never used up: who cannot lend fails it.
-pub fn limited(routes: usize, origin: SocketAddr) -> ConfigSet {
-    let mut config = config(routes, origin);
-    config.routes[0].limits = vec!["plenty".into()];
-    config.limits.push(Limit {
-        name: "plenty".into(),
-        per: vec![LimitKey { part: Some(limit_key::Part::Word("route".into())) }],
-        limit: 10_000_000,
-        window: Duration::from_secs(60).try_into().ok(),
-        ..Default::default()
-    });
     config
 }
 

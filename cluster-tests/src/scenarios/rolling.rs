@@ -15,7 +15,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-use super::{limited, route, upstream};
+use super::{config, route, upstream};
 use crate::{
     Admin, Cluster,
     cluster::{Member, PATIENCE, free_port, until},
@@ -62,7 +62,7 @@ pub async fn roll(cluster: &mut Cluster, changes: usize, certificates: usize) ->
     let authority = Authority::new()?;
     let https = free_port()?;
     let leader = cluster.leader().await?;
-    let mut first = limited(2, origins[0].address);
+    let mut first = config(2, origins[0].address);
     first.certificates.push(authority.certificate()?);
     first.listeners.push(Listener {
         name: "https".into(),
