@@ -10,10 +10,8 @@ mod screen;
 mod sections;
 mod session;
 mod setup;
-mod streams;
 
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
@@ -31,14 +29,11 @@ use quinn::{VarInt, crypto::rustls::HandshakeData};
 use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
+use self::screen::Screened;
 pub(crate) use self::{
     body::Body,
     endpoint::{Opened, bind, listen},
     setup::{Quic, TokenKey},
-};
-use self::{
-    screen::{Newest, Screened},
-    streams::GivenUp,
 };
 use crate::{
     connection::{Conn, H2_STREAMS_MAX, Registered, header_list_bytes_max},
@@ -54,21 +49,14 @@ use crate::{
 
 /// Of QUIC (RFC 9000 section 15).
 const VERSION_1: u32 = 1;
-/// Exchanges of a connection, those included that are given up and have not heard of it.
+/// Exchanges of a connection, those included that the client has given up and whose upstream is still waited for.
 const EXCHANGES_MAX: usize = 2 * H2_STREAMS_MAX as usize;
-/// Requests that a client may give up within `GIVEN_UP_WITHIN_MS`, beyond those that it waits for: each can have cost an
-/// upstream a call.
-const GIVEN_UP_MAX: usize = 200;
-/// As over HTTP/2: who goes on in good faith for long is no flood.
-const GIVEN_UP_WITHIN_MS: u64 = 10_000;
-/// Answers of a connection that we break off before it is to be another: the library keeps about 100 bytes of each.
-const BROKEN_OFF_MAX: usize = 10_000;
 /// How long a connection may take to hear that it is over.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 type Connection = h3::server::Connection<Screened, Held>;
 type Resolver = RequestResolver<Screened, Held>;
-type SendStream = h3::server::RequestStream<streams::Sending, Held>;
+type SendStream = h3::server::RequestStream<h3_quinn::SendStream<Held>, Held>;
 type RecvStream = h3::server::RequestStream<request::Received, Held>;
 
 /// Serves one connection, whose client has shown that it hears us, to its end.
@@ -113,27 +101,6 @@ fn introduced(conn: &Conn, quic: &quinn::Connection) -> bool {
     takes
 }
 
-/// How the exchanges of a connection have ended.
-#[derive(Default)]
-struct Tally {
-    /// By the client, those taken off that it waited for.
-    given_up: Cell<usize>,
-    /// When it was begun to be counted.
-    since_ms: Cell<u64>,
-    /// By us, amid the answer.
-    broken_off: Cell<usize>,
-}
-
-impl Tally {
-    fn gives_up_too_much(&self, now_ms: u64) -> bool {
-        if now_ms.saturating_sub(self.since_ms.get()) >= GIVEN_UP_WITHIN_MS {
-            self.since_ms.set(now_ms);
-            self.given_up.set(0);
-        }
-        self.given_up.get() >= GIVEN_UP_MAX
-    }
-}
-
 enum Next {
     Request(Box<Resolver>),
     Drain,
@@ -143,22 +110,16 @@ enum Next {
 async fn requests(conn: &Rc<Conn>, quic: quinn::Connection) {
     let mut builder = h3::server::builder();
     builder.max_field_section_size(u64::from(header_list_bytes_max(&conn.worker.shared.settings.limits)));
-    let newest = Newest::default();
-    let Ok(mut h3) = builder.build(Screened::new(quic.clone(), newest.clone())).await else { return };
-    let tally = Rc::<Tally>::default();
+    let Ok(mut h3) = builder.build(Screened::new(quic.clone())).await else { return };
     let mut told = false;
     loop {
-        match next(conn, &mut h3, &tally, !told).await {
-            Next::Request(_) if conn.in_flight() >= EXCHANGES_MAX || tally.gives_up_too_much(conn.worker.now_ms()) => {
+        match next(conn, &mut h3, !told).await {
+            Next::Request(_) if conn.in_flight() >= EXCHANGES_MAX => {
                 conn.worker.metrics.reject("overloaded");
                 let code = VarInt::from_u64(Code::H3_EXCESSIVE_LOAD.value()).expect("the code is small");
                 return quic.close(code, b"");
             }
-            Next::Request(resolver) => {
-                // The library hands each over as soon as it has come.
-                let Some(given_up) = newest.take() else { continue };
-                resolve(conn.clone(), given_up, tally.clone(), *resolver);
-            }
+            Next::Request(resolver) => resolve(conn.clone(), quic.clone(), *resolver),
             Next::Drain => {
                 told = true;
                 // GOAWAY: what comes behind the last request that was seen is to be sent elsewhere.
@@ -171,10 +132,10 @@ async fn requests(conn: &Rc<Conn>, quic: quinn::Connection) {
     }
 }
 
-async fn next(conn: &Conn, h3: &mut Connection, tally: &Tally, may_drain: bool) -> Next {
+async fn next(conn: &Conn, h3: &mut Connection, may_drain: bool) -> Next {
     let mut accept = pin!(h3.accept());
     poll_fn(|cx| {
-        if may_drain && (conn.is_draining() || tally.broken_off.get() >= BROKEN_OFF_MAX) {
+        if may_drain && conn.is_draining() {
             return Poll::Ready(Next::Drain);
         }
         accept.as_mut().poll(cx).map(|accepted| match accepted {
@@ -186,7 +147,7 @@ async fn next(conn: &Conn, h3: &mut Connection, tally: &Tally, may_drain: bool) 
 }
 
 /// Waits for the head; then it is an exchange, which its worker's clock looks at.
-fn resolve(conn: Rc<Conn>, given_up: GivenUp, tally: Rc<Tally>, resolver: Resolver) {
+fn resolve(conn: Rc<Conn>, quic: quinn::Connection, resolver: Resolver) {
     tokio::task::spawn_local(async move {
         let limit = conn.worker.shared.settings.limits.header_read;
         let resolved = match timeout(limit, resolver.resolve_request()).await {
@@ -202,27 +163,20 @@ fn resolve(conn: Rc<Conn>, given_up: GivenUp, tally: Rc<Tally>, resolver: Resolv
             send.stop_stream(Code::H3_MESSAGE_ERROR);
             return recv.stop_sending(Code::H3_MESSAGE_ERROR);
         };
-        let exchange = exchange(conn.clone(), request, send, recv, left, tally.clone());
+        let exchange = exchange(conn.clone(), request, send, recv, left);
         Streams(conn).execute(async move {
             tokio::select! {
                 biased;
+                () = exchange => (),
                 // Nobody waits for the answer any more.
-                () = given_up => tally.given_up.set(tally.given_up.get() + 1),
-                () = exchange => tally.given_up.set(tally.given_up.get().saturating_sub(1)),
+                _ = quic.closed() => (),
             }
         });
     });
 }
 
 /// `left`: the length that the head declares.
-async fn exchange(
-    conn: Rc<Conn>,
-    request: Request<()>,
-    mut send: SendStream,
-    recv: RecvStream,
-    left: Option<u64>,
-    tally: Rc<Tally>,
-) {
+async fn exchange(conn: Rc<Conn>, request: Request<()>, mut send: SendStream, recv: RecvStream, left: Option<u64>) {
     let body = Received::from(Body::begin(recv, left).await);
     let outbox = Rc::<Outbox>::default();
     let way = Some(Way::Stream(outbox.clone()));
@@ -242,9 +196,7 @@ async fn exchange(
         Ok(response) => response,
         Err(never) => match never {},
     };
-    if answer(send, response).await == Ended::BrokenOff {
-        tally.broken_off.set(tally.broken_off.get() + 1);
-    }
+    answer(send, response).await;
 }
 
 /// What comes before the answer, as long as somebody waits for more. That it cannot be sent, the answer will find out.
@@ -262,21 +214,15 @@ fn date() -> HeaderValue {
     HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())).expect("a date is ASCII")
 }
 
-#[derive(PartialEq, Eq)]
-enum Ended {
-    /// Or nobody hears it.
-    Whole,
-    BrokenOff,
-}
-
-/// The record is closed when the answer is dropped.
-async fn answer(mut send: SendStream, response: Response<Answer>) -> Ended {
+/// A client that has given up this one answer is known by the first thing that cannot be sent; the record is closed when
+/// the answer is dropped.
+async fn answer(mut send: SendStream, response: Response<Answer>) {
     let (mut head, body) = response.into_parts();
     check::for_http3(&mut head.headers);
     head.headers.entry(header::DATE).or_insert_with(date);
     let mut body = pin!(body);
     if send.send_response(Response::from_parts(head, ())).await.is_err() {
-        return Ended::Whole;
+        return;
     }
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let sent = match frame.map(http_body::Frame::into_data) {
@@ -286,16 +232,12 @@ async fn answer(mut send: SendStream, response: Response<Answer>) -> Ended {
                 Err(_) => continue,
             },
             // A part is missing, and the client must know.
-            Err(_) => {
-                send.stop_stream(Code::H3_INTERNAL_ERROR);
-                return Ended::BrokenOff;
-            }
+            Err(_) => return send.stop_stream(Code::H3_INTERNAL_ERROR),
         };
         if sent.is_err() {
-            return Ended::Whole;
+            return;
         }
     }
     // It fails where the client has left, which nobody needs to hear.
     let _ = send.finish().await;
-    Ended::Whole
 }

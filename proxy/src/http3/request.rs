@@ -13,26 +13,25 @@ use h3::{
 use super::{
     screen,
     sections::{Ends, Sections},
-    streams::{Receiving, Sending},
 };
 use crate::held::Held;
 
 pub(super) struct RequestStream {
-    send: Sending,
+    send: h3_quinn::SendStream<Held>,
     recv: Received,
 }
 
 /// What the client sends.
 pub(super) struct Received {
-    inner: Receiving,
+    inner: h3_quinn::RecvStream,
     quic: quinn::Connection,
     sections: Sections,
 }
 
 impl RequestStream {
-    pub(super) fn new(send: quinn::SendStream, recv: quinn::RecvStream, quic: quinn::Connection) -> Self {
-        let recv = Received { inner: Receiving::new(recv), quic, sections: Sections::default() };
-        Self { send: Sending::new(send), recv }
+    pub(super) fn new(inner: h3_quinn::BidiStream<Held>, quic: quinn::Connection) -> Self {
+        let (send, inner) = BidiStream::split(inner);
+        Self { send, recv: Received { inner, quic, sections: Sections::default() } }
     }
 }
 
@@ -110,7 +109,7 @@ impl SendStream<Held> for RequestStream {
 }
 
 impl BidiStream<Held> for RequestStream {
-    type SendStream = Sending;
+    type SendStream = h3_quinn::SendStream<Held>;
     type RecvStream = Received;
 
     fn split(self) -> (Self::SendStream, Received) {
@@ -119,22 +118,31 @@ impl BidiStream<Held> for RequestStream {
 }
 
 /// Opens the streams of this side.
-pub(super) struct Opener(pub(super) h3_quinn::OpenStreams);
+pub(super) struct Opener {
+    inner: h3_quinn::OpenStreams,
+    quic: quinn::Connection,
+}
+
+impl Opener {
+    pub(super) fn new(inner: h3_quinn::OpenStreams, quic: quinn::Connection) -> Self {
+        Self { inner, quic }
+    }
+}
 
 impl OpenStreams<Held> for Opener {
     type BidiStream = RequestStream;
     type SendStream = h3_quinn::SendStream<Held>;
 
-    /// A server opens none (RFC 9114 6.1), and the library asks for none.
-    fn poll_open_bidi(&mut self, _: &mut Context<'_>) -> Poll<Result<RequestStream, StreamErrorIncoming>> {
-        Poll::Pending
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestStream, StreamErrorIncoming>> {
+        OpenStreams::<Held>::poll_open_bidi(&mut self.inner, cx)
+            .map_ok(|stream| RequestStream::new(stream, self.quic.clone()))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        OpenStreams::<Held>::poll_open_send(&mut self.0, cx)
+        OpenStreams::<Held>::poll_open_send(&mut self.inner, cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        OpenStreams::<Held>::close(&mut self.0, code, reason);
+        OpenStreams::<Held>::close(&mut self.inner, code, reason);
     }
 }

@@ -3,9 +3,7 @@
 //! nothing, and (in `request`) the frames of a request and where its pseudo-fields stand.
 
 use std::{
-    cell::{Cell, RefCell},
-    future::Future,
-    pin::Pin,
+    cell::RefCell,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -17,10 +15,7 @@ use h3::{
 };
 use quinn::VarInt;
 
-use super::{
-    request::{self, RequestStream},
-    streams::{self, GivenUp},
-};
+use super::request::{self, RequestStream};
 use crate::held::Held;
 
 const CONTROL: u64 = 0;
@@ -39,21 +34,13 @@ pub(super) struct Screened {
     quic: quinn::Connection,
     /// Those of QPACK, which the library takes and does not read.
     qpack: Qpack,
-    accepting: Option<Accepting>,
-    newest: Newest,
 }
-
-type Accepting = Pin<Box<dyn Future<Output = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>>>>;
-
-/// Of the request that came last.
-pub(super) type Newest = Rc<Cell<Option<GivenUp>>>;
 
 type Qpack = Rc<RefCell<Vec<(Words, h3_quinn::RecvStream)>>>;
 
 impl Screened {
-    pub fn new(quic: quinn::Connection, newest: Newest) -> Self {
-        let inner = h3_quinn::Connection::new(quic.clone());
-        Self { inner, quic, qpack: Qpack::default(), accepting: None, newest }
+    pub fn new(quic: quinn::Connection) -> Self {
+        Self { inner: h3_quinn::Connection::new(quic.clone()), quic, qpack: Qpack::default() }
     }
 }
 
@@ -83,9 +70,9 @@ impl OpenStreams<Held> for Screened {
     type BidiStream = RequestStream;
     type SendStream = h3_quinn::SendStream<Held>;
 
-    /// A server opens none (RFC 9114 6.1), and the library asks for none.
-    fn poll_open_bidi(&mut self, _: &mut Context<'_>) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
-        Poll::Pending
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
+        OpenStreams::<Held>::poll_open_bidi(&mut self.inner, cx)
+            .map_ok(|stream| RequestStream::new(stream, self.quic.clone()))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
@@ -110,19 +97,12 @@ impl quic::Connection<Held> for Screened {
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        let accepting = self.accepting.get_or_insert_with(|| {
-            let quic = self.quic.clone();
-            Box::pin(async move { quic.accept_bi().await })
-        });
-        let accepted = ready!(accepting.as_mut().poll(cx));
-        self.accepting = None;
-        let (send, recv) = accepted.map_err(streams::of_connection)?;
-        self.newest.set(Some(streams::given_up(&send)));
-        Poll::Ready(Ok(RequestStream::new(send, recv, self.quic.clone())))
+        quic::Connection::<Held>::poll_accept_bidi(&mut self.inner, cx)
+            .map_ok(|stream| RequestStream::new(stream, self.quic.clone()))
     }
 
     fn opener(&self) -> Self::OpenStreams {
-        request::Opener(quic::Connection::<Held>::opener(&self.inner))
+        request::Opener::new(quic::Connection::<Held>::opener(&self.inner), self.quic.clone())
     }
 }
 
